@@ -1,0 +1,129 @@
+"""One labelled table of estimates that selects, prints and saves itself. Imports records, errors and files.
+
+It needs no network and no GPU: everything after the measurement works on it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unetscope.errors import InvalidArgument, MissingDependency
+from unetscope.files import whole_file
+from unetscope.records import EpochRecord, Estimate, Layer, Skip
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Estimates of every layer at every marked epoch, with the layers in the order of the network and the skips.
+
+    >>> layers = (Layer("1", "conv1"), Layer("2", "conv2"))
+    >>> row = Estimate(0, "1", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
+    >>> flow = Flow(layers, (), (row,))
+    >>> flow.select(layer="1", estimator="kde_upper").estimates[0].bits, flow.epochs
+    (2.0, (0,))
+    """
+
+    layers: tuple[Layer, ...]
+    skips: tuple[Skip, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.estimates)
+
+    def __repr__(self) -> str:
+        return f"Flow({len(self)} estimates: {len(self.layers)} layers at epochs {list(self.epochs)})"
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The marked epochs at which something was measured, ascending."""
+        return tuple(sorted({estimate.epoch for estimate in self.estimates}))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the label schemes, in the order in which they were measured."""
+        return tuple(dict.fromkeys(estimate.labels for estimate in self.estimates if estimate.labels))
+
+    @property
+    def series(self) -> tuple[tuple[str, float], ...]:
+        """Every (estimator, resolution) measured, in the order in which they were measured."""
+        return tuple(dict.fromkeys((estimate.estimator, estimate.resolution) for estimate in self.estimates))
+
+    def select(self, **wanted: Any) -> Flow:
+        """The estimates whose fields equal what is wanted, such as `quantity="I(X;M)", resolution=1.0`.
+
+        Raises: InvalidArgument if a name is not a field of `Estimate`.
+        """
+        known = {field.name for field in fields(Estimate)}
+        for name in wanted:
+            if name not in known:
+                raise InvalidArgument(f"no field {name!r} in an estimate: expected one of {', '.join(sorted(known))}")
+        kept = tuple(e for e in self.estimates if all(getattr(e, name) == value for name, value in wanted.items()))
+        return Flow(self.layers, self.skips, kept)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The estimates as plain dictionaries, one a row, columns in the order of `Estimate`."""
+        return [asdict(estimate) for estimate in self.estimates]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a pandas DataFrame.
+
+        Raises: MissingDependency if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as absent:
+            raise MissingDependency('to_pandas needs pandas: pip install "unetscope[table]"') from absent
+        return pandas.DataFrame(self.rows(), columns=[field.name for field in fields(Estimate)])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table to a `.csv` or `.parquet` file, whole or not at all; returns the path."""
+        return save_rows(self.rows(), [field.name for field in fields(Estimate)], Path(path))
+
+
+def save_epochs(epochs: Iterable[EpochRecord], path: str | Path) -> Path:
+    """Write the Dice and loss of each epoch to a `.csv` or `.parquet` file, whole or not at all; returns the path."""
+    rows = [asdict(epoch) for epoch in epochs]
+    return save_rows(rows, [field.name for field in fields(EpochRecord)], Path(path))
+
+
+def save_rows(rows: list[dict[str, Any]], columns: list[str], path: Path) -> Path:
+    """Write rows as CSV (floats in full precision, NaN empty) or Parquet, by the path's suffix.
+
+    Raises: InvalidArgument for another suffix or a missing folder, MissingDependency if Parquet needs pyarrow.
+    """
+    if path.suffix not in {".csv", ".parquet"}:
+        raise InvalidArgument(f"cannot save a table as {path.name!r}: expected a name that ends in .csv or .parquet")
+    if not path.parent.is_dir():
+        raise InvalidArgument(f"cannot save a table in {str(path.parent)!r}: no such folder")
+    with whole_file(path) as beside:
+        (_write_csv if path.suffix == ".csv" else _write_parquet)(rows, columns, beside)
+    return path
+
+
+def _write_csv(rows: list[dict[str, Any]], columns: list[str], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: _plain(value) for name, value in row.items()})
+
+
+def _plain(value: Any) -> Any:
+    return "" if value != value else value  # NaN alone differs from itself
+
+
+def _write_parquet(rows: list[dict[str, Any]], columns: list[str], path: Path) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as absent:
+        raise MissingDependency('Parquet needs pyarrow: pip install "unetscope[table]"') from absent
+    table = pyarrow.Table.from_pylist(rows) if rows else pyarrow.table({name: [] for name in columns})
+    pyarrow.parquet.write_table(table.select(columns), path)

@@ -1,0 +1,101 @@
+"""Frozen value types that every room speaks in. Imports nothing of the package."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
+Quantity = Literal["I(X;M)", "I(Y;M)"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One recorded tensor of a network.
+
+    label: its number as the paper counts, such as `"7"` or `"11up"`. module: the dotted name of the module whose output
+    it is. level: how many times the image has been halved there. role: where in the U it stands (`"layer"` when
+    unknown). parts: for a merge, the labels of the layers whose concatenation along the channels it is. shape: of one
+    image's activation, `(channels, height, width)`, once it has been seen.
+
+    >>> Layer("11", "merge11", level=3, role="merge", parts=("11up", "8"), shape=(256, 16, 16)).size
+    65536
+    """
+
+    label: str
+    module: str
+    level: int = 0
+    role: Role = "layer"
+    parts: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """d, the number of values that one image has in this layer (1 for a layer that has not been seen)."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A tensor carried from an encoder layer to a merge layer, all three by label; `skip1` is the top one.
+
+    >>> Skip("skip1", source="2", upsampled="20up", merge="20").merge
+    '20'
+    """
+
+    name: str
+    source: str
+    upsampled: str
+    merge: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One number in bits, with what is needed to judge it.
+
+    estimator: `"kde_upper"`, `"kde_lower"` or `"binning"`. resolution: the noise variance of a KDE or the bin size of a
+    binning, in units of the activation (squared, for the variance). labels: the name of the label scheme for I(Y;M),
+    empty for I(X;M). lower, upper: bracket of the quantity in bits, NaN where the estimator has none. ceiling: the
+    largest value the estimate can take. saturated: so near the ceiling that layers can no longer be told apart.
+    n: images, d: values of the layer an image, unique_share: the share of images whose activation is told apart from all
+    others (symbols that occur once, or off-diagonal kernel mass below one half). reason: why `bits` is NaN, if it is.
+    """
+
+    epoch: int
+    layer: str
+    quantity: Quantity
+    estimator: str
+    resolution: float
+    labels: str
+    bits: float
+    lower: float
+    upper: float
+    ceiling: float
+    saturated: bool
+    n: int
+    d: int
+    unique_share: float = math.nan
+    reason: str = ""
+
+    @property
+    def key(self) -> tuple[int, str, str, str, float, str]:
+        """What names this estimate within a run; two estimates with one key are the same measurement."""
+        return self.epoch, self.layer, self.quantity, self.estimator, self.resolution, self.labels
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """How well the network did after `epoch` epochs of training (epoch 0 is before any).
+
+    The train figures are running means over the epoch's steps, taken while the weights moved (NaN at epoch 0); the
+    validation figures are of the whole validation set with the weights at the end of the epoch. Loss: binary
+    cross-entropy in nats a pixel. Dice: hard masks at one half, smooth 1, mean over images. seconds: wall time.
+    """
+
+    epoch: int
+    train_loss_running: float
+    train_dice_running: float
+    validation_loss: float
+    validation_dice: float
+    seconds: float
