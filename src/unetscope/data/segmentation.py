@@ -1,0 +1,107 @@
+"""Images with their masks, decoded, at one resolution. Imports errors only.
+
+Pixels are kept as the integers they were stored as (8 or 16 bit), so a data set costs a quarter of its float32 size;
+`SegmentationData.scale` turns them into [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetscope.errors import InvalidArgument
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationData:
+    """n images, their binary masks and their names, all at one resolution.
+
+    images: [n, channels, height, width], uint8 or uint16. masks: [n, height, width], uint8, 0 or 1.
+    names: one unique name an image. source: where they came from, for people.
+
+    >>> import numpy as np
+    >>> data = SegmentationData(np.zeros((4, 1, 8, 8), np.uint8), np.ones((4, 8, 8), np.uint8), tuple("abcd"), "zeros")
+    >>> len(data), data.channels, data.image_size, data.foreground_share
+    (4, 1, (8, 8), 1.0)
+    """
+
+    images: NDArray[np.unsignedinteger]
+    masks: NDArray[np.uint8]
+    names: tuple[str, ...]
+    source: str
+
+    def __post_init__(self) -> None:
+        n, _, *size = self.images.shape
+        if self.masks.shape != (n, *size) or len(self.names) != n:
+            raise InvalidArgument(
+                f"images {self.images.shape}, masks {self.masks.shape} and {len(self.names)} names do not belong together: "
+                "expected [n, channels, height, width], [n, height, width] and n names"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return f"SegmentationData({len(self)} images of {height}x{width}, {self.channels} channels, from {self.source})"
+
+    @property
+    def channels(self) -> int:
+        return int(self.images.shape[1])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+    @property
+    def scale(self) -> float:
+        """The factor that brings the stored integers to [0, 1]."""
+        return 1.0 / float(np.iinfo(self.images.dtype).max)
+
+    @property
+    def foreground_share(self) -> float:
+        """The share of mask pixels that are 1."""
+        return float(self.masks.mean())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of names, images and masks as they are seen by the network: equal data, equal fingerprint."""
+        digest = hashlib.sha256(repr((self.images.shape, self.images.dtype.str, self.names)).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.masks).data)
+        return digest.hexdigest()
+
+    def subset(self, rows: Sequence[int] | NDArray[np.integer]) -> SegmentationData:
+        """The chosen rows, in the order given."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        return replace(
+            self, images=self.images[chosen], masks=self.masks[chosen], names=tuple(self.names[i] for i in chosen)
+        )
+
+    def split(self, validation_share: float = 0.1, *, seed: int = 0) -> tuple[SegmentationData, SegmentationData]:
+        """A seeded training and validation part; at least one image goes to each.
+
+        Raises: InvalidArgument if the share is not between 0 and 1 or there are fewer than two images.
+        """
+        if not 0 < validation_share < 1:
+            raise InvalidArgument(f"validation_share must be between 0 and 1, got {validation_share}")
+        if len(self) < 2:
+            raise InvalidArgument(f"{len(self)} image cannot be split into training and validation: give at least 2")
+        order = np.random.default_rng(seed).permutation(len(self))
+        held_out = min(max(1, round(validation_share * len(self))), len(self) - 1)
+        return self.subset(np.sort(order[held_out:])), self.subset(np.sort(order[:held_out]))
+
+    def probe_set(self, n: int | None = None, *, seed: int = 0) -> SegmentationData:
+        """The fixed images on which activations are measured: all of them, or a seeded choice of n.
+
+        Raises: InvalidArgument if n is below 2 or larger than the data set.
+        """
+        if n is None or n == len(self):
+            return self
+        if not 2 <= n <= len(self):
+            raise InvalidArgument(f"probe set of {n} images: expected 2 to {len(self)}, the size of {self.source}")
+        return self.subset(np.sort(np.random.default_rng(seed).permutation(len(self))[:n]))
