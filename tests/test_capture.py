@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from unetscope.capture import FEATURES_AT_ONCE, default_budget, frozen, plan_passes, stream, with_shapes
+from unetscope.errors import InvalidArgument, NetworkError
+from unetscope.records import Layer
+from unetscope.unet import UNet
+
+
+class Unruly(nn.Module):
+    """In-place ReLU, batch normalisation, dropout, a shared module, one that is never called, one with two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.activation = nn.ReLU(inplace=True)
+        self.dropout = nn.Dropout(0.5)
+        self.second = nn.Conv2d(4, 2, 1)
+        self.unused = nn.Conv2d(1, 1, 1)
+        self.pair = Pair()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.activation(self.norm(self.first(x)))
+        x = self.activation(self.second(self.dropout(x)))
+        return self.pair(x)[0] + torch.rand(1)  # draws from the random state even in evaluation mode
+
+
+class Pair(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x + 1
+
+
+def unruly() -> Unruly:
+    torch.manual_seed(0)
+    return Unruly()
+
+
+def named(*modules: str) -> tuple[Layer, ...]:
+    return tuple(Layer(name, name) for name in modules)
+
+
+def gathered(model: nn.Module, images: torch.Tensor, layers: tuple[Layer, ...], budget: int) -> dict[str, torch.Tensor]:
+    parts: dict[str, list[torch.Tensor]] = {}
+    for block in stream(model, images, layers, budget_bytes=budget, batch_size=3):
+        assert block.values.shape == (len(images), block.slice.stop - block.slice.start)
+        parts.setdefault(block.slice.layer.label, []).append(block.values.clone())
+    return {label: torch.cat(blocks, dim=1) for label, blocks in parts.items()}
+
+
+def everything_about(model: nn.Module) -> dict[str, object]:
+    return {
+        "modes": [module.training for module in model.modules()],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "needs": [p.requires_grad for p in model.parameters()],
+        "state": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "hooks": [len(module._forward_hooks) for module in model.modules()],
+        "random": torch.get_rng_state(),
+        "grad mode": torch.is_grad_enabled(),
+    }
+
+
+def assert_unchanged(before: dict[str, object], after: dict[str, object]) -> None:
+    torch.testing.assert_close(before, after, rtol=0, atol=0)
+
+
+def test_values_are_those_of_the_network_before_anything_overwrites_them() -> None:
+    model, images = unruly(), torch.rand(7, 1, 6, 5)
+    layers = with_shapes(model, named("first", "norm", "second"), images[:1])
+    assert [layer.shape for layer in layers] == [(4, 6, 5), (4, 6, 5), (2, 6, 5)]
+    seen = gathered(model, images, layers, budget=10**9)
+    with frozen(model):
+        first = model.first(images)
+        norm = model.norm(first)
+        second = model.second(torch.relu(norm))
+    for label, expected in (("first", first), ("norm", norm), ("second", second)):
+        torch.testing.assert_close(seen[label], expected.flatten(1), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_is_left_exactly_as_it_was(training: bool) -> None:
+    model, images = unruly().train(training), torch.rand(4, 1, 8, 8)
+    model.norm.eval()
+    model.second.weight.requires_grad_(False)
+    model(images).sum().backward()
+    model.first.register_forward_hook(lambda module, inputs, output: None)
+    before = everything_about(model)
+    gathered(model, images, with_shapes(model, named("first", "second"), images[:1]), budget=10**9)
+    assert_unchanged(before, everything_about(model))
+
+
+def test_the_network_is_left_as_it_was_when_it_fails() -> None:
+    model, images, too_many = unruly().train(), torch.rand(4, 1, 8, 8), torch.rand(1, 3, 8, 8)
+    before = everything_about(model)
+    with pytest.raises(NetworkError):
+        with_shapes(model, named("first", "pair"), images[:1])
+    with pytest.raises(RuntimeError):
+        with_shapes(model, named("first"), too_many)
+    assert_unchanged(before, everything_about(model))
+
+
+def test_measuring_inside_autocast_runs_in_float32() -> None:
+    model, images = UNet(width=2, depth=1), torch.rand(3, 3, 8, 8)
+    layers = with_shapes(model, model.layers, images[:1])
+    plain = gathered(model, images, layers, budget=10**9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = gathered(model, images, layers, budget=10**9)
+    torch.testing.assert_close(plain, within, rtol=0, atol=0)
+
+
+def test_every_budget_gives_the_same_bits_in_as_few_passes_as_it_allows() -> None:
+    torch.manual_seed(0)
+    model, images = UNet(width=4, depth=2), torch.rand(5, 3, 32, 32)
+    layers = with_shapes(model, model.layers, images[:1])
+    whole = gathered(model, images, layers, budget=10**9)
+    for features in (FEATURES_AT_ONCE, 10_000, 60_000):
+        cut = gathered(model, images, layers, budget=features * 4 * 5)
+        torch.testing.assert_close(whole, cut, rtol=0, atol=0)
+    assert set(whole) == {layer.label for layer in layers if not layer.parts}
+
+
+def test_a_merge_is_the_concatenation_of_its_parts() -> None:
+    model, images = UNet(width=2, depth=2), torch.rand(2, 3, 16, 16)
+    merges = [layer for layer in model.layers if layer.role == "merge"]
+    direct = tuple(Layer(layer.label, layer.module) for layer in model.layers)
+    seen = gathered(model, images, with_shapes(model, direct, images[:1]), budget=10**9)
+    for merge in merges:
+        torch.testing.assert_close(
+            torch.cat([seen[part] for part in merge.parts], dim=1), seen[merge.label], rtol=0, atol=0
+        )
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40_000), min_size=1, max_size=12),
+    n=st.integers(1, 700),
+    room=st.integers(FEATURES_AT_ONCE, 60_000),
+)
+def test_a_plan_covers_every_value_once_within_the_budget(sizes: list[int], n: int, room: int) -> None:
+    layers = [Layer(str(place), "m", shape=(size,)) for place, size in enumerate(sizes)]
+    plan = plan_passes(layers, n, room * 4 * n)
+    covered = {layer.label: 0 for layer in layers}
+    for one_pass in plan:
+        assert one_pass
+        assert sum(part.stop - part.start for part in one_pass) <= room
+        for part in one_pass:
+            assert part.start == covered[part.layer.label]
+            assert part.start % FEATURES_AT_ONCE == 0
+            covered[part.layer.label] = part.stop
+    assert list(covered.values()) == sizes
+    assert len(plan) <= sum(sizes) // (room - FEATURES_AT_ONCE + 1) + 1
+    assert [part.layer.label for one in plan for part in one] == sorted(
+        (part.layer.label for one in plan for part in one), key=int
+    )
+
+
+def test_a_pass_that_needs_only_early_layers_stops_there() -> None:
+    model, images = UNet(width=2, depth=2), torch.rand(3, 3, 8, 8)
+    ran: list[str] = []
+    for name, module in model.named_children():
+        module.register_forward_hook(lambda module, inputs, output, name=name: ran.append(name))
+    layers = with_shapes(model, model.layers[:2], images[:1])
+    ran.clear()
+    gathered(model, images, layers, budget=10**9)
+    assert set(ran) <= {"layer1", "layer2"}
+
+
+def test_the_default_budget_is_a_quarter_of_the_free_memory_and_never_large() -> None:
+    assert 0 < default_budget() <= min(2 * 2**30, psutil.virtual_memory().total // 4)
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [
+        (named("frist"), "layer frist: the network has no module 'frist'; the nearest names are 'first'"),
+        (named("xyzzy_qq"), "the network has no module 'xyzzy_qq'; see model.named_modules"),
+        (named("activation"), "layer activation: module 'activation' runs more than once in a forward pass"),
+        (named("unused"), "layer unused: module 'unused' did not run in the forward pass"),
+        (named("pair"), "layer pair: module 'pair' gives a tuple, expected one tensor; name a module inside it"),
+        (named("first", "first"), "layer first is named 2 times; give each layer its own label"),
+        ((Layer("m", "second", parts=("a",)),), "layer m is made of layer a, which is not among the layers"),
+    ],
+)
+def test_a_layer_that_cannot_be_captured_is_refused(layers: tuple[Layer, ...], text: str) -> None:
+    with pytest.raises(NetworkError, match=text):
+        with_shapes(unruly(), layers, torch.rand(1, 1, 8, 8))
+
+
+def test_a_budget_too_small_for_one_chunk_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="memory_budget must be at least 163840 bytes for 10 images, got 1000"):
+        plan_passes([Layer("1", "m", shape=(5,))], 10, 1000)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_values_on_cuda_are_those_on_the_cpu() -> None:
+    torch.manual_seed(0)
+    model, images = UNet(width=4, depth=2), torch.rand(5, 3, 32, 32)
+    layers = with_shapes(model, model.layers, images[:1])
+    on_cpu = gathered(model, images, layers, budget=10**9)
+    on_gpu = gathered(model.cuda(), images, layers, budget=10**9)
+    torch.testing.assert_close(on_cpu, {k: v.cpu() for k, v in on_gpu.items()}, atol=1e-4, rtol=1e-3)
