@@ -1,0 +1,71 @@
+"""Mutual information from quantised activations (histogram). Imports errors, labels and readings.
+
+An image's activation, each value replaced by floor(t / bin_size), is one symbol. In a high dimension nearly every symbol
+occurs once, and the estimate is at its ceiling; the share of unique symbols is the warning.
+
+Source: Saxe et al., ICLR 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from unetscope.errors import InvalidArgument
+from unetscope.estimators.reading import Reading
+from unetscope.labels import entropy_nats
+
+
+def symbol_information(symbols: Int64[Tensor, " n"]) -> float:
+    """I(X; T) = H(symbols) in nats, the quantised layer T being a function of the image X.
+
+    >>> round(symbol_information(torch.tensor([0, 0, 1, 2])), 4)
+    1.0397
+    """
+    return entropy_nats(symbols)
+
+
+def symbol_label_information(symbols: Int64[Tensor, " n"], classes: Int64[Tensor, " k"]) -> float:
+    """I(T; Y) = H(symbols) + H(classes) - H(both) in nats, equal to H(symbols) - sum_c p_c H(symbols in c).
+
+    Raises: InvalidArgument if the labels are not one an image.
+
+    >>> symbols, classes = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 0, 1, 1])
+    >>> round(symbol_label_information(symbols, classes), 4)    # the symbol tells the class: H(Y) = ln 2
+    0.6931
+    """
+    if classes.shape != symbols.shape:
+        raise InvalidArgument(f"{len(classes)} labels for {len(symbols)} images: expected one an image")
+    both = torch.unique(torch.stack((symbols, classes)), dim=1, return_inverse=True)[1]
+    return max(0.0, entropy_nats(symbols) + entropy_nats(classes) - entropy_nats(both))
+
+
+@dataclass(frozen=True, slots=True)
+class Binning:
+    """I(X;M) and I(Y;M) by quantising every activation with one bin size.
+
+    Raises: InvalidArgument if bin_size is not positive.
+    """
+
+    bin_size: float = 0.2
+    statistic = "symbols"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bin_size < math.inf:
+            raise InvalidArgument(f"bin_size must be > 0, got {self.bin_size}")
+
+    def readings(self, words: Int64[Tensor, "n 2"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
+        """I(X;M), then I(Y;M) for each label scheme, from the words of `unetscope.symbols.Symbols`."""
+        _, symbols, counts = torch.unique(words, dim=0, return_inverse=True, return_counts=True)
+        unique_share = (counts == 1).sum().item() / len(words)
+        whole = symbol_information(symbols)
+        yield Reading("I(X;M)", "binning", self.bin_size, whole, math.log(len(words)), unique_share=unique_share)
+        for name, labels in classes.items():
+            nats = symbol_label_information(symbols, labels)
+            ceiling = entropy_nats(labels)
+            yield Reading("I(Y;M)", "binning", self.bin_size, nats, ceiling, labels=name, unique_share=unique_share)

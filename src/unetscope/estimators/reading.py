@@ -1,0 +1,26 @@
+"""What an estimator gives back, in nats. Imports records."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from unetscope.records import Quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One estimate in nats, before it is given its place: `measure` adds epoch and layer and turns nats into bits.
+
+    The fields are those of `unetscope.records.Estimate`.
+    """
+
+    quantity: Quantity
+    estimator: str
+    resolution: float
+    nats: float
+    ceiling: float
+    lower: float = math.nan
+    upper: float = math.nan
+    labels: str = ""
+    unique_share: float = math.nan

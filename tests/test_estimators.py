@@ -1,0 +1,218 @@
+"""Estimators against closed forms, against slow twins written straight from the formulas, and against each other."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from twins import slow_binning, slow_kde, slow_squared_distances
+from unetscope.distances import Distances
+from unetscope.errors import InvalidArgument
+from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
+from unetscope.estimators.kde import KDE, mixture_information, within_class_information
+from unetscope.labels import entropy_nats
+from unetscope.symbols import Symbols
+
+ACTIVATIONS = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(2, 9), st.integers(1, 12)),
+    elements=st.floats(-50, 50, width=32),
+)
+
+
+def distances_of(values: np.ndarray, cuts: int = 1) -> torch.Tensor:
+    distances = Distances(len(values))
+    for part in np.array_split(values, cuts, axis=1):
+        distances.add(torch.from_numpy(np.ascontiguousarray(part)))
+    return distances.squared()
+
+
+def words_of(values: np.ndarray, bin_size: float, cuts: int = 1, salt: int = 0) -> torch.Tensor:
+    symbols, start = Symbols(len(values), bin_size, salt), 0
+    for part in np.array_split(values, cuts, axis=1):
+        symbols.add(torch.from_numpy(np.ascontiguousarray(part)), start)
+        start += part.shape[1]
+    return symbols.words
+
+
+def symbols_of(values: np.ndarray, bin_size: float) -> torch.Tensor:
+    return torch.unique(words_of(values, bin_size), dim=0, return_inverse=True)[1]
+
+
+# ---- distances and symbols
+
+
+@settings(deadline=None)
+@given(ACTIVATIONS, st.integers(1, 3))
+def test_distances_are_those_of_the_slow_twin(values: np.ndarray, cuts: int) -> None:
+    squared = distances_of(values, min(cuts, values.shape[1]))
+    np.testing.assert_allclose(squared, slow_squared_distances(values), atol=2e-2, rtol=1e-4)
+    assert torch.equal(squared, squared.T)
+    assert not squared.diagonal().any()
+
+
+def test_a_mean_a_thousand_times_the_spread_costs_no_digits() -> None:
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=(60, 5000)) * 0.02 + rng.normal(size=5000) * 20).astype(np.float32)
+    exact = slow_squared_distances(values)
+    np.testing.assert_allclose(distances_of(values, cuts=3), exact, atol=1e-5)
+    naive = torch.cdist(torch.from_numpy(values), torch.from_numpy(values)) ** 2
+    assert abs(naive.numpy() - exact).max() > 1e-3  # what centring is for
+
+
+@settings(deadline=None)
+@given(ACTIVATIONS, st.sampled_from([0.1, 0.2, 1.0]), st.integers(1, 3))
+def test_two_rows_share_a_symbol_exactly_if_their_bins_are_equal(
+    values: np.ndarray, bin_size: float, cuts: int
+) -> None:
+    words = words_of(values, bin_size, min(cuts, values.shape[1]))
+    bins = np.floor(values.astype(np.float64) / bin_size)
+    same_words = (words[:, None] == words[None]).all(dim=2).numpy()
+    np.testing.assert_array_equal(same_words, (bins[:, None] == bins[None]).all(axis=2))
+
+
+def test_symbols_of_a_concatenation_are_sums() -> None:
+    rng = np.random.default_rng(1)
+    left, right = rng.integers(0, 2, (40, 3)).astype(np.float32), rng.integers(0, 2, (40, 3)).astype(np.float32)
+    both = words_of(left, 1.0, salt=0) + words_of(right, 1.0, salt=1)
+    expected = slow_binning(np.hstack([left, right]), 1.0, np.zeros(40, int))[0]
+    assert symbol_information(torch.unique(both, dim=0, return_inverse=True)[1]) == pytest.approx(expected)
+    swapped = words_of(right, 1.0, salt=0) + words_of(left, 1.0, salt=1)
+    differ = (left != right).any(axis=1)
+    assert ((both == swapped).all(dim=1).numpy() == ~differ).all()
+
+
+def test_a_million_near_rows_have_no_collision() -> None:
+    """Rows that differ in one small step at one place, the hardest for a linear hash."""
+    steps = torch.eye(500).repeat_interleave(20, dim=0) * torch.arange(1, 21).repeat(500)[:, None]
+    symbols = Symbols(len(steps), 1.0, salt=3)
+    symbols.add(steps, start=0)
+    assert len(torch.unique(symbols.words, dim=0)) == 500 * 20
+
+
+# ---- KDE
+
+
+@pytest.mark.parametrize("bound", ["upper", "lower"])
+@pytest.mark.parametrize("n", [2, 7, 64])
+def test_all_apart_is_the_ceiling_and_all_equal_is_nothing(bound: str, n: int) -> None:
+    apart = 1e9 * (1 - torch.eye(n))
+    assert mixture_information(apart, 1.0, bound=bound) == pytest.approx(math.log(n))  # type: ignore[arg-type]
+    assert mixture_information(torch.zeros(n, n), 1.0, bound=bound) == pytest.approx(0, abs=1e-12)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sizes", [(5, 5), (1, 2, 7), (10,) * 6])
+def test_tight_far_clusters_hold_the_entropy_of_the_cluster(sizes: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(len(sizes)), sizes)
+    values = (rng.normal(size=(len(sizes), 300)) * 100)[cluster] + rng.normal(size=(sum(sizes), 300)) * 1e-4
+    squared = distances_of(values.astype(np.float32))
+    entropy = entropy_nats(torch.from_numpy(cluster))
+    for bound in ("upper", "lower"):
+        assert mixture_information(squared, 1.0, bound=bound) == pytest.approx(entropy, abs=1e-4)  # type: ignore[arg-type]
+    readings = list(KDE(1.0).readings(squared, {"cluster": torch.from_numpy(cluster)}))
+    assert [r.nats for r in readings] == pytest.approx([entropy] * 4, abs=1e-4)
+
+
+@settings(deadline=None)
+@given(ACTIVATIONS, st.sampled_from([0.2, 1.0, 30.0]), st.data())
+def test_kde_is_the_slow_twin(values: np.ndarray, noise_variance: float, data: st.DataObject) -> None:
+    classes = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(values), max_size=len(values))))
+    exact = torch.from_numpy(slow_squared_distances(values))
+    readings = {
+        (r.quantity, r.estimator): r
+        for r in KDE(noise_variance).readings(exact, {"classes": torch.from_numpy(classes)})
+    }
+    for bound in ("upper", "lower"):
+        about_input, about_label = slow_kde(values, noise_variance, classes, bound)
+        assert readings["I(X;M)", f"kde_{bound}"].nats == pytest.approx(about_input, abs=1e-9)
+        assert readings["I(Y;M)", f"kde_{bound}"].nats == pytest.approx(about_label, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(ACTIVATIONS, st.data())
+def test_what_holds_of_every_kde_estimate(values: np.ndarray, data: st.DataObject) -> None:
+    """Chain rule, order of the bounds, ceilings, brackets; a rotation, a shift and a relabelling change nothing."""
+    n = len(values)
+    classes = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
+    squared = torch.from_numpy(slow_squared_distances(values))
+    upper, lower = (mixture_information(squared, 1.0, bound=b) for b in ("upper", "lower"))  # type: ignore[arg-type]
+    assert -1e-12 <= lower <= upper + 1e-12 <= math.log(n) + 2e-12
+    inside = within_class_information(squared, 1.0, classes)
+    readings = list(KDE(1.0).readings(squared, {"y": classes}))
+    about_label = next(r for r in readings if r.quantity == "I(Y;M)" and r.estimator == "kde_upper")
+    assert about_label.nats + inside == pytest.approx(upper, abs=1e-9)
+    assert about_label.nats <= about_label.ceiling + 1e-9
+    for reading in readings:
+        assert reading.lower <= reading.upper + 1e-9
+        if reading.nats >= 0:
+            assert reading.lower - 1e-9 <= reading.nats <= reading.upper + 1e-9
+    assert within_class_information(squared, 1.0, 7 - classes) == pytest.approx(inside, abs=1e-12)
+
+
+@pytest.mark.parametrize("noise_variance", [0.0, -1.0, math.nan, math.inf])
+def test_kde_refuses_a_noise_variance_that_is_not_positive(noise_variance: float) -> None:
+    with pytest.raises(InvalidArgument, match=f"noise_variance must be > 0, got {noise_variance}"):
+        KDE(noise_variance)
+    with pytest.raises(InvalidArgument, match="noise_variance must be > 0"):
+        mixture_information(torch.zeros(2, 2), noise_variance)
+
+
+def test_labels_of_another_length_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="3 labels for 2 images: expected one an image"):
+        within_class_information(torch.zeros(2, 2), 1.0, torch.tensor([0, 1, 1]))
+    with pytest.raises(InvalidArgument, match="3 labels for 2 images: expected one an image"):
+        symbol_label_information(torch.tensor([0, 1]), torch.tensor([0, 1, 1]))
+
+
+# ---- binning
+
+
+@settings(deadline=None)
+@given(ACTIVATIONS, st.sampled_from([0.1, 0.2, 5.0]), st.data())
+def test_binning_is_the_slow_twin(values: np.ndarray, bin_size: float, data: st.DataObject) -> None:
+    classes = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(values), max_size=len(values))))
+    about_input, about_label, unique = slow_binning(values, bin_size, classes)
+    readings = list(Binning(bin_size).readings(words_of(values, bin_size), {"y": torch.from_numpy(classes)}))
+    assert [reading.nats for reading in readings] == pytest.approx([about_input, about_label], abs=1e-9)
+    assert {reading.unique_share for reading in readings} == {unique}
+
+
+def test_xor_is_in_no_part_and_in_the_whole() -> None:
+    bits = np.array([[a, b] for a in (0, 1) for b in (0, 1)] * 5, np.float32)
+    label = torch.from_numpy(bits[:, 0].astype(int) ^ bits[:, 1].astype(int))
+    assert symbol_label_information(symbols_of(bits[:, :1], 1.0), label) == pytest.approx(0)
+    assert symbol_label_information(symbols_of(bits[:, 1:], 1.0), label) == pytest.approx(0)
+    assert symbol_label_information(symbols_of(bits, 1.0), label) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("bin_size", [0.0, -0.2, math.nan, math.inf])
+def test_binning_refuses_a_bin_size_that_is_not_positive(bin_size: float) -> None:
+    with pytest.raises(InvalidArgument, match=f"bin_size must be > 0, got {bin_size}"):
+        Binning(bin_size)
+
+
+# ---- independent references
+
+
+def test_label_information_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import mutual_info_score
+
+    rng = np.random.default_rng(0)
+    symbols, classes = rng.integers(0, 7, 200), rng.integers(0, 3, 200)
+    ours = symbol_label_information(torch.from_numpy(symbols), torch.from_numpy(classes))
+    assert ours == pytest.approx(mutual_info_score(symbols, classes))
+
+
+def test_the_gaussian_channel_is_between_the_bounds() -> None:
+    """d = 2, unit-variance X, noise 1: I = ln 2 nats; the lower bound is below it, the upper above."""
+    values = np.random.default_rng(0).normal(size=(1500, 2)).astype(np.float32)
+    squared = distances_of(values)
+    true = 2 / 2 * math.log(2)
+    assert mixture_information(squared, 1.0, bound="lower") < true < mixture_information(squared, 1.0, bound="upper")
