@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from twins import slow_binning, slow_kde
+from unetscope.capture import frozen
+from unetscope.data.segmentation import SegmentationData
+from unetscope.data.synthetic import synthetic_nuclei
+from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
+from unetscope.estimators.binning import Binning
+from unetscope.estimators.kde import KDE
+from unetscope.labels import BlockLabels, KMeansLabels
+from unetscope.measure import Scope
+from unetscope.unet import UNet
+
+
+def trained_a_little(data: SegmentationData, steps: int = 8) -> UNet:
+    torch.manual_seed(0)
+    model = UNet(width=4, depth=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    images, masks = torch.from_numpy(data.images) * data.scale, torch.from_numpy(data.masks)[:, None].float()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy(model(images), masks).backward()
+        optimizer.step()
+    return model
+
+
+def assert_agrees_with_slow_twins(model: nn.Module, data: SegmentationData, scope: Scope) -> float:
+    """Every estimate of every layer against float64 twins on the concatenated tensors themselves, in bits."""
+    seen: dict[str, np.ndarray] = {}
+    handles = [
+        model.get_submodule(layer.module).register_forward_hook(
+            lambda module, inputs, output, label=layer.label: seen.__setitem__(label, output.numpy().copy())
+        )
+        for layer in scope.layers
+    ]
+    with frozen(model):
+        model(torch.from_numpy(data.images) * data.scale)
+    for handle in handles:
+        handle.remove()
+    worst = 0.0
+    for estimate in scope.flow.estimates:
+        classes = scope.classes.get(estimate.labels, torch.zeros(len(data), dtype=torch.int64)).numpy()
+        if estimate.estimator == "binning":
+            expected = slow_binning(seen[estimate.layer], estimate.resolution, classes)[:2]
+        else:
+            expected = slow_kde(seen[estimate.layer], estimate.resolution, classes, estimate.estimator[4:])
+        bits = expected[estimate.quantity == "I(Y;M)"] / math.log(2)
+        worst = max(worst, abs(estimate.bits - bits))
+        assert estimate.bits == pytest.approx(bits, abs=1e-4), estimate
+    return worst
+
+
+def test_every_estimate_agrees_with_its_slow_twin() -> None:
+    data = synthetic_nuclei(14, seed=3, image_size=16)
+    model = trained_a_little(data)
+    scope = Scope(
+        model,
+        data,
+        estimators=[KDE(1.0), KDE(0.05), Binning(0.2), Binning(0.05)],
+        labels=[KMeansLabels(k=4), BlockLabels(blocks=2)],
+        memory_budget=14 * 4 * 4096,
+    )
+    assert len(scope.measure(epoch=3)) == len(scope.layers) * (2 * 2 * 3 + 2 * 3)
+    assert_agrees_with_slow_twins(model, data, scope)
+
+
+@pytest.mark.slow
+def test_estimates_on_real_activations_agree_with_slow_twins(real_archives: object) -> None:
+    import unetscope as us
+
+    data = us.load(f"{real_archives}/stage1_test.zip", image_size=32)
+    model = trained_a_little(data, steps=60)
+    scope = Scope(model, data, labels=[KMeansLabels(k=8), BlockLabels()])
+    scope.measure(epoch=60)
+    assert_agrees_with_slow_twins(model, data, scope)
+
+
+def test_an_estimate_carries_its_ceiling_n_d_and_whether_it_is_saturated() -> None:
+    data = synthetic_nuclei(12, image_size=16)
+    scope = Scope(UNet(2, depth=1), data, estimators=[KDE(1e-9), KDE(1e9)], labels=[KMeansLabels(k=3)])
+    scope.measure(0)
+    for estimate in scope.flow.estimates:
+        assert estimate.n == 12
+        ceiling = math.log2(12) if estimate.quantity == "I(X;M)" else estimate.ceiling
+        assert estimate.ceiling == pytest.approx(ceiling)
+        assert estimate.saturated == (estimate.resolution == 1e-9)
+        assert estimate.bits == pytest.approx(estimate.ceiling if estimate.saturated else 0, abs=1e-3)
+    sizes = {layer.label: layer.shape for layer in scope.layers}
+    assert sizes["4"] == (4, 8, 8)
+    assert sizes["5"] == (4, 16, 16)  # merge: 2 upsampled channels and 2 of the skip
+    assert {e.layer: e.d for e in scope.flow.estimates}["5"] == 4 * 16 * 16
+
+
+def test_budget_and_repetition_change_no_bit() -> None:
+    data = synthetic_nuclei(9, image_size=32)
+    model = trained_a_little(data, steps=2)
+    tables = []
+    for budget in (9 * 4 * 4096, None, None):
+        scope = Scope(model, data, labels=[BlockLabels()], memory_budget=budget)
+        tables.append(scope.measure(1))
+    assert [e.bits for e in tables[0]] == [e.bits for e in tables[1]] == [e.bits for e in tables[2]]
+
+
+def test_any_network_with_named_layers_is_measured() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(2 * 14 * 14, 5))
+    data = synthetic_nuclei(6, image_size=16)
+    scope = Scope(model, data, layers=["0", "3"], labels=[KMeansLabels(k=2)])
+    scope.measure(0)
+    assert [layer.label for layer in scope.layers] == ["0", "3"]
+    assert [layer.size for layer in scope.layers] == [2 * 14 * 14, 5]
+
+
+def test_labels_of_one_class_give_no_number_and_the_reason() -> None:
+    data = synthetic_nuclei(6, image_size=16)
+    scope = Scope(UNet(1, depth=1), data, labels=[BlockLabels(blocks=1, threshold=0)])
+    scope.measure(0)
+    about_labels = [e for e in scope.flow.estimates if e.quantity == "I(Y;M)"]
+    assert about_labels
+    assert all(math.isnan(e.bits) and e.reason == "every image has the same label" for e in about_labels)
+    assert not any(e.saturated for e in about_labels)
+
+
+def test_activations_that_are_not_finite_are_named() -> None:
+    model = UNet(1, depth=1)
+    with torch.no_grad():
+        model.get_submodule("layer4.0").bias.fill_(math.nan)  # type: ignore[union-attr]
+    scope = Scope(model, synthetic_nuclei(4, image_size=16), labels=[BlockLabels()])
+    with pytest.raises(MeasurementError, match="layer 4: activations are not finite; the network has diverged"):
+        scope.measure(0)
+    assert len(scope.flow) == 0
+
+
+def test_a_scope_that_cannot_be_is_refused_at_once() -> None:
+    data = synthetic_nuclei(4, image_size=16)
+    with pytest.raises(NetworkError, match="Sequential does not describe its layers: name those to measure"):
+        Scope(nn.Sequential(nn.Conv2d(3, 1, 1)), data, labels=[])
+    with pytest.raises(InvalidArgument, match="layers is empty"):
+        Scope(UNet(1, depth=1), data, layers=[], labels=[])
+    with pytest.raises(InvalidArgument, match="estimators is empty"):
+        Scope(UNet(1, depth=1), data, estimators=[], labels=[])
+    with pytest.raises(InvalidArgument, match="K = 64 clusters for 4 masks"):
+        Scope(UNet(1, depth=1), data)
+    with pytest.raises(InvalidArgument, match="a probe set of 1 image cannot be measured"):
+        Scope(UNet(1, depth=1), data.subset([0]), labels=[])
+
+
+def test_measuring_uint16_images_reads_them_as_uint8_ones() -> None:
+    eight = synthetic_nuclei(5, image_size=16)
+    sixteen = SegmentationData(eight.images.astype(np.uint16) * 257, eight.masks, eight.names, "the same")
+    torch.manual_seed(0)
+    model = UNet(2, depth=1)
+    rows = [Scope(model, data, labels=[BlockLabels()]).measure(0) for data in (eight, sixteen)]
+    assert [e.bits for e in rows[0]] == pytest.approx([e.bits for e in rows[1]], abs=1e-4)
