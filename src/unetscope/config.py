@@ -1,0 +1,177 @@
+"""What a run is made of: every value, its domain, and the presets. Imports errors.
+
+Each preset is a whole configuration; a command-line flag changes one value of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from unetscope.errors import InvalidArgument
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, without unknown values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where images come from. Without a path they are synthetic; without a validation path a seeded share is held out."""
+
+    path: str | None = None
+    validation: str | None = None
+    validation_share: float = Field(0.1, gt=0, lt=1)
+    synthetic_images: int = Field(200, ge=4, description="number of synthetic images, if no path is given")
+    seed: int = Field(0, ge=0, lt=2**63, description="of synthetic images and of the held-out share")
+    image_size: int = Field(128, ge=2, le=4096)
+    accept: tuple[str, ...] = ()
+
+
+class NetworkConfig(Section):
+    """The paper's U-Net: channels at the top, levels, skips taken out."""
+
+    width: int = Field(16, ge=1)
+    depth: int = Field(4, ge=1, le=6)
+    without: tuple[str, ...] = ()
+
+
+class TrainingConfig(Section):
+    """How a network is trained. The loss is binary cross-entropy.
+
+    precision: of the forward and backward pass (weights are float32 always). device: as Lightning Fabric names it.
+    """
+
+    epochs: int = Field(100, ge=0)
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(16, ge=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = True
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class MeasuringConfig(Section):
+    """What is measured at the marked epochs, on how many of the training images (all by default)."""
+
+    marked: Literal["log", "paper"] | tuple[int, ...] = "log"
+    probe_images: int | None = Field(None, ge=2)
+    noise_variances: tuple[float, ...] = (1.0,)
+    bin_sizes: tuple[float, ...] = (0.2,)
+    clusters: int = Field(64, ge=2)
+    cluster_initialisations: int = Field(10, ge=1)
+    blocks: int = Field(4, ge=1, le=64)
+    block_threshold: int | None = Field(None, ge=0)
+    memory_budget: int | None = Field(None, gt=0, description="bytes of activations held at once")
+
+    @field_validator("noise_variances", "bin_sizes")
+    @classmethod
+    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not value > 0 for value in values):
+            raise ValueError(f"must be > 0, got {', '.join(map(str, values))}")
+        return values
+
+
+class RunConfig(Section):
+    """Everything that decides the numbers of a run."""
+
+    preset: str = "quick"
+    seed: int = Field(0, ge=0, lt=2**63)
+    threads: int | None = Field(None, ge=1, description="CPU threads; numbers are reproduced bit for bit with as many")
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    training: TrainingConfig = TrainingConfig()
+    measuring: MeasuringConfig = MeasuringConfig()
+
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "demo": {
+        "data": {"synthetic_images": 200, "image_size": 64},
+        "network": {"width": 8},
+        "training": {"epochs": 30, "optimizer": "adam", "learning_rate": 1e-3, "precision": "bfloat16"},
+        "measuring": {"clusters": 32},
+    },
+    "quick": {
+        "data": {"image_size": 64},
+        "network": {"width": 8},
+        "training": {"epochs": 100, "optimizer": "adam", "learning_rate": 1e-3, "precision": "bfloat16"},
+        "measuring": {},
+    },
+    "paper": {
+        "data": {"image_size": 128},
+        "network": {"width": 16},
+        "training": {"epochs": 10_000, "optimizer": "sgd", "learning_rate": 1e-3},
+        "measuring": {"noise_variances": [1.0], "bin_sizes": [0.2]},
+    },
+    "paper-code": {
+        "data": {"image_size": 128},
+        "network": {"width": 16},
+        "training": {"epochs": 10_000, "optimizer": "sgd", "learning_rate": 1e-3},
+        "measuring": {"marked": "paper", "noise_variances": [0.2], "bin_sizes": [0.1]},
+    },
+}
+
+
+def resolve(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
+    """A preset with some values replaced; overrides are named `section.value`, or `seed` and `threads`.
+
+    Raises: InvalidArgument for an unknown preset or a value outside its domain, naming both.
+
+    >>> resolve("quick", {"training.epochs": 2, "seed": 1}).training.epochs
+    2
+    >>> resolve("quick", {"measuring.noise_variances": [0.0]})
+    Traceback (most recent call last):
+    unetscope.errors.InvalidArgument: noise_variances: must be > 0, got 0.0
+    """
+    if preset not in PRESETS:
+        raise InvalidArgument(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
+    return overridden({"preset": preset, **PRESETS[preset]}, overrides)
+
+
+def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfig:
+    """A configuration from plain values with some of them replaced; names and errors as in `resolve`."""
+    changed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    for name, value in overrides.items():
+        section, _, field = name.rpartition(".")
+        (changed[section] if section else changed)[field] = value
+    return validated(changed)
+
+
+def validated(values: Mapping[str, Any]) -> RunConfig:
+    """A configuration from plain values, such as those of a run folder's `config.json`.
+
+    Raises: InvalidArgument that names the first value outside its domain.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+        place = place.rpartition(".")[2] if first["type"] == "value_error" else place
+        raise InvalidArgument(f"{place}: {_said(first['msg'], first['input'])}") from None
+
+
+def _said(message: str, value: object) -> str:
+    """Pydantic's sentence in our manner: what was expected, and what it got."""
+    if message.startswith("Value error, "):
+        return message.removeprefix("Value error, ")
+    return f"{message[0].lower()}{message[1:]}, got {value!r}"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two nested configurations, one `name: old → new` each.
+
+    >>> differences({"seed": 0, "network": {"width": 8}}, {"seed": 0, "network": {"width": 16}})
+    ['network.width: 8 → 16']
+    """
+    found = []
+    for name in dict.fromkeys([*old, *new]):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name}: {before} → {after}")
+    return found

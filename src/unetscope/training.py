@@ -1,0 +1,211 @@
+"""Train a segmentation network with checkpoints and exact resume; calls back after every epoch. Imports errors, records,
+configuration, checkpoints and the data types.
+
+The order of the images of an epoch depends on the seed and the epoch alone, so two networks with one seed see the same
+batches, and a resumed training sees those that it would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from unetscope.checkpoints import Checkpoints
+from unetscope.config import TrainingConfig
+from unetscope.data.segmentation import SegmentationData
+from unetscope.errors import TrainingError
+from unetscope.records import EpochRecord
+from unetscope.tensors import pixels, to_input
+
+PRECISIONS: Mapping[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+EVALUATION_BATCH = 32
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+OnEpoch = Callable[[EpochRecord], None]
+OnMarked = Callable[[int, nn.Module], None]
+OnStep = Callable[[int, int, int], None]
+
+
+def dice_per_image(
+    probabilities: Float[Tensor, "batch classes height width"], masks: Float[Tensor, "batch classes height width"]
+) -> Float[Tensor, " batch"]:
+    """Dice coefficient of each image's hard mask, (2 |P ∩ T| + 1) / (|P| + |T| + 1), P being probabilities above 1/2.
+
+    The 1 (the published code's `smooth`) makes an empty mask predicted empty count as 1.
+
+    >>> dice_per_image(torch.tensor([[[[0.9, 0.2]]]]), torch.tensor([[[[1.0, 1.0]]]]))
+    tensor([0.7500])
+    """
+    predicted = (probabilities > 0.5).flatten(1).float()
+    truth = masks.flatten(1)
+    return (2 * (predicted * truth).sum(1) + 1) / (predicted.sum(1) + truth.sum(1) + 1)
+
+
+def binary_cross_entropy(probabilities: Tensor, masks: Tensor) -> Tensor:
+    """Mean binary cross-entropy in nats a pixel, of probabilities kept 1e-7 away from 0 and 1, as the published code does.
+
+    A probability that is not a number gives a loss that is not a number, where torch's own function stops the device.
+
+    >>> round(binary_cross_entropy(torch.tensor([0.5, 0.0]), torch.tensor([1.0, 0.0])).item(), 4)     # ln 2 / 2
+    0.3466
+    """
+    kept = probabilities.clamp(1e-7, 1 - 1e-7)
+    return -(masks * kept.log() + (1 - masks) * torch.log1p(-kept)).mean()
+
+
+class Trainer:
+    """One network, one data set, one configuration: trained epoch by epoch, resumable at any of them.
+
+    model: maps images in [0, 1] to probabilities. checkpoints: where they are kept. marked: the epochs whose checkpoint
+    stays and at which `on_marked` is called; between them, the newest one is replaced now and then.
+
+    >>> import tempfile
+    >>> from unetscope.data.synthetic import synthetic_nuclei
+    >>> from unetscope.unet import UNet
+    >>> train, validation = synthetic_nuclei(6, image_size=16).split(0.3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trainer = Trainer(UNet(2, depth=1), train, validation, TrainingConfig(epochs=2), Path(folder), marked=(0, 2))
+    ...     trainer.run(on_epoch=lambda record: print(record.epoch))
+    0
+    1
+    2
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: SegmentationData,
+        validation: SegmentationData,
+        config: TrainingConfig,
+        checkpoint_folder: Path,
+        *,
+        marked: Collection[int] = (),
+        seed: int = 0,
+        seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
+    ) -> None:
+        self.config, self.seed, self.marked = config, seed, frozenset(marked)
+        self.checkpoints = Checkpoints(checkpoint_folder)
+        self.seconds_between_checkpoints = seconds_between_checkpoints
+        self._fabric = Fabric(accelerator=config.device, devices=1, precision=PRECISIONS[config.precision])
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.model = model.to(memory_format=layout)  # type: ignore[call-overload]
+        self._layout = layout
+        optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.learning_rate)
+        self._network, self._optimizer = self._fabric.setup(self.model, optimizer)
+        self._train, self._validation = self._on_device(train), self._on_device(validation)
+
+    def run(
+        self,
+        *,
+        on_epoch: OnEpoch = lambda record: None,
+        on_marked: OnMarked = lambda epoch, model: None,
+        on_step: OnStep = lambda epoch, step, steps: None,
+    ) -> None:
+        """Train from the newest checkpoint, or from the start, to the last epoch.
+
+        After each epoch: `on_epoch(record)`, then the checkpoint, then `on_marked(epoch, model)`. A resumed run calls
+        `on_marked` again for the epoch that it starts from. on_step is told (epoch, steps done, steps in all).
+
+        Raises: TrainingError if the loss is not a number (the last good checkpoint is kept) or a checkpoint is damaged.
+        """
+        self.checkpoints.remove_unfinished()
+        done = self.checkpoints.epochs()
+        if done:
+            self.checkpoints.restore(done[-1], self.model, self._optimizer)
+        else:
+            self._finish(self._record(0, math.nan, math.nan, time.perf_counter()), on_epoch)
+        first = done[-1] if done else 0
+        if first in self.marked:
+            on_marked(first, self.model)
+        saved_at = time.monotonic()
+        for epoch in range(first + 1, self.config.epochs + 1):
+            record = self._one_epoch(epoch, on_step)
+            due = time.monotonic() - saved_at >= self.seconds_between_checkpoints
+            if epoch in self.marked or epoch == self.config.epochs or due:
+                self._finish(record, on_epoch)
+                saved_at = time.monotonic()
+            else:
+                on_epoch(record)
+            if epoch in self.marked:
+                on_marked(epoch, self.model)
+
+    def _finish(self, record: EpochRecord, on_epoch: OnEpoch) -> None:
+        """Hand over the record, then write the checkpoint that lets a resume start after this epoch."""
+        on_epoch(record)
+        self.checkpoints.save(record.epoch, self.model, self._optimizer)
+        for older in self.checkpoints.epochs():
+            if older < record.epoch and older not in self.marked:
+                self.checkpoints.remove(older)
+
+    def _one_epoch(self, epoch: int, on_step: OnStep) -> EpochRecord:
+        started = time.perf_counter()
+        images, masks, scale = self._train
+        steps = math.ceil(len(images) / self.config.batch_size)
+        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        order = torch.randperm(len(images), generator=generator).to(images.device)
+        loss_sum = torch.zeros((), device=images.device)
+        dice_sum = torch.zeros((), device=images.device)
+        self._network.train()
+        for step, rows in enumerate(order.split(self.config.batch_size)):
+            truth = masks[rows].float()
+            self._optimizer.zero_grad(set_to_none=True)
+            probabilities = self._network(to_input(images[rows], scale))
+            loss = binary_cross_entropy(probabilities, truth)
+            self._fabric.backward(loss)
+            self._optimizer.step()
+            loss_sum += loss.detach() * len(rows)
+            dice_sum += dice_per_image(probabilities.detach(), truth).sum()
+            on_step(epoch, step + 1, steps)
+        train_loss = loss_sum.item() / len(images)
+        self._refuse_nan(epoch, train_loss)
+        return self._record(epoch, train_loss, dice_sum.item() / len(images), started)
+
+    def _record(self, epoch: int, train_loss: float, train_dice: float, started: float) -> EpochRecord:
+        loss, dice = self._evaluate()
+        self._refuse_nan(epoch, loss)
+        return EpochRecord(epoch, train_loss, train_dice, loss, dice, time.perf_counter() - started)
+
+    def _evaluate(self) -> tuple[float, float]:
+        """Loss (nats a pixel) and Dice over the whole validation set, with the weights as they are."""
+        images, masks, scale = self._validation
+        loss_sum, dice_sum = 0.0, 0.0
+        self._network.eval()
+        with torch.no_grad():
+            for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
+                truth = masks[rows].float()
+                probabilities = self._network(to_input(images[rows], scale))
+                loss_sum += binary_cross_entropy(probabilities, truth).item() * len(rows)
+                dice_sum += dice_per_image(probabilities, truth).sum().item()
+        return loss_sum / len(images), dice_sum / len(images)
+
+    def _refuse_nan(self, epoch: int, loss: float) -> None:
+        if math.isfinite(loss):
+            return
+        kept = self.checkpoints.epochs()
+        where = (
+            f"the last good checkpoint is {self.checkpoints.path(kept[-1])}" if kept else "there is no checkpoint yet"
+        )
+        raise TrainingError(
+            f"the loss is {loss} at epoch {epoch}: {where}; "
+            f"lower the learning rate ({self.config.learning_rate}) or use float32"
+        )
+
+    def _on_device(self, data: SegmentationData) -> tuple[Tensor, Tensor, float]:
+        """All images (channels last in memory if the network is so) and masks as integers on the device, and the scale."""
+        images = pixels(data).to(self._fabric.device).contiguous(memory_format=self._layout)
+        return images, torch.from_numpy(data.masks).to(self._fabric.device)[:, None], data.scale
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    """One seed from two numbers, so that neighbouring seeds and epochs share no order."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")
