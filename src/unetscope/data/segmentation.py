@@ -51,10 +51,12 @@ class SegmentationData:
 
     @property
     def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
         return int(self.images.shape[1])
 
     @property
     def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
         return int(self.images.shape[2]), int(self.images.shape[3])
 
     @property

@@ -1,0 +1,115 @@
+"""Download BBBC038v1 stage 1 and hold it against the manifest. Imports the data room and errors only."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from unetscope.data.bbbc038 import Sums, manifest, sums_of
+from unetscope.data.cache import cache_folder
+from unetscope.data.loading import find_pairs
+from unetscope.data.pairs import Pair
+from unetscope.data.problems import Unusable, printable
+from unetscope.data.sources import Source, open_source
+from unetscope.errors import DataError
+
+PUBLIC_URL = "https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip"
+TIMEOUT_SECONDS = 30
+
+
+def fetch(
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    url: str = PUBLIC_URL,
+    expected: Mapping[str, Sums] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """The archive stage1_train.zip of BBBC038v1 in `folder` (default: the cache folder), downloaded if it is not there.
+
+    Every image and every set of masks is held against the manifest (`expected`, by default of all 670 images) before
+    the archive takes its name. One that is there and right is not downloaded again; one that is there and wrong is
+    left for its owner to judge. progress: called with (bytes done, bytes in all).
+    Raises: DataError, one line, if the download fails or anything is missing, extra or different.
+    """
+    expected = manifest() if expected is None else expected
+    target = Path(cache_folder() / "bbbc038" if folder is None else folder) / "stage1_train.zip"
+    if target.exists():
+        _verify(target, expected, f"move {printable(str(target))} away and fetch again")
+        return target
+    part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _download(url, part, progress)
+        _verify(part, expected, "fetch again, or report it if it stays so")
+        part.replace(target)
+    except OSError as error:  # requests' errors are OSErrors too
+        raise DataError(
+            f"could not download {printable(url)} ({type(error).__name__}): check the connection, or put the archive "
+            f"by hand at {printable(str(target))}"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _download(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    bar: Any = _Bar(progress) if progress else False
+    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_SECONDS)
+    # No checksum of the whole: the manifest holds each file's, which also tells what is wrong.
+    pooch.retrieve(url, known_hash=None, fname=part.name, path=part.parent, downloader=downloader)
+
+
+class _Bar:
+    """What pooch asks of a progress bar, for a function of (done, total)."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self.total, self._done, self._progress = 0, 0, progress
+
+    def update(self, amount: int) -> None:
+        self._done += amount
+        self._progress(self._done, int(self.total))
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        pass
+
+
+def _verify(archive: Path, expected: Mapping[str, Sums], mend: str) -> None:
+    """Raises DataError, one line, unless the archive holds the expected images and masks, byte by byte."""
+    try:
+        with open_source(archive) as source:
+            found = {pair.name: pair for pair in find_pairs(source)[0]}
+            shared = sorted(found.keys() & expected.keys())
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                same = pool.map(lambda name: _is_same(source, found[name], expected[name]), shared)
+                different = [name for name, is_same in zip(shared, same, strict=True) if not is_same]
+    except DataError as error:
+        raise DataError(f"the archive is not what was published: {error}; {mend}") from error
+    wrong = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "extra": sorted(found.keys() - expected.keys()),
+        "different": different,
+    }
+    if any(wrong.values()):
+        counts = "; ".join(f"{len(names)} {how} ({_first(names)})" for how, names in wrong.items() if names)
+        raise DataError(f"the archive is not what was published: of {len(expected)} images {counts}; {mend}")
+
+
+def _is_same(source: Source, pair: Pair, sums: Sums) -> bool:
+    try:
+        return sums_of(source, pair, sums.part) == sums
+    except Unusable:
+        return False
+
+
+def _first(names: list[str], n: int = 3) -> str:
+    return ", ".join(printable(name) for name in names[:n]) + (", ..." if len(names) > n else "")

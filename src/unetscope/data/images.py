@@ -1,0 +1,219 @@
+"""The bytes of one PNG, TIFF or JPEG as pixels, within bounds, and resized. Imports problems only.
+
+Pixels are taken as stored: an orientation noted beside them (EXIF) is not applied, since a mask has none.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+
+from unetscope.data.problems import Problem, Unusable, problem
+
+MAX_PIXELS = 64 * 10**6
+ImageSize = tuple[int, int]
+"""Height and width."""
+
+# Any: to mypy their common base is abstract and cannot be called.
+_MAGIC: dict[bytes, Any] = {
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"II*\0": TiffImagePlugin.TiffImageFile,
+    b"MM\0*": TiffImagePlugin.TiffImageFile,
+    b"II+\0": TiffImagePlugin.TiffImageFile,
+    b"MM\0+": TiffImagePlugin.TiffImageFile,
+}
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A decoded file. values: [height, width] or [height, width, 3], of any number type; alpha is dropped.
+
+    lossy: a JPEG. problems: what was met on the way and did not prevent reading.
+    """
+
+    values: NDArray[Any]
+    lossy: bool = False
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def size(self) -> ImageSize:
+        """Height and width."""
+        return int(self.values.shape[0]), int(self.values.shape[1])
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether there are three channels."""
+        return self.values.ndim == 3
+
+
+def decode(data: bytes, file: str, *, indexed: bool = False) -> Pixels:
+    """The pixels in the bytes of a PNG, TIFF or JPEG; `file` is its name for messages.
+
+    A palette is applied, unless `indexed` (for masks) and its colours are not greys: then the indices are the values.
+    The header's width and height are checked before memory is taken for them.
+    Raises: Unusable (not-an-image, unreadable, too-large, pixel-type).
+
+    >>> stream = io.BytesIO()
+    >>> Image.new("RGBA", (4, 2)).save(stream, "PNG")
+    >>> decode(stream.getvalue(), "a.png").values.shape
+    (2, 4, 3)
+    """
+    plugin = next((plugin for magic, plugin in _MAGIC.items() if data.startswith(magic)), None)
+    if plugin is None:
+        raise Unusable("not-an-image", file, "its content is not PNG, TIFF or JPEG" if data else "it is empty")
+    try:
+        # The plugins are called directly: `Image.open` would try every decoder, and warn of large images by itself.
+        if plugin is TiffImagePlugin.TiffImageFile:
+            return _decode_tiff(data, file, indexed)
+        with plugin(io.BytesIO(data)) as image:
+            return _load(image, data, file, indexed)
+    except Unusable:
+        raise
+    except MemoryError as error:
+        raise Unusable("too-large", file, "there is not enough memory to decode it") from error
+    except Exception as error:  # decoders meet hostile bytes with any exception there is
+        raise Unusable("unreadable", file, "it is truncated or damaged") from error
+
+
+def _load(image: Image.Image, data: bytes, file: str, indexed: bool) -> Pixels:
+    _check_pixel_count(image.width, image.height, file)
+    problems = []
+    if (pages := getattr(image, "n_frames", 1)) > 1:
+        problems.append(problem("several-pages", file, f"it has {pages} pages, of which the first is read"))
+    is_png = isinstance(image, PngImagePlugin.PngImageFile)
+    if is_png and data.rfind(_PNG_END) < 0:
+        raise Unusable("unreadable", file, "it is truncated or damaged")
+    image.load()
+    # IHDR: bit depth at byte 24, colour type at 25; Pillow keeps the 16 bits of grey only.
+    if is_png and data[24] == 16 and data[25] != 0:
+        problems.append(problem("16-bit-colour-png", file, "of its 16 bits a colour only the upper 8 are read"))
+    values = _values(image, indexed)
+    return Pixels(values, isinstance(image, JpegImagePlugin.JpegImageFile), tuple(problems))
+
+
+def _values(image: Image.Image, indexed: bool) -> NDArray[Any]:
+    """The array behind a Pillow image of any mode: [height, width] or [height, width, 3]."""
+    mode = image.mode
+    if mode == "1":
+        return np.asarray(image).astype(np.uint8) * np.uint8(255)
+    if mode in ("P", "PA") and indexed:
+        return _palette_values(image)
+    if mode in ("LA", "La"):
+        return np.asarray(image.getchannel(0))
+    if mode in ("L", "RGB") or mode[0] in "IF":
+        values = np.asarray(image)
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+    return np.asarray(image.convert("RGB"))
+
+
+def _palette_values(image: Image.Image) -> NDArray[Any]:
+    """The greys of a grey palette, else the indices themselves: numbers of objects, whose colours are for the eye."""
+    indices = np.asarray(image.getchannel(0) if image.mode == "PA" else image)
+    colours = np.zeros((256, 3), np.uint8)
+    stored = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    colours[: len(stored)] = stored
+    used = colours[np.unique(indices)]
+    return colours[indices, 0] if (used == used[:, :1]).all() else indices
+
+
+def _decode_tiff(data: bytes, file: str, indexed: bool) -> Pixels:
+    """Through Pillow, which knows the compressions; through tifffile what Pillow refuses or would cut to 8 bits."""
+    try:
+        with TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
+            bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+            if len(bits) == 1 or max(bits) <= 8:
+                return _load(image, data, file, indexed)
+    except SyntaxError:  # Pillow's word for "a kind of TIFF that I do not know"
+        pass
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page = tiff.pages.first
+        _check_pixel_count(page.imagewidth, page.imagelength * page.imagedepth, file)
+        if page.samplesperpixel > 4:
+            raise Unusable("pixel-type", file, f"it has {page.samplesperpixel} channels")
+        values = page.asarray()
+        pages = len(tiff.pages)
+    if page.axes == "SYX":
+        values = np.moveaxis(values, 0, -1)
+    elif page.axes not in ("YX", "YXS"):
+        raise Unusable("pixel-type", file, f"its axes are {page.axes}, not height and width with 1, 3 or 4 channels")
+    if values.ndim == 3:
+        values = values[..., :3] if values.shape[-1] >= 3 else values[..., 0]
+    problems = (
+        [problem("several-pages", file, f"it has {pages} pages, of which the first is read")] if pages > 1 else []
+    )
+    return Pixels(values.astype(values.dtype.newbyteorder("=")), problems=tuple(problems))
+
+
+def _check_pixel_count(width: int, height: int, file: str) -> None:
+    if width < 1 or height < 1:
+        raise Unusable("unreadable", file, f"its header claims {width}x{height} pixels")
+    if width * height > MAX_PIXELS:
+        what = f"its header claims {width}x{height} pixels, more than the {MAX_PIXELS // 10**6} million that are read"
+        raise Unusable("too-large", file, what)
+
+
+def to_image(pixels: Pixels, file: str) -> tuple[NDArray[np.unsignedinteger], tuple[Problem, ...]]:
+    """The pixels as 8 or 16 bit numbers, and what is noteworthy about them.
+
+    Raises: Unusable (pixel-type) for fractions, negative numbers and numbers over 65535.
+
+    >>> to_image(Pixels(np.array([[0, 70000]])), "a.tif")
+    Traceback (most recent call last):
+    unetscope.data.problems.Unusable: a.tif: its pixels are int64 between 0 and 70000: save the image with 8 or 16 \
+bit whole numbers, or --accept pixel-type
+    """
+    values = pixels.values
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8) * np.uint8(255)
+    if values.dtype == np.uint8:
+        return values, pixels.problems
+    low, high = values.min(), values.max()
+    if not np.issubdtype(values.dtype, np.integer) or low < 0 or high > 65535:
+        raise Unusable("pixel-type", file, f"its pixels are {values.dtype} between {low} and {high}")
+    if high < 65536 // 16:
+        dark = problem("dark-16-bit", file, f"its largest value is {high} of 65535")
+        return values.astype(np.uint16), (*pixels.problems, dark)
+    return values.astype(np.uint16), pixels.problems
+
+
+def resize_image(values: NDArray[np.unsignedinteger], size: ImageSize) -> NDArray[np.unsignedinteger]:
+    """[height, width(, 3)] at another size, stretched, antialiased (a triangle as wide as the reduction).
+
+    >>> resize_image(np.full((8, 4), 65535, np.uint16), (2, 2)).tolist()
+    [[65535, 65535], [65535, 65535]]
+    """
+    if values.shape[:2] == size:
+        return values
+    height, width = size
+    if values.dtype == np.uint8:
+        return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
+    if values.ndim == 3:
+        return np.stack([resize_image(values[..., channel], size) for channel in range(3)], axis=-1)
+    resized = np.asarray(Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
+    return resized.round().clip(0, 65535).astype(np.uint16)
+
+
+def resize_mask(foreground: NDArray[np.bool_], size: ImageSize) -> NDArray[np.uint8]:
+    """[height, width] at another size: 1 where at least half of a pixel's antialiased neighbourhood was foreground.
+
+    The triangle weighs neighbours like `resize_image`. Plain pixel areas (a box) would meet exact halves on every
+    outline when sides are halved, and fatten the foreground of such images by a fortieth.
+
+    >>> resize_mask(np.eye(4, dtype=bool).repeat(2, 0).repeat(2, 1), (4, 4)).tolist()
+    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    """
+    if foreground.shape == size:
+        return foreground.astype(np.uint8)
+    height, width = size
+    full = Image.fromarray(foreground.astype(np.uint8) * np.uint8(255))
+    share = full.resize((width, height), Image.Resampling.BILINEAR)
+    return (np.asarray(share) >= 128).astype(np.uint8)

@@ -1,0 +1,261 @@
+"""From a path to checked, decoded data. Imports the data room and errors only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetscope.data import bbbc038, cache, folders
+from unetscope.data.images import ImageSize, decode, resize_image, resize_mask, to_image
+from unetscope.data.masks import foreground
+from unetscope.data.pairs import Pair, place
+from unetscope.data.problems import Problem, Unusable, guard, known_kinds, printable, problem
+from unetscope.data.segmentation import SegmentationData
+from unetscope.data.sources import EXPECTED, Source, open_source
+from unetscope.errors import DataError, InvalidArgument
+
+Progress = Callable[[int, int], None]
+MAX_SIDE = 8192
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    image_size: int | ImageSize = 128,
+    channels: int | None = None,
+    accept: Collection[str] = (),
+    progress: Progress | None = None,
+) -> SegmentationData:
+    """The images and masks of a folder or zip, checked, decoded and resized; at once the second time.
+
+    Layouts: images/ and masks/ matched by file stem, or <id>/images/<id>.png with <id>/masks/*.png (one object a
+    file); either may lie in a folder of its own. Formats: PNG, TIFF, JPEG; 1, 8 and 16 bit; grey, palette, colour,
+    alpha (dropped). Masks: see `unetscope.data.masks`.
+
+    image_size: pixels, one side or (height, width); images are stretched to it, antialiased. channels: 1, 3, or None
+    for 3 if any image has colour. accept: kinds of problems not to stop at; where such a problem leaves nothing to
+    use, the pair is left out. progress: called with (images done, images in all).
+    Images are uint8 if every file is 8 bit, else uint16 (8-bit values times 257).
+    Raises: DataError for any problem that is not accepted; InvalidArgument.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, image in {"images": Image.new("L", (8, 8), 7), "masks": Image.linear_gradient("L").point(
+    ...             lambda grey: 255 * (grey > 127)).resize((8, 8), 0)}.items():
+    ...         Path(folder, name).mkdir()
+    ...         image.save(Path(folder, name, "a.png"))
+    ...     data = load(folder, image_size=4)
+    >>> data.names, data.images.shape, data.foreground_share
+    (('a',), (1, 1, 4, 4), 0.5)
+    """
+    size, accepted = _image_size(image_size), known_kinds(accept)
+    _check_channels(channels)
+    with open_source(path, follow_links="link" in accepted) as source:
+        entry = cache.entry_folder(source, size, channels)
+        kept = cache.recall(entry, printable(source.path.name)) if entry else None
+        data, problems = kept or read(source, size, channels, progress)
+    guard(problems, str(path), accepted)
+    if data is None:
+        raise DataError(f"{printable(str(path))} has no image with a mask that can be used: {EXPECTED}")
+    if entry and not kept:
+        cache.remember(entry, data, problems)
+    if kept and progress:
+        progress(len(data), len(data))
+    return data
+
+
+def read(
+    source: Source, size: ImageSize, channels: int | None, progress: Progress | None = None
+) -> tuple[SegmentationData | None, list[Problem]]:
+    """Every pair that can be used, and every problem, sorted by file."""
+    pairs, problems = find_pairs(source)
+    examples: list[_Example] = []
+    done = 0
+    # Pillow and zlib let go of the interpreter while they decode, so threads use all cores.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for example, found in pool.map(lambda pair: _read_pair(source, pair, size), pairs):
+            problems.extend(found)
+            if example:
+                examples.append(example)
+            done += 1
+            if progress:
+                progress(done, len(pairs))
+    problems.sort(key=lambda found: (found.file, found.kind))
+    data = _stack(examples, channels, printable(source.path.name)) if examples else None
+    return data, problems
+
+
+def find_pairs(source: Source) -> tuple[list[Pair], list[Problem]]:
+    """The images of a source with their mask files, sorted by name, and the problems of their names."""
+    placed, problems = place(source.members)
+    by_folder = bbbc038.has_folder_an_image(placed)
+    pairs, more = (bbbc038.pair_by_folder if by_folder else folders.pair_by_stem)(placed)
+    problems = [*source.problems, *problems, *more]
+    if not any(p.role == "images" for p in placed):
+        problems.append(problem("no-images", source.path.name, "there are no images"))
+    return pairs, problems
+
+
+@dataclass(frozen=True)
+class _Example:
+    """One decoded pair at the final size; image: [height, width] or [height, width, 3], uint8 or uint16."""
+
+    name: str
+    image: NDArray[np.unsignedinteger]
+    mask: NDArray[np.uint8]
+
+
+def _read_pair(source: Source, pair: Pair, size: ImageSize) -> tuple[_Example | None, list[Problem]]:
+    """One pair at the final size, or None if it cannot be used; and all its problems."""
+    problems: list[Problem] = []
+    image: NDArray[Any] | None = None
+    try:
+        image, found = to_image(decode(source.read(pair.image), pair.image), pair.image)
+        problems.extend(found)
+    except Unusable as unusable:
+        problems.append(unusable.problem)
+    mask, found_in_masks = _read_masks(source, pair, None if image is None else image.shape[:2])
+    problems.extend(found_in_masks)
+    if image is None or mask is None:
+        return None, problems
+    small = resize_mask(mask, size)
+    if mask.any() and not small.any():
+        what = f"the foreground of {int(mask.sum())} pixels is lost at {size[0]}x{size[1]}"
+        problems.append(problem("vanished-mask", pair.masks[0], what))
+    return _Example(pair.name, resize_image(image, size), small), problems
+
+
+def _read_masks(
+    source: Source, pair: Pair, size: tuple[int, ...] | None
+) -> tuple[NDArray[np.bool_] | None, list[Problem]]:
+    """The union of the mask files at full size, or None if one of them cannot be used; and their problems."""
+    problems: list[Problem] = []
+    union: NDArray[np.bool_] | None = None
+    usable = True
+    for file in pair.masks:
+        try:
+            inside, found = foreground(decode(source.read(file), file, indexed=True), file)
+        except Unusable as unusable:
+            problems.append(unusable.problem)
+            usable = False
+            continue
+        problems.extend(found)
+        size = size or inside.shape
+        if inside.shape != size:
+            (h, w), (height, width) = inside.shape, size
+            what = f"the mask is {w}x{h}, its image {printable(pair.image)} {width}x{height} pixels"
+            problems.append(problem("size-mismatch", file, what))
+            usable = False
+        elif union is None:
+            union = inside
+        else:
+            union |= inside
+    if not usable or union is None:
+        return None, problems
+    whole = pair.masks[0] if len(pair.masks) == 1 else pair.masks[0].rpartition("/")[0]
+    if not union.any():
+        problems.append(problem("empty-mask", whole, "no pixel is foreground"))
+    elif union.all():
+        problems.append(problem("full-mask", whole, "every pixel is foreground"))
+    return union, problems
+
+
+def _stack(examples: list[_Example], channels: int | None, source: str) -> SegmentationData:
+    """The examples as one data set, of one depth and one number of channels."""
+    if channels is None:
+        channels = 3 if any(example.image.ndim == 3 for example in examples) else 1
+    depth = np.result_type(*{example.image.dtype for example in examples})
+    height, width = examples[0].mask.shape
+    images = np.empty((len(examples), channels, height, width), depth)
+    for row, example in zip(images, examples, strict=True):
+        image = example.image if example.image.dtype == depth else example.image * depth.type(257)
+        if image.ndim == 3 and channels == 1:
+            image = np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(depth)
+        row[:] = np.moveaxis(image, -1, 0) if image.ndim == 3 else image
+    masks = np.stack([example.mask for example in examples])
+    return SegmentationData(images, masks, tuple(example.name for example in examples), source)
+
+
+def shared_images(train: SegmentationData, validation: SegmentationData) -> list[Problem]:
+    """A "shared-image" problem for every validation image whose pixels are also those of a training image.
+
+    Grey counts as three equal channels and 8 bit as 16 bit, as in `load`.
+    Raises: InvalidArgument if the two have different image sizes.
+
+    >>> one = SegmentationData(np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8), ("a",), "one")
+    >>> [str(found) for found in shared_images(one, replace(one, names=("b",)))]
+    ['b: its pixels are those of the training image a: keep it in one of the two parts, or --accept shared-image']
+    """
+    if train.image_size != validation.image_size:
+        raise InvalidArgument(
+            f"train and validation must have one image size to be compared, got {train.image_size} and "
+            f"{validation.image_size}: load both at the same image_size"
+        )
+    seen = {_pixel_hash(image): name for image, name in zip(train.images, train.names, strict=True)}
+    return [
+        problem("shared-image", name, f"its pixels are those of the training image {seen[pixels]}")
+        for image, name in zip(validation.images, validation.names, strict=True)
+        if (pixels := _pixel_hash(image)) in seen
+    ]
+
+
+def _pixel_hash(image: NDArray[np.unsignedinteger]) -> bytes:
+    wide = image if image.dtype == np.uint16 else image.astype(np.uint16) * np.uint16(257)
+    return hashlib.sha256(np.broadcast_to(wide, (3, *wide.shape[1:])).tobytes()).digest()
+
+
+def check(
+    path: str | os.PathLike[str],
+    *,
+    validation: str | os.PathLike[str] | None = None,
+    image_size: int | ImageSize = 128,
+    channels: int | None = None,
+    accept: Collection[str] = (),
+    progress: Progress | None = None,
+) -> list[Problem]:
+    """Every problem of a data set (and of its validation part), errors and warnings, sorted by file.
+
+    Arguments as in `load`; kinds in `accept` are left out. Problems of the validation part carry its name in front.
+    Raises: DataError if a path is neither a folder nor a safe zip; InvalidArgument.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [found.kind for found in check(folder)]
+    ['no-images']
+    """
+    size, accepted = _image_size(image_size), known_kinds(accept)
+    _check_channels(channels)
+    with open_source(path, follow_links="link" in accepted) as source:
+        train, problems = read(source, size, channels, progress)
+    if validation is not None:
+        name = Path(validation).name
+        with open_source(validation, follow_links="link" in accepted) as source:
+            held_out, more = read(source, size, channels, progress)
+        if train and held_out:
+            more += shared_images(train, held_out)
+        problems += [replace(found, file=f"{printable(name)}/{found.file}") for found in more]
+    return [found for found in problems if found.kind not in accepted]
+
+
+def _image_size(image_size: int | ImageSize) -> ImageSize:
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    whole = isinstance(sides, tuple | list) and len(sides) == 2 and all(type(side) is int for side in sides)
+    if not whole or not all(1 <= side <= MAX_SIDE for side in sides):
+        raise InvalidArgument(
+            f"image_size must be one side or (height, width) in pixels, each 1 to {MAX_SIDE}, got {image_size!r}"
+        )
+    return sides[0], sides[1]
+
+
+def _check_channels(channels: int | None) -> None:
+    if channels not in (None, 1, 3):
+        raise InvalidArgument(f"channels must be 1, 3 or None (3 if any image has colour), got {channels!r}")

@@ -1,0 +1,124 @@
+"""What can be wrong with images and masks, said so that it can be mended. Imports errors only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from unetscope.errors import DataError, InvalidArgument
+
+Severity = Literal["error", "warning"]
+
+# kind -> how to mend it. The text after "or" in `Problem.mend` (how to accept it) is added by `problem`.
+_MENDS: dict[str, str] = {
+    "no-images": "give a folder or zip with images/ and masks/, or with <id>/images/ and <id>/masks/",
+    "link": "copy the files into the folder",
+    "not-an-image": "save it as PNG, TIFF or JPEG, or move it out of images/ and masks/",
+    "unreadable": "restore the file from its source",
+    "too-large": "crop or shrink the image",
+    "several-pages": "save one page a file",
+    "pixel-type": "save the image with 8 or 16 bit whole numbers",
+    "16-bit-colour-png": "save it as TIFF, whose 16 bits are kept",
+    "several-sets": "give one of the data sets at a time",
+    "same-stem": "keep one of the files",
+    "several-images": "keep one image a folder",
+    "image-without-mask": "add its mask or remove the image",
+    "mask-without-image": "add its image or remove the mask",
+    "size-mismatch": "give image and mask the same width and height",
+    "empty-mask": "draw its objects or remove the pair",
+    "full-mask": "write 0 where the background is",
+    "mask-values": "write 0 for the background and 1 or 255 for objects, or number the objects 1, 2, 3 ...",
+    "mask-colour": "save the mask as grey or 1-bit PNG",
+    "jpeg-mask": "save masks as PNG",
+    "shared-image": "keep it in one of the two parts",
+}
+_WARNINGS: dict[str, str] = {
+    "dark-16-bit": "stretch the values over the 16 bits if the images look black to the network",
+    "vanished-mask": "choose a larger image size",
+}
+
+KINDS: tuple[str, ...] = (*_MENDS, *_WARNINGS)
+"""Every kind of problem, as `accept` takes them."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with one file.
+
+    kind: a short slug, see `KINDS`. file: its name inside the data set, control characters escaped. what: the
+    finding. mend: what to do. severity: an "error" stops `load` unless its kind is accepted; a "warning" never does.
+
+    >>> print(problem("empty-mask", "masks/a.png", "no pixel is foreground"))
+    masks/a.png: no pixel is foreground: draw its objects or remove the pair, or --accept empty-mask
+    """
+
+    kind: str
+    file: str
+    what: str
+    mend: str
+    severity: Severity
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}: {self.mend}"
+
+
+def problem(kind: str, file: str, what: str) -> Problem:
+    """The problem of this kind, with its mend and severity.
+
+    >>> problem("dark-16-bit", "images/a.tif", "its largest value is 900 of 65535").severity
+    'warning'
+    """
+    severity: Severity = "warning" if kind in _WARNINGS else "error"
+    mend = f"{ {**_MENDS, **_WARNINGS}[kind] }, or --accept {kind}"
+    return Problem(kind, printable(file), what, mend, severity)
+
+
+class Unusable(Exception):
+    """A file cannot be used at all; `problem` says why."""
+
+    def __init__(self, kind: str, file: str, what: str) -> None:
+        self.problem = problem(kind, file, what)
+        super().__init__(str(self.problem))
+
+
+def printable(name: str) -> str:
+    r"""The name as a terminal may show it: what is not printable is escaped.
+
+    >>> printable("cell\x1b[31m.png")
+    'cell\\x1b[31m.png'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in name)
+
+
+def known_kinds(accept: Collection[str]) -> frozenset[str]:
+    """The kinds to accept, as a set.
+
+    Raises: InvalidArgument if one is not in `KINDS`.
+
+    >>> known_kinds(["empty-mask"])
+    frozenset({'empty-mask'})
+    """
+    accepted = frozenset([accept] if isinstance(accept, str) else accept)
+    if unknown := sorted(accepted - set(KINDS)):
+        raise InvalidArgument(
+            f"accept must hold kinds of problems, got {', '.join(map(repr, unknown))}; known are {', '.join(KINDS)}"
+        )
+    return accepted
+
+
+def guard(problems: Iterable[Problem], path: str, accept: Collection[str] = ()) -> None:
+    """Stop at any error that is not accepted.
+
+    Raises: DataError, one line, with the first problem and the number of the others.
+
+    >>> guard([problem("empty-mask", "masks/a.png", "no pixel is foreground")], "cells.zip", accept=["empty-mask"])
+    """
+    errors = [p for p in problems if p.severity == "error" and p.kind not in accept]
+    if len(errors) == 1:
+        raise DataError(f"1 problem in {printable(path)}: {errors[0]}")
+    if errors:
+        raise DataError(
+            f"{len(errors)} problems in {printable(path)}: {errors[0]}; and {len(errors) - 1} more: "
+            f"run `unetscope check-data {printable(path)}` to see all"
+        )

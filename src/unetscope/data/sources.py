@@ -1,0 +1,232 @@
+"""A folder or a zip as a bounded, safe list of files that can be read as bytes. Imports errors and problems only.
+
+Nothing is ever extracted. An archive is judged by its table of contents before a single member is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from unetscope.data.problems import Problem, Unusable, printable, problem
+from unetscope.errors import DataError
+
+MAX_MEMBERS = 500_000
+MAX_FILE_BYTES = 512 * 2**20
+MAX_TOTAL_BYTES = 64 * 2**30
+# Deflate reaches 1032:1 on honest uncompressed TIFF masks, so only members that are large as well are suspect.
+MAX_RATIO, RATIO_COUNTS_FROM_BYTES = 200, 64 * 2**20
+
+_HIDDEN = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$)")
+EXPECTED = "expected a folder or a zip with images/ and masks/, or with <id>/images/ and <id>/masks/"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file: its name with forward slashes, its size in bytes, and what changes whenever the file does."""
+
+    name: str
+    size: int
+    stamp: tuple[int, ...] = ()
+
+
+class Source(Protocol):
+    """What `open_source` gives: files by name, in stable order, and the problems met while listing them."""
+
+    path: Path
+    members: tuple[Member, ...]
+    problems: tuple[Problem, ...]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file; Unusable if it cannot be read or is too large. Safe to call from several threads."""
+
+    def content_hash(self) -> str:
+        """SHA-256 in hex of all there is to read."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_source(path: str | os.PathLike[str], *, follow_links: bool = False) -> Source:
+    """The folder or zip at `path`, listed and found safe; use it in a `with` block.
+
+    Raises: DataError, one line, if there is nothing at `path`, if it is neither, or if it is broken or hostile.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.txt").write_text("hello")
+    ...     with open_source(folder) as source:
+    ...         [member.name for member in source.members], source.read("a.txt")
+    (['a.txt'], b'hello')
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return FolderSource(path, follow_links=follow_links)
+        if path.is_file():
+            return ZipSource(path)
+    except OSError as error:
+        raise DataError(f"{printable(str(path))} cannot be read ({error.strerror}): {EXPECTED}") from error
+    except ValueError as error:  # a name with a NUL in it
+        raise DataError(f"{printable(str(path))} is not a name of a file: {EXPECTED}") from error
+    raise DataError(f"{printable(str(path))} does not exist: {EXPECTED}")
+
+
+class FolderSource:
+    """The regular files below a folder. Links that leave it, and links to folders, are problems unless followed."""
+
+    def __init__(self, path: Path, *, follow_links: bool = False) -> None:
+        self.path = path
+        self._root = path.resolve()
+        self._follow = follow_links
+        self._problems: list[Problem] = []
+        self.members = tuple(sorted(self._walk(self._root, frozenset()), key=lambda member: member.name))
+        self.problems = tuple(self._problems)
+
+    def _walk(self, folder: Path, above: frozenset[Path]) -> Iterator[Member]:
+        """Files below `folder`; `above` holds the real folders that lead here, so that a circle of links ends."""
+        above = above | {folder.resolve()}
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = Path(entry.path).relative_to(self._root).as_posix()
+                if _is_hidden(name) or (entry.is_symlink() and not self._may_follow(entry, name)):
+                    continue
+                if entry.is_dir():
+                    if Path(entry.path).resolve() not in above:
+                        yield from self._walk(Path(entry.path), above)
+                elif stat.S_ISREG((found := entry.stat()).st_mode):
+                    yield Member(name, found.st_size, (found.st_mtime_ns, found.st_ctime_ns))
+
+    def _may_follow(self, entry: os.DirEntry[str], name: str) -> bool:
+        target = Path(os.path.realpath(entry.path))
+        if not target.exists():
+            self._problems.append(problem("link", name, "it is a link to nowhere"))
+            return False
+        if self._follow or (target.is_file() and target.is_relative_to(self._root)):
+            return True
+        kind = "a link to a folder" if target.is_dir() else "a link that leaves the folder"
+        self._problems.append(problem("link", name, f"it is {kind}, which is not followed"))
+        return False
+
+    def read(self, name: str) -> bytes:
+        """See `Source.read`."""
+        try:
+            with (self._root / name).open("rb") as file:
+                return _bounded(file.read(MAX_FILE_BYTES + 1), name)
+        except OSError as error:
+            raise Unusable("unreadable", name, f"it cannot be read ({error.strerror})") from error
+
+    def content_hash(self) -> str:
+        """See `Source.content_hash`."""
+        digest = hashlib.sha256(repr(self.problems).encode())
+        for member in self.members:
+            with (self._root / member.name).open("rb") as file:
+                digest.update(repr((member.name, hashlib.file_digest(file, "sha256").hexdigest())).encode())
+        return digest.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class ZipSource:
+    """The files of a zip, whose table of contents has been checked. Its one handle serves all threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: tuple[Problem, ...] = ()
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, ValueError, EOFError) as error:
+            reason = printable(str(error)) or type(error).__name__
+            raise DataError(f"{printable(str(path))} is not a whole zip ({reason}): {EXPECTED}") from error
+        try:
+            files = [info for info in _checked(self._zip.infolist(), path) if not info.is_dir()]
+        except DataError:
+            self._zip.close()
+            raise
+        self._infos = {info.filename: info for info in files if not _is_hidden(info.filename)}
+        self.members = tuple(Member(name, info.file_size) for name, info in sorted(self._infos.items()))
+
+    def read(self, name: str) -> bytes:
+        """See `Source.read`."""
+        try:
+            with self._zip.open(self._infos[name]) as file:
+                return _bounded(file.read(MAX_FILE_BYTES + 1), name)
+        except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, zlib.error) as error:
+            reason = printable(str(error)) or type(error).__name__
+            raise Unusable("unreadable", name, f"it cannot be unpacked ({reason})") from error
+
+    def content_hash(self) -> str:
+        """See `Source.content_hash`."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._zip.close()
+
+
+def _checked(infos: list[zipfile.ZipInfo], path: Path) -> list[zipfile.ZipInfo]:
+    """The table of contents, or DataError at the first sign of an archive that was made to do harm."""
+    shown = printable(str(path))
+    if len(infos) > MAX_MEMBERS:
+        raise DataError(f"{shown} has {len(infos)} members, more than {MAX_MEMBERS}: split the archive")
+    if (total := sum(info.file_size for info in infos)) > MAX_TOTAL_BYTES:
+        raise DataError(f"{shown} unpacks to {total} bytes, more than {MAX_TOTAL_BYTES}: split the archive")
+    seen: set[str] = set()
+    for info in infos:
+        if reason := _harm(info) or ("is there twice" if info.filename in seen else ""):
+            raise DataError(
+                f"{shown} has a member {printable(info.orig_filename)!r} that {reason}: nothing was read; "
+                "make the archive anew from a folder you trust"
+            )
+        seen.add(info.filename)
+    return infos
+
+
+def _harm(info: zipfile.ZipInfo) -> str:
+    """Why a member must not be read; empty if it may."""
+    name = info.orig_filename  # `filename` is already cut at a NUL and has its separators replaced
+    suspect = info.file_size > RATIO_COUNTS_FROM_BYTES and info.file_size > MAX_RATIO * info.compress_size
+    signs = {
+        "has an absolute name": name.startswith("/"),
+        "names a drive": name[1:2] == ":" and name[0].isalpha(),
+        "has a backslash or a NUL in its name": "\\" in name or "\0" in name,
+        "leads out of the archive": ".." in name and ".." in name.split("/"),
+        "is a link": stat.S_ISLNK(info.external_attr >> 16),
+        "is encrypted": bool(info.flag_bits & 1),
+        f"unpacks to {info.file_size} bytes from {info.compress_size}": suspect,
+    }
+    return next((reason for reason, is_so in signs.items() if is_so), "")
+
+
+def _is_hidden(name: str) -> bool:
+    """What systems leave in folders and archives, and no person put there."""
+    return bool(_HIDDEN.search(name))
+
+
+def _bounded(data: bytes, name: str) -> bytes:
+    if len(data) > MAX_FILE_BYTES:
+        raise Unusable("too-large", name, f"it is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    return data
