@@ -1,0 +1,150 @@
+"""Information planes, a panel for each layer. Imports records, flow and errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from unetscope.errors import InvalidArgument
+from unetscope.flow import Flow
+from unetscope.plots.selection import Selection, select
+from unetscope.plots.style import (
+    EPOCH_COLOURS,
+    FAINT,
+    INK,
+    LARGE,
+    MEDIUM,
+    MERGE_BAND,
+    SMALL,
+    epoch_norm,
+    epoch_ticks,
+    in_style,
+    new_figure,
+    shown,
+    tidy,
+)
+from unetscope.records import Layer
+
+
+@in_style
+def information_plane(
+    flow: Flow,
+    *,
+    estimator: str = "kde_upper",
+    resolution: float | None = None,
+    labels: str | None = None,
+    figure: Figure | SubFigure | None = None,
+) -> NDArray[Any]:
+    """For each layer a panel with I(X;M) across and I(Y;M) up, both in bits, and a point for each marked epoch.
+
+    Points are joined in the order of the epochs and coloured by them; thin dashed lines are the ceilings; a point is
+    hollow where either estimate is saturated. Returns the panels in network order. A resolution or label scheme that
+    is None stands for the first one measured.
+
+    Source: Fig. 3 of Lee & Bajić 2021.
+    Raises: InvalidArgument, with what was measured, if what is asked for was not, or if the flow has no layers.
+
+    >>> from unetscope.records import Estimate
+    >>> rows = [Estimate(0, "1", "I(X;M)", "kde_upper", 1.0, "", 2.0, 0.0, 3.0, 3.0, False, n=8, d=4),
+    ...         Estimate(0, "1", "I(Y;M)", "kde_upper", 1.0, "halves", 0.5, 0.0, 1.0, 1.0, False, n=8, d=4)]
+    >>> panels = information_plane(Flow((Layer("1", "conv1"),), (), tuple(rows)))
+    >>> len(panels), panels[0].get_title()
+    (1, '1')
+    """
+    across = select(flow, "I(X;M)", estimator, resolution, None)
+    up = select(flow, "I(Y;M)", estimator, across.resolution, labels)
+    if not flow.layers:
+        raise InvalidArgument("no layer to plot: the flow names none")
+    rows, columns = _grid(len(flow.layers))
+    figure = new_figure(figure, 1.05 * columns + 1.3, 1.0 * rows + 1.15)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for empty in grid.flat[len(flow.layers) :]:
+        empty.remove()
+    panels = grid.flatten()[: len(flow.layers)]
+    epochs = sorted({*across.epochs, *up.epochs})
+    for index, (panel, layer) in enumerate(zip(panels, flow.layers, strict=True)):
+        _draw_layer(panel, layer, across, up, epochs)
+        panel.tick_params(labelbottom=index + columns >= len(panels), labelleft=index % columns == 0)
+    _limits(panels[0], across, up)
+    _legends(figure, panels, across, up, epochs)
+    return panels
+
+
+def _grid(count: int) -> tuple[int, int]:
+    columns = count if count <= 4 else min(9, math.ceil(math.sqrt(1.6 * count)))
+    return math.ceil(count / columns), columns
+
+
+def _draw_layer(panel: Axes, layer: Layer, across: Selection, up: Selection, epochs: list[int]) -> None:
+    tidy(panel)
+    for ceiling in across.ceilings:
+        panel.axvline(ceiling, color=FAINT, linewidth=0.6, linestyle=(0, (4, 2)), label="_ceiling", zorder=1)
+    for ceiling in up.ceilings:
+        panel.axhline(ceiling, color=FAINT, linewidth=0.6, linestyle=(0, (4, 2)), label="_ceiling", zorder=1)
+    x = np.array([across.bits(layer.label, epoch) for epoch in epochs])
+    y = np.array([up.bits(layer.label, epoch) for epoch in epochs])
+    hollow = [across.saturated(layer.label, epoch) or up.saturated(layer.label, epoch) for epoch in epochs]
+    colours = EPOCH_COLOURS(epoch_norm(epochs)(epochs))
+    panel.plot(x, y, color=FAINT, linewidth=0.6, label="_in order of epoch", zorder=2)
+    faces = np.where(np.array(hollow)[:, None], 1.0, colours)
+    panel.scatter(
+        x,
+        y,
+        s=11,
+        c=faces,
+        edgecolors=list(map(tuple, colours)),
+        linewidths=0.8,
+        label="_epochs",
+        zorder=3,
+        clip_on=False,
+    )
+    merge = layer.role == "merge" or bool(layer.parts)
+    panel.set_title(
+        f"{shown(layer.label, 18 - 8 * merge)}{' (merge)' * merge}",
+        fontsize=MEDIUM if len(layer.label) < 9 else SMALL, pad=3, color=INK,
+    )  # fmt: skip
+    if merge:
+        panel.set_facecolor(MERGE_BAND)
+
+
+def _limits(panel: Axes, across: Selection, up: Selection) -> None:
+    for selection, axis, set_limits in ((across, panel.xaxis, panel.set_xlim), (up, panel.yaxis, panel.set_ylim)):
+        bits = [e.bits for e in selection.estimates.values() if math.isfinite(e.bits)]
+        top = max([*selection.ceilings, *bits], default=1.0) or 1.0
+        set_limits(min([0.0, *bits]) - 0.05 * top, 1.08 * top)
+        axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 4, 5, 10]))
+
+
+def _legends(
+    figure: Figure | SubFigure, panels: NDArray[Any], across: Selection, up: Selection, epochs: list[int]
+) -> None:
+    norm = epoch_norm(epochs)
+    bar = figure.colorbar(
+        ScalarMappable(norm, EPOCH_COLOURS),
+        ax=list(panels),
+        aspect=30,
+        pad=0.015,
+        fraction=0.05,
+        label="training epoch",
+    )
+    bar.ax.yaxis.set_major_locator(FixedLocator(epoch_ticks(int(norm.vmin or 0), int(norm.vmax or 1))))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:g}"))
+    bar.ax.tick_params(labelsize=SMALL, width=0.6, length=2.5, labelfontfamily="DejaVu Sans")
+    bar.outline.set_linewidth(0.6)  # type: ignore[operator]
+    figure.suptitle(f"Information planes of {len(panels)} layers\n{across_and_up(across, up)}", fontsize=LARGE)
+    ceilings = ", ".join(s.ceiling_text(ceiling) for s in (across, up) for ceiling in s.ceilings)
+    figure.supxlabel(f"I(X;M), bits\n\ndashed: ceilings {ceilings}   ·   hollow: saturated in either", fontsize=MEDIUM)
+    figure.supylabel("I(Y;M), bits", fontsize=MEDIUM)
+
+
+def across_and_up(across: Selection, up: Selection) -> str:
+    """What both axes share: estimator, resolution, images and label scheme."""
+    return up.text if across.estimates else across.text

@@ -1,0 +1,110 @@
+"""Which estimates of a flow share a figure: of one quantity, estimator, resolution. Imports records, flow, errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from unetscope.errors import InvalidArgument
+from unetscope.flow import Flow
+from unetscope.plots.style import shown
+from unetscope.records import Estimate, Quantity
+
+_ESTIMATORS = {"kde_upper": "KDE upper bound", "kde_lower": "KDE lower bound", "binning": "binning"}
+_CEILINGS = {"I(X;M)": "log₂ N", "I(Y;M)": "H(Y)"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Estimates that may stand on one axis, by layer and epoch."""
+
+    quantity: Quantity
+    estimator: str
+    resolution: float
+    labels: str
+    estimates: dict[tuple[str, int], Estimate]
+
+    @property
+    def epochs(self) -> list[int]:
+        """The marked epochs at which something was measured, ascending."""
+        return sorted({epoch for _, epoch in self.estimates})
+
+    @property
+    def ceilings(self) -> list[float]:
+        """The different ceilings of the estimates in bits, ascending: one, unless the probe set changed."""
+        return sorted({round(e.ceiling, 6) for e in self.estimates.values() if math.isfinite(e.ceiling)})
+
+    def bits(self, layer: str, epoch: int) -> float:
+        """The estimate in bits, NaN where there is none."""
+        estimate = self.estimates.get((layer, epoch))
+        return math.nan if estimate is None else estimate.bits
+
+    def saturated(self, layer: str, epoch: int) -> bool:
+        """Whether the estimate is so near its ceiling that layers can no longer be told apart."""
+        estimate = self.estimates.get((layer, epoch))
+        return estimate is not None and estimate.saturated
+
+    def ceiling_text(self, ceiling: float) -> str:
+        """A ceiling with its formula and unit, such as `log₂ N = 9.24 bits`."""
+        return f"{_CEILINGS[self.quantity]} = {ceiling:.2f} bits"
+
+    @property
+    def text(self) -> str:
+        """Estimator, resolution, number of images and label scheme: what is part of every number shown."""
+        unit = "bin size" if self.estimator == "binning" else "noise variance"
+        images = sorted({estimate.n for estimate in self.estimates.values()})
+        n = f"{images[0]}" if len(images) == 1 else f"{images[0]}–{images[-1]}"
+        parts = [f"{_ESTIMATORS.get(self.estimator, shown(self.estimator))}, {unit} {self.resolution:g}"]
+        parts.append(f"n = {n} images")
+        if self.labels:
+            parts.append(f"Y: {shown(self.labels, 30)}")
+        return " · ".join(parts)
+
+
+def select(flow: Flow, quantity: Quantity, estimator: str, resolution: float | None, labels: str | None) -> Selection:
+    """The estimates asked for; a resolution or label scheme that is None stands for the first one measured.
+
+    Raises: InvalidArgument, with what was measured, if what is asked for was not.
+    """
+    if quantity not in get_args(Quantity):
+        raise InvalidArgument(f"quantity must be one of {', '.join(get_args(Quantity))}, got {quantity!r}")
+    found = flow.select(quantity=quantity)
+    if not len(found):
+        raise InvalidArgument(f"no estimate of {quantity} to plot: measured are {_listed(_quantities(flow))}")
+    estimators = list(dict.fromkeys(name for name, _ in found.series))
+    if estimator not in estimators:
+        raise InvalidArgument(
+            f"estimator {estimator!r} not measured for {quantity}: measured are {_listed(estimators)}"
+        )
+    resolutions = [size for name, size in found.series if name == estimator]
+    resolution = resolutions[0] if resolution is None else resolution
+    if resolution not in resolutions:
+        raise InvalidArgument(
+            f"resolution {resolution} not measured for {quantity} with {estimator!r}: "
+            f"measured are {_listed(resolutions)}"
+        )
+    found = found.select(estimator=estimator, resolution=resolution)
+    if quantity == "I(X;M)":
+        labels = ""
+    else:
+        labels = _labels(found, labels)
+        found = found.select(labels=labels)
+    return Selection(quantity, estimator, resolution, labels, {(e.layer, e.epoch): e for e in found.estimates})
+
+
+def _labels(found: Flow, labels: str | None) -> str:
+    schemes = list(dict.fromkeys(estimate.labels for estimate in found.estimates))
+    if labels is None:
+        return schemes[0]
+    if labels not in schemes:
+        raise InvalidArgument(f"labels {labels!r} not measured for I(Y;M): measured are {_listed(schemes)}")
+    return labels
+
+
+def _quantities(flow: Flow) -> list[str]:
+    return list(dict.fromkeys(estimate.quantity for estimate in flow.estimates))
+
+
+def _listed(values: list[str] | list[float]) -> str:
+    return ", ".join(f"{value}" for value in values) or "none"

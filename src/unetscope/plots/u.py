@@ -1,0 +1,236 @@
+"""The U-Plot: information against the layers in network order. Imports records, flow and errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.transforms import Affine2D, ScaledTranslation, Transform, blended_transform_factory
+
+from unetscope.flow import Flow
+from unetscope.plots.selection import Selection, select
+from unetscope.plots.style import (
+    EPOCH_COLOURS,
+    FAINT,
+    INK,
+    LARGE,
+    MEDIUM,
+    MERGE_BAND,
+    SMALL,
+    epoch_norm,
+    in_style,
+    new_axes,
+    shown,
+    tidy,
+    tracks,
+)
+from unetscope.records import Layer, Quantity, Skip
+
+_MOST_LINES = 10
+_TRACK = 10.0  # points between the brackets of two skips
+_SIDES = {
+    "encoder": "encoder",
+    "bottom": "bottom",
+    "upsampled": "decoder",
+    "merge": "decoder",
+    "decoder": "decoder",
+    "output": "decoder",
+}
+
+
+@in_style
+def u_plot(
+    flow: Flow,
+    *,
+    quantity: Quantity = "I(X;M)",
+    estimator: str = "kde_upper",
+    resolution: float | None = None,
+    labels: str | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """Bits against the layers in network order, a line for each marked epoch (about ten of them if there are many).
+
+    The dashed line is the ceiling; hollow points are saturated and say nothing about the order of layers; an estimate
+    that is NaN leaves a gap. Bands mark the merges; brackets under the axis join the source of each skip to its merge.
+    A resolution or label scheme that is None stands for the first one measured.
+
+    Source: Fig. 4 of Lee & Bajić 2021.
+    Raises: InvalidArgument, with what was measured, if what is asked for was not.
+
+    >>> from unetscope.records import Estimate
+    >>> layers = (Layer("1", "conv1"), Layer("2", "conv2"))
+    >>> rows = [Estimate(0, name, "I(X;M)", "kde_upper", 1.0, "", bits, 0.0, 3.0, 3.0, False, n=8, d=4)
+    ...         for name, bits in (("1", 2.0), ("2", 1.0))]
+    >>> axes = u_plot(Flow(layers, (), tuple(rows)))
+    >>> axes.get_ylabel(), [tick.get_text() for tick in axes.get_xticklabels()]
+    ('I(X;M), bits', ['1', '2'])
+    """
+    selection = select(flow, quantity, estimator, resolution, labels)
+    place = {layer.label: index for index, layer in enumerate(flow.layers)}
+    skips = [s for s in flow.skips if s.source in place and s.merge in place]
+    depths = tracks((place[skip.source], place[skip.merge]) for skip in skips)
+    names, upright = tick_names([layer.label for layer in flow.layers])
+    below = _height_of(names, upright) + _TRACK * (max(depths) + 1.3 if depths else 0)
+    axes = new_axes(axes, min(max(0.218 * len(flow.layers) + 1.35, 4.2), 16.0), 2.9 + below / 72)
+
+    tidy(axes)
+    axes.set_xticks(range(len(names)), names, rotation=0 if upright else 90, fontsize=SMALL)
+    axes.set_xlim(-0.7, len(names) - 0.3)
+    epochs = log_spaced(selection.epochs, _MOST_LINES)
+    _draw_lines(axes, selection, [layer.label for layer in flow.layers], epochs)
+    _draw_ceilings(axes, selection)
+    _mark_merges(axes, flow.layers, place)
+    _bracket_skips(axes, skips, depths, place, _height_of(names, upright))
+    noted = _note_sides(axes, flow.layers)
+    axes.set_xlabel("layer, in network order", fontsize=MEDIUM, labelpad=2 + below - _height_of(names, upright))
+    axes.set_ylabel(f"{quantity}, bits", fontsize=MEDIUM)
+    axes.set_title(f"U-Plot of {quantity}\n{selection.text}", fontsize=LARGE, pad=16 if noted else 6)
+    _legend(axes, selection, epochs, merges=any(layer.role == "merge" or layer.parts for layer in flow.layers))
+    return axes
+
+
+def log_spaced(epochs: Sequence[int], most: int) -> list[int]:
+    """At most this many of the epochs, the first and the last among them, evenly spread by their logarithm.
+
+    >>> log_spaced(range(145), 10)
+    [0, 1, 2, 3, 6, 12, 22, 42, 77, 144]
+    """
+    if len(epochs) <= most:
+        return list(epochs)
+    after = [epoch for epoch in epochs if epoch > 0]
+    first = [epoch for epoch in epochs if epoch == 0]
+    targets = np.geomspace(after[0], after[-1], most - len(first))
+    return sorted({*first, *(min(after, key=lambda epoch: abs(epoch - target)) for target in targets)})
+
+
+def tick_names(labels: Sequence[str]) -> tuple[list[str], bool]:
+    """Layer labels as drawn under an axis, and whether they fit upright: `11up` takes two lines, long ones are turned.
+
+    >>> tick_names(["11up", "11"]), tick_names(["enc1.conv", "dec1.conv"])
+    ((['11\\nup', '11'], True), (['enc1.conv', 'dec1.conv'], False))
+    """
+    stacked = [f"{label[:-2]}\nup" if label.endswith("up") and label[:-2].isdecimal() else label for label in labels]
+    if all(len(line) <= 3 for name in stacked for line in name.split("\n")):
+        return ["\n".join(shown(line) for line in name.split("\n")) for name in stacked], True
+    return [shown(label, longest=18) for label in labels], False
+
+
+def _height_of(names: Sequence[str], upright: bool) -> float:
+    """Points that the tick labels take under the axis, by the font's usual widths."""
+    if upright:
+        return 5 + 1.25 * SMALL * max((name.count("\n") + 1 for name in names), default=1)
+    return 7 + 0.66 * SMALL * max(len(name) for name in names)
+
+
+def _draw_lines(axes: Axes, selection: Selection, layers: Sequence[str], epochs: Sequence[int]) -> None:
+    norm = epoch_norm(selection.epochs)
+    for epoch in epochs:
+        colour = EPOCH_COLOURS(norm(epoch))
+        bits = np.array([selection.bits(layer, epoch) for layer in layers])
+        hollow = np.array([selection.saturated(layer, epoch) for layer in layers], dtype=bool)
+        axes.plot(bits, color=colour, linewidth=1.1, label=f"{epoch}", zorder=3)
+        marker: dict[str, Any] = {
+            "linestyle": "none",
+            "marker": "o",
+            "markersize": 3.4,
+            "markeredgewidth": 0.9,
+            "color": colour,
+        }
+        axes.plot(np.where(hollow, np.nan, bits), **marker, label="_measured", zorder=4)
+        axes.plot(np.where(hollow, bits, np.nan), **marker, markerfacecolor="white", label="_saturated", zorder=4)
+
+
+def _draw_ceilings(axes: Axes, selection: Selection) -> None:
+    bits = [e.bits for e in selection.estimates.values() if math.isfinite(e.bits)]
+    top = max([*selection.ceilings, *bits], default=1.0) or 1.0
+    axes.set_ylim(min([0.0, *bits]) - 0.03 * top, 1.13 * top)
+    for ceiling in selection.ceilings:
+        text = f"ceiling {selection.ceiling_text(ceiling)}"
+        axes.axhline(ceiling, color=INK, linewidth=0.8, linestyle=(0, (5, 3)), label=f"_{text}", zorder=2)
+        axes.annotate(
+            text, (0.5, ceiling), (0, 4), axes.get_yaxis_transform(), "offset points",
+            ha="center", va="bottom", fontsize=SMALL, color=INK,
+        )  # fmt: skip
+
+
+def _mark_merges(axes: Axes, layers: Sequence[Layer], place: dict[str, int]) -> None:
+    """A band behind each merge, together with the upsampled layer when that stands right before it."""
+    for index, layer in enumerate(layers):
+        if layer.role == "merge" or layer.parts:
+            before = index - 1 if any(place.get(part) == index - 1 for part in layer.parts) else index
+            axes.axvspan(before - 0.5, index + 0.5, color=MERGE_BAND, linewidth=0, label="_merge", zorder=0)
+
+
+def _points_from(axes: Axes, y: float) -> Transform:
+    """x in data, y in points upward from the bottom (y = 0) or the top (y = 1) edge of the axes."""
+    edge = ScaledTranslation(0, y, axes.transAxes)  # type: ignore[arg-type]
+    points = Affine2D().scale(1 / 72) + _root(axes).dpi_scale_trans + edge
+    return blended_transform_factory(axes.transData, points)
+
+
+def _root(axes: Axes) -> Figure:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def _bracket_skips(
+    axes: Axes, skips: Sequence[Skip], depths: Sequence[int], place: dict[str, int], start: float
+) -> None:
+    under = _points_from(axes, 0)
+    slot = 72 * _root(axes).get_figwidth() * 0.8 / max(len(place), 1)
+    for skip, depth in zip(skips, depths, strict=True):
+        left, right, y = place[skip.source], place[skip.merge], -start - _TRACK * (depth + 1)
+        line: dict[str, Any] = {"color": FAINT, "linewidth": 0.8, "clip_on": False, "transform": under}
+        axes.plot([left, left, right, right], [-start, y, y, -start - 1], **line, label=f"_{skip.name}")
+        axes.plot([right], [-start - 1.5], **line, marker="^", markersize=3.2, label="_head")
+        longest = max(5, int(abs(right - left) * slot / (0.62 * SMALL)) - 2)
+        axes.text(
+            (left + right) / 2, y, shown(skip.name, longest), transform=under, ha="center", va="center",
+            fontsize=SMALL, color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )  # fmt: skip
+
+
+def _note_sides(axes: Axes, layers: Sequence[Layer]) -> bool:
+    """Encoder, bottom and decoder named above the axes; false if no layer's role is known."""
+    over = _points_from(axes, 1)
+    noted = False
+    for side, run in groupby(enumerate(layers), key=lambda pair: _SIDES.get(pair[1].role)):
+        places = [index for index, _ in run]
+        if side is not None:
+            noted = True
+            ends = (places[0] - 0.35, places[-1] + 0.35)
+            axes.plot(ends, (3, 3), color=FAINT, linewidth=1.6, clip_on=False, transform=over, label="_side")
+            axes.text(
+                sum(ends) / 2, 5.5, side, transform=over, ha="center", va="bottom", fontsize=SMALL, color=INK
+            )  # fmt: skip
+    return noted
+
+
+def _legend(axes: Axes, selection: Selection, epochs: Sequence[int], *, merges: bool) -> None:
+    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+    hollow: dict[str, Any] = {
+        "marker": "o",
+        "markersize": 3.4,
+        "markerfacecolor": "white",
+        "color": INK,
+        "linestyle": "none",
+    }
+    handles: list[Artist] = [*lines, Line2D([], [], **hollow, label="saturated")]
+    if merges:
+        handles.append(Patch(facecolor=MERGE_BAND, label="merge"))
+    every = selection.epochs
+    title = "training epoch" if len(epochs) == len(every) else f"training epoch\n({len(epochs)} of {len(every)})"
+    legend = axes.legend(
+        handles=handles, title=title, loc="upper left", bbox_to_anchor=(1.005, 1.02), borderaxespad=0.0,
+        handlelength=1.4, labelspacing=0.35,
+    )  # fmt: skip
+    legend.get_title().set_multialignment("left")

@@ -1,0 +1,217 @@
+"""A run folder to its figures and its page, without torch. Imports errors, records, flow, store, plots, report, watching."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from unetscope import plots
+from unetscope.flow import Flow
+from unetscope.report import ReportFigure, write_report
+from unetscope.store import RunFolder
+from unetscope.watching import Silent, Watcher
+
+PREDICTED_EPOCHS_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure to be drawn: the name of its files, what the page says of it, and what draws its axes."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Any]
+
+
+def present(run: RunFolder, *, watcher: Watcher | None = None) -> Path:
+    """Draw every figure of a run as PNG and SVG and write `report.html`; returns the page's path."""
+    watcher = watcher or Silent()
+    flow = run.flow()
+    drawings = list(_drawings(run, flow))
+    watcher.stage("figures", len(drawings))
+    run.figures.mkdir(exist_ok=True)
+    figures = []
+    for done, drawing in enumerate(drawings):
+        watcher.advance(done, drawing.title)
+        png, svg = plots.save(_figure_of(drawing.draw()), run.figures, drawing.name)
+        figures.append(ReportFigure(drawing.title, drawing.caption, png, svg))
+    watcher.advance(len(drawings))
+    return write_report(
+        run.path / "report.html",
+        title=f"Information flow: {run.path.name}",
+        summary=_summary(run, flow),
+        facts=_facts(run),
+        figures=figures,
+        notes=_notes(flow),
+    )
+
+
+def _drawings(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
+    """The paper's six figures in its order, by the first estimator and label scheme; then the same by the others."""
+    yield Drawing(
+        "architecture",
+        "The network",
+        "Layers as the paper numbers them, with channels × height × width of one image; skips as arrows into their merge.",
+        partial(plots.architecture, flow.layers, flow.skips),
+    )
+    first, others = flow.series[:1], flow.series[1:]
+    for labels in flow.labels[:1]:
+        yield from _clusters(run, labels)
+        yield from (_plane(flow, *series, labels) for series in first)
+    for series in first:
+        yield _u_plot_of_input(flow, *series)
+        yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels[:1])
+    yield Drawing(
+        "dice",
+        "Dice during training",
+        "Training: running mean over the epoch's steps, while the weights moved. Validation: the whole set, after the epoch.",
+        partial(plots.dice_curves, {run.path.name: run.epochs()}),
+    )
+    if rows := _prediction_rows(run):
+        yield Drawing(
+            "predictions",
+            "Predicted masks along training",
+            "Validation images from a nearly empty to a full mask, with what the network marks at each epoch.",
+            partial(plots.predictions, rows, _shown_epochs(rows)),
+        )
+    for labels in flow.labels[1:]:
+        yield from _clusters(run, labels)
+        for series in first:
+            yield _plane(flow, *series, labels)
+            yield _u_plot_of_label(flow, *series, labels)
+    for series in others:
+        yield _u_plot_of_input(flow, *series)
+        yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels)
+
+
+def _u_plot_of_input(flow: Flow, estimator: str, resolution: float) -> Drawing:
+    return Drawing(
+        f"u_plot_input_{estimator}_{resolution:g}",
+        f"U-Plot of I(X;M): {_said(estimator, resolution)}",
+        "What each layer tells about which image it saw. Hollow points are at the ceiling and cannot be ranked.",
+        partial(plots.u_plot, flow, quantity="I(X;M)", estimator=estimator, resolution=resolution),
+    )
+
+
+def _u_plot_of_label(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawing:
+    return Drawing(
+        f"u_plot_output_{estimator}_{resolution:g}_{_file_name(labels)}",
+        f"U-Plot of I(Y;M): {_said(estimator, resolution)}, {labels}",
+        "What each layer tells about the class of the mask. Hollow points are at the ceiling and cannot be ranked.",
+        partial(plots.u_plot, flow, quantity="I(Y;M)", estimator=estimator, resolution=resolution, labels=labels),
+    )
+
+
+def _plane(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawing:
+    return Drawing(
+        f"information_plane_{estimator}_{resolution:g}_{_file_name(labels)}",
+        f"Information planes: {_said(estimator, resolution)}, {labels}",
+        "One panel a layer; a point is a marked epoch, from dark (early) to light (late).",
+        partial(plots.information_plane, flow, estimator=estimator, resolution=resolution, labels=labels),
+    )
+
+
+def _clusters(run: RunFolder, labels: str) -> Iterator[Drawing]:
+    """Nothing for a scheme of which no pictures were kept."""
+    grouped: dict[str, list[Any]] = {}
+    for picture in run.pictures(labels):
+        grouped.setdefault(picture.title, []).append(picture.pixels // 255)
+    if grouped:
+        yield Drawing(
+            f"masks_by_cluster_{_file_name(labels)}",
+            f"Masks by class: {labels}",
+            "Probe masks of the largest classes that stand for Y in I(Y;M), four of each.",
+            partial(plots.masks_by_cluster, list(grouped.items())),
+        )
+
+
+def _figure_of(axes: Any) -> Figure:
+    first = axes if not isinstance(axes, np.ndarray) else axes.flat[0]
+    figure: Figure = first.figure
+    return figure
+
+
+def _said(estimator: str, resolution: float) -> str:
+    names = {"kde_upper": "KDE upper", "kde_lower": "KDE lower", "binning": "binning"}
+    what = "bin size" if estimator == "binning" else "noise variance"
+    return f"{names.get(estimator, estimator)}, {what} {resolution:g}"
+
+
+def _file_name(labels: str) -> str:
+    return labels.split("(", maxsplit=1)[0]
+
+
+def _prediction_rows(run: RunFolder) -> list[tuple[str, Any, Any, dict[int, Any]]]:
+    truths = {picture.title: picture.pixels // 255 for picture in run.pictures("truth")}
+    predicted: dict[str, dict[int, Any]] = {}
+    for picture in run.pictures("prediction"):
+        predicted.setdefault(picture.title, {})[picture.epoch] = picture.pixels
+    return [
+        (image.title, image.pixels, truths[image.title], predicted[image.title])
+        for image in run.pictures("image")
+        if image.title in truths and image.title in predicted
+    ]
+
+
+def _shown_epochs(rows: list[tuple[str, Any, Any, dict[int, Any]]]) -> list[int]:
+    """A few of the epochs, evenly spread over the marked ones, the last among them and epoch 0 not."""
+    epochs = sorted(set.intersection(*(set(row[3]) for row in rows)))
+    trained = [epoch for epoch in epochs if epoch > 0] or epochs
+    places = np.linspace(0, len(trained) - 1, min(PREDICTED_EPOCHS_SHOWN, len(trained)))
+    return [trained[place] for place in np.unique(places.round().astype(int))]
+
+
+def _summary(run: RunFolder, flow: Flow) -> str:
+    """The run in two sentences, from its own numbers."""
+    records = run.epochs()
+    if not records or not flow.epochs:
+        return "This run has not been measured yet."
+    last = records[-1]
+    sentence = f"After {last.epoch} epochs the network reaches a validation Dice of {last.validation_dice:.3f}."
+    estimator, resolution = flow.series[0]
+    rows = flow.select(quantity="I(X;M)", estimator=estimator, resolution=resolution, epoch=flow.epochs[-1]).estimates
+    told = [row for row in rows if not math.isnan(row.bits)]
+    saturated = sum(row.saturated for row in told)
+    if not told:
+        return sentence
+    lowest = min(told, key=lambda row: row.bits)
+    return (
+        f"{sentence} By {_said(estimator, resolution)}, I(X;M) is lowest at layer {lowest.layer}: {lowest.bits:.1f} of at "
+        f"most {lowest.ceiling:.1f} bits. {saturated} of {len(told)} recorded tensors are at the ceiling, "
+        "where they cannot be ranked."
+    )
+
+
+def _notes(flow: Flow) -> tuple[str, ...]:
+    """What a reader must know before believing the figures."""
+    notes = []
+    rows = [row for row in flow.estimates if row.quantity == "I(Y;M)"]
+    for labels in flow.labels:
+        chosen = [row for row in rows if row.labels == labels]
+        reasons = {row.reason for row in chosen if row.reason}
+        notes.append(
+            f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{''.join(f'; {reason}' for reason in sorted(reasons))}."
+        )
+    return tuple(notes)
+
+
+def _facts(run: RunFolder) -> dict[str, Mapping[str, Any]]:
+    """The run's configuration and facts as sections of names and values."""
+    facts, configuration = run.facts, run.configuration
+    sections: dict[str, Mapping[str, Any]] = {
+        "Run": {k: v for k, v in configuration.items() if not isinstance(v, dict)}
+    }
+    sections |= {name.capitalize(): values for name, values in configuration.items() if isinstance(values, dict)}
+    for part, about in facts.get("data", {}).items():
+        sections[f"{part.capitalize()} images"] = about
+    sections["Software"] = {"device": facts.get("device", ""), **facts.get("versions", {})}
+    sections["Labels"] = {name: f"H(Y) = {bits:.3f} bits" for name, bits in facts.get("H(Y) bits", {}).items()}
+    return sections
