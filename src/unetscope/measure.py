@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from unetscope.capture import Block, default_budget, stream, with_shapes
+from unetscope.capture import Block, default_budget, plan_passes, stream, with_shapes
 from unetscope.data.segmentation import SegmentationData
 from unetscope.distances import Distances
 from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
@@ -80,6 +80,9 @@ class Scope:
         is_marked(epochs, 0)
         self._images = pixels(probe_set)
         self.layers = with_shapes(model, _described(model, layers), self._prepare(self._images[:1]))
+        plan_passes(
+            self.layers, len(probe_set), self._budget()
+        )  # refuses a budget that is too small, before any training
         self.skips = tuple(skips if skips is not None else getattr(model, "skips", ()))
         self.classes = {scheme.name: torch.from_numpy(scheme.labels(probe_set.masks)) for scheme in labels}
         self._estimates: dict[tuple[object, ...], Estimate] = {}
@@ -102,7 +105,7 @@ class Scope:
                 self.classes,
                 self.estimators,
                 epoch=epoch,
-                budget_bytes=default_budget() if self.memory_budget is None else self.memory_budget,
+                budget_bytes=self._budget(),
                 batch_size=self.batch_size,
                 prepare=self._prepare,
                 on_batch=on_batch,
@@ -115,6 +118,9 @@ class Scope:
     def flow(self) -> Flow:
         """The table of everything measured so far."""
         return Flow(self.layers, self.skips, tuple(self._estimates.values()))
+
+    def _budget(self) -> int:
+        return default_budget() if self.memory_budget is None else self.memory_budget
 
     def _prepare(self, batch: Tensor) -> Tensor:
         return to_input(batch, self.probe_set.scale)

@@ -87,14 +87,14 @@ class Trainer:
         train: SegmentationData,
         validation: SegmentationData,
         config: TrainingConfig,
-        checkpoint_folder: Path,
+        checkpoint_folder: str | Path,
         *,
         marked: Collection[int] = (),
         seed: int = 0,
         seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
     ) -> None:
         self.config, self.seed, self.marked = config, seed, frozenset(marked)
-        self.checkpoints = Checkpoints(checkpoint_folder)
+        self.checkpoints = Checkpoints(Path(checkpoint_folder))
         self.seconds_between_checkpoints = seconds_between_checkpoints
         self._fabric = Fabric(accelerator=config.device, devices=1, precision=PRECISIONS[config.precision])
         layout = torch.channels_last if config.channels_last else torch.contiguous_format

@@ -1,0 +1,80 @@
+"""See how information flows through a U-Net, which parts of it your task needs, and prove it by retraining.
+
+Names are imported when they are first used, so that `import unetscope` costs next to nothing and tables and figures
+never load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from unetscope import plots
+    from unetscope.config import TrainingConfig
+    from unetscope.data import SegmentationData, check, fetch, load, paper_split, synthetic_nuclei
+    from unetscope.errors import UnetscopeError
+    from unetscope.estimators.binning import Binning
+    from unetscope.estimators.kde import KDE
+    from unetscope.flow import Flow
+    from unetscope.labels import BlockLabels, KMeansLabels
+    from unetscope.measure import Scope
+    from unetscope.records import EpochRecord, Estimate, Layer, Skip
+    from unetscope.store import RunFolder
+    from unetscope.training import Trainer
+    from unetscope.unet import UNet
+
+_ROOMS = {
+    "unetscope.config": ("TrainingConfig",),
+    "unetscope.data": ("SegmentationData", "check", "fetch", "load", "paper_split", "synthetic_nuclei"),
+    "unetscope.errors": ("UnetscopeError",),
+    "unetscope.estimators.binning": ("Binning",),
+    "unetscope.estimators.kde": ("KDE",),
+    "unetscope.flow": ("Flow",),
+    "unetscope.labels": ("BlockLabels", "KMeansLabels"),
+    "unetscope.measure": ("Scope",),
+    "unetscope.records": ("EpochRecord", "Estimate", "Layer", "Skip"),
+    "unetscope.store": ("RunFolder",),
+    "unetscope.training": ("Trainer",),
+    "unetscope.unet": ("UNet",),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "KDE",
+    "Binning",
+    "BlockLabels",
+    "EpochRecord",
+    "Estimate",
+    "Flow",
+    "KMeansLabels",
+    "Layer",
+    "RunFolder",
+    "Scope",
+    "SegmentationData",
+    "Skip",
+    "Trainer",
+    "TrainingConfig",
+    "UNet",
+    "UnetscopeError",
+    "check",
+    "fetch",
+    "load",
+    "paper_split",
+    "plots",
+    "synthetic_nuclei",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return importlib.import_module("unetscope.plots")
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'unetscope' has no attribute {name!r}")
+    return getattr(importlib.import_module(_ROOM_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,280 @@
+"""The command: parse, call, print. Imports everything, each thing where it is used, so that `--help` is quick.
+
+Exit codes: 0 success, 2 what the user can mend (one line, no traceback), 130 stopped by the user, 1 a bug.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unetscope.errors import InvalidArgument, UnetscopeError
+
+if TYPE_CHECKING:
+    from unetscope.config import RunConfig
+
+app = typer.Typer(
+    name="unetscope",
+    help="See how information flows through a U-Net, and which parts of it your task needs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="The public data set.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+Run = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+
+
+def main() -> None:
+    """Entry point of the `unetscope` command."""
+    try:
+        app()
+    except UnetscopeError as mistake:
+        _refuse(mistake)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; go on with the same command and --resume\n")
+        raise SystemExit(130) from None
+
+
+def _refuse(mistake: UnetscopeError) -> None:
+    """One line on the standard error, and on the standard output too where a machine reads."""
+    from unetscope.terminal import one_line, print_json
+
+    text = one_line(str(mistake))
+    if "--json" in sys.argv:
+        print_json({"error": text})
+    sys.stderr.write(f"unetscope: {text}\n")
+    raise SystemExit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from unetscope import __version__
+
+        typer.echo(f"unetscope {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    out: Annotated[Path | None, typer.Option(help="Run folder to make [default: runs/PRESET].")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="demo, quick, paper or paper-code [default: demo without --data, else quick].")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run was stopped.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it will take in time, memory and disk.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder or zip of images and masks [default: synthetic nuclei].")
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Folder or zip of validation images [default: a share of --data].")
+    ] = None,
+    validation_share: Annotated[float | None, typer.Option(help="Share held out without --val.")] = None,
+    synthetic_images: Annotated[int | None, typer.Option(help="Number of synthetic nuclei images.")] = None,
+    data_seed: Annotated[int | None, typer.Option(help="Seed of synthetic images and of the held-out share.")] = None,
+    accept: Annotated[list[str] | None, typer.Option(help="Kind of data problem not to stop at; repeatable.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels a side that images are resized to.")] = None,
+    width: Annotated[int | None, typer.Option(help="Channels at full resolution.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Levels below full resolution, 1 to 6.")] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Skip to take out, such as skip1; repeatable.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Training epochs.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a training step.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    channels_last: Annotated[
+        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and batches.")] = None,
+    marked: Annotated[str | None, typer.Option(help="Epochs to measure: log, paper, or such as 1,10,100.")] = None,
+    probe_images: Annotated[int | None, typer.Option(help="Training images to measure on [default: all].")] = None,
+    noise_variance: Annotated[list[float] | None, typer.Option(help="Noise variance of the KDE; repeatable.")] = None,
+    bin_size: Annotated[list[float] | None, typer.Option(help="Bin size of the binning estimate; repeatable.")] = None,
+    clusters: Annotated[int | None, typer.Option(help="K of the K-means labels.")] = None,
+    cluster_initialisations: Annotated[int | None, typer.Option(help="Initialisations of K-means.")] = None,
+    blocks: Annotated[int | None, typer.Option(help="Blocks a side of the coarsened masks.")] = None,
+    block_threshold: Annotated[int | None, typer.Option(help="Pixels above which a block is 1.")] = None,
+    memory_budget: Annotated[str | None, typer.Option(help="Memory for activations, such as 2GiB.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a U-Net, measure how information flows through it, draw and report it."""
+    given = {
+        "data.path": _absolute(data),
+        "data.validation": _absolute(val),
+        "data.validation_share": validation_share,
+        "data.synthetic_images": synthetic_images,
+        "data.seed": data_seed,
+        "data.accept": accept,
+        "data.image_size": image_size,
+        "network.width": width,
+        "network.depth": depth,
+        "network.without": without,
+        "training.epochs": epochs,
+        "training.optimizer": optimizer,
+        "training.learning_rate": learning_rate,
+        "training.batch_size": batch_size,
+        "training.precision": precision,
+        "training.channels_last": channels_last,
+        "training.device": device,
+        "threads": threads,
+        "seed": seed,
+        "measuring.marked": _marked(marked),
+        "measuring.probe_images": probe_images,
+        "measuring.noise_variances": noise_variance,
+        "measuring.bin_sizes": bin_size,
+        "measuring.clusters": clusters,
+        "measuring.cluster_initialisations": cluster_initialisations,
+        "measuring.blocks": blocks,
+        "measuring.block_threshold": block_threshold,
+        "measuring.memory_budget": _bytes(memory_budget),
+    }
+    overrides = {name: value for name, value in given.items() if value not in (None, [])}
+    if val is not None and data is None:
+        raise InvalidArgument("--val needs --data: the images to train on")
+    config, folder = _configured(preset, overrides, out, resume)
+
+    from unetscope.terminal import print_forecast, print_json, print_run, watching
+
+    with watching(quiet or json) as watcher:
+        if dry_run:
+            from unetscope.forecast import forecast
+
+            expected = forecast(config, watcher=watcher)
+        else:
+            from unetscope.experiment import run as run_experiment
+            from unetscope.presentation import present
+
+            finished = run_experiment(config, folder, resume=resume, watcher=watcher)
+            page = present(finished, watcher=watcher)
+    if dry_run:
+        print_json(expected.as_dict()) if json else print_forecast(expected)
+    else:
+        print_run(finished, page, json=json)
+
+
+@app.command("check-data")
+def check_data(
+    path: Annotated[Path, typer.Argument(help="Folder or zip of images and masks.")],
+    val: Annotated[Path | None, typer.Option(help="Folder or zip of validation images.")] = None,
+    image_size: Annotated[int, typer.Option(help="Pixels a side that images will be resized to.")] = 128,
+    accept: Annotated[list[str] | None, typer.Option(help="Kind of problem to leave out; repeatable.")] = None,
+    json: Json = False,
+) -> None:
+    """List every problem of a data set: by file, what is wrong, how to mend it."""
+    from unetscope.data import check
+    from unetscope.terminal import print_problems
+
+    problems = check(path, validation=val, image_size=image_size, accept=accept or ())
+    print_problems(problems, path, json=json)
+    if any(problem.severity == "error" for problem in problems):
+        raise typer.Exit(2)
+
+
+@data_app.command()
+def fetch(
+    folder: Annotated[Path | None, typer.Option(help="Where to put the archive [default: the cache folder].")] = None,
+    url: Annotated[str | None, typer.Option(help="Another address of the same archive.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
+    json: Json = False,
+) -> None:
+    """Download the 670 public nuclei images (BBBC038v1 stage 1) and verify every one of them."""
+    from unetscope.data import fetch as fetch_archive
+    from unetscope.data.fetch import PUBLIC_URL
+    from unetscope.terminal import print_json, watching
+
+    with watching(quiet or json) as watcher:
+        watcher.stage("downloading", 0)
+        archive = fetch_archive(folder, url=url or PUBLIC_URL, progress=watcher.measure)
+    print_json({"path": str(archive)}) if json else typer.echo(archive)
+
+
+@app.command()
+def report(run: Run, json: Json = False) -> None:
+    """Draw the figures and write the page of a run again."""
+    from unetscope.presentation import present
+    from unetscope.store import RunFolder
+    from unetscope.terminal import print_json
+
+    page = present(RunFolder.open(run))
+    print_json({"report": str(page)}) if json else typer.echo(page)
+
+
+@app.command()
+def export(
+    run: Run,
+    to: Annotated[Path, typer.Option(help="Table of estimates to write: .csv or .parquet.")],
+    epochs_to: Annotated[
+        Path | None, typer.Option(help="Table of Dice and loss to write [default: beside, NAME-epochs].")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the estimates, and beside them the Dice and loss of every epoch, as CSV or Parquet."""
+    from unetscope.flow import save_epochs
+    from unetscope.store import RunFolder
+    from unetscope.terminal import print_json
+
+    folder = RunFolder.open(run)
+    estimates = folder.flow().save(to)
+    epochs = save_epochs(folder.epochs(), epochs_to or to.with_name(f"{to.stem}-epochs{to.suffix}"))
+    if json:
+        print_json({"estimates": str(estimates), "epochs": str(epochs)})
+    else:
+        typer.echo(f"{estimates}\n{epochs}")
+
+
+def _configured(
+    preset: str | None, overrides: dict[str, Any], out: Path | None, resume: bool
+) -> tuple[RunConfig, Path]:
+    """The configuration asked for, and its run folder; a resumed run that names no preset keeps its own."""
+    from unetscope.config import resolve
+    from unetscope.store import RunFolder
+
+    name = preset or ("quick" if "data.path" in overrides else "demo")
+    folder = out or Path("runs") / name
+    if resume and preset is None and RunFolder.exists(folder):
+        from unetscope.config import overridden
+
+        return overridden(RunFolder.open(folder).configuration, overrides), folder
+    return resolve(name, overrides), folder
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.expanduser().resolve())
+
+
+def _marked(text: str | None) -> str | list[int] | None:
+    if text is None or text in ("log", "paper"):
+        return text
+    try:
+        return [int(epoch) for epoch in text.split(",")]
+    except ValueError:
+        raise InvalidArgument(f"--marked {text}: expected log, paper, or epochs such as 1,10,100") from None
+
+
+def _bytes(text: str | None) -> int | None:
+    """A size such as 2GiB, 500MB or 1000000 as bytes."""
+    if text is None:
+        return None
+    units = {"": 1, "b": 1, **{f"{p}b": 1000**i for i, p in enumerate("kmgt", 1)}}
+    units |= {f"{p}ib": 1024**i for i, p in enumerate("kmgt", 1)}
+    number = text.strip().lower().rstrip("kmgtib ")
+    unit = text.strip().lower()[len(number) :].strip()
+    try:
+        size = int(float(number) * units[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise InvalidArgument(f"--memory-budget {text}: expected a size such as 2GiB or 500MB") from None
+    if size <= 0:
+        raise InvalidArgument(f"--memory-budget must be > 0, got {text}")
+    return size

@@ -1,0 +1,261 @@
+"""The main job: get data, train, measure at the marked epochs, keep everything in a run folder. Imports the rooms above it:
+configuration, data, labels, unet, capture, measure, training, store.
+
+Everything that can be refused is refused before the run folder is made.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unetscope import __version__
+from unetscope.capture import frozen
+from unetscope.config import DataConfig, MeasuringConfig, RunConfig, differences, validated
+from unetscope.data import load, paper_split, shared_images, synthetic_nuclei
+from unetscope.data.problems import guard
+from unetscope.data.segmentation import SegmentationData
+from unetscope.errors import RunFolderError
+from unetscope.estimators.binning import Binning
+from unetscope.estimators.kde import KDE
+from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
+from unetscope.measure import Estimator, Scope
+from unetscope.records import EpochRecord
+from unetscope.schedule import marked_epochs
+from unetscope.store import Picture, RunFolder
+from unetscope.tensors import pixels, to_input
+from unetscope.training import Trainer
+from unetscope.unet import UNet, check_image_size
+from unetscope.watching import Silent, Watcher
+
+EXAMPLE_IMAGES = 5
+CLUSTERS_SHOWN, MASKS_SHOWN = 6, 4
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A configuration with its data, its network and what will be measured: ready to train, nothing written yet."""
+
+    config: RunConfig
+    train: SegmentationData
+    validation: SegmentationData
+    model: UNet
+    scope: Scope
+
+    @property
+    def marked(self) -> tuple[int, ...]:
+        """The epochs that are measured and whose checkpoints are kept."""
+        return marked_epochs(self.config.measuring.marked, self.config.training.epochs)
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the numbers beside the configuration, and what a reader asks first."""
+        return {
+            "versions": {
+                "unetscope": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+            "device": _device_name(self.config),
+            "data": {"train": _about(self.train), "validation": _about(self.validation)},
+            "probe images": len(self.scope.probe_set),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "H(Y) bits": {name: entropy_nats(classes) / math.log(2) for name, classes in self.scope.classes.items()},
+        }
+
+
+def prepare(config: RunConfig, watcher: Watcher | None = None) -> Experiment:
+    """Load and check the data, build the network, make the labels. Writes nothing but the cache of decoded images.
+
+    Raises: UnetscopeError for anything that the user can mend.
+    """
+    watcher = watcher or Silent()
+    torch.set_num_threads(_threads(config))
+    check_image_size((config.data.image_size, config.data.image_size), config.network.depth)
+    marked_epochs(config.measuring.marked, config.training.epochs)
+    train, validation = gather(config.data, watcher)
+    torch.manual_seed(config.seed)
+    model = UNet(config.network.width, config.network.depth, without=config.network.without, in_channels=train.channels)
+    watcher.stage("labels", 0)
+    scope = _scope(model, train, config.measuring)
+    return Experiment(config, train, validation, model, scope)
+
+
+def run(config: RunConfig, out: str | Path, *, resume: bool = False, watcher: Watcher | None = None) -> RunFolder:
+    """Train and measure into a run folder; with `resume`, go on where a run of the same configuration was stopped.
+
+    Raises: UnetscopeError for anything that the user can mend; a folder that is refused is left as it was.
+    """
+    watcher = watcher or Silent()
+    going_on = resume and RunFolder.exists(out)
+    if going_on:
+        config = _same_configuration(RunFolder.open(out), config)
+    else:
+        RunFolder.refuse_occupied(out)
+        config = config.model_copy(update={"threads": _threads(config)})
+    experiment = prepare(config, watcher)
+    if going_on:
+        folder = RunFolder.open(out)
+        _refuse_other_data(folder, experiment)
+    else:
+        folder = RunFolder.create(out, {"configuration": config.model_dump(mode="json"), "facts": experiment.facts()})
+    with folder.locked():
+        _train_and_measure(experiment, folder, watcher)
+    return folder
+
+
+def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, SegmentationData]:
+    """Training and validation images: from two paths, from one by the paper's split or a seeded share, or synthetic."""
+    if config.path is None:
+        watcher.stage("synthetic images", 0)
+        data = synthetic_nuclei(config.synthetic_images, seed=config.seed, image_size=config.image_size)
+        return data.split(config.validation_share, seed=config.seed)
+
+    def read(path: str, channels: int | None = None) -> SegmentationData:
+        watcher.stage(f"reading {Path(path).name}", 0)
+        return load(path, image_size=config.image_size, channels=channels, accept=config.accept)
+
+    data = read(config.path)
+    if config.validation is None:
+        return paper_split(data) or data.split(config.validation_share, seed=config.seed)
+    validation = read(config.validation, data.channels)
+    guard(shared_images(data, validation), config.validation, config.accept)
+    return data, validation
+
+
+def _scope(model: nn.Module, train: SegmentationData, config: MeasuringConfig) -> Scope:
+    estimators: list[Estimator] = [KDE(noise_variance) for noise_variance in config.noise_variances]
+    estimators += [Binning(bin_size) for bin_size in config.bin_sizes]
+    return Scope(
+        model,
+        train.probe_set(config.probe_images),
+        estimators=estimators,
+        labels=[
+            KMeansLabels(config.clusters, config.cluster_initialisations),
+            BlockLabels(config.blocks, config.block_threshold),
+        ],
+        epochs=config.marked,
+        memory_budget=config.memory_budget,
+    )
+
+
+def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watcher) -> None:
+    examples = _examples(experiment.validation)
+    folder.describe(
+        experiment.scope.layers,
+        experiment.scope.skips,
+        [*_cluster_pictures(experiment.scope), *_example_pictures(examples)],
+    )
+    epochs = experiment.config.training.epochs
+    trainer = Trainer(
+        experiment.model,
+        experiment.train,
+        experiment.validation,
+        experiment.config.training,
+        folder.checkpoints,
+        marked=experiment.marked,
+        seed=experiment.config.seed,
+    )
+    watcher.stage("training", epochs)
+
+    def on_epoch(record: EpochRecord) -> None:
+        folder.write_epoch(record)
+        watcher.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}")
+
+    def on_marked(epoch: int, model: nn.Module) -> None:
+        if folder.measured(epoch):
+            return
+        estimates = experiment.scope.measure(
+            epoch, on_batch=lambda done, total: watcher.advance(epoch, f"measuring epoch {epoch}, {done / total:.0%}")
+        )
+        folder.write_measurement(epoch, estimates, _prediction_pictures(model, examples, epoch))
+
+    trainer.run(on_epoch=on_epoch, on_marked=on_marked)
+
+
+def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
+    """The configuration of a run that is to go on; refused if another one was asked for."""
+    stored = validated(folder.configuration)
+    threads = stored.threads if asked.threads is None else asked.threads
+    asked = asked.model_copy(update={"threads": threads})
+    if changed := differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")):
+        raise RunFolderError(
+            f"{folder.path} was begun with another configuration ({'; '.join(changed)}): "
+            "resume it without these flags, or choose another --out"
+        )
+    return stored
+
+
+def _refuse_other_data(folder: RunFolder, experiment: Experiment) -> None:
+    known = folder.facts.get("data", {})
+    for part, data in (("train", experiment.train), ("validation", experiment.validation)):
+        if known.get(part, {}).get("fingerprint") != data.fingerprint:
+            raise RunFolderError(
+                f"the {part} images of {data.source} are not those that {folder.path} was begun with: "
+                "bring them back, or choose another --out"
+            )
+
+
+def _threads(config: RunConfig) -> int:
+    return config.threads or torch.get_num_threads()
+
+
+def _device_name(config: RunConfig) -> str:
+    if config.training.device in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+
+def _about(data: SegmentationData) -> dict[str, Any]:
+    return {
+        "source": data.source,
+        "images": len(data),
+        "channels": data.channels,
+        "image size": list(data.image_size),
+        "foreground share": data.foreground_share,
+        "fingerprint": data.fingerprint,
+    }
+
+
+def _examples(validation: SegmentationData) -> SegmentationData:
+    """A few validation images from the emptiest to the fullest mask, always the same ones."""
+    by_foreground = np.argsort(validation.masks.mean(axis=(1, 2)), kind="stable")
+    places = np.linspace(0, len(validation) - 1, min(EXAMPLE_IMAGES, len(validation)) + 2)[1:-1]
+    return validation.subset(by_foreground[np.unique(places.round().astype(int))])
+
+
+def _example_pictures(examples: SegmentationData) -> Iterator[Picture]:
+    images = (examples.images * (examples.scale * 255)).round().astype(np.uint8)
+    for place, name in enumerate(examples.names):
+        channels = images[place][[0, 1, 2] if examples.channels >= 3 else [0, 0, 0]]
+        yield Picture("image", name, 0, place, np.ascontiguousarray(np.moveaxis(channels, 0, -1)))
+        yield Picture("truth", name, 0, place, examples.masks[place] * np.uint8(255))
+
+
+def _prediction_pictures(model: nn.Module, examples: SegmentationData, epoch: int) -> Iterator[Picture]:
+    device = next(model.parameters()).device
+    with frozen(model):
+        probabilities = model(to_input(pixels(examples).to(device), examples.scale)).cpu().numpy()
+    for place, name in enumerate(examples.names):
+        yield Picture("prediction", name, epoch, place, (probabilities[place, 0] * 255).round().astype(np.uint8))
+
+
+def _cluster_pictures(scope: Scope) -> Iterator[Picture]:
+    """Masks of the largest classes of each label scheme, four of each; the kind is the scheme's name."""
+    for name, labels in scope.classes.items():
+        classes, counts = np.unique(labels.numpy(), return_counts=True)
+        for rank, index in enumerate(np.argsort(-counts, kind="stable")[:CLUSTERS_SHOWN]):
+            members = np.flatnonzero(labels.numpy() == classes[index])
+            shown = members[np.linspace(0, len(members) - 1, min(MASKS_SHOWN, len(members))).round().astype(int)]
+            title = f"class {classes[index]} · {len(members)} images"
+            for place, row in enumerate(shown):
+                yield Picture(name, title, 0, rank * MASKS_SHOWN + place, scope.probe_set.masks[row] * np.uint8(255))

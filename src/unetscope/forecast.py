@@ -1,0 +1,167 @@
+"""What a run will take in time, memory and disk, from a short sample measured here. Imports what `experiment` imports.
+
+Nothing is taken from a table: an epoch on some of the images, a forward pass and one chunk of the estimators' arithmetic
+run with the real data and network, and are scaled by the counts that the configuration gives.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from unetscope.capture import BYTES_A_VALUE, FEATURES_AT_ONCE, Block, Slice, default_budget, plan_passes, stream
+from unetscope.config import RunConfig
+from unetscope.experiment import Experiment, prepare
+from unetscope.measure import layer_statistics
+from unetscope.records import EpochRecord, Layer
+from unetscope.tensors import pixels, to_input
+from unetscope.training import Trainer
+from unetscope.watching import Silent, Watcher
+
+SAMPLE_IMAGES = 64
+FIGURES_AND_PAGE_BYTES = 12 * 10**6
+ESTIMATE_BYTES = 250  # a row of the table with its index
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds, bytes and counts of a run to come."""
+
+    training_images: int
+    validation_images: int
+    marked_epochs: int
+    seconds_an_epoch: float
+    seconds_a_measurement: float
+    forward_passes_a_measurement: int
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for machines."""
+        return asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """All of it, for people."""
+        return [
+            ("images", f"{self.training_images} to train on, {self.validation_images} to validate on"),
+            ("an epoch", _duration(self.seconds_an_epoch)),
+            (
+                "a measurement",
+                f"{_duration(self.seconds_a_measurement)}, {self.forward_passes_a_measurement} forward pass(es), "
+                f"at {self.marked_epochs} marked epochs",
+            ),
+            ("in all", _duration(self.seconds)),
+            ("memory", _size(self.memory_bytes)),
+            ("disk", _size(self.disk_bytes)),
+        ]
+
+
+def forecast(config: RunConfig, *, watcher: Watcher | None = None) -> Forecast:
+    """Prepare a run as it would be prepared, sample it, and scale up. Writes nothing but the cache of decoded images.
+
+    Raises: UnetscopeError for anything that would stop the run before it begins.
+    """
+    watcher = watcher or Silent()
+    experiment = prepare(config, watcher)
+    watcher.stage("sampling", 0)
+    n, marked = len(experiment.scope.probe_set), len(experiment.marked)
+    budget = config.measuring.memory_budget or default_budget()
+    captured = [layer for layer in experiment.scope.layers if not layer.parts]
+    passes = len(plan_passes(captured, n, budget))
+    epoch, checkpoint_bytes = _sample_epoch(experiment)
+    measurement = _forward_seconds(experiment, budget) * passes + _statistics_seconds(experiment)
+    held = min(budget, BYTES_A_VALUE * n * sum(layer.size for layer in captured))
+    estimates = len(experiment.scope.layers) * _estimates_a_layer(experiment)
+    return Forecast(
+        training_images=len(experiment.train),
+        validation_images=len(experiment.validation),
+        marked_epochs=marked,
+        seconds_an_epoch=epoch,
+        seconds_a_measurement=measurement,
+        forward_passes_a_measurement=passes,
+        seconds=epoch * config.training.epochs + measurement * marked,
+        memory_bytes=psutil.Process().memory_info().rss + held + 4 * 8 * n * n,
+        disk_bytes=(marked + 1) * checkpoint_bytes + marked * estimates * ESTIMATE_BYTES + FIGURES_AND_PAGE_BYTES,
+    )
+
+
+def _sample_epoch(experiment: Experiment) -> tuple[float, int]:
+    """Seconds of a whole epoch, from the second of two on some of the images; and the bytes of a checkpoint."""
+    share = min(1.0, SAMPLE_IMAGES / len(experiment.train))
+    train = experiment.train.subset(range(max(1, round(share * len(experiment.train)))))
+    validation = experiment.validation.subset(range(max(1, round(share * len(experiment.validation)))))
+    config = experiment.config.training.model_copy(update={"epochs": 2})
+    records: list[EpochRecord] = []
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(experiment.model, train, validation, config, Path(folder)).run(on_epoch=records.append)
+        size = sum(path.stat().st_size for path in Path(folder).glob("epoch-00002/*"))
+    return records[-1].seconds * len(experiment.train) / len(train), size
+
+
+def _forward_seconds(experiment: Experiment, budget_bytes: int) -> float:
+    """Seconds of one forward pass over the probe set, with its activations copied out."""
+    probe_set = experiment.scope.probe_set
+    sample = pixels(probe_set)[:SAMPLE_IMAGES]
+
+    def run_through() -> None:
+        for _ in stream(
+            experiment.model,
+            sample,
+            experiment.scope.layers,
+            budget_bytes=budget_bytes,
+            prepare=lambda batch: to_input(batch, probe_set.scale),
+        ):
+            pass
+
+    return _seconds(run_through) * len(probe_set) / len(sample)
+
+
+def _statistics_seconds(experiment: Experiment) -> float:
+    """Seconds of the distances, symbols and estimates of all layers, from one chunk of features of all images."""
+    scope = experiment.scope
+    n = len(scope.probe_set)
+    layer = Layer("sample", "", shape=(FEATURES_AT_ONCE,))
+    values = torch.rand(n, FEATURES_AT_ONCE, device=next(experiment.model.parameters()).device)
+    whole = Slice(layer, 0, layer.size)
+
+    def gather() -> Any:
+        return next(layer_statistics(iter([Block(whole, values)]), (layer,), scope.estimators, n))[1]
+
+    statistics = gather()
+    chunks = sum(layer.size for layer in scope.layers if not layer.parts) / FEATURES_AT_ONCE
+    readings = _seconds(lambda: list(statistics.readings(scope.estimators, scope.classes)))
+    return _seconds(gather) * chunks + readings * len(scope.layers)
+
+
+def _estimates_a_layer(experiment: Experiment) -> int:
+    kinds = {"distances": 2, "symbols": 1}
+    return sum(kinds[estimator.statistic] for estimator in experiment.scope.estimators) * (
+        1 + len(experiment.scope.classes)
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Seconds of the second of two runs."""
+    work()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"

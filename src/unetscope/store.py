@@ -1,0 +1,281 @@
+"""A run folder: configuration, tables, checkpoints, pictures; whole or not at all. Imports records, flow, errors, files.
+
+RUN/config.json      the resolved configuration and the facts of the run
+RUN/flow.sqlite      layers, skips, estimates, epochs and small pictures, each epoch in one transaction
+RUN/checkpoints/     one folder a kept epoch
+RUN/figures/         PNG and SVG
+RUN/report.html      the page
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unetscope.errors import RunFolderError
+from unetscope.files import whole_file
+from unetscope.flow import Flow
+from unetscope.records import EpochRecord, Estimate, Layer, Skip
+
+FORMAT = 1
+CONFIG, TABLES = "config.json", "flow.sqlite"
+
+SCHEMA = f"""
+PRAGMA user_version = {FORMAT};
+CREATE TABLE layers (place INTEGER PRIMARY KEY, label TEXT UNIQUE, module TEXT, level INTEGER, role TEXT,
+    parts TEXT, shape TEXT);
+CREATE TABLE skips (place INTEGER PRIMARY KEY, name TEXT UNIQUE, source TEXT, upsampled TEXT, merge TEXT);
+CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, train_loss_running REAL, train_dice_running REAL, validation_loss REAL,
+    validation_dice REAL, seconds REAL);
+CREATE TABLE estimates (epoch INTEGER, layer TEXT, quantity TEXT, estimator TEXT, resolution REAL, labels TEXT,
+    bits REAL, lower REAL, upper REAL, ceiling REAL, saturated INTEGER, n INTEGER, d INTEGER, unique_share REAL,
+    reason TEXT, PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
+CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png BLOB,
+    PRIMARY KEY (kind, title, epoch, place));
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A small image kept with the run, for the figures.
+
+    kind: `"image"`, `"truth"`, `"prediction"` or the name of a label scheme. title: the image it belongs to, or the
+    cluster. epoch: of a prediction (0 otherwise). place: its order. pixels: [h, w] or [h, w, 3], uint8.
+    """
+
+    kind: str
+    title: str
+    epoch: int
+    place: int
+    pixels: NDArray[np.uint8]
+
+
+class RunFolder:
+    """One run on the disk. Make it with `create`, read it with `open`.
+
+    Raises: RunFolderError for a folder that is not a run, is of another format, or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any]) -> RunFolder:
+        """A new run folder with its configuration and empty tables. The folder may exist if it is empty."""
+        cls.refuse_occupied(path)
+        folder = cls(Path(path))
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            with whole_file(folder.path / TABLES) as beside, closing(sqlite3.connect(beside)) as tables:
+                tables.executescript(SCHEMA)
+            with whole_file(folder.path / CONFIG) as beside:  # last: a folder with it is a whole run folder
+                beside.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as refused:
+            raise RunFolderError(
+                f"{folder.path} cannot be written ({refused.strerror}): choose another --out"
+            ) from None
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """An existing run folder."""
+        folder = cls(Path(path))
+        for name in (CONFIG, TABLES):
+            if not (folder.path / name).is_file():
+                raise RunFolderError(f"{folder.path} is not a run folder: it has no {name}")
+        with folder._tables() as tables:
+            found = tables.execute("PRAGMA user_version").fetchone()[0]
+        if found != FORMAT:
+            raise RunFolderError(
+                f"{folder.path} has tables of format {found}, this version reads {FORMAT}: run it again"
+            )
+        return folder
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether there is a run folder to open."""
+        return Path(path, CONFIG).is_file()
+
+    @staticmethod
+    def refuse_occupied(path: str | Path) -> None:
+        """Refuse a place for a new run that is a file or a folder with something in it."""
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunFolderError(f"{path} is not empty: choose another --out, or --resume if it is a run")
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The resolved configuration, as written when the run began."""
+        return self._about("configuration")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Versions, device, data fingerprints and sizes, as written when the run began."""
+        return self._about("facts")
+
+    def _about(self, part: str) -> dict[str, Any]:
+        try:
+            values = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as damage:
+            raise RunFolderError(f"{self.path / CONFIG} cannot be read: {damage}") from None
+        if not isinstance(values, dict) or not isinstance(values.get(part), dict):
+            raise RunFolderError(f"{self.path / CONFIG} cannot be read: expected a JSON object with {part!r}")
+        return dict(values[part])
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the figures."""
+        return self.path / "figures"
+
+    def flow(self) -> Flow:
+        """The table of estimates, ordered by epoch, then as the network is, then as measured."""
+        with self._tables() as tables:
+            layers = tuple(
+                Layer(label, module, level, role, tuple(json.loads(parts)), tuple(json.loads(shape)))
+                for label, module, level, role, parts, shape in tables.execute(
+                    "SELECT label, module, level, role, parts, shape FROM layers ORDER BY place"
+                )
+            )
+            skips = tuple(
+                Skip(*row) for row in tables.execute("SELECT name, source, upsampled, merge FROM skips ORDER BY place")
+            )
+            columns = ", ".join(f"estimates.{field.name}" for field in fields(Estimate))
+            rows = tables.execute(
+                f"SELECT {columns} FROM estimates JOIN layers ON layers.label = estimates.layer "  # noqa: S608
+                "ORDER BY estimates.epoch, layers.place, estimates.rowid"
+            )
+            estimates = tuple(_estimate(row) for row in rows)
+        return Flow(layers, skips, estimates)
+
+    def epochs(self) -> tuple[EpochRecord, ...]:
+        """Dice and loss of every epoch, ascending."""
+        with self._tables() as tables:
+            columns = ", ".join(field.name for field in fields(EpochRecord))
+            rows = tables.execute(f"SELECT {columns} FROM epochs ORDER BY epoch").fetchall()  # noqa: S608
+        return tuple(EpochRecord(int(row[0]), *map(_number, row[1:])) for row in rows)
+
+    def pictures(self, kind: str) -> tuple[Picture, ...]:
+        """The pictures of one kind, by epoch and place."""
+        with self._tables() as tables:
+            rows = tables.execute(
+                "SELECT kind, title, epoch, place, png FROM pictures WHERE kind = ? ORDER BY epoch, place, title",
+                (kind,),
+            ).fetchall()
+        return tuple(Picture(kind, title, epoch, place, _pixels(png)) for kind, title, epoch, place, png in rows)
+
+    def describe(self, layers: Sequence[Layer], skips: Sequence[Skip], pictures: Iterable[Picture] = ()) -> None:
+        """Write what is known before the first epoch: the network's layers and skips, and pictures of the data."""
+        with self._tables() as tables:
+            tables.executemany(
+                "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        place,
+                        layer.label,
+                        layer.module,
+                        layer.level,
+                        layer.role,
+                        json.dumps(layer.parts),
+                        json.dumps(layer.shape),
+                    )
+                    for place, layer in enumerate(layers)
+                ],
+            )
+            tables.executemany(
+                "INSERT OR REPLACE INTO skips VALUES (?, ?, ?, ?, ?)",
+                [(place, *astuple(skip)) for place, skip in enumerate(skips)],
+            )
+            _insert_pictures(tables, pictures)
+
+    def write_epoch(self, record: EpochRecord) -> None:
+        """Write the Dice and loss of one epoch, in place of what was there for it."""
+        with self._tables() as tables:
+            tables.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?, ?)", astuple(record))
+
+    def write_measurement(self, epoch: int, estimates: Iterable[Estimate], pictures: Iterable[Picture] = ()) -> None:
+        """Write all estimates and pictures of one marked epoch at once, in place of what was there for it."""
+        with self._tables() as tables:
+            tables.execute("DELETE FROM estimates WHERE epoch = ?", (epoch,))
+            marks = ", ".join("?" * len(fields(Estimate)))
+            tables.executemany(f"INSERT INTO estimates VALUES ({marks})", map(astuple, estimates))  # noqa: S608
+            _insert_pictures(tables, pictures)
+
+    def measured(self, epoch: int) -> bool:
+        """Whether a marked epoch has its estimates."""
+        with self._tables() as tables:
+            return tables.execute("SELECT 1 FROM estimates WHERE epoch = ? LIMIT 1", (epoch,)).fetchone() is not None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working on the run. Raises: RunFolderError if one does already."""
+        with (self.path / CONFIG).open("rb") as file:
+            if not _lock(file):
+                raise RunFolderError(f"{self.path} is in use: another process is working on this run")
+            yield
+
+    @contextmanager
+    def _tables(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose block is one transaction."""
+        try:
+            with closing(sqlite3.connect(self.path / TABLES, timeout=30)) as tables, tables:
+                yield tables
+        except sqlite3.Error as damage:
+            raise RunFolderError(f"{self.path / TABLES}: {damage}") from None
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Take the file's lock, which goes with the process; where the system has none, always succeed."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _number(value: float | None) -> float:
+    """SQLite keeps NaN as NULL."""
+    return math.nan if value is None else value
+
+
+def _estimate(row: Sequence[Any]) -> Estimate:
+    values = dict(zip((field.name for field in fields(Estimate)), row, strict=True))
+    for name in ("bits", "lower", "upper", "ceiling", "unique_share"):
+        values[name] = _number(values[name])
+    values["saturated"] = bool(values["saturated"])
+    return Estimate(**values)
+
+
+def _insert_pictures(tables: sqlite3.Connection, pictures: Iterable[Picture]) -> None:
+    rows = [(picture.kind, picture.title, picture.epoch, picture.place, _png(picture.pixels)) for picture in pictures]
+    tables.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    memory = io.BytesIO()
+    Image.fromarray(pixels).save(memory, "PNG")
+    return memory.getvalue()
+
+
+def _pixels(png: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        return np.asarray(image)

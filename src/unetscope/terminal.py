@@ -1,0 +1,159 @@
+"""What the command prints: progress, tables, problems, JSON. Imports watching; other rooms' types for reading only.
+
+Names of files and layers come from outside, so nothing that is printed is read as markup or as control characters.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unetscope.watching import Silent
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from unetscope.data import Problem
+    from unetscope.forecast import Forecast
+    from unetscope.store import RunFolder
+
+
+def one_line(text: str) -> str:
+    r"""Text that fits a terminal's line, whatever a file name holds.
+
+    >>> one_line("a\nb\x1b[31m")
+    'a b\\x1b[31m'
+    """
+    flat = " ".join(text.split("\n"))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)
+
+
+def print_json(values: Any) -> None:
+    """One JSON object on the standard output; NaN is null."""
+    print(jsonlib.dumps(_without_nan(values), ensure_ascii=True))
+
+
+def _without_nan(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _without_nan(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_without_nan(value) for value in values]
+    return None if values != values else values
+
+
+@contextmanager
+def watching(quiet: bool) -> Iterator[Bar | Quiet]:
+    """A watcher that draws progress on the standard error, or one that passes on warnings alone."""
+    if quiet:
+        yield Quiet()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:g}/{task.total:g}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("left", markup=False),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
+        yield Bar(progress)
+
+
+class Quiet(Silent):
+    """Says nothing but warnings."""
+
+    def warn(self, text: str) -> None:
+        """A warning on the standard error."""
+        sys.stderr.write(f"unetscope: {one_line(text)}\n")
+
+    def measure(self, done: int, total: int) -> None:
+        """Say nothing."""
+
+
+class Bar:
+    """A watcher that draws one progress bar a stage."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def stage(self, name: str, total: int) -> None:
+        """A new bar; the one before is full."""
+        self._complete()
+        self._task = self._progress.add_task(one_line(name), total=total or 1, note="")
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Move the bar of this stage."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=done, note=one_line(note))
+
+    def measure(self, done: int, total: int) -> None:
+        """Move the bar of this stage, whose length is known only now."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=done, total=total)
+
+    def warn(self, text: str) -> None:
+        """A warning above the bars."""
+        self._progress.console.print(f"warning: {one_line(text)}", markup=False, highlight=False)
+
+    def _complete(self) -> None:
+        if self._task is not None:
+            task = self._progress.tasks[self._progress.task_ids.index(self._task)]
+            self._progress.update(self._task, completed=task.total)
+
+
+def print_problems(problems: Sequence[Problem], path: Path, *, json: bool) -> None:
+    """Every problem of a data set on a line of its own, or that there is none."""
+    if json:
+        from dataclasses import asdict
+
+        print_json({"problems": [asdict(problem) for problem in problems]})
+        return
+    for problem in problems:
+        print(f"{problem.severity}: {one_line(str(problem))}")
+    errors = sum(problem.severity == "error" for problem in problems)
+    print(f"{one_line(str(path))}: {errors} errors, {len(problems) - errors} warnings")
+
+
+def print_forecast(forecast: Forecast) -> None:
+    """What a run will take, as a table."""
+    _print_table("What this run will take", forecast.rows())
+
+
+def print_run(run: RunFolder, page: Path, *, json: bool) -> None:
+    """Where a finished run lies and how well its network does."""
+    last = run.epochs()[-1]
+    if json:
+        print_json(
+            {"run": str(run.path), "report": str(page), "epoch": last.epoch, "validation_dice": last.validation_dice}
+        )
+        return
+    _print_table(
+        "Run finished",
+        [
+            ("epochs trained", f"{last.epoch}"),
+            ("validation Dice", f"{last.validation_dice:.3f}"),
+            ("measured at epochs", ", ".join(map(str, run.flow().epochs))),
+            ("run folder", one_line(str(run.path))),
+            ("report", one_line(str(page))),
+        ],
+    )
+
+
+def _print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows:
+        table.add_row(Text(name), Text(value, overflow="fold"))
+    Console().print(table)

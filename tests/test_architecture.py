@@ -1,0 +1,103 @@
+"""The one direction of the data: every import of the package goes down this list, never up."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "unetscope"
+
+MAY_IMPORT = {
+    "errors": "",
+    "records": "",
+    "files": "",
+    "watching": "",
+    "schedule": "errors",
+    "config": "errors",
+    "data": "errors files data",
+    "flow": "errors records files",
+    "labels": "errors",
+    "tensors": "data",
+    "unet": "errors records",
+    "capture": "errors records",
+    "distances": "capture",
+    "symbols": "capture",
+    "estimators": "errors records labels estimators",
+    "measure": "errors records flow schedule labels data tensors capture distances symbols estimators",
+    "checkpoints": "errors files",
+    "training": "errors records config data tensors checkpoints",
+    "store": "errors records files flow",
+    "experiment": (
+        "errors records watching schedule config data labels tensors unet capture estimators measure training store"
+    ),
+    "forecast": "errors records watching config tensors capture measure training experiment",
+    "plots": "errors records files flow plots",
+    "report": "errors records files plots report",
+    "presentation": "errors records flow watching store plots report",
+    "terminal": "watching data forecast store",
+    "cli": "errors config data flow store watching terminal experiment forecast presentation",
+    "__main__": "cli",
+}
+WITHOUT_TORCH = ("flow", "plots", "report", "presentation", "store", "config", "cli", "data", "terminal")
+
+
+def modules() -> list[Path]:
+    return [path for path in sorted(SOURCE.rglob("*.py")) if path.parent != SOURCE or path.stem != "__init__"]
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module or ""]
+            if node.module == "unetscope":
+                names = [f"unetscope.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("unetscope.")}
+    return found - {"__version__"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    assert room(path) in MAY_IMPORT, f"{room(path)} is a new room: give it its place in the direction of the data"
+    upwards = imported_rooms(path) - set(MAY_IMPORT[room(path)].split()) - {room(path)}
+    assert not upwards, f"{path.name} imports {sorted(upwards)}, which {room(path)} may not"
+
+
+def test_the_direction_has_no_circle() -> None:
+    above: set[str] = set()
+    for name, allowed in MAY_IMPORT.items():
+        assert set(allowed.split()) <= above | {name}
+        above.add(name)
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_tables_and_figures_never_load_torch(name: str) -> None:
+    code = f"import sys, unetscope.{name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_is_there() -> None:
+    import unetscope
+
+    for name in unetscope.__all__:
+        assert getattr(unetscope, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Unet'"):
+        unetscope.Unet  # noqa: B018
+
+
+def test_every_room_is_in_the_table_of_the_docs() -> None:
+    table = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    missing = [name for name in MAY_IMPORT if f"`{name}" not in table]
+    assert not missing, f"docs/architecture.md says nothing of {missing}"

@@ -1,0 +1,415 @@
+"""The command as a user meets it: what it prints, what it refuses, and that nothing is lost."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unetscope.cli import main
+
+TINY = [
+    "--image-size=16",
+    "--width=2",
+    "--depth=2",
+    "--synthetic-images=24",
+    "--clusters=4",
+    "--threads=1",
+    "--precision=float32",
+]
+COLUMNS = set(
+    [
+        "epoch",
+        "layer",
+        "quantity",
+        "estimator",
+        "resolution",
+        "labels",
+        "bits",
+        "lower",
+        "upper",
+        "ceiling",
+        "saturated",
+        "n",
+        "d",
+    ]
+)
+
+
+def command(
+    *words: str | Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `unetscope WORDS`, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["unetscope", *map(str, words)])
+    capsys.readouterr()
+    code = 0
+    try:
+        main()
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def unetscope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    return lambda *words: command(*words, monkeypatch=monkeypatch, capsys=capsys)
+
+
+def started(*words: str | Path) -> subprocess.Popen[str]:
+    """`unetscope WORDS` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "unetscope", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def table(run: Path) -> list[tuple[object, ...]]:
+    """Everything that a run keeps of its numbers, but for the wall time."""
+    with sqlite3.connect(run / "flow.sqlite") as tables:
+        estimates = tables.execute(
+            "SELECT * FROM estimates ORDER BY epoch, layer, quantity, estimator, resolution, labels"
+        )
+        epochs = "SELECT epoch, train_loss_running, train_dice_running, validation_loss, validation_dice FROM epochs"
+        pictures = tables.execute("SELECT * FROM pictures ORDER BY kind, title, epoch, place").fetchall()
+        return [*estimates.fetchall(), *tables.execute(f"{epochs} ORDER BY epoch").fetchall(), *pictures]
+
+
+def write_pair(folder: Path, name: str, size: int = 20) -> None:
+    rng = np.random.default_rng(len(name) + ord(name[0]))
+    for part, pixels in (
+        ("images", rng.integers(0, 255, (size, size, 3))),
+        ("masks", rng.integers(0, 2, (size, size)) * 255),
+    ):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / part / f"{name}.png")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for name in "abcdefgh":
+        write_pair(tmp_path / "data", name)
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run on synthetic images, finished."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    process = started("run", "--out", out, "--epochs=3", "--quiet", *TINY)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "validation Dice" in output
+    return out
+
+
+# ---- the main job
+
+
+def test_a_run_leaves_a_whole_folder(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "config.json",
+        "flow.sqlite",
+        "checkpoints",
+        "figures",
+        "report.html",
+    }
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {f"epoch-0000{e}" for e in (0, 1, 2, 3)}
+    about = json.loads((finished / "config.json").read_text())
+    assert about["configuration"]["network"]["width"] == 2
+    assert about["configuration"]["threads"] == 1
+    assert set(about["facts"]["versions"]) == {"unetscope", "python", "torch", "numpy"}
+    assert len(about["facts"]["data"]["train"]["fingerprint"]) == 64
+    figures = {path.name for path in (finished / "figures").iterdir()}
+    for name in ("architecture", "masks_by_cluster_kmeans", "u_plot_input_kde_upper_1", "dice", "predictions"):
+        assert {f"{name}.png", f"{name}.svg"} <= figures
+    assert (finished / "report.html").stat().st_size < 6e6
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_export_writes_both_tables(unetscope, finished: Path, tmp_path: Path, suffix: str) -> None:
+    code, output, _ = unetscope("export", finished, "--to", tmp_path / f"flow.{suffix}")
+    assert code == 0
+    assert output.split() == [str(tmp_path / f"flow.{suffix}"), str(tmp_path / f"flow-epochs.{suffix}")]
+    if suffix == "csv":
+        rows = list(csv.DictReader((tmp_path / "flow.csv").read_text().splitlines()))
+        epochs = list(csv.DictReader((tmp_path / "flow-epochs.csv").read_text().splitlines()))
+    else:
+        import pyarrow.parquet
+
+        rows = pyarrow.parquet.read_table(tmp_path / "flow.parquet").to_pylist()
+        epochs = pyarrow.parquet.read_table(tmp_path / "flow-epochs.parquet").to_pylist()
+    assert set(rows[0]) >= COLUMNS
+    assert {row["quantity"] for row in rows} == {"I(X;M)", "I(Y;M)"}
+    assert {row["estimator"] for row in rows} == {"kde_upper", "kde_lower", "binning"}
+    assert {row["layer"] for row in rows} == {*map(str, range(1, 14)), "7up", "10up"}
+    assert len(rows) == 4 * 15 * 3 * 3
+    assert [int(row["epoch"]) for row in epochs] == [0, 1, 2, 3]
+    assert all(0 <= float(row["validation_dice"]) <= 1 for row in epochs)
+
+
+def test_report_and_json(unetscope, finished: Path) -> None:
+    (finished / "report.html").unlink()
+    code, output, _ = unetscope("report", finished, "--json")
+    assert code == 0
+    assert json.loads(output) == {"report": str(finished / "report.html")}
+    assert (finished / "report.html").is_file()
+
+
+def test_a_dry_run_says_what_it_will_take_and_writes_nothing(unetscope, tmp_path: Path) -> None:
+    code, output, _ = unetscope("run", "--out", tmp_path / "run", "--dry-run", "--json", "--epochs=50", *TINY)
+    assert code == 0
+    expected = json.loads(output)
+    assert expected["training_images"] == 22
+    assert expected["marked_epochs"] == 10
+    assert expected["forward_passes_a_measurement"] == 1
+    assert 0 < expected["seconds_an_epoch"] < 30
+    assert expected["seconds"] >= 50 * expected["seconds_an_epoch"]
+    assert expected["memory_bytes"] > 1e8
+    assert expected["disk_bytes"] > 1e4
+    assert not (tmp_path / "run").exists()
+    code, output, _ = unetscope("run", "--out", tmp_path / "run", "--dry-run", "--quiet", *TINY)
+    assert "What this run will take" in output
+    assert "MiB" in output
+
+
+def test_images_from_two_folders(unetscope, data: Path, tmp_path: Path) -> None:
+    for name in "xyz":
+        write_pair(tmp_path / "validation", name, size=24)
+    words = [
+        "--data",
+        data,
+        "--val",
+        tmp_path / "validation",
+        "--preset=quick",
+        "--epochs=1",
+        "--quiet",
+        "--json",
+        *TINY,
+    ]
+    code, output, errors = unetscope("run", "--out", tmp_path / "run", *words)
+    assert (code, errors) == (0, "")
+    assert json.loads(output)["epoch"] == 1
+    facts = json.loads((tmp_path / "run" / "config.json").read_text())["facts"]["data"]
+    assert (facts["train"]["images"], facts["validation"]["images"]) == (8, 3)
+
+
+# ---- killed and resumed
+
+
+def killed_and_resumed(out: Path, words: Sequence[str], kills: int, seed: int) -> int:
+    """Start a run, kill it at random moments, resume it until it is finished; how many kills hit it."""
+    chance, hits = random.Random(seed), 0
+    usual = 8.0
+    for _ in range(kills):
+        begun = time.monotonic()
+        process = started("run", "--out", out, "--resume", "--quiet", *words)
+        try:
+            process.communicate(timeout=chance.uniform(0.5, usual))
+            usual = time.monotonic() - begun
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            hits += 1
+            process.communicate()
+    process = started("run", "--out", out, "--resume", "--quiet", *words)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    return hits
+
+
+def test_a_killed_run_resumes_to_the_same_table(finished: Path, tmp_path: Path) -> None:
+    words = ["--epochs=3", *TINY]
+    assert killed_and_resumed(tmp_path / "run", words, kills=3, seed=0) >= 2
+    assert table(tmp_path / "run") == table(finished)
+    for epoch in (0, 3):
+        name = Path("checkpoints") / f"epoch-0000{epoch}" / "weights.safetensors"
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_demo_killed_ten_times_gives_the_same_table(tmp_path: Path) -> None:
+    words = ["--preset=demo", "--threads=1"]
+    process = started("run", "--out", tmp_path / "whole", "--quiet", *words)
+    assert process.wait(timeout=1200) == 0
+    for attempt in range(3):
+        hits = killed_and_resumed(tmp_path / f"killed {attempt}", words, kills=10, seed=attempt)
+        assert hits >= 5
+        assert table(tmp_path / f"killed {attempt}") == table(tmp_path / "whole")
+
+
+def test_a_resume_with_another_configuration_says_what_differs(unetscope, finished: Path) -> None:
+    before = table(finished)
+    code, _, errors = unetscope("run", "--out", finished, "--resume", "--quiet", "--seed=7", "--lr=0.01")
+    assert code == 2
+    assert "was begun with another configuration (seed: 0 → 7; training.learning_rate: 0.001 → 0.01)" in errors
+    assert errors.count("\n") == 1
+    assert table(finished) == before
+
+
+def test_a_finished_run_is_not_overwritten(unetscope, finished: Path) -> None:
+    before = table(finished)
+    code, _, errors = unetscope("run", "--out", finished, "--quiet", "--epochs=3", *TINY)
+    assert code == 2
+    assert f"{finished} is not empty: choose another --out, or --resume if it is a run" in errors
+    code, output, _ = unetscope("run", "--out", finished, "--resume", "--quiet", "--json")
+    assert code == 0
+    assert json.loads(output)["epoch"] == 3
+    assert table(finished) == before
+
+
+def test_two_processes_do_not_work_on_one_run(unetscope, finished: Path) -> None:
+    from unetscope.store import RunFolder
+
+    with RunFolder.open(finished).locked():
+        code, _, errors = unetscope("run", "--out", finished, "--resume", "--quiet")
+    assert code == 2
+    assert f"{finished} is in use: another process is working on this run" in errors
+
+
+def test_a_resume_without_its_images_is_refused(unetscope, data: Path, tmp_path: Path) -> None:
+    words = ["run", "--out", tmp_path / "run", "--data", data, "--quiet", "--epochs=1", *TINY]
+    assert unetscope(*words)[0] == 0
+    write_pair(data, "new")
+    code, _, errors = unetscope(*words, "--resume")
+    assert code == 2
+    assert "the train images of data are not those that" in errors
+    assert "bring them back, or choose another --out" in errors
+
+
+# ---- what a user can mend: one line, exit code 2, nothing lost
+
+
+def corrupt(data: Path) -> None:
+    path = data / "images" / "c.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def another_size(data: Path) -> None:
+    Image.new("L", (9, 9), 255).save(data / "masks" / "c.png")
+
+
+def emptied(data: Path) -> None:
+    for path in data.rglob("*.png"):
+        path.unlink()
+
+
+def not_an_image(data: Path) -> None:
+    (data / "images" / "c.png").write_text("I am a text file")
+
+
+@pytest.mark.parametrize(
+    ("harm", "text"),
+    [
+        (corrupt, "images/c.png: "),
+        (another_size, "masks/c.png: "),
+        (emptied, "there are no images"),
+        (not_an_image, "images/c.png: "),
+    ],
+)
+def test_harmed_data_stop_a_run_before_it_begins(unetscope, data: Path, tmp_path: Path, harm, text: str) -> None:
+    harm(data)
+    code, _, errors = unetscope("run", "--data", data, "--out", tmp_path / "run", "--quiet", *TINY)
+    assert code == 2
+    assert text in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    code, output, _ = unetscope("check-data", data)
+    assert code == 2
+    assert text in output
+
+
+def test_an_archive_that_would_escape_is_refused(unetscope, tmp_path: Path) -> None:
+    memory = io.BytesIO()
+    Image.new("L", (8, 8), 9).save(memory, "PNG")
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("../images/a.png", memory.getvalue())
+        archive.writestr("../masks/a.png", memory.getvalue())
+    code, _, errors = unetscope("run", "--data", tmp_path / "evil.zip", "--out", tmp_path / "run", "--quiet", *TINY)
+    assert code == 2
+    assert "../images/a.png" in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--noise-variance=0"], "noise_variances: must be > 0, got 0.0"),
+        (["--bin-size=-1"], "bin_sizes: must be > 0, got -1.0"),
+        (["--clusters=500"], "K = 500 clusters for 22 masks: choose K of at most 22"),
+        (["--image-size=50"], "image size 50x50 cannot be halved 2 times: use 48x48 or 52x52"),
+        (["--depth=9"], "network.depth: input should be less than or equal to 6, got 9"),
+        (["--without=skip7"], "no skip skip7 in a U-Net of depth 2: expected any of skip1, skip2"),
+        (["--optimizer=rmsprop"], "training.optimizer: input should be 'sgd', 'adam' or 'adamw', got 'rmsprop'"),
+        (["--preset=huge"], "preset 'huge': expected one of demo, quick, paper, paper-code"),
+        (["--marked=often"], "--marked often: expected log, paper, or epochs such as 1,10,100"),
+        (["--marked=1,99", "--epochs=9"], "marked epoch 99 is outside the training: expected 0 to 9"),
+        (["--memory-budget=lots"], "--memory-budget lots: expected a size such as 2GiB or 500MB"),
+        (["--memory-budget=1kB"], "memory_budget must be at least"),
+        (["--val=there"], "--val needs --data: the images to train on"),
+        (["--data=/no/such/place"], "/no/such/place"),
+        (["--probe-images=99"], "probe set of 99 images: expected 2 to 22"),
+        (["--lr=0"], "training.learning_rate: input should be greater than 0, got 0.0"),
+    ],
+)
+def test_a_wrong_value_is_one_line(unetscope, tmp_path: Path, words: list[str], text: str) -> None:
+    code, output, errors = unetscope("run", "--out", tmp_path / "run", "--quiet", "--json", *TINY, *words)
+    assert code == 2
+    assert text in errors
+    assert errors.count("\n") == 1
+    assert text in json.loads(output)["error"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", [["report"], ["export", "--to", "flow.csv"]])
+def test_a_folder_that_is_no_run_is_refused(unetscope, tmp_path: Path, verb: list[str]) -> None:
+    code, _, errors = unetscope(verb[0], tmp_path, *verb[1:])
+    assert code == 2
+    assert f"{tmp_path} is not a run folder: it has no config.json" in errors
+
+
+def test_an_export_to_another_kind_of_file_is_refused(unetscope, finished: Path, tmp_path: Path) -> None:
+    code, _, errors = unetscope("export", finished, "--to", tmp_path / "flow.xlsx")
+    assert code == 2
+    assert "cannot save a table as 'flow.xlsx': expected a name that ends in .csv or .parquet" in errors
+    code, _, errors = unetscope("export", finished, "--to", tmp_path / "nowhere" / "flow.csv")
+    assert code == 2
+    assert "no such folder" in errors
+
+
+def test_a_damaged_table_is_named(unetscope, finished: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "flow.sqlite"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes()[:3000])
+    (tmp_path / "flow.sqlite").write_bytes(b"not a database" * 100)
+    code, _, errors = unetscope("report", tmp_path)
+    assert code == 2
+    assert "flow.sqlite: file is not a database" in errors
+
+
+def test_check_data_finds_nothing_wrong(unetscope, data: Path) -> None:
+    code, output, _ = unetscope("check-data", data, "--json")
+    assert code == 0
+    assert json.loads(output) == {"problems": []}
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; sys.argv = ['unetscope', 'run', '--help']\nfrom unetscope.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
