@@ -31,23 +31,10 @@ TINY = [
     "--threads=1",
     "--precision=float32",
 ]
-COLUMNS = set(
-    [
-        "epoch",
-        "layer",
-        "quantity",
-        "estimator",
-        "resolution",
-        "labels",
-        "bits",
-        "lower",
-        "upper",
-        "ceiling",
-        "saturated",
-        "n",
-        "d",
-    ]
-)
+COLUMNS = {
+    *("epoch", "layer", "quantity", "estimator", "resolution", "labels"),
+    *("bits", "lower", "upper", "ceiling", "saturated", "n", "d"),
+}
 
 
 def command(

@@ -364,3 +364,10 @@ def test_real_images(real):
         "both",
     )
     assert [len(part) for part in paper_split(everything)] == [605, 65]
+
+
+def test_nothing_given_is_synthetic_nuclei() -> None:
+    data = load(image_size=32)
+    assert (len(data), data.image_size, data.channels) == (200, (32, 32), 3)
+    assert data.source == "synthetic nuclei, seed 0"
+    assert load(image_size=32, channels=1).channels == 1

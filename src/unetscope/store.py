@@ -65,6 +65,13 @@ class RunFolder:
     """One run on the disk. Make it with `create`, read it with `open`.
 
     Raises: RunFolderError for a folder that is not a run, is of another format, or cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     run = RunFolder.create(Path(parent, "run"), {"configuration": {"seed": 0}, "facts": {}})
+    ...     run.write_epoch(EpochRecord(0, math.nan, math.nan, 0.69, 0.2, seconds=0.1))
+    ...     RunFolder.open(run.path).epochs()[0].validation_dice
+    0.2
     """
 
     def __init__(self, path: Path) -> None:

@@ -8,9 +8,11 @@ batches, and a resumed training sees those that it would have seen.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -96,7 +98,8 @@ class Trainer:
         self.config, self.seed, self.marked = config, seed, frozenset(marked)
         self.checkpoints = Checkpoints(Path(checkpoint_folder))
         self.seconds_between_checkpoints = seconds_between_checkpoints
-        self._fabric = Fabric(accelerator=config.device, devices=1, precision=PRECISIONS[config.precision])
+        with _without_announcement():
+            self._fabric = Fabric(accelerator=config.device, devices=1, precision=PRECISIONS[config.precision])
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model = model.to(memory_format=layout)  # type: ignore[call-overload]
         self._layout = layout
@@ -204,6 +207,18 @@ class Trainer:
         """All images (channels last in memory if the network is so) and masks as integers on the device, and the scale."""
         images = pixels(data).to(self._fabric.device).contiguous(memory_format=self._layout)
         return images, torch.from_numpy(data.masks).to(self._fabric.device)[:, None], data.scale
+
+
+@contextmanager
+def _without_announcement() -> Iterator[None]:
+    """Fabric announces the precision that was asked of it; a command that prints JSON has no place for that."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _mixed(seed: int, epoch: int) -> int:

@@ -20,6 +20,7 @@ from unetscope.data.pairs import Pair, place
 from unetscope.data.problems import Problem, Unusable, guard, known_kinds, printable, problem
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import EXPECTED, Source, open_source
+from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.errors import DataError, InvalidArgument
 
 Progress = Callable[[int, int], None]
@@ -27,7 +28,7 @@ MAX_SIDE = 8192
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     *,
     image_size: int | ImageSize = 128,
     channels: int | None = None,
@@ -36,6 +37,7 @@ def load(
 ) -> SegmentationData:
     """The images and masks of a folder or zip, checked, decoded and resized; at once the second time.
 
+    Without a path, the 200 synthetic nuclei images of seed 0 (`synthetic_nuclei`).
     Layouts: images/ and masks/ matched by file stem, or <id>/images/<id>.png with <id>/masks/*.png (one object a
     file); either may lie in a folder of its own. Formats: PNG, TIFF, JPEG; 1, 8 and 16 bit; grey, palette, colour,
     alpha (dropped). Masks: see `unetscope.data.masks`.
@@ -59,6 +61,8 @@ def load(
     """
     size, accepted = _image_size(image_size), known_kinds(accept)
     _check_channels(channels)
+    if path is None:
+        return synthetic_nuclei(image_size=size, channels=channels or 3)
     with open_source(path, follow_links="link" in accepted) as source:
         entry = cache.entry_folder(source, size, channels)
         kept = cache.recall(entry, printable(source.path.name)) if entry else None
@@ -234,6 +238,8 @@ def check(
     """
     size, accepted = _image_size(image_size), known_kinds(accept)
     _check_channels(channels)
+    if path is None:
+        return synthetic_nuclei(image_size=size, channels=channels or 3)
     with open_source(path, follow_links="link" in accepted) as source:
         train, problems = read(source, size, channels, progress)
     if validation is not None:
