@@ -261,6 +261,15 @@ def test_a_finished_run_is_not_overwritten(unetscope, finished: Path) -> None:
     assert table(finished) == before
 
 
+def test_what_a_kill_left_of_a_run_that_never_began_is_no_run(unetscope, tmp_path: Path) -> None:
+    (tmp_path / "flow.sqlite").write_bytes(b"half")
+    (tmp_path / ".config.123.part.json").write_text("{")
+    code, _, errors = unetscope("run", "--out", tmp_path, "--resume", "--quiet", "--epochs=0", *TINY)
+    assert (code, errors) == (0, "")
+    assert not list(tmp_path.glob(".*"))
+    assert len(table(tmp_path)) > 100
+
+
 def test_two_processes_do_not_work_on_one_run(unetscope, finished: Path) -> None:
     from unetscope.store import RunFolder
 

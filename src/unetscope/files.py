@@ -34,6 +34,22 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def finished_files(folder: Path) -> Iterator[Path]:
+    """What lies in a folder, but for what a kill left half written by `whole_file`."""
+    return (path for path in folder.iterdir() if not _is_unfinished(path))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Clear away what a kill left half written in a folder, if there is such a folder."""
+    for path in folder.glob(".*.part*"):
+        if _is_unfinished(path):
+            path.unlink(missing_ok=True)
+
+
+def _is_unfinished(path: Path) -> bool:
+    return path.name.startswith(".") and ".part" in path.name
+
+
 def flush_folder(folder: Path) -> None:
     """Make the rename itself survive a power cut, where the system lets a folder be flushed."""
     if os.name == "posix":

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unetscope.errors import RunFolderError
-from unetscope.files import whole_file
+from unetscope.files import finished_files, remove_unfinished, whole_file
 from unetscope.flow import Flow
 from unetscope.records import EpochRecord, Estimate, Layer, Skip
 
@@ -116,9 +116,12 @@ class RunFolder:
 
     @staticmethod
     def refuse_occupied(path: str | Path) -> None:
-        """Refuse a place for a new run that is a file or a folder with something in it."""
+        """Refuse a place for a new run that is a file or a folder with something in it.
+
+        The configuration is written last, so tables without it are what a kill left of a run that never began.
+        """
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(file.name != TABLES for file in finished_files(path))):
             raise RunFolderError(f"{path} is not empty: choose another --out, or --resume if it is a run")
 
     @property
@@ -230,10 +233,15 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from working on the run. Raises: RunFolderError if one does already."""
+        """Keep other processes from working on the run, and clear away what a kill left half written in it.
+
+        Raises: RunFolderError if another process works on it already.
+        """
         with (self.path / CONFIG).open("rb") as file:
             if not _lock(file):
                 raise RunFolderError(f"{self.path} is in use: another process is working on this run")
+            for folder in (self.path, self.figures):
+                remove_unfinished(folder)
             yield
 
     @contextmanager

@@ -99,6 +99,7 @@ def predictions(
                 axes.set_xlabel(f"Dice {_dice(np.asarray(truth) == 1, found):.2f}", fontsize=SMALL, labelpad=2)
             else:
                 axes.set_axis_off()
+                axes.set_box_aspect(np.asarray(truth).shape[0] / np.asarray(truth).shape[1])
                 axes.text(0.5, 0.5, "not kept", transform=axes.transAxes, ha="center", va="center", color=INK)
     for axes, title in zip(grid[0], ["image", "true mask", *(f"epoch {epoch}" for epoch in epochs)], strict=True):
         axes.set_title(title, fontsize=MEDIUM, pad=4)

@@ -131,7 +131,7 @@ def epochs_on_axis(axes: Axes, first: int, last: int) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xlim(first - max(margin, 0.1), last + max(margin, 0.1))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:g}"))
     axes.set_xlabel("training epoch")
 
