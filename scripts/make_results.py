@@ -51,7 +51,7 @@ def page(run: us.RunFolder, label_entropies: str) -> str:
     flow, epochs, facts = run.flow(), run.epochs(), run.facts
     best = max(epochs, key=lambda record: record.validation_dice)
     lowest = min(rows(flow, 10, "kde_upper"), key=lambda row: row.bits)
-    highest = max(rows(flow, 10, "kde_upper"), key=lambda row: row.bits)
+    highest = max(row.bits for row in rows(flow, 10, "kde_upper"))
     train, validation = facts["data"]["train"], facts["data"]["validation"]
     told = {epoch: sum(not row.saturated for row in rows(flow, epoch, "kde_upper")) for epoch in EPOCHS}
     return f"""# The quick run on real nuclei
@@ -69,8 +69,8 @@ rate 0.001, batch 16, bfloat16, {epochs[-1].epoch} epochs, seed 0; measured on a
 {facts["versions"]["torch"]}. Median time of a training epoch: {median([e.seconds for e in epochs[1:]]):.1f} s.
 
 Validation Dice: **{epochs[-1].validation_dice:.3f}** at epoch {epochs[-1].epoch}, best {best.validation_dice:.3f} at epoch {best.epoch}.
-At epoch 10, I(X;M) by KDE with noise variance 1 falls from {highest.bits:.2f} bits at layer {highest.layer} to \
-{lowest.bits:.2f} bits at layer {lowest.layer}: a dip of **{highest.bits - lowest.bits:.1f} bits** at the bottom.
+At epoch 10, I(X;M) by KDE with noise variance 1 falls from {highest:.2f} bits, near its ceiling, to \
+{lowest.bits:.2f} bits at layer {lowest.layer}: a dip of **{highest - lowest.bits:.1f} bits** at the bottom.
 
 ## What the figures show
 
@@ -91,8 +91,8 @@ At epoch 10, I(X;M) by KDE with noise variance 1 falls from {highest.bits:.2f} b
 ## What the paper's figures do not show
 
 **The plateau is the ceiling.** Of {len(flow.layers)} recorded tensors, so many are *not* saturated in I(X;M) by KDE, noise variance 1: \
-{", ".join(f"{count} at epoch {epoch}" for epoch, count in told.items())}. At epoch {EPOCHS[-1]} nearly the whole network stands at
-log₂ {facts["probe images"]} = {math.log2(facts["probe images"]):.2f} bits and at H(Y), whatever the layer. What the paper reads as
+{", ".join(f"{count} at epoch {epoch}" for epoch, count in told.items())}. At epoch {EPOCHS[-1]} most of the network stands at \
+log₂ {facts["probe images"]} = {math.log2(facts["probe images"]):.2f} bits and at H(Y), whatever the layer. What the paper reads as \
 "reaches its maximum" is where the estimate can say no more. The tool draws such points hollow.
 
 **Binning with bin size 0.2 is there even earlier**, because in so many dimensions nearly every image has a symbol of its own:

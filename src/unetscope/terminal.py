@@ -53,15 +53,15 @@ def watching(quiet: bool) -> Iterator[Bar | Quiet]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:g}/{task.total:g}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("left", markup=False),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(min_width=8, max_width=26, no_wrap=True)),
+        BarColumn(bar_width=10),
+        TextColumn("{task.completed:g}/{task.total:g}", markup=False, table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(min_width=7)),
+        TimeRemainingColumn(compact=True, table_column=Column(min_width=7)),
+        TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
     )
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
         yield Bar(progress)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from unetscope.errors import InvalidArgument
-from unetscope.plots.style import BLUE, GREEN, INK, LARGE, ORANGE, PURPLE, SKY, SMALL, in_style, shown, tracks
+from unetscope.plots.style import BLUE, GREEN, INK, LARGE, ORANGE, PURPLE, SKY, SMALL, counted, in_style, shown, tracks
 from unetscope.plots.u import tick_names
 from unetscope.records import Layer, Skip
 
@@ -91,7 +91,7 @@ def architecture(layers: Sequence[Layer], skips: Sequence[Skip], *, axes: Axes |
         )  # fmt: skip
     _draw_skips(axes, skips, by_label)
     _frame(axes, boxes, len(skips))
-    axes.set_title(f"Architecture: {_counted(len(layers), 'recorded tensor')}, {_counted(len(skips), 'skip')}",
+    axes.set_title(f"Architecture: {counted(len(layers), 'recorded tensor')}, {counted(len(skips), 'skip')}",
                    fontsize=LARGE)  # fmt: skip
     roles = dict.fromkeys(layer.role for layer in layers if layer.role != "layer")
     if roles:
@@ -100,10 +100,6 @@ def architecture(layers: Sequence[Layer], skips: Sequence[Skip], *, axes: Axes |
             bbox_to_anchor=(0.5, 0.0), ncols=len(roles), handlelength=1.0, columnspacing=1.4,
         )  # fmt: skip
     return axes
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _boxes(layers: Sequence[Layer]) -> list[_Box]:

@@ -17,6 +17,7 @@ from unetscope.errors import InvalidArgument
 from unetscope.plots.style import BLUE, INK, LARGE, MEDIUM, ORANGE, SMALL, VERMILLION, in_style, new_figure, shown
 
 _ACROSS = 4  # masks in a row of a cluster
+_GAP = 0.25  # masks' widths between clusters side by side
 _RIGHT, _EXTRA, _MISSED = BLUE, ORANGE, VERMILLION
 
 
@@ -45,14 +46,16 @@ def masks_by_cluster(
     beside = 1 if len(clusters) <= 3 else 2 if len(clusters) <= 16 else 3
     heights = [math.ceil(len(masks) / _ACROSS) for _, masks in clusters]
     lines = [max(heights[start : start + beside]) for start in range(0, len(clusters), beside)]
-    figure = new_figure(figure, 3.5 * beside, 0.85 * sum(lines) + 0.22 * len(lines) + 0.1)
-    blocks = figure.add_gridspec(len(lines), beside, height_ratios=lines, wspace=0.08)
+    figure = new_figure(figure, 3.7 * beside - 0.2, 0.85 * sum(lines) + 0.22 * len(lines) + 0.1)
+    widths = [*[1.0] * _ACROSS, _GAP] * beside
+    cells = figure.add_gridspec(sum(lines), len(widths) - 1, width_ratios=widths[:-1])
     drawn: list[Axes] = []
     for index, (title, masks) in enumerate(clusters):
-        line, column = divmod(index, beside)
-        cells = blocks[line, column].subgridspec(lines[line], _ACROSS)
+        block, column = divmod(index, beside)
         for number, mask in enumerate(masks):
-            axes = _picture(figure.add_subplot(cells[divmod(number, _ACROSS)]), mask, cmap="gray", vmin=0, vmax=1)
+            line, place = divmod(number, _ACROSS)
+            cell = cells[sum(lines[:block]) + line, (_ACROSS + 1) * column + place]
+            axes = _picture(figure.add_subplot(cell), mask, cmap="gray", vmin=0, vmax=1)
             if number == 0:
                 axes.set_title(shown(title, 46), loc="left", fontsize=MEDIUM, pad=3)
             drawn.append(axes)

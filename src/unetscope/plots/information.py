@@ -23,6 +23,7 @@ from unetscope.plots.style import (
     MEDIUM,
     MERGE_BAND,
     SMALL,
+    counted,
     epoch_norm,
     epoch_ticks,
     in_style,
@@ -139,7 +140,9 @@ def _legends(
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:g}"))
     bar.ax.tick_params(labelsize=SMALL, width=0.6, length=2.5, labelfontfamily="DejaVu Sans")
     bar.outline.set_linewidth(0.6)  # type: ignore[operator]
-    figure.suptitle(f"Information planes of {len(panels)} layers\n{across_and_up(across, up)}", fontsize=LARGE)
+    figure.suptitle(
+        f"Information planes of {counted(len(panels), 'layer')}\n{across_and_up(across, up)}", fontsize=LARGE
+    )
     ceilings = ", ".join(s.ceiling_text(ceiling) for s in (across, up) for ceiling in s.ceilings)
     figure.supxlabel(f"I(X;M), bits\n\ndashed: ceilings {ceilings}   ·   hollow: saturated in either", fontsize=MEDIUM)
     figure.supylabel("I(Y;M), bits", fontsize=MEDIUM)

@@ -79,6 +79,15 @@ def shown(text: str, longest: int = 60) -> str:
     return drawable.replace("$", r"\$")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things, in words.
+
+    >>> counted(1, "skip"), counted(4, "skip")
+    ('1 skip', '4 skips')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def new_axes(axes: Axes | None, width: float, height: float) -> Axes:
     """The axes given, or those of a new figure of this size in inches."""
     return Figure(figsize=(width, height), layout="constrained").subplots() if axes is None else axes
