@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -201,29 +200,26 @@ def test_images_from_two_folders(unetscope, data: Path, tmp_path: Path) -> None:
 # ---- killed and resumed
 
 
-def killed_and_resumed(out: Path, words: Sequence[str], kills: int, seed: int) -> int:
+def killed_and_resumed(out: Path, words: Sequence[str], *, kills: int, longest: float, seed: int) -> int:
     """Start a run, kill it at random moments, resume it until it is finished; how many kills hit it."""
     chance, hits = random.Random(seed), 0
-    usual = 8.0
     for _ in range(kills):
-        begun = time.monotonic()
         process = started("run", "--out", out, "--resume", "--quiet", *words)
         try:
-            process.communicate(timeout=chance.uniform(0.5, usual))
-            usual = time.monotonic() - begun
+            process.communicate(timeout=chance.uniform(0.5, longest))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             hits += 1
             process.communicate()
     process = started("run", "--out", out, "--resume", "--quiet", *words)
-    _, errors = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=1200)
     assert process.returncode == 0, errors
     return hits
 
 
 def test_a_killed_run_resumes_to_the_same_table(finished: Path, tmp_path: Path) -> None:
     words = ["--epochs=3", *TINY]
-    assert killed_and_resumed(tmp_path / "run", words, kills=3, seed=0) >= 2
+    assert killed_and_resumed(tmp_path / "run", words, kills=3, longest=8, seed=0) >= 2
     assert table(tmp_path / "run") == table(finished)
     for epoch in (0, 3):
         name = Path("checkpoints") / f"epoch-0000{epoch}" / "weights.safetensors"
@@ -234,11 +230,10 @@ def test_a_killed_run_resumes_to_the_same_table(finished: Path, tmp_path: Path) 
 def test_a_demo_killed_ten_times_gives_the_same_table(tmp_path: Path) -> None:
     words = ["--preset=demo", "--threads=1"]
     process = started("run", "--out", tmp_path / "whole", "--quiet", *words)
-    assert process.wait(timeout=1200) == 0
-    for attempt in range(3):
-        hits = killed_and_resumed(tmp_path / f"killed {attempt}", words, kills=10, seed=attempt)
-        assert hits >= 5
-        assert table(tmp_path / f"killed {attempt}") == table(tmp_path / "whole")
+    _, errors = process.communicate(timeout=1200)
+    assert process.returncode == 0, errors
+    assert killed_and_resumed(tmp_path / "killed", words, kills=10, longest=20, seed=0) == 10
+    assert table(tmp_path / "killed") == table(tmp_path / "whole")
 
 
 def test_a_resume_with_another_configuration_says_what_differs(unetscope, finished: Path) -> None:
