@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unetscope.errors import InvalidArgument, RunFolderError
+from unetscope.files import whole_file
+from unetscope.flow import Flow, save_epochs
+from unetscope.records import EpochRecord, Estimate, Layer, Skip
+from unetscope.store import Picture, RunFolder
+
+LAYERS = (
+    Layer("1", "a", shape=(2, 4, 4)),
+    Layer("2up", "b", 1, "upsampled"),
+    Layer("2", "c", 1, "merge", ("2up", "1")),
+)
+SKIPS = (Skip("skip1", "1", "2up", "2"),)
+ROW = Estimate(3, "1", "I(X;M)", "kde_upper", 0.1, "", 1 / 3, 0.2, math.nan, 2.0, False, n=4, d=32)
+ROWS = (
+    ROW,
+    replace(ROW, layer="2", bits=math.nan, reason="every image has the same label", labels="=cmd()", quantity="I(Y;M)"),
+    replace(ROW, epoch=10, saturated=True),
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", {"configuration": {"seed": 0}, "facts": {"n": 1}})
+
+
+def test_a_table_comes_back_as_it_was_written(run: RunFolder) -> None:
+    run.describe(LAYERS, SKIPS)
+    run.write_measurement(3, ROWS[:2])
+    run.write_measurement(10, ROWS[2:])
+    flow = RunFolder.open(run.path).flow()
+    assert flow.layers == LAYERS
+    assert flow.skips == SKIPS
+    assert repr(flow.estimates) == repr(ROWS)  # by text, since NaN differs from itself
+    assert (run.measured(3), run.measured(4)) == (True, False)
+
+
+def test_writing_an_epoch_again_takes_the_place_of_what_was_there(run: RunFolder) -> None:
+    run.describe(LAYERS, SKIPS)
+    run.write_measurement(3, ROWS[:2])
+    run.write_measurement(3, [replace(ROW, bits=1.0)])
+    assert [row.bits for row in run.flow().estimates] == [1.0]
+    first = EpochRecord(1, 0.5, 0.6, 0.7, 0.8, 1.0)
+    run.write_epoch(first)
+    run.write_epoch(replace(first, validation_dice=0.9))
+    assert [record.validation_dice for record in run.epochs()] == [0.9]
+
+
+def test_a_measurement_is_written_whole_or_not_at_all(run: RunFolder) -> None:
+    run.describe(LAYERS, SKIPS)
+    run.write_measurement(3, ROWS[:2])
+    with pytest.raises(RunFolderError, match=r"flow.sqlite: UNIQUE constraint failed"):
+        run.write_measurement(3, [ROW, ROW])
+    assert len(run.flow()) == 2
+
+
+def test_pictures_come_back_pixel_by_pixel(run: RunFolder) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 7, 3)).astype(np.uint8)
+    grey = pixels[..., 0].copy()
+    run.describe((), (), [Picture("image", "<b>", 0, 1, pixels), Picture("image", "a", 0, 0, grey)])
+    found = run.pictures("image")
+    assert [picture.title for picture in found] == ["a", "<b>"]
+    np.testing.assert_array_equal(found[1].pixels, pixels)
+    np.testing.assert_array_equal(found[0].pixels, grey)
+
+
+def test_a_folder_of_another_format_is_refused(run: RunFolder) -> None:
+    with sqlite3.connect(run.path / "flow.sqlite") as tables:
+        tables.execute("PRAGMA user_version = 99")
+    tables.close()
+    with pytest.raises(RunFolderError, match="has tables of format 99, this version reads 1: run it again"):
+        RunFolder.open(run.path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"configuration": 3}', ""])
+def test_a_damaged_configuration_is_named(run: RunFolder, content: str) -> None:
+    (run.path / "config.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"config.json cannot be read"):
+        _ = RunFolder.open(run.path).configuration
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match=r"cannot be written .*: choose another --out"):
+        RunFolder.create(tmp_path / "file" / "run", {})
+    with pytest.raises(RunFolderError, match="file is not empty: choose another --out, or --resume if it is a run"):
+        RunFolder.create(tmp_path / "file", {})
+
+
+def test_csv_keeps_every_digit_and_leaves_nan_empty(tmp_path: Path) -> None:
+    rows = list(csv.DictReader(Flow(LAYERS, SKIPS, ROWS).save(tmp_path / "t.csv").read_text().splitlines()))
+    assert float(rows[0]["bits"]) == 1 / 3
+    assert (rows[0]["upper"], rows[1]["bits"], rows[0]["saturated"], rows[2]["saturated"]) == ("", "", "False", "True")
+
+
+def test_parquet_and_pandas_keep_types(tmp_path: Path) -> None:
+    import pandas
+
+    flow = Flow(LAYERS, SKIPS, ROWS)
+    frame = pandas.read_parquet(flow.save(tmp_path / "t.parquet"))
+    for table in (frame, flow.to_pandas()):
+        assert table.saturated.dtype == bool
+        assert table.bits.isna().tolist() == [False, True, False]
+        assert table.layer.tolist() == ["1", "2", "1"]
+    assert len(pandas.read_parquet(Flow(LAYERS).save(tmp_path / "empty.parquet")).columns) == len(frame.columns)
+    save_epochs([EpochRecord(0, math.nan, math.nan, 0.7, 0.1, 1.0)], tmp_path / "e.parquet")
+    assert math.isnan(pandas.read_parquet(tmp_path / "e.parquet").train_loss_running[0])
+
+
+def test_a_selection_by_an_unknown_field_names_the_known_ones() -> None:
+    with pytest.raises(
+        InvalidArgument, match="no field 'layr' in an estimate: expected one of bits, ceiling, d, epoch"
+    ):
+        Flow(LAYERS).select(layr="1")
+
+
+def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), whole_file(path) as beside:
+        beside.write_text(json.dumps("new"))
+        _ = 1 / 0
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
