@@ -96,6 +96,14 @@ def test_a_million_near_rows_have_no_collision() -> None:
     assert len(torch.unique(symbols.words, dim=0)) == 500 * 20
 
 
+def test_integers_beyond_twenty_bits_keep_all_their_digits() -> None:
+    values = torch.tensor([[3.0, 5.0], [3.0 + 2.0**20, 5.0], [3.0, 5.0 + 2.0**22], [2.0**23, -(2.0**23)], [3.0, 5.0]])
+    words = Symbols(5, 0.25, salt=1)
+    words.add(values, start=0)
+    assert len(torch.unique(words.words, dim=0)) == 4
+    assert torch.equal(words.words[0], words.words[4])
+
+
 # ---- KDE
 
 

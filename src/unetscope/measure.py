@@ -169,7 +169,7 @@ class LayerStatistics:
     """All that estimators need to know of a layer: distances between images, and symbols for each bin size."""
 
     distances: Float[Tensor, "n n"] | None
-    symbols: Mapping[float, Int64[Tensor, "n 2"]]
+    symbols: Mapping[float, Int64[Tensor, "n 8"]]
 
     @classmethod
     def joined(cls, parts: Sequence[LayerStatistics]) -> LayerStatistics:

@@ -59,7 +59,7 @@ class Binning:
         if not 0 < self.bin_size < math.inf:
             raise InvalidArgument(f"bin_size must be > 0, got {self.bin_size}")
 
-    def readings(self, words: Int64[Tensor, "n 2"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
+    def readings(self, words: Int64[Tensor, "n 8"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme, from the words of `unetscope.symbols.Symbols`."""
         _, symbols, counts = torch.unique(words, dim=0, return_inverse=True, return_counts=True)
         unique_share = (counts == 1).sum().item() / len(words)
