@@ -120,9 +120,11 @@ def _boxes(layers: Sequence[Layer]) -> list[_Box]:
 def _path(start: _Box, end: _Box) -> list[tuple[float, float]]:
     """Corners of the way of the data: level, down into the next box from above, or up and into it from the left."""
     if end.y < start.y:
-        return [(start.right, start.y), (end.x, start.y), (end.x, end.top)]
+        x = end.x - end.width / 4  # beside the way up out of a bottom that is a single box
+        return [(start.right, start.y), (x, start.y), (x, end.top)]
     if end.y > start.y:
-        return [(start.x, start.top), (start.x, end.y), (end.left, end.y)]
+        x = start.x + start.width / 4
+        return [(x, start.top), (x, end.y), (end.left, end.y)]
     return [(start.right, start.y), (end.left, end.y)]
 
 

@@ -14,11 +14,23 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from unetscope.errors import InvalidArgument
-from unetscope.plots.style import BLUE, INK, LARGE, MEDIUM, ORANGE, SMALL, VERMILLION, in_style, new_figure, shown
+from unetscope.plots.style import (
+    INK,
+    LARGE,
+    MEDIUM,
+    SKY,
+    SMALL,
+    VERMILLION,
+    YELLOW,
+    in_style,
+    inches_of,
+    new_figure,
+    shown,
+)
 
 _ACROSS = 4  # masks in a row of a cluster
 _GAP = 0.25  # masks' widths between clusters side by side
-_RIGHT, _EXTRA, _MISSED = BLUE, ORANGE, VERMILLION
+_RIGHT, _EXTRA, _MISSED = SKY, YELLOW, VERMILLION
 
 
 @in_style
@@ -89,7 +101,9 @@ def predictions(
     for name, image, truth, predicted in image_rows:
         _check_row(name, image, truth, predicted)
     columns = 2 + len(epochs)
-    figure = new_figure(figure, 1.02 * columns + 0.2, 1.2 * len(image_rows) + 0.75)
+    heading = "Predicted masks during training (probability above one half)"
+    width = max(1.02 * columns + 0.2, inches_of(heading, LARGE) + 0.2)
+    figure = new_figure(figure, width, 1.2 * len(image_rows) + 0.75)
     grid = figure.subplots(len(image_rows), columns, squeeze=False)
     for line, (name, image, truth, predicted) in zip(grid, image_rows, strict=True):
         _picture(line[0], image)
@@ -106,7 +120,7 @@ def predictions(
                 axes.text(0.5, 0.5, "not kept", transform=axes.transAxes, ha="center", va="center", color=INK)
     for axes, title in zip(grid[0], ["image", "true mask", *(f"epoch {epoch}" for epoch in epochs)], strict=True):
         axes.set_title(title, fontsize=MEDIUM, pad=4)
-    figure.suptitle("Predicted masks during training (probability above one half)", fontsize=LARGE)
+    figure.suptitle(heading, fontsize=LARGE)
     meanings = {"found": _RIGHT, "predicted, not there": _EXTRA, "missed": _MISSED}
     handles = [Patch(facecolor=colour, label=meaning) for meaning, colour in meanings.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.0, fontsize=SMALL)

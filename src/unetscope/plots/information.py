@@ -27,6 +27,7 @@ from unetscope.plots.style import (
     epoch_norm,
     epoch_ticks,
     in_style,
+    inches_of,
     new_figure,
     shown,
     tidy,
@@ -64,7 +65,9 @@ def information_plane(
     if not flow.layers:
         raise InvalidArgument("no layer to plot: the flow names none")
     rows, columns = _grid(len(flow.layers))
-    figure = new_figure(figure, 1.05 * columns + 1.3, 1.0 * rows + 1.15)
+    note = _note(across, up)
+    width = max(1.05 * columns + 1.3, inches_of(up.text, LARGE) + 0.2, inches_of(note, MEDIUM) + 0.2)
+    figure = new_figure(figure, width, min(max(0.95 * (width - 1.3) / columns, 1.0), 1.8) * rows + 1.15)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for empty in grid.flat[len(flow.layers) :]:
         empty.remove()
@@ -74,7 +77,10 @@ def information_plane(
         _draw_layer(panel, layer, across, up, epochs)
         panel.tick_params(labelbottom=index + columns >= len(panels), labelleft=index % columns == 0)
     _limits(panels[0], across, up)
-    _legends(figure, panels, across, up, epochs)
+    _bar_of_epochs(figure, panels, epochs)
+    figure.suptitle(f"Information planes of {counted(len(panels), 'layer')}\n{up.text}", fontsize=LARGE)
+    figure.supxlabel(f"I(X;M), bits\n\n{note}", fontsize=MEDIUM)
+    figure.supylabel("I(Y;M), bits", fontsize=MEDIUM)
     return panels
 
 
@@ -123,9 +129,7 @@ def _limits(panel: Axes, across: Selection, up: Selection) -> None:
         axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 4, 5, 10]))
 
 
-def _legends(
-    figure: Figure | SubFigure, panels: NDArray[Any], across: Selection, up: Selection, epochs: list[int]
-) -> None:
+def _bar_of_epochs(figure: Figure | SubFigure, panels: NDArray[Any], epochs: list[int]) -> None:
     norm = epoch_norm(epochs)
     bar = figure.colorbar(
         ScalarMappable(norm, EPOCH_COLOURS),
@@ -140,14 +144,8 @@ def _legends(
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:g}"))
     bar.ax.tick_params(labelsize=SMALL, width=0.6, length=2.5, labelfontfamily="DejaVu Sans")
     bar.outline.set_linewidth(0.6)  # type: ignore[operator]
-    figure.suptitle(
-        f"Information planes of {counted(len(panels), 'layer')}\n{across_and_up(across, up)}", fontsize=LARGE
-    )
+
+
+def _note(across: Selection, up: Selection) -> str:
     ceilings = ", ".join(s.ceiling_text(ceiling) for s in (across, up) for ceiling in s.ceilings)
-    figure.supxlabel(f"I(X;M), bits\n\ndashed: ceilings {ceilings}   ·   hollow: saturated in either", fontsize=MEDIUM)
-    figure.supylabel("I(Y;M), bits", fontsize=MEDIUM)
-
-
-def across_and_up(across: Selection, up: Selection) -> str:
-    """What both axes share: estimator, resolution, images and label scheme."""
-    return up.text if across.estimates else across.text
+    return f"dashed: ceilings {ceilings}   ·   hollow: saturated in either"

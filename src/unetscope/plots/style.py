@@ -51,7 +51,8 @@ STYLE: dict[str, Any] = {
 in_style = matplotlib.rc_context(cast(Any, STYLE))  # decorates whatever draws; the global rcParams stay as they were
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart with every common colour blindness.
-ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 CATEGORIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MERGE_BAND, FAINT, INK = "#EDEDED", "#9A9A9A", "#333333"
 
@@ -86,6 +87,11 @@ def counted(count: int, noun: str) -> str:
     ('1 skip', '4 skips')
     """
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def inches_of(text: str, size: float) -> float:
+    """Width of a line of text of this size in points, by the font's usual widths."""
+    return 0.53 * size * len(text) / 72
 
 
 def new_axes(axes: Axes | None, width: float, height: float) -> Axes:
@@ -166,7 +172,8 @@ def tracks(spans: Iterable[tuple[float, float]]) -> list[int]:
 def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
     """Write `name.png` (200 dots an inch) and `name.svg` (text as paths), each whole or not at all; returns both paths.
 
-    The same figure gives the same bytes: no date, no random identifiers.
+    The same figure gives the same bytes: no date, no random identifiers, and a layout that is settled when the figure is
+    first saved (a constrained layout moves a little each time it is drawn).
 
     Raises: InvalidArgument if the folder is missing or the name is not a plain file name.
 
@@ -181,6 +188,8 @@ def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
     if name in {"", ".", ".."} or any(c in '/\\:*?"<>|' or not c.isprintable() for c in name):
         raise InvalidArgument(f"name must be a plain file name without a folder, got {name!r}")
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     with whole_file(png) as beside:
         figure.savefig(beside, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
     with whole_file(svg) as beside:

@@ -27,6 +27,7 @@ from unetscope.plots.style import (
     SMALL,
     epoch_norm,
     in_style,
+    inches_of,
     new_axes,
     shown,
     tidy,
@@ -79,7 +80,8 @@ def u_plot(
     depths = tracks((place[skip.source], place[skip.merge]) for skip in skips)
     names, upright = tick_names([layer.label for layer in flow.layers])
     below = _height_of(names, upright) + _TRACK * (max(depths) + 1.3 if depths else 0)
-    axes = new_axes(axes, min(max(0.218 * len(flow.layers) + 1.35, 4.2), 16.0), 2.9 + below / 72)
+    width = max(0.218 * len(flow.layers) + 1.35, inches_of(selection.text, LARGE) + 0.6, 4.2)
+    axes = new_axes(axes, min(width, 16.0), 2.9 + below / 72)
 
     tidy(axes)
     axes.set_xticks(range(len(names)), names, rotation=0 if upright else 90, fontsize=SMALL)

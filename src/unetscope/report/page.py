@@ -46,7 +46,7 @@ def write_report(
 
     summary: the run in a sentence or two. facts: section, then name, then value. notes: what a reader must know before
     believing the figures.
-    Raises: InvalidArgument if a figure has no file.
+    Raises: InvalidArgument if the folder or a figure's file is missing.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -54,6 +54,9 @@ def write_report(
     ...     "<b>" in page.read_text(), "&lt;b&gt;" in page.read_text()
     (False, True)
     """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InvalidArgument(f"cannot write a report in {str(path.parent)!r}: no such folder")
     environment = Environment(
         loader=PackageLoader("unetscope.report", "."),
         autoescape=True,
@@ -70,12 +73,15 @@ def write_report(
         figures=[(f"figure-{number}", figure, _embedded(figure)) for number, figure in enumerate(figures, 1)],
     )
     with whole_file(path) as beside:
-        beside.write_text(html, encoding="utf-8")
-    return Path(path)
+        beside.write_text(html, encoding="utf-8", errors="replace")  # a file's name need not be valid Unicode
+    return path
 
 
 def _embedded(figure: ReportFigure) -> str:
     """The figure as a data address: the SVG, unless it is large and there is a PNG."""
+    for file in (figure.png, figure.svg):
+        if file is not None and not file.is_file():
+            raise InvalidArgument(f"figure {figure.title!r} has no file {str(file)!r}")
     small = figure.svg is not None and figure.svg.stat().st_size <= LARGEST_SVG_BYTES
     if figure.svg is not None and (small or figure.png is None):
         kind, file = "svg+xml", figure.svg
@@ -88,7 +94,9 @@ def _embedded(figure: ReportFigure) -> str:
 
 def _value(value: Any) -> str:
     """A fact as people read it: lists with commas, absent values as a dash, floats without noise."""
-    if value is None:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value != value:  # NaN alone differs from itself
         return "—"
     if isinstance(value, float):
         return f"{value:.6g}"
