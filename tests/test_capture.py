@@ -191,6 +191,41 @@ def test_a_layer_that_cannot_be_captured_is_refused(layers: tuple[Layer, ...], t
         with_shapes(unruly(), layers, torch.rand(1, 1, 8, 8))
 
 
+class Table(nn.Module):
+    """One row whatever the batch, as a positional embedding; and a layer that sits out some batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Embedding(1, 5)
+        self.rarely = nn.Identity()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if x.mean() > 0.1:
+            x = self.rarely(x)
+        return x.flatten(1)[:, :5] + self.row(torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_layer_that_does_not_give_one_activation_an_image_is_refused() -> None:
+    model, images = Table(), torch.rand(7, 1, 4, 4)
+    layers = with_shapes(model, named("row"), images[:1])
+    with pytest.raises(NetworkError, match=r"layer row: module 'row' gives \[1, 5\] for 3 images, expected \[3, 5\]"):
+        gathered(model, images, layers, budget=10**9)
+    images[3:6] = 0
+    layers = with_shapes(model, named("rarely"), images[:1])
+    with pytest.raises(
+        NetworkError, match="only 0 of the layers rarely ran for images 3 to 5: a layer must run for every"
+    ):
+        gathered(model, images, layers, budget=10**9)
+
+
+def test_buffers_are_as_before() -> None:
+    model, images = Table(), torch.rand(7, 1, 4, 4)
+    gathered(model, images, with_shapes(model, named("rarely"), images[:1]), budget=10**9)
+    assert model.calls.item() == 0
+
+
 def test_a_budget_too_small_for_one_chunk_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="memory_budget must be at least 163840 bytes for 10 images, got 1000"):
         plan_passes([Layer("1", "m", shape=(5,))], 10, 1000)

@@ -16,6 +16,7 @@ from unetscope.estimators.binning import Binning
 from unetscope.estimators.kde import KDE
 from unetscope.labels import BlockLabels, KMeansLabels
 from unetscope.measure import Scope
+from unetscope.records import Layer
 from unetscope.unet import UNet
 
 
@@ -115,6 +116,68 @@ def test_any_network_with_named_layers_is_measured() -> None:
     scope.measure(0)
     assert [layer.label for layer in scope.layers] == ["0", "3"]
     assert [layer.size for layer in scope.layers] == [2 * 14 * 14, 5]
+
+
+def test_images_that_stand_twice_lower_the_ceilings() -> None:
+    """No layer can tell an image from its copy, so that is where saturation is."""
+    once = synthetic_nuclei(8, image_size=16)
+    doubled = SegmentationData(
+        np.repeat(once.images, 2, axis=0), np.repeat(once.masks, 2, axis=0), tuple("abcdefghijklmnop"), "each twice"
+    )
+    torch.manual_seed(0)
+    scope = Scope(UNet(4, depth=1), doubled, estimators=[KDE(1e-9), Binning(1e-6)], labels=[KMeansLabels(k=3)])
+    for estimate in scope.measure(0):
+        if estimate.quantity == "I(X;M)":
+            assert estimate.ceiling == pytest.approx(3)
+        assert estimate.saturated == (estimate.bits >= 0.99 * estimate.ceiling)
+    assert any(estimate.saturated for estimate in scope.flow.estimates)
+
+
+def test_bits_stay_within_their_bracket_and_ceiling() -> None:
+    data = synthetic_nuclei(12, image_size=16)
+    scope = Scope(trained_a_little(data), data, estimators=[KDE(1e-9), KDE(1.0)], labels=[KMeansLabels(k=3)])
+    for estimate in scope.measure(0):
+        assert estimate.lower <= estimate.bits <= estimate.upper <= estimate.ceiling
+
+
+@pytest.mark.parametrize("order", ["xyzAB", "xyzBA", "AxByz", "BAzyx"])
+def test_a_layer_may_be_part_of_several_merges_and_merges_of_merges(order: str) -> None:
+    class Three(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x, self.y, self.z = (nn.Conv2d(3, channels, 1) for channels in (1, 2, 3))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.x(images), self.y(images), self.z(images)], dim=1)
+
+    parts = {"A": ("x", "z"), "B": ("A", "x", "y")}
+    layers = [Layer(name, name, parts=parts.get(name, ())) for name in order]
+    torch.manual_seed(0)
+    data, model = synthetic_nuclei(6, image_size=16), Three()
+    scope = Scope(model, data, layers=layers, labels=[])
+    rows = {(e.layer, e.estimator): e.bits for e in scope.measure(0)}
+    assert {layer.label: layer.shape[0] for layer in scope.layers} == {"x": 1, "y": 2, "z": 3, "A": 4, "B": 7}
+    images = torch.from_numpy(data.images) * data.scale
+    with torch.no_grad():
+        seen = {name: getattr(model, name)(images).flatten(1) for name in "xyz"}
+    whole = torch.cat([seen["x"], seen["z"], seen["x"], seen["y"]], dim=1).numpy()
+    assert rows["B", "kde_upper"] == pytest.approx(
+        slow_kde(whole, 1.0, np.zeros(6), "upper")[0] / math.log(2), abs=1e-4
+    )
+
+
+def test_schemes_and_estimators_that_would_hide_each_other_are_refused() -> None:
+    data = synthetic_nuclei(6, image_size=16)
+    with pytest.raises(InvalidArgument, match=r"labels holds kmeans\(k=2\) more than once"):
+        Scope(UNet(1, depth=1), data, labels=[KMeansLabels(k=2), KMeansLabels(k=2)])
+    with pytest.raises(InvalidArgument, match=r"estimators holds KDE\(noise_variance=1.0\) more than once"):
+        Scope(UNet(1, depth=1), data, estimators=[KDE(1.0), Binning(), KDE(1.0)], labels=[])
+    schemes = [KMeansLabels(k=2), KMeansLabels(k=2, seed=1), KMeansLabels(k=2, n_init=1)]
+    assert list(Scope(UNet(1, depth=1), data, labels=schemes).classes) == [
+        "kmeans(k=2)",
+        "kmeans(k=2, seed=1)",
+        "kmeans(k=2, n_init=1)",
+    ]
 
 
 def test_labels_of_one_class_give_no_number_and_the_reason() -> None:

@@ -120,11 +120,15 @@ def with_shapes(model: nn.Module, layers: Sequence[Layer], example: Tensor) -> t
     for layer in captured:
         if layer.label not in shapes:
             raise NetworkError(f"layer {layer.label}: module {layer.module!r} did not run in the forward pass")
-    for layer in layers:
-        if layer.parts:
-            channels = sum(shapes[part][0] for part in layer.parts)
-            shapes[layer.label] = (channels, *shapes[layer.parts[0]][1:])
-    return tuple(replace(layer, shape=shapes[layer.label]) for layer in layers)
+    parts = {layer.label: layer.parts for layer in layers}
+
+    def shape_of(label: str) -> tuple[int, ...]:
+        if not parts[label]:
+            return shapes[label]
+        channels, *sides = zip(*(shape_of(part) for part in parts[label]), strict=True)
+        return (sum(channels), *(side[0] for side in sides))
+
+    return tuple(replace(layer, shape=shape_of(layer.label)) for layer in layers)
 
 
 def stream(
@@ -143,8 +147,11 @@ def stream(
     are taken as they are). layers: with their shapes known (`with_shapes`). The values of a block may be overwritten by
     whoever receives it; its memory is given back when the next block is asked for and nobody holds it.
 
-    The network runs in evaluation mode, float32, without gradients. Modes, gradients, buffers and random state are as
-    before after every pass, also if it fails. on_batch is told (batches done, batches in all).
+    The network runs in evaluation mode, in the float type of its weights, without gradients; activations are kept in
+    float32. Modes, gradients, buffers and random state are as before after every pass, also if it fails. on_batch is told
+    (batches done, batches in all).
+
+    Raises: InvalidArgument if the budget is too small, NetworkError if a layer does not give one activation an image.
     """
     n = len(images)
     passes = plan_passes(layers, n, budget_bytes)
@@ -174,13 +181,18 @@ def _fill(
 ) -> None:
     """One forward pass over all images, as deep as its slices need, writing each slice into its buffer."""
     places = {part.layer.label: place for place, part in enumerate(slices)}
-    first, seen = 0, 0
+    first, seen, batch = 0, 0, images[:0]
 
     def keep(layer: Layer, activation: Tensor) -> None:
         nonlocal seen
         place = places[layer.label]
         part, buffer = slices[place], buffers[place]
         assert buffer is not None
+        if activation.shape != (len(batch), *layer.shape):
+            raise NetworkError(
+                f"layer {layer.label}: module {layer.module!r} gives {list(activation.shape)} for {len(batch)} images, "
+                f"expected {[len(batch), *layer.shape]}: one activation an image, all of one shape"
+            )
         buffer[first : first + len(activation)] = activation.flatten(1)[:, part.start : part.stop]
         seen += 1
         if seen == len(slices):
@@ -193,6 +205,10 @@ def _fill(
             batch = images[first : first + batch_size]
             with suppress(_AllSeen):
                 model(_as_input(model, batch if prepare is None else prepare(batch)))
+                raise NetworkError(
+                    f"only {seen} of the layers {', '.join(places)} ran for images {first} to {first + len(batch) - 1}: "
+                    "a layer must run for every image"
+                )
             if on_batch is not None:
                 on_batch(progress[0] + index + 1, progress[1] * batches)
 
@@ -201,7 +217,7 @@ def _fill(
 def frozen(model: nn.Module) -> Iterator[None]:
     """Run a network in evaluation mode, without gradients or autocast, and put everything back.
 
-    Restored: the training flag of every module, and the random state of the CPU and of the network's device.
+    Restored: the training flag of every module, every buffer, and the random state of the CPU and of the network's device.
 
     >>> model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
     >>> with frozen(model):
@@ -212,6 +228,11 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """
     device = _device(model)
     modes = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(torch.no_grad())
@@ -222,6 +243,10 @@ def frozen(model: nn.Module) -> Iterator[None]:
         finally:
             for module, training in modes:
                 module.training = training
+            for module, name, buffer, before in buffers:
+                setattr(module, name, buffer)
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
 
 
 @contextmanager

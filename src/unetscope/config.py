@@ -72,6 +72,8 @@ class MeasuringConfig(Section):
     def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if any(not value > 0 for value in values):
             raise ValueError(f"must be > 0, got {', '.join(map(str, values))}")
+        if len(set(values)) < len(values):
+            raise ValueError(f"must differ from each other, got {', '.join(map(str, values))}")
         return values
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from unetscope.capture import FEATURES_AT_ONCE
 
 ROWS_AT_ONCE = 160
+ROUNDING = 2.0**-44  # of a sum of many products in float64, relative to their size
 
 
 class Distances:
@@ -38,10 +39,14 @@ class Distances:
                 self._gram[first:, rows] += centred[first:] @ centred[rows].T
 
     def squared(self) -> Float[Tensor, "n n"]:
-        """The squared distances, float64: symmetric, not negative, exactly 0 on the diagonal."""
+        """The squared distances, float64: symmetric, not negative, exactly 0 on the diagonal.
+
+        What cannot be told from the rounding of ‖t_i‖² + ‖t_j‖², centred, is 0 too: equal images have no distance.
+        """
         gram = torch.tril(self._gram)
         gram = gram + torch.tril(gram, diagonal=-1).T
         norms = gram.diagonal()
-        squared = (norms[:, None] + norms[None, :] - 2 * gram).clamp_(min=0.0)
-        squared.fill_diagonal_(0.0)
-        return squared
+        sums = norms[:, None] + norms[None, :]
+        squared = sums - 2 * gram
+        squared[squared < ROUNDING * sums] = 0.0
+        return squared.fill_diagonal_(0.0)

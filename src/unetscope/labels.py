@@ -41,10 +41,11 @@ class KMeansLabels:
 
     k: number of clusters; n_init: initialisations of which the best is kept. One initialisation can leave nine tenths of
     the masks in one cluster, so the published default of its day, ten, is stated. The result does not depend on the
-    number of threads.
+    number of threads, but it does on the seed and on the order of the images, as any K-means does.
 
     Source: Lee & Bajić (2021), section 3.2. Raises: InvalidArgument for k above the number of images or of distinct masks.
 
+    >>> import math
     >>> masks = np.repeat(np.eye(4, dtype=np.uint8).reshape(4, 2, 2), 3, axis=0)
     >>> labels = KMeansLabels(k=4).labels(masks)
     >>> round(entropy_nats(torch.from_numpy(labels)) / math.log(2), 4)      # four clusters of three masks: 2 bits
@@ -61,18 +62,22 @@ class KMeansLabels:
 
     @property
     def name(self) -> str:
-        """Such as `kmeans(k=64)`."""
-        return f"kmeans(k={self.k})"
+        """Such as `kmeans(k=64)`, with whatever else is not the default."""
+        n_init = "" if self.n_init == 10 else f", n_init={self.n_init}"
+        seed = "" if self.seed == 0 else f", seed={self.seed}"
+        return f"kmeans(k={self.k}{n_init}{seed})"
 
     def labels(self, masks: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The cluster of each mask of masks [n, height, width]."""
         if self.k > len(masks):
-            raise InvalidArgument(f"K = {self.k} clusters for {len(masks)} masks: choose K of at most {len(masks)}")
+            raise InvalidArgument(
+                f"K = {self.k} clusters for {len(masks)} masks: choose K of at most {len(masks)} (--clusters)"
+            )
         vectors = masks.reshape(len(masks), -1)
         distinct = len(np.unique(np.packbits(vectors, axis=1), axis=0))
         if self.k > distinct:
             raise InvalidArgument(
-                f"K = {self.k} clusters for {distinct} distinct masks: choose K of at most {distinct}"
+                f"K = {self.k} clusters for {distinct} distinct masks: choose K of at most {distinct} (--clusters)"
             )
         clustering = self._clustering()
         from threadpoolctl import threadpool_limits

@@ -6,6 +6,7 @@ speak nats; the division by ln 2 stands here, once.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from unetscope.capture import Block, default_budget, plan_passes, stream, with_s
 from unetscope.data.segmentation import SegmentationData
 from unetscope.distances import Distances
 from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
-from unetscope.estimators.binning import Binning
+from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.reading import Reading
 from unetscope.flow import Flow
@@ -28,7 +29,7 @@ from unetscope.schedule import Schedule, is_marked
 from unetscope.symbols import Symbols
 from unetscope.tensors import pixels, to_input
 
-SATURATED_FROM = 0.99  # of the ceiling: at log2 605 bits, fewer than one image in sixteen still has a neighbour
+SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
 BATCH_SIZE = 16
 
 Estimator = KDE | Binning
@@ -73,6 +74,10 @@ class Scope:
             raise InvalidArgument(f"a probe set of {len(probe_set)} image cannot be measured: give at least 2")
         self.model = model
         self.probe_set = probe_set
+        names = [scheme.name for scheme in labels]
+        for what, given in (("estimators", list(estimators)), ("labels", names)):
+            if repeated := [one for place, one in enumerate(given) if one in given[:place]]:
+                raise InvalidArgument(f"{what} holds {repeated[0]} more than once: its estimates would be the same")
         self.estimators = tuple(estimators)
         self.epochs: Schedule = epochs
         self.memory_budget = memory_budget
@@ -144,24 +149,41 @@ def measure(
     All estimators of a layer share its statistics, which are taken as the activations stream past. The distances and
     symbols of a merge are the sums of those of its parts, so it costs nothing. Arguments as in `capture.stream`.
     """
+    ceilings = _ceilings(images, classes)
+    merges = {layer.label: layer for layer in layers if layer.parts}
     statistics: dict[str, LayerStatistics] = {}
     readings: dict[str, list[Reading]] = {}
-    still_needed = {part: layer.label for layer in layers for part in layer.parts}
     blocks = stream(
         model, images, layers, budget_bytes=budget_bytes, batch_size=batch_size, prepare=prepare, on_batch=on_batch
     )
     for layer, one in layer_statistics(blocks, layers, estimators, len(images)):
         statistics[layer.label] = one
-        for other in layers:  # this layer, and each merge that it completes
-            if other.label in readings or any(part not in statistics for part in other.parts or (other.label,)):
-                continue
-            if other.parts:
-                statistics[other.label] = LayerStatistics.joined([statistics[part] for part in other.parts])
-            readings[other.label] = list(statistics[other.label].readings(estimators, classes))
-        for label in list(statistics):
-            if label in readings and still_needed.get(label, label) in readings:
-                del statistics[label]
-    return [_estimate(reading, layer, epoch, len(images)) for layer in layers for reading in readings[layer.label]]
+        readings[layer.label] = list(one.readings(estimators, classes))
+        while ready := [merge for merge in merges.values() if all(part in statistics for part in merge.parts)]:
+            for merge in ready:
+                joined = LayerStatistics.joined([statistics[part] for part in merge.parts])
+                statistics[merge.label] = joined
+                readings[merge.label] = list(joined.readings(estimators, classes))
+                del merges[merge.label]
+        awaited = {part for merge in merges.values() for part in merge.parts}
+        statistics = {label: kept for label, kept in statistics.items() if label in awaited}
+    return [
+        _estimate(reading, layer, epoch, len(images), ceilings[reading.labels])
+        for layer in layers
+        for reading in readings[layer.label]
+    ]
+
+
+def _ceilings(images: Tensor, classes: Classes) -> dict[str, float]:
+    """The largest estimate in nats by label scheme ("" for I(X;M)): that of a layer which tells all different images apart.
+
+    log n and H(Y) if no image stands twice; less if one does, since no layer can tell it from itself.
+    """
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(image.cpu().contiguous().numpy().data, digest_size=16).digest() for image in images)
+    identity = torch.tensor([seen.setdefault(digest, len(seen)) for digest in digests])
+    about_label = {name: symbol_label_information(identity, labels.cpu()) for name, labels in classes.items()}
+    return {"": symbol_information(identity), **about_label}
 
 
 @dataclass(frozen=True)
@@ -204,7 +226,7 @@ def layer_statistics(
     distances, symbols = None, []
     for block in blocks:
         layer, start = block.slice.layer, block.slice.start
-        if not torch.isfinite(block.values.sum()):
+        if not torch.isfinite(block.values.sum(dtype=torch.float64)):
             raise MeasurementError(
                 f"layer {layer.label}: activations are not finite; the network has diverged, use an earlier checkpoint"
             )
@@ -220,9 +242,11 @@ def layer_statistics(
             yield layer, LayerStatistics(squared, {symbol.bin_size: symbol.words for symbol in symbols})
 
 
-def _estimate(reading: Reading, layer: Layer, epoch: int, n: int) -> Estimate:
+def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float) -> Estimate:
+    """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling."""
     bit = math.log(2)
-    constant = reading.ceiling <= 0
+    constant = ceiling <= 0
+    lower, upper = max(0.0, reading.lower), min(ceiling, reading.upper)
     return Estimate(
         epoch=epoch,
         layer=layer.label,
@@ -230,16 +254,20 @@ def _estimate(reading: Reading, layer: Layer, epoch: int, n: int) -> Estimate:
         estimator=reading.estimator,
         resolution=reading.resolution,
         labels=reading.labels,
-        bits=math.nan if constant else reading.nats / bit,
-        lower=reading.lower / bit,
-        upper=reading.upper / bit,
-        ceiling=reading.ceiling / bit,
-        saturated=not constant and reading.nats >= SATURATED_FROM * reading.ceiling,
+        bits=math.nan if constant else min(reading.nats, ceiling) / bit,
+        lower=math.nan if constant or math.isnan(reading.lower) else min(lower, upper) / bit,
+        upper=math.nan if constant or math.isnan(reading.upper) else upper / bit,
+        ceiling=ceiling / bit,
+        saturated=not constant and reading.nats >= SATURATED_FROM * ceiling,
         n=n,
         d=layer.size,
         unique_share=reading.unique_share,
-        reason="every image has the same label" if constant else "",
+        reason=_reason(reading) if constant else "",
     )
+
+
+def _reason(reading: Reading) -> str:
+    return "every image has the same label" if reading.labels else "all images are equal"
 
 
 def _described(model: nn.Module, layers: Sequence[Layer | str] | None) -> tuple[Layer, ...]:

@@ -58,8 +58,8 @@ class Estimate:
     binning, in units of the activation (squared, for the variance). labels: the name of the label scheme for I(Y;M),
     empty for I(X;M). lower, upper: bracket of the quantity in bits, NaN where the estimator has none. ceiling: the
     largest value the estimate can take. saturated: so near the ceiling that layers can no longer be told apart.
-    n: images, d: values of the layer an image, unique_share: the share of images whose activation is told apart from all
-    others (symbols that occur once, or off-diagonal kernel mass below one half). reason: why `bits` is NaN, if it is.
+    n: images, d: values of the layer an image. unique_share: the share of images whose symbol occurs once (binning; NaN for
+    the KDE). reason: why `bits` is NaN, if it is.
     """
 
     epoch: int

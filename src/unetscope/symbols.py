@@ -9,6 +9,7 @@ from torch import Tensor
 from unetscope.capture import FEATURES_AT_ONCE
 
 WORDS = 8
+MOST_DIGITS = 64  # a float32 divided by the smallest sensible bin has fewer
 DIGIT_BITS = 20  # 20 bits of an integer times 20 bits of a factor, over 2**12 features, is exact in float64
 assert 2 * DIGIT_BITS + (FEATURES_AT_ONCE - 1).bit_length() <= 53
 
@@ -33,7 +34,7 @@ class Symbols:
         self._salt = salt
 
     def add(self, values: Float[Tensor, "n width"], start: int) -> None:
-        """Take in the values `start`, `start + 1`, … of all images; |t / bin_size| must stay below 2⁵³."""
+        """Take in the values `start`, `start + 1`, … of all images."""
         self.words = self.words.to(values.device)
         for offset in range(0, values.shape[1], FEATURES_AT_ONCE):
             chunk = values[:, offset : offset + FEATURES_AT_ONCE]
@@ -58,7 +59,7 @@ def _digits(integers: Float[Tensor, "n width"]) -> list[Tensor]:
 def _factors(salt: int, digit: int, start: int, width: int) -> Float[Tensor, "width 8"]:
     """Pseudo-random integers below 2²⁰ for the places start, start + 1, …: splitmix64 of (salt, digit, word, place)."""
     place = torch.arange(start, start + width, dtype=torch.int64)[:, None]
-    stream = (torch.arange(WORDS) + WORDS * (digit + 4 * salt))[None]
+    stream = (torch.arange(WORDS) + WORDS * (digit + MOST_DIGITS * salt))[None]
     mixed = (place + (stream << 40)) * _signed(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ _shifted(mixed, shift)) * _signed(factor)

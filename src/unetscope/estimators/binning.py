@@ -64,8 +64,7 @@ class Binning:
         _, symbols, counts = torch.unique(words, dim=0, return_inverse=True, return_counts=True)
         unique_share = (counts == 1).sum().item() / len(words)
         whole = symbol_information(symbols)
-        yield Reading("I(X;M)", "binning", self.bin_size, whole, math.log(len(words)), unique_share=unique_share)
+        yield Reading("I(X;M)", "binning", self.bin_size, whole, unique_share=unique_share)
         for name, labels in classes.items():
             nats = symbol_label_information(symbols, labels)
-            ceiling = entropy_nats(labels)
-            yield Reading("I(Y;M)", "binning", self.bin_size, nats, ceiling, labels=name, unique_share=unique_share)
+            yield Reading("I(Y;M)", "binning", self.bin_size, nats, labels=name, unique_share=unique_share)

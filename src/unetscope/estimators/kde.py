@@ -19,7 +19,6 @@ from torch import Tensor
 
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.reading import Reading
-from unetscope.labels import entropy_nats
 
 Bound = Literal["upper", "lower"]
 BOUNDS: tuple[Bound, ...] = ("upper", "lower")
@@ -88,7 +87,7 @@ class KDE:
 
     I(Y;M) is I(X;M) less the information inside the classes, with the same bound for both: `kde_upper` is the published
     estimate. A difference of upper bounds is no bound, so its bracket is
-    [lower(all) - sum_c p_c upper(c), upper(all) - sum_c p_c lower(c)], cut to [0, H(Y)].
+    [lower(all) - sum_c p_c upper(c), upper(all) - sum_c p_c lower(c)].
 
     Raises: InvalidArgument if noise_variance is not positive.
     """
@@ -104,17 +103,15 @@ class KDE:
     ) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme, by both bounds."""
         whole = {bound: mixture_information(squared_distances, self.noise_variance, bound=bound) for bound in BOUNDS}
-        yield from self._pair("I(X;M)", "", whole, whole["lower"], whole["upper"], math.log(len(squared_distances)))
+        yield from self._pair("I(X;M)", "", whole, whole["lower"], whole["upper"])
         for name, labels in classes.items():
             inside = {
                 bound: within_class_information(squared_distances, self.noise_variance, labels, bound=bound)
                 for bound in BOUNDS
             }
             values = {bound: whole[bound] - inside[bound] for bound in BOUNDS}
-            ceiling = entropy_nats(labels)
-            lower = max(0.0, whole["lower"] - inside["upper"])
-            upper = min(ceiling, whole["upper"] - inside["lower"])
-            yield from self._pair("I(Y;M)", name, values, lower, upper, ceiling)
+            lower, upper = whole["lower"] - inside["upper"], whole["upper"] - inside["lower"]
+            yield from self._pair("I(Y;M)", name, values, lower, upper)
 
     def _pair(
         self,
@@ -123,8 +120,7 @@ class KDE:
         values: Mapping[Bound, float],
         lower: float,
         upper: float,
-        ceiling: float,
     ) -> Iterator[Reading]:
         for bound in BOUNDS:
             name = f"kde_{bound}"
-            yield Reading(quantity, name, self.noise_variance, values[bound], ceiling, lower, upper, labels)
+            yield Reading(quantity, name, self.noise_variance, values[bound], lower, upper, labels)

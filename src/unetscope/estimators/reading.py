@@ -12,14 +12,13 @@ from unetscope.records import Quantity
 class Reading:
     """One estimate in nats, before it is given its place: `measure` adds epoch and layer and turns nats into bits.
 
-    The fields are those of `unetscope.records.Estimate`.
+    The fields are those of `unetscope.records.Estimate`; the ceiling is the same for every estimator, so `measure` adds it.
     """
 
     quantity: Quantity
     estimator: str
     resolution: float
     nats: float
-    ceiling: float
     lower: float = math.nan
     upper: float = math.nan
     labels: str = ""
