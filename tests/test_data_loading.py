@@ -192,7 +192,7 @@ def test_image_size_is_checked(tmp_path, size):
 def test_channels_and_kinds_are_checked(tmp_path):
     with pytest.raises(InvalidArgument, match=r"channels must be 1, 3 or None .*, got 2"):
         load(tmp_path, channels=2)
-    with pytest.raises(InvalidArgument, match=r"got 'emty-mask'; known are no-images, .*empty-mask"):
+    with pytest.raises(InvalidArgument, match=r"got 'emty-mask'; known are link, .*empty-mask"):
         load(tmp_path, accept=["emty-mask"])
 
 
@@ -371,3 +371,26 @@ def test_nothing_given_is_synthetic_nuclei() -> None:
     assert (len(data), data.image_size, data.channels) == (200, (32, 32), 3)
     assert data.source == "synthetic nuclei, seed 0"
     assert load(image_size=32, channels=1).channels == 1
+
+
+def test_other_code_or_decoders_never_answer_from_the_cache(tmp_path, monkeypatch) -> None:
+    from unetscope.data import cache
+
+    assert cache.version() in {cache.version()}
+    before = cache.version()
+    monkeypatch.setattr(cache.PIL, "__version__", "0.0")
+    cache.version.cache_clear()
+    assert cache.version() != before
+    cache.version.cache_clear()
+
+
+def test_data_that_are_no_images_and_masks_are_refused() -> None:
+    images, masks = np.zeros((2, 1, 4, 4), np.uint8), np.zeros((2, 4, 4), np.uint8)
+    with pytest.raises(InvalidArgument, match="masks must be uint8 with values 0 and 1, got uint8 up to 255"):
+        SegmentationData(images, masks + 255, ("a", "b"), "here")
+    with pytest.raises(InvalidArgument, match="images must be uint8 or uint16, got float32"):
+        SegmentationData(images.astype(np.float32), masks, ("a", "b"), "here")
+    with pytest.raises(InvalidArgument, match="names must be unique, one an image"):
+        SegmentationData(images, masks, ("a", "a"), "here")
+    with pytest.raises(InvalidArgument, match="do not belong together"):
+        SegmentationData(images, masks, ("a",), "here")

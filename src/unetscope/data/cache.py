@@ -6,6 +6,7 @@ whole, or was altered, is not an entry. Nothing here ever stops a load: a cache 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import PIL
 import platformdirs
+import tifffile
 
 from unetscope.data.images import ImageSize
 from unetscope.data.problems import Problem
@@ -23,7 +26,7 @@ from unetscope.data.sources import Source
 from unetscope.errors import UnetscopeError
 from unetscope.files import whole_file
 
-VERSION = 1
+FORMAT = 1
 # A file written this short a time before it was listed may be written again without its time stamp moving.
 STAMPS_SETTLE_AFTER_NS = 2 * 10**9
 
@@ -34,13 +37,22 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else platformdirs.user_cache_path("unetscope")
 
 
+@functools.cache
+def version() -> str:
+    """What turns the same files into other pixels: the format of an entry, the code of this room, and its decoders."""
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(path.read_bytes())
+    return f"{FORMAT} {code.hexdigest()} pillow {PIL.__version__} tifffile {tifffile.__version__}"
+
+
 def entry_folder(source: Source, image_size: ImageSize, channels: int | None) -> Path | None:
     """The place of this content at this size; None if the content cannot be read to the end."""
     try:
         content = _content_hash(source)
     except OSError:
         return None
-    key = hashlib.sha256(repr((VERSION, content, image_size, channels)).encode()).hexdigest()
+    key = hashlib.sha256(repr((version(), content, image_size, channels)).encode()).hexdigest()
     return cache_folder() / "data" / key
 
 
@@ -48,7 +60,7 @@ def _content_hash(source: Source) -> str:
     """The content hash; for a folder without reading it, if names, sizes and time stamps are those of last time."""
     if not any(member.stamp for member in source.members):
         return source.content_hash()
-    listing = repr((VERSION, source.path.resolve(), source.members, source.problems))
+    listing = repr((version(), source.path.resolve(), source.members, source.problems))
     known = cache_folder() / "listings" / hashlib.sha256(listing.encode("utf-8", "surrogatepass")).hexdigest()
     try:
         if len(content := known.read_text("ascii")) == hashlib.sha256().digest_size * 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ def load(
     for 3 if any image has colour. accept: kinds of problems not to stop at; where such a problem leaves nothing to
     use, the pair is left out. progress: called with (images done, images in all).
     Images are uint8 if every file is 8 bit, else uint16 (8-bit values times 257).
-    Raises: DataError for any problem that is not accepted; InvalidArgument.
+    Warns of what is suspect but can be used. Raises: DataError for any problem that is not accepted; InvalidArgument.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -68,6 +69,9 @@ def load(
         kept = cache.recall(entry, printable(source.path.name)) if entry else None
         data, problems = kept or read(source, size, channels, progress)
     guard(problems, str(path), accepted)
+    if told := [found for found in problems if found.severity == "warning" and found.kind not in accepted]:
+        more = f"; and {len(told) - 1} more: run `unetscope check-data {printable(str(path))}`" if len(told) > 1 else ""
+        warnings.warn(f"{told[0]}{more}", UserWarning, stacklevel=2)
     if data is None:
         raise DataError(f"{printable(str(path))} has no image with a mask that can be used: {EXPECTED}")
     if entry and not kept:

@@ -38,7 +38,9 @@ _WARNINGS: dict[str, str] = {
     "vanished-mask": "choose a larger image size",
 }
 
-KINDS: tuple[str, ...] = (*_MENDS, *_WARNINGS)
+_FINAL = "no-images"  # nothing is left to accept
+
+KINDS: tuple[str, ...] = tuple(kind for kind in (*_MENDS, *_WARNINGS) if kind != _FINAL)
 """Every kind of problem, as `accept` takes them."""
 
 

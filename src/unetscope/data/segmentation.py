@@ -22,6 +22,7 @@ class SegmentationData:
 
     images: [n, channels, height, width], uint8 or uint16. masks: [n, height, width], uint8, 0 or 1.
     names: one unique name an image. source: where they came from, for people.
+    Raises: InvalidArgument if shapes, types or values are others, or a name stands twice.
 
     >>> import numpy as np
     >>> data = SegmentationData(np.zeros((4, 1, 8, 8), np.uint8), np.ones((4, 8, 8), np.uint8), tuple("abcd"), "zeros")
@@ -41,6 +42,14 @@ class SegmentationData:
                 f"images {self.images.shape}, masks {self.masks.shape} and {len(self.names)} names do not belong together: "
                 "expected [n, channels, height, width], [n, height, width] and n names"
             )
+        if self.images.dtype not in (np.uint8, np.uint16):
+            raise InvalidArgument(f"images must be uint8 or uint16, got {self.images.dtype}")
+        if self.masks.dtype != np.uint8 or (self.masks.size and self.masks.max() > 1):
+            raise InvalidArgument(
+                f"masks must be uint8 with values 0 and 1, got {self.masks.dtype} up to {self.masks.max()}"
+            )
+        if len(set(self.names)) != n:
+            raise InvalidArgument("names must be unique, one an image")
 
     def __len__(self) -> int:
         return len(self.images)
