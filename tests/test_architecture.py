@@ -34,8 +34,8 @@ MAY_IMPORT = {
     "experiment": (
         "errors records watching schedule config data labels tensors unet capture estimators measure training store"
     ),
-    "forecast": "errors records watching config tensors capture measure training experiment",
     "plots": "errors records files flow plots",
+    "forecast": "errors records watching config tensors capture measure checkpoints training experiment plots",
     "report": "errors records files plots report",
     "presentation": "errors records flow watching store plots report",
     "terminal": "watching data forecast store",

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -260,7 +261,7 @@ def test_what_a_kill_left_of_a_run_that_never_began_is_no_run(unetscope, tmp_pat
     (tmp_path / "flow.sqlite").write_bytes(b"half")
     (tmp_path / ".config.123.part.json").write_text("{")
     code, _, errors = unetscope("run", "--out", tmp_path, "--resume", "--quiet", "--epochs=0", *TINY)
-    assert (code, errors) == (0, "")
+    assert (code, errors) == (0, f"unetscope: there is nothing to resume in {tmp_path}: a new run begins\n")
     assert not list(tmp_path.glob(".*"))
     assert len(table(tmp_path)) > 100
 
@@ -383,6 +384,61 @@ def test_an_export_to_another_kind_of_file_is_refused(unetscope, finished: Path,
     code, _, errors = unetscope("export", finished, "--to", tmp_path / "nowhere" / "flow.csv")
     assert code == 2
     assert "no such folder" in errors
+
+
+def test_a_place_that_cannot_be_written_is_one_line(unetscope, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    code, _, errors = unetscope("export", finished, "--to", tmp_path / "folder.csv")
+    assert code == 2
+    assert "folder.csv: Is a directory" in errors
+    assert errors.count("\n") == 1
+    (tmp_path / "file").write_text("")
+    code, _, errors = unetscope("run", "--out", tmp_path / "file", "--quiet", *TINY)
+    assert code == 2
+    assert "file is a file: choose another --out" in errors
+
+
+def test_a_run_stopped_by_its_user_says_how_to_go_on(tmp_path: Path) -> None:
+    process = started("run", "--out", tmp_path / "run", "--epochs=5000", "--marked=0", "--quiet", *TINY)
+    for _ in range(600):
+        if (tmp_path / "run" / "checkpoints").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"stopped; go on with: unetscope run --out {tmp_path / 'run'} --resume" in errors
+    assert "Traceback" not in errors
+
+
+def test_what_is_suspect_is_told_before_training(unetscope, data: Path, tmp_path: Path) -> None:
+    for path in (data / "images").iterdir():
+        grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+        Image.fromarray(grey).save(path)
+    code, _, errors = unetscope("run", "--data", data, "--out", tmp_path / "run", "--quiet", "--epochs=0", *TINY)
+    assert code == 0
+    assert "images/a.png: its largest value is" in errors
+    assert "and 7 more: run `unetscope check-data" in errors
+
+
+def test_images_that_a_split_would_share_stop_a_run(unetscope, data: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        for path in list((data / part).iterdir()):
+            (data / part / f"again-{path.name}").write_bytes(path.read_bytes())
+    words = ["--data", data, "--out", tmp_path / "run", "--quiet", "--validation-share=0.4", *TINY]
+    code, _, errors = unetscope("run", *words)
+    assert code == 2
+    assert "--accept shared-image" in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_what_a_run_would_refuse_is_refused(unetscope, finished: Path) -> None:
+    code, _, errors = unetscope("run", "--out", finished, "--dry-run", "--quiet", *TINY)
+    assert code == 2
+    assert "is not empty" in errors
+    code, output, _ = unetscope("run", "--out", finished, "--resume", "--dry-run", "--quiet", "--json")
+    assert code == 0
+    assert json.loads(output)["marked_epochs"] == 0
 
 
 def test_a_damaged_table_is_named(unetscope, finished: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match=r"cannot be written .*: choose another --out"):
         RunFolder.create(tmp_path / "file" / "run", {})
-    with pytest.raises(RunFolderError, match="file is not empty: choose another --out, or --resume if it is a run"):
+    with pytest.raises(RunFolderError, match="file is a file: choose another --out"):
         RunFolder.create(tmp_path / "file", {})
 
 

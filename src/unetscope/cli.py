@@ -22,9 +22,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="The public data set.", no_args_is_help=True)
+data_app = typer.Typer(help="The public data set.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
@@ -36,17 +37,18 @@ def main() -> None:
     try:
         app()
     except UnetscopeError as mistake:
-        _refuse(mistake)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; go on with the same command and --resume\n")
-        raise SystemExit(130) from None
+        _refuse(str(mistake))
+    except OSError as refused:  # a full disk, a folder that may not be written: the user's to mend
+        if refused.filename is None:
+            raise
+        _refuse(f"{refused.filename2 or refused.filename}: {refused.strerror}: choose another place or make room in this one")
 
 
-def _refuse(mistake: UnetscopeError) -> None:
+def _refuse(mistake: str) -> None:
     """One line on the standard error, and on the standard output too where a machine reads."""
     from unetscope.terminal import one_line, print_json
 
-    text = one_line(str(mistake))
+    text = one_line(mistake)
     if "--json" in sys.argv:
         print_json({"error": text})
     sys.stderr.write(f"unetscope: {text}\n")
@@ -151,13 +153,17 @@ def run(
         if dry_run:
             from unetscope.forecast import forecast
 
-            expected = forecast(config, watcher=watcher)
+            expected = forecast(config, folder, resume=resume, watcher=watcher)
         else:
             from unetscope.experiment import run as run_experiment
             from unetscope.presentation import present
 
-            finished = run_experiment(config, folder, resume=resume, watcher=watcher)
-            page = present(finished, watcher=watcher)
+            try:
+                finished = run_experiment(config, folder, resume=resume, watcher=watcher)
+                page = present(finished, watcher=watcher)
+            except KeyboardInterrupt:
+                watcher.warn(f"stopped; go on with: unetscope run --out {folder} --resume")
+                raise typer.Exit(130) from None
     if dry_run:
         print_json(expected.as_dict()) if json else print_forecast(expected)
     else:

@@ -96,21 +96,29 @@ def run(config: RunConfig, out: str | Path, *, resume: bool = False, watcher: Wa
     Raises: UnetscopeError for anything that the user can mend; a folder that is refused is left as it was.
     """
     watcher = watcher or Silent()
-    going_on = resume and RunFolder.exists(out)
-    if going_on:
-        config = _same_configuration(RunFolder.open(out), config)
-    else:
-        RunFolder.refuse_occupied(out)
-        config = config.model_copy(update={"threads": _threads(config)})
+    config, folder = begun(config, out, resume=resume, watcher=watcher)
     experiment = prepare(config, watcher)
-    if going_on:
-        folder = RunFolder.open(out)
+    if folder is not None:
         _refuse_other_data(folder, experiment)
     else:
         folder = RunFolder.create(out, {"configuration": config.model_dump(mode="json"), "facts": experiment.facts()})
     with folder.locked():
         _train_and_measure(experiment, folder, watcher)
     return folder
+
+
+def begun(config: RunConfig, out: str | Path, *, resume: bool, watcher: Watcher) -> tuple[RunConfig, RunFolder | None]:
+    """The configuration as it will be run, and the run folder to go on in, if there is one.
+
+    Raises: RunFolderError if the folder is occupied and not to be resumed, or was begun with another configuration.
+    """
+    if resume and RunFolder.exists(out):
+        folder = RunFolder.open(out)
+        return _same_configuration(folder, config), folder
+    if resume:
+        watcher.warn(f"there is nothing to resume in {out}: a new run begins")
+    RunFolder.refuse_occupied(out)
+    return config.model_copy(update={"threads": _threads(config)}), None
 
 
 def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, SegmentationData]:
@@ -126,10 +134,11 @@ def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, Segm
 
     data = read(config.path)
     if config.validation is None:
-        return paper_split(data) or data.split(config.validation_share, seed=config.seed)
-    validation = read(config.validation, data.channels)
-    guard(shared_images(data, validation), config.validation, config.accept)
-    return data, validation
+        train, validation = paper_split(data) or data.split(config.validation_share, seed=config.seed)
+    else:
+        train, validation = data, read(config.validation, data.channels)
+    guard(shared_images(train, validation), config.validation or config.path, config.accept)
+    return train, validation
 
 
 def _scope(model: nn.Module, train: SegmentationData, config: MeasuringConfig) -> Scope:
@@ -256,6 +265,6 @@ def _cluster_pictures(scope: Scope) -> Iterator[Picture]:
         for rank, index in enumerate(np.argsort(-counts, kind="stable")[:CLUSTERS_SHOWN]):
             members = np.flatnonzero(labels.numpy() == classes[index])
             shown = members[np.linspace(0, len(members) - 1, min(MASKS_SHOWN, len(members))).round().astype(int)]
-            title = f"class {classes[index]} · {len(members)} images"
+            title = f"class {classes[index]} · {len(members)} image{'s' * (len(members) > 1)}"
             for place, row in enumerate(shown):
                 yield Picture(name, title, 0, rank * MASKS_SHOWN + place, scope.probe_set.masks[row] * np.uint8(255))

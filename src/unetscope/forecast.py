@@ -17,15 +17,18 @@ import psutil
 import torch
 
 from unetscope.capture import BYTES_A_VALUE, FEATURES_AT_ONCE, Block, Slice, default_budget, plan_passes, stream
+from unetscope.checkpoints import Checkpoints
 from unetscope.config import RunConfig
-from unetscope.experiment import Experiment, prepare
+from unetscope.experiment import Experiment, begun, prepare
 from unetscope.measure import layer_statistics
+from unetscope.plots import architecture, save
 from unetscope.records import EpochRecord, Layer
 from unetscope.tensors import pixels, to_input
 from unetscope.training import Trainer
 from unetscope.watching import Silent, Watcher
 
 SAMPLE_IMAGES = 64
+KINDS = {"distances": 2, "symbols": 1}  # of estimate by statistic: upper and lower bound, or one
 FIGURES_AND_PAGE_BYTES = 12 * 10**6
 ESTIMATE_BYTES = 250  # a row of the table with its index
 
@@ -52,27 +55,36 @@ class Forecast:
         """All of it, for people."""
         return [
             ("images", f"{self.training_images} to train on, {self.validation_images} to validate on"),
-            ("an epoch", _duration(self.seconds_an_epoch)),
+            ("a training epoch", _duration(self.seconds_an_epoch)),
             (
                 "a measurement",
                 f"{_duration(self.seconds_a_measurement)}, {self.forward_passes_a_measurement} forward pass(es), "
                 f"at {self.marked_epochs} marked epochs",
             ),
-            ("in all", _duration(self.seconds)),
+            ("in all, with figures", _duration(self.seconds)),
             ("memory", _size(self.memory_bytes)),
             ("disk", _size(self.disk_bytes)),
         ]
 
 
-def forecast(config: RunConfig, *, watcher: Watcher | None = None) -> Forecast:
+def forecast(config: RunConfig, out: str | Path, *, resume: bool = False, watcher: Watcher | None = None) -> Forecast:
     """Prepare a run as it would be prepared, sample it, and scale up. Writes nothing but the cache of decoded images.
 
-    Raises: UnetscopeError for anything that would stop the run before it begins.
+    With `resume`, what is left of the run in `out`. Raises: UnetscopeError for anything that would stop the run before it
+    begins.
     """
     watcher = watcher or Silent()
+    config, folder = begun(config, out, resume=resume, watcher=watcher)
+    started = time.perf_counter()
     experiment = prepare(config, watcher)
+    preparing = time.perf_counter() - started
     watcher.stage("sampling", 0)
-    n, marked = len(experiment.scope.probe_set), len(experiment.marked)
+    n, done = (
+        len(experiment.scope.probe_set),
+        0 if folder is None else max(Checkpoints(folder.checkpoints).epochs(), default=0),
+    )
+    left = config.training.epochs - done
+    marked = sum(epoch >= done and not (folder and folder.measured(epoch)) for epoch in experiment.marked)
     budget = config.measuring.memory_budget or default_budget()
     captured = [layer for layer in experiment.scope.layers if not layer.parts]
     passes = len(plan_passes(captured, n, budget))
@@ -87,7 +99,7 @@ def forecast(config: RunConfig, *, watcher: Watcher | None = None) -> Forecast:
         seconds_an_epoch=epoch,
         seconds_a_measurement=measurement,
         forward_passes_a_measurement=passes,
-        seconds=epoch * config.training.epochs + measurement * marked,
+        seconds=preparing + epoch * left + measurement * marked + _figures_seconds(experiment),
         memory_bytes=psutil.Process().memory_info().rss + held + 4 * 8 * n * n,
         disk_bytes=(marked + 1) * checkpoint_bytes + marked * estimates * ESTIMATE_BYTES + FIGURES_AND_PAGE_BYTES,
     )
@@ -141,9 +153,17 @@ def _statistics_seconds(experiment: Experiment) -> float:
     return _seconds(gather) * chunks + readings * len(scope.layers)
 
 
+def _figures_seconds(experiment: Experiment) -> float:
+    """Seconds of all figures, from the time of drawing one of them."""
+    scope = experiment.scope
+    with tempfile.TemporaryDirectory() as folder:
+        drawing = _seconds(lambda: save(architecture(scope.layers, scope.skips).figure, folder, "architecture"))  # type: ignore[arg-type]
+    series = sum(KINDS[estimator.statistic] for estimator in scope.estimators)
+    return drawing * (3 + 2 * len(scope.classes) + series * (1 + len(scope.classes)))
+
+
 def _estimates_a_layer(experiment: Experiment) -> int:
-    kinds = {"distances": 2, "symbols": 1}
-    return sum(kinds[estimator.statistic] for estimator in experiment.scope.estimators) * (
+    return sum(KINDS[estimator.statistic] for estimator in experiment.scope.estimators) * (
         1 + len(experiment.scope.classes)
     )
 

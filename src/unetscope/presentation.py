@@ -18,7 +18,8 @@ from unetscope.report import ReportFigure, write_report
 from unetscope.store import RunFolder
 from unetscope.watching import Silent, Watcher
 
-PREDICTED_EPOCHS_SHOWN = 4
+SHARES_SHOWN = (0.1, 0.2, 0.5, 1.0)  # of the training, as the paper's Fig. 6 has it: 1,000 to 10,000 of 10,000 epochs
+UNLEARNT_DICE = 0.1
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,9 @@ def _prediction_rows(run: RunFolder) -> list[tuple[str, Any, Any, dict[int, Any]
 
 
 def _shown_epochs(rows: list[tuple[str, Any, Any, dict[int, Any]]]) -> list[int]:
-    """A few of the epochs, evenly spread over the marked ones, the last among them and epoch 0 not."""
+    """The marked epochs nearest to some shares of the training, the last among them."""
     epochs = sorted(set.intersection(*(set(row[3]) for row in rows)))
-    trained = [epoch for epoch in epochs if epoch > 0] or epochs
-    places = np.linspace(0, len(trained) - 1, min(PREDICTED_EPOCHS_SHOWN, len(trained)))
-    return [trained[place] for place in np.unique(places.round().astype(int))]
+    return sorted({min(epochs, key=lambda epoch: abs(epoch - share * epochs[-1])) for share in SHARES_SHOWN})
 
 
 def _summary(run: RunFolder, flow: Flow) -> str:
@@ -175,7 +174,13 @@ def _summary(run: RunFolder, flow: Flow) -> str:
     if not records or not flow.epochs:
         return "This run has not been measured yet."
     last = records[-1]
-    sentence = f"After {last.epoch} epochs the network reaches a validation Dice of {last.validation_dice:.3f}."
+    planned = run.configuration.get("training", {}).get("epochs", last.epoch)
+    unfinished = f" of {planned} (the run is not finished)" if last.epoch < planned else ""
+    sentence = (
+        f"After {last.epoch} epochs{unfinished} the network reaches a validation Dice of {last.validation_dice:.3f}."
+    )
+    if last.validation_dice < UNLEARNT_DICE:
+        sentence += " It has not learnt to segment: what is measured is not the information of a trained network."
     estimator, resolution = flow.series[0]
     rows = flow.select(quantity="I(X;M)", estimator=estimator, resolution=resolution, epoch=flow.epochs[-1]).estimates
     told = [row for row in rows if not math.isnan(row.bits)]

@@ -121,6 +121,8 @@ class RunFolder:
         The configuration is written last, so tables without it are what a kill left of a run that never began.
         """
         path = Path(path)
+        if path.is_file():
+            raise RunFolderError(f"{path} is a file: choose another --out")
         if path.exists() and (not path.is_dir() or any(file.name != TABLES for file in finished_files(path))):
             raise RunFolderError(f"{path} is not empty: choose another --out, or --resume if it is a run")
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetscope.watching import Silent
+from unetscope.watching import Silent, Watcher
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -49,7 +50,8 @@ def _without_nan(values: Any) -> Any:
 def watching(quiet: bool) -> Iterator[Bar | Quiet]:
     """A watcher that draws progress on the standard error, or one that passes on warnings alone."""
     if quiet:
-        yield Quiet()
+        with _warnings_told_to(silent := Quiet()):
+            yield silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -64,7 +66,18 @@ def watching(quiet: bool) -> Iterator[Bar | Quiet]:
         TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
     )
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
-        yield Bar(progress)
+        bar = Bar(progress)
+        with _warnings_told_to(bar):
+            yield bar
+
+
+@contextmanager
+def _warnings_told_to(watcher: Watcher) -> Iterator[None]:
+    """What the package warns of reaches the user in the watcher's manner."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_args, **_kwargs: watcher.warn(str(message))
+        yield
 
 
 class Quiet(Silent):

@@ -163,7 +163,7 @@ def _describe(depth: int, removed: Collection[str]) -> tuple[tuple[Layer, ...], 
         up = f"{number}up"
         layers.append(Layer(up, f"up{number}", level, "upsampled"))
         if (name := f"skip{level + 1}") in removed:
-            layers.append(Layer(f"{number}", f"up{number}", level, "merge", parts=(up,)))
+            layers.append(Layer(f"{number}", f"up{number}", level, "upsampled", parts=(up,)))  # nothing joins here
         else:
             source = f"{2 * level + 2}"
             layers.append(Layer(f"{number}", f"merge{number}", level, "merge", parts=(up, source)))

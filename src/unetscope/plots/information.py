@@ -28,6 +28,7 @@ from unetscope.plots.style import (
     epoch_ticks,
     in_style,
     inches_of,
+    is_merge,
     new_figure,
     shown,
     tidy,
@@ -112,7 +113,7 @@ def _draw_layer(panel: Axes, layer: Layer, across: Selection, up: Selection, epo
         zorder=3,
         clip_on=False,
     )
-    merge = layer.role == "merge" or bool(layer.parts)
+    merge = is_merge(layer)
     panel.set_title(
         f"{shown(layer.label, 18 - 8 * merge)}{' (merge)' * merge}",
         fontsize=MEDIUM if len(layer.label) < 9 else SMALL, pad=3, color=INK,

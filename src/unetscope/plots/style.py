@@ -19,6 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from unetscope.errors import InvalidArgument
 from unetscope.files import whole_file
+from unetscope.records import Layer
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so a figure is the same on every machine
 SMALL, MEDIUM, LARGE = 6.5, 7.5, 8.5  # points
@@ -92,6 +93,11 @@ def counted(count: int, noun: str) -> str:
 def inches_of(text: str, size: float) -> float:
     """Width of a line of text of this size in points, by the font's usual widths."""
     return 0.53 * size * len(text) / 72
+
+
+def is_merge(layer: Layer) -> bool:
+    """Whether several tensors join in this layer."""
+    return layer.role == "merge" or len(layer.parts) > 1
 
 
 def new_axes(axes: Axes | None, width: float, height: float) -> Axes:

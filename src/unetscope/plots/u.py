@@ -28,6 +28,7 @@ from unetscope.plots.style import (
     epoch_norm,
     in_style,
     inches_of,
+    is_merge,
     new_axes,
     shown,
     tidy,
@@ -96,7 +97,7 @@ def u_plot(
     axes.xaxis.set_label_coords((len(names) - 1) / 2, -below - 2, transform=_points_from(axes, 0))
     axes.set_ylabel(f"{quantity}, bits", fontsize=MEDIUM)
     axes.set_title(f"U-Plot of {quantity}\n{selection.text}", fontsize=LARGE, pad=16 if noted else 6)
-    _legend(axes, selection, epochs, merges=any(layer.role == "merge" or layer.parts for layer in flow.layers))
+    _legend(axes, selection, epochs, merges=any(map(is_merge, flow.layers)))
     return axes
 
 
@@ -167,7 +168,7 @@ def _draw_ceilings(axes: Axes, selection: Selection) -> None:
 def _mark_merges(axes: Axes, layers: Sequence[Layer], place: dict[str, int]) -> None:
     """A band behind each merge, together with the upsampled layer when that stands right before it."""
     for index, layer in enumerate(layers):
-        if layer.role == "merge" or layer.parts:
+        if is_merge(layer):
             before = index - 1 if any(place.get(part) == index - 1 for part in layer.parts) else index
             axes.axvspan(before - 0.5, index + 0.5, color=MERGE_BAND, linewidth=0, label="_merge", zorder=0)
 
