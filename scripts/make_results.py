@@ -65,7 +65,7 @@ python scripts/make_results.py runs/quick --data stage1_train.zip
 
 {train["images"]} training and {validation["images"]} validation images of the 2018 Data Science Bowl in the paper's split, at \
 {train["image size"][0]}×{train["image size"][1]}; the paper's U-Net at width 8 ({facts["parameters"]:,} parameters); Adam, learning \
-rate 0.001, batch 16, bfloat16, {epochs[-1].epoch} epochs, seed 0; measured on all training images. Device: {facts["device"]}, torch \
+rate 0.001, batch 16, bfloat16, {epochs[-1].epoch} epochs, seed 0; measured on all training images. Data fingerprints: {train["fingerprint"][:16]}… and {validation["fingerprint"][:16]}…. Device: {facts["device"]}, torch \
 {facts["versions"]["torch"]}. Median time of a training epoch: {median([e.seconds for e in epochs[1:]]):.1f} s.
 
 Validation Dice: **{epochs[-1].validation_dice:.3f}** at epoch {epochs[-1].epoch}, best {best.validation_dice:.3f} at epoch {best.epoch}.
@@ -99,16 +99,15 @@ log₂ {facts["probe images"]} = {math.log2(facts["probe images"]):.2f} bits and
 
 ![U-Plot of I(X;M) by binning](figures/u_plot_input_binning_0.2.png)
 
-**H(Y) of the K-means labels is soft.** It is the ceiling of every I(Y;M), yet it moves with the seed of the clustering, and as much
-with the interpolation of the masks:
+**H(Y) of the K-means labels is soft.** It is the ceiling of every I(Y;M), yet it moves with the seed of the clustering:
 
 {label_entropies}
 
-## I(X;M) in bits, KDE upper bound, noise variance 1
+## I(X;M) in bits by KDE, lower – upper bound, noise variance 1
 
 {table(flow)}
 
-An asterisk marks a saturated estimate.
+An asterisk marks an upper bound that is saturated. Where the two bounds lie far apart, the order of neighbouring layers is open.
 """
 
 
@@ -129,8 +128,8 @@ def table(flow: us.Flow) -> str:
 
 
 def cell(row: us.Estimate) -> str:
-    """A number, with an asterisk if it is saturated."""
-    return f"{row.bits:.2f}{'*' if row.saturated else ''}"
+    """Lower and upper bound, with an asterisk if the upper is saturated."""
+    return f"{row.lower:.2f} – {row.bits:.2f}{'*' if row.saturated else ''}"
 
 
 def entropies(archive: Path) -> str:
