@@ -41,7 +41,9 @@ def main() -> None:
     except OSError as refused:  # a full disk, a folder that may not be written: the user's to mend
         if refused.filename is None:
             raise
-        _refuse(f"{refused.filename2 or refused.filename}: {refused.strerror}: choose another place or make room in this one")
+        _refuse(
+            f"{refused.filename2 or refused.filename}: {refused.strerror}: choose another place or make room in this one"
+        )
 
 
 def _refuse(mistake: str) -> None:

@@ -34,7 +34,7 @@ from unetscope.schedule import marked_epochs
 from unetscope.store import Picture, RunFolder
 from unetscope.tensors import pixels, to_input
 from unetscope.training import Trainer
-from unetscope.unet import UNet, check_image_size
+from unetscope.unet import UNet, check_image_size, removed_skips
 from unetscope.watching import Silent, Watcher
 
 EXAMPLE_IMAGES = 5
@@ -81,6 +81,7 @@ def prepare(config: RunConfig, watcher: Watcher | None = None) -> Experiment:
     watcher = watcher or Silent()
     torch.set_num_threads(_threads(config))
     check_image_size((config.data.image_size, config.data.image_size), config.network.depth)
+    removed_skips(config.network.depth, config.network.without)
     marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = gather(config.data, watcher)
     torch.manual_seed(config.seed)

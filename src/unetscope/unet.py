@@ -52,16 +52,9 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         _check_positive(width=width, in_channels=in_channels, out_channels=out_channels)
-        if not 1 <= depth <= MAX_DEPTH:
-            raise InvalidArgument(f"depth must be 1 to {MAX_DEPTH}, got {depth}")
-        every_skip = tuple(f"skip{level + 1}" for level in range(depth))
-        removed = {without} if isinstance(without, str) else set(without)
-        if unknown := sorted(removed - set(every_skip)):
-            raise InvalidArgument(
-                f"no skip {', '.join(unknown)} in a U-Net of depth {depth}: expected any of {', '.join(every_skip)}"
-            )
+        removed = removed_skips(depth, without)
         self.width, self.depth, self.in_channels, self.out_channels = width, depth, in_channels, out_channels
-        self.without = tuple(name for name in every_skip if name in removed)
+        self.without = tuple(sorted(removed))
         channels = [width * 2**level for level in range(depth + 1)]
 
         number = 0
@@ -130,6 +123,26 @@ class Probability(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, in_channels, h, w] to [batch, out_channels, h, w] in [0, 1]."""
         return torch.sigmoid(self.convolution(x).float())
+
+
+def removed_skips(depth: int, without: Collection[str]) -> frozenset[str]:
+    """The skips to take out, checked against those that a U-Net of this depth has.
+
+    >>> sorted(removed_skips(4, ["skip2", "skip1"]))
+    ['skip1', 'skip2']
+    >>> removed_skips(1, ["skip2"])
+    Traceback (most recent call last):
+    unetscope.errors.InvalidArgument: no skip skip2 in a U-Net of depth 1: expected any of skip1
+    """
+    if not 1 <= depth <= MAX_DEPTH:
+        raise InvalidArgument(f"depth must be 1 to {MAX_DEPTH}, got {depth}")
+    every = [f"skip{level + 1}" for level in range(depth)]
+    removed = frozenset([without] if isinstance(without, str) else without)
+    if unknown := sorted(removed - set(every)):
+        raise InvalidArgument(
+            f"no skip {', '.join(unknown)} in a U-Net of depth {depth}: expected any of {', '.join(every)}"
+        )
+    return removed
 
 
 def check_image_size(image_size: tuple[int, int], depth: int) -> None:
