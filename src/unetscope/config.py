@@ -93,7 +93,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "demo": {
         "data": {"synthetic_images": 200, "image_size": 64},
         "network": {"width": 8},
-        "training": {"epochs": 30, "optimizer": "adam", "learning_rate": 1e-3, "precision": "bfloat16"},
+        "training": {"epochs": 60, "optimizer": "adam", "learning_rate": 1e-3, "precision": "bfloat16"},
         "measuring": {"clusters": 32},
     },
     "quick": {
