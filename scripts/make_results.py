@@ -66,7 +66,7 @@ python scripts/make_results.py runs/quick --data stage1_train.zip
 {train["images"]} training and {validation["images"]} validation images of the 2018 Data Science Bowl in the paper's split, at \
 {train["image size"][0]}×{train["image size"][1]}; the paper's U-Net at width 8 ({facts["parameters"]:,} parameters); Adam, learning \
 rate 0.001, batch 16, bfloat16, {epochs[-1].epoch} epochs, seed 0; measured on all training images. Data fingerprints: {train["fingerprint"][:16]}… and {validation["fingerprint"][:16]}…. Device: {facts["device"]}, torch \
-{facts["versions"]["torch"]}. Median time of a training epoch: {median([e.seconds for e in epochs[1:]]):.1f} s.
+{facts["versions"]["torch"]}.
 
 Validation Dice: **{epochs[-1].validation_dice:.3f}** at epoch {epochs[-1].epoch}, best {best.validation_dice:.3f} at epoch {best.epoch}.
 At epoch 10, I(X;M) by KDE with noise variance 1 falls from {highest:.2f} bits, near its ceiling, to \
@@ -150,11 +150,6 @@ def entropies(archive: Path) -> str:
 def bits(labels: object) -> float:
     """Entropy of labels in bits."""
     return entropy_nats(torch.as_tensor(labels)) / math.log(2)
-
-
-def median(values: list[float]) -> float:
-    """The middle of the sorted values."""
-    return sorted(values)[len(values) // 2]
 
 
 if __name__ == "__main__":

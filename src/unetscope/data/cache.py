@@ -20,9 +20,9 @@ import platformdirs
 import tifffile
 
 from unetscope.data.images import ImageSize
-from unetscope.data.problems import Problem
+from unetscope.data.problems import Problem, printable
 from unetscope.data.segmentation import SegmentationData
-from unetscope.data.sources import Source
+from unetscope.data.sources import Source, archive_hash
 from unetscope.errors import UnetscopeError
 from unetscope.files import whole_file
 
@@ -52,6 +52,20 @@ def entry_folder(source: Source, image_size: ImageSize, channels: int | None) ->
         content = _content_hash(source)
     except OSError:
         return None
+    return _entry(content, image_size, channels)
+
+
+def recall_archive(
+    path: Path, image_size: ImageSize, channels: int | None
+) -> tuple[SegmentationData, list[Problem]] | None:
+    """The data and problems of an archive whose very bytes have been read before; it need not even be listed."""
+    try:
+        return recall(_entry(archive_hash(path), image_size, channels), printable(path.name))
+    except OSError:
+        return None
+
+
+def _entry(content: str, image_size: ImageSize, channels: int | None) -> Path:
     key = hashlib.sha256(repr((version(), content, image_size, channels)).encode()).hexdigest()
     return cache_folder() / "data" / key
 

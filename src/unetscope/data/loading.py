@@ -64,10 +64,15 @@ def load(
     _check_channels(channels)
     if path is None:
         return synthetic_nuclei(image_size=size, channels=channels or 3)
-    with open_source(path, follow_links="link" in accepted) as source:
-        entry = cache.entry_folder(source, size, channels)
-        kept = cache.recall(entry, printable(source.path.name)) if entry else None
-        data, problems = kept or read(source, size, channels, progress)
+    kept = cache.recall_archive(Path(path), size, channels) if Path(path).is_file() else None
+    entry = None
+    if kept is None:
+        with open_source(path, follow_links="link" in accepted) as source:
+            entry = cache.entry_folder(source, size, channels)
+            kept = cache.recall(entry, printable(source.path.name)) if entry else None
+            data, problems = kept or read(source, size, channels, progress)
+    else:
+        data, problems = kept
     guard(problems, str(path), accepted)
     if told := [found for found in problems if found.severity == "warning" and found.kind not in accepted]:
         more = f"; and {len(told) - 1} more: run `unetscope check-data {printable(str(path))}`" if len(told) > 1 else ""

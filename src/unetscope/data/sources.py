@@ -175,8 +175,7 @@ class ZipSource:
 
     def content_hash(self) -> str:
         """See `Source.content_hash`."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return archive_hash(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +184,12 @@ class ZipSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._zip.close()
+
+
+def archive_hash(path: Path) -> str:
+    """SHA-256 in hex of an archive's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checked(infos: list[zipfile.ZipInfo], path: Path) -> list[zipfile.ZipInfo]:
