@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint quick clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(STAMP)  ## train, measure, draw and report on synthetic nuclei: runs/demo/report.html
-	$(BIN)/unetscope run --preset demo --out runs/demo --resume
+	$(BIN)/unetscope run --out runs/demo $(if $(wildcard runs/demo/config.json),--resume,--preset demo)
 
 test: $(STAMP) lint  ## lint, types and the fast tests
 	$(BIN)/python -m pytest -m "not slow"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from unetscope.cli import main
@@ -358,6 +359,11 @@ def test_an_archive_that_would_escape_is_refused(unetscope, tmp_path: Path) -> N
         (["--val=there"], "--val needs --data: the images to train on"),
         (["--data=/no/such/place"], "/no/such/place"),
         (["--probe-images=99"], "probe set of 99 images: expected 2 to 22"),
+        pytest.param(
+            ["--device=cuda"],
+            "device is cuda, and torch finds none here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+        ),
         (["--lr=0"], "training.learning_rate: input should be greater than 0, got 0.0"),
     ],
 )

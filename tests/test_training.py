@@ -207,6 +207,16 @@ def test_no_checkpoint_holds_a_pickle(tmp_path: Path) -> None:
             assert isinstance(json.loads(content[8 : 8 + length]), dict)
 
 
+def test_a_kill_before_the_older_checkpoint_is_removed_leaves_none_behind(tmp_path: Path) -> None:
+    trained(tmp_path / "whole", marked=(0,))
+    trained(tmp_path / "killed", marked=(0,), stop_after=3)
+    (tmp_path / "killed" / "epoch-00003").rename(tmp_path / "aside")
+    trained(tmp_path / "killed", marked=(0,))
+    (tmp_path / "aside").rename(tmp_path / "killed" / "epoch-00003")
+    trained(tmp_path / "killed", marked=(0,))
+    assert Checkpoints(tmp_path / "killed").epochs() == Checkpoints(tmp_path / "whole").epochs() == (0, 5)
+
+
 def test_half_written_checkpoints_are_cleared_away(tmp_path: Path) -> None:
     (tmp_path / ".epoch-00003.1234.part").mkdir(parents=True)
     (tmp_path / ".epoch-00003.1234.part" / WEIGHTS).write_bytes(b"half")

@@ -98,8 +98,11 @@ class Checkpoints:
             ) from None
 
     def remove(self, epoch: int) -> None:
-        """Take a checkpoint away, if it is there."""
-        shutil.rmtree(self.path(epoch), ignore_errors=True)
+        """Take a checkpoint away, if it is there; a kill on the way leaves none that is half there."""
+        aside = self.folder / f".epoch-{epoch:05d}.{os.getpid()}.part"
+        if self.path(epoch).exists():
+            self.path(epoch).rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
 
     def remove_unfinished(self) -> None:
         """Take away what a kill left half written."""

@@ -5,6 +5,7 @@ Exit codes: 0 success, 2 what the user can mend (one line, no traceback), 130 st
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,18 @@ app = typer.Typer(
 data_app = typer.Typer(help="The public data set.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
+# Of a place to write to: it is full, or may not be written, or is a folder where a file is wanted.
+MENDABLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EISDIR,
+    errno.ENOTDIR,
+}
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
@@ -38,12 +51,11 @@ def main() -> None:
         app()
     except UnetscopeError as mistake:
         _refuse(str(mistake))
-    except OSError as refused:  # a full disk, a folder that may not be written: the user's to mend
-        if refused.filename is None:
+    except OSError as refused:
+        if refused.errno not in MENDABLE:
             raise
-        _refuse(
-            f"{refused.filename2 or refused.filename}: {refused.strerror}: choose another place or make room in this one"
-        )
+        where = refused.filename2 or refused.filename or "what was being written"
+        _refuse(f"{where}: {refused.strerror}: choose another place or make room in this one")
 
 
 def _refuse(mistake: str) -> None:
@@ -98,7 +110,7 @@ def run(
     channels_last: Annotated[
         bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and batches.")] = None,
     marked: Annotated[str | None, typer.Option(help="Epochs to measure: log, paper, or such as 1,10,100.")] = None,

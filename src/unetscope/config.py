@@ -42,7 +42,7 @@ class NetworkConfig(Section):
 class TrainingConfig(Section):
     """How a network is trained. The loss is binary cross-entropy.
 
-    precision: of the forward and backward pass (weights are float32 always). device: as Lightning Fabric names it.
+    precision: of the forward and backward pass (weights are float32 always). device: auto is cuda where there is one, else cpu.
     """
 
     epochs: int = Field(100, ge=0)
@@ -51,7 +51,7 @@ class TrainingConfig(Section):
     batch_size: int = Field(16, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 class MeasuringConfig(Section):

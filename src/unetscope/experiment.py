@@ -24,7 +24,7 @@ from unetscope.config import DataConfig, MeasuringConfig, RunConfig, differences
 from unetscope.data import load, paper_split, shared_images, synthetic_nuclei
 from unetscope.data.problems import guard
 from unetscope.data.segmentation import SegmentationData
-from unetscope.errors import RunFolderError
+from unetscope.errors import InvalidArgument, RunFolderError
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.kde import KDE
 from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
@@ -119,7 +119,8 @@ def begun(config: RunConfig, out: str | Path, *, resume: bool, watcher: Watcher)
     if resume:
         watcher.warn(f"there is nothing to resume in {out}: a new run begins")
     RunFolder.refuse_occupied(out)
-    return config.model_copy(update={"threads": _threads(config)}), None
+    training = config.training.model_copy(update={"device": _device(config)})
+    return config.model_copy(update={"threads": _threads(config), "training": training}), None
 
 
 def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, SegmentationData]:
@@ -196,7 +197,10 @@ def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
     """The configuration of a run that is to go on; refused if another one was asked for."""
     stored = validated(folder.configuration)
     threads = stored.threads if asked.threads is None else asked.threads
-    asked = asked.model_copy(update={"threads": threads})
+    device = stored.training.device if asked.training.device == "auto" else asked.training.device
+    training = asked.training.model_copy(update={"device": device})
+    asked = asked.model_copy(update={"threads": threads, "training": training})
+    _device(stored)
     if changed := differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")):
         raise RunFolderError(
             f"{folder.path} was begun with another configuration ({'; '.join(changed)}): "
@@ -219,8 +223,16 @@ def _threads(config: RunConfig) -> int:
     return config.threads or torch.get_num_threads()
 
 
+def _device(config: RunConfig) -> str:
+    """cuda or cpu. Raises: InvalidArgument if cuda is asked for where there is none."""
+    found = torch.cuda.is_available()
+    if config.training.device == "cuda" and not found:
+        raise InvalidArgument("device is cuda, and torch finds none here: use --device cpu, or install torch with CUDA")
+    return "cuda" if found and config.training.device != "cpu" else "cpu"
+
+
 def _device_name(config: RunConfig) -> str:
-    if config.training.device in ("auto", "cuda") and torch.cuda.is_available():
+    if _device(config) == "cuda":
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 

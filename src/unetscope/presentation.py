@@ -47,7 +47,7 @@ def present(run: RunFolder, *, watcher: Watcher | None = None) -> Path:
     watcher.advance(len(drawings))
     return write_report(
         run.path / "report.html",
-        title=f"Information flow: {run.path.name}",
+        title=f"Information flow: {run.path.resolve().name}",
         summary=_summary(run, flow),
         facts=_facts(run),
         figures=figures,

@@ -123,6 +123,7 @@ class Trainer:
         """
         self.checkpoints.remove_unfinished()
         done = self.checkpoints.epochs()
+        self._prune()  # a kill may have come between a new checkpoint and the removal of the one before
         if done:
             self.checkpoints.restore(done[-1], self.model, self._optimizer)
         else:
@@ -146,8 +147,12 @@ class Trainer:
         """Hand over the record, then write the checkpoint that lets a resume start after this epoch."""
         on_epoch(record)
         self.checkpoints.save(record.epoch, self.model, self._optimizer)
-        for older in self.checkpoints.epochs():
-            if older < record.epoch and older not in self.marked:
+        self._prune()
+
+    def _prune(self) -> None:
+        """Of the checkpoints, leave those of marked epochs and the newest."""
+        for older in self.checkpoints.epochs()[:-1]:
+            if older not in self.marked:
                 self.checkpoints.remove(older)
 
     def _one_epoch(self, epoch: int, on_step: OnStep) -> EpochRecord:
@@ -200,7 +205,7 @@ class Trainer:
         )
         raise TrainingError(
             f"the loss is {loss} at epoch {epoch}: {where}; "
-            f"lower the learning rate ({self.config.learning_rate}) or use float32"
+            f"lower the learning rate ({self.config.learning_rate}) and begin anew"
         )
 
     def _on_device(self, data: SegmentationData) -> tuple[Tensor, Tensor, float]:

@@ -247,8 +247,6 @@ def check(
     """
     size, accepted = _image_size(image_size), known_kinds(accept)
     _check_channels(channels)
-    if path is None:
-        return synthetic_nuclei(image_size=size, channels=channels or 3)
     with open_source(path, follow_links="link" in accepted) as source:
         train, problems = read(source, size, channels, progress)
     if validation is not None:

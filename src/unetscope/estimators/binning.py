@@ -20,6 +20,8 @@ from unetscope.errors import InvalidArgument
 from unetscope.estimators.reading import Reading
 from unetscope.labels import entropy_nats
 
+SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64
+
 
 def symbol_information(symbols: Int64[Tensor, " n"]) -> float:
     """I(X; T) = H(symbols) in nats, the quantised layer T being a function of the image X.
@@ -58,6 +60,8 @@ class Binning:
     def __post_init__(self) -> None:
         if not 0 < self.bin_size < math.inf:
             raise InvalidArgument(f"bin_size must be > 0, got {self.bin_size}")
+        if self.bin_size < SMALLEST_BIN:
+            raise InvalidArgument(f"bin_size must be at least {SMALLEST_BIN}, got {self.bin_size}")
 
     def readings(self, words: Int64[Tensor, "n 8"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme, from the words of `unetscope.symbols.Symbols`."""
