@@ -29,8 +29,9 @@ def one_line(text: str) -> str:
     >>> one_line("a\nb\x1b[31m")
     'a b\\x1b[31m'
     """
-    flat = " ".join(text.split("\n"))
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)
+    from unetscope.data.problems import printable
+
+    return printable(" ".join(text.split("\n")))
 
 
 def print_json(values: Any) -> None:

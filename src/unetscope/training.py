@@ -35,7 +35,6 @@ SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 OnEpoch = Callable[[EpochRecord], None]
 OnMarked = Callable[[int, nn.Module], None]
-OnStep = Callable[[int, int, int], None]
 
 
 def dice_per_image(
@@ -68,8 +67,9 @@ def binary_cross_entropy(probabilities: Tensor, masks: Tensor) -> Tensor:
 class Trainer:
     """One network, one data set, one configuration: trained epoch by epoch, resumable at any of them.
 
-    model: maps images in [0, 1] to probabilities. checkpoints: where they are kept. marked: the epochs whose checkpoint
-    stays and at which `on_marked` is called; between them, the newest one is replaced now and then.
+    model: maps images in [0, 1] to probabilities. checkpoint_folder: where checkpoints are kept. marked: the epochs whose
+    checkpoint stays and at which `on_marked` is called; between them, the newest one is replaced every
+    `seconds_between_checkpoints`. seed: of the order of the images.
 
     >>> import tempfile
     >>> from unetscope.data.synthetic import synthetic_nuclei
@@ -112,12 +112,11 @@ class Trainer:
         *,
         on_epoch: OnEpoch = lambda record: None,
         on_marked: OnMarked = lambda epoch, model: None,
-        on_step: OnStep = lambda epoch, step, steps: None,
     ) -> None:
         """Train from the newest checkpoint, or from the start, to the last epoch.
 
         After each epoch: `on_epoch(record)`, then the checkpoint, then `on_marked(epoch, model)`. A resumed run calls
-        `on_marked` again for the epoch that it starts from. on_step is told (epoch, steps done, steps in all).
+        `on_marked` again for the epoch that it starts from.
 
         Raises: TrainingError if the loss is not a number (the last good checkpoint is kept) or a checkpoint is damaged.
         """
@@ -133,7 +132,7 @@ class Trainer:
             on_marked(first, self.model)
         saved_at = time.monotonic()
         for epoch in range(first + 1, self.config.epochs + 1):
-            record = self._one_epoch(epoch, on_step)
+            record = self._one_epoch(epoch)
             due = time.monotonic() - saved_at >= self.seconds_between_checkpoints
             if epoch in self.marked or epoch == self.config.epochs or due:
                 self._finish(record, on_epoch)
@@ -155,16 +154,15 @@ class Trainer:
             if older not in self.marked:
                 self.checkpoints.remove(older)
 
-    def _one_epoch(self, epoch: int, on_step: OnStep) -> EpochRecord:
+    def _one_epoch(self, epoch: int) -> EpochRecord:
         started = time.perf_counter()
         images, masks, scale = self._train
-        steps = math.ceil(len(images) / self.config.batch_size)
         generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
         order = torch.randperm(len(images), generator=generator).to(images.device)
         loss_sum = torch.zeros((), device=images.device)
         dice_sum = torch.zeros((), device=images.device)
         self._network.train()
-        for step, rows in enumerate(order.split(self.config.batch_size)):
+        for rows in order.split(self.config.batch_size):
             truth = masks[rows].float()
             self._optimizer.zero_grad(set_to_none=True)
             probabilities = self._network(to_input(images[rows], scale))
@@ -173,7 +171,6 @@ class Trainer:
             self._optimizer.step()
             loss_sum += loss.detach() * len(rows)
             dice_sum += dice_per_image(probabilities.detach(), truth).sum()
-            on_step(epoch, step + 1, steps)
         train_loss = loss_sum.item() / len(images)
         self._refuse_nan(epoch, train_loss)
         return self._record(epoch, train_loss, dice_sum.item() / len(images), started)
