@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from unetscope.capture import FEATURES_AT_ONCE, default_budget, frozen, plan_passes, stream, with_shapes
+from unetscope.arena import Arena
+from unetscope.budget import FEATURES_AT_ONCE, FORWARD_SHARE, Budget, default_budget, plan_passes
+from unetscope.capture import forward_bytes, frozen, stream, with_shapes
 from unetscope.errors import InvalidArgument, NetworkError
 from unetscope.records import Layer
 from unetscope.unet import UNet
@@ -48,7 +50,8 @@ def named(*modules: str) -> tuple[Layer, ...]:
 
 def gathered(model: nn.Module, images: torch.Tensor, layers: tuple[Layer, ...], budget: int) -> dict[str, torch.Tensor]:
     parts: dict[str, list[torch.Tensor]] = {}
-    for block in stream(model, images, layers, budget_bytes=budget, batch_size=3):
+    passes = plan_passes(layers, len(images), budget)
+    for block in stream(model, images, passes, batch_size=3):
         assert block.values.shape == (len(images), block.slice.stop - block.slice.start)
         parts.setdefault(block.slice.layer.label, []).append(block.values.clone())
     return {label: torch.cat(blocks, dim=1) for label, blocks in parts.items()}
@@ -170,8 +173,82 @@ def test_a_pass_that_needs_only_early_layers_stops_there() -> None:
     assert set(ran) <= {"layer1", "layer2"}
 
 
-def test_the_default_budget_is_a_quarter_of_the_free_memory_and_never_large() -> None:
-    assert 0 < default_budget() <= min(2 * 2**30, psutil.virtual_memory().total // 4)
+def test_the_default_budget_is_a_quarter_of_the_free_memory() -> None:
+    free = psutil.virtual_memory().available
+    assert default_budget(torch.device("cpu")) == pytest.approx(free / 4, rel=0.2)
+
+
+@given(
+    total=st.integers(0, 2**33),
+    n=st.integers(2, 3000),
+    matrices=st.integers(2, 12),
+    forward=st.integers(0, 2**30),
+)
+def test_a_budget_is_kept_or_refused(total: int, n: int, matrices: int, forward: int) -> None:
+    try:
+        budget = Budget(total, n=n, matrices=matrices, forward_bytes=forward)
+    except InvalidArgument as refused:
+        least = int(str(refused).split("at least ")[1].split(" bytes")[0])
+        assert f"memory_budget must be at least {least} bytes for {n} images, got {total}" == str(refused)
+        assert total < least
+        assert Budget(least, n=n, matrices=matrices, forward_bytes=forward).activation_bytes == 4 * n * FEATURES_AT_ONCE
+        return
+    assert budget.activation_bytes + 8 * n * n * matrices + 16 * n * FEATURES_AT_ONCE == total
+    assert 1 <= budget.batch_size <= min(16, n)
+    assert budget.batch_size == 1 or budget.batch_size * forward <= total / FORWARD_SHARE
+
+
+def test_what_an_image_takes_inside_the_network_is_what_lives_at_a_time() -> None:
+    """Width 1, depth 1, 8 × 8: at the merge there are the skip, the upsampled path and both together, 256 + 256 + 512 bytes."""
+    assert forward_bytes(UNet(1, depth=1), torch.rand(1, 3, 8, 8)) == 2 * (256 + 256 + 512)
+
+
+def test_an_arena_is_one_region_that_only_grows() -> None:
+    arena = Arena(torch.device("cpu"))
+    first = arena.take(1000)
+    first[:] = torch.arange(1000.0)
+    assert arena.take(10).data_ptr() == first.data_ptr()
+    arena.rest()
+    assert len(arena.take(5_000_000)) == 5_000_000
+    assert first[999] == 999  # who still holds the old region may read it
+    assert len(arena.take(3)) == 3
+
+
+def test_an_arena_serves_every_pass() -> None:
+    model, images = UNet(width=4, depth=2), torch.rand(5, 3, 32, 32)
+    layers = with_shapes(model, model.layers, images[:1])
+    arena = Arena(torch.device("cpu"))
+    places = {
+        block.values.untyped_storage().data_ptr()
+        for block in stream(model, images, plan_passes(layers, 5, 5 * 4 * 10_000), batch_size=2, arena=arena)
+    }
+    assert places == {arena.take(1).untyped_storage().data_ptr()}
+
+
+def test_a_network_that_keeps_channels_last_is_read_in_its_own_order() -> None:
+    torch.manual_seed(0)
+    model, images = UNet(width=4, depth=2).to(memory_format=torch.channels_last), torch.rand(7, 3, 16, 16)
+    layers = with_shapes(model, model.layers, images[:1])
+    seen = gathered(model, images, layers, budget=10**9)
+    plain = gathered(UNet(width=4, depth=2), images, layers, budget=10**9)
+    assert {label: values.shape for label, values in seen.items()} == {label: v.shape for label, v in plain.items()}
+    with frozen(model):
+        first = model.get_submodule("layer1")(images)
+    torch.testing.assert_close(seen["1"], first.movedim(1, -1).flatten(1), atol=1e-6, rtol=1e-5)
+
+
+def test_float32_is_float32_while_measuring_and_as_before_afterwards() -> None:
+    before = torch.backends.cudnn.conv.fp32_precision, torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with frozen(nn.Linear(1, 1)):
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+            assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before[1])
+    assert torch.backends.cudnn.conv.fp32_precision == before[0]
 
 
 @pytest.mark.parametrize(
@@ -227,8 +304,9 @@ def test_buffers_are_as_before() -> None:
 
 
 def test_a_budget_too_small_for_one_chunk_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="memory_budget must be at least 163840 bytes for 10 images, got 1000"):
+    with pytest.raises(InvalidArgument, match="budget_bytes must be at least 163840 bytes for 10 images, got 1000"):
         plan_passes([Layer("1", "m", shape=(5,))], 10, 1000)
+    assert plan_passes([], 10, 10**6) == ()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as hnp
 from twins import slow_binning, slow_kde, slow_squared_distances
 from unetscope.distances import Distances
 from unetscope.errors import InvalidArgument
-from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
-from unetscope.estimators.kde import KDE, mixture_information, within_class_information
+from unetscope.estimators.binning import Binning, symbol_label_information
+from unetscope.estimators.kde import KDE, mixture_information, shift_by_errors, within_class_information
 from unetscope.labels import entropy_nats
-from unetscope.symbols import Symbols
+from unetscope.symbols import Symbols, joint_symbols
 
 ACTIVATIONS = hnp.arrays(
     np.float32,
@@ -26,23 +26,24 @@ ACTIVATIONS = hnp.arrays(
 )
 
 
-def distances_of(values: np.ndarray, cuts: int = 1) -> torch.Tensor:
-    distances = Distances(len(values))
+def distances_of(values: np.ndarray, cuts: int = 1, *, precise: bool = False) -> torch.Tensor:
+    distances = Distances(len(values), precise=precise)
     for part in np.array_split(values, cuts, axis=1):
         distances.add(torch.from_numpy(np.ascontiguousarray(part)))
     return distances.squared()
 
 
-def words_of(values: np.ndarray, bin_size: float, cuts: int = 1, salt: int = 0) -> torch.Tensor:
-    symbols, start = Symbols(len(values), bin_size, salt), 0
+def groups_of(values: np.ndarray, bin_size: float, cuts: int = 1) -> torch.Tensor:
+    symbols = Symbols(len(values), bin_size)
     for part in np.array_split(values, cuts, axis=1):
-        symbols.add(torch.from_numpy(np.ascontiguousarray(part)), start)
-        start += part.shape[1]
-    return symbols.words
+        symbols.add(torch.from_numpy(np.ascontiguousarray(part)))
+    return symbols.groups()
 
 
-def symbols_of(values: np.ndarray, bin_size: float) -> torch.Tensor:
-    return torch.unique(words_of(values, bin_size), dim=0, return_inverse=True)[1]
+def first_alike(rows: np.ndarray) -> list[int]:
+    """Of each row, the first row equal to it."""
+    seen: dict[bytes, int] = {}
+    return [seen.setdefault((row + 0.0).tobytes(), place) for place, row in enumerate(rows)]
 
 
 # ---- distances and symbols
@@ -71,37 +72,51 @@ def test_a_mean_a_thousand_times_the_spread_costs_no_digits() -> None:
 def test_two_rows_share_a_symbol_exactly_if_their_bins_are_equal(
     values: np.ndarray, bin_size: float, cuts: int
 ) -> None:
-    words = words_of(values, bin_size, min(cuts, values.shape[1]))
-    bins = np.floor(values.astype(np.float64) / bin_size)
-    same_words = (words[:, None] == words[None]).all(dim=2).numpy()
-    np.testing.assert_array_equal(same_words, (bins[:, None] == bins[None]).all(axis=2))
+    groups = groups_of(values, bin_size, min(cuts, values.shape[1]))
+    assert groups.tolist() == first_alike(np.floor(values.astype(np.float64) / bin_size))
 
 
-def test_symbols_of_a_concatenation_are_sums() -> None:
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.integers(2, 300),
+    width=st.sampled_from([1, 63, 4096, 4097, 9000, 20_000]),
+    distinct=st.integers(1, 40),
+    changes=st.integers(0, 5),
+    cuts=st.integers(1, 3),
+    seed=st.integers(0, 2**31),
+)
+def test_rows_that_differ_in_few_places_of_a_wide_layer_are_told_apart(
+    rows: int, width: int, distinct: int, changes: int, cuts: int, seed: int
+) -> None:
+    """Wider than a chunk, alike nearly everywhere: what a sample cannot decide, the chunks do."""
+    rng = np.random.default_rng(seed)
+    values = np.zeros((distinct, width), np.float32)
+    for row in values:
+        row[rng.integers(0, width, changes)] = rng.integers(-3, 4, changes)
+    values = values[rng.integers(0, distinct, rows)]
+    assert groups_of(values, 1.0, min(cuts, width)).tolist() == first_alike(values)
+
+
+def test_a_concatenation_is_alike_where_all_parts_are() -> None:
     rng = np.random.default_rng(1)
     left, right = rng.integers(0, 2, (40, 3)).astype(np.float32), rng.integers(0, 2, (40, 3)).astype(np.float32)
-    both = words_of(left, 1.0, salt=0) + words_of(right, 1.0, salt=1)
-    expected = slow_binning(np.hstack([left, right]), 1.0, np.zeros(40, int))[0]
-    assert symbol_information(torch.unique(both, dim=0, return_inverse=True)[1]) == pytest.approx(expected)
-    swapped = words_of(right, 1.0, salt=0) + words_of(left, 1.0, salt=1)
-    differ = (left != right).any(axis=1)
-    assert ((both == swapped).all(dim=1).numpy() == ~differ).all()
+    both = joint_symbols([groups_of(left, 1.0), groups_of(right, 1.0)])
+    assert both.tolist() == first_alike(np.hstack([left, right]))
 
 
 def test_ten_thousand_near_rows_have_no_collision() -> None:
     """Rows that differ in one small step at one place, the hardest for a linear hash."""
     steps = torch.eye(500).repeat_interleave(20, dim=0) * torch.arange(1, 21).repeat(500)[:, None]
-    symbols = Symbols(len(steps), 1.0, salt=3)
-    symbols.add(steps, start=0)
-    assert len(torch.unique(symbols.words, dim=0)) == 500 * 20
+    symbols = Symbols(len(steps), 1.0)
+    symbols.add(steps)
+    assert len(symbols.groups().unique()) == 500 * 20
 
 
 def test_integers_beyond_twenty_bits_keep_all_their_digits() -> None:
     values = torch.tensor([[3.0, 5.0], [3.0 + 2.0**20, 5.0], [3.0, 5.0 + 2.0**22], [2.0**23, -(2.0**23)], [3.0, 5.0]])
-    words = Symbols(5, 0.25, salt=1)
-    words.add(values, start=0)
-    assert len(torch.unique(words.words, dim=0)) == 4
-    assert torch.equal(words.words[0], words.words[4])
+    symbols = Symbols(5, 0.25)
+    symbols.add(values)
+    assert symbols.groups().tolist() == [0, 1, 2, 3, 0]
 
 
 def test_equal_images_have_no_distance_however_large_their_values() -> None:
@@ -127,7 +142,7 @@ def test_tight_far_clusters_hold_the_entropy_of_the_cluster(sizes: tuple[int, ..
     rng = np.random.default_rng(0)
     cluster = np.repeat(np.arange(len(sizes)), sizes)
     values = (rng.normal(size=(len(sizes), 300)) * 100)[cluster] + rng.normal(size=(sum(sizes), 300)) * 1e-4
-    squared = distances_of(values.astype(np.float32))
+    squared = distances_of(values.astype(np.float32), precise=True)
     entropy = entropy_nats(torch.from_numpy(cluster))
     for bound in ("upper", "lower"):
         assert mixture_information(squared, 1.0, bound=bound) == pytest.approx(entropy, abs=1e-4)  # type: ignore[arg-type]
@@ -171,6 +186,21 @@ def test_what_holds_of_every_kde_estimate(values: np.ndarray, data: st.DataObjec
     assert within_class_information(squared, 1.0, 7 - classes) == pytest.approx(inside, abs=1e-12)
 
 
+@settings(deadline=None)
+@given(ACTIVATIONS, st.sampled_from([0.5, 20.0, 1e3]), st.sampled_from(["upper", "lower"]), st.integers(0, 2**31))
+def test_errors_of_distances_shift_an_estimate_by_no_more_than_is_said(
+    values: np.ndarray, noise_variance: float, bound: str, seed: int
+) -> None:
+    squared, rng = torch.from_numpy(slow_squared_distances(values)), np.random.default_rng(seed)
+    errors = torch.from_numpy(rng.uniform(0, 1e-4, len(values)))
+    both = errors[:, None] + errors[None, :]
+    sign = torch.from_numpy(np.triu(rng.choice([-1.0, 1.0], squared.shape), 1))
+    moved = squared + both * (sign + sign.T)
+    said = shift_by_errors(squared, errors, noise_variance, bound=bound)  # type: ignore[arg-type]
+    before, after = (mixture_information(d, noise_variance, bound=bound) for d in (squared, moved))  # type: ignore[arg-type]
+    assert abs(after - before) <= said * 1.001 + 1e-12
+
+
 @pytest.mark.parametrize("noise_variance", [0.0, -1.0, math.nan, math.inf])
 def test_kde_refuses_a_noise_variance_that_is_not_positive(noise_variance: float) -> None:
     with pytest.raises(InvalidArgument, match=f"noise_variance must be > 0, got {noise_variance}"):
@@ -194,7 +224,7 @@ def test_labels_of_another_length_are_refused() -> None:
 def test_binning_is_the_slow_twin(values: np.ndarray, bin_size: float, data: st.DataObject) -> None:
     classes = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(values), max_size=len(values))))
     about_input, about_label, unique = slow_binning(values, bin_size, classes)
-    readings = list(Binning(bin_size).readings(words_of(values, bin_size), {"y": torch.from_numpy(classes)}))
+    readings = list(Binning(bin_size).readings(groups_of(values, bin_size), {"y": torch.from_numpy(classes)}))
     assert [reading.nats for reading in readings] == pytest.approx([about_input, about_label], abs=1e-9)
     assert {reading.unique_share for reading in readings} == {unique}
 
@@ -202,9 +232,9 @@ def test_binning_is_the_slow_twin(values: np.ndarray, bin_size: float, data: st.
 def test_xor_is_in_no_part_and_in_the_whole() -> None:
     bits = np.array([[a, b] for a in (0, 1) for b in (0, 1)] * 5, np.float32)
     label = torch.from_numpy(bits[:, 0].astype(int) ^ bits[:, 1].astype(int))
-    assert symbol_label_information(symbols_of(bits[:, :1], 1.0), label) == pytest.approx(0)
-    assert symbol_label_information(symbols_of(bits[:, 1:], 1.0), label) == pytest.approx(0)
-    assert symbol_label_information(symbols_of(bits, 1.0), label) == pytest.approx(math.log(2))
+    assert symbol_label_information(groups_of(bits[:, :1], 1.0), label) == pytest.approx(0)
+    assert symbol_label_information(groups_of(bits[:, 1:], 1.0), label) == pytest.approx(0)
+    assert symbol_label_information(groups_of(bits, 1.0), label) == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("bin_size", [0.0, -0.2, math.nan, math.inf])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from twins import slow_binning, slow_kde
+from twins import slow_binning, slow_kde, slow_squared_distances
+from unetscope.budget import FEATURES_AT_ONCE
 from unetscope.capture import frozen
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.synthetic import synthetic_nuclei
@@ -30,6 +31,11 @@ def trained_a_little(data: SegmentationData, steps: int = 8) -> UNet:
         nn.functional.binary_cross_entropy(model(images), masks).backward()
         optimizer.step()
     return model
+
+
+def least_budget(n: int, matrices: int) -> int:
+    """Room for one chunk of features of each image, so that nearly every layer is cut."""
+    return (16 + 4) * n * FEATURES_AT_ONCE + 8 * n * n * matrices
 
 
 def assert_agrees_with_slow_twins(model: nn.Module, data: SegmentationData, scope: Scope) -> float:
@@ -66,7 +72,7 @@ def test_every_estimate_agrees_with_its_slow_twin() -> None:
         data,
         estimators=[KDE(1.0), KDE(0.05), Binning(0.2), Binning(0.05)],
         labels=[KMeansLabels(k=4), BlockLabels(blocks=2)],
-        memory_budget=14 * 4 * 4096,
+        memory_budget=least_budget(14, matrices=6),
     )
     assert len(scope.measure(epoch=3)) == len(scope.layers) * (2 * 2 * 3 + 2 * 3)
     assert_agrees_with_slow_twins(model, data, scope)
@@ -103,10 +109,63 @@ def test_budget_and_repetition_change_no_bit() -> None:
     data = synthetic_nuclei(9, image_size=32)
     model = trained_a_little(data, steps=2)
     tables = []
-    for budget in (9 * 4 * 4096, None, None):
-        scope = Scope(model, data, labels=[BlockLabels()], memory_budget=budget)
+    for budget in (least_budget(9, matrices=6), None, None):
+        scope = Scope(model, data, labels=[BlockLabels()], memory_budget=budget, largest_batch=1)
         tables.append(scope.measure(1))
     assert [e.bits for e in tables[0]] == [e.bits for e in tables[1]] == [e.bits for e in tables[2]]
+
+
+def planted_clusters(n: int, clusters: int, *, side: int = 72) -> tuple[SegmentationData, np.ndarray]:
+    """16-bit noise images; those of a cluster differ from each other by one small step of brightness in some pixels."""
+    rng = np.random.default_rng(0)
+    cluster = np.arange(n) % clusters
+    images = rng.integers(1000, 64_000, (clusters, 1, side, side))[cluster] + 64 * rng.integers(
+        0, 2, (n, 1, side, side)
+    )
+    masks = (rng.random((n, side, side)) < 0.5).astype(np.uint8)
+    return SegmentationData(images.astype(np.uint16), masks, tuple(map(str, range(n))), "planted"), cluster
+
+
+def amplifier(gain: float, offset: float) -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(1, 1, 1))
+    with torch.no_grad():
+        model[0].weight.fill_(gain)
+        model[0].bias.fill_(offset)
+    return model
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(3000.0, 0.0), (3000.0, 3e5), (3.0, 3000.0)])
+def test_clusters_far_tighter_than_float32_can_tell_are_measured_all_the_same(gain: float, offset: float) -> None:
+    """Distances inside a cluster are at the noise, while norms are large enough for float32 products to lose them."""
+    data, cluster = planted_clusters(24, 4)
+    inside = slow_squared_distances(data.images[cluster == 0] * data.scale * gain)
+    noises = [float(np.median(inside[inside > 0])) * factor for factor in (0.1, 1.0, 30.0)]
+    tables = []
+    for budget in (least_budget(24, matrices=2), None):
+        scope = Scope(
+            amplifier(gain, offset),
+            data,
+            layers=["0"],
+            estimators=list(map(KDE, noises)),
+            labels=[],
+            memory_budget=budget,
+        )
+        estimates = scope.measure(0)
+        tables.append([estimate.bits for estimate in estimates])
+        assert_agrees_with_slow_twins(scope.model, data, scope)
+    assert tables[0] == tables[1]
+    assert len(scope.budget.passes(scope.layers)) == 1
+
+
+def test_only_layers_that_float32_does_not_settle_are_measured_again() -> None:
+    data, _ = planted_clusters(24, 4)
+    passes = []
+    for gain, noise in ((3000.0, 1e9), (3000.0, 1e4)):
+        scope = Scope(amplifier(gain, 0.0), data, layers=["0"], estimators=[KDE(noise)], labels=[])
+        batches: list[tuple[int, int]] = []
+        scope.measure(0, on_batch=lambda done, total, seen=batches: seen.append((done, total)))
+        passes.append(len(batches) // batches[-1][1])
+    assert passes == [1, 2]
 
 
 def test_any_network_with_named_layers_is_measured() -> None:

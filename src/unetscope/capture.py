@@ -1,49 +1,37 @@
-"""Stream chosen layers of a frozen network within a memory budget, leaving it as it was. Imports records and errors.
+"""Stream chosen layers of a frozen network, leaving it as it was. Imports records, errors, arena and budget.
 
 An exact distance between images needs one layer of all images at once, never all layers: `stream` runs as many forward
-passes as the budget forces, keeps in each only the slice of the activations that this pass is for, and hands it over.
+passes as it is given, keeps in each only the slices of the activations that this pass is for, and hands them over.
 """
 
 from __future__ import annotations
 
 import difflib
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
-import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unetscope.errors import InvalidArgument, NetworkError
+from unetscope.arena import Arena
+from unetscope.budget import Passes, Slice
+from unetscope.errors import NetworkError
+from unetscope.precision import full_float32
 from unetscope.records import Layer
-
-FEATURES_AT_ONCE = 4096
-BYTES_A_VALUE = 4  # activations are kept in float32
-LARGEST_DEFAULT_BUDGET = 2 * 2**30
 
 Hook = Callable[[nn.Module, object, object], None]
 
 
 @dataclass(frozen=True)
-class Slice:
-    """Values `start` to `stop` of each image's flattened activation in one layer."""
-
-    layer: Layer
-    start: int
-    stop: int
-
-    @property
-    def completes_layer(self) -> bool:
-        """Whether no values of the layer come after this slice."""
-        return self.stop == self.layer.size
-
-
-@dataclass(frozen=True)
 class Block:
-    """The activations of all n images in one slice, [n, stop - start], float32, on the network's device."""
+    """The activations of all n images in one slice, [n, stop - start], float32, on the network's device.
+
+    The values of an image stand in the order in which the network keeps them (channels first or last), the same for all.
+    """
 
     slice: Slice
     values: Float[Tensor, "n width"]
@@ -51,50 +39,6 @@ class Block:
 
 class _AllSeen(BaseException):
     """Ends a forward pass once its last wanted layer has been seen; no network's `except Exception` can swallow it."""
-
-
-def default_budget() -> int:
-    """A quarter of the free memory, in bytes, and at most 2 GiB."""
-    return min(psutil.virtual_memory().available // 4, LARGEST_DEFAULT_BUDGET)
-
-
-def plan_passes(layers: Sequence[Layer], n: int, budget_bytes: int) -> tuple[tuple[Slice, ...], ...]:
-    """Cut the activations of n images, layer after layer, into as few forward passes as the budget allows.
-
-    layers: with their shapes known. A pass is filled to the budget; the layer that overflows it is cut by features, at a
-    multiple of FEATURES_AT_ONCE, and goes on in the next one: so whoever works through that many features at a time
-    meets the same chunks, and comes to the same bits, under every budget. Layers that are a concatenation of others
-    (`parts`) are not captured at all.
-
-    Raises: InvalidArgument if the budget does not hold FEATURES_AT_ONCE values of each image.
-
-    >>> layers = Layer("1", "a", shape=(6000,)), Layer("2", "b", shape=(4000,))
-    >>> plan = plan_passes(layers, n=10, budget_bytes=10 * 4 * 9000)
-    >>> [[(part.layer.label, part.start, part.stop) for part in one] for one in plan]
-    [[('1', 0, 6000)], [('2', 0, 4000)]]
-    >>> plan = plan_passes(layers, n=10, budget_bytes=10 * 4 * 5000)
-    >>> [[(part.layer.label, part.start, part.stop) for part in one] for one in plan]
-    [[('1', 0, 4096)], [('1', 4096, 6000)], [('2', 0, 4000)]]
-    """
-    room = budget_bytes // (BYTES_A_VALUE * n)
-    if room < FEATURES_AT_ONCE:
-        least = BYTES_A_VALUE * n * FEATURES_AT_ONCE
-        raise InvalidArgument(f"memory_budget must be at least {least} bytes for {n} images, got {budget_bytes}")
-    passes: list[list[Slice]] = [[]]
-    left = room
-    for layer in layers:
-        start = 0
-        while not layer.parts and start < layer.size:
-            rest = layer.size - start
-            width = rest if rest <= left else left // FEATURES_AT_ONCE * FEATURES_AT_ONCE
-            if width == 0:
-                passes.append([])
-                left = room
-                continue
-            passes[-1].append(Slice(layer, start, start + width))
-            left -= width
-            start += width
-    return tuple(tuple(one_pass) for one_pass in passes)
 
 
 def with_shapes(model: nn.Module, layers: Sequence[Layer], example: Tensor) -> tuple[Layer, ...]:
@@ -131,49 +75,66 @@ def with_shapes(model: nn.Module, layers: Sequence[Layer], example: Tensor) -> t
     return tuple(replace(layer, shape=shape_of(layer.label)) for layer in layers)
 
 
+def forward_bytes(model: nn.Module, example: Tensor) -> int:
+    """What one image, `example` [1, ...], takes inside the network at most: twice the outputs of modules that live at a time.
+
+    Twice, because a convolution may keep a copy in another order, and functions between modules are not seen.
+    """
+    outputs: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def note(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal most
+        if isinstance(output, Tensor):
+            outputs.append(weakref.ref(output))
+        alive = [tensor.untyped_storage() for reference in outputs if (tensor := reference()) is not None]
+        most = max(most, sum({storage.data_ptr(): storage.nbytes() for storage in alive}.values()))
+
+    with frozen(model), ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(module.register_forward_hook(note).remove)
+        model(_as_input(model, example))
+    return 2 * most
+
+
 def stream(
     model: nn.Module,
     images: Tensor,
-    layers: Sequence[Layer],
+    passes: Passes,
     *,
-    budget_bytes: int,
-    batch_size: int = 16,
+    batch_size: int,
+    arena: Arena | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Iterator[Block]:
-    """Activations of every captured layer for all images, slice by slice, each layer's slices in order.
+    """Activations for all images, slice by slice, in the order of the passes, each of which is one run of the network.
 
     images: [n, channels, height, width]; `prepare` turns a batch of them into what the network reads (by default, they
-    are taken as they are). layers: with their shapes known (`with_shapes`). The values of a block may be overwritten by
-    whoever receives it; its memory is given back when the next block is asked for and nobody holds it.
+    are taken as they are). passes: from `unetscope.budget`. arena: memory for the values of a pass; those of a block are
+    overwritten by the next pass.
 
-    The network runs in evaluation mode, in the float type of its weights, without gradients; activations are kept in
-    float32. Modes, gradients, buffers and random state are as before after every pass, also if it fails. on_batch is told
-    (batches done, batches in all).
+    The network runs in evaluation mode, in the float type of its weights (float32 is never rounded to fewer digits), without
+    gradients; activations are kept in float32. A pass ends after the last layer that it needs. Modes, gradients, buffers
+    and random state are as before after every pass, also if it fails. on_batch is told (batches done, batches in all).
 
-    Raises: InvalidArgument if the budget is too small, NetworkError if a layer does not give one activation an image.
+    Raises: NetworkError if a layer does not give one activation an image.
     """
     n = len(images)
-    passes = plan_passes(layers, n, budget_bytes)
+    arena = arena or Arena(device_of(model))
     batches = range(0, n, batch_size)
+    sizes = [[n * (part.stop - part.start) for part in slices] for slices in passes]
+    region = arena.take(max(map(sum, sizes), default=0))
     for number, slices in enumerate(passes):
-        buffers: list[Tensor | None] = [
-            torch.empty((n, part.stop - part.start), dtype=torch.float32, device=_device(model)) for part in slices
-        ]
+        buffers = [values.view(n, -1) for values in region[: sum(sizes[number])].split(sizes[number])]
         _fill(model, images, slices, buffers, batch_size, prepare, on_batch, (number * len(batches), len(passes)))
-        for place, part in enumerate(slices):
-            values = buffers[place]
-            buffers[place] = None
-            assert values is not None
-            yield Block(part, values)
-            del values
+        yield from map(Block, slices, buffers)
 
 
 def _fill(
     model: nn.Module,
     images: Tensor,
     slices: Sequence[Slice],
-    buffers: Sequence[Tensor | None],
+    buffers: Sequence[Tensor],
     batch_size: int,
     prepare: Callable[[Tensor], Tensor] | None,
     on_batch: Callable[[int, int], None] | None,
@@ -181,18 +142,19 @@ def _fill(
 ) -> None:
     """One forward pass over all images, as deep as its slices need, writing each slice into its buffer."""
     places = {part.layer.label: place for place, part in enumerate(slices)}
+    channels_last: dict[str, bool] = {}
     first, seen, batch = 0, 0, images[:0]
 
     def keep(layer: Layer, activation: Tensor) -> None:
         nonlocal seen
-        place = places[layer.label]
-        part, buffer = slices[place], buffers[place]
-        assert buffer is not None
+        part, buffer = slices[places[layer.label]], buffers[places[layer.label]]
         if activation.shape != (len(batch), *layer.shape):
             raise NetworkError(
                 f"layer {layer.label}: module {layer.module!r} gives {list(activation.shape)} for {len(batch)} images, "
                 f"expected {[len(batch), *layer.shape]}: one activation an image, all of one shape"
             )
+        if channels_last.setdefault(layer.label, _is_channels_last(activation)):
+            activation = activation.movedim(1, -1)
         buffer[first : first + len(activation)] = activation.flatten(1)[:, part.start : part.stop]
         seen += 1
         if seen == len(slices):
@@ -213,9 +175,14 @@ def _fill(
                 on_batch(progress[0] + index + 1, progress[1] * batches)
 
 
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Whether the channels of an image (or volume) are what stands together in memory, so that moving them costs nothing."""
+    return tensor.ndim > 3 and not tensor.is_contiguous() and tensor.movedim(1, -1).is_contiguous()
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Run a network in evaluation mode, without gradients or autocast, and put everything back.
+    """Run a network in evaluation mode, without gradients, autocast or shortened float32, and put everything back.
 
     Restored: the training flag of every module, every buffer, and the random state of the CPU and of the network's device.
 
@@ -226,7 +193,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
     >>> model.training
     True
     """
-    device = _device(model)
+    device = device_of(model)
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -237,6 +204,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(full_float32())
         try:
             model.eval()
             yield
@@ -288,7 +256,8 @@ def _check_labels(layers: Sequence[Layer]) -> None:
             raise NetworkError(f"layer {layer.label} is made of layer {missing[0]}, which is not among the layers")
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's weights are; the CPU if it has none."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
@@ -297,4 +266,4 @@ def _as_input(model: nn.Module, batch: Tensor) -> Tensor:
     """The batch on the network's device, in the float type of its weights."""
     weights = (parameter for parameter in model.parameters() if parameter.is_floating_point())
     dtype = next((parameter.dtype for parameter in weights), torch.float32)
-    return batch.to(_device(model), dtype=dtype)
+    return batch.to(device_of(model), dtype=dtype)

@@ -106,7 +106,7 @@ def run(
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a training step.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     channels_last: Annotated[
         bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout.")
     ] = None,
@@ -121,7 +121,9 @@ def run(
     cluster_initialisations: Annotated[int | None, typer.Option(help="Initialisations of K-means.")] = None,
     blocks: Annotated[int | None, typer.Option(help="Blocks a side of the coarsened masks.")] = None,
     block_threshold: Annotated[int | None, typer.Option(help="Pixels above which a block is 1.")] = None,
-    memory_budget: Annotated[str | None, typer.Option(help="Memory for activations, such as 2GiB.")] = None,
+    memory_budget: Annotated[
+        str | None, typer.Option(help="Memory for measuring, such as 2GiB [default: a quarter of what is free].")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
     json: Json = False,
 ) -> None:

@@ -1,5 +1,5 @@
 """The main job: get data, train, measure at the marked epochs, keep everything in a run folder. Imports the rooms above it:
-configuration, data, labels, unet, capture, measure, training, store.
+configuration, data, labels, unet, budget, capture, measure, training, store.
 
 Everything that can be refused is refused before the run folder is made.
 """
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from unetscope import __version__
+from unetscope.budget import default_budget
 from unetscope.capture import frozen
 from unetscope.config import DataConfig, MeasuringConfig, RunConfig, differences, validated
 from unetscope.data import load, paper_split, shared_images, synthetic_nuclei
@@ -33,7 +34,7 @@ from unetscope.records import EpochRecord
 from unetscope.schedule import marked_epochs
 from unetscope.store import Picture, RunFolder
 from unetscope.tensors import pixels, to_input
-from unetscope.training import Trainer
+from unetscope.training import Trainer, resolved_precision
 from unetscope.unet import UNet, check_image_size, removed_skips
 from unetscope.watching import Silent, Watcher
 
@@ -86,6 +87,7 @@ def prepare(config: RunConfig, watcher: Watcher | None = None) -> Experiment:
     train, validation = gather(config.data, watcher)
     torch.manual_seed(config.seed)
     model = UNet(config.network.width, config.network.depth, without=config.network.without, in_channels=train.channels)
+    model.to(_device(config))
     watcher.stage("labels", 0)
     scope = _scope(model, train, config.measuring)
     return Experiment(config, train, validation, model, scope)
@@ -119,8 +121,12 @@ def begun(config: RunConfig, out: str | Path, *, resume: bool, watcher: Watcher)
     if resume:
         watcher.warn(f"there is nothing to resume in {out}: a new run begins")
     RunFolder.refuse_occupied(out)
-    training = config.training.model_copy(update={"device": _device(config)})
-    return config.model_copy(update={"threads": _threads(config), "training": training}), None
+    device = _device(config)
+    training = config.training.model_copy(update={"device": device})
+    training = training.model_copy(update={"precision": resolved_precision(training)})
+    budget = config.measuring.memory_budget or default_budget(torch.device(device))
+    measuring = config.measuring.model_copy(update={"memory_budget": budget})
+    return config.model_copy(update={"threads": _threads(config), "training": training, "measuring": measuring}), None
 
 
 def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, SegmentationData]:
@@ -198,8 +204,12 @@ def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
     stored = validated(folder.configuration)
     threads = stored.threads if asked.threads is None else asked.threads
     device = stored.training.device if asked.training.device == "auto" else asked.training.device
-    training = asked.training.model_copy(update={"device": device})
-    asked = asked.model_copy(update={"threads": threads, "training": training})
+    precision = stored.training.precision if asked.training.precision == "auto" else asked.training.precision
+    training = asked.training.model_copy(update={"device": device, "precision": precision})
+    budget = {"memory_budget": asked.measuring.memory_budget or stored.measuring.memory_budget}
+    stored = stored.model_copy(update={"measuring": stored.measuring.model_copy(update=budget)})
+    measuring = asked.measuring.model_copy(update=budget)
+    asked = asked.model_copy(update={"threads": threads, "training": training, "measuring": measuring})
     _device(stored)
     if changed := differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")):
         raise RunFolderError(

@@ -9,14 +9,15 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from unetscope.capture import BYTES_A_VALUE, FEATURES_AT_ONCE, Block, Slice, default_budget, plan_passes, stream
+from unetscope.budget import BYTES_A_VALUE, FEATURES_AT_ONCE, Slice
+from unetscope.capture import Block, stream
 from unetscope.checkpoints import Checkpoints
 from unetscope.config import RunConfig
 from unetscope.experiment import Experiment, begun, prepare
@@ -85,12 +86,12 @@ def forecast(config: RunConfig, out: str | Path, *, resume: bool = False, watche
     )
     left = config.training.epochs - done
     marked = sum(epoch >= done and not (folder and folder.measured(epoch)) for epoch in experiment.marked)
-    budget = config.measuring.memory_budget or default_budget()
-    captured = [layer for layer in experiment.scope.layers if not layer.parts]
-    passes = len(plan_passes(captured, n, budget))
+    budget = experiment.scope.budget
+    passes = len(budget.passes(experiment.scope.layers))
     epoch, checkpoint_bytes = _sample_epoch(experiment)
-    measurement = _forward_seconds(experiment, budget) * passes + _statistics_seconds(experiment)
-    held = min(budget, BYTES_A_VALUE * n * sum(layer.size for layer in captured))
+    measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment)
+    values = sum(layer.size for layer in experiment.scope.layers if not layer.parts)
+    held = budget.total_bytes - max(0, budget.activation_bytes - BYTES_A_VALUE * n * values)
     estimates = len(experiment.scope.layers) * _estimates_a_layer(experiment)
     return Forecast(
         training_images=len(experiment.train),
@@ -100,7 +101,7 @@ def forecast(config: RunConfig, out: str | Path, *, resume: bool = False, watche
         seconds_a_measurement=measurement,
         forward_passes_a_measurement=passes,
         seconds=preparing + epoch * left + measurement * marked + _figures_seconds(experiment),
-        memory_bytes=psutil.Process().memory_info().rss + held + 4 * 8 * n * n,
+        memory_bytes=psutil.Process().memory_info().rss + held,
         disk_bytes=(marked + 1) * checkpoint_bytes + marked * estimates * ESTIMATE_BYTES + FIGURES_AND_PAGE_BYTES,
     )
 
@@ -118,22 +119,23 @@ def _sample_epoch(experiment: Experiment) -> tuple[float, int]:
     return records[-1].seconds * len(experiment.train) / len(train), size
 
 
-def _forward_seconds(experiment: Experiment, budget_bytes: int) -> float:
+def _forward_seconds(experiment: Experiment) -> float:
     """Seconds of one forward pass over the probe set, with its activations copied out."""
-    probe_set = experiment.scope.probe_set
-    sample = pixels(probe_set)[:SAMPLE_IMAGES]
+    scope = experiment.scope
+    sample = pixels(scope.probe_set)[:SAMPLE_IMAGES]
+    sampled = replace(scope.budget, n=len(sample))
 
     def run_through() -> None:
         for _ in stream(
             experiment.model,
             sample,
-            experiment.scope.layers,
-            budget_bytes=budget_bytes,
-            prepare=lambda batch: to_input(batch, probe_set.scale),
+            sampled.passes(scope.layers),
+            batch_size=sampled.batch_size,
+            prepare=lambda batch: to_input(batch, scope.probe_set.scale),
         ):
             pass
 
-    return _seconds(run_through) * len(probe_set) / len(sample)
+    return _seconds(run_through) * len(scope.probe_set) / len(sample)
 
 
 def _statistics_seconds(experiment: Experiment) -> float:
@@ -145,7 +147,7 @@ def _statistics_seconds(experiment: Experiment) -> float:
     whole = Slice(layer, 0, layer.size)
 
     def gather() -> Any:
-        return next(layer_statistics(iter([Block(whole, values)]), (layer,), scope.estimators, n))[1]
+        return next(layer_statistics([Block(whole, values)], scope.estimators, n))[1]
 
     statistics = gather()
     chunks = sum(layer.size for layer in scope.layers if not layer.parts) / FEATURES_AT_ONCE

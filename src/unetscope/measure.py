@@ -1,36 +1,38 @@
 """One network at one epoch to estimates in bits: the only place where capture meets estimators.
 
-Imports records, errors, flow, schedule, labels, capture, distances, symbols, estimators and the data types. Estimators
-speak nats; the division by ln 2 stands here, once.
+Imports records, errors, flow, schedule, labels, arena, budget, capture, distances, symbols, estimators and the data types.
+Estimators speak nats; the division by ln 2 stands here, once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from unetscope.capture import Block, default_budget, plan_passes, stream, with_shapes
+from unetscope.arena import Arena
+from unetscope.budget import LARGEST_BATCH, Budget, default_budget
+from unetscope.capture import Block, device_of, forward_bytes, stream, with_shapes
 from unetscope.data.segmentation import SegmentationData
 from unetscope.distances import Distances
 from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
-from unetscope.estimators.kde import KDE
+from unetscope.estimators.kde import BOUNDS, EXPONENT, KDE, shift_by_errors
 from unetscope.estimators.reading import Reading
 from unetscope.flow import Flow
 from unetscope.labels import BlockLabels, KMeansLabels, LabelScheme
 from unetscope.records import Estimate, Layer, Skip
 from unetscope.schedule import Schedule, is_marked
-from unetscope.symbols import Symbols
+from unetscope.symbols import Symbols, joint_symbols
 from unetscope.tensors import pixels, to_input
 
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
-BATCH_SIZE = 16
+LARGEST_SHIFT = 3e-4  # nats, of I(X;M) by rounding; I(Y;M), a difference of two such, stays within 1e-3 bits
 
 Estimator = KDE | Binning
 Classes = Mapping[str, Int64[Tensor, " n"]]
@@ -42,8 +44,9 @@ class Scope:
     model: any network; it is read when `measure` is called and left exactly as it was. probe_set: the fixed images on
     which activations are measured. layers: module names or `Layer` records (default: those that the model itself
     describes, as `unetscope.UNet` does). skips: the skips, likewise. estimators: `KDE` and `Binning` with their
-    resolutions. labels: how masks become classes for I(Y;M). epochs: which epochs are marked. memory_budget: bytes of
-    activations held at once (default: a quarter of the free memory, at most 2 GiB); the less, the more forward passes.
+    resolutions. labels: how masks become classes for I(Y;M). epochs: which epochs are marked. memory_budget: bytes that
+    measuring may hold at once (default: a quarter of what is free); the less, the more forward passes. largest_batch: images
+    that run through the network at a time, fewer if memory is short.
 
     Raises: InvalidArgument or NetworkError for a description that does not fit, before anything is measured.
 
@@ -66,7 +69,7 @@ class Scope:
         labels: Sequence[LabelScheme] = (KMeansLabels(), BlockLabels()),
         epochs: Schedule = "log",
         memory_budget: int | None = None,
-        batch_size: int = BATCH_SIZE,
+        largest_batch: int = LARGEST_BATCH,
     ) -> None:
         if not estimators:
             raise InvalidArgument("estimators is empty: give at least one, such as KDE(noise_variance=1.0)")
@@ -81,13 +84,15 @@ class Scope:
         self.estimators = tuple(estimators)
         self.epochs: Schedule = epochs
         self.memory_budget = memory_budget
-        self.batch_size = batch_size
+        self.largest_batch = largest_batch
         is_marked(epochs, 0)
         self._images = pixels(probe_set)
-        self.layers = with_shapes(model, _described(model, layers), self._prepare(self._images[:1]))
-        plan_passes(
-            self.layers, len(probe_set), self._budget()
-        )  # refuses a budget that is too small, before any training
+        example = self._prepare(self._images[:1])
+        self.layers = with_shapes(model, _described(model, layers), example)
+        self._forward_bytes = forward_bytes(model, example)
+        self._budgets: dict[torch.device, Budget] = {}
+        self._arena: Arena | None = None
+        assert self.budget  # refuses one that is too small, before any training
         self.skips = tuple(skips if skips is not None else getattr(model, "skips", ()))
         self.classes = {scheme.name: torch.from_numpy(scheme.labels(probe_set.masks)) for scheme in labels}
         self._estimates: dict[tuple[object, ...], Estimate] = {}
@@ -99,33 +104,49 @@ class Scope:
     def measure(self, epoch: int, *, on_batch: Callable[[int, int], None] | None = None) -> tuple[Estimate, ...]:
         """Measure every layer of the network as it is now and add the estimates to `flow` under this epoch.
 
+        The memory that holds activations is kept for the next measurement, and left to the system in between.
+
         on_batch is told (forward batches done, forward batches in all).
         Raises: MeasurementError if an activation is not finite, naming the layer.
         """
-        estimates = tuple(
-            measure(
+        if self._arena is None or self._arena.device != device_of(self.model):
+            self._arena = Arena(device_of(self.model))
+        try:
+            estimates = measure(
                 self.model,
                 self._images,
                 self.layers,
                 self.classes,
                 self.estimators,
                 epoch=epoch,
-                budget_bytes=self._budget(),
-                batch_size=self.batch_size,
+                budget=self.budget,
+                arena=self._arena,
                 prepare=self._prepare,
                 on_batch=on_batch,
             )
-        )
+        finally:
+            self._arena.rest()
         self._estimates.update({estimate.key: estimate for estimate in estimates})
-        return estimates
+        return tuple(estimates)
 
     @property
     def flow(self) -> Flow:
         """The table of everything measured so far."""
         return Flow(self.layers, self.skips, tuple(self._estimates.values()))
 
-    def _budget(self) -> int:
-        return default_budget() if self.memory_budget is None else self.memory_budget
+    @property
+    def budget(self) -> Budget:
+        """How the memory allowed is shared out on the device where the network is."""
+        device = device_of(self.model)
+        if device not in self._budgets:
+            self._budgets[device] = Budget(
+                self.memory_budget or default_budget(device),
+                n=len(self.probe_set),
+                matrices=most_matrices(self.layers),
+                forward_bytes=self._forward_bytes,
+                largest_batch=self.largest_batch,
+            )
+        return self._budgets[device]
 
     def _prepare(self, batch: Tensor) -> Tensor:
         return to_input(batch, self.probe_set.scale)
@@ -139,39 +160,75 @@ def measure(
     estimators: Sequence[Estimator],
     *,
     epoch: int,
-    budget_bytes: int,
-    batch_size: int = BATCH_SIZE,
+    budget: Budget,
+    arena: Arena | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[Estimate]:
     """Estimates of I(X;M) and I(Y;M) in bits for every layer, in the order of the network.
 
-    All estimators of a layer share its statistics, which are taken as the activations stream past. The distances and
-    symbols of a merge are the sums of those of its parts, so it costs nothing. Arguments as in `capture.stream`.
+    All estimators of a layer share its statistics, which are taken as the activations stream past. Those of a merge follow
+    from those of its parts, so it costs nothing. Layers whose distances float32 does not settle are streamed once more
+    and measured in float64. Other arguments as in `capture.stream`.
     """
     ceilings = _ceilings(images, classes)
-    merges = {layer.label: layer for layer in layers if layer.parts}
-    statistics: dict[str, LayerStatistics] = {}
+    arena = arena or Arena(device_of(model))
     readings: dict[str, list[Reading]] = {}
-    blocks = stream(
-        model, images, layers, budget_bytes=budget_bytes, batch_size=batch_size, prepare=prepare, on_batch=on_batch
-    )
-    for layer, one in layer_statistics(blocks, layers, estimators, len(images)):
-        statistics[layer.label] = one
-        readings[layer.label] = list(one.readings(estimators, classes))
-        while ready := [merge for merge in merges.values() if all(part in statistics for part in merge.parts)]:
-            for merge in ready:
-                joined = LayerStatistics.joined([statistics[part] for part in merge.parts])
-                statistics[merge.label] = joined
-                readings[merge.label] = list(joined.readings(estimators, classes))
-                del merges[merge.label]
-        awaited = {part for merge in merges.values() for part in merge.parts}
-        statistics = {label: kept for label, kept in statistics.items() if label in awaited}
+    merging = _Merging(layers)
+    wanted: list[Layer] = [layer for layer in layers if not layer.parts]
+    for precise in (False, True):
+        unsettled = []
+        blocks = stream(
+            model,
+            images,
+            budget.passes(wanted),
+            batch_size=budget.batch_size,
+            arena=arena,
+            prepare=prepare,
+            on_batch=on_batch,
+        )
+        for layer, statistics in layer_statistics(blocks, estimators, len(images), precise=precise):
+            if not statistics.settled(estimators):
+                unsettled.append(layer)
+                continue
+            for label, known in merging.add(layer.label, statistics):
+                readings[label] = list(known.readings(estimators, classes))
+        wanted = unsettled
     return [
         _estimate(reading, layer, epoch, len(images), ceilings[reading.labels])
         for layer in layers
         for reading in readings[layer.label]
     ]
+
+
+class _Merging:
+    """Layers come in, and go out again together with the merges that they complete; parts wait for each other."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._merges = {layer.label: layer.parts for layer in layers if layer.parts}
+        self._waiting: dict[str, LayerStatistics] = {}
+
+    def add(self, label: str, statistics: LayerStatistics) -> Iterator[tuple[str, LayerStatistics]]:
+        yield label, statistics
+        if not any(label in parts for parts in self._merges.values()):
+            return
+        self._waiting[label] = statistics
+        ready = [
+            merge for merge, parts in self._merges.items() if label in parts and self._waiting.keys() >= set(parts)
+        ]
+        merged = [(merge, self._joined(self._merges.pop(merge))) for merge in ready]
+        awaited = {part for parts in self._merges.values() for part in parts}
+        self._waiting = {part: kept for part, kept in self._waiting.items() if part in awaited}
+        for merge, joined in merged:
+            yield from self.add(merge, joined)
+
+    def _joined(self, parts: Sequence[str]) -> LayerStatistics:
+        return LayerStatistics.joined([self._waiting[part] for part in parts])
+
+
+def most_matrices(layers: Sequence[Layer]) -> int:
+    """How many n × n matrices `measure` holds at most: every part of a merge while it waits, one layer, and what is joined."""
+    return len({part for layer in layers for part in layer.parts}) + 2
 
 
 def _ceilings(images: Tensor, classes: Classes) -> dict[str, float]:
@@ -188,58 +245,77 @@ def _ceilings(images: Tensor, classes: Classes) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """All that estimators need to know of a layer: distances between images, and symbols for each bin size."""
+    """All that estimators need to know of a layer: distances between images with their errors, and symbols by bin size."""
 
     distances: Float[Tensor, "n n"] | None
-    symbols: Mapping[float, Int64[Tensor, "n 8"]]
+    errors: Float[Tensor, " n"] | None
+    symbols: Mapping[float, Int64[Tensor, " n"]]
 
     @classmethod
     def joined(cls, parts: Sequence[LayerStatistics]) -> LayerStatistics:
-        """The statistics of the concatenation of several layers: sums of theirs."""
+        """The statistics of the concatenation of several layers: distances add up, and images are alike where all parts are."""
         distances = [part.distances for part in parts if part.distances is not None]
+        errors = [part.errors for part in parts if part.errors is not None]
         return cls(
             sum(distances[1:], distances[0]) if distances else None,
-            {size: sum((part.symbols[size] for part in parts[1:]), words) for size, words in parts[0].symbols.items()},
+            sum(errors[1:], errors[0]) if errors else None,
+            {size: joint_symbols([part.symbols[size] for part in parts]) for size in parts[0].symbols},
+        )
+
+    def settled(self, estimators: Sequence[Estimator]) -> bool:
+        """Whether rounding of the distances moves no estimate by more than LARGEST_SHIFT."""
+        if self.distances is None or self.errors is None or not self.errors.any():
+            return True
+        if not self.errors.isfinite().all():
+            return False
+        most = 2 * self.errors.max().item()
+        return all(
+            most <= LARGEST_SHIFT * EXPONENT[bound] * estimator.noise_variance  # true of most layers; else look closer
+            or shift_by_errors(self.distances, self.errors, estimator.noise_variance, bound=bound) <= LARGEST_SHIFT
+            for estimator in estimators
+            if isinstance(estimator, KDE)
+            for bound in BOUNDS
         )
 
     def readings(self, estimators: Sequence[Estimator], classes: Classes) -> Iterator[Reading]:
         """What each estimator makes of them, in nats."""
         for estimator in estimators:
-            if isinstance(estimator, KDE):
-                assert self.distances is not None
-                here = {name: labels.to(self.distances.device) for name, labels in classes.items()}
-                yield from estimator.readings(self.distances, here)
-            else:
-                words = self.symbols[estimator.bin_size]
-                yield from estimator.readings(
-                    words, {name: labels.to(words.device) for name, labels in classes.items()}
-                )
+            statistic = self.distances if isinstance(estimator, KDE) else self.symbols[estimator.bin_size]
+            assert statistic is not None
+            here = {name: labels.to(statistic.device) for name, labels in classes.items()}
+            yield from estimator.readings(statistic, here)
 
 
 def layer_statistics(
-    blocks: Iterator[Block], layers: Sequence[Layer], estimators: Sequence[Estimator], n: int
+    blocks: Iterable[Block], estimators: Sequence[Estimator], n: int, *, precise: bool = False
 ) -> Iterator[tuple[Layer, LayerStatistics]]:
-    """Turn the stream of blocks into the statistics of one layer after the other."""
-    salts = {layer.label: place for place, layer in enumerate(layers)}
+    """Turn the stream of blocks into the statistics of one layer after the other; precise: with distances in float64.
+
+    Raises: MeasurementError if an activation is not finite, naming the layer.
+    """
     bin_sizes = dict.fromkeys(estimator.bin_size for estimator in estimators if isinstance(estimator, Binning))
     with_distances = any(isinstance(estimator, KDE) for estimator in estimators)
     distances, symbols = None, []
     for block in blocks:
-        layer, start = block.slice.layer, block.slice.start
-        if not torch.isfinite(block.values.sum(dtype=torch.float64)):
+        layer = block.slice.layer
+        if block.slice.start == 0:
+            distances = Distances(n, precise=precise) if with_distances else None
+            symbols = [Symbols(n, size) for size in bin_sizes]
+        if distances is not None:
+            distances.add(block.values)
+        if (distances is None or not distances.norms.isfinite().all()) and not _finite(block.values):
             raise MeasurementError(
                 f"layer {layer.label}: activations are not finite; the network has diverged, use an earlier checkpoint"
             )
-        if start == 0:
-            distances = Distances(n) if with_distances else None
-            symbols = [Symbols(n, size, salts[layer.label]) for size in bin_sizes]
         for symbol in symbols:
-            symbol.add(block.values, start)
-        if distances is not None:
-            distances.add(block.values)
+            symbol.add(block.values)
         if block.slice.completes_layer:
-            squared = None if distances is None else distances.squared()
-            yield layer, LayerStatistics(squared, {symbol.bin_size: symbol.words for symbol in symbols})
+            errors, squared = (None, None) if distances is None else (distances.errors, distances.squared())
+            yield layer, LayerStatistics(squared, errors, {symbol.bin_size: symbol.groups() for symbol in symbols})
+
+
+def _finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values.sum(dtype=torch.float64)))
 
 
 def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float) -> Estimate:

@@ -1,69 +1,147 @@
-"""Each image's quantised activation as one symbol, accumulated over slices. Imports capture's chunk size."""
+"""Which images share each symbol: activations quantised as they stream past. Imports budget's chunk size."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unetscope.capture import FEATURES_AT_ONCE
+from unetscope.budget import FEATURES_AT_ONCE
 
 WORDS = 8
 MOST_DIGITS = 64  # a float32 divided by the smallest sensible bin has fewer
 DIGIT_BITS = 20  # 20 bits of an integer times 20 bits of a factor, over 2**12 features, is exact in float64
 assert 2 * DIGIT_BITS + (FEATURES_AT_ONCE - 1).bit_length() <= 53
+RUN = 64  # neighbouring features that a sample takes together
+ROWS_AT_ONCE = 256
 
 
 class Symbols:
-    """The symbol of each of n images: a 160-bit hash of the integers floor(t / bin_size) of its activation t.
+    """The symbol of each of n images, which is the row of integers floor(t / bin_size) of its activation t.
 
-    The hash is linear: eight words sum_k a_k floor(t_k / bin_size), with pseudo-random 20-bit factors a_k that depend on
-    the salt and on the place k alone. So slices add up, and the symbol of a concatenation of two layers is the sum of
-    theirs if their salts differ. Two different rows share a word with a chance of at most 2⁻²⁰, all eight with 2⁻¹⁶⁰.
+    Rows are told apart by a 160-bit hash that grows chunk by chunk: eight words sum_k a_k floor(t_k / bin_size), with
+    pseudo-random factors a_k. Two different rows of a chunk share a word with a chance of at most 2⁻²⁰, all eight with 2⁻¹⁶⁰.
     Sums are exact: products of integers run as float64 matrix products that never leave 53 bits, then as int64.
 
-    >>> symbols = Symbols(n=3, bin_size=0.5, salt=0)
-    >>> symbols.add(torch.tensor([[0.1, 0.6], [0.4, 0.9], [0.4, 1.1]]), start=0)
-    >>> symbols.words[0].equal(symbols.words[1]), symbols.words[0].equal(symbols.words[2])
-    (True, False)
+    An image whose hash differs from all others is done with: whatever follows, its symbol is its own. So only rows that
+    are not yet told apart are quantised at all, and of them only features that fall into more than one bin. A sample
+    spread over the whole layer comes first, which for most layers leaves nothing else to do.
+
+    >>> symbols = Symbols(n=3, bin_size=0.5)
+    >>> symbols.add(torch.tensor([[0.1, 0.6], [0.4, 0.9], [0.4, 1.1]]))
+    >>> symbols.groups().tolist()
+    [0, 0, 2]
     """
 
-    def __init__(self, n: int, bin_size: float, salt: int) -> None:
+    def __init__(self, n: int, bin_size: float) -> None:
         self.bin_size = bin_size
-        self.words: Int64[Tensor, "n 8"] = torch.zeros((n, WORDS), dtype=torch.int64)
-        self._salt = salt
+        self._words: Int64[Tensor, "n 8"] = torch.zeros((n, WORDS), dtype=torch.int64)
+        self._open: Int64[Tensor, " open"] = torch.arange(n)  # rows that share their words with another
+        self._chunks = 0
 
-    def add(self, values: Float[Tensor, "n width"], start: int) -> None:
-        """Take in the values `start`, `start + 1`, … of all images."""
-        self.words = self.words.to(values.device)
-        for offset in range(0, values.shape[1], FEATURES_AT_ONCE):
-            chunk = values[:, offset : offset + FEATURES_AT_ONCE]
-            # float64, as the definition has it: 0.7 / 0.1 is 7.0 in float32 and 6.999… for the float32 number 0.7
-            integers = chunk.double().div_(self.bin_size).floor_()
-            for digit, part in enumerate(_digits(integers)):
-                factors = _factors(self._salt, digit, start + offset, chunk.shape[1]).to(values.device)
-                self.words += (part @ factors).to(torch.int64)
+    def add(self, values: Float[Tensor, "n width"]) -> None:
+        """Take in further features of all images."""
+        self._words, self._open = self._words.to(values.device), self._open.to(values.device)
+        width = values.shape[1]
+        if (runs := FEATURES_AT_ONCE // RUN) < width // RUN:
+            step = width // runs
+            self._take(values[:, : runs * step].unflatten(1, (runs, step))[:, :, :RUN].flatten(1))
+        for chunk in values.split(FEATURES_AT_ONCE, dim=1):
+            self._take(chunk)
+
+    def groups(self) -> Int64[Tensor, " n"]:
+        """Of each image, the first image that has the same symbol."""
+        groups = torch.arange(len(self._words), device=self._words.device)
+        if len(self._open):
+            groups[self._open] = self._open[_first_alike(self._words[self._open])]
+        return groups
+
+    def _take(self, chunk: Float[Tensor, "n width"]) -> None:
+        self._chunks += 1
+        if len(self._open) == 0:
+            return
+        rows = chunk if len(self._open) == len(chunk) else chunk[self._open]
+        least, most = self._quantised(rows.amin(dim=0)), self._quantised(rows.amax(dim=0))
+        telling = (least != most).nonzero().squeeze(1)
+        if len(telling) == 0:
+            return
+        weights = _mixed(torch.arange(WORDS) + WORDS * self._chunks).to(chunk.device) | 1
+        factors = [_factors(digit).to(chunk.device)[telling] for digit in range(_digits_in(least, most))]
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[first : first + ROWS_AT_ONCE]
+            integers = self._quantised(part if len(telling) == part.shape[1] else part[:, telling])
+            for digit, digit_factors in zip(_digits(integers, len(factors)), factors, strict=True):
+                products = (digit @ digit_factors).to(torch.int64)
+                self._words[self._open[first : first + ROWS_AT_ONCE]] += products * weights
+        alone = _alone(self._words[self._open])
+        self._open = self._open[~alone]
+
+    def _quantised(self, values: Tensor) -> Tensor:
+        # float64, as the definition has it: 0.7 / 0.1 is 7.0 in float32 and 6.999… for the float32 number 0.7
+        return values.double().div_(self.bin_size).floor_()
 
 
-def _digits(integers: Float[Tensor, "n width"]) -> list[Tensor]:
-    """Integers kept as floats, as digits in base 2²⁰, the lowest first; mostly there is one, the integers themselves."""
-    base = 2.0**DIGIT_BITS
-    digits = []
-    while integers.abs().max() >= base:
+def joint_symbols(groups: Sequence[Int64[Tensor, " n"]]) -> Int64[Tensor, " n"]:
+    """The groups of a concatenation of layers from those of its parts: alike where all parts are.
+
+    >>> joint_symbols([torch.tensor([0, 0, 0]), torch.tensor([0, 1, 1])]).tolist()
+    [0, 1, 1]
+    """
+    return _first_alike(torch.stack(tuple(groups), dim=1))
+
+
+def _first_alike(rows: Int64[Tensor, "n k"]) -> Int64[Tensor, " n"]:
+    """Of each row, the place of the first row equal to it."""
+    _, number = torch.unique(rows, dim=0, return_inverse=True)
+    first = torch.full_like(number, len(rows)).scatter_reduce(
+        0, number, torch.arange(len(rows), device=rows.device), "amin"
+    )
+    return first[number]
+
+
+def _alone(words: Int64[Tensor, "n 8"]) -> Tensor:
+    """Which rows surely equal no other, by one word mixed from the eight: where that differs, they differ."""
+    _, number, counts = torch.unique(
+        (words * _mixed(torch.arange(WORDS)).to(words.device)).sum(dim=1), return_inverse=True, return_counts=True
+    )
+    return counts[number] == 1
+
+
+def _digits_in(least: Tensor, most: Tensor) -> int:
+    """How many digits in base 2²⁰ the integers between two bounds have."""
+    largest, digits = torch.maximum(least.abs(), most.abs()).max().item(), 1
+    while largest >= 2.0**DIGIT_BITS and digits < MOST_DIGITS:
+        largest, digits = largest / 2.0**DIGIT_BITS, digits + 1
+    return digits
+
+
+def _digits(integers: Float[Tensor, "n width"], count: int) -> list[Tensor]:
+    """Integers kept as floats, as digits in base 2²⁰, the lowest first, the last with its sign."""
+    base, digits = 2.0**DIGIT_BITS, []
+    for _ in range(count - 1):
         higher = (integers / base).floor()
         digits.append(integers - higher * base)
         integers = higher
     return [*digits, integers]
 
 
-def _factors(salt: int, digit: int, start: int, width: int) -> Float[Tensor, "width 8"]:
-    """Pseudo-random integers below 2²⁰ for the places start, start + 1, …: splitmix64 of (salt, digit, word, place)."""
-    place = torch.arange(start, start + width, dtype=torch.int64)[:, None]
-    stream = (torch.arange(WORDS) + WORDS * (digit + MOST_DIGITS * salt))[None]
-    mixed = (place + (stream << 40)) * _signed(0x9E3779B97F4A7C15)
+@cache
+def _factors(digit: int) -> Float[Tensor, "features 8"]:
+    """Pseudo-random integers below 2²⁰ for each feature of a chunk and each word."""
+    count = FEATURES_AT_ONCE * WORDS
+    mixed = _mixed(torch.arange(count) + count * (digit + 1))
+    return _shifted(mixed, 64 - DIGIT_BITS).double().reshape(FEATURES_AT_ONCE, WORDS)
+
+
+def _mixed(places: Int64[Tensor, " k"]) -> Int64[Tensor, " k"]:
+    """Pseudo-random 64-bit words, one for each place: splitmix64."""
+    mixed = (places + 1) * _signed(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ _shifted(mixed, shift)) * _signed(factor)
-    return (_shifted(mixed ^ _shifted(mixed, 31), 64 - DIGIT_BITS)).double()
+    return mixed ^ _shifted(mixed, 31)
 
 
 def _shifted(words: Tensor, bits: int) -> Tensor:

@@ -63,10 +63,10 @@ class Binning:
         if self.bin_size < SMALLEST_BIN:
             raise InvalidArgument(f"bin_size must be at least {SMALLEST_BIN}, got {self.bin_size}")
 
-    def readings(self, words: Int64[Tensor, "n 8"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
-        """I(X;M), then I(Y;M) for each label scheme, from the words of `unetscope.symbols.Symbols`."""
-        _, symbols, counts = torch.unique(words, dim=0, return_inverse=True, return_counts=True)
-        unique_share = (counts == 1).sum().item() / len(words)
+    def readings(self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
+        """I(X;M), then I(Y;M) for each label scheme; symbols: `unetscope.symbols.Symbols.groups`, or any other numbering."""
+        _, counts = torch.unique(symbols, return_counts=True)
+        unique_share = (counts == 1).sum().item() / len(symbols)
         whole = symbol_information(symbols)
         yield Reading("I(X;M)", "binning", self.bin_size, whole, unique_share=unique_share)
         for name, labels in classes.items():
