@@ -80,6 +80,7 @@ class Checkpoints:
             raise self._damaged(epoch, damage) from None
         random = {name: tensors.pop(name) for name in ("random.cpu", "random.cuda") if name in tensors}
         optimizer.load_state_dict(_nested(tensors, numbers))
+        _lay_out_as_weights(optimizer)
         torch.set_rng_state(random["random.cpu"])
         if "random.cuda" in random and torch.cuda.is_available():
             torch.cuda.set_rng_state(random["random.cuda"])
@@ -118,6 +119,14 @@ class Checkpoints:
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _lay_out_as_weights(optimizer: Optimizer) -> None:
+    """Give every state tensor the memory layout of its weight; a fused step goes through both in the order of memory."""
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _flattened(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

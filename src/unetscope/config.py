@@ -42,14 +42,15 @@ class NetworkConfig(Section):
 class TrainingConfig(Section):
     """How a network is trained. The loss is binary cross-entropy.
 
-    precision: of the forward and backward pass (weights are float32 always). device: auto is cuda where there is one, else cpu.
+    precision: of the forward and backward pass (weights are float32 always); auto is bfloat16 where the processor has it, else
+    float32. device: auto is cuda where there is one, else cpu.
     """
 
     epochs: int = Field(100, ge=0)
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(16, ge=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -65,7 +66,7 @@ class MeasuringConfig(Section):
     cluster_initialisations: int = Field(10, ge=1)
     blocks: int = Field(4, ge=1, le=64)
     block_threshold: int | None = Field(None, ge=0)
-    memory_budget: int | None = Field(None, gt=0, description="bytes of activations held at once")
+    memory_budget: int | None = Field(None, gt=0, description="bytes that measuring may hold at once")
 
     @field_validator("noise_variances", "bin_sizes")
     @classmethod
@@ -93,25 +94,25 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "demo": {
         "data": {"synthetic_images": 200, "image_size": 64},
         "network": {"width": 8},
-        "training": {"epochs": 60, "optimizer": "adam", "learning_rate": 1e-3, "precision": "bfloat16"},
+        "training": {"epochs": 60, "optimizer": "adam", "learning_rate": 1e-3},
         "measuring": {"clusters": 32},
     },
     "quick": {
         "data": {"image_size": 64},
         "network": {"width": 8},
-        "training": {"epochs": 100, "optimizer": "adam", "learning_rate": 1e-3, "precision": "bfloat16"},
+        "training": {"epochs": 100, "optimizer": "adam", "learning_rate": 1e-3},
         "measuring": {},
     },
     "paper": {
         "data": {"image_size": 128},
         "network": {"width": 16},
-        "training": {"epochs": 10_000, "optimizer": "sgd", "learning_rate": 1e-3},
+        "training": {"epochs": 10_000, "optimizer": "sgd", "learning_rate": 1e-3, "precision": "float32"},
         "measuring": {"noise_variances": [1.0], "bin_sizes": [0.2]},
     },
     "paper-code": {
         "data": {"image_size": 128},
         "network": {"width": 16},
-        "training": {"epochs": 10_000, "optimizer": "sgd", "learning_rate": 1e-3},
+        "training": {"epochs": 10_000, "optimizer": "sgd", "learning_rate": 1e-3, "precision": "float32"},
         "measuring": {"marked": "paper", "noise_variances": [0.2], "bin_sizes": [0.1]},
     },
 }

@@ -1,5 +1,5 @@
 """Train a segmentation network with checkpoints and exact resume; calls back after every epoch. Imports errors, records,
-configuration, checkpoints and the data types.
+configuration, precision, checkpoints and the data types.
 
 The order of the images of an epoch depends on the seed and the epoch alone, so two networks with one seed see the same
 batches, and a resumed training sees those that it would have seen.
@@ -25,6 +25,7 @@ from unetscope.checkpoints import Checkpoints
 from unetscope.config import TrainingConfig
 from unetscope.data.segmentation import SegmentationData
 from unetscope.errors import TrainingError
+from unetscope.precision import has_bfloat16
 from unetscope.records import EpochRecord
 from unetscope.tensors import pixels, to_input
 
@@ -64,6 +65,14 @@ def binary_cross_entropy(probabilities: Tensor, masks: Tensor) -> Tensor:
     return -(masks * kept.log() + (1 - masks) * torch.log1p(-kept)).mean()
 
 
+def resolved_precision(config: TrainingConfig) -> Literal["float32", "bfloat16"]:
+    """The precision that a configuration means here."""
+    if config.precision != "auto":
+        return config.precision
+    on_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    return "bfloat16" if has_bfloat16(torch.device("cuda" if on_cuda else "cpu")) else "float32"
+
+
 class Trainer:
     """One network, one data set, one configuration: trained epoch by epoch, resumable at any of them.
 
@@ -99,11 +108,13 @@ class Trainer:
         self.checkpoints = Checkpoints(Path(checkpoint_folder))
         self.seconds_between_checkpoints = seconds_between_checkpoints
         with _without_announcement():
-            self._fabric = Fabric(accelerator=config.device, devices=1, precision=PRECISIONS[config.precision])
+            self._fabric = Fabric(
+                accelerator=config.device, devices=1, precision=PRECISIONS[resolved_precision(config)]
+            )
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model = model.to(memory_format=layout)  # type: ignore[call-overload]
         self._layout = layout
-        optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.learning_rate)
+        optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.learning_rate, fused=True)
         self._network, self._optimizer = self._fabric.setup(self.model, optimizer)
         self._train, self._validation = self._on_device(train), self._on_device(validation)
 
