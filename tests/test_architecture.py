@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "labels": "errors",
     "tensors": "data",
     "unet": "errors records",
-    "arena": "",
+    "arena": "errors",
     "precision": "",
     "budget": "errors records",
     "capture": "errors records arena precision budget",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 import pytest
 import torch
@@ -7,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from unetscope import budget
 from unetscope.arena import Arena
 from unetscope.budget import FEATURES_AT_ONCE, FORWARD_SHARE, Budget, default_budget, plan_passes
 from unetscope.capture import forward_bytes, frozen, stream, with_shapes
-from unetscope.errors import InvalidArgument, NetworkError
+from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.records import Layer
 from unetscope.unet import UNet
 
@@ -178,6 +181,15 @@ def test_the_default_budget_is_a_quarter_of_the_free_memory() -> None:
     assert default_budget(torch.device("cpu")) == pytest.approx(free / 4, rel=0.2)
 
 
+def test_the_default_budget_knows_the_limits_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "CONTROL_GROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("8000000\n")
+    (tmp_path / "memory.current").write_text("2000000\n")
+    assert default_budget(torch.device("cpu")) == 1_500_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert default_budget(torch.device("cpu")) > 2**26
+
+
 @given(
     total=st.integers(0, 2**33),
     n=st.integers(2, 3000),
@@ -214,6 +226,11 @@ def test_an_arena_is_one_region_that_only_grows() -> None:
     assert len(arena.take(3)) == 3
 
 
+def test_memory_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(MeasurementError, match=r"GiB for activations cannot be had on cpu: lower memory_budget"):
+        Arena(torch.device("cpu")).take(2**55)
+
+
 def test_an_arena_serves_every_pass() -> None:
     model, images = UNet(width=4, depth=2), torch.rand(5, 3, 32, 32)
     layers = with_shapes(model, model.layers, images[:1])
@@ -237,18 +254,27 @@ def test_a_network_that_keeps_channels_last_is_read_in_its_own_order() -> None:
     torch.testing.assert_close(seen["1"], first.movedim(1, -1).flatten(1), atol=1e-6, rtol=1e-5)
 
 
-def test_float32_is_float32_while_measuring_and_as_before_afterwards() -> None:
-    before = torch.backends.cudnn.conv.fp32_precision, torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+@pytest.mark.parametrize("newer", [False, True])
+def test_float32_is_float32_while_measuring_and_as_before_afterwards(newer: bool) -> None:
+    """Set through torch's older interface, which the newer one must not contradict, or through the newer one."""
+    settings = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul)
+    start = [setting.fp32_precision for setting in settings]
     try:
+        if newer:
+            torch.backends.cuda.matmul.fp32_precision = "tf32"
+        else:
+            torch.set_float32_matmul_precision("high")
+        before = [setting.fp32_precision for setting in settings]
         with frozen(nn.Linear(1, 1)):
-            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
-            assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
-        assert torch.get_float32_matmul_precision() == "high"
+            assert [setting.fp32_precision for setting in settings] == ["ieee"] * 3
+            if not newer:
+                assert not torch.backends.cuda.matmul.allow_tf32
+                assert not torch.backends.cudnn.allow_tf32
+        assert [setting.fp32_precision for setting in settings] == before
     finally:
-        torch.set_float32_matmul_precision(before[1])
-    assert torch.backends.cudnn.conv.fp32_precision == before[0]
+        torch.set_float32_matmul_precision("highest")
+        for setting, precision in zip(settings, start, strict=True):
+            setting.fp32_precision = precision
 
 
 @pytest.mark.parametrize(

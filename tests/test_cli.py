@@ -286,6 +286,20 @@ def test_a_resume_without_its_images_is_refused(unetscope, data: Path, tmp_path:
     assert "bring them back, or choose another --out" in errors
 
 
+def test_a_run_keeps_the_budget_and_the_precision_that_it_began_with(unetscope, tmp_path: Path) -> None:
+    words = ["run", "--out", tmp_path / "run", "--quiet", "--epochs=1", *(w for w in TINY if "precision" not in w)]
+    assert unetscope(*words)[0] == 0
+    begun = json.loads((tmp_path / "run" / "config.json").read_text())["configuration"]
+    assert begun["measuring"]["memory_budget"] > 2**20
+    assert begun["training"]["precision"] in ("float32", "bfloat16")
+    for more in ([], ["--memory-budget=64MiB"]):  # less memory than before is no reason to begin anew
+        assert unetscope(*words, "--resume", *more)[0] == 0
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[begun["training"]["precision"]]
+    code, _, errors = unetscope(*words, "--resume", f"--precision={other}")
+    assert code == 2
+    assert f"training.precision: {begun['training']['precision']} → {other}" in errors
+
+
 # ---- what a user can mend: one line, exit code 2, nothing lost
 
 

@@ -119,9 +119,23 @@ def test_integers_beyond_twenty_bits_keep_all_their_digits() -> None:
     assert symbols.groups().tolist() == [0, 1, 2, 3, 0]
 
 
-def test_equal_images_have_no_distance_however_large_their_values() -> None:
+@pytest.mark.parametrize("precise", [False, True])
+@pytest.mark.parametrize("n", [97, 200, 300])
+def test_strips_of_the_triangle_make_the_whole_matrix(n: int, precise: bool) -> None:
+    values = (np.random.default_rng(n).normal(size=(n, 5000)) + 30).astype(np.float32)
+    t = values.astype(np.float64)
+    exact = ((t[:, None, :100] - t[None, :, :100]) ** 2).sum(axis=2) + sum(
+        ((t[:, None, k : k + 100] - t[None, :, k : k + 100]) ** 2).sum(axis=2) for k in range(100, 5000, 100)
+    )
+    squared = distances_of(values, cuts=2, precise=precise)
+    np.testing.assert_allclose(squared, exact, rtol=1e-5 if not precise else 1e-12)
+    assert torch.equal(squared, squared.T)
+    assert not squared.diagonal().any()
+
+
+def test_equal_images_have_no_distance_however_large_their_values_if_products_are_precise() -> None:
     rows = np.random.default_rng(0).normal(size=(30, 2000)).astype(np.float32) * 1e4
-    squared = distances_of(np.repeat(rows, 2, axis=0))
+    squared = distances_of(np.repeat(rows, 2, axis=0), precise=True)
     assert not squared[range(0, 60, 2), range(1, 60, 2)].any()
     assert (squared > 0).sum() == 60 * 60 - 60 - 60
 

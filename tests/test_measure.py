@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from twins import slow_binning, slow_kde, slow_squared_distances
-from unetscope.budget import FEATURES_AT_ONCE
-from unetscope.capture import frozen
+from unetscope.budget import FEATURES_AT_ONCE, Slice
+from unetscope.capture import Block, frozen
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.estimators.binning import Binning
-from unetscope.estimators.kde import KDE
+from unetscope.estimators.kde import KDE, mixture_information
 from unetscope.labels import BlockLabels, KMeansLabels
-from unetscope.measure import Scope
+from unetscope.measure import LARGEST_SHIFT, LayerStatistics, Scope, layer_statistics, most_parts
 from unetscope.records import Layer
 from unetscope.unet import UNet
 
@@ -149,12 +149,125 @@ def test_clusters_far_tighter_than_float32_can_tell_are_measured_all_the_same(ga
             estimators=list(map(KDE, noises)),
             labels=[],
             memory_budget=budget,
+            largest_batch=1,
         )
         estimates = scope.measure(0)
         tables.append([estimate.bits for estimate in estimates])
         assert_agrees_with_slow_twins(scope.model, data, scope)
     assert tables[0] == tables[1]
     assert len(scope.budget.passes(scope.layers)) == 1
+
+
+@pytest.mark.parametrize("norm", [8e7, 7e8, 8e9, 7e10])
+def test_one_near_pair_far_from_the_mean_is_never_lost(norm: float) -> None:
+    """Where rounding drives the pair apart by many noise variances, the kernel at hand says that there is nothing to lose."""
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        values = (rng.normal(size=(24, 8192)) * math.sqrt(norm / 8192)).astype(np.float32)
+        values[1] = values[0]
+        values[1, :50] += np.float32(0.042)
+        exact = torch.from_numpy(slow_squared_distances(values[:2]))
+        statistics = statistics_of(values, [KDE(1.0)])
+        if statistics.settled(KDE(1.0), LARGEST_SHIFT):
+            assert statistics.distances is not None
+            got = statistics.distances[:2, :2]
+            assert mixture_information(got, 1.0) == pytest.approx(mixture_information(exact, 1.0), abs=2e-3), seed
+
+
+@pytest.mark.parametrize(
+    ("kind", "noise_variance"),
+    [("flat", 2.76), ("flat", 0.003), ("one large", 1.5e-3), ("repeated", 1.34), ("tiny", 4e-44), ("tiny", 4e-42)],
+)
+def test_products_that_round_one_way_are_noticed(kind: str, noise_variance: float) -> None:
+    """Equal addends drift, addends below half a unit of the sum are dropped, squares of the smallest numbers vanish."""
+    rng = np.random.default_rng(0)
+    if kind == "flat":
+        values = np.repeat(np.array([[1.3013823], [-1.3013823], [1.3008546], [-1.3008546]]), 4096, axis=1)
+    elif kind == "one large":
+        values = rng.choice([-1.0, 1.0], (32, 4096)) * math.sqrt(0.6 * 2**-24)
+        values[:, 0] = rng.choice([-1.0, 1.0], 32) * math.sqrt(1.98)
+    elif kind == "repeated":
+        values = np.repeat(
+            rng.normal(size=(3, 128))[rng.integers(0, 3, 7)] + rng.normal(size=(7, 128)) * 0.02, 64, axis=1
+        )
+    else:
+        values = rng.normal(size=(40, 4096)) * math.sqrt(noise_variance) * 0.5
+    values = values.astype(np.float32)
+    statistics = statistics_of(values, [KDE(noise_variance)])
+    if statistics.settled(KDE(noise_variance), LARGEST_SHIFT):
+        assert statistics.distances is not None
+        got = mixture_information(statistics.distances, noise_variance) / math.log(2)
+        exact = mixture_information(torch.from_numpy(slow_squared_distances(values)), noise_variance) / math.log(2)
+        assert got == pytest.approx(exact, abs=1e-3)
+
+
+class Table(nn.Module):
+    """Gives the image of brightness k the k-th row."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        super().__init__()
+        self.rows = torch.from_numpy(rows)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rows[(x[:, 0, 0, 0] * 255).round().long()]
+
+
+def test_what_float64_cannot_settle_is_no_number() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 2000)).astype(np.float32)
+    rows[:, 0] = np.where(np.arange(40) % 2, 1e8, -1e8)
+    images = np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(8, axis=2).repeat(8, axis=3)
+    masks = (rng.random((40, 8, 8)) < 0.5).astype(np.uint8)
+    data = SegmentationData(images, masks, tuple(map(str, range(40))), "brightness")
+    model = nn.Sequential(Table(rows))
+    scope = Scope(
+        model, data, layers=["0"], estimators=[KDE(10.0), KDE(1e10), Binning(1.0)], labels=[KMeansLabels(k=4)]
+    )
+    for estimate in scope.measure(0):
+        if estimate.resolution == 10.0:
+            assert math.isnan(estimate.bits)
+            assert estimate.reason.startswith(
+                "distances are lost in the rounding of float64: this noise variance is too"
+            )
+            assert not estimate.saturated
+        else:
+            assert not math.isnan(estimate.bits)
+            assert estimate.reason == ""
+
+
+def statistics_of(values: np.ndarray, estimators: list[KDE | Binning]) -> LayerStatistics:
+    layer = Layer("1", "m", shape=(values.shape[1],))
+    block = Block(Slice(layer, 0, layer.size), torch.from_numpy(values))
+    return next(layer_statistics([block], estimators, len(values)))[1]
+
+
+def test_a_merge_may_be_off_by_no_more_than_a_layer() -> None:
+    names = {"x": (), "y": (), "z": (), "A": ("x", "z"), "B": ("A", "x", "y")}
+    layers = [Layer(name, name, parts=parts, shape=(1,)) for name, parts in names.items()]
+    assert most_parts(layers) == 4
+    assert most_parts(layers[:3]) == 1
+    assert most_parts(UNet(1, depth=2).layers) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_around_a_measurement_changes_no_bit(dtype: torch.dtype) -> None:
+    data = synthetic_nuclei(9, image_size=32)
+    scope = Scope(trained_a_little(data, steps=2), data, labels=[BlockLabels()])
+    plain = scope.measure(0)
+    with torch.autocast("cpu", dtype):
+        assert [e.bits for e in scope.measure(0)] == [e.bits for e in plain]
+
+
+def test_a_layer_of_one_number_an_image_is_measured() -> None:
+    class Mean(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean(dim=(1, 2, 3))
+
+    data = synthetic_nuclei(6, image_size=16)
+    model = nn.Sequential(Mean())
+    scope = Scope(model, data, layers=["0"], estimators=[KDE(1e-4), Binning(0.01)], labels=[])
+    assert len(scope.measure(0)) == 3
+    assert scope.layers[0].shape == ()
 
 
 def test_only_layers_that_float32_does_not_settle_are_measured_again() -> None:
@@ -280,3 +393,16 @@ def test_measuring_uint16_images_reads_them_as_uint8_ones() -> None:
     model = UNet(2, depth=1)
     rows = [Scope(model, data, labels=[BlockLabels()]).measure(0) for data in (eight, sixteen)]
     assert [e.bits for e in rows[0]] == pytest.approx([e.bits for e in rows[1]], abs=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_estimates_on_cuda_are_those_on_the_cpu() -> None:
+    data = synthetic_nuclei(12, image_size=32)
+    model = trained_a_little(data, steps=2)
+    on_cpu = Scope(model, data, labels=[BlockLabels()]).measure(0)
+    torch.set_float32_matmul_precision("high")
+    try:
+        on_gpu = Scope(model.cuda(), data, labels=[BlockLabels()]).measure(0)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert [e.bits for e in on_gpu] == pytest.approx([e.bits for e in on_cpu], abs=1e-3)

@@ -1,13 +1,16 @@
-"""Memory that is taken once and written again and again. Imports nothing of the package."""
+"""Memory that is taken once and written again and again. Imports errors."""
 
 from __future__ import annotations
 
 import mmap
 import sys
+from contextlib import suppress
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from unetscope.errors import MeasurementError
 
 BYTES = 4  # of a float32
 
@@ -31,18 +34,33 @@ class Arena:
         self._pages: mmap.mmap | None = None
 
     def take(self, count: int) -> Float[Tensor, " count"]:
-        """That many values, with whatever they held; they are the same memory in every request."""
+        """That many values, with whatever they held; they are the same memory in every request.
+
+        Raises: MeasurementError if there is not so much memory.
+        """
         if count > len(self._values):
             self._values, self._pages = torch.empty(0, dtype=torch.float32, device=self.device), None
-            if self.device.type == "cpu" and sys.platform == "linux":
-                self._pages = mmap.mmap(-1, count * BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-                self._pages.madvise(mmap.MADV_HUGEPAGE)
-                self._values = torch.frombuffer(self._pages, dtype=torch.float32)
-            else:
-                self._values = torch.empty(count, dtype=torch.float32, device=self.device)
+            try:
+                self._grow(count)
+            except (OSError, RuntimeError):  # torch.OutOfMemoryError is a RuntimeError
+                raise MeasurementError(
+                    f"{count * BYTES / 2**30:.1f} GiB for activations cannot be had on {self.device}: lower memory_budget"
+                ) from None
         return self._values[:count]
 
     def rest(self) -> None:
-        """Nobody reads the values any more: the system may take the pages if memory runs short."""
-        if self._pages is not None:
-            self._pages.madvise(mmap.MADV_FREE)
+        """Nobody reads the values any more: the pages go back, on Linux only once the system runs short of them."""
+        if self._pages is None:
+            self._values = self._values[:0].clone()
+        else:
+            with suppress(OSError):  # an old kernel
+                self._pages.madvise(mmap.MADV_FREE)
+
+    def _grow(self, count: int) -> None:
+        if self.device.type != "cpu" or sys.platform != "linux":
+            self._values = torch.empty(count, dtype=torch.float32, device=self.device)
+            return
+        self._pages = mmap.mmap(-1, count * BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(OSError):  # a kernel without large pages
+            self._pages.madvise(mmap.MADV_HUGEPAGE)
+        self._values = torch.frombuffer(self._pages, dtype=torch.float32)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -14,6 +16,7 @@ from unetscope.records import Layer
 FEATURES_AT_ONCE = 4096  # of all images, that whoever works on activations takes in at a time
 BYTES_A_VALUE = 4  # activations are kept in float32
 LARGEST_BATCH = 16
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 FORWARD_SHARE = 8  # a batch inside the network may take one part in so many on top of the budget
 
 
@@ -35,9 +38,20 @@ Passes = tuple[tuple[Slice, ...], ...]
 
 
 def default_budget(device: torch.device) -> int:
-    """A quarter of the memory that is free on a device, in bytes."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return free // 4
+    """A quarter of the memory that is free on a device, in bytes; on a CPU, of what the container may still take."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 4
+    return min([psutil.virtual_memory().available, *_container_bytes()]) // 4
+
+
+def _container_bytes() -> Iterator[int]:
+    """What the control group of this process, if it has limits, has left."""
+    for most, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):  # there is none, or it says "max"
+            yield max(0, int((CONTROL_GROUP / most).read_text()) - int((CONTROL_GROUP / used).read_text()))
 
 
 @dataclass(frozen=True)

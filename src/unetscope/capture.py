@@ -155,7 +155,7 @@ def _fill(
             )
         if channels_last.setdefault(layer.label, _is_channels_last(activation)):
             activation = activation.movedim(1, -1)
-        buffer[first : first + len(activation)] = activation.flatten(1)[:, part.start : part.stop]
+        buffer[first : first + len(activation)] = activation.reshape(len(batch), -1)[:, part.start : part.stop]
         seen += 1
         if seen == len(slices):
             raise _AllSeen

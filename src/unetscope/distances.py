@@ -11,13 +11,14 @@ from torch.nn import functional
 from unetscope.budget import FEATURES_AT_ONCE
 from unetscope.precision import full_float32
 
-ROWS_AT_ONCE = {
-    "cpu": 96,
-    "cuda": 2048,
-}  # a strip of the triangle: a thin one computes little in vain, a thick one runs well
+ROWS_ON_CPU, ROWS_ON_GPU = (
+    96,
+    2048,
+)  # a strip of the triangle: a thin one computes little in vain, a thick one runs well
 ROWS_IN_MEAN = 32
 EQUAL_BELOW = 2.0**-44  # of ‖t_i‖² + ‖t_j‖²: the rounding of a sum of many products in float64
-FLOAT32_ERROR = 2.0**-22  # likewise, of products in float32; measured, root mean square: 2⁻²⁴·⁴ to 2⁻²¹·³
+FLOAT32_ERROR = 2.0**-22  # likewise, of products in float32, if they round either way: 2⁻²⁵ to 2⁻²¹·³ on real layers
+DRIFT_FROM = 2.0**-21  # of ‖t_i‖²: more than this is not chance; equal addends, or one large among small, round one way
 
 
 class Distances:
@@ -36,19 +37,23 @@ class Distances:
     def __init__(self, n: int, *, precise: bool = False) -> None:
         self.precise = precise
         self._products = torch.zeros((n, n), dtype=torch.float64)
+        self._errors = torch.zeros(n, dtype=torch.float64)
 
     def add(self, values: Float[Tensor, "n width"]) -> None:
         """Take in further features of all images, float32."""
         n, dtype = len(values), torch.float64 if self.precise else torch.float32
-        self._products = self._products.to(values.device)
-        rows = ROWS_AT_ONCE[values.device.type]
-        with full_float32():
+        self._products, self._errors = self._products.to(values.device), self._errors.to(values.device)
+        rows = _rows_at_once(values.device)
+        with full_float32(), torch.autocast(values.device.type, enabled=False):
             for chunk in values.split(FEATURES_AT_ONCE, dim=1):
                 mean = chunk[:: -(-n // ROWS_IN_MEAN)].double().mean(dim=0)
                 centred = chunk.to(dtype) - mean.to(dtype)
+                squares = []
                 for first in range(0, n, rows):
                     strip = _products(centred[first:], centred[first : first + rows])
                     self._products[first:, first : first + rows] += strip
+                    squares.append(strip.diagonal())
+                self._errors += _chunk_errors(torch.cat(squares), centred)
 
     @property
     def norms(self) -> Float[Tensor, " n"]:
@@ -57,15 +62,16 @@ class Distances:
 
     @property
     def errors(self) -> Float[Tensor, " n"]:
-        """e such that rounding moves the squared distance of i and j by about e_i + e_j (root mean square)."""
-        return torch.zeros_like(self.norms) if self.precise else FLOAT32_ERROR * self.norms
+        """e such that rounding moves the squared distance of i and j by about e_i + e_j."""
+        return self._errors
 
     def squared(self) -> Float[Tensor, "n n"]:
         """The squared distances, float64: symmetric, not negative, exactly 0 on the diagonal; they overwrite the products.
 
-        What cannot be told from the rounding of ‖t_i‖² + ‖t_j‖², centred, is 0 too: equal images have no distance.
+        What cannot be told from the rounding of ‖t_i‖² + ‖t_j‖² in float64 is 0 too, so with precise products equal images have
+        no distance.
         """
-        squared, norms, rows = self._products, self.norms.clone(), ROWS_AT_ONCE[self._products.device.type]
+        squared, norms, rows = self._products, self.norms.clone(), _rows_at_once(self._products.device)
         for first in range(0, len(norms), rows):
             strip = squared[first : first + rows, : first + rows]
             sums = norms[first : first + rows, None] + norms[None, : first + rows]
@@ -77,9 +83,25 @@ class Distances:
         return squared
 
 
+def _chunk_errors(squares: Float[Tensor, " n"], centred: Float[Tensor, "n width"]) -> Float[Tensor, " n"]:
+    """What the products of a chunk may be off, judged by those of each image with itself: summed in pairs, they are known."""
+    if centred.dtype == torch.float64:
+        return EQUAL_BELOW * squares
+    norms = centred.square().sum(dim=1).double()
+    underflow = centred.shape[1] * torch.finfo(torch.float32).tiny
+    drift = ((squares.double() - norms).abs() / (norms + underflow)).amax()
+    relative = torch.where(drift > DRIFT_FROM, 2 * drift, 0.0) + FLOAT32_ERROR
+    return relative * norms + underflow
+
+
+def _rows_at_once(device: torch.device) -> int:
+    return ROWS_ON_CPU if device.type == "cpu" else ROWS_ON_GPU
+
+
 def _products(left: Float[Tensor, "n width"], right: Float[Tensor, "m width"]) -> Float[Tensor, "n m"]:
-    """left @ right.T. On a CPU in float32, oneDNN's 1×1 convolution does it faster than the BLAS (measured: twice)."""
-    if left.device.type != "cpu" or left.dtype != torch.float32:
+    """left @ right.T. On several CPU cores in float32, oneDNN's 1×1 convolution is up to twice as fast as the BLAS."""
+    convolved = left.device.type == "cpu" and left.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if not convolved or torch.get_num_threads() == 1:  # on one thread torch would convolve without oneDNN
         return left @ right.T
     width = left.shape[1]
     pixels = left.reshape(1, 1, -1, width).permute(0, 3, 1, 2)  # one image, its channels last in memory

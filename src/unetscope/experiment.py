@@ -25,7 +25,7 @@ from unetscope.config import DataConfig, MeasuringConfig, RunConfig, differences
 from unetscope.data import load, paper_split, shared_images, synthetic_nuclei
 from unetscope.data.problems import guard
 from unetscope.data.segmentation import SegmentationData
-from unetscope.errors import InvalidArgument, RunFolderError
+from unetscope.errors import RunFolderError
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.kde import KDE
 from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
@@ -34,7 +34,7 @@ from unetscope.records import EpochRecord
 from unetscope.schedule import marked_epochs
 from unetscope.store import Picture, RunFolder
 from unetscope.tensors import pixels, to_input
-from unetscope.training import Trainer, resolved_precision
+from unetscope.training import Trainer, resolved_device, resolved_precision
 from unetscope.unet import UNet, check_image_size, removed_skips
 from unetscope.watching import Silent, Watcher
 
@@ -87,7 +87,7 @@ def prepare(config: RunConfig, watcher: Watcher | None = None) -> Experiment:
     train, validation = gather(config.data, watcher)
     torch.manual_seed(config.seed)
     model = UNet(config.network.width, config.network.depth, without=config.network.without, in_channels=train.channels)
-    model.to(_device(config))
+    model.to(resolved_device(config.training))
     watcher.stage("labels", 0)
     scope = _scope(model, train, config.measuring)
     return Experiment(config, train, validation, model, scope)
@@ -117,11 +117,20 @@ def begun(config: RunConfig, out: str | Path, *, resume: bool, watcher: Watcher)
     """
     if resume and RunFolder.exists(out):
         folder = RunFolder.open(out)
-        return _same_configuration(folder, config), folder
+        config = _same_configuration(folder, config)
+        budget, free = (
+            config.measuring.memory_budget,
+            4 * default_budget(torch.device(resolved_device(config.training))),
+        )
+        if budget is not None and budget > free:
+            watcher.warn(
+                f"this run may use {budget / 2**30:.1f} GiB, and {free / 2**30:.1f} are free: lower --memory-budget"
+            )
+        return config, folder
     if resume:
         watcher.warn(f"there is nothing to resume in {out}: a new run begins")
     RunFolder.refuse_occupied(out)
-    device = _device(config)
+    device = resolved_device(config.training)
     training = config.training.model_copy(update={"device": device})
     training = training.model_copy(update={"precision": resolved_precision(training)})
     budget = config.measuring.memory_budget or default_budget(torch.device(device))
@@ -210,7 +219,7 @@ def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
     stored = stored.model_copy(update={"measuring": stored.measuring.model_copy(update=budget)})
     measuring = asked.measuring.model_copy(update=budget)
     asked = asked.model_copy(update={"threads": threads, "training": training, "measuring": measuring})
-    _device(stored)
+    resolved_device(stored.training)
     if changed := differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")):
         raise RunFolderError(
             f"{folder.path} was begun with another configuration ({'; '.join(changed)}): "
@@ -233,16 +242,8 @@ def _threads(config: RunConfig) -> int:
     return config.threads or torch.get_num_threads()
 
 
-def _device(config: RunConfig) -> str:
-    """cuda or cpu. Raises: InvalidArgument if cuda is asked for where there is none."""
-    found = torch.cuda.is_available()
-    if config.training.device == "cuda" and not found:
-        raise InvalidArgument("device is cuda, and torch finds none here: use --device cpu, or install torch with CUDA")
-    return "cuda" if found and config.training.device != "cpu" else "cpu"
-
-
 def _device_name(config: RunConfig) -> str:
-    if _device(config) == "cuda":
+    if resolved_device(config.training) == "cuda":
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -33,6 +33,7 @@ from unetscope.tensors import pixels, to_input
 
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
 LARGEST_SHIFT = 3e-4  # nats, of I(X;M) by rounding; I(Y;M), a difference of two such, stays within 1e-3 bits
+ROUNDED_AWAY = "distances are lost in the rounding of float64: this noise variance is too small for such activations"
 
 Estimator = KDE | Binning
 Classes = Mapping[str, Int64[Tensor, " n"]]
@@ -92,7 +93,7 @@ class Scope:
         self._forward_bytes = forward_bytes(model, example)
         self._budgets: dict[torch.device, Budget] = {}
         self._arena: Arena | None = None
-        assert self.budget  # refuses one that is too small, before any training
+        self._budget_on(device_of(model))  # refuses one that is too small, before any training
         self.skips = tuple(skips if skips is not None else getattr(model, "skips", ()))
         self.classes = {scheme.name: torch.from_numpy(scheme.labels(probe_set.masks)) for scheme in labels}
         self._estimates: dict[tuple[object, ...], Estimate] = {}
@@ -106,8 +107,8 @@ class Scope:
 
         The memory that holds activations is kept for the next measurement, and left to the system in between.
 
-        on_batch is told (forward batches done, forward batches in all).
-        Raises: MeasurementError if an activation is not finite, naming the layer.
+        on_batch is told (forward batches done, forward batches in all); for layers that float64 has to settle it begins anew.
+        Raises: MeasurementError if an activation is not finite, naming the layer, or if memory runs out.
         """
         if self._arena is None or self._arena.device != device_of(self.model):
             self._arena = Arena(device_of(self.model))
@@ -137,7 +138,9 @@ class Scope:
     @property
     def budget(self) -> Budget:
         """How the memory allowed is shared out on the device where the network is."""
-        device = device_of(self.model)
+        return self._budget_on(device_of(self.model))
+
+    def _budget_on(self, device: torch.device) -> Budget:
         if device not in self._budgets:
             self._budgets[device] = Budget(
                 self.memory_budget or default_budget(device),
@@ -175,6 +178,7 @@ def measure(
     arena = arena or Arena(device_of(model))
     readings: dict[str, list[Reading]] = {}
     merging = _Merging(layers)
+    tolerance = LARGEST_SHIFT / most_parts(layers)
     wanted: list[Layer] = [layer for layer in layers if not layer.parts]
     for precise in (False, True):
         unsettled = []
@@ -188,7 +192,7 @@ def measure(
             on_batch=on_batch,
         )
         for layer, statistics in layer_statistics(blocks, estimators, len(images), precise=precise):
-            if not statistics.settled(estimators):
+            if not precise and not all(statistics.settled(estimator, tolerance) for estimator in estimators):
                 unsettled.append(layer)
                 continue
             for label, known in merging.add(layer.label, statistics):
@@ -216,14 +220,23 @@ class _Merging:
         ready = [
             merge for merge, parts in self._merges.items() if label in parts and self._waiting.keys() >= set(parts)
         ]
-        merged = [(merge, self._joined(self._merges.pop(merge))) for merge in ready]
-        awaited = {part for parts in self._merges.values() for part in parts}
-        self._waiting = {part: kept for part, kept in self._waiting.items() if part in awaited}
-        for merge, joined in merged:
+        for merge in ready:
+            joined = LayerStatistics.joined([self._waiting[part] for part in self._merges.pop(merge)])
+            awaited = {part for parts in self._merges.values() for part in parts} | {
+                part for later in ready for part in self._merges.get(later, ())
+            }
+            self._waiting = {part: kept for part, kept in self._waiting.items() if part in awaited}
             yield from self.add(merge, joined)
 
-    def _joined(self, parts: Sequence[str]) -> LayerStatistics:
-        return LayerStatistics.joined([self._waiting[part] for part in parts])
+
+def most_parts(layers: Sequence[Layer]) -> int:
+    """Of how many captured layers a merge consists at most; a merge of merges has all of theirs."""
+    parts = {layer.label: layer.parts for layer in layers}
+
+    def captured(label: str) -> int:
+        return sum(map(captured, parts[label])) or 1
+
+    return max(map(captured, parts))
 
 
 def most_matrices(layers: Sequence[Layer]) -> int:
@@ -250,6 +263,7 @@ class LayerStatistics:
     distances: Float[Tensor, "n n"] | None
     errors: Float[Tensor, " n"] | None
     symbols: Mapping[float, Int64[Tensor, " n"]]
+    precise: bool
 
     @classmethod
     def joined(cls, parts: Sequence[LayerStatistics]) -> LayerStatistics:
@@ -260,30 +274,33 @@ class LayerStatistics:
             sum(distances[1:], distances[0]) if distances else None,
             sum(errors[1:], errors[0]) if errors else None,
             {size: joint_symbols([part.symbols[size] for part in parts]) for size in parts[0].symbols},
+            any(part.precise for part in parts),
         )
 
-    def settled(self, estimators: Sequence[Estimator]) -> bool:
-        """Whether rounding of the distances moves no estimate by more than LARGEST_SHIFT."""
-        if self.distances is None or self.errors is None or not self.errors.any():
+    def settled(self, estimator: Estimator, tolerance: float) -> bool:
+        """Whether rounding of the distances moves no estimate of I(X;M) by more than `tolerance` nats."""
+        if not isinstance(estimator, KDE):
             return True
+        assert self.distances is not None
+        assert self.errors is not None
         if not self.errors.isfinite().all():
             return False
         most = 2 * self.errors.max().item()
         return all(
-            most <= LARGEST_SHIFT * EXPONENT[bound] * estimator.noise_variance  # true of most layers; else look closer
-            or shift_by_errors(self.distances, self.errors, estimator.noise_variance, bound=bound) <= LARGEST_SHIFT
-            for estimator in estimators
-            if isinstance(estimator, KDE)
+            most <= tolerance * EXPONENT[bound] * estimator.noise_variance  # true of most layers; else look closer
+            or shift_by_errors(self.distances, self.errors, estimator.noise_variance, bound=bound) <= tolerance
             for bound in BOUNDS
         )
 
     def readings(self, estimators: Sequence[Estimator], classes: Classes) -> Iterator[Reading]:
-        """What each estimator makes of them, in nats."""
+        """What each estimator makes of them, in nats; NaN if not even float64 settles the distances at its resolution."""
         for estimator in estimators:
             statistic = self.distances if isinstance(estimator, KDE) else self.symbols[estimator.bin_size]
             assert statistic is not None
             here = {name: labels.to(statistic.device) for name, labels in classes.items()}
-            yield from estimator.readings(statistic, here)
+            lost = self.precise and not self.settled(estimator, LARGEST_SHIFT)
+            for reading in estimator.readings(statistic, here):
+                yield replace(reading, nats=math.nan, lower=math.nan, upper=math.nan) if lost else reading
 
 
 def layer_statistics(
@@ -311,17 +328,20 @@ def layer_statistics(
             symbol.add(block.values)
         if block.slice.completes_layer:
             errors, squared = (None, None) if distances is None else (distances.errors, distances.squared())
-            yield layer, LayerStatistics(squared, errors, {symbol.bin_size: symbol.groups() for symbol in symbols})
+            yield (
+                layer,
+                LayerStatistics(squared, errors, {symbol.bin_size: symbol.groups() for symbol in symbols}, precise),
+            )
 
 
 def _finite(values: Tensor) -> bool:
-    return bool(torch.isfinite(values.sum(dtype=torch.float64)))
+    return bool(torch.stack(values.aminmax()).isfinite().all())
 
 
 def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float) -> Estimate:
     """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling."""
     bit = math.log(2)
-    constant = ceiling <= 0
+    constant, lost = ceiling <= 0, math.isnan(reading.nats)
     lower, upper = max(0.0, reading.lower), min(ceiling, reading.upper)
     return Estimate(
         epoch=epoch,
@@ -330,7 +350,7 @@ def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float
         estimator=reading.estimator,
         resolution=reading.resolution,
         labels=reading.labels,
-        bits=math.nan if constant else min(reading.nats, ceiling) / bit,
+        bits=math.nan if constant or lost else min(reading.nats, ceiling) / bit,
         lower=math.nan if constant or math.isnan(reading.lower) else min(lower, upper) / bit,
         upper=math.nan if constant or math.isnan(reading.upper) else upper / bit,
         ceiling=ceiling / bit,
@@ -338,7 +358,7 @@ def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float
         n=n,
         d=layer.size,
         unique_share=reading.unique_share,
-        reason=_reason(reading) if constant else "",
+        reason=_reason(reading) if constant else ROUNDED_AWAY if lost else "",
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
+
+Setting = TypeVar("Setting")
 
 
 @contextmanager
@@ -18,20 +21,40 @@ def full_float32() -> Iterator[None]:
     ...     torch.backends.cuda.matmul.fp32_precision
     'ieee'
     """
-    places = (
+    places: tuple[Any, ...] = (
         torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
+        *(getattr(torch.backends.cudnn, kind) for kind in ("conv", "rnn")),
+        *(getattr(torch.backends.mkldnn, kind) for kind in ("matmul", "conv", "rnn")),
     )
     before = [place.fp32_precision for place in places]
+    matmul = _older(torch.get_float32_matmul_precision)
+    cudnn = _older(lambda: torch.backends.cudnn.allow_tf32)
     try:
+        if matmul is not None:
+            torch.set_float32_matmul_precision("highest")
+        if cudnn is not None:
+            torch.backends.cudnn.allow_tf32 = False
         for place in places:
             place.fp32_precision = "ieee"
         yield
     finally:
+        if matmul is not None:
+            torch.set_float32_matmul_precision(matmul)
+        if cudnn is not None:
+            torch.backends.cudnn.allow_tf32 = cudnn
         for place, precision in zip(places, before, strict=True):
             place.fp32_precision = precision
+
+
+def _older(setting: Callable[[], Setting]) -> Setting | None:
+    """A setting of torch's older interface; None where only the newer one was used, since torch then refuses to read it.
+
+    The two have to agree whenever a product runs, so where the older one can be read it is set too.
+    """
+    try:
+        return setting()
+    except RuntimeError:
+        return None
 
 
 def has_bfloat16(device: torch.device) -> bool:

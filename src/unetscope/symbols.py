@@ -23,7 +23,8 @@ class Symbols:
     """The symbol of each of n images, which is the row of integers floor(t / bin_size) of its activation t.
 
     Rows are told apart by a 160-bit hash that grows chunk by chunk: eight words sum_k a_k floor(t_k / bin_size), with
-    pseudo-random factors a_k. Two different rows of a chunk share a word with a chance of at most 2⁻²⁰, all eight with 2⁻¹⁶⁰.
+    pseudo-random factors a_k. Two different rows of a chunk share a word with a chance of at most 2⁻²⁰, all eight with 2⁻¹⁶⁰
+    (if they were not chosen for it: the factors are always the same).
     Sums are exact: products of integers run as float64 matrix products that never leave 53 bits, then as int64.
 
     An image whose hash differs from all others is done with: whatever follows, its symbol is its own. So only rows that

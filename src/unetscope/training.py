@@ -18,13 +18,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from unetscope.checkpoints import Checkpoints
 from unetscope.config import TrainingConfig
 from unetscope.data.segmentation import SegmentationData
-from unetscope.errors import TrainingError
+from unetscope.errors import InvalidArgument, TrainingError
 from unetscope.precision import has_bfloat16
 from unetscope.records import EpochRecord
 from unetscope.tensors import pixels, to_input
@@ -69,8 +68,15 @@ def resolved_precision(config: TrainingConfig) -> Literal["float32", "bfloat16"]
     """The precision that a configuration means here."""
     if config.precision != "auto":
         return config.precision
-    on_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    return "bfloat16" if has_bfloat16(torch.device("cuda" if on_cuda else "cpu")) else "float32"
+    return "bfloat16" if has_bfloat16(torch.device(resolved_device(config))) else "float32"
+
+
+def resolved_device(config: TrainingConfig) -> Literal["cpu", "cuda"]:
+    """The device that a configuration means here. Raises: InvalidArgument if cuda is asked for where there is none."""
+    found = torch.cuda.is_available()
+    if config.device == "cuda" and not found:
+        raise InvalidArgument("device is cuda, and torch finds none here: use --device cpu, or install torch with CUDA")
+    return "cuda" if found and config.device != "cpu" else "cpu"
 
 
 class Trainer:
@@ -107,9 +113,11 @@ class Trainer:
         self.config, self.seed, self.marked = config, seed, frozenset(marked)
         self.checkpoints = Checkpoints(Path(checkpoint_folder))
         self.seconds_between_checkpoints = seconds_between_checkpoints
+        from lightning_fabric import Fabric  # half as dear to import as torch, and only training needs it
+
         with _without_announcement():
             self._fabric = Fabric(
-                accelerator=config.device, devices=1, precision=PRECISIONS[resolved_precision(config)]
+                accelerator=resolved_device(config), devices=1, precision=PRECISIONS[resolved_precision(config)]
             )
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model = model.to(memory_format=layout)  # type: ignore[call-overload]
@@ -133,9 +141,9 @@ class Trainer:
         """
         self.checkpoints.remove_unfinished()
         done = self.checkpoints.epochs()
-        self._prune()  # a kill may have come between a new checkpoint and the removal of the one before
         if done:
             self.checkpoints.restore(done[-1], self.model, self._optimizer)
+            self._prune()  # a kill may have come between a new checkpoint and the removal of the one before
         else:
             self._finish(self._record(0, math.nan, math.nan, time.perf_counter()), on_epoch)
         first = done[-1] if done else 0

@@ -12,12 +12,12 @@ import json
 import os
 import time
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import PIL
 import platformdirs
-import tifffile
 
 from unetscope.data.images import ImageSize
 from unetscope.data.problems import Problem, printable
@@ -43,7 +43,7 @@ def version() -> str:
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         code.update(path.read_bytes())
-    return f"{FORMAT} {code.hexdigest()} pillow {PIL.__version__} tifffile {tifffile.__version__}"
+    return f"{FORMAT} {code.hexdigest()} pillow {PIL.__version__} tifffile {metadata.version('tifffile')}"
 
 
 def entry_folder(source: Source, image_size: ImageSize, channels: int | None) -> Path | None:

@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from unetscope.data.segmentation import SegmentationData
 from unetscope.errors import InvalidArgument
@@ -274,6 +273,8 @@ def fluorescence(scene: Scene) -> tuple[Array, Mask]:
     elongation, touching = rng.uniform(1.3, 2.4), rng.uniform(0, 0.5)
     nuclei = scene.strew(Layout(share, radius, 0.2, elongation, 0.05, touching, 0.85, density))
 
+    from scipy import ndimage
+
     spread, focus = rng.uniform(0.15, 0.85), rng.uniform(1.0, 2.8)
     flaring = rng.uniform(0.05, 0.25) if rng.random() < 0.45 else 0.0
     texture = 1 + rng.uniform(0.04, 0.25) * scene.noise(0.4 * radius)
@@ -326,6 +327,8 @@ def stained(scene: Scene) -> tuple[Array, Mask]:
 
     chromatin = np.maximum(1 + rng.uniform(0.1, 0.3) * scene.noise(max(1.0, 0.22 * radius)), 0.2)
     violet = np.zeros(scene.shape)
+    from scipy import ndimage
+
     paleness, focus = rng.uniform(0, 0.6), rng.uniform(1.2, 2.4)
     for nucleus in nuclei:
         pale = rng.random() < paleness
