@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow bench lint clean
 
 demo: $(STAMP)  ## train, measure, draw and report on synthetic nuclei: runs/demo/report.html
 	$(BIN)/unetscope run --out runs/demo $(if $(wildcard runs/demo/config.json),--resume,--preset demo)
@@ -15,9 +15,12 @@ test: $(STAMP) lint  ## lint, types and the fast tests
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+bench: $(STAMP)  ## time everything, in ratios: docs/performance.md; DATA=stage1_train.zip VAL=stage1_test.zip, else synthetic
+	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(if $(VAL),--val $(VAL))
+
 lint: $(STAMP)
-	$(BIN)/ruff check src tests scripts
-	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/ruff check src tests scripts benchmarks
+	$(BIN)/ruff format --check src tests scripts benchmarks
 	$(BIN)/mypy
 
 $(STAMP): pyproject.toml constraints.txt

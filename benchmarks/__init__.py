@@ -1,0 +1,1 @@
+"""How fast measuring and training are, and in how much memory: `python -m benchmarks` writes docs/performance.md."""

@@ -1,0 +1,157 @@
+"""Measuring against its limit, against the store-everything protocol, in memory, and against float64."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+import unetscope as us
+import unetscope.measure
+from benchmarks.cases import GIB, batches, images, measured, passed_through, run_through, scope, values_an_image
+from benchmarks.store_everything import estimate, store
+from benchmarks.timing import folder_bytes, medians, peak_bytes, seconds
+from unetscope.store import RunFolder
+
+Results = dict[str, Any]
+Say = Callable[[str], None]
+
+
+def against_the_limit(source: str | None, repeats: int, say: Say) -> Results:
+    """Seconds of a measurement over those of the forced forward passes and half a Gram product at the rate of sgemm."""
+    results: Results = {}
+    data = images(source, 128)
+    left, right = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    for budget in (8.0, 2.0):
+        one = scope(data, budget)
+        passes = one.budget.passes(one.layers)
+        first = seconds(lambda: one.measure(0))  # noqa: B023
+        taken = medians(
+            {
+                "forward": lambda: run_through(one.model, data, passes),  # noqa: B023
+                "sgemm": lambda: [torch.mm(left, right) for _ in range(10)],
+                "measure": lambda: one.measure(0),  # noqa: B023
+            },
+            repeats,
+        )
+        rate = 10 * 2 * 2048**3 / taken["sgemm"]
+        half = len(data) ** 2 * values_an_image(one.layers) / rate
+        limit = taken["forward"] + half
+        results[f"{budget:g} GiB"] = {
+            "passes": len(passes),
+            "forward": taken["forward"],
+            "half_gram": half,
+            "measure": taken["measure"],
+            "ratio": taken["measure"] / limit,
+            "first_ratio": first / limit,
+            "gflops": rate / 1e9,
+        }
+        say(
+            f"{budget:g} GiB: {taken['measure']:.1f} s, {taken['measure'] / limit:.2f} of the limit, {len(passes)} passes"
+        )
+    return results
+
+
+def against_float64(source: str | None, say: Say) -> Results:
+    """The largest difference, in bits, of any estimate to the same with every distance in float64; before and after training."""
+    data = images(source, 128)
+    one = scope(data, 8.0)
+    results: Results = {}
+    for epochs in (0, 2):
+        if epochs:
+            with tempfile.TemporaryDirectory() as folder:
+                us.Trainer(one.model, data, data.subset(range(8)), us.TrainingConfig(epochs=epochs), folder).run()
+        again = len(one.budget.passes(one.layers))
+        batches_seen: list[int] = []
+        ours = one.measure(epochs, on_batch=lambda _done, total: batches_seen.append(total))  # noqa: B023
+        with mock.patch.object(unetscope.measure, "LARGEST_SHIFT", 0.0):  # nothing is good enough for float32
+            exact = one.measure(epochs)
+        worst = max(abs(a.bits - b.bits) for a, b in zip(ours, exact, strict=True))
+        assert all(math.isfinite(estimate.bits) for estimate in (*ours, *exact))
+        streamed_again = len(batches_seen) > again * math.ceil(len(data) / one.budget.batch_size)
+        results[f"{epochs} epochs"] = {"largest_difference_bits": worst, "streamed_again": streamed_again}
+        say(
+            f"after {epochs} epochs: largest difference to float64 {worst:.1e} bits, a layer streamed again: {streamed_again}"
+        )
+    return results
+
+
+def against_storing(source: str | None, repeats: int, say: Say) -> Results:
+    """Seconds, peak memory and disk of the store-everything protocol over ours, each in a process of its own."""
+    theirs, ours = [], []
+    for repeat in range(repeats):
+        theirs.append(peak_bytes(stored, source, repeat == 0))
+        ours.append(peak_bytes(measured, source, 128, 605, 2.0, {}, True))
+        say(
+            f"store everything, {repeat + 1} of {repeats}: {theirs[-1]['seconds']:.0f} s, ours {ours[-1]['again_seconds']:.1f} s"
+        )
+
+    def middle(runs: list[dict[str, float]], name: str) -> float:
+        return statistics.median(run[name] for run in runs)
+
+    return {
+        "their_seconds": middle(theirs, "seconds"),
+        "our_first_seconds": middle(ours, "seconds"),
+        "our_seconds": middle(ours, "again_seconds"),
+        "their_peak_bytes": middle(theirs, "peak_bytes"),
+        "our_peak_bytes": middle(ours, "peak_bytes"),
+        "their_disk_bytes": middle(theirs, "disk_bytes"),
+        "our_disk_bytes": disk_an_epoch(source),
+        "largest_difference_bits": theirs[0]["largest_difference_bits"],
+    }
+
+
+def stored(watch: Any, source: str | None, compare: bool) -> Results:
+    """The whole protocol once, watched; then, unwatched and if asked, how far its estimates are from ours."""
+    data = images(source, 128)
+    one = scope(data, 2.0)
+    layers = [layer for layer in one.layers if layer.role != "merge"]
+    classes = {name: labels.numpy() for name, labels in one.classes.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        with watch:
+            store(one.model, batches(data), layers, Path(folder))
+            rows = list(estimate(layers, Path(folder), one.estimators, classes))
+        disk = folder_bytes(Path(folder))
+    if not compare:
+        return {"disk_bytes": disk}
+    ours = {(e.layer, e.estimator, e.resolution, e.labels): e.bits for e in one.measure(0)}
+    worst = max(abs(bits - ours[layer, name, resolution, labels]) for layer, name, resolution, labels, bits in rows)
+    return {"disk_bytes": disk, "largest_difference_bits": worst}
+
+
+def disk_an_epoch(source: str | None, epochs: int = 8) -> float:
+    """Bytes that a measured epoch adds to a run folder's table, without pictures and checkpoint."""
+    one = scope(images(source, 32, 100), 1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder.create(Path(folder) / "run", {"configuration": {}, "facts": {}})
+        run.describe(one.layers, one.skips, [])
+        run.write_measurement(0, one.measure(0), [])
+        before = folder_bytes(run.path)
+        for epoch in range(1, epochs + 1):
+            run.write_measurement(epoch, one.measure(epoch), [])
+        return (folder_bytes(run.path) - before) / epochs
+
+
+def memory(source: str | None, say: Say) -> Results:
+    """Peak memory of a measurement over its budget, at several budgets and image sizes."""
+    results: Results = {}
+    for image_size, budget in ((128, 0.5), (128, 2.0), (128, 8.0), (256, 2.0)):
+        run = peak_bytes(measured, source, image_size, 605, budget, {})
+        alone = peak_bytes(passed_through, source, image_size, 64, budget)
+        name = f"{image_size}×{image_size}, {budget:g} GiB"
+        results[name] = {
+            "budget_bytes": budget * GIB,
+            "peak_bytes": run["peak_bytes"],
+            "network_bytes": alone["peak_bytes"],
+            "ratio": (run["peak_bytes"] - alone["peak_bytes"]) / (budget * GIB),
+            "passes": run["passes"],
+            "seconds": run["seconds"],
+        }
+        say(f"{name}: peak {run['peak_bytes'] / GIB:.2f} GiB, the network {alone['peak_bytes'] / GIB:.2f} GiB")
+    return results

@@ -1,0 +1,310 @@
+"""The results as docs/performance.md and two figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+GIB = 2**30
+LABELS = {
+    "count": "images N",
+    "image_size": "activations an image d, by image size",
+    "width": "activations an image d, by width",
+    "depth": "depth",
+    "resolutions": "noise variances and bin sizes, each",
+    "d": "image side (d grows as its square)",
+    "budget": "budget (GiB)",
+    "N": "images N, at the least budget possible",
+}
+
+
+def write(done: Mapping[str, Any], docs: Path) -> Path:
+    """Write what there is; a section that was not timed is left out."""
+    (docs / "figures").mkdir(parents=True, exist_ok=True)
+    lines = [
+        "# Performance",
+        "",
+        "Written by `make bench`; what counts is a ratio within one run on one machine, and seconds are there to give a sense of scale.",
+        "",
+    ]
+    for name, section in SECTIONS.items():
+        if name in done:
+            facts = done[name]["facts"]
+            lines += [
+                *section(done[name]["results"], docs),
+                "",
+                f"*Times: median of {facts['repeats']}. {facts['machine']}; {facts['data']}; {facts['date']}.*",
+                "",
+            ]
+    path = docs / "performance.md"
+    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    return path
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _limit(results: Mapping[str, Any], _docs: Path) -> list[str]:
+    return [
+        "## Against the limit",
+        "",
+        "Width 16, 128×128, 605 images, all layers, KDE upper and lower for two noise variances, binning for two bin sizes, both "
+        "label schemes, on the network before training. The limit is the forward passes that the budget forces, each as deep as it "
+        "must be, plus half a Gram product of all activations at the rate of `torch.mm` in float32. (The products run faster than "
+        "that rate, through oneDNN's convolutions.)",
+        "",
+        *_table(
+            (
+                "budget",
+                "forward passes",
+                "their seconds",
+                "half a Gram product, s",
+                "a measurement, s",
+                "over the limit",
+                "the first one",
+            ),
+            [
+                (
+                    budget,
+                    str(row["passes"]),
+                    f"{row['forward']:.1f}",
+                    f"{row['half_gram']:.1f} (at {row['gflops']:.0f} GFLOP/s)",
+                    f"{row['measure']:.1f}",
+                    f"**{row['ratio']:.2f}**",
+                    f"{row['first_ratio']:.2f}",
+                )
+                for budget, row in results.items()
+            ],
+        ),
+        "",
+        "The first measurement of a process touches its memory for the first time, which costs what the machine takes for a fresh "
+        "page; later ones find the pages there.",
+    ]
+
+
+def _float64(results: Mapping[str, Any], _docs: Path) -> list[str]:
+    return [
+        "## Against float64",
+        "",
+        "The same measurement, merges included, and the same with every distance in float64.",
+        "",
+        *_table(
+            ("training", "largest difference of any estimate, bits", "layers were streamed again in float64"),
+            [
+                (name, f"**{row['largest_difference_bits']:.1e}**", "yes" if row["streamed_again"] else "no")
+                for name, row in results.items()
+            ],
+        ),
+    ]
+
+
+def _storing(results: Mapping[str, Any], _docs: Path) -> list[str]:
+    theirs, ours = results["their_seconds"], results["our_seconds"]
+    return [
+        "## Against storing everything",
+        "",
+        "The published protocol (`benchmarks/store_everything.py`): pickle every activation, load, a full Gram product for the whole "
+        "and for each class of each estimator, bins sorted as rows. Same network, images and estimates; ours at a budget of 2 GiB.",
+        "",
+        *_table(
+            ("", "store everything", "unetscope", "ratio"),
+            [
+                ("seconds a measured epoch", f"{theirs:.0f}", f"{ours:.1f}", f"**{theirs / ours:.1f}**"),
+                (
+                    "seconds, first of a process",
+                    f"{theirs:.0f}",
+                    f"{results['our_first_seconds']:.1f}",
+                    f"{theirs / results['our_first_seconds']:.1f}",
+                ),
+                (
+                    "peak memory, GiB",
+                    f"{results['their_peak_bytes'] / GIB:.1f}",
+                    f"{results['our_peak_bytes'] / GIB:.1f}",
+                    f"{results['their_peak_bytes'] / results['our_peak_bytes']:.1f}",
+                ),
+                (
+                    "disk a measured epoch, MB",
+                    f"{results['their_disk_bytes'] / 1e6:.0f}",
+                    f"{results['our_disk_bytes'] / 1e6:.2f}",
+                    f"**{results['their_disk_bytes'] / results['our_disk_bytes']:,.0f}**",
+                ),
+            ],
+        ),
+        "",
+        f"Its estimates differ from ours by up to {results['largest_difference_bits']:.1e} bits: it does not centre activations, "
+        "and sums in float32.",
+    ]
+
+
+def _memory(results: Mapping[str, Any], _docs: Path) -> list[str]:
+    return [
+        "## Memory",
+        "",
+        "Peak of resident memory added by one measurement in a fresh process, 605 images, width 16. The network's is that of "
+        "running it alone on batches as large.",
+        "",
+        *_table(
+            (
+                "images and budget",
+                "forward passes",
+                "peak, GiB",
+                "the network alone, GiB",
+                "peak less network, over budget",
+            ),
+            [
+                (
+                    name,
+                    str(row["passes"]),
+                    f"{row['peak_bytes'] / GIB:.2f}",
+                    f"{row['network_bytes'] / GIB:.2f}",
+                    f"**{row['ratio']:.2f}**",
+                )
+                for name, row in results.items()
+            ],
+        ),
+    ]
+
+
+def _growth(results: Mapping[str, Any], docs: Path) -> list[str]:
+    figure, axes = plt.subplots(1, len(results), figsize=(3.1 * len(results), 3.1), sharey=True, layout="constrained")
+    for axis, (name, series) in zip(axes, results.items(), strict=True):
+        by_values = name in ("image_size", "width")
+        sizes = [point["values"] if by_values else point["size"] for point in series["points"]]
+        _log_log(axis, sizes, [point["seconds"] for point in series["points"]], LABELS[name], series["exponent"])
+    axes[0].set_ylabel("seconds a measurement")
+    figure.savefig(docs / "figures" / "performance_time.png", dpi=130)
+    plt.close(figure)
+    return [
+        "## How time grows",
+        "",
+        "One quantity at a time, from 128 images of 128×128, width 8, depth 4, one noise variance and one bin size, in one pass.",
+        "",
+        "![Seconds of a measurement against N, d, depth and the number of estimators](figures/performance_time.png)",
+        "",
+        *_table(
+            ("against", "sizes", "seconds", "fitted exponent"),
+            [
+                (
+                    LABELS[name]
+                    if name not in ("image_size", "width")
+                    else f"{LABELS[name]} {[p['size'] for p in series['points']]}",
+                    ", ".join(
+                        f"{p['values'] if name in ('image_size', 'width') else p['size']:,}" for p in series["points"]
+                    ),
+                    ", ".join(f"{point['seconds']:.2f}" for point in series["points"]),
+                    f"**{series['exponent']:.2f}**",
+                )
+                for name, series in results.items()
+            ],
+        ),
+    ]
+
+
+def _peaks(results: Mapping[str, Any], docs: Path) -> list[str]:
+    figure, axes = plt.subplots(1, len(results), figsize=(3.6 * len(results), 3.3), layout="constrained")
+    for axis, (name, series) in zip(axes, results.items(), strict=True):
+        sizes, peaks = zip(*((point["size"], point["peak_bytes"] / GIB) for point in series["points"]), strict=True)
+        _log_log(axis, sizes, peaks, LABELS[name], series["exponent"])
+        axis.plot(sizes, [point["budget_bytes"] / GIB for point in series["points"]], "--", color="0.5", label="budget")
+        axis.legend(frameon=False, fontsize=8)
+    axes[0].set_ylabel("peak memory (GiB)")
+    figure.savefig(docs / "figures" / "performance_memory.png", dpi=130)
+    plt.close(figure)
+    return [
+        "## How memory grows",
+        "",
+        "![Peak memory against d, the budget and N](figures/performance_memory.png)",
+        "",
+        *_table(
+            ("against", "sizes", "budget, GiB", "peak, GiB", "fitted exponent"),
+            [
+                (
+                    LABELS[name],
+                    ", ".join(f"{point['size']:,}" for point in series["points"]),
+                    ", ".join(f"{point['budget_bytes'] / GIB:.2f}" for point in series["points"]),
+                    ", ".join(f"{point['peak_bytes'] / GIB:.2f}" for point in series["points"]),
+                    f"**{series['exponent']:.2f}**",
+                )
+                for name, series in results.items()
+            ],
+        ),
+    ]
+
+
+def _training(results: Mapping[str, Any], _docs: Path) -> list[str]:
+    rows = results["seeds"]
+    mean = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    return [
+        "## Training",
+        "",
+        f"Width 16, 128×128, {results['train']} training and {results['validation']} validation images, Adam at 1e-3, batches of 16, "
+        f"{results['epochs']} epochs, against a plain float32 loop (`benchmarks/plain_loop.py`) from the same weights. Dice is the "
+        "validation's, the mean of the last five epochs.",
+        "",
+        *_table(
+            (
+                "seed",
+                "plain, s an epoch",
+                "unetscope, s an epoch",
+                "ratio",
+                "plain Dice",
+                "unetscope Dice",
+                "difference",
+            ),
+            [
+                (
+                    str(seed),
+                    f"{row['plain_seconds']:.1f}",
+                    f"{row['our_seconds']:.1f}",
+                    f"**{row['plain_seconds'] / row['our_seconds']:.2f}**",
+                    f"{row['plain_dice']:.3f}",
+                    f"{row['our_dice']:.3f}",
+                    f"{row['our_dice'] - row['plain_dice']:+.3f}",
+                )
+                for seed, row in enumerate(rows)
+            ],
+        ),
+        "",
+        f"Mean difference of Dice {mean['our_dice'] - mean['plain_dice']:+.3f}. The curves on the validation images take "
+        f"**{mean['curves_share']:.1%}** of an epoch; those on the training images are read off the training step.",
+    ]
+
+
+def _start(results: Mapping[str, float], _docs: Path) -> list[str]:
+    return [
+        "## Start-up",
+        "",
+        *_table(
+            ("", "seconds"),
+            [
+                ("`unetscope --help`", f"**{results['help']:.2f}**"),
+                ("`import torch`", f"{results['torch']:.2f}"),
+                ("`import torch, unetscope`", f"{results['package']:.2f}"),
+                ("`from unetscope import UNet, Scope, Trainer`", f"**{results['names']:.2f}**"),
+            ],
+        ),
+    ]
+
+
+def _log_log(axis: Any, sizes: Sequence[float], values: Sequence[float], label: str, slope: float) -> None:
+    axis.loglog(sizes, values, "o-")
+    axis.set_xlabel(label, fontsize=9)
+    axis.set_title(f"exponent {slope:.2f}", fontsize=10)
+    axis.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8, rotation=30)
+    axis.xaxis.minorticks_off()
+
+
+SECTIONS = {
+    "limit": _limit,
+    "float64": _float64,
+    "storing": _storing,
+    "memory": _memory,
+    "growth": _growth,
+    "peaks": _peaks,
+    "training": _training,
+    "start": _start,
+}

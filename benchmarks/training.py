@@ -1,0 +1,75 @@
+"""Training against a plain float32 loop, the share of the curves, and start-up."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import unetscope as us
+from benchmarks.cases import images
+from benchmarks.plain_loop import plain_training
+from benchmarks.timing import seconds
+
+LAST = 5  # epochs whose Dice is averaged: from one epoch to the next it moves by a hundredth
+
+
+def against_a_plain_loop(
+    source: str | None, held_out: str | None, seeds: int, epochs: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Seconds of an epoch and validation Dice, seed by seed, of the same network from the same weights."""
+    data = images(source, 128)
+    train, validation = (data, images(held_out, 128)) if held_out else data.split(0.1)
+    rows = []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        start = us.UNet(16).state_dict()
+        plain, ours = us.UNet(16), us.UNet(16)
+        plain.load_state_dict(start)
+        ours.load_state_dict(start)
+        theirs = list(plain_training(plain, train, validation, epochs=epochs, learning_rate=1e-3, seed=seed))
+        records: list[us.EpochRecord] = []
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = us.Trainer(ours, train, validation, us.TrainingConfig(epochs=epochs), folder, seed=seed)
+            trainer.run(on_epoch=records.append)
+            curves = statistics.median(seconds(trainer._evaluate) for _ in range(5))
+        records = records[1:]  # the first is the untrained network
+        rows.append(
+            {
+                "plain_seconds": statistics.median(record.seconds for record in theirs),
+                "our_seconds": statistics.median(record.seconds for record in records),
+                "plain_dice": statistics.mean(record.validation_dice for record in theirs[-LAST:]),
+                "our_dice": statistics.mean(record.validation_dice for record in records[-LAST:]),
+                "curves_share": curves / statistics.median(record.seconds for record in records),
+            }
+        )
+        say(
+            f"seed {seed}: {rows[-1]['plain_seconds']:.1f} s an epoch plain, {rows[-1]['our_seconds']:.1f} s ours, "
+            f"Dice {rows[-1]['plain_dice']:.3f} and {rows[-1]['our_dice']:.3f}"
+        )
+    return {"seeds": rows, "epochs": epochs, "train": len(train), "validation": len(validation)}
+
+
+def start_up(repeats: int, say: Callable[[str], None]) -> dict[str, float]:
+    """Seconds of the command's help, of importing torch, the package, and what one needs of it to train and measure."""
+    commands = {
+        "help": [str(Path(sys.executable).with_name("unetscope")), "--help"],
+        "torch": [sys.executable, "-c", "import torch"],
+        "package": [sys.executable, "-c", "import torch, unetscope"],
+        "names": [sys.executable, "-c", "from unetscope import UNet, Scope, Trainer"],
+    }
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for repeat in range(repeats + 1):
+        for name, command in commands.items():
+            value = seconds(lambda: subprocess.run(command, check=True, capture_output=True))  # noqa: B023
+            if repeat:
+                taken[name].append(value)
+    result = {name: statistics.median(values) for name, values in taken.items()}
+    say(", ".join(f"{name} {value:.2f} s" for name, value in result.items()))
+    return result
