@@ -70,7 +70,8 @@ def against_float64(source: str | None, say: Say) -> Results:
         again = len(one.budget.passes(one.layers))
         batches_seen: list[int] = []
         ours = one.measure(epochs, on_batch=lambda _done, total: batches_seen.append(total))  # noqa: B023
-        with mock.patch.object(unetscope.measure, "LARGEST_SHIFT", 0.0):  # nothing is good enough for float32
+        # shared among so many parts, the tolerance is nothing, and float32 settles no layer
+        with mock.patch.object(unetscope.measure, "most_parts", return_value=1e300):
             exact = one.measure(epochs)
         worst = max(abs(a.bits - b.bits) for a, b in zip(ours, exact, strict=True))
         assert all(math.isfinite(estimate.bits) for estimate in (*ours, *exact))
