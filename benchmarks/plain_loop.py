@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from unetscope.data import SegmentationData
 from unetscope.records import EpochRecord
-from unetscope.training import dice_per_image
+from unetscope.training import dice_per_image, image_order
 
 
 def plain_training(
@@ -25,13 +25,13 @@ def plain_training(
     learning_rate: float,
     seed: int,
 ) -> Iterator[EpochRecord]:
-    """Adam, batches of 16, binary cross-entropy; yields the record of each epoch."""
-    torch.manual_seed(seed)
-    loader = DataLoader(_dataset(train), batch_size=16, shuffle=True)
+    """Adam, batches of 16 in the order of the `Trainer`, binary cross-entropy; yields the record of each epoch."""
+    dataset = _dataset(train)
     held_out = DataLoader(_dataset(validation), batch_size=16)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     for epoch in range(1, epochs + 1):
         started = time.perf_counter()
+        loader = DataLoader(dataset, batch_size=16, sampler=image_order(len(train), seed, epoch).tolist())
         losses, dices = [], []
         model.train()
         for images, masks in loader:
