@@ -12,8 +12,6 @@ from torch import Tensor
 
 from unetscope.errors import MeasurementError
 
-BYTES = 4  # of a float32
-
 
 class Arena:
     """One region of float32 values on one device, as large as the largest request so far.
@@ -43,8 +41,9 @@ class Arena:
             try:
                 self._grow(count)
             except (OSError, RuntimeError):  # torch.OutOfMemoryError is a RuntimeError
+                size = count * torch.float32.itemsize / 2**30
                 raise MeasurementError(
-                    f"{count * BYTES / 2**30:.1f} GiB for activations cannot be had on {self.device}: lower memory_budget"
+                    f"{size:.1f} GiB for activations cannot be had on {self.device}: lower memory_budget"
                 ) from None
         return self._values[:count]
 
@@ -60,7 +59,7 @@ class Arena:
         if self.device.type != "cpu" or sys.platform != "linux":
             self._values = torch.empty(count, dtype=torch.float32, device=self.device)
             return
-        self._pages = mmap.mmap(-1, count * BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._pages = mmap.mmap(-1, count * torch.float32.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with suppress(OSError):  # a kernel without large pages
             self._pages.madvise(mmap.MADV_HUGEPAGE)
         self._values = torch.frombuffer(self._pages, dtype=torch.float32)

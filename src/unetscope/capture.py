@@ -1,4 +1,4 @@
-"""Stream chosen layers of a frozen network, leaving it as it was. Imports records, errors, arena and budget.
+"""Stream chosen layers of a frozen network, leaving it as it was. Imports records, errors, precision, arena and budget.
 
 An exact distance between images needs one layer of all images at once, never all layers: `stream` runs as many forward
 passes as it is given, keeps in each only the slices of the activations that this pass is for, and hands them over.

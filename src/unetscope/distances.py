@@ -11,10 +11,8 @@ from torch.nn import functional
 from unetscope.budget import FEATURES_AT_ONCE
 from unetscope.precision import full_float32
 
-ROWS_ON_CPU, ROWS_ON_GPU = (
-    96,
-    2048,
-)  # a strip of the triangle: a thin one computes little in vain, a thick one runs well
+# Of a strip of the triangle: a thin one computes little in vain, a thick one runs well.
+ROWS_ON_CPU, ROWS_ON_GPU = 96, 2048
 ROWS_IN_MEAN = 32
 EQUAL_BELOW = 2.0**-44  # of ‖t_i‖² + ‖t_j‖²: the rounding of a sum of many products in float64
 FLOAT32_ERROR = 2.0**-22  # likewise, of products in float32, if they round either way: 2⁻²⁵ to 2⁻²¹·³ on real layers
