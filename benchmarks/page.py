@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 GIB = 2**30
 LABELS = {
@@ -171,7 +172,7 @@ def _memory(results: Mapping[str, Any], _docs: Path) -> list[str]:
 
 
 def _growth(results: Mapping[str, Any], docs: Path) -> list[str]:
-    figure, axes = plt.subplots(1, len(results), figsize=(3.1 * len(results), 3.1), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(results), figsize=(3.3 * len(results), 3.1), layout="constrained")
     for axis, (name, series) in zip(axes, results.items(), strict=True):
         by_values = name in ("image_size", "width")
         sizes = [point["values"] if by_values else point["size"] for point in series["points"]]
@@ -238,7 +239,9 @@ def _peaks(results: Mapping[str, Any], docs: Path) -> list[str]:
 
 def _training(results: Mapping[str, Any], docs: Path) -> list[str]:
     rows = results["seeds"]
-    figure, axes = plt.subplots(1, len(rows), figsize=(3.4 * len(rows), 3), sharey=True, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(rows), figsize=(3.4 * len(rows), 3), sharey=True, squeeze=False, layout="constrained"
+    )
     for seed, (axis, row) in enumerate(zip(axes[0], rows, strict=True)):
         epochs = range(1, results["epochs"] + 1)
         axis.plot(epochs, row["plain_dice"], color="0.45", label="plain float32 loop")
@@ -311,6 +314,9 @@ def _log_log(axis: Any, sizes: Sequence[float], values: Sequence[float], label: 
     axis.set_title(f"exponent {slope:.2f}", fontsize=10)
     axis.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8, rotation=30)
     axis.xaxis.minorticks_off()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 SECTIONS = {

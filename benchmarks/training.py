@@ -53,7 +53,13 @@ def against_a_plain_loop(
             f"seed {seed}: {rows[-1]['plain_seconds']:.1f} s an epoch plain, {rows[-1]['our_seconds']:.1f} s ours, "
             f"Dice {statistics.mean(rows[-1]['plain_dice'][-LAST:]):.3f} and {statistics.mean(rows[-1]['our_dice'][-LAST:]):.3f}"
         )
-    return {"seeds": rows, "epochs": epochs, "last": min(LAST, epochs), "train": len(train), "validation": len(validation)}
+    return {
+        "seeds": rows,
+        "epochs": epochs,
+        "last": min(LAST, epochs),
+        "train": len(train),
+        "validation": len(validation),
+    }
 
 
 def start_up(repeats: int, say: Callable[[str], None]) -> dict[str, float]:
