@@ -3,7 +3,7 @@
     python scripts/make_manifest.py stage1_train.zip stage1_test.zip
 
 The manifest lists, for each image id, the SHA-256 of the image file and one SHA-256 over the sorted SHA-256 of its mask
-files, under the part ("train" or "validation") that the paper's authors put it in. `unetscope.data.fetch` holds a
+files, under the part ("train" or "validation") that the paper's authors put it in. `unetscope.data.download` holds a
 download against it, and `unetscope.data.paper_split` takes the split from it.
 """
 

@@ -213,7 +213,7 @@ def fetch(
 ) -> None:
     """Download the 670 public nuclei images (BBBC038v1 stage 1) and verify every one of them."""
     from unetscope.data import fetch as fetch_archive
-    from unetscope.data.fetch import PUBLIC_URL
+    from unetscope.data.download import PUBLIC_URL
     from unetscope.terminal import print_json, watching
 
     with watching(quiet or json) as watcher:
