@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import psutil
@@ -200,8 +201,10 @@ def test_a_budget_is_kept_or_refused(total: int, n: int, matrices: int, forward:
     try:
         budget = Budget(total, n=n, matrices=matrices, forward_bytes=forward)
     except InvalidArgument as refused:
-        least = int(str(refused).split("at least ")[1].split(" bytes")[0])
-        assert f"memory_budget must be at least {least} bytes for {n} images, got {total}" == str(refused)
+        least = int(str(refused).split("MiB (")[1].split(" bytes")[0])
+        mebibytes = math.ceil(least / 2**20)
+        text = f"memory_budget must be at least {mebibytes} MiB ({least} bytes) for {n} images, got {total} bytes"
+        assert text == str(refused)
         assert total < least
         assert Budget(least, n=n, matrices=matrices, forward_bytes=forward).activation_bytes == 4 * n * FEATURES_AT_ONCE
         return

@@ -79,7 +79,8 @@ class Budget:
         least = self._beside_activations + BYTES_A_VALUE * self.n * FEATURES_AT_ONCE
         if self.total_bytes < least:
             raise InvalidArgument(
-                f"memory_budget must be at least {least} bytes for {self.n} images, got {self.total_bytes}"
+                f"memory_budget must be at least {-(-least // 2**20)} MiB ({least} bytes) for {self.n} images, "
+                f"got {self.total_bytes} bytes"
             )
 
     @property
