@@ -62,19 +62,27 @@ def against_a_plain_loop(
     }
 
 
+IMPORTS = """
+import time
+started = time.perf_counter()
+import torch
+with_torch = time.perf_counter()
+import unetscope
+with_package = time.perf_counter()
+from unetscope import UNet, Scope, Trainer
+print(with_torch - started, with_package - with_torch, time.perf_counter() - with_torch)
+"""
+
+
 def start_up(repeats: int, say: Callable[[str], None]) -> dict[str, float]:
-    """Seconds of the command's help, of importing torch, the package, and what one needs of it to train and measure."""
-    commands = {
-        "help": [str(Path(sys.executable).with_name("unetscope")), "--help"],
-        "torch": [sys.executable, "-c", "import torch"],
-        "package": [sys.executable, "-c", "import torch, unetscope"],
-        "names": [sys.executable, "-c", "from unetscope import UNet, Scope, Trainer"],
-    }
-    taken: dict[str, list[float]] = {name: [] for name in commands}
+    """Seconds of the command's help; of importing torch, and of what one needs to train and measure after it."""
+    command = [str(Path(sys.executable).with_name("unetscope")), "--help"]
+    taken: dict[str, list[float]] = {name: [] for name in ("help", "torch", "package", "names")}
     for repeat in range(repeats + 1):
-        for name, command in commands.items():
-            value = seconds(lambda: subprocess.run(command, check=True, capture_output=True))  # noqa: B023
-            if repeat:
+        helping = seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+        printed = subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True, text=True).stdout
+        if repeat:
+            for name, value in zip(taken, (helping, *map(float, printed.split())), strict=True):
                 taken[name].append(value)
     result = {name: statistics.median(values) for name, values in taken.items()}
     say(", ".join(f"{name} {value:.2f} s" for name, value in result.items()))
