@@ -121,58 +121,81 @@ def stream(
     """
     n = len(images)
     arena = arena or Arena(device_of(model))
-    batches = range(0, n, batch_size)
-    sizes = [[n * (part.stop - part.start) for part in slices] for slices in passes]
-    region = arena.take(max(map(sum, sizes), default=0))
-    for number, slices in enumerate(passes):
-        buffers = [values.view(n, -1) for values in region[: sum(sizes[number])].split(sizes[number])]
-        _fill(model, images, slices, buffers, batch_size, prepare, on_batch, (number * len(batches), len(passes)))
-        yield from map(Block, slices, buffers)
+    batches = torch.arange(n).split(batch_size)
+    region = arena.take(n * max((sum(part.stop - part.start for part in slices) for slices in passes), default=0))
+
+    def told(done: int) -> None:
+        if on_batch is not None:
+            on_batch(number * len(batches) + done, len(passes) * len(batches))
+
+    for number, slices in enumerate(passes):  # noqa: B007 told() reads it
+        kept = _Kept(slices, region, n)
+        layers = [part.layer for part in slices]
+        visit(model, images, layers, kept.receive, batches=batches, prepare=prepare, on_batch=told)
+        yield from map(Block, slices, kept.buffers)
 
 
-def _fill(
+class _Kept:
+    """The slices of one pass, written into a region of memory as the activations appear."""
+
+    def __init__(self, slices: Sequence[Slice], region: Tensor, n: int) -> None:
+        sizes = [n * (part.stop - part.start) for part in slices]
+        self.buffers = [values.view(n, -1) for values in region[: sum(sizes)].split(sizes)]
+        self._places = {part.layer.label: (part, buffer) for part, buffer in zip(slices, self.buffers, strict=True)}
+        self._channels_last: dict[str, bool] = {}
+
+    def receive(self, rows: Tensor, layer: Layer, activation: Tensor) -> None:
+        part, buffer = self._places[layer.label]
+        if self._channels_last.setdefault(layer.label, _is_channels_last(activation)):
+            activation = activation.movedim(1, -1)
+        first, count = int(rows[0]), len(rows)
+        buffer[first : first + count] = activation.reshape(count, -1)[:, part.start : part.stop]
+
+
+def visit(
     model: nn.Module,
     images: Tensor,
-    slices: Sequence[Slice],
-    buffers: Sequence[Tensor],
-    batch_size: int,
-    prepare: Callable[[Tensor], Tensor] | None,
-    on_batch: Callable[[int, int], None] | None,
-    progress: tuple[int, int],
+    layers: Sequence[Layer],
+    receive: Callable[[Tensor, Layer, Tensor], None],
+    *,
+    batches: Sequence[Tensor],
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    on_batch: Callable[[int], None] | None = None,
 ) -> None:
-    """One forward pass over all images, as deep as its slices need, writing each slice into its buffer."""
-    places = {part.layer.label: place for place, part in enumerate(slices)}
-    channels_last: dict[str, bool] = {}
-    first, seen, batch = 0, 0, images[:0]
+    """Show whole activations to `receive(rows, layer, activation)` as they appear, and keep none.
 
-    def keep(layer: Layer, activation: Tensor) -> None:
+    batches: the rows of `images` that run through the network together, as indices. `receive` sees an activation before
+    whatever comes next may overwrite it. A batch ends after the last of the layers. The network runs as in `stream`,
+    whose other arguments these are; on_batch is told the number of batches done.
+
+    Raises: NetworkError if a layer does not give one activation an image.
+    """
+    seen, rows = 0, torch.arange(0)
+
+    def show(layer: Layer, activation: Tensor) -> None:
         nonlocal seen
-        part, buffer = slices[places[layer.label]], buffers[places[layer.label]]
-        if activation.shape != (len(batch), *layer.shape):
+        if activation.shape != (len(rows), *layer.shape):
             raise NetworkError(
-                f"layer {layer.label}: module {layer.module!r} gives {list(activation.shape)} for {len(batch)} images, "
-                f"expected {[len(batch), *layer.shape]}: one activation an image, all of one shape"
+                f"layer {layer.label}: module {layer.module!r} gives {list(activation.shape)} for {len(rows)} images, "
+                f"expected {[len(rows), *layer.shape]}: one activation an image, all of one shape"
             )
-        if channels_last.setdefault(layer.label, _is_channels_last(activation)):
-            activation = activation.movedim(1, -1)
-        buffer[first : first + len(activation)] = activation.reshape(len(batch), -1)[:, part.start : part.stop]
+        receive(rows, layer, activation)
         seen += 1
-        if seen == len(slices):
+        if seen == len(layers):
             raise _AllSeen
 
-    batches = -(-len(images) // batch_size)
-    with frozen(model), _hooked(model, [part.layer for part in slices], keep):
-        for index in range(batches):
-            first, seen = index * batch_size, 0
-            batch = images[first : first + batch_size]
+    with frozen(model), _hooked(model, layers, show):
+        for done, rows in enumerate(batches, start=1):
+            seen = 0
+            batch = images[rows]
             with suppress(_AllSeen):
                 model(_as_input(model, batch if prepare is None else prepare(batch)))
                 raise NetworkError(
-                    f"only {seen} of the layers {', '.join(places)} ran for images {first} to {first + len(batch) - 1}: "
-                    "a layer must run for every image"
+                    f"only {seen} of the layers {', '.join(layer.label for layer in layers)} ran for "
+                    f"images {int(rows[0])} to {int(rows[-1])}: a layer must run for every image"
                 )
             if on_batch is not None:
-                on_batch(progress[0] + index + 1, progress[1] * batches)
+                on_batch(done)
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
