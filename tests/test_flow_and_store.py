@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,11 +76,27 @@ def test_pictures_come_back_pixel_by_pixel(run: RunFolder) -> None:
     np.testing.assert_array_equal(found[0].pixels, grey)
 
 
+def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> None:
+    new = ("low", "high", "null_mean", "null_high", "p", "train_bits", "extrapolated")
+    estimate = Estimate(0, "1", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
+    run.describe((Layer("1", "conv1"),), ())
+    run.write_measurement(0, [estimate])
+    with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
+        for name in new:
+            tables.execute(f"ALTER TABLE estimates DROP COLUMN {name}")
+        tables.execute("PRAGMA user_version = 1")
+    (again,) = RunFolder.open(run.path).flow().estimates
+    assert again.bits == 2.0
+    assert all(math.isnan(getattr(again, name)) for name in new)
+    RunFolder.open(run.path).write_measurement(1, [replace(estimate, epoch=1, low=1.0)])
+    assert RunFolder.open(run.path).flow().estimates[1].low == 1.0
+
+
 def test_a_folder_of_another_format_is_refused(run: RunFolder) -> None:
     with sqlite3.connect(run.path / "flow.sqlite") as tables:
         tables.execute("PRAGMA user_version = 99")
     tables.close()
-    with pytest.raises(RunFolderError, match="has tables of format 99, this version reads 1: run it again"):
+    with pytest.raises(RunFolderError, match="has tables of format 99, this version reads 2: run it again"):
         RunFolder.open(run.path)
 
 

@@ -47,8 +47,8 @@ class Flow:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the label schemes, in the order in which they were measured."""
-        return tuple(dict.fromkeys(estimate.labels for estimate in self.estimates if estimate.labels))
+        """The names of the label schemes of I(Y;M), in the order in which they were measured."""
+        return tuple(dict.fromkeys(estimate.labels for estimate in self.estimates if estimate.quantity == "I(Y;M)"))
 
     @property
     def series(self) -> tuple[tuple[str, float], ...]:

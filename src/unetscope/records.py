@@ -7,7 +7,30 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
-Quantity = Literal["I(X;M)", "I(Y;M)"]
+Quantity = Literal["I(X;M)", "I(Y;M)", "I_V(M→Y)", "I_V(S→Y|U)", "I_V(U→Y|S)", "I_V(S;U→Y)"]
+
+# How an estimator is called in full, and what its resolution is; "" for one that has none.
+ESTIMATORS = {
+    "kde_upper": ("KDE upper bound", "noise variance"),
+    "kde_lower": ("KDE lower bound", "noise variance"),
+    "binning": ("binning", "bin size"),
+    "usable_linear": ("linear probes", ""),
+}
+
+
+def estimator_text(estimator: str, resolution: float) -> str:
+    """An estimator with its resolution, for people.
+
+    >>> estimator_text("kde_upper", 0.1), estimator_text("usable_linear", 0.0)
+    ('KDE upper bound, noise variance 0.1', 'linear probes')
+    """
+    title, unit = ESTIMATORS.get(estimator, (estimator, "resolution"))
+    return f"{title}, {unit} {resolution:g}" if unit else title
+
+
+def unit_of(quantity: Quantity) -> str:
+    """The unit in which estimates of a quantity are given."""
+    return "bits a pixel" if quantity.startswith("I_V") else "bits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +75,20 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One number in bits, with what is needed to judge it.
+    """One number in bits, with what is needed to judge it; whatever an estimator does not know is NaN.
 
-    estimator: `"kde_upper"`, `"kde_lower"` or `"binning"`. resolution: the noise variance of a KDE or the bin size of a
-    binning, in units of the activation (squared, for the variance). labels: the name of the label scheme for I(Y;M),
-    empty for I(X;M). lower, upper: bracket of the quantity in bits, NaN where the estimator has none. ceiling: the
-    largest value the estimate can take. saturated: so near the ceiling that layers can no longer be told apart.
-    n: images, d: values of the layer an image. unique_share: the share of images whose symbol occurs once (binning; NaN for
-    the KDE). reason: why `bits` is NaN, if it is.
+    quantity: of one layer I(X;M), I(Y;M) or the usable information I_V(M→Y); of a merge, what the skip S adds to the
+    upsampled path U, what U adds to S, and what both hold. Usable information is in bits a pixel. estimator: `"kde_upper"`,
+    `"kde_lower"`, `"binning"` or `"usable_linear"`. resolution: the noise variance of a KDE or the bin size of a binning, in
+    units of the activation (squared, for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M),
+    `"pixels"` for usable information, empty for I(X;M).
+
+    lower, upper: bracket of the quantity. ceiling: the largest value the estimate can take. saturated: so near the ceiling
+    that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the share of images whose
+    symbol occurs once (binning). reason: why `bits` is NaN, if it is. low, high: 95 % interval over images. null_mean,
+    null_high, p: mean and 95th percentile of the estimate with masks shuffled among images, and the share of them that reach
+    it.
+    train_bits: the same of the images that the probe was fitted on. extrapolated: for ever more images.
     """
 
     epoch: int
@@ -77,6 +106,13 @@ class Estimate:
     d: int
     unique_share: float = math.nan
     reason: str = ""
+    low: float = math.nan
+    high: float = math.nan
+    null_mean: float = math.nan
+    null_high: float = math.nan
+    p: float = math.nan
+    train_bits: float = math.nan
+    extrapolated: float = math.nan
 
     @property
     def key(self) -> tuple[int, str, str, str, float, str]:

@@ -28,7 +28,7 @@ from unetscope.files import finished_files, remove_unfinished, whole_file
 from unetscope.flow import Flow
 from unetscope.records import EpochRecord, Estimate, Layer, Skip
 
-FORMAT = 1
+FORMAT = 2
 CONFIG, TABLES = "config.json", "flow.sqlite"
 
 SCHEMA = f"""
@@ -40,10 +40,19 @@ CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, train_loss_running REAL, train_d
     validation_dice REAL, seconds REAL);
 CREATE TABLE estimates (epoch INTEGER, layer TEXT, quantity TEXT, estimator TEXT, resolution REAL, labels TEXT,
     bits REAL, lower REAL, upper REAL, ceiling REAL, saturated INTEGER, n INTEGER, d INTEGER, unique_share REAL,
-    reason TEXT, PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
+    reason TEXT, low REAL, high REAL, null_mean REAL, null_high REAL, p REAL, train_bits REAL, extrapolated REAL,
+    PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
 CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png BLOB,
     PRIMARY KEY (kind, title, epoch, place));
 """
+
+# From an older format to the present one.
+MIGRATIONS = {
+    1: "; ".join(
+        f"ALTER TABLE estimates ADD COLUMN {name} REAL"
+        for name in ("low", "high", "null_mean", "null_high", "p", "train_bits", "extrapolated")
+    )
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +112,9 @@ class RunFolder:
                 raise RunFolderError(f"{folder.path} is not a run folder: it has no {name}")
         with folder._tables() as tables:
             found = tables.execute("PRAGMA user_version").fetchone()[0]
+            if found in MIGRATIONS:
+                tables.executescript(f"BEGIN; {MIGRATIONS[found]}; PRAGMA user_version = {FORMAT}; COMMIT;")
+                found = FORMAT
         if found != FORMAT:
             raise RunFolderError(
                 f"{folder.path} has tables of format {found}, this version reads {FORMAT}: run it again"
@@ -276,8 +288,9 @@ def _number(value: float | None) -> float:
 
 def _estimate(row: Sequence[Any]) -> Estimate:
     values = dict(zip((field.name for field in fields(Estimate)), row, strict=True))
-    for name in ("bits", "lower", "upper", "ceiling", "unique_share"):
-        values[name] = _number(values[name])
+    for field in fields(Estimate):
+        if field.type == "float":
+            values[field.name] = _number(values[field.name])
     values["saturated"] = bool(values["saturated"])
     return Estimate(**values)
 

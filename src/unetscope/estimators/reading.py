@@ -12,7 +12,7 @@ from unetscope.records import Quantity
 class Reading:
     """One estimate in nats, before it is given its place: `measure` adds epoch and layer and turns nats into bits.
 
-    The fields are those of `unetscope.records.Estimate`; the ceiling is the same for every estimator, so `measure` adds it.
+    The fields are those of `unetscope.records.Estimate`. A ceiling that is NaN is the label scheme's, which `measure` adds.
     """
 
     quantity: Quantity
@@ -23,3 +23,12 @@ class Reading:
     upper: float = math.nan
     labels: str = ""
     unique_share: float = math.nan
+    ceiling: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    null_mean: float = math.nan
+    null_high: float = math.nan
+    p: float = math.nan
+    train: float = math.nan
+    extrapolated: float = math.nan
+    reason: str = ""
