@@ -1,0 +1,264 @@
+"""Usable information (V-information): how well a layer's channels tell the mask above them, by a probe of one kind.
+
+I_V(M→Y) = H_V(Y|∅) − H_V(Y|M): the held-out cross-entropy of the best guess without the layer, less that of a probe that
+reads it. It needs no clustering of masks, and does not end at log n. What a probe of another kind would find it does not
+know. Imports errors, moments and readings.
+
+Source: Xu et al., ICLR 2020 (arXiv 2002.10689).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, Integer
+from torch import Tensor
+from torch.nn import functional
+
+from unetscope.moments import Moments
+
+STRENGTHS = tuple(10.0**power for power in range(-7, 2))  # of the ridge, in units of a channel's variance
+DEAD = 1e-12  # a channel whose variance is below this share of the largest one's says nothing
+NEWTON_STEPS, NEWTON_TOLERANCE = 50, 1e-10
+SAME = 1e-6  # of a cross-entropy: what float32 sums of it may differ by
+SMALLEST_PENALTY = 1e-8  # on the calibration's slopes, so that a mask told without error has a finite one
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A linear map from the channels at a place to a score for each class of each pixel above it."""
+
+    weights: Float[Tensor, "channels outputs"]
+    offset: Float[Tensor, " outputs"]
+
+    def scores(self, features: Float[Tensor, "m channels"]) -> Float[Tensor, "m outputs"]:
+        """What the probe says at each place, float32."""
+        return torch.addmm(self.offset, features, self.weights)
+
+
+def ridge(moments: Moments, strength: float) -> LinearProbe:
+    """The least-squares probe with a penalty on its weights, each channel being measured in its standard deviations.
+
+    >>> moments = Moments(channels=1, outputs=1)
+    >>> moments.add(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0], [3.0], [5.0]]))
+    >>> probe = ridge(moments, strength=0.0)
+    >>> probe.weights.item(), probe.offset.item()
+    (2.0, 1.0)
+    """
+    return _Spectrum(moments).probe(strength)
+
+
+class _Spectrum:
+    """The correlations of the channels, decomposed once for every strength of the ridge."""
+
+    def __init__(self, moments: Moments) -> None:
+        self._moments = moments
+        variance = moments.scatter.diagonal() / moments.count
+        alive = variance > DEAD * variance.max()
+        self._scale = torch.where(alive, variance.clamp(min=torch.finfo(torch.float64).tiny).rsqrt(), 0.0)
+        correlations = moments.scatter / moments.count * self._scale[:, None] * self._scale
+        self._values, self._vectors = torch.linalg.eigh(correlations)
+        self._targets = self._vectors.T @ (moments.cross / moments.count * self._scale[:, None])
+
+    def probe(self, strength: float) -> LinearProbe:
+        values = self._values.clamp(min=0) + strength
+        shrunk = torch.where(values > DEAD * values.max(), 1 / values, 0.0)
+        weights = self._scale[:, None] * (self._vectors @ (shrunk[:, None] * self._targets))
+        offset = self._moments.targets_mean - self._moments.features_mean @ weights
+        return LinearProbe(weights.float(), offset.float())
+
+
+def chosen_strength(folds: Sequence[Moments], strengths: Sequence[float] = STRENGTHS) -> float:
+    """The strength of the ridge with the least squared error on each fold in turn, fitted on the others.
+
+    The squared error of a linear probe follows from moments, so this costs no pass over images.
+    """
+    errors = [0.0] * len(strengths)
+    for left_out, moments in enumerate(folds):
+        spectrum = _Spectrum(Moments.joined([fold for other, fold in enumerate(folds) if other != left_out]))
+        for place, strength in enumerate(strengths):
+            errors[place] += _squared_error(spectrum.probe(strength), moments)
+    return strengths[min(range(len(strengths)), key=errors.__getitem__)]
+
+
+def _squared_error(probe: LinearProbe, moments: Moments) -> float:
+    """Sum of squared errors on the places of some moments, less the targets' own scatter."""
+    weights = probe.weights.double()
+    off = moments.targets_mean - moments.features_mean @ weights - probe.offset.double()
+    scatter = (weights * (moments.scatter @ weights - 2 * moments.cross)).sum()
+    return (scatter + moments.count * off.square().sum()).item()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Logistic regression from a probe's scores to classes; the last class is the reference, with logit 0.
+
+    Scores and logits have one column a class but the last, so binary masks have one.
+    """
+
+    slopes: Float[Tensor, "k k"]
+    offset: Float[Tensor, " k"]
+
+    @classmethod
+    def fitted(cls, scores: Float[Tensor, "m k"], labels: Int64[Tensor, " m"]) -> Calibration:
+        """The maximum of the likelihood, by Newton's method; labels in 0 … k.
+
+        Platt's smoothing of the targets keeps the slopes finite where scores separate the classes.
+
+        >>> scores, labels = torch.tensor([[0.0], [1.0], [1.0], [0.0]]), torch.tensor([1, 0, 0, 1])
+        >>> Calibration.fitted(scores, labels).logits(scores).squeeze(1).round(decimals=2).tolist()
+        [-1.1, 1.1, 1.1, -1.1]
+        """
+        m, k = scores.shape
+        mean, spread = scores.double().mean(dim=0), scores.double().std(dim=0, correction=0).clamp(min=1e-30)
+        design = torch.cat(((scores.double() - mean) / spread, torch.ones(m, 1, dtype=torch.float64)), dim=1)
+        wanted = functional.one_hot(labels, k + 1).double()
+        wanted = ((1 - (k + 1) / (m + k + 1)) * wanted + 1 / (m + k + 1))[:, :k]
+        theta = _newton(design, wanted)
+        slopes = theta[:-1] / spread[:, None]
+        return cls(slopes.float(), (theta[-1] - mean @ slopes).float())
+
+    def logits(self, scores: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+        """Log odds of each class against the last."""
+        return torch.addmm(self.offset, scores, self.slopes)
+
+
+def _newton(design: Float[Tensor, "m p"], wanted: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:
+    """The parameters of multinomial logistic regression with soft targets."""
+    (m, p), k = design.shape, wanted.shape[1]
+    theta = torch.zeros((p, k), dtype=torch.float64, device=design.device)
+    penalty = torch.full((p, 1), SMALLEST_PENALTY, dtype=torch.float64, device=design.device)
+
+    def loss(parameters: Tensor) -> float:
+        logits = design @ parameters
+        value = (_log_partition(logits) - (wanted * logits).sum(dim=1)).mean() + (
+            penalty * parameters.square()
+        ).sum() / 2
+        return float(value)
+
+    best = loss(theta)
+    for _ in range(NEWTON_STEPS):
+        probabilities = torch.exp(design @ theta - _log_partition(design @ theta)[:, None])
+        gradient = design.T @ (probabilities - wanted) / m + penalty * theta
+        hessian = torch.zeros((k, p, k, p), dtype=torch.float64, device=design.device)
+        for one in range(k):
+            for other in range(k):
+                weight = probabilities[:, one] * (float(one == other) - probabilities[:, other])
+                hessian[one, :, other, :] = design.T @ (weight[:, None] * design) / m
+        curvature = hessian.reshape(k * p, k * p) + torch.diag(penalty.repeat(k, 1).squeeze(1))
+        step = torch.linalg.solve(curvature, gradient.T.reshape(-1)).reshape(k, p).T
+        length = 1.0
+        while (value := loss(theta - length * step)) > best and length > 1e-6:
+            length /= 2
+        if not value < best - NEWTON_TOLERANCE:
+            break
+        theta, best = theta - length * step, value
+    return theta
+
+
+def _log_partition(logits: Float[Tensor, "*places k"]) -> Float[Tensor, " *places"]:
+    """ln of the sum of exp over all classes, the reference's logit being 0."""
+    if logits.shape[-1] == 1:
+        return functional.softplus(logits[..., 0])
+    return torch.logsumexp(functional.pad(logits, (0, 1)), dim=-1)
+
+
+class Truth:
+    """Masks that probes are held against: labels [n, pixels], 0 … classes − 1, or `ignored`."""
+
+    def __init__(self, masks: Integer[Tensor, "n pixels"], classes: int, ignored: int | None = None) -> None:
+        valid = torch.ones_like(masks, dtype=torch.bool) if ignored is None else masks != ignored
+        self.one_hot = torch.stack([(masks == label) & valid for label in range(classes - 1)]).float()
+        self.valid = None if bool(valid.all()) else valid.float()
+        self.pixels = valid.sum(dim=1).double()
+
+
+class HeldOut:
+    """Cross-entropy in nats of every held-out image under its own mask, and under every other's for a null.
+
+    The cross-entropy is linear in the mask given the logits, so the n × n table is a product of matrices. Logits of an image
+    come in the same order of pixels as its mask.
+    """
+
+    def __init__(self, truth: Truth) -> None:
+        self.truth = truth
+        n, device = len(truth.pixels), truth.pixels.device
+        self.own = torch.zeros(n, dtype=torch.float64, device=device)
+        self.crossed = torch.zeros((n, n), dtype=torch.float64, device=device)
+
+    def add(self, first: int, logits: Float[Tensor, "b pixels k"]) -> None:
+        """Take in the logits of the images from `first` on."""
+        truth, partition = self.truth, _log_partition(logits)
+        rows = slice(first, first + len(logits))
+        whole = partition.sum(dim=1)[:, None] if truth.valid is None else partition @ truth.valid.T
+        own = partition if truth.valid is None else partition * truth.valid[rows]
+        for label, hot in enumerate(truth.one_hot):
+            whole = whole - logits[..., label] @ hot.T
+            own = own - logits[..., label] * hot[rows]
+        self.own[rows] = own.sum(dim=1, dtype=torch.float64)
+        self.crossed[rows] = whole.double()
+
+
+def guessed(masks: Integer[Tensor, "n pixels"], frequencies: Float[Tensor, " classes"]) -> Float[Tensor, " n"]:
+    """Cross-entropy in nats of each mask under fixed frequencies of the classes: what is left to tell without a layer."""
+    counts = torch.stack([(masks == label).sum(dim=1) for label in range(len(frequencies))], dim=1)
+    return -(counts.double() @ frequencies.double().log())
+
+
+@dataclass(frozen=True)
+class Null:
+    """What chance gives: mean and 95th percentile, in nats a pixel, and the share of chance that reaches the value at hand."""
+
+    nats: float
+    high: float
+    p: float
+
+
+def shuffled_masks(guess: Float[Tensor, " n"], held_out: HeldOut, *, times: int = 999, seed: int = 0) -> Null:
+    """The information that the probe seems to have about masks that belong to other images.
+
+    If layer and mask are independent of each other over images, every assignment of masks to images is as likely, so
+    p is uniform (Phipson & Smyth 2010: the value at hand counts as one of the shuffled). A layer that knows only what all masks
+    have in common, such as where nuclei never lie, has usable information but a large p.
+    """
+    n, total = len(guess), held_out.truth.pixels.sum().item()
+    rows = torch.arange(n)
+    generator = torch.Generator().manual_seed(seed)
+    crossed, gained = held_out.crossed.cpu(), guess.sum().item()
+    value = (gained - crossed.trace().item()) / total
+    rounding = SAME * (crossed.abs().sum().item() / n + gained) / total
+    orders = (torch.randperm(n, generator=generator) for _ in range(times))
+    chance = torch.stack([(gained - crossed[rows, order].sum()) / total for order in orders])
+    reached = (chance >= value - rounding).sum().item()
+    return Null(chance.mean().item(), chance.quantile(0.95).item(), (1 + reached) / (1 + times))
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over pixels with its 95 % interval over images, in nats a pixel."""
+
+    nats: float
+    low: float
+    high: float
+
+
+def mean_over_images(gains: Float[Tensor, " n"], pixels: Float[Tensor, " n"]) -> Mean:
+    """The sum of the gains over the sum of the pixels, with Student's interval of a ratio over images.
+
+    Images are what is independent; pixels of one are not. One image has no interval.
+
+    >>> mean = mean_over_images(torch.tensor([1.0, 3.0], dtype=torch.float64), torch.tensor([2.0, 2.0], dtype=torch.float64))
+    >>> mean.nats, round(mean.high, 2)
+    (1.0, 7.35)
+    """
+    n, value = len(gains), (gains.sum() / pixels.sum()).item()
+    if n < 2:
+        return Mean(value, -math.inf, math.inf)
+    from scipy.special import stdtrit
+
+    rests = (gains - value * pixels) / pixels.mean()
+    half = float(stdtrit(n - 1, 0.975)) * math.sqrt((rests.square().sum() / (n * (n - 1))).item())
+    return Mean(value, value - half, value + half)

@@ -1,0 +1,382 @@
+"""Probes of every layer of a network, fitted and judged in passes over its images. Imports records, errors, capture, moments
+and estimators.
+
+Pass one takes every layer's moments on the training images, in folds; all probes follow. Pass two, over a sample of the
+training images, calibrates them on folds that they have not seen; pass three judges them on the held-out images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unetscope.capture import device_of, visit
+from unetscope.errors import InvalidArgument, MeasurementError
+from unetscope.estimators.reading import Reading
+from unetscope.estimators.usable import (
+    Calibration,
+    HeldOut,
+    LinearProbe,
+    Truth,
+    chosen_strength,
+    guessed,
+    mean_over_images,
+    ridge,
+    shuffled_masks,
+)
+from unetscope.moments import Moments, blocks_of, features_of, ratios
+from unetscope.records import Layer, Quantity, Skip
+
+FOLDS = 4
+SHARES = {"quarter": (0,), "half": (0, 1), "whole": tuple(range(FOLDS))}  # the folds that a probe is fitted on
+CALIBRATION_IMAGES, CALIBRATION_PIXELS = 128, 512  # the latter of each of the former
+DEAD_LAYER = "the layer is the same at every place of every image"
+ONE_CLASS = "every pixel of the training masks has the same label"
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """Images as `prepare` takes them, with the labels of their pixels, [n, *sides]: 0 … classes − 1, or `ignored`."""
+
+    images: Tensor
+    masks: Tensor
+    prepare: Callable[[Tensor], Tensor] | None = None
+    ignored: int | None = None
+
+
+@dataclass
+class _Probes:
+    """What is known of one layer as the passes go on."""
+
+    layer: Layer
+    folds: list[Moments]
+    fitted: dict[str, LinearProbe] = field(default_factory=dict)
+    scores: dict[str, list[Tensor]] = field(default_factory=dict)
+    labels: dict[str, list[Tensor]] = field(default_factory=dict)
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+    held_out: dict[str, HeldOut] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        return self.layer.shape[1:]
+
+
+def probe(
+    model: nn.Module,
+    train: Segmented,
+    held_out: Segmented,
+    layers: Sequence[Layer],
+    skips: Sequence[Skip] = (),
+    *,
+    classes: int = 2,
+    batch_size: int = 16,
+    seed: int = 0,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> dict[str, list[Reading]]:
+    """Usable information of each layer, and what each skip and its upsampled path add to each other, by label of the layer.
+
+    layers: with their shapes known; a merge is probed through its parts. A probe of N training images is judged beside those of
+    N/2 and N/4, which tells where it would end with ever more of them. The same seed gives the same folds.
+
+    Raises: MeasurementError if an activation is not finite, naming the layer; InvalidArgument for masks that do not fit.
+    """
+    return _Probing(model, train, held_out, layers, classes, batch_size, seed, on_batch).readings(skips)
+
+
+class _Probing:
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Segmented,
+        held_out: Segmented,
+        layers: Sequence[Layer],
+        classes: int,
+        batch_size: int,
+        seed: int,
+        on_batch: Callable[[int, int], None] | None,
+    ) -> None:
+        for part, data in (("training", train), ("held-out", held_out)):
+            _check(part, data, classes)
+        if len(train.images) < FOLDS:
+            raise InvalidArgument(f"{len(train.images)} training images: a probe needs at least {FOLDS}")
+        self._model, self._train, self._held_out, self._classes = model, train, held_out, classes
+        self._layers, self._captured = layers, [layer for layer in layers if not layer.parts]
+        order = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(seed))
+        self._fold_rows = [rows.sort().values for rows in order.tensor_split(FOLDS)]
+        each = max(1, CALIBRATION_IMAGES // FOLDS)
+        self._batches = {
+            "moments": [batch for rows in self._fold_rows for batch in rows.split(batch_size)],
+            "calibration": [batch for rows in self._fold_rows for batch in rows[:each].split(batch_size)],
+            "held out": list(torch.arange(len(held_out.images)).split(batch_size)),
+        }
+        self._fold_of = torch.empty(len(order), dtype=torch.int64)
+        for fold, rows in enumerate(self._fold_rows):
+            self._fold_of[rows] = fold
+        self._seed, self._on_batch, self._done = seed, on_batch, 0
+        self._frequencies = self._class_frequencies()
+        self._reasons: dict[str, str] = {}
+        self._probes: dict[str, _Probes] = {}
+        for layer in layers:
+            self._begin(layer)
+
+    def _begin(self, layer: Layer) -> None:
+        try:
+            r = math.prod(ratios(layer.shape[1:], self._train.masks.shape[1:]))
+        except InvalidArgument as unfit:
+            self._reasons[layer.label] = str(unfit)
+            return
+        if (self._frequencies > 0).sum() < 2:
+            self._reasons[layer.label] = ONE_CLASS
+            return
+        outputs = r * (self._classes - 1)
+        device = device_of(self._model)
+        self._probes[layer.label] = _Probes(layer, [Moments(layer.shape[0], outputs, device) for _ in range(FOLDS)])
+
+    def readings(self, skips: Sequence[Skip]) -> dict[str, list[Reading]]:
+        self._pass("moments", self._train, self._take_moments)
+        for label, probes in list(self._probes.items()):
+            self._fit(label, probes)
+        self._pass("calibration", self._train, self._take_scores)
+        guess = self._guess()
+        truths = {grid: self._truth(grid) for grid in dict.fromkeys(probes.grid for probes in self._probes.values())}
+        for probes in self._probes.values():
+            for name in SHARES:
+                probes.calibrations[name] = Calibration.fitted(
+                    torch.cat(probes.scores[name]), torch.cat(probes.labels[name])
+                )
+                probes.held_out[name] = HeldOut(truths[probes.grid])
+        self._pass("held out", self._held_out, self._judge)
+        found = {layer.label: [self._reading(layer.label, guess)] for layer in self._layers}
+        for skip in skips:
+            found[skip.merge] += self._at_merge(skip, guess)
+        return found
+
+    def _pass(self, name: str, data: Segmented, take: Callable[[Tensor, str, Tensor], None]) -> None:
+        """Show the features [m, channels] of every layer, merges too, of one batch after the other to `take`."""
+        if not self._probes:
+            return
+        merging = _Merging(self._layers)
+
+        def receive(rows: Tensor, layer: Layer, activation: Tensor) -> None:
+            for label, features in merging.add(layer.label, features_of(activation)):
+                if label in self._probes:
+                    take(rows, label, features)
+
+        def told(_done: int) -> None:
+            self._done += 1
+            if self._on_batch is not None:
+                self._on_batch(self._done, sum(map(len, self._batches.values())))
+
+        visit(
+            self._model,
+            data.images,
+            self._captured,
+            receive,
+            batches=self._batches[name],
+            prepare=data.prepare,
+            on_batch=told,
+        )
+
+    def _take_moments(self, rows: Tensor, label: str, features: Tensor) -> None:
+        probes = self._probes[label]
+        blocks = blocks_of(self._train.masks[rows], probes.grid).to(features.device)
+        targets, kept = _targets(blocks, self._classes, self._train.ignored)
+        features = features.float()
+        moments = probes.folds[int(self._fold_of[rows[0]])]
+        moments.add(features if kept is None else features[kept], targets)
+        if not moments.features_mean.isfinite().all():
+            raise MeasurementError(
+                f"layer {label}: activations are not finite; the network has diverged, use an earlier checkpoint"
+            )
+
+    def _fit(self, label: str, probes: _Probes) -> None:
+        whole = Moments.joined(probes.folds)
+        if not whole.scatter.diagonal().max() > 0:
+            self._reasons[label] = DEAD_LAYER
+            del self._probes[label]
+            return
+        strength = chosen_strength(probes.folds)
+        for name, folds in SHARES.items():
+            probes.fitted[name] = ridge(Moments.joined([probes.folds[fold] for fold in folds]), strength)
+        for left_out in range(FOLDS):
+            others = [moments for fold, moments in enumerate(probes.folds) if fold != left_out]
+            probes.fitted[f"without {left_out}"] = ridge(Moments.joined(others), strength)
+
+    def _take_scores(self, rows: Tensor, label: str, features: Tensor) -> None:
+        """Scores at some pixels of training images, by probes that were not fitted on them; of the whole fit, by it too."""
+        probes, fold = self._probes[label], int(self._fold_of[rows[0]])
+        wanted = {name: name for name, folds in SHARES.items() if fold not in folds}
+        wanted |= {"whole": f"without {fold}", "seen": "whole"}
+        sides = self._train.masks.shape[1:]
+        places = _places(sides, probes.grid)
+        generator = torch.Generator().manual_seed(self._seed + int(rows[0]))
+        pixels = torch.randint(math.prod(sides), (len(rows), CALIBRATION_PIXELS), generator=generator)
+        labels = self._train.masks[rows].reshape(len(rows), -1).gather(1, pixels).long()
+        valid = labels != self._train.ignored if self._train.ignored is not None else torch.ones_like(labels).bool()
+        for name, fitted in wanted.items():
+            scores = self._scores(probes, fitted, features, len(rows))
+            at = places[pixels].to(scores.device)[..., None].expand(-1, -1, scores.shape[2])
+            probes.scores.setdefault(name, []).append(scores.gather(1, at)[valid.to(scores.device)].cpu())
+            probes.labels.setdefault(name, []).append(labels[valid])
+
+    def _judge(self, rows: Tensor, label: str, features: Tensor) -> None:
+        probes = self._probes[label]
+        for name in SHARES:
+            scores = self._scores(probes, name, features, len(rows))
+            calibration = probes.calibrations[name]
+            logits = calibration.logits(scores.reshape(-1, scores.shape[2])).reshape(scores.shape)
+            probes.held_out[name].add(int(rows[0]), logits)
+
+    def _scores(self, probes: _Probes, name: str, features: Tensor, images: int) -> Tensor:
+        """[images, pixels, classes − 1], the pixels in the order of the blocks above the places."""
+        return probes.fitted[name].scores(features.float()).reshape(images, -1, self._classes - 1)
+
+    def _class_frequencies(self) -> Tensor:
+        counts = torch.stack([(self._train.masks == label).sum() for label in range(self._classes)]).double()
+        return counts / counts.sum()
+
+    def _guess(self) -> Tensor:
+        """Cross-entropy in nats of each held-out image under the frequencies of the training masks."""
+        total = self._train.masks.numel()
+        smoothed = (self._frequencies * total + 1) / (total + self._classes)
+        return guessed(self._held_out.masks.reshape(len(self._held_out.masks), -1), smoothed)
+
+    def _truth(self, grid: tuple[int, ...]) -> Truth:
+        masks = self._held_out.masks
+        blocks = blocks_of(masks, grid).reshape(len(masks), -1)
+        return Truth(blocks.to(device_of(self._model)), self._classes, self._held_out.ignored)
+
+    def _reading(self, label: str, guess: Tensor) -> Reading:
+        if label in self._reasons:
+            return Reading("I_V(M→Y)", "usable_linear", 0.0, math.nan, labels="pixels", reason=self._reasons[label])
+        held = {name: judged.own.cpu() for name, judged in self._probes[label].held_out.items()}
+        whole = self._probes[label].held_out["whole"]
+        pixels = whole.truth.pixels.cpu()
+        mean = mean_over_images(guess - held["whole"], pixels)
+        null = shuffled_masks(guess, whole, seed=self._seed)
+        return Reading(
+            "I_V(M→Y)",
+            "usable_linear",
+            0.0,
+            mean.nats,
+            labels="pixels",
+            ceiling=(guess.sum() / pixels.sum()).item(),
+            low=mean.low,
+            high=mean.high,
+            null_mean=null.nats,
+            null_high=null.high,
+            p=null.p,
+            train=self._on_seen(label),
+            extrapolated=_extrapolated([mean_over_images(guess - held[name], pixels).nats for name in SHARES]),
+        )
+
+    def _on_seen(self, label: str) -> float:
+        """The same on pixels of images that the probe was fitted on, in nats."""
+        probes = self._probes[label]
+        scores, labels = torch.cat(probes.scores["seen"]), torch.cat(probes.labels["seen"])
+        logits = functional.pad(probes.calibrations["whole"].logits(scores), (0, 1))
+        without = functional.nll_loss(self._frequencies.log().expand(len(labels), -1).float(), labels)
+        return float(without - functional.cross_entropy(logits, labels))
+
+    def _at_merge(self, skip: Skip, guess: Tensor) -> Iterator[Reading]:
+        """What the skip adds to the upsampled path, what that adds to the skip, and what both hold, paired over images."""
+        labels = {"U": skip.upsampled, "S": skip.source, "SU": skip.merge}
+        reason = next((self._reasons[label] for label in labels.values() if label in self._reasons), "")
+        parts: Mapping[str, Mapping[str, Tensor]] = {
+            place: {name: judged.own.cpu() for name, judged in self._probes[label].held_out.items()}
+            for place, label in labels.items()
+            if not reason
+        }
+        gains: dict[Quantity, Callable[[dict[str, Tensor]], Tensor]] = {
+            "I_V(S→Y|U)": lambda own: own["U"] - own["SU"],
+            "I_V(U→Y|S)": lambda own: own["S"] - own["SU"],
+            "I_V(S;U→Y)": lambda own: guess - own["U"] - own["S"] + own["SU"],
+        }
+        for quantity, gain in gains.items():
+            if reason:
+                yield Reading(quantity, "usable_linear", 0.0, math.nan, labels="pixels", reason=reason)
+                continue
+            pixels = self._probes[skip.merge].held_out["whole"].truth.pixels.cpu()
+            means = {
+                name: mean_over_images(gain({place: own[name] for place, own in parts.items()}), pixels)
+                for name in SHARES
+            }
+            yield Reading(
+                quantity,
+                "usable_linear",
+                0.0,
+                means["whole"].nats,
+                labels="pixels",
+                ceiling=(guess.sum() / pixels.sum()).item(),
+                low=means["whole"].low,
+                high=means["whole"].high,
+                extrapolated=_extrapolated([mean.nats for mean in means.values()]),
+            )
+
+
+class _Merging:
+    """Features of layers come in, and go out again together with those of the merges that they complete, batch by batch."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._merges = {layer.label: layer.parts for layer in layers if layer.parts}
+        self._awaited = {part for parts in self._merges.values() for part in parts}
+        self._waiting: dict[str, Tensor] = {}
+        self._done: set[str] = set()
+
+    def add(self, label: str, features: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield label, features
+        if label not in self._awaited:
+            return
+        self._waiting[label] = features.clone()  # what comes next may overwrite it
+        for merge, parts in self._merges.items():
+            if merge not in self._done and label in parts and self._waiting.keys() >= set(parts):
+                self._done.add(merge)
+                yield from self.add(merge, torch.cat([self._waiting[part] for part in parts], dim=1))
+        if len(self._done) == len(self._merges):
+            self._done, self._waiting = set(), {}
+
+
+def _check(part: str, data: Segmented, classes: int) -> None:
+    if len(data.images) != len(data.masks):
+        raise InvalidArgument(f"{len(data.masks)} {part} masks for {len(data.images)} images: expected one an image")
+    known = data.masks if data.ignored is None else data.masks[data.masks != data.ignored]
+    if not len(known):
+        raise InvalidArgument(f"the {part} masks have no pixel that is not ignored")
+    if int(known.min()) < 0 or int(known.max()) >= classes:
+        raise InvalidArgument(
+            f"the {part} masks have labels {int(known.min())} to {int(known.max())}: expected 0 to {classes - 1}"
+        )
+
+
+def _targets(blocks: Tensor, classes: int, ignored: int | None) -> tuple[Tensor, Tensor | None]:
+    """Indicators of every class but the last for each pixel of a block, [m, r·r·(classes − 1)], and the places to keep.
+
+    An ignored pixel counts as the mean of the others in its block; a block of nothing else is left out.
+    """
+    hot = torch.stack([blocks == label for label in range(classes - 1)], dim=2).float()
+    if ignored is None or not bool((blocks == ignored).any()):
+        return hot.flatten(1), None
+    known = (blocks != ignored)[..., None].float()
+    kept = known.sum(dim=1)[:, 0] > 0
+    hot, known = hot[kept], known[kept]
+    mean = (hot * known).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True)
+    return torch.where(known > 0, hot, mean).flatten(1), kept
+
+
+def _places(sides: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """Of every pixel, row by row, its place in the order of the blocks."""
+    order = blocks_of(torch.arange(math.prod(sides)).reshape(1, *sides), grid).reshape(-1)
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+
+
+def _extrapolated(nats: Sequence[float]) -> float:
+    """Where estimates of N/4, N/2 and N images go as a + b/N, by least squares."""
+    x = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
+    y = torch.tensor(nats, dtype=torch.float64)
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+    return (y.mean() - slope * x.mean()).item()

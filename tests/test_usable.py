@@ -1,0 +1,441 @@
+"""Usable information: its parts against independent libraries and loops, the whole against truth known in closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.polynomial.hermite_e import hermegauss
+from sklearn.linear_model import LogisticRegression, Ridge
+from torch import Tensor, nn
+
+from unetscope.capture import with_shapes
+from unetscope.data.synthetic import synthetic_nuclei
+from unetscope.errors import InvalidArgument, MeasurementError
+from unetscope.estimators.reading import Reading
+from unetscope.estimators.usable import (
+    Calibration,
+    HeldOut,
+    Truth,
+    chosen_strength,
+    guessed,
+    mean_over_images,
+    ridge,
+    shuffled_masks,
+)
+from unetscope.labels import BlockLabels
+from unetscope.measure import Scope
+from unetscope.moments import Moments, blocks_of, ratios
+from unetscope.probing import Segmented, probe
+from unetscope.records import Layer, Skip
+from unetscope.unet import UNet
+
+BIT = math.log(2)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Moments
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=6), st.sampled_from([0.0, 1.0, 1e4]), st.integers(0, 99))
+def test_moments_are_those_of_all_batches_together(sizes: list[int], offset: float, seed: int) -> None:
+    total = sum(sizes)
+    x, y = random(total, 3, seed=seed) + offset, random(total, 2, seed=seed + 1)
+    moments = Moments(3, 2)
+    for features, targets in zip(x.split(sizes), y.split(sizes), strict=True):
+        moments.add(features, targets)
+    assert moments.count == total
+    if total:
+        centred, wanted = x.double() - x.double().mean(dim=0), y.double() - y.double().mean(dim=0)
+        tolerance = {"rtol": 1e-4, "atol": 1e-4 * max(1.0, offset / 100)}
+        torch.testing.assert_close(moments.features_mean, x.double().mean(dim=0))
+        torch.testing.assert_close(moments.scatter, centred.T @ centred, **tolerance)
+        torch.testing.assert_close(moments.cross, centred.T @ wanted, **tolerance)
+
+
+def test_moments_join_in_any_order() -> None:
+    x, y = random(30, 4), random(30, 1, seed=1)
+    parts = []
+    for rows in torch.arange(30).split(7):
+        parts.append(Moments(4, 1))
+        parts[-1].add(x[rows], y[rows])
+    forward, backward = Moments.joined(parts), Moments.joined(reversed(parts))
+    torch.testing.assert_close(forward.scatter, backward.scatter)
+    torch.testing.assert_close(forward.cross, backward.cross)
+
+
+def test_a_block_holds_the_pixels_above_its_place() -> None:
+    volume = torch.arange(2 * 4 * 6 * 2).reshape(2, 4, 6, 2)
+    blocks = blocks_of(volume, (2, 2, 1))
+    assert blocks.shape == (8, 12)
+    assert blocks[1].tolist() == volume[0, :2, 3:, :].reshape(-1).tolist()
+    with pytest.raises(InvalidArgument, match="a layer of 3×3 locations does not lie under a mask of 4×4 pixels"):
+        ratios((3, 3), (4, 4))
+
+
+# The probe
+
+
+def test_a_ridge_is_that_of_an_independent_library() -> None:
+    x = random(200, 5) * torch.tensor([1.0, 10.0, 0.1, 3.0, 1.0]) + 4
+    y = x @ random(5, 3, seed=1) + random(200, 3, seed=2)
+    moments = Moments(5, 3)
+    moments.add(x, y)
+    ours = ridge(moments, 0.3)
+    standard = (x - x.mean(dim=0)) / x.std(dim=0, correction=0)
+    theirs = Ridge(alpha=0.3 * 200).fit(standard.double().numpy(), y.double().numpy())
+    np.testing.assert_allclose(ours.scores(x).numpy(), theirs.predict(standard.double().numpy()), atol=2e-3)
+
+
+def test_channels_that_are_dead_or_copies_change_no_score() -> None:
+    x, y = random(100, 2), random(100, 1, seed=1)
+    plain, odd = Moments(2, 1), Moments(4, 1)
+    plain.add(x, y)
+    more = torch.cat((x, x[:, :1], torch.full((100, 1), 7.0)), dim=1)
+    odd.add(more, y)
+    torch.testing.assert_close(ridge(plain, 0.0).scores(x), ridge(odd, 0.0).scores(more), rtol=1e-4, atol=1e-5)
+
+
+def test_the_strength_is_what_refitting_would_choose() -> None:
+    x, y = random(48, 20), random(48, 1, seed=1)
+    y = y + x[:, :1]
+    folds, strengths = torch.arange(48).split(12), (1e-4, 1e-2, 1.0)
+    moments = []
+    for rows in folds:
+        moments.append(Moments(20, 1))
+        moments[-1].add(x[rows], y[rows])
+
+    def error(strength: float) -> float:
+        total = 0.0
+        for left_out, rows in enumerate(folds):
+            fitted = ridge(Moments.joined(m for fold, m in enumerate(moments) if fold != left_out), strength)
+            total += (fitted.scores(x[rows]) - y[rows]).square().sum().item()
+        return total
+
+    assert chosen_strength(moments, strengths) == min(strengths, key=error) == 1.0
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_calibration_is_the_logistic_regression_of_an_independent_library(classes: int) -> None:
+    scores = 3 + 0.1 * random(2000, classes - 1)
+    logits = torch.cat((20 * (scores - 3) @ random(classes - 1, classes - 1, seed=1), torch.zeros(2000, 1)), dim=1)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=torch.Generator().manual_seed(2))[:, 0]
+    ours = torch.nn.functional.pad(Calibration.fitted(scores, labels).logits(scores), (0, 1)).softmax(dim=1)
+    theirs = LogisticRegression(C=1e6, max_iter=10_000, tol=1e-8).fit(10 * (scores.numpy() - 3), labels.numpy())
+    np.testing.assert_allclose(ours.numpy(), theirs.predict_proba(10 * (scores.numpy() - 3)), atol=5e-3)
+
+
+def test_scores_that_separate_the_classes_have_a_finite_calibration() -> None:
+    scores = torch.linspace(-1, 1, 100)[:, None]
+    labels = (scores[:, 0] < 0).long()
+    logits = Calibration.fitted(scores, labels).logits(scores)
+    assert logits.isfinite().all()
+    assert ((logits[:, 0] > 0) == (labels == 0)).all()
+    constant = Calibration.fitted(torch.ones(10, 1), torch.tensor([0] * 7 + [1] * 3)).logits(torch.ones(1, 1))
+    assert torch.sigmoid(constant).item() == pytest.approx(8 / 12, abs=1e-6)
+
+
+@pytest.mark.parametrize("ignored", [None, 9])
+def test_losses_of_every_image_under_every_mask(ignored: int | None) -> None:
+    masks = torch.randint(3, (4, 6), generator=torch.Generator().manual_seed(0))
+    if ignored is not None:
+        masks[0, :2] = masks[2, 5] = ignored
+    logits = random(4, 6, 2)
+    held_out = HeldOut(Truth(masks, 3, ignored))
+    held_out.add(0, logits[:3])
+    held_out.add(3, logits[3:])
+    logs = torch.nn.functional.pad(logits, (0, 1)).log_softmax(dim=2)
+    for image in range(4):
+        for mask in range(4):
+            valid = masks[mask] != (-1 if ignored is None else ignored)
+            expected = -sum(logs[image, place, masks[mask, place]] for place in valid.nonzero()[:, 0])
+            assert held_out.crossed[image, mask].item() == pytest.approx(float(expected), rel=1e-5)
+    torch.testing.assert_close(held_out.own, held_out.crossed.diagonal(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_interval_is_students_of_the_mean_where_images_are_of_one_size() -> None:
+    gains = torch.tensor([1.0, 2.0, 4.0, 9.0], dtype=torch.float64)
+    mean = mean_over_images(gains, torch.full((4,), 2.0, dtype=torch.float64))
+    half = 3.1824463 * np.std(gains.numpy() / 2, ddof=1) / 2
+    assert (mean.nats, mean.low, mean.high) == pytest.approx((2.0, 2 - half, 2 + half), rel=1e-6)
+    assert mean_over_images(gains[:1], torch.ones(1, dtype=torch.float64)).high == math.inf
+
+
+# The whole, against truth
+
+
+class Channels(nn.Module):
+    """A network whose layers are parts of its input's channels, so that a test says what they hold."""
+
+    def __init__(self, **channels: slice) -> None:
+        super().__init__()
+        for name, part in channels.items():
+            self.add_module(name, Part(part))
+
+    def forward(self, images: Tensor) -> Tensor:
+        for part in self.children():
+            part(images)
+        return images
+
+
+class Part(nn.Module):
+    def __init__(self, channels: slice) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, self.channels]
+
+
+def probed(
+    images: Tensor, masks: Tensor, *, held_out: int, classes: int = 2, ignored: int | None = None, **channels: slice
+) -> dict[str, list[Reading]]:
+    """Readings of a network of channels; the last images are held out. Layers U and S have a merge SU."""
+    network = Channels(**(channels or {"1": slice(None)}))
+    layers = tuple(Layer(name, name) for name in channels or ["1"])
+    skips = ()
+    if {"U", "S"} <= channels.keys():
+        layers += (Layer("SU", "", role="merge", parts=("U", "S")),)
+        skips = (Skip("skip1", "S", "U", "SU"),)
+    train = Segmented(images[:-held_out], masks[:-held_out], ignored=ignored)
+    test = Segmented(images[-held_out:], masks[-held_out:], ignored=ignored)
+    layers = with_shapes(network, layers, images[:1])
+    return probe(network, train, test, layers, skips, classes=classes)
+
+
+def bits_of(readings: list[Reading], quantity: str = "I_V(M→Y)") -> Reading:
+    (found,) = (reading for reading in readings if reading.quantity == quantity)
+    return found
+
+
+def logistic_masks(logits: Tensor, generator: torch.Generator) -> Tensor:
+    return (torch.rand(logits.shape, generator=generator) < torch.sigmoid(logits)).to(torch.uint8)
+
+
+def logistic_truth(slope: float, offset: float) -> float:
+    """H(Y) - H(Y|x) in nats for P(Y=1|x) = sigmoid(slope x + offset), x standard normal, by quadrature."""
+    nodes, weights = hermegauss(80)
+    p = 1 / (1 + np.exp(-(slope * nodes + offset)))
+    entropy = lambda q: -(q * np.log(q) + (1 - q) * np.log1p(-q))  # noqa: E731
+    weights = weights / weights.sum()
+    return float(entropy(weights @ p) - weights @ entropy(p))
+
+
+def logistic_case(seed: int, slope: float = 2.0, offset: float = -1.0, n: int = 60) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(n, 2, 8, 8, generator=generator)
+    return images, logistic_masks(slope * images[:, 0] + offset, generator)
+
+
+def test_a_logistic_channel_is_measured_as_quadrature_says() -> None:
+    images, masks = logistic_case(0, n=600)
+    reading = bits_of(probed(images, masks, held_out=200)["1"])
+    truth = logistic_truth(2.0, -1.0)
+    assert reading.nats == pytest.approx(truth, abs=0.01)
+    assert reading.low < truth < reading.high
+    assert reading.extrapolated == pytest.approx(truth, abs=0.01)
+    assert reading.train == pytest.approx(truth, abs=0.02)
+    assert reading.p == 0.001
+    assert reading.null_mean < reading.null_high < 0
+
+
+def coverage(repetitions: int) -> float:
+    truth = logistic_truth(2.0, -1.0)
+    readings = (bits_of(probed(*logistic_case(seed), held_out=20)["1"]) for seed in range(repetitions))
+    return float(np.mean([reading.low < truth < reading.high for reading in readings]))
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    assert coverage(40) >= 0.85
+
+
+@pytest.mark.slow
+def test_intervals_cover_in_nine_to_ten_of_ten_cases() -> None:
+    assert 0.90 <= coverage(200) <= 0.99
+
+
+def rejections(repetitions: int) -> float:
+    """Of a layer that has nothing to do with the masks, which have something in common with each other."""
+    found = 0
+    for seed in range(repetitions):
+        generator = torch.Generator().manual_seed(seed)
+        common = 2 * torch.randn(8, 8, generator=generator)
+        masks = logistic_masks(common.expand(60, 8, 8), generator)
+        images = torch.randn(60, 3, 8, 8, generator=generator) + common
+        found += bits_of(probed(images, masks, held_out=20)["1"]).p <= 0.05
+    return found / repetitions
+
+
+def test_chance_is_rejected_rarely() -> None:
+    assert rejections(40) <= 0.15
+
+
+@pytest.mark.slow
+def test_chance_is_rejected_at_its_level() -> None:
+    assert 0.03 <= rejections(300) <= 0.07
+
+
+def test_a_coarse_layer_tells_every_pixel_of_its_blocks() -> None:
+    """Each channel of a layer at a quarter of the side is one of the 16 pixels above it."""
+    generator = torch.Generator().manual_seed(0)
+    masks = (torch.rand(80, 16, 16, generator=generator) < 0.3).to(torch.uint8)
+    images = blocks_of(masks, (4, 4)).reshape(80, 4, 4, 16).permute(0, 3, 1, 2).float()
+    reading = bits_of(probed(images, masks, held_out=20)["1"])
+    assert reading.nats == pytest.approx(reading.ceiling, rel=0.01)
+    assert reading.ceiling == pytest.approx(-(0.3 * math.log(0.3) + 0.7 * math.log(0.7)), abs=0.02)
+
+
+def planted(join: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Reading]:
+    """A bit in each of S and U at every pixel, and a mask made of both."""
+    generator = torch.Generator().manual_seed(0)
+    s, u = (torch.rand(2, 100, 16, 16, generator=generator) < 0.5).to(torch.uint8)
+    masks = join(s, u)
+    noise = 0.01 * torch.randn(100, 2, 16, 16, generator=generator)
+    images = torch.stack((u, s), dim=1) + noise
+    readings = probed(images, masks, held_out=30, U=slice(0, 1), S=slice(1, 2))["SU"]
+    return {reading.quantity: reading for reading in readings}
+
+
+def test_a_skip_that_alone_knows_the_mask_adds_all_of_it() -> None:
+    found = planted(lambda s, u: s)
+    assert found["I_V(S→Y|U)"].nats == pytest.approx(BIT, rel=0.02)
+    assert found["I_V(U→Y|S)"].nats == pytest.approx(0, abs=1e-3)
+    assert found["I_V(S;U→Y)"].nats == pytest.approx(0, abs=1e-3)
+
+
+def test_what_a_skip_repeats_it_does_not_add() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, masks = logistic_case(0, n=200)
+    images = torch.cat((images, 3 * images[:, :1] + 1 + 1e-4 * torch.randn(200, 1, 8, 8, generator=generator)), dim=1)
+    readings = probed(images, masks, held_out=60, U=slice(0, 2), S=slice(2, 3))["SU"]
+    found = {reading.quantity: reading.nats for reading in readings}
+    assert found["I_V(S→Y|U)"] == pytest.approx(0, abs=2e-3)
+    assert found["I_V(U→Y|S)"] == pytest.approx(0, abs=2e-3)
+    assert found["I_V(S;U→Y)"] == pytest.approx(logistic_truth(2.0, -1.0), abs=0.02)
+
+
+def test_linear_probes_do_not_see_an_exclusive_or() -> None:
+    """Stated, so that nobody relies on it: a probe of this family finds nothing in either, nor in both."""
+    found = planted(lambda s, u: s ^ u)
+    assert [abs(reading.nats) < 1e-3 for reading in found.values()] == [True] * 4
+
+
+def test_several_classes_and_pixels_to_ignore() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(120, 3, 8, 8, generator=generator)
+    masks = torch.multinomial(logits.softmax(dim=1).permute(0, 2, 3, 1).reshape(-1, 3), 1, generator=generator)
+    masks = masks.reshape(120, 8, 8).to(torch.uint8)
+    truth = (logits.log_softmax(dim=1).exp() * logits.log_softmax(dim=1)).sum(dim=1).mean() + math.log(3)
+    whole = bits_of(probed(logits, masks, held_out=40, classes=3)["1"])
+    assert whole.nats == pytest.approx(truth.item(), abs=0.03)
+    spoilt = masks.clone()
+    spoilt[:, ::2, ::2] = 255
+    partly = bits_of(probed(logits, spoilt, held_out=40, classes=3, ignored=255)["1"])
+    assert partly.nats == pytest.approx(truth.item(), abs=0.05)
+
+
+def test_probes_of_a_network_are_those_of_logistic_regression() -> None:
+    """At full resolution the family is logistic regression on the channels: a library that searches finds hardly more."""
+    torch.manual_seed(0)
+    data = synthetic_nuclei(48, image_size=32)
+    train, test = data.split(0.25)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
+    scope = Scope(network, train, layers=["1"], labels=[], held_out=test)
+    (ours,) = (estimate for estimate in scope.measure(0) if estimate.quantity == "I_V(M→Y)")
+    with torch.no_grad():
+        x, x_test = (network(torch.from_numpy(d.images) * d.scale).movedim(1, -1).reshape(-1, 6) for d in (train, test))
+    y, y_test = (torch.from_numpy(d.masks).reshape(-1).long() for d in (train, test))
+    theirs = LogisticRegression(C=1e4, max_iter=10_000).fit(x.numpy(), y.numpy())
+    loss = -np.log(theirs.predict_proba(x_test.numpy())[np.arange(len(y_test)), y_test.numpy()]).mean()
+    p = y.float().mean().item()
+    guess = -np.log([1 - p, p])[y_test.numpy()].mean()
+    assert ours.bits == pytest.approx((guess - loss) / BIT, abs=0.02)
+    assert ours.ceiling == pytest.approx(guess / BIT, abs=1e-4)
+    assert (ours.n, ours.labels, ours.d) == (len(test), "pixels", 6 * 32 * 32)
+
+
+def test_measuring_a_network_adds_every_layer_and_merge_and_repeats_itself() -> None:
+    data = synthetic_nuclei(24, image_size=32)
+    train, test = data.split(0.25)
+    torch.manual_seed(0)
+    scope = Scope(UNet(3, depth=2), train, labels=[BlockLabels()], held_out=test)
+    told: list[tuple[int, int]] = []
+    first = [e for e in scope.measure(0, on_batch=lambda *batch: told.append(batch)) if e.estimator == "usable_linear"]
+    assert len(first) == len(scope.layers) + 3 * len(scope.skips)
+    assert told[-1][0] == told[-1][1]
+    again = [e for e in scope.measure(0) if e.estimator == "usable_linear"]
+    assert [e.bits for e in first] == [e.bits for e in again]
+    for e in first:
+        assert e.low <= e.bits <= e.high
+        assert not e.reason
+
+
+# What cannot be measured says why
+
+
+def test_a_layer_that_says_nothing_has_a_reason() -> None:
+    images, masks = logistic_case(0)
+    images[:, 1] = 3.0
+    readings = probed(images, masks, held_out=20, U=slice(0, 1), S=slice(1, 2))
+    assert math.isnan(bits_of(readings["S"]).nats)
+    for reading in (*readings["S"], *readings["SU"][1:]):
+        assert reading.reason == "the layer is the same at every place of every image"
+    assert bits_of(readings["SU"]).nats == pytest.approx(bits_of(readings["U"]).nats, abs=1e-3)
+
+
+def test_masks_of_one_class_have_a_reason() -> None:
+    images, masks = logistic_case(0)
+    reading = bits_of(probed(images, torch.zeros_like(masks), held_out=20)["1"])
+    assert math.isnan(reading.nats)
+    assert reading.reason == "every pixel of the training masks has the same label"
+
+
+def test_a_layer_that_does_not_lie_under_the_mask_has_a_reason() -> None:
+    images, masks = logistic_case(0)
+    reading = bits_of(probed(images[..., :7], masks, held_out=20)["1"])
+    assert reading.reason.startswith("a layer of 8×7 locations does not lie under a mask of 8×8 pixels")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda images, masks: (images, masks[1:]), "59 training masks for 60 images|39 training masks for 40 images"),
+        (lambda images, masks: (images[:22], masks[:22]), "2 training images: a probe needs at least 4"),
+        (lambda images, masks: (images, masks + 1), "the training masks have labels 1 to 2: expected 0 to 1"),
+        (lambda images, masks: (images * math.nan, masks), "layer 1: activations are not finite"),
+    ],
+)
+def test_wrong_input_is_named(spoil: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], text: str) -> None:
+    images, masks = spoil(*logistic_case(0))
+    with pytest.raises((InvalidArgument, MeasurementError), match=text):
+        probed(images, masks, held_out=20)
+
+
+def test_held_out_images_of_another_size_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"held-out images of 3 channels, \(16, 16\) pixels do not go with"):
+        Scope(
+            UNet(1, depth=1), synthetic_nuclei(4, image_size=32), labels=[], held_out=synthetic_nuclei(4, image_size=16)
+        )
+
+
+def test_the_guess_is_the_cross_entropy_of_the_frequencies() -> None:
+    guess = guessed(torch.tensor([[0, 0, 1], [1, 1, 9]]), torch.tensor([0.25, 0.75]))
+    assert guess.tolist() == pytest.approx([-2 * math.log(0.25) - math.log(0.75), -2 * math.log(0.75)], rel=1e-6)
+
+
+def test_shuffling_leaves_what_all_masks_have_in_common() -> None:
+    held_out = HeldOut(Truth(torch.tensor([[1, 0]] * 5), 2))
+    held_out.add(0, torch.tensor([[[-2.0], [2.0]]] * 5))
+    guess = guessed(torch.tensor([[1, 0]] * 5), torch.tensor([0.5, 0.5]))
+    null = shuffled_masks(guess, held_out)
+    assert null.p == 1.0
+    assert null.nats == pytest.approx(math.log(2) - math.log1p(math.exp(-2)), rel=1e-5)
