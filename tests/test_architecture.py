@@ -29,8 +29,12 @@ MAY_IMPORT = {
     "capture": "errors records arena precision budget",
     "distances": "precision budget",
     "symbols": "budget",
-    "estimators": "errors records labels estimators",
-    "measure": "errors records flow schedule labels data tensors arena budget capture distances symbols estimators",
+    "moments": "errors",
+    "estimators": "errors records labels moments estimators",
+    "probing": "errors records capture moments estimators",
+    "measure": (
+        "errors records flow schedule labels data tensors arena budget capture distances symbols estimators probing"
+    ),
     "checkpoints": "errors files",
     "training": "errors records config data tensors precision checkpoints",
     "store": "errors records files flow",

@@ -331,7 +331,10 @@ def test_one_layer_or_one_epoch_is_enough(count, epochs, texts) -> None:
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [
-        ({"quantity": "I(Z;M)"}, "quantity must be one of I(X;M), I(Y;M), got 'I(Z;M)'"),
+        (
+            {"quantity": "I(Z;M)"},
+            "quantity must be one of I(X;M), I(Y;M), I_V(M→Y), I_V(S→Y|U), I_V(U→Y|S), I_V(S;U→Y), got 'I(Z;M)'",
+        ),
         (
             {"estimator": "kde_lower"},
             "estimator 'kde_lower' not measured for I(X;M): measured are kde_upper, binning",

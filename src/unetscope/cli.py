@@ -117,6 +117,9 @@ def run(
     probe_images: Annotated[int | None, typer.Option(help="Training images to measure on [default: all].")] = None,
     noise_variance: Annotated[list[float] | None, typer.Option(help="Noise variance of the KDE; repeatable.")] = None,
     bin_size: Annotated[list[float] | None, typer.Option(help="Bin size of the binning estimate; repeatable.")] = None,
+    usable: Annotated[
+        bool | None, typer.Option("--usable/--no-usable", help="Usable information by linear probes.")
+    ] = None,
     clusters: Annotated[int | None, typer.Option(help="K of the K-means labels.")] = None,
     cluster_initialisations: Annotated[int | None, typer.Option(help="Initialisations of K-means.")] = None,
     blocks: Annotated[int | None, typer.Option(help="Blocks a side of the coarsened masks.")] = None,
@@ -152,6 +155,7 @@ def run(
         "measuring.probe_images": probe_images,
         "measuring.noise_variances": noise_variance,
         "measuring.bin_sizes": bin_size,
+        "measuring.usable": usable,
         "measuring.clusters": clusters,
         "measuring.cluster_initialisations": cluster_initialisations,
         "measuring.blocks": blocks,

@@ -62,6 +62,7 @@ class MeasuringConfig(Section):
     probe_images: int | None = Field(None, ge=2)
     noise_variances: tuple[float, ...] = (1.0,)
     bin_sizes: tuple[float, ...] = (0.2,)
+    usable: bool = Field(True, description="usable information of every layer, by linear probes")
     clusters: int = Field(64, ge=2)
     cluster_initialisations: int = Field(10, ge=1)
     blocks: int = Field(4, ge=1, le=64)

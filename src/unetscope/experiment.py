@@ -89,7 +89,7 @@ def prepare(config: RunConfig, watcher: Watcher | None = None) -> Experiment:
     model = UNet(config.network.width, config.network.depth, without=config.network.without, in_channels=train.channels)
     model.to(resolved_device(config.training))
     watcher.stage("labels", 0)
-    scope = _scope(model, train, config.measuring)
+    scope = _scope(model, train, validation, config.measuring)
     return Experiment(config, train, validation, model, scope)
 
 
@@ -158,7 +158,7 @@ def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, Segm
     return train, validation
 
 
-def _scope(model: nn.Module, train: SegmentationData, config: MeasuringConfig) -> Scope:
+def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationData, config: MeasuringConfig) -> Scope:
     estimators: list[Estimator] = [KDE(noise_variance) for noise_variance in config.noise_variances]
     estimators += [Binning(bin_size) for bin_size in config.bin_sizes]
     return Scope(
@@ -169,6 +169,7 @@ def _scope(model: nn.Module, train: SegmentationData, config: MeasuringConfig) -
             KMeansLabels(config.clusters, config.cluster_initialisations),
             BlockLabels(config.blocks, config.block_threshold),
         ],
+        held_out=validation if config.usable else None,
         epochs=config.marked,
         memory_budget=config.memory_budget,
     )

@@ -26,6 +26,7 @@ from unetscope.estimators.kde import BOUNDS, EXPONENT, KDE, shift_by_errors
 from unetscope.estimators.reading import Reading
 from unetscope.flow import Flow
 from unetscope.labels import BlockLabels, KMeansLabels, LabelScheme
+from unetscope.probing import Segmented, probe
 from unetscope.records import Estimate, Layer, Skip
 from unetscope.schedule import Schedule, is_marked
 from unetscope.symbols import Symbols, joint_symbols
@@ -45,7 +46,8 @@ class Scope:
     model: any network; it is read when `measure` is called and left exactly as it was. probe_set: the fixed images on
     which activations are measured. layers: module names or `Layer` records (default: those that the model itself
     describes, as `unetscope.UNet` does). skips: the skips, likewise. estimators: `KDE` and `Binning` with their
-    resolutions. labels: how masks become classes for I(Y;M). epochs: which epochs are marked. memory_budget: bytes that
+    resolutions. labels: how masks become classes for I(Y;M). held_out: other images with masks; with them, the usable
+    information of every layer and merge is measured too. epochs: which epochs are marked. memory_budget: bytes that
     measuring may hold at once (default: a quarter of what is free); the less, the more forward passes. largest_batch: images
     that run through the network at a time, fewer if memory is short.
 
@@ -68,6 +70,7 @@ class Scope:
         skips: Sequence[Skip] | None = None,
         estimators: Sequence[Estimator] = (KDE(), Binning()),
         labels: Sequence[LabelScheme] = (KMeansLabels(), BlockLabels()),
+        held_out: SegmentationData | None = None,
         epochs: Schedule = "log",
         memory_budget: int | None = None,
         largest_batch: int = LARGEST_BATCH,
@@ -78,6 +81,8 @@ class Scope:
             raise InvalidArgument(f"a probe set of {len(probe_set)} image cannot be measured: give at least 2")
         self.model = model
         self.probe_set = probe_set
+        self.held_out = held_out
+        _check_held_out(probe_set, held_out)
         names = [scheme.name for scheme in labels]
         for what, given in (("estimators", list(estimators)), ("labels", names)):
             if repeated := [one for place, one in enumerate(given) if one in given[:place]]:
@@ -107,7 +112,8 @@ class Scope:
 
         The memory that holds activations is kept for the next measurement, and left to the system in between.
 
-        on_batch is told (forward batches done, forward batches in all); for layers that float64 has to settle it begins anew.
+        on_batch is told (forward batches done, forward batches in all); for layers that float64 has to settle, and for usable
+        information, it begins anew.
         Raises: MeasurementError if an activation is not finite, naming the layer, or if memory runs out.
         """
         if self._arena is None or self._arena.device != device_of(self.model):
@@ -127,6 +133,17 @@ class Scope:
             )
         finally:
             self._arena.rest()
+        if self.held_out is not None:
+            estimates += measure_usable(
+                self.model,
+                _segmented(self.probe_set),
+                _segmented(self.held_out),
+                self.layers,
+                self.skips,
+                epoch=epoch,
+                batch_size=self.budget.batch_size,
+                on_batch=on_batch,
+            )
         self._estimates.update({estimate.key: estimate for estimate in estimates})
         return tuple(estimates)
 
@@ -200,6 +217,30 @@ def measure(
         wanted = unsettled
     return [
         _estimate(reading, layer, epoch, len(images), ceilings[reading.labels])
+        for layer in layers
+        for reading in readings[layer.label]
+    ]
+
+
+def measure_usable(
+    model: nn.Module,
+    train: Segmented,
+    held_out: Segmented,
+    layers: Sequence[Layer],
+    skips: Sequence[Skip] = (),
+    *,
+    epoch: int,
+    classes: int = 2,
+    batch_size: int = LARGEST_BATCH,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[Estimate]:
+    """Usable information in bits a pixel of every layer, and at every skip's merge, in the order of the network.
+
+    Arguments and Raises as of `probing.probe`.
+    """
+    readings = probe(model, train, held_out, layers, skips, classes=classes, batch_size=batch_size, on_batch=on_batch)
+    return [
+        _estimate(reading, layer, epoch, len(held_out.images), reading.ceiling)
         for layer in layers
         for reading in readings[layer.label]
     ]
@@ -342,6 +383,7 @@ def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float
     """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling."""
     bit = math.log(2)
     constant, lost = ceiling <= 0, math.isnan(reading.nats)
+    reason = reading.reason or (_reason(reading) if constant else ROUNDED_AWAY if lost else "")
     lower, upper = max(0.0, reading.lower), min(ceiling, reading.upper)
     return Estimate(
         epoch=epoch,
@@ -358,12 +400,31 @@ def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float
         n=n,
         d=layer.size,
         unique_share=reading.unique_share,
-        reason=_reason(reading) if constant else ROUNDED_AWAY if lost else "",
+        reason=reason,
+        low=reading.low / bit,
+        high=reading.high / bit,
+        null_mean=reading.null_mean / bit,
+        null_high=reading.null_high / bit,
+        p=reading.p,
+        train_bits=reading.train / bit,
+        extrapolated=reading.extrapolated / bit,
     )
 
 
 def _reason(reading: Reading) -> str:
     return "every image has the same label" if reading.labels else "all images are equal"
+
+
+def _segmented(data: SegmentationData) -> Segmented:
+    return Segmented(pixels(data), torch.from_numpy(data.masks), lambda batch: to_input(batch, data.scale))
+
+
+def _check_held_out(probe_set: SegmentationData, held_out: SegmentationData | None) -> None:
+    if held_out is not None and (held_out.channels, held_out.image_size) != (probe_set.channels, probe_set.image_size):
+        raise InvalidArgument(
+            f"held-out images of {held_out.channels} channels, {held_out.image_size} pixels do not go with a probe set of "
+            f"{probe_set.channels} channels, {probe_set.image_size} pixels"
+        )
 
 
 def _described(model: nn.Module, layers: Sequence[Layer | str] | None) -> tuple[Layer, ...]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from unetscope import plots
 from unetscope.flow import Flow
+from unetscope.records import estimator_text
 from unetscope.report import ReportFigure, write_report
 from unetscope.store import RunFolder
 from unetscope.watching import Silent, Watcher
@@ -63,7 +64,9 @@ def _drawings(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
         "Layers as the paper numbers them, with channels × height × width of one image; skips as arrows into their merge.",
         partial(plots.architecture, flow.layers, flow.skips),
     )
-    first, others = flow.series[:1], flow.series[1:]
+    series_of_input = flow.select(quantity="I(X;M)").series
+    first, others = series_of_input[:1], series_of_input[1:]
+    yield from _usable(flow)
     for labels in flow.labels[:1]:
         yield from _clusters(run, labels)
         yield from (_plane(flow, *series, labels) for series in first)
@@ -93,10 +96,29 @@ def _drawings(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
         yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels)
 
 
+def _usable(flow: Flow) -> Iterator[Drawing]:
+    for estimator, _ in flow.select(quantity="I_V(M→Y)").series:
+        yield Drawing(
+            f"u_plot_{estimator}",
+            f"U-Plot of usable information: {estimator_text(estimator, 0)}",
+            "How much of the mask, pixel by pixel, can be read off each layer of held-out images, with 95 % intervals. "
+            "It does not end at the number of images, so layers can be ranked after training too.",
+            partial(plots.u_plot, flow, quantity="I_V(M→Y)", estimator=estimator),
+        )
+        if flow.skips:
+            yield Drawing(
+                f"merges_{estimator}",
+                "What each merge joins",
+                "What the skip adds to the upsampled path, what that adds to the skip, and what both hold, at each merge, with "
+                "95 % intervals over held-out images.",
+                partial(plots.merge_gains, flow, estimator=estimator),
+            )
+
+
 def _u_plot_of_input(flow: Flow, estimator: str, resolution: float) -> Drawing:
     return Drawing(
         f"u_plot_input_{estimator}_{resolution:g}",
-        f"U-Plot of I(X;M): {_said(estimator, resolution)}",
+        f"U-Plot of I(X;M): {estimator_text(estimator, resolution)}",
         "What each layer tells about which image it saw. Hollow points are at the ceiling and cannot be ranked.",
         partial(plots.u_plot, flow, quantity="I(X;M)", estimator=estimator, resolution=resolution),
     )
@@ -105,7 +127,7 @@ def _u_plot_of_input(flow: Flow, estimator: str, resolution: float) -> Drawing:
 def _u_plot_of_label(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawing:
     return Drawing(
         f"u_plot_output_{estimator}_{resolution:g}_{_file_name(labels)}",
-        f"U-Plot of I(Y;M): {_said(estimator, resolution)}, {labels}",
+        f"U-Plot of I(Y;M): {estimator_text(estimator, resolution)}, {labels}",
         "What each layer tells about the class of the mask. Hollow points are at the ceiling and cannot be ranked.",
         partial(plots.u_plot, flow, quantity="I(Y;M)", estimator=estimator, resolution=resolution, labels=labels),
     )
@@ -114,7 +136,7 @@ def _u_plot_of_label(flow: Flow, estimator: str, resolution: float, labels: str)
 def _plane(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawing:
     return Drawing(
         f"information_plane_{estimator}_{resolution:g}_{_file_name(labels)}",
-        f"Information planes: {_said(estimator, resolution)}, {labels}",
+        f"Information planes: {estimator_text(estimator, resolution)}, {labels}",
         "One panel a layer; a point is a marked epoch, from dark (early) to light (late).",
         partial(plots.information_plane, flow, estimator=estimator, resolution=resolution, labels=labels),
     )
@@ -138,12 +160,6 @@ def _figure_of(axes: Any) -> Figure:
     first = axes if not isinstance(axes, np.ndarray) else axes.flat[0]
     figure: Figure = first.figure
     return figure
-
-
-def _said(estimator: str, resolution: float) -> str:
-    names = {"kde_upper": "KDE upper", "kde_lower": "KDE lower", "binning": "binning"}
-    what = "bin size" if estimator == "binning" else "noise variance"
-    return f"{names.get(estimator, estimator)}, {what} {resolution:g}"
 
 
 def _file_name(labels: str) -> str:
@@ -181,7 +197,7 @@ def _summary(run: RunFolder, flow: Flow) -> str:
     )
     if last.validation_dice < UNLEARNT_DICE:
         sentence += " It has not learnt to segment: what is measured is not the information of a trained network."
-    estimator, resolution = flow.series[0]
+    estimator, resolution = flow.select(quantity="I(X;M)").series[0]
     rows = flow.select(quantity="I(X;M)", estimator=estimator, resolution=resolution, epoch=flow.epochs[-1]).estimates
     told = [row for row in rows if not math.isnan(row.bits)]
     saturated = sum(row.saturated for row in told)
@@ -189,9 +205,9 @@ def _summary(run: RunFolder, flow: Flow) -> str:
         return sentence
     lowest = min(told, key=lambda row: row.bits)
     return (
-        f"{sentence} By {_said(estimator, resolution)}, I(X;M) is lowest at layer {lowest.layer}: {lowest.bits:.1f} of at "
-        f"most {lowest.ceiling:.1f} bits. {saturated} of {len(told)} recorded tensors are at the ceiling, "
-        "where they cannot be ranked."
+        f"{sentence} By {estimator_text(estimator, resolution)}, I(X;M) is lowest at layer {lowest.layer}: "
+        f"{lowest.bits:.1f} of at most {lowest.ceiling:.1f} bits. {saturated} of {len(told)} recorded tensors are at the "
+        "ceiling, where they cannot be ranked."
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of a measurement: architecture, clusters, information planes, U-Plots, Dice curves, predicted masks.
+"""Figures of a measurement: architecture, clusters, information planes, U-Plots, gains at merges, Dice curves, predicted masks.
 
 Imports records, flow, errors and files, never torch. Every function takes and returns matplotlib axes, selects no
 backend, opens no window and leaves the global rcParams as they were.
@@ -7,6 +7,7 @@ backend, opens no window and leaves the global rcParams as they were.
 from unetscope.plots.drawing import architecture
 from unetscope.plots.images import masks_by_cluster, predictions
 from unetscope.plots.information import information_plane
+from unetscope.plots.merges import merge_gains
 from unetscope.plots.style import save
 from unetscope.plots.training import dice_curves
 from unetscope.plots.u import u_plot
@@ -16,6 +17,7 @@ __all__ = [
     "dice_curves",
     "information_plane",
     "masks_by_cluster",
+    "merge_gains",
     "predictions",
     "save",
     "u_plot",

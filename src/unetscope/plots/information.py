@@ -40,7 +40,7 @@ from unetscope.records import Layer
 def information_plane(
     flow: Flow,
     *,
-    estimator: str = "kde_upper",
+    estimator: str | None = None,
     resolution: float | None = None,
     labels: str | None = None,
     figure: Figure | SubFigure | None = None,
@@ -48,8 +48,8 @@ def information_plane(
     """For each layer a panel with I(X;M) across and I(Y;M) up, both in bits, and a point for each marked epoch.
 
     Points are joined in the order of the epochs and coloured by them; thin dashed lines are the ceilings; a point is
-    hollow where either estimate is saturated. Returns the panels in network order. A resolution or label scheme that
-    is None stands for the first one measured.
+    hollow where either estimate is saturated. Returns the panels in network order. An estimator, resolution or label scheme
+    that is None stands for the first one measured.
 
     Source: Fig. 3 of Lee & Bajić 2021.
     Raises: InvalidArgument, with what was measured, if what is asked for was not, or if the flow has no layers.
@@ -62,7 +62,7 @@ def information_plane(
     (1, '1')
     """
     across = select(flow, "I(X;M)", estimator, resolution, None)
-    up = select(flow, "I(Y;M)", estimator, across.resolution, labels)
+    up = select(flow, "I(Y;M)", across.estimator, across.resolution, labels)
     if not flow.layers:
         raise InvalidArgument("no layer to plot: the flow names none")
     rows, columns = _grid(len(flow.layers))

@@ -9,10 +9,10 @@ from typing import get_args
 from unetscope.errors import InvalidArgument
 from unetscope.flow import Flow
 from unetscope.plots.style import shown
-from unetscope.records import Estimate, Quantity
+from unetscope.records import Estimate, Quantity, estimator_text, unit_of
 
-_ESTIMATORS = {"kde_upper": "KDE upper bound", "kde_lower": "KDE lower bound", "binning": "binning"}
 _CEILINGS = {"I(X;M)": "log₂ N", "I(Y;M)": "H(Y)"}
+_LARGEST_USABLE = "H_V(Y|∅)"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Selection:
         estimate = self.estimates.get((layer, epoch))
         return math.nan if estimate is None else estimate.bits
 
+    def interval(self, layer: str, epoch: int) -> tuple[float, float]:
+        """Its 95 % interval in bits, NaN where there is none."""
+        estimate = self.estimates.get((layer, epoch))
+        return (math.nan, math.nan) if estimate is None else (estimate.low, estimate.high)
+
     def saturated(self, layer: str, epoch: int) -> bool:
         """Whether the estimate is so near its ceiling that layers can no longer be told apart."""
         estimate = self.estimates.get((layer, epoch))
@@ -47,23 +52,25 @@ class Selection:
 
     def ceiling_text(self, ceiling: float) -> str:
         """A ceiling with its formula and unit, such as `log₂ N = 9.24 bits`."""
-        return f"{_CEILINGS[self.quantity]} = {ceiling:.2f} bits"
+        return f"{_CEILINGS.get(self.quantity, _LARGEST_USABLE)} = {ceiling:.2f} {unit_of(self.quantity)}"
 
     @property
     def text(self) -> str:
         """Estimator, resolution, number of images and label scheme: what is part of every number shown."""
-        unit = "bin size" if self.estimator == "binning" else "noise variance"
         images = sorted({estimate.n for estimate in self.estimates.values()})
         n = f"{images[0]}" if len(images) == 1 else f"{images[0]}–{images[-1]}"
-        parts = [f"{_ESTIMATORS.get(self.estimator, shown(self.estimator))}, {unit} {self.resolution:g}"]
-        parts.append(f"n = {n} images")
-        if self.labels:
+        usable = self.quantity.startswith("I_V")
+        parts = [shown(estimator_text(self.estimator, self.resolution), 40)]
+        parts.append(f"n = {n} {'held-out ' * usable}images")
+        if self.labels and not usable:
             parts.append(f"Y: {shown(self.labels, 30)}")
         return " · ".join(parts)
 
 
-def select(flow: Flow, quantity: Quantity, estimator: str, resolution: float | None, labels: str | None) -> Selection:
-    """The estimates asked for; a resolution or label scheme that is None stands for the first one measured.
+def select(
+    flow: Flow, quantity: Quantity, estimator: str | None, resolution: float | None, labels: str | None
+) -> Selection:
+    """The estimates asked for; an estimator, resolution or label scheme that is None stands for the first one measured.
 
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
     """
@@ -73,6 +80,7 @@ def select(flow: Flow, quantity: Quantity, estimator: str, resolution: float | N
     if not len(found):
         raise InvalidArgument(f"no estimate of {quantity} to plot: measured are {_listed(_quantities(flow))}")
     estimators = list(dict.fromkeys(name for name, _ in found.series))
+    estimator = estimators[0] if estimator is None else estimator
     if estimator not in estimators:
         raise InvalidArgument(
             f"estimator {estimator!r} not measured for {quantity}: measured are {_listed(estimators)}"

@@ -34,7 +34,7 @@ from unetscope.plots.style import (
     tidy,
     tracks,
 )
-from unetscope.records import Layer, Quantity, Skip
+from unetscope.records import Layer, Quantity, Skip, unit_of
 
 _MOST_LINES = 10
 _TRACK = 10.0  # points between the brackets of two skips
@@ -53,7 +53,7 @@ def u_plot(
     flow: Flow,
     *,
     quantity: Quantity = "I(X;M)",
-    estimator: str = "kde_upper",
+    estimator: str | None = None,
     resolution: float | None = None,
     labels: str | None = None,
     axes: Axes | None = None,
@@ -61,8 +61,9 @@ def u_plot(
     """Bits against the layers in network order, a line for each marked epoch (about ten of them if there are many).
 
     The dashed line is the ceiling; hollow points are saturated and say nothing about the order of layers; an estimate
-    that is NaN leaves a gap. Bands mark the merges; brackets under the axis join the source of each skip to its merge.
-    A resolution or label scheme that is None stands for the first one measured.
+    that is NaN leaves a gap. A tinted band is the 95 % interval, where there is one. Grey bands mark the merges; brackets
+    under the axis join the source of each skip to its merge. An estimator, resolution or label scheme that is None stands
+    for the first one measured.
 
     Source: Fig. 4 of Lee & Bajić 2021.
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
@@ -95,7 +96,7 @@ def u_plot(
     noted = _note_sides(axes, flow.layers)
     axes.set_xlabel("layer, in network order", fontsize=MEDIUM)
     axes.xaxis.set_label_coords((len(names) - 1) / 2, -below - 2, transform=_points_from(axes, 0))
-    axes.set_ylabel(f"{quantity}, bits", fontsize=MEDIUM)
+    axes.set_ylabel(f"{quantity}, {unit_of(quantity)}", fontsize=MEDIUM)
     axes.set_title(f"U-Plot of {quantity}\n{selection.text}", fontsize=LARGE, pad=16 if noted else 6)
     _legend(axes, selection, epochs, merges=any(map(is_merge, flow.layers)))
     return axes
@@ -140,6 +141,9 @@ def _draw_lines(axes: Axes, selection: Selection, layers: Sequence[str], epochs:
         colour = EPOCH_COLOURS(norm(epoch))
         bits = np.array([selection.bits(layer, epoch) for layer in layers])
         hollow = np.array([selection.saturated(layer, epoch) for layer in layers], dtype=bool)
+        low, high = np.array([selection.interval(layer, epoch) for layer in layers]).T
+        if np.isfinite(low).any():
+            axes.fill_between(range(len(layers)), low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
         axes.plot(bits, color=colour, linewidth=1.1, label=f"{epoch}", zorder=3)
         marker: dict[str, Any] = {
             "linestyle": "none",

@@ -1,0 +1,69 @@
+"""What each merge joins, along training. Imports records, flow and errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import NDArray
+
+from unetscope.errors import InvalidArgument
+from unetscope.flow import Flow
+from unetscope.plots.selection import Selection, select
+from unetscope.plots.style import (
+    BLUE,
+    FAINT,
+    LARGE,
+    MEDIUM,
+    VERMILLION,
+    epochs_on_axis,
+    in_style,
+    new_figure,
+    shown,
+    tidy,
+)
+from unetscope.records import Quantity, Skip
+
+_LINES: tuple[tuple[Quantity, str, str], ...] = (
+    ("I_V(S→Y|U)", BLUE, "the skip adds, I_V(S→Y|U)"),
+    ("I_V(U→Y|S)", VERMILLION, "the deeper path adds, I_V(U→Y|S)"),
+    ("I_V(S;U→Y)", FAINT, "both hold, I_V(S;U→Y)"),
+)
+
+
+@in_style
+def merge_gains(flow: Flow, *, estimator: str | None = None, figure: Figure | SubFigure | None = None) -> NDArray[Any]:
+    """A panel for each skip, the deepest first: bits a pixel that it and the upsampled path add to each other, by epoch.
+
+    Bands are 95 % intervals over held-out images. What both hold is negative where they tell more together than apart.
+    Returns the panels.
+
+    Raises: InvalidArgument if nothing of the kind was measured, or the flow has no skips.
+    """
+    if not flow.skips:
+        raise InvalidArgument("no merge to plot: the flow names no skips")
+    skips = tuple(reversed(flow.skips))
+    selections = [select(flow, quantity, estimator, None, None) for quantity, _, _ in _LINES]
+    epochs = selections[0].epochs
+    figure = new_figure(figure, 1.9 * len(skips) + 0.6, 2.9)
+    panels = figure.subplots(1, len(skips), sharey=True, squeeze=False)[0]
+    for panel, skip in zip(panels, skips, strict=True):
+        tidy(panel)
+        panel.axhline(0, color=FAINT, linewidth=0.6, label="_zero")
+        for selection, (_, colour, label) in zip(selections, _LINES, strict=True):
+            _draw(panel, selection, skip, colour, label)
+        panel.set_title(f"{shown(skip.name, 14)} into layer {shown(skip.merge, 10)}", fontsize=MEDIUM)
+        epochs_on_axis(panel, epochs[0], epochs[-1])
+    panels[0].set_ylabel("bits a pixel", fontsize=MEDIUM)
+    figure.suptitle(f"What each merge joins\n{selections[0].text}", fontsize=LARGE)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return np.asarray(panels)
+
+
+def _draw(panel: Any, selection: Selection, skip: Skip, colour: str, label: str) -> None:
+    epochs = selection.epochs
+    low, high = np.array([selection.interval(skip.merge, epoch) for epoch in epochs]).T
+    panel.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+    bits = [selection.bits(skip.merge, epoch) for epoch in epochs]
+    panel.plot(epochs, bits, color=colour, linewidth=1.1, marker="o", markersize=2.4, label=label)
