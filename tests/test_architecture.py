@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "config": "errors",
     "data": "errors files data",
     "flow": "errors records files",
+    "intervals": "errors records",
     "labels": "errors",
     "tensors": "data",
     "unet": "errors records",
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "symbols": "budget",
     "moments": "errors",
     "estimators": "errors records labels moments estimators",
-    "probing": "errors records capture moments estimators",
+    "probing": "errors records intervals capture moments estimators",
     "measure": (
         "errors records flow schedule labels data tensors arena budget capture distances symbols estimators probing"
     ),

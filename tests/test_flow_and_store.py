@@ -77,7 +77,7 @@ def test_pictures_come_back_pixel_by_pixel(run: RunFolder) -> None:
 
 
 def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> None:
-    new = ("low", "high", "null_mean", "null_high", "p", "train_bits", "extrapolated")
+    new = ("low", "high", "null_mean", "null_high", "p", "train_bits", "extrapolated", "per_image")
     estimate = Estimate(0, "1", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
     run.describe((Layer("1", "conv1"),), ())
     run.write_measurement(0, [estimate])
@@ -87,9 +87,12 @@ def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> N
         tables.execute("PRAGMA user_version = 1")
     (again,) = RunFolder.open(run.path).flow().estimates
     assert again.bits == 2.0
-    assert all(math.isnan(getattr(again, name)) for name in new)
-    RunFolder.open(run.path).write_measurement(1, [replace(estimate, epoch=1, low=1.0)])
-    assert RunFolder.open(run.path).flow().estimates[1].low == 1.0
+    assert again == replace(estimate, **{name: getattr(again, name) for name in new})
+    assert all(math.isnan(getattr(again, name)) for name in new[:-1])
+    assert again.per_image == ()
+    RunFolder.open(run.path).write_measurement(1, [replace(estimate, epoch=1, low=1.0, per_image=(1.5, 2.5))])
+    last = RunFolder.open(run.path).flow().estimates[1]
+    assert (last.low, last.per_image) == (1.0, (1.5, 2.5))
 
 
 def test_a_folder_of_another_format_is_refused(run: RunFolder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,15 +25,15 @@ from unetscope.estimators.usable import (
     Truth,
     chosen_strength,
     guessed,
-    mean_over_images,
     ridge,
     shuffled_masks,
 )
+from unetscope.intervals import difference, ratio_values, student
 from unetscope.labels import BlockLabels
 from unetscope.measure import Scope
 from unetscope.moments import Moments, blocks_of, ratios
 from unetscope.probing import Segmented, probe
-from unetscope.records import Layer, Skip
+from unetscope.records import Estimate, Layer, Skip
 from unetscope.unet import UNet
 
 BIT = math.log(2)
@@ -163,11 +164,22 @@ def test_losses_of_every_image_under_every_mask(ignored: int | None) -> None:
 
 
 def test_the_interval_is_students_of_the_mean_where_images_are_of_one_size() -> None:
-    gains = torch.tensor([1.0, 2.0, 4.0, 9.0], dtype=torch.float64)
-    mean = mean_over_images(gains, torch.full((4,), 2.0, dtype=torch.float64))
-    half = 3.1824463 * np.std(gains.numpy() / 2, ddof=1) / 2
-    assert (mean.nats, mean.low, mean.high) == pytest.approx((2.0, 2 - half, 2 + half), rel=1e-6)
-    assert mean_over_images(gains[:1], torch.ones(1, dtype=torch.float64)).high == math.inf
+    gains = np.array([1.0, 2.0, 4.0, 9.0])
+    interval = student(ratio_values(gains, np.full(4, 2.0)))
+    half = 3.1824463 * np.std(gains / 2, ddof=1) / 2
+    assert (interval.value, interval.low, interval.high) == pytest.approx((2.0, 2 - half, 2 + half), rel=1e-6)
+    assert student([1.0]).high == math.inf
+
+
+def test_the_interval_of_a_ratio_covers_it_where_images_differ_in_size() -> None:
+    """Large images gain more a pixel here, so the mean of the images' own ratios would be another number."""
+    random = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        sizes = random.uniform(1, 9, 60)
+        interval = student(ratio_values(sizes**2 * random.gamma(4, 0.25, 60), sizes))
+        covered += interval.low < (81 + 9 + 1) / 3 / 5 < interval.high  # E[size²] / E[size]
+    assert 0.91 <= covered / 400 <= 0.98
 
 
 # The whole, against truth
@@ -376,7 +388,23 @@ def test_measuring_a_network_adds_every_layer_and_merge_and_repeats_itself() -> 
     assert [e.bits for e in first] == [e.bits for e in again]
     for e in first:
         assert e.low <= e.bits <= e.high
+        assert np.mean(e.per_image) == pytest.approx(e.bits)
         assert not e.reason
+    by_quantity = {(e.quantity, e.layer): e for e in first}
+    up, merge = by_quantity["I_V(M→Y)", "7up"], by_quantity["I_V(M→Y)", "7"]
+    paired, gain = difference(merge, up), by_quantity["I_V(S→Y|U)", "7"]
+    assert (paired.value, paired.low, paired.high) == pytest.approx((gain.bits, gain.low, gain.high), abs=1e-9)
+
+
+def test_only_estimates_of_the_same_images_have_a_difference() -> None:
+    row = Estimate(0, "1", "I_V(M→Y)", "usable_linear", 0.0, "pixels", 0.2, 0, 1, 1, False, 2, 9, per_image=(0.1, 0.3))
+    with pytest.raises(InvalidArgument, match="2 and 3 images: a paired difference needs the same ones"):
+        difference(row, replace(row, per_image=(0.1, 0.2, 0.3)))
+    bare = replace(row, per_image=(), reason="the layer is the same")
+    with pytest.raises(
+        InvalidArgument, match="layer 1 at epoch 0 by usable_linear has no values by image: the layer is the"
+    ):
+        difference(row, bare)
 
 
 # What cannot be measured says why

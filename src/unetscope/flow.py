@@ -18,6 +18,8 @@ from unetscope.records import EpochRecord, Estimate, Layer, Skip
 if TYPE_CHECKING:
     import pandas
 
+COLUMNS = [field.name for field in fields(Estimate) if field.name != "per_image"]
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -68,8 +70,8 @@ class Flow:
         return Flow(self.layers, self.skips, kept)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The estimates as plain dictionaries, one a row, columns in the order of `Estimate`."""
-        return [asdict(estimate) for estimate in self.estimates]
+        """The estimates as plain dictionaries, one a row, columns in the order of `Estimate` but for the values by image."""
+        return [{name: getattr(estimate, name) for name in COLUMNS} for estimate in self.estimates]
 
     def to_pandas(self) -> pandas.DataFrame:
         """The table as a pandas DataFrame.
@@ -80,11 +82,11 @@ class Flow:
             import pandas
         except ImportError as absent:
             raise MissingDependency('to_pandas needs pandas: pip install "unetscope[table]"') from absent
-        return pandas.DataFrame(self.rows(), columns=[field.name for field in fields(Estimate)])
+        return pandas.DataFrame(self.rows(), columns=COLUMNS)
 
     def save(self, path: str | Path) -> Path:
         """Write the table to a `.csv` or `.parquet` file, whole or not at all; returns the path."""
-        return save_rows(self.rows(), [field.name for field in fields(Estimate)], Path(path))
+        return save_rows(self.rows(), COLUMNS, Path(path))
 
 
 def save_epochs(epochs: Iterable[EpochRecord], path: str | Path) -> Path:

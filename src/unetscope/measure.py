@@ -408,6 +408,7 @@ def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float
         p=reading.p,
         train_bits=reading.train / bit,
         extrapolated=reading.extrapolated / bit,
+        per_image=tuple(nats / bit for nats in reading.per_image),
     )
 
 

@@ -1,5 +1,5 @@
-"""Probes of every layer of a network, fitted and judged in passes over its images. Imports records, errors, capture, moments
-and estimators.
+"""Probes of every layer of a network, fitted and judged in passes over its images. Imports records, errors, intervals,
+capture, moments and estimators.
 
 Pass one takes every layer's moments on the training images, in folds; all probes follow. Pass two, over a sample of the
 training images, calibrates them on folds that they have not seen; pass three judges them on the held-out images.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,10 @@ from unetscope.estimators.usable import (
     Truth,
     chosen_strength,
     guessed,
-    mean_over_images,
     ridge,
     shuffled_masks,
 )
+from unetscope.intervals import ratio_values, student
 from unetscope.moments import Moments, blocks_of, features_of, ratios
 from unetscope.records import Layer, Quantity, Skip
 
@@ -254,25 +254,35 @@ class _Probing:
     def _reading(self, label: str, guess: Tensor) -> Reading:
         if label in self._reasons:
             return Reading("I_V(M→Y)", "usable_linear", 0.0, math.nan, labels="pixels", reason=self._reasons[label])
-        held = {name: judged.own.cpu() for name, judged in self._probes[label].held_out.items()}
-        whole = self._probes[label].held_out["whole"]
-        pixels = whole.truth.pixels.cpu()
-        mean = mean_over_images(guess - held["whole"], pixels)
-        null = shuffled_masks(guess, whole, seed=self._seed)
-        return Reading(
-            "I_V(M→Y)",
-            "usable_linear",
-            0.0,
-            mean.nats,
-            labels="pixels",
-            ceiling=(guess.sum() / pixels.sum()).item(),
-            low=mean.low,
-            high=mean.high,
+        held_out = self._probes[label].held_out
+        truth = held_out["whole"].truth
+        null = shuffled_masks(guess, held_out["whole"], seed=self._seed)
+        gains = {name: guess - judged.own.cpu() for name, judged in held_out.items()}
+        return replace(
+            self._gain("I_V(M→Y)", gains, truth, guess),
             null_mean=null.nats,
             null_high=null.high,
             p=null.p,
             train=self._on_seen(label),
-            extrapolated=_extrapolated([mean_over_images(guess - held[name], pixels).nats for name in SHARES]),
+        )
+
+    @staticmethod
+    def _gain(quantity: Quantity, gains: Mapping[str, Tensor], truth: Truth, guess: Tensor, **more: float) -> Reading:
+        """What the probes of each share gain, in nats an image, as a reading in nats a pixel."""
+        pixels = truth.pixels.cpu().numpy()
+        values = {name: ratio_values(gain.numpy(), pixels) for name, gain in gains.items()}
+        interval = student(values["whole"])
+        return Reading(
+            quantity,
+            "usable_linear",
+            0.0,
+            interval.value,
+            labels="pixels",
+            ceiling=guess.sum().item() / pixels.sum(),
+            low=interval.low,
+            high=interval.high,
+            extrapolated=_extrapolated([float(values[name].mean()) for name in SHARES]),
+            per_image=tuple(values["whole"].tolist()),
         )
 
     def _on_seen(self, label: str) -> float:
@@ -301,22 +311,9 @@ class _Probing:
             if reason:
                 yield Reading(quantity, "usable_linear", 0.0, math.nan, labels="pixels", reason=reason)
                 continue
-            pixels = self._probes[skip.merge].held_out["whole"].truth.pixels.cpu()
-            means = {
-                name: mean_over_images(gain({place: own[name] for place, own in parts.items()}), pixels)
-                for name in SHARES
-            }
-            yield Reading(
-                quantity,
-                "usable_linear",
-                0.0,
-                means["whole"].nats,
-                labels="pixels",
-                ceiling=(guess.sum() / pixels.sum()).item(),
-                low=means["whole"].low,
-                high=means["whole"].high,
-                extrapolated=_extrapolated([mean.nats for mean in means.values()]),
-            )
+            own = {name: {place: part[name] for place, part in parts.items()} for name in SHARES}
+            truth = self._probes[skip.merge].held_out["whole"].truth
+            yield self._gain(quantity, {name: gain(losses) for name, losses in own.items()}, truth, guess)
 
 
 class _Merging:

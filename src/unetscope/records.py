@@ -87,8 +87,8 @@ class Estimate:
     that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the share of images whose
     symbol occurs once (binning). reason: why `bits` is NaN, if it is. low, high: 95 % interval over images. null_mean,
     null_high, p: mean and 95th percentile of the estimate with masks shuffled among images, and the share of them that reach
-    it.
-    train_bits: the same of the images that the probe was fitted on. extrapolated: for ever more images.
+    it. train_bits: the same of the images that the probe was fitted on. extrapolated: for ever more images. per_image: values
+    whose mean is `bits`, one an image, in the same order for all layers of an epoch: what paired differences are made of.
     """
 
     epoch: int
@@ -113,6 +113,7 @@ class Estimate:
     p: float = math.nan
     train_bits: float = math.nan
     extrapolated: float = math.nan
+    per_image: tuple[float, ...] = ()
 
     @property
     def key(self) -> tuple[int, str, str, str, float, str]:

@@ -41,7 +41,7 @@ CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, train_loss_running REAL, train_d
 CREATE TABLE estimates (epoch INTEGER, layer TEXT, quantity TEXT, estimator TEXT, resolution REAL, labels TEXT,
     bits REAL, lower REAL, upper REAL, ceiling REAL, saturated INTEGER, n INTEGER, d INTEGER, unique_share REAL,
     reason TEXT, low REAL, high REAL, null_mean REAL, null_high REAL, p REAL, train_bits REAL, extrapolated REAL,
-    PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
+    per_image BLOB, PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
 CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png BLOB,
     PRIMARY KEY (kind, title, epoch, place));
 """
@@ -49,8 +49,17 @@ CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png 
 # From an older format to the present one.
 MIGRATIONS = {
     1: "; ".join(
-        f"ALTER TABLE estimates ADD COLUMN {name} REAL"
-        for name in ("low", "high", "null_mean", "null_high", "p", "train_bits", "extrapolated")
+        f"ALTER TABLE estimates ADD COLUMN {column}"
+        for column in (
+            "low REAL",
+            "high REAL",
+            "null_mean REAL",
+            "null_high REAL",
+            "p REAL",
+            "train_bits REAL",
+            "extrapolated REAL",
+            "per_image BLOB",
+        )
     )
 }
 
@@ -237,7 +246,7 @@ class RunFolder:
         with self._tables() as tables:
             tables.execute("DELETE FROM estimates WHERE epoch = ?", (epoch,))
             marks = ", ".join("?" * len(fields(Estimate)))
-            tables.executemany(f"INSERT INTO estimates VALUES ({marks})", map(astuple, estimates))  # noqa: S608
+            tables.executemany(f"INSERT INTO estimates VALUES ({marks})", map(_row, estimates))  # noqa: S608
             _insert_pictures(tables, pictures)
 
     def measured(self, epoch: int) -> bool:
@@ -286,12 +295,18 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
+def _row(estimate: Estimate) -> tuple[Any, ...]:
+    values = np.asarray(estimate.per_image, dtype="<f8")
+    return (*astuple(estimate)[:-1], values.tobytes() if len(values) else None)
+
+
 def _estimate(row: Sequence[Any]) -> Estimate:
     values = dict(zip((field.name for field in fields(Estimate)), row, strict=True))
     for field in fields(Estimate):
         if field.type == "float":
             values[field.name] = _number(values[field.name])
     values["saturated"] = bool(values["saturated"])
+    values["per_image"] = tuple(np.frombuffer(values["per_image"] or b"", dtype="<f8").tolist())
     return Estimate(**values)
 
 

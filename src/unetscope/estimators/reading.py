@@ -31,4 +31,5 @@ class Reading:
     p: float = math.nan
     train: float = math.nan
     extrapolated: float = math.nan
+    per_image: tuple[float, ...] = ()
     reason: str = ""

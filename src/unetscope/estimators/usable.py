@@ -9,7 +9,6 @@ Source: Xu et al., ICLR 2020 (arXiv 2002.10689).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,8 +108,8 @@ class Calibration:
         Platt's smoothing of the targets keeps the slopes finite where scores separate the classes.
 
         >>> scores, labels = torch.tensor([[0.0], [1.0], [1.0], [0.0]]), torch.tensor([1, 0, 0, 1])
-        >>> Calibration.fitted(scores, labels).logits(scores).squeeze(1).round(decimals=2).tolist()
-        [-1.1, 1.1, 1.1, -1.1]
+        >>> [round(logit, 2) for logit in Calibration.fitted(scores, labels).logits(scores)[:, 0].tolist()]
+        [-1.61, 1.61, 1.61, -1.61]
         """
         m, k = scores.shape
         mean, spread = scores.double().mean(dim=0), scores.double().std(dim=0, correction=0).clamp(min=1e-30)
@@ -234,31 +233,3 @@ def shuffled_masks(guess: Float[Tensor, " n"], held_out: HeldOut, *, times: int 
     chance = torch.stack([(gained - crossed[rows, order].sum()) / total for order in orders])
     reached = (chance >= value - rounding).sum().item()
     return Null(chance.mean().item(), chance.quantile(0.95).item(), (1 + reached) / (1 + times))
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over pixels with its 95 % interval over images, in nats a pixel."""
-
-    nats: float
-    low: float
-    high: float
-
-
-def mean_over_images(gains: Float[Tensor, " n"], pixels: Float[Tensor, " n"]) -> Mean:
-    """The sum of the gains over the sum of the pixels, with Student's interval of a ratio over images.
-
-    Images are what is independent; pixels of one are not. One image has no interval.
-
-    >>> mean = mean_over_images(torch.tensor([1.0, 3.0], dtype=torch.float64), torch.tensor([2.0, 2.0], dtype=torch.float64))
-    >>> mean.nats, round(mean.high, 2)
-    (1.0, 7.35)
-    """
-    n, value = len(gains), (gains.sum() / pixels.sum()).item()
-    if n < 2:
-        return Mean(value, -math.inf, math.inf)
-    from scipy.special import stdtrit
-
-    rests = (gains - value * pixels) / pixels.mean()
-    half = float(stdtrit(n - 1, 0.975)) * math.sqrt((rests.square().sum() / (n * (n - 1))).item())
-    return Mean(value, value - half, value + half)
