@@ -15,9 +15,9 @@ from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.kde import KDE, mixture_information
-from unetscope.labels import BlockLabels, KMeansLabels
+from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import LARGEST_SHIFT, LayerStatistics, Scope, layer_statistics, most_parts
-from unetscope.records import Layer
+from unetscope.records import Estimate, Layer, Skip
 from unetscope.unet import UNet
 
 
@@ -52,7 +52,8 @@ def assert_agrees_with_slow_twins(model: nn.Module, data: SegmentationData, scop
     for handle in handles:
         handle.remove()
     worst = 0.0
-    for estimate in scope.flow.estimates:
+    of_one_layer = [e for e in scope.flow.estimates if e.quantity in ("I(X;M)", "I(Y;M)")]
+    for estimate in of_one_layer:
         classes = scope.classes.get(estimate.labels, torch.zeros(len(data), dtype=torch.int64)).numpy()
         if estimate.estimator == "binning":
             expected = slow_binning(seen[estimate.layer], estimate.resolution, classes)[:2]
@@ -74,7 +75,8 @@ def test_every_estimate_agrees_with_its_slow_twin() -> None:
         labels=[KMeansLabels(k=4), BlockLabels(blocks=2)],
         memory_budget=least_budget(14, matrices=6),
     )
-    assert len(scope.measure(epoch=3)) == len(scope.layers) * (2 * 2 * 3 + 2 * 3)
+    readings, at_merges = len(scope.layers) * (2 * 2 * 3 + 2 * 3), len(scope.skips) * (2 * 2 + 2) * 2 * 3
+    assert len(scope.measure(epoch=3)) == readings + at_merges
     assert_agrees_with_slow_twins(model, data, scope)
 
 
@@ -95,6 +97,8 @@ def test_an_estimate_carries_its_ceiling_n_d_and_whether_it_is_saturated() -> No
     scope.measure(0)
     for estimate in scope.flow.estimates:
         assert estimate.n == 12
+        if estimate.quantity not in ("I(X;M)", "I(Y;M)"):
+            continue
         ceiling = math.log2(12) if estimate.quantity == "I(X;M)" else estimate.ceiling
         assert estimate.ceiling == pytest.approx(ceiling)
         assert estimate.saturated == (estimate.resolution == 1e-9)
@@ -301,6 +305,8 @@ def test_images_that_stand_twice_lower_the_ceilings() -> None:
     for estimate in scope.measure(0):
         if estimate.quantity == "I(X;M)":
             assert estimate.ceiling == pytest.approx(3)
+        elif estimate.quantity != "I(Y;M)":
+            continue
         assert estimate.saturated == (estimate.bits >= 0.99 * estimate.ceiling)
     assert any(estimate.saturated for estimate in scope.flow.estimates)
 
@@ -336,6 +342,96 @@ def test_a_layer_may_be_part_of_several_merges_and_merges_of_merges(order: str) 
     assert rows["B", "kde_upper"] == pytest.approx(
         slow_kde(whole, 1.0, np.zeros(6), "upper")[0] / math.log(2), abs=1e-4
     )
+
+
+class Given:
+    """Labels that a test knows."""
+
+    name = "given"
+
+    def __init__(self, labels: torch.Tensor) -> None:
+        self._labels = labels
+
+    def labels(self, masks: np.ndarray) -> np.ndarray:
+        return self._labels.numpy()
+
+
+class Streams(nn.Module):
+    """A network whose two streams are clusters in 16 384 dimensions: of u in U, of s in S, an image's first two pixels."""
+
+    def __init__(self, spread: float) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.U, self.S = (_Clusters(torch.randn(8, 16, 32, 32, generator=generator), place, spread) for place in (0, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.U(images)
+        self.S(images)
+        return images
+
+
+class _Clusters(nn.Module):
+    def __init__(self, centres: torch.Tensor, place: int, spread: float) -> None:
+        super().__init__()
+        self.centres, self.place, self.spread = centres, place, spread
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        clusters = (images[:, 0, 0, self.place] * 255).round().long()
+        noise = torch.randn(
+            len(images), *self.centres.shape[1:], generator=torch.Generator().manual_seed(int(clusters.sum()))
+        )
+        return self.centres[clusters] + self.spread * noise
+
+
+def at_planted_merge(u: torch.Tensor, s: torch.Tensor, y: torch.Tensor) -> dict[tuple[str, str, str], Estimate]:
+    images = torch.zeros(len(y), 1, 16, 16, dtype=torch.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = u, s
+    images[:, 0, 1, :8] = torch.arange(len(y))[:, None] >> torch.arange(8) & 1  # no two images are equal
+    names = tuple(map(str, range(len(y))))
+    data = SegmentationData(images.numpy(), np.zeros((len(y), 16, 16), np.uint8), names, "planted")
+    layers = (Layer("U", "U"), Layer("S", "S"), Layer("SU", "", role="merge", parts=("U", "S")))
+    scope = Scope(
+        Streams(1e-3),
+        data,
+        layers=layers,
+        skips=[Skip("skip1", "S", "U", "SU")],
+        labels=[Given(y)],
+        estimators=[KDE(1.0)],
+    )
+    return {(e.layer, e.quantity, e.estimator): e for e in scope.measure(0)}
+
+
+@pytest.mark.parametrize("bound", ["kde_upper", "kde_lower"])
+def test_planted_skips_in_many_dimensions(bound: str) -> None:
+    """Redundant, unique, and exclusive or: what S adds to U is 0, H(Y|U), and all of it though neither alone tells anything."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randint(4, (2, 160), generator=generator)
+    redundant = at_planted_merge(u=a, s=3 - a, y=a)
+    assert redundant["SU", "I(Y;S|U)", bound].bits == pytest.approx(0, abs=0.02)
+    assert redundant["SU", "I(Y;U|S)", bound].bits == pytest.approx(0, abs=0.02)
+    assert redundant["SU", "I(Y;S;U)", bound].bits == pytest.approx(entropy_nats(a) / math.log(2), abs=0.02)
+    unique = at_planted_merge(u=a, s=b, y=b)
+    rest = (entropy_nats(4 * a + b) - entropy_nats(a)) / math.log(2)  # H(Y|U)
+    assert unique["SU", "I(Y;S|U)", bound].bits == pytest.approx(rest, rel=0.05)
+    assert unique["SU", "I(Y;U|S)", bound].bits == pytest.approx(0, abs=0.02)
+    a, b = (torch.tensor([0, 0, 1, 1]).repeat(40), torch.tensor([0, 1, 0, 1]).repeat(40))
+    both = at_planted_merge(u=a, s=b, y=a ^ b)
+    assert both["U", "I(Y;M)", bound].bits == pytest.approx(0, abs=0.02)
+    assert both["S", "I(Y;M)", bound].bits == pytest.approx(0, abs=0.02)
+    assert both["SU", "I(Y;S|U)", bound].bits == pytest.approx(1, rel=0.05)
+    assert both["SU", "I(Y;S;U)", bound].bits == pytest.approx(-1, rel=0.05)
+    assert not any(e.saturated for e in both.values() if e.quantity in ("I(Y;S|U)", "I(Y;U|S)"))
+
+
+def test_at_a_merge_that_tells_all_images_apart_differences_are_saturated() -> None:
+    data = synthetic_nuclei(12, image_size=32)
+    scope = Scope(UNet(4, depth=1), data, estimators=[KDE(1e-9), Binning(1e-6)], labels=[BlockLabels()])
+    rows = [e for e in scope.measure(0) if e.quantity in ("I(Y;S|U)", "I(Y;U|S)", "I(Y;S;U)")]
+    assert len(rows) == 3 * 3
+    assert all(e.saturated for e in rows)
+    for e in rows:
+        if e.estimator != "binning":
+            assert e.lower - 1e-9 <= e.bits <= e.upper + 1e-9
 
 
 def test_schemes_and_estimators_that_would_hide_each_other_are_refused() -> None:

@@ -27,7 +27,7 @@ from unetscope.estimators.reading import Reading
 from unetscope.flow import Flow
 from unetscope.labels import BlockLabels, KMeansLabels, LabelScheme
 from unetscope.probing import Segmented, probe
-from unetscope.records import Estimate, Layer, Skip
+from unetscope.records import Estimate, Layer, Quantity, Skip
 from unetscope.schedule import Schedule, is_marked
 from unetscope.symbols import Symbols, joint_symbols
 from unetscope.tensors import pixels, to_input
@@ -127,6 +127,7 @@ class Scope:
                 self.estimators,
                 epoch=epoch,
                 budget=self.budget,
+                skips=self.skips,
                 arena=self._arena,
                 prepare=self._prepare,
                 on_batch=on_batch,
@@ -181,11 +182,13 @@ def measure(
     *,
     epoch: int,
     budget: Budget,
+    skips: Sequence[Skip] = (),
     arena: Arena | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[Estimate]:
-    """Estimates of I(X;M) and I(Y;M) in bits for every layer, in the order of the network.
+    """Estimates of I(X;M) and I(Y;M) in bits for every layer, in the order of the network; at the merges of the skips, too,
+    what the two streams tell of the label beyond each other.
 
     All estimators of a layer share its statistics, which are taken as the activations stream past. Those of a merge follow
     from those of its parts, so it costs nothing. Layers whose distances float32 does not settle are streamed once more
@@ -215,11 +218,50 @@ def measure(
             for label, known in merging.add(layer.label, statistics):
                 readings[label] = list(known.readings(estimators, classes))
         wanted = unsettled
-    return [
+    estimates = [
         _estimate(reading, layer, epoch, len(images), ceilings[reading.labels])
         for layer in layers
         for reading in readings[layer.label]
     ]
+    return estimates + [estimate for skip in skips for estimate in at_merge(skip, estimates)]
+
+
+def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
+    """I(Y;S|U) = I(Y;S,U) − I(Y;U), its counterpart, and I(Y;S) + I(Y;U) − I(Y;S,U), by every estimator of I(Y;M).
+
+    estimates: of one epoch. Brackets are those of the sums. Where the merge tells nearly all images apart, differences of what
+    it tells about the label are differences of ceilings: they are marked as saturated.
+
+    Source: Cover & Thomas, Elements of Information Theory, section 2.5.
+    """
+    known = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
+    found = []
+    for both in estimates:
+        if both.layer != skip.merge or both.quantity != "I(Y;M)":
+            continue
+        how = both.estimator, both.resolution
+        s, u = (known.get((layer, "I(Y;M)", *how, both.labels)) for layer in (skip.source, skip.upsampled))
+        if s is None or u is None:
+            continue
+        apart = known[skip.merge, "I(X;M)", *how, ""]
+        sums: dict[Quantity, tuple[list[Estimate], list[Estimate]]] = {
+            "I(Y;S|U)": ([both], [u]),
+            "I(Y;U|S)": ([both], [s]),
+            "I(Y;S;U)": ([s, u], [both]),
+        }
+        for quantity, (plus, minus) in sums.items():
+            found.append(
+                replace(
+                    both,
+                    quantity=quantity,
+                    bits=sum(e.bits for e in plus) - sum(e.bits for e in minus),
+                    lower=sum(e.lower for e in plus) - sum(e.upper for e in minus),
+                    upper=sum(e.upper for e in plus) - sum(e.lower for e in minus),
+                    saturated=apart.saturated,
+                    reason=next((e.reason for e in (both, s, u) if e.reason), ""),
+                )
+            )
+    return found
 
 
 def measure_usable(

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
-Quantity = Literal["I(X;M)", "I(Y;M)", "I_V(M→Y)", "I_V(S→Y|U)", "I_V(U→Y|S)", "I_V(S;U→Y)"]
+Quantity = Literal[
+    "I(X;M)",
+    "I(Y;M)",
+    "I(Y;S|U)",
+    "I(Y;U|S)",
+    "I(Y;S;U)",
+    "I_V(M→Y)",
+    "I_V(S→Y|U)",
+    "I_V(U→Y|S)",
+    "I_V(S;U→Y)",
+]
 
 # How an estimator is called in full, and what its resolution is; "" for one that has none.
 ESTIMATORS = {
@@ -77,11 +87,11 @@ class Skip:
 class Estimate:
     """One number in bits, with what is needed to judge it; whatever an estimator does not know is NaN.
 
-    quantity: of one layer I(X;M), I(Y;M) or the usable information I_V(M→Y); of a merge, what the skip S adds to the
-    upsampled path U, what U adds to S, and what both hold. Usable information is in bits a pixel. estimator: `"kde_upper"`,
-    `"kde_lower"`, `"binning"` or `"usable_linear"`. resolution: the noise variance of a KDE or the bin size of a binning, in
-    units of the activation (squared, for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M),
-    `"pixels"` for usable information, empty for I(X;M).
+    quantity: of one layer I(X;M), I(Y;M) or the usable information I_V(M→Y); of a merge, by either, what the skip S adds to
+    the upsampled path U, what U adds to S, and what both hold (negative if they tell more together than apart). Usable
+    information is in bits a pixel. estimator: `"kde_upper"`, `"kde_lower"`, `"binning"` or `"usable_linear"`. resolution:
+    the noise variance of a KDE or the bin size of a binning, in units of the activation (squared, for the variance); 0 where
+    there is none. labels: the name of the label scheme for I(Y;M), `"pixels"` for usable information, empty for I(X;M).
 
     lower, upper: bracket of the quantity. ceiling: the largest value the estimate can take. saturated: so near the ceiling
     that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the share of images whose

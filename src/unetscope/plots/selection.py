@@ -11,9 +11,6 @@ from unetscope.flow import Flow
 from unetscope.plots.style import shown
 from unetscope.records import Estimate, Quantity, estimator_text, unit_of
 
-_CEILINGS = {"I(X;M)": "log₂ N", "I(Y;M)": "H(Y)"}
-_LARGEST_USABLE = "H_V(Y|∅)"
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -52,7 +49,10 @@ class Selection:
 
     def ceiling_text(self, ceiling: float) -> str:
         """A ceiling with its formula and unit, such as `log₂ N = 9.24 bits`."""
-        return f"{_CEILINGS.get(self.quantity, _LARGEST_USABLE)} = {ceiling:.2f} {unit_of(self.quantity)}"
+        name = {"bits a pixel": "H_V(Y|∅)"}.get(
+            unit_of(self.quantity), "log₂ N" if self.quantity == "I(X;M)" else "H(Y)"
+        )
+        return f"{name} = {ceiling:.2f} {unit_of(self.quantity)}"
 
     @property
     def text(self) -> str:
