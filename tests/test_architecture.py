@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "distances": "precision budget",
     "symbols": "budget",
     "moments": "errors",
-    "estimators": "errors records labels moments estimators",
+    "estimators": "errors records intervals labels moments estimators",
     "probing": "errors records intervals capture moments estimators",
     "measure": (
         "errors records flow schedule labels data tensors arena budget capture distances symbols estimators probing"

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from unetscope.errors import UnetscopeError
     from unetscope.estimators.binning import Binning
     from unetscope.estimators.kde import KDE
+    from unetscope.estimators.mixture import Mixture
     from unetscope.flow import Flow
+    from unetscope.intervals import Interval, difference
     from unetscope.labels import BlockLabels, KMeansLabels
     from unetscope.measure import Scope
     from unetscope.records import EpochRecord, Estimate, Layer, Skip
@@ -32,6 +34,8 @@ _ROOMS = {
     "unetscope.errors": ("UnetscopeError",),
     "unetscope.estimators.binning": ("Binning",),
     "unetscope.estimators.kde": ("KDE",),
+    "unetscope.estimators.mixture": ("Mixture",),
+    "unetscope.intervals": ("Interval", "difference"),
     "unetscope.flow": ("Flow",),
     "unetscope.labels": ("BlockLabels", "KMeansLabels"),
     "unetscope.measure": ("Scope",),
@@ -49,8 +53,10 @@ __all__ = [
     "EpochRecord",
     "Estimate",
     "Flow",
+    "Interval",
     "KMeansLabels",
     "Layer",
+    "Mixture",
     "RunFolder",
     "Scope",
     "SegmentationData",
@@ -60,6 +66,7 @@ __all__ = [
     "UNet",
     "UnetscopeError",
     "check",
+    "difference",
     "fetch",
     "load",
     "paper_split",

@@ -23,6 +23,7 @@ from unetscope.distances import Distances
 from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
 from unetscope.estimators.kde import BOUNDS, EXPONENT, KDE, shift_by_errors
+from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading
 from unetscope.flow import Flow
 from unetscope.labels import BlockLabels, KMeansLabels, LabelScheme
@@ -36,7 +37,7 @@ SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told a
 LARGEST_SHIFT = 3e-4  # nats, of I(X;M) by rounding; I(Y;M), a difference of two such, stays within 1e-3 bits
 ROUNDED_AWAY = "distances are lost in the rounding of float64: this noise variance is too small for such activations"
 
-Estimator = KDE | Binning
+Estimator = KDE | Mixture | Binning
 Classes = Mapping[str, Int64[Tensor, " n"]]
 
 
@@ -362,7 +363,7 @@ class LayerStatistics:
 
     def settled(self, estimator: Estimator, tolerance: float) -> bool:
         """Whether rounding of the distances moves no estimate of I(X;M) by more than `tolerance` nats."""
-        if not isinstance(estimator, KDE):
+        if isinstance(estimator, Binning):
             return True
         assert self.distances is not None
         assert self.errors is not None
@@ -378,7 +379,7 @@ class LayerStatistics:
     def readings(self, estimators: Sequence[Estimator], classes: Classes) -> Iterator[Reading]:
         """What each estimator makes of them, in nats; NaN if not even float64 settles the distances at its resolution."""
         for estimator in estimators:
-            statistic = self.distances if isinstance(estimator, KDE) else self.symbols[estimator.bin_size]
+            statistic = self.symbols[estimator.bin_size] if isinstance(estimator, Binning) else self.distances
             assert statistic is not None
             here = {name: labels.to(statistic.device) for name, labels in classes.items()}
             lost = self.precise and not self.settled(estimator, LARGEST_SHIFT)
@@ -394,7 +395,7 @@ def layer_statistics(
     Raises: MeasurementError if an activation is not finite, naming the layer.
     """
     bin_sizes = dict.fromkeys(estimator.bin_size for estimator in estimators if isinstance(estimator, Binning))
-    with_distances = any(isinstance(estimator, KDE) for estimator in estimators)
+    with_distances = any(not isinstance(estimator, Binning) for estimator in estimators)
     distances, symbols = None, []
     for block in blocks:
         layer = block.slice.layer
@@ -426,6 +427,7 @@ def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float
     bit = math.log(2)
     constant, lost = ceiling <= 0, math.isnan(reading.nats)
     reason = reading.reason or (_reason(reading) if constant else ROUNDED_AWAY if lost else "")
+    no_interval = math.isnan(reading.low)  # then it is what these images give, which cannot exceed their ceiling
     lower, upper = max(0.0, reading.lower), min(ceiling, reading.upper)
     return Estimate(
         epoch=epoch,
@@ -434,11 +436,11 @@ def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float
         estimator=reading.estimator,
         resolution=reading.resolution,
         labels=reading.labels,
-        bits=math.nan if constant or lost else min(reading.nats, ceiling) / bit,
+        bits=math.nan if constant or lost else (min(reading.nats, ceiling) if no_interval else reading.nats) / bit,
         lower=math.nan if constant or math.isnan(reading.lower) else min(lower, upper) / bit,
         upper=math.nan if constant or math.isnan(reading.upper) else upper / bit,
         ceiling=ceiling / bit,
-        saturated=not constant and reading.nats >= SATURATED_FROM * ceiling,
+        saturated=not constant and no_interval and reading.nats >= SATURATED_FROM * ceiling,
         n=n,
         d=layer.size,
         unique_share=reading.unique_share,

@@ -23,6 +23,7 @@ Quantity = Literal[
 ESTIMATORS = {
     "kde_upper": ("KDE upper bound", "noise variance"),
     "kde_lower": ("KDE lower bound", "noise variance"),
+    "mixture": ("Gaussian mixture", "noise variance"),
     "binning": ("binning", "bin size"),
     "usable_linear": ("linear probes", ""),
 }
@@ -89,9 +90,9 @@ class Estimate:
 
     quantity: of one layer I(X;M), I(Y;M) or the usable information I_V(M→Y); of a merge, by either, what the skip S adds to
     the upsampled path U, what U adds to S, and what both hold (negative if they tell more together than apart). Usable
-    information is in bits a pixel. estimator: `"kde_upper"`, `"kde_lower"`, `"binning"` or `"usable_linear"`. resolution:
-    the noise variance of a KDE or the bin size of a binning, in units of the activation (squared, for the variance); 0 where
-    there is none. labels: the name of the label scheme for I(Y;M), `"pixels"` for usable information, empty for I(X;M).
+    information is in bits a pixel. estimator: a key of `ESTIMATORS`. resolution: the noise variance or the bin size, in units
+    of the activation (squared, for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M),
+    `"pixels"` for usable information, empty for I(X;M).
 
     lower, upper: bracket of the quantity. ceiling: the largest value the estimate can take. saturated: so near the ceiling
     that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the share of images whose
