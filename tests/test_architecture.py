@@ -34,20 +34,23 @@ MAY_IMPORT = {
     "estimators": "errors records intervals labels moments estimators",
     "probing": "errors records intervals capture moments estimators",
     "measure": (
-        "errors records flow schedule labels data tensors arena budget capture distances symbols estimators probing"
+        "errors records flow intervals schedule labels data tensors arena budget capture distances symbols estimators "
+        "probing"
     ),
     "checkpoints": "errors files",
     "training": "errors records config data tensors precision checkpoints",
     "store": "errors records files flow",
     "experiment": (
-        "errors records watching schedule config data labels tensors unet budget capture estimators measure training store"
+        "errors records watching schedule config data labels tensors unet budget capture estimators measure "
+        "checkpoints training store"
     ),
+    "selfcheck": "records capture distances symbols estimators probing",
     "plots": "errors records files flow plots",
     "forecast": "errors records watching config tensors budget capture measure checkpoints training experiment plots",
     "report": "errors records files plots report",
     "presentation": "errors records flow watching store plots report",
-    "terminal": "watching data forecast store",
-    "cli": "errors config data flow store watching terminal experiment forecast presentation",
+    "terminal": "watching data forecast records selfcheck store",
+    "cli": "errors config data flow store watching terminal experiment forecast presentation selfcheck",
     "__main__": "cli",
 }
 WITHOUT_TORCH = ("flow", "plots", "report", "presentation", "store", "config", "cli", "data", "terminal")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ import torch
 from PIL import Image
 
 from unetscope.cli import main
+from unetscope.records import Quantity
 
 TINY = [
     "--image-size=16",
@@ -145,10 +148,11 @@ def test_export_writes_both_tables(unetscope, finished: Path, tmp_path: Path, su
         rows = pyarrow.parquet.read_table(tmp_path / "flow.parquet").to_pylist()
         epochs = pyarrow.parquet.read_table(tmp_path / "flow-epochs.parquet").to_pylist()
     assert set(rows[0]) >= COLUMNS
-    assert {row["quantity"] for row in rows} == {"I(X;M)", "I(Y;M)"}
-    assert {row["estimator"] for row in rows} == {"kde_upper", "kde_lower", "binning"}
+    assert {row["quantity"] for row in rows} == set(get_args(Quantity))
+    assert {row["estimator"] for row in rows} == {"kde_upper", "kde_lower", "binning", "usable_linear"}
     assert {row["layer"] for row in rows} == {*map(str, range(1, 14)), "7up", "10up"}
-    assert len(rows) == 4 * 15 * 3 * 3
+    at_merges = 2 * 3 * (3 * 2 + 1)  # skips, quantities, and by three estimators of two label schemes or by probes
+    assert len(rows) == 4 * (15 * (3 * 3 + 1) + at_merges)
     assert [int(row["epoch"]) for row in epochs] == [0, 1, 2, 3]
     assert all(0 <= float(row["validation_dice"]) <= 1 for row in epochs)
 
@@ -159,6 +163,56 @@ def test_report_and_json(unetscope, finished: Path) -> None:
     assert code == 0
     assert json.loads(output) == {"report": str(finished / "report.html")}
     assert (finished / "report.html").is_file()
+
+
+def test_checkpoints_are_measured_again_with_what_is_named(unetscope, finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = table(run)
+    code, output, _ = unetscope(
+        "measure", run, "--noise-variance=0.05", "--mixture=5", "--epochs=1,3", "--quiet", "--json"
+    )
+    assert code == 0
+    assert json.loads(output)["epoch"] == 3
+    after = table(run)
+    assert [row for row in after if row in before] == before
+    new = [row for row in after if row not in before]
+    assert {(row[0], row[3], row[4]) for row in new} == {
+        (epoch, name, size)
+        for epoch in (1, 3)
+        for name, size in (("kde_upper", 0.05), ("kde_lower", 0.05), ("mixture", 5.0))
+    }
+    assert (run / "figures" / "u_plot_input_mixture_5.png").is_file()
+    unetscope("measure", run, "--noise-variance=1", "--bin-size=0.2", "--usable", "--quiet")
+    assert table(run) == after  # the same numbers again, in their place
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "nothing to measure: name any of noise_variances, mixtures, bin_sizes, usable"),
+        (["--usable", "--epochs=7"], "keeps no checkpoint of epoch 7: it has 0, 1, 2, 3"),
+        (["--usable", "--epochs=all"], "--epochs all: expected epochs such as 10,100"),
+        (["--mixture=0"], "mixtures: must be > 0, got 0.0"),
+    ],
+)
+def test_what_cannot_be_measured_again_is_one_line(unetscope, finished: Path, words: list[str], text: str) -> None:
+    code, _, errors = unetscope("measure", finished, "--quiet", *words)
+    assert code == 2
+    assert text in errors
+    assert errors.count("\n") == 1
+
+
+def test_the_estimators_are_checked_on_this_machine(unetscope) -> None:
+    code, output, errors = unetscope("selfcheck", "--json")
+    assert (code, errors) == (0, "")
+    checks = json.loads(output)["checks"]
+    assert {check["estimator"] for check in checks} == {"mixture", "kde_upper", "binning", "usable_linear"}
+    assert all(check["passed"] for check in checks)
+    (outside,) = (check for check in checks if check["outside"])
+    assert outside["bits"] is None
+    assert outside["reason"].startswith("out of domain")
+    assert "Gaussian" in unetscope("selfcheck")[1]
 
 
 def test_a_dry_run_says_what_it_will_take_and_writes_nothing(unetscope, tmp_path: Path) -> None:
@@ -390,7 +444,7 @@ def test_a_wrong_value_is_one_line(unetscope, tmp_path: Path, words: list[str], 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("verb", [["report"], ["export", "--to", "flow.csv"]])
+@pytest.mark.parametrize("verb", [["report"], ["export", "--to", "flow.csv"], ["measure", "--usable"]])
 def test_a_folder_that_is_no_run_is_refused(unetscope, tmp_path: Path, verb: list[str]) -> None:
     code, _, errors = unetscope(verb[0], tmp_path, *verb[1:])
     assert code == 2

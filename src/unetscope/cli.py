@@ -116,6 +116,9 @@ def run(
     marked: Annotated[str | None, typer.Option(help="Epochs to measure: log, paper, or such as 1,10,100.")] = None,
     probe_images: Annotated[int | None, typer.Option(help="Training images to measure on [default: all].")] = None,
     noise_variance: Annotated[list[float] | None, typer.Option(help="Noise variance of the KDE; repeatable.")] = None,
+    mixture: Annotated[
+        list[float] | None, typer.Option(help="Noise variance of the mixture's information; repeatable.")
+    ] = None,
     bin_size: Annotated[list[float] | None, typer.Option(help="Bin size of the binning estimate; repeatable.")] = None,
     usable: Annotated[
         bool | None, typer.Option("--usable/--no-usable", help="Usable information by linear probes.")
@@ -154,6 +157,7 @@ def run(
         "measuring.marked": _marked(marked),
         "measuring.probe_images": probe_images,
         "measuring.noise_variances": noise_variance,
+        "measuring.mixtures": mixture,
         "measuring.bin_sizes": bin_size,
         "measuring.usable": usable,
         "measuring.clusters": clusters,
@@ -190,6 +194,35 @@ def run(
         print_run(finished, page, json=json)
 
 
+@app.command()
+def measure(
+    run: Run,
+    noise_variance: Annotated[list[float] | None, typer.Option(help="Noise variance of the KDE; repeatable.")] = None,
+    mixture: Annotated[
+        list[float] | None, typer.Option(help="Noise variance of the mixture's information; repeatable.")
+    ] = None,
+    bin_size: Annotated[list[float] | None, typer.Option(help="Bin size of the binning estimate; repeatable.")] = None,
+    usable: Annotated[bool, typer.Option("--usable", help="Usable information by linear probes.")] = False,
+    epochs: Annotated[
+        str | None, typer.Option(help="Epochs with a checkpoint, such as 10,100 [default: all measured].")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
+    json: Json = False,
+) -> None:
+    """Measure the kept checkpoints of a run again, with what is named; what was measured before stays."""
+    from unetscope.experiment import measure_again
+    from unetscope.presentation import present
+    from unetscope.terminal import print_run, watching
+
+    given = {"noise_variances": noise_variance, "mixtures": mixture, "bin_sizes": bin_size, "usable": usable}
+    with watching(quiet or json) as watcher:
+        folder = measure_again(
+            run, {name: value for name, value in given.items() if value}, epochs=_epochs(epochs), watcher=watcher
+        )
+        page = present(folder, watcher=watcher)
+    print_run(folder, page, json=json)
+
+
 @app.command("check-data")
 def check_data(
     path: Annotated[Path, typer.Argument(help="Folder or zip of images and masks.")],
@@ -224,6 +257,20 @@ def fetch(
         watcher.stage("downloading", 0)
         archive = fetch_archive(folder, url=url or PUBLIC_URL, progress=watcher.measure)
     print_json({"path": str(archive)}) if json else typer.echo(archive)
+
+
+@app.command()
+def selfcheck(json: Json = False) -> None:
+    """Measure cases whose information is known in closed form, with every estimator, on this machine."""
+    from unetscope.selfcheck import selfcheck as check_all
+    from unetscope.terminal import print_checks, watching
+
+    with watching(json) as watcher:
+        watcher.stage("measuring", 0)
+        checks = check_all(watcher.measure)
+    print_checks(checks, json=json)
+    if not all(check.passed for check in checks):
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -284,9 +331,16 @@ def _marked(text: str | None) -> str | list[int] | None:
     if text is None or text in ("log", "paper"):
         return text
     try:
-        return [int(epoch) for epoch in text.split(",")]
-    except ValueError:
+        return _epochs(text)
+    except InvalidArgument:
         raise InvalidArgument(f"--marked {text}: expected log, paper, or epochs such as 1,10,100") from None
+
+
+def _epochs(text: str | None) -> list[int]:
+    try:
+        return [] if text is None else [int(epoch) for epoch in text.split(",")]
+    except ValueError:
+        raise InvalidArgument(f"--epochs {text}: expected epochs such as 10,100") from None
 
 
 def _bytes(text: str | None) -> int | None:

@@ -61,6 +61,7 @@ class MeasuringConfig(Section):
     marked: Literal["log", "paper"] | tuple[int, ...] = "log"
     probe_images: int | None = Field(None, ge=2)
     noise_variances: tuple[float, ...] = (1.0,)
+    mixtures: tuple[float, ...] = Field((), description="noise variances of the mixture's information itself")
     bin_sizes: tuple[float, ...] = (0.2,)
     usable: bool = Field(True, description="usable information of every layer, by linear probes")
     clusters: int = Field(64, ge=2)
@@ -69,7 +70,7 @@ class MeasuringConfig(Section):
     block_threshold: int | None = Field(None, ge=0)
     memory_budget: int | None = Field(None, gt=0, description="bytes that measuring may hold at once")
 
-    @field_validator("noise_variances", "bin_sizes")
+    @field_validator("noise_variances", "mixtures", "bin_sizes")
     @classmethod
     def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if any(not value > 0 for value in values):

@@ -1,5 +1,5 @@
 """The main job: get data, train, measure at the marked epochs, keep everything in a run folder. Imports the rooms above it:
-configuration, data, labels, unet, budget, capture, measure, training, store.
+configuration, data, labels, unet, budget, capture, measure, checkpoints, training, store.
 
 Everything that can be refused is refused before the run folder is made.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,28 @@ from torch import nn
 from unetscope import __version__
 from unetscope.budget import default_budget
 from unetscope.capture import frozen
-from unetscope.config import DataConfig, MeasuringConfig, RunConfig, differences, validated
+from unetscope.checkpoints import Checkpoints
+from unetscope.config import DataConfig, MeasuringConfig, RunConfig, differences, overridden, validated
 from unetscope.data import load, paper_split, shared_images, synthetic_nuclei
 from unetscope.data.problems import guard
 from unetscope.data.segmentation import SegmentationData
-from unetscope.errors import RunFolderError
+from unetscope.errors import InvalidArgument, RunFolderError
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.kde import KDE
+from unetscope.estimators.mixture import Mixture
 from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import Estimator, Scope
 from unetscope.records import EpochRecord
 from unetscope.schedule import marked_epochs
 from unetscope.store import Picture, RunFolder
 from unetscope.tensors import pixels, to_input
-from unetscope.training import Trainer, resolved_device, resolved_precision
+from unetscope.training import Trainer, laid_out, resolved_device, resolved_precision
 from unetscope.unet import UNet, check_image_size, removed_skips
 from unetscope.watching import Silent, Watcher
 
 EXAMPLE_IMAGES = 5
 CLUSTERS_SHOWN, MASKS_SHOWN = 6, 4
+NOTHING: dict[str, Any] = {"noise_variances": (), "mixtures": (), "bin_sizes": (), "usable": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +113,40 @@ def run(config: RunConfig, out: str | Path, *, resume: bool = False, watcher: Wa
     return folder
 
 
+def measure_again(
+    path: str | Path, named: Mapping[str, Any], *, epochs: Sequence[int] = (), watcher: Watcher | None = None
+) -> RunFolder:
+    """Measure the kept checkpoints of a run with what is named, and nothing else; what was measured before stays.
+
+    named: values of `MeasuringConfig`, such as `{"mixtures": [0.1]}`. epochs: some of those that are kept, by default all.
+
+    Raises: UnetscopeError for a folder that is no run, for other data, epochs without a checkpoint, or if nothing is named.
+    """
+    watcher = watcher or Silent()
+    folder = RunFolder.open(path)
+    if not named.keys() & NOTHING.keys():
+        raise InvalidArgument(f"nothing to measure: name any of {', '.join(NOTHING)}")
+    config = overridden(
+        folder.configuration, {f"measuring.{name}": value for name, value in {**NOTHING, **named}.items()}
+    )
+    kept = Checkpoints(folder.checkpoints)
+    if missing := sorted(set(epochs) - set(kept.epochs())):
+        raise InvalidArgument(
+            f"{folder.path} keeps no checkpoint of epoch {missing[0]}: it has {', '.join(map(str, kept.epochs())) or 'none'}"
+        )
+    experiment = prepare(config, watcher)
+    _refuse_other_data(folder, experiment)
+    laid_out(experiment.model, config.training)
+    chosen = sorted(epochs) or [epoch for epoch in kept.epochs() if folder.measured(epoch)]
+    watcher.stage("measuring", len(chosen))
+    with folder.locked():
+        for done, epoch in enumerate(chosen):
+            kept.load_weights(epoch, experiment.model)
+            folder.write_measurement(epoch, experiment.scope.measure(epoch))
+            watcher.advance(done + 1, f"epoch {epoch}")
+    return folder
+
+
 def begun(config: RunConfig, out: str | Path, *, resume: bool, watcher: Watcher) -> tuple[RunConfig, RunFolder | None]:
     """The configuration as it will be run, and the run folder to go on in, if there is one.
 
@@ -160,6 +197,7 @@ def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, Segm
 
 def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationData, config: MeasuringConfig) -> Scope:
     estimators: list[Estimator] = [KDE(noise_variance) for noise_variance in config.noise_variances]
+    estimators += [Mixture(noise_variance) for noise_variance in config.mixtures]
     estimators += [Binning(bin_size) for bin_size in config.bin_sizes]
     return Scope(
         model,

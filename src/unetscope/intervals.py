@@ -27,7 +27,7 @@ class Interval:
 
 
 def student(values: ArrayLike) -> Interval:
-    """The mean of independent values, with Student's interval. One value has no interval: it reaches from -inf to inf.
+    """The mean of independent values, with Student's interval. One value has none: its ends are NaN.
 
     >>> interval = student([0.5, 1.5])
     >>> interval.value, round(interval.high, 2)
@@ -36,7 +36,7 @@ def student(values: ArrayLike) -> Interval:
     values = np.asarray(values, dtype=np.float64)
     n, mean = len(values), float(values.mean())
     if n < 2:
-        return Interval(mean, -math.inf, math.inf)
+        return Interval(mean, math.nan, math.nan)
     from scipy.special import stdtrit  # a tenth of a second, which only who measures has to pay
 
     half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * float(values.std(ddof=1)) / math.sqrt(n)

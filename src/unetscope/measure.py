@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from unetscope.estimators.kde import BOUNDS, EXPONENT, KDE, shift_by_errors
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading
 from unetscope.flow import Flow
+from unetscope.intervals import Interval, student
 from unetscope.labels import BlockLabels, KMeansLabels, LabelScheme
 from unetscope.probing import Segmented, probe
 from unetscope.records import Estimate, Layer, Quantity, Skip
@@ -76,7 +78,7 @@ class Scope:
         memory_budget: int | None = None,
         largest_batch: int = LARGEST_BATCH,
     ) -> None:
-        if not estimators:
+        if not estimators and held_out is None:
             raise InvalidArgument("estimators is empty: give at least one, such as KDE(noise_variance=1.0)")
         if len(probe_set) < 2:
             raise InvalidArgument(f"a probe set of {len(probe_set)} image cannot be measured: give at least 2")
@@ -117,10 +119,27 @@ class Scope:
         information, it begins anew.
         Raises: MeasurementError if an activation is not finite, naming the layer, or if memory runs out.
         """
+        estimates = self._clustering(epoch, on_batch) if self.estimators else []
+        if self.held_out is not None:
+            estimates += measure_usable(
+                self.model,
+                _segmented(self.probe_set),
+                _segmented(self.held_out),
+                self.layers,
+                self.skips,
+                epoch=epoch,
+                batch_size=self.budget.batch_size,
+                on_batch=on_batch,
+            )
+        self._estimates.update({estimate.key: estimate for estimate in estimates})
+        return tuple(estimates)
+
+    def _clustering(self, epoch: int, on_batch: Callable[[int, int], None] | None) -> list[Estimate]:
+        """What the estimators make of how the images cluster in each layer."""
         if self._arena is None or self._arena.device != device_of(self.model):
             self._arena = Arena(device_of(self.model))
         try:
-            estimates = measure(
+            return measure(
                 self.model,
                 self._images,
                 self.layers,
@@ -135,19 +154,6 @@ class Scope:
             )
         finally:
             self._arena.rest()
-        if self.held_out is not None:
-            estimates += measure_usable(
-                self.model,
-                _segmented(self.probe_set),
-                _segmented(self.held_out),
-                self.layers,
-                self.skips,
-                epoch=epoch,
-                batch_size=self.budget.batch_size,
-                on_batch=on_batch,
-            )
-        self._estimates.update({estimate.key: estimate for estimate in estimates})
-        return tuple(estimates)
 
     @property
     def flow(self) -> Flow:
@@ -230,8 +236,8 @@ def measure(
 def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
     """I(Y;S|U) = I(Y;S,U) − I(Y;U), its counterpart, and I(Y;S) + I(Y;U) − I(Y;S,U), by every estimator of I(Y;M).
 
-    estimates: of one epoch. Brackets are those of the sums. Where the merge tells nearly all images apart, differences of what
-    it tells about the label are differences of ceilings: they are marked as saturated.
+    estimates: of one epoch. Brackets are those of the sums, intervals are paired over the images. Where the merge tells nearly
+    all images apart, differences of what it tells about the label are differences of ceilings: they are marked as saturated.
 
     Source: Cover & Thomas, Elements of Information Theory, section 2.5.
     """
@@ -251,10 +257,21 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
             "I(Y;S;U)": ([s, u], [both]),
         }
         for quantity, (plus, minus) in sums.items():
+            per_image: tuple[float, ...] = ()
+            if all(e.per_image for e in (both, s, u)):
+                values = sum(np.asarray(e.per_image) for e in plus) - sum(np.asarray(e.per_image) for e in minus)
+                per_image = tuple(values.tolist())
+            interval = student(per_image) if per_image else Interval(math.nan, math.nan, math.nan)
             found.append(
                 replace(
                     both,
                     quantity=quantity,
+                    low=interval.low,
+                    high=interval.high,
+                    per_image=per_image,
+                    null_mean=math.nan,
+                    null_high=math.nan,
+                    p=math.nan,
                     bits=sum(e.bits for e in plus) - sum(e.bits for e in minus),
                     lower=sum(e.lower for e in plus) - sum(e.upper for e in minus),
                     upper=sum(e.upper for e in plus) - sum(e.lower for e in minus),

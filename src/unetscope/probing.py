@@ -102,8 +102,6 @@ class _Probing:
     ) -> None:
         for part, data in (("training", train), ("held-out", held_out)):
             _check(part, data, classes)
-        if len(train.images) < FOLDS:
-            raise InvalidArgument(f"{len(train.images)} training images: a probe needs at least {FOLDS}")
         self._model, self._train, self._held_out, self._classes = model, train, held_out, classes
         self._layers, self._captured = layers, [layer for layer in layers if not layer.parts]
         order = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(seed))
@@ -129,6 +127,9 @@ class _Probing:
             r = math.prod(ratios(layer.shape[1:], self._train.masks.shape[1:]))
         except InvalidArgument as unfit:
             self._reasons[layer.label] = str(unfit)
+            return
+        if len(self._fold_of) < FOLDS:
+            self._reasons[layer.label] = f"{len(self._fold_of)} training images: a probe needs at least {FOLDS}"
             return
         if (self._frequencies > 0).sum() < 2:
             self._reasons[layer.label] = ONE_CLASS

@@ -242,11 +242,16 @@ class RunFolder:
             tables.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?, ?)", astuple(record))
 
     def write_measurement(self, epoch: int, estimates: Iterable[Estimate], pictures: Iterable[Picture] = ()) -> None:
-        """Write all estimates and pictures of one marked epoch at once, in place of what was there for it."""
+        """Add estimates and pictures of one marked epoch, all at once; the same measurement takes the place of an older one.
+
+        Raises: RunFolderError if an estimate is of another epoch.
+        """
+        estimates = tuple(estimates)
+        if strangers := sorted({estimate.epoch for estimate in estimates} - {epoch}):
+            raise RunFolderError(f"an estimate of epoch {strangers[0]} among those of epoch {epoch}")
         with self._tables() as tables:
-            tables.execute("DELETE FROM estimates WHERE epoch = ?", (epoch,))
             marks = ", ".join("?" * len(fields(Estimate)))
-            tables.executemany(f"INSERT INTO estimates VALUES ({marks})", map(_row, estimates))  # noqa: S608
+            tables.executemany(f"INSERT OR REPLACE INTO estimates VALUES ({marks})", map(_row, estimates))  # noqa: S608
             _insert_pictures(tables, pictures)
 
     def measured(self, epoch: int) -> bool:

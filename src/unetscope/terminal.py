@@ -1,4 +1,4 @@
-"""What the command prints: progress, tables, problems, JSON. Imports watching; other rooms' types for reading only.
+"""What the command prints: progress, tables, problems, JSON. Imports records and watching; other rooms' types for reading only.
 
 Names of files and layers come from outside, so nothing that is printed is read as markup or as control characters.
 """
@@ -6,13 +6,16 @@ Names of files and layers come from outside, so nothing that is printed is read 
 from __future__ import annotations
 
 import json as jsonlib
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unetscope.records import ESTIMATORS
 from unetscope.watching import Silent, Watcher
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from unetscope.data import Problem
     from unetscope.forecast import Forecast
+    from unetscope.selfcheck import Check
     from unetscope.store import RunFolder
 
 
@@ -160,6 +164,25 @@ def print_run(run: RunFolder, page: Path, *, json: bool) -> None:
             ("report", one_line(str(page))),
         ],
     )
+
+
+def print_checks(checks: Sequence[Check], *, json: bool) -> None:
+    """Each estimate beside its truth."""
+    if json:
+        print_json({"checks": [{**asdict(check), "passed": check.passed} for check in checks]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Estimates of what is known, in bits", title_justify="left")
+    for name in ("case", "by", "truth", "measured", "says it lies in", ""):
+        table.add_column(name, justify="right" if name in ("truth", "measured") else "left", overflow="fold")
+    for check in checks:
+        measured = "out of domain" if math.isnan(check.bits) else f"{check.bits:.3f}"
+        says = "as it must" if check.outside and check.passed else f"{check.low:.3f} to {check.high:.3f}"
+        title = ESTIMATORS[check.estimator][0]
+        table.add_row(check.case, title, f"{check.truth:.3f}", measured, says, "✓" if check.passed else "✗")
+    Console().print(table)
 
 
 def _print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:

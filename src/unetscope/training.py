@@ -128,9 +128,8 @@ class Trainer:
             self._fabric = Fabric(
                 accelerator=resolved_device(config), devices=1, precision=PRECISIONS[resolved_precision(config)]
             )
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.model = model.to(memory_format=layout)  # type: ignore[call-overload]
-        self._layout = layout
+        self.model = laid_out(model, config)
+        self._layout = memory_layout(config)
         optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.learning_rate, fused=True)
         self._network, self._optimizer = self._fabric.setup(self.model, optimizer)
         self._train, self._validation = self._on_device(train), self._on_device(validation)
@@ -236,6 +235,17 @@ class Trainer:
         """All images (channels last in memory if the network is so) and masks as integers on the device, and the scale."""
         images = pixels(data).to(self._fabric.device).contiguous(memory_format=self._layout)
         return images, torch.from_numpy(data.masks).to(self._fabric.device)[:, None], data.scale
+
+
+def memory_layout(config: TrainingConfig) -> torch.memory_format:
+    """The order in which images and weights lie in memory."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def laid_out(model: nn.Module, config: TrainingConfig) -> nn.Module:
+    """The network with its weights in that order, as training has them: another order rounds otherwise."""
+    model.to(memory_format=memory_layout(config))  # type: ignore[call-overload]
+    return model
 
 
 @contextmanager
