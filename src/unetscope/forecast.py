@@ -21,7 +21,7 @@ from unetscope.capture import Block, stream
 from unetscope.checkpoints import Checkpoints
 from unetscope.config import RunConfig
 from unetscope.experiment import Experiment, begun, prepare
-from unetscope.measure import layer_statistics
+from unetscope.measure import Scope, layer_statistics
 from unetscope.plots import architecture, save
 from unetscope.records import EpochRecord, Layer
 from unetscope.tensors import pixels, to_input
@@ -29,7 +29,7 @@ from unetscope.training import Trainer
 from unetscope.watching import Silent, Watcher
 
 SAMPLE_IMAGES = 64
-KINDS = {"distances": 2, "symbols": 1}  # of estimate by statistic: upper and lower bound, or one
+KINDS = {"distances": 2, "symbols": 1}  # of estimate by statistic: upper and lower bound, or one (two at most)
 FIGURES_AND_PAGE_BYTES = 12 * 10**6
 ESTIMATE_BYTES = 250  # a row of the table with its index
 
@@ -89,10 +89,10 @@ def forecast(config: RunConfig, out: str | Path, *, resume: bool = False, watche
     budget = experiment.scope.budget
     passes = len(budget.passes(experiment.scope.layers))
     epoch, checkpoint_bytes = _sample_epoch(experiment)
-    measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment)
+    measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment) + _probe_seconds(experiment)
     values = sum(layer.size for layer in experiment.scope.layers if not layer.parts)
     held = budget.total_bytes - max(0, budget.activation_bytes - BYTES_A_VALUE * n * values)
-    estimates = len(experiment.scope.layers) * _estimates_a_layer(experiment)
+    row_bytes = _row_bytes(experiment)
     return Forecast(
         training_images=len(experiment.train),
         validation_images=len(experiment.validation),
@@ -102,7 +102,7 @@ def forecast(config: RunConfig, out: str | Path, *, resume: bool = False, watche
         forward_passes_a_measurement=passes,
         seconds=preparing + epoch * left + measurement * marked + _figures_seconds(experiment),
         memory_bytes=psutil.Process().memory_info().rss + held,
-        disk_bytes=(marked + 1) * checkpoint_bytes + marked * estimates * ESTIMATE_BYTES + FIGURES_AND_PAGE_BYTES,
+        disk_bytes=(marked + 1) * checkpoint_bytes + marked * row_bytes + FIGURES_AND_PAGE_BYTES,
     )
 
 
@@ -155,19 +155,39 @@ def _statistics_seconds(experiment: Experiment) -> float:
     return _seconds(gather) * chunks + readings * len(scope.layers)
 
 
+def _probe_seconds(experiment: Experiment) -> float:
+    """Seconds of the usable information of all layers, from some of the images."""
+    scope = experiment.scope
+    if scope.held_out is None:
+        return 0.0
+    images = len(scope.probe_set) + len(scope.held_out)
+    share = min(1.0, SAMPLE_IMAGES / images)
+    train, held_out = (
+        data.subset(range(min(len(data), max(4, round(share * len(data))))))
+        for data in (scope.probe_set, scope.held_out)
+    )
+    sampled = Scope(experiment.model, train, estimators=[], labels=[], held_out=held_out)
+    return _seconds(lambda: sampled.measure(0)) * images / (len(train) + len(held_out))
+
+
 def _figures_seconds(experiment: Experiment) -> float:
     """Seconds of all figures, from the time of drawing one of them."""
     scope = experiment.scope
     with tempfile.TemporaryDirectory() as folder:
         drawing = _seconds(lambda: save(architecture(scope.layers, scope.skips).figure, folder, "architecture"))  # type: ignore[arg-type]
     series = sum(KINDS[estimator.statistic] for estimator in scope.estimators)
-    return drawing * (3 + 2 * len(scope.classes) + series * (1 + len(scope.classes)))
+    usable = 2 if scope.held_out is not None else 0
+    return drawing * (3 + usable + 2 * len(scope.classes) + series * (1 + len(scope.classes)))
 
 
-def _estimates_a_layer(experiment: Experiment) -> int:
-    return sum(KINDS[estimator.statistic] for estimator in experiment.scope.estimators) * (
-        1 + len(experiment.scope.classes)
-    )
+def _row_bytes(experiment: Experiment) -> int:
+    """Bytes of the rows that a marked epoch adds to the table."""
+    scope = experiment.scope
+    series = sum(KINDS[estimator.statistic] for estimator in scope.estimators)
+    rows = series * (len(scope.layers) * (1 + len(scope.classes)) + 3 * len(scope.skips) * len(scope.classes))
+    probed = 0 if scope.held_out is None else len(scope.layers) + 3 * len(scope.skips)
+    per_image = 0 if scope.held_out is None else 8 * len(scope.held_out)
+    return rows * ESTIMATE_BYTES + probed * (ESTIMATE_BYTES + per_image)
 
 
 def _seconds(work: Callable[[], object]) -> float:
