@@ -170,7 +170,14 @@ def test_checkpoints_are_measured_again_with_what_is_named(unetscope, finished: 
     shutil.copytree(finished, run)
     before = table(run)
     code, output, _ = unetscope(
-        "measure", run, "--noise-variance=0.05", "--mixture=5", "--epochs=1,3", "--quiet", "--json"
+        "measure",
+        run,
+        "--noise-variance=0.05",
+        "--mixture=5",
+        "--relative-noise-variance=0.1",
+        "--epochs=1,3",
+        "--quiet",
+        "--json",
     )
     assert code == 0
     assert json.loads(output)["epoch"] == 3
@@ -180,7 +187,14 @@ def test_checkpoints_are_measured_again_with_what_is_named(unetscope, finished: 
     assert {(row[0], row[3], row[4]) for row in new} == {
         (epoch, name, size)
         for epoch in (1, 3)
-        for name, size in (("kde_upper", 0.05), ("kde_lower", 0.05), ("mixture", 5.0))
+        for name, size in (
+            ("kde_upper", 0.05),
+            ("kde_lower", 0.05),
+            ("mixture", 5.0),
+            ("kde_upper_relative", 0.1),
+            ("kde_lower_relative", 0.1),
+            ("mixture_relative", 0.1),
+        )
     }
     assert (run / "figures" / "u_plot_input_mixture_5.png").is_file()
     unetscope("measure", run, "--noise-variance=1", "--bin-size=0.2", "--usable", "--quiet")
@@ -190,7 +204,7 @@ def test_checkpoints_are_measured_again_with_what_is_named(unetscope, finished: 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ([], "nothing to measure: name any of noise_variances, mixtures, bin_sizes, usable"),
+        ([], "nothing to measure: name any of noise_variances, mixtures, relative_noise_variances, bin_sizes, usable"),
         (["--usable", "--epochs=7"], "keeps no checkpoint of epoch 7: it has 0, 1, 2, 3"),
         (["--usable", "--epochs=all"], "--epochs all: expected epochs such as 10,100"),
         (["--mixture=0"], "mixtures: must be > 0, got 0.0"),

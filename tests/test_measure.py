@@ -15,6 +15,7 @@ from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.kde import KDE, mixture_information
+from unetscope.estimators.mixture import Mixture
 from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import LARGEST_SHIFT, LayerStatistics, Scope, layer_statistics, most_parts
 from unetscope.records import Estimate, Layer, Skip
@@ -344,6 +345,15 @@ def test_a_layer_may_be_part_of_several_merges_and_merges_of_merges(order: str) 
     )
 
 
+class Gain(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.factor * values
+
+
 class Given:
     """Labels that a test knows."""
 
@@ -438,7 +448,9 @@ def test_schemes_and_estimators_that_would_hide_each_other_are_refused() -> None
     data = synthetic_nuclei(6, image_size=16)
     with pytest.raises(InvalidArgument, match=r"labels holds kmeans\(k=2\) more than once"):
         Scope(UNet(1, depth=1), data, labels=[KMeansLabels(k=2), KMeansLabels(k=2)])
-    with pytest.raises(InvalidArgument, match=r"estimators holds KDE\(noise_variance=1.0\) more than once"):
+    with pytest.raises(
+        InvalidArgument, match=r"estimators holds KDE\(noise_variance=1.0, relative=False\) more than once"
+    ):
         Scope(UNet(1, depth=1), data, estimators=[KDE(1.0), Binning(), KDE(1.0)], labels=[])
     schemes = [KMeansLabels(k=2), KMeansLabels(k=2, seed=1), KMeansLabels(k=2, n_init=1)]
     assert list(Scope(UNet(1, depth=1), data, labels=schemes).classes) == [
@@ -456,6 +468,56 @@ def test_labels_of_one_class_give_no_number_and_the_reason() -> None:
     assert about_labels
     assert all(math.isnan(e.bits) and e.reason == "every image has the same label" for e in about_labels)
     assert not any(e.saturated for e in about_labels)
+
+
+def test_a_layer_that_is_the_same_for_all_images_says_so() -> None:
+    model = UNet(2, depth=1)
+    nn.init.zeros_(model.get_submodule("layer2.0").weight)
+    scope = Scope(model, synthetic_nuclei(8, image_size=16), labels=[BlockLabels()])
+    dead = [e for e in scope.measure(0) if e.layer == "2" and e.quantity == "I(X;M)"]
+    assert {(e.estimator, e.bits, e.reason) for e in dead} == {
+        ("kde_upper", 0.0, "the layer is the same for every image"),
+        ("kde_lower", 0.0, "the layer is the same for every image"),
+        (
+            "binning",
+            0.0,
+            "every image falls into the same bins: the layer is the same for all, or the bin size too large",
+        ),
+    }
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-3, 1e3])
+def test_noise_relative_to_the_median_distance_knows_no_unit(gain: float) -> None:
+    """And at a merge each stream keeps its own: what a stream without a say adds there is nothing."""
+    data = synthetic_nuclei(12, image_size=16)
+    rows = {}
+    for factor in (1.0, gain):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), Gain(factor))
+        scope = Scope(
+            model,
+            data,
+            layers=[Layer("a", "1"), Layer("b", "2"), Layer("both", "", parts=("a", "b"))],
+            estimators=[KDE(0.1, relative=True), Mixture(0.1, relative=True)],
+            labels=[BlockLabels()],
+        )
+        rows[factor] = {(e.layer, e.estimator, e.quantity): e for e in scope.measure(0)}
+    for key, estimate in rows[gain].items():
+        assert key[1].endswith("_relative")
+        assert estimate.bits == pytest.approx(rows[1.0][key].bits, abs=1e-4, nan_ok=True), key
+    a, both = (rows[gain][layer, "kde_upper_relative", "I(X;M)"].bits for layer in ("a", "both"))
+    assert a < both  # twice the distances, at the same noise in each stream
+
+
+def test_noise_relative_to_no_distance_is_no_number() -> None:
+    data = synthetic_nuclei(8, image_size=16)
+    model = UNet(2, depth=1)
+    nn.init.zeros_(model.get_submodule("layer2.0").weight)
+    scope = Scope(model, data, estimators=[KDE(0.1, relative=True)], labels=[])
+    dead = [e for e in scope.measure(0) if e.layer == "2"]
+    assert all(
+        math.isnan(e.bits) and e.reason.startswith("more than half of the pairs of images are equal") for e in dead
+    )
 
 
 def test_activations_that_are_not_finite_are_named() -> None:

@@ -119,6 +119,9 @@ def run(
     mixture: Annotated[
         list[float] | None, typer.Option(help="Noise variance of the mixture's information; repeatable.")
     ] = None,
+    relative_noise_variance: Annotated[
+        list[float] | None, typer.Option(help="Noise variance over the layer's median squared distance; repeatable.")
+    ] = None,
     bin_size: Annotated[list[float] | None, typer.Option(help="Bin size of the binning estimate; repeatable.")] = None,
     usable: Annotated[
         bool | None, typer.Option("--usable/--no-usable", help="Usable information by linear probes.")
@@ -158,6 +161,7 @@ def run(
         "measuring.probe_images": probe_images,
         "measuring.noise_variances": noise_variance,
         "measuring.mixtures": mixture,
+        "measuring.relative_noise_variances": relative_noise_variance,
         "measuring.bin_sizes": bin_size,
         "measuring.usable": usable,
         "measuring.clusters": clusters,
@@ -201,6 +205,9 @@ def measure(
     mixture: Annotated[
         list[float] | None, typer.Option(help="Noise variance of the mixture's information; repeatable.")
     ] = None,
+    relative_noise_variance: Annotated[
+        list[float] | None, typer.Option(help="Noise variance over the layer's median squared distance; repeatable.")
+    ] = None,
     bin_size: Annotated[list[float] | None, typer.Option(help="Bin size of the binning estimate; repeatable.")] = None,
     usable: Annotated[bool, typer.Option("--usable", help="Usable information by linear probes.")] = False,
     epochs: Annotated[
@@ -214,7 +221,13 @@ def measure(
     from unetscope.presentation import present
     from unetscope.terminal import print_run, watching
 
-    given = {"noise_variances": noise_variance, "mixtures": mixture, "bin_sizes": bin_size, "usable": usable}
+    given = {
+        "noise_variances": noise_variance,
+        "mixtures": mixture,
+        "relative_noise_variances": relative_noise_variance,
+        "bin_sizes": bin_size,
+        "usable": usable,
+    }
     with watching(quiet or json) as watcher:
         folder = measure_again(
             run, {name: value for name, value in given.items() if value}, epochs=_epochs(epochs), watcher=watcher

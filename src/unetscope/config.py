@@ -62,6 +62,9 @@ class MeasuringConfig(Section):
     probe_images: int | None = Field(None, ge=2)
     noise_variances: tuple[float, ...] = (1.0,)
     mixtures: tuple[float, ...] = Field((), description="noise variances of the mixture's information itself")
+    relative_noise_variances: tuple[float, ...] = Field(
+        (), description="in units of each layer's median squared distance; KDE and mixture"
+    )
     bin_sizes: tuple[float, ...] = (0.2,)
     usable: bool = Field(True, description="usable information of every layer, by linear probes")
     clusters: int = Field(64, ge=2)
@@ -70,7 +73,7 @@ class MeasuringConfig(Section):
     block_threshold: int | None = Field(None, ge=0)
     memory_budget: int | None = Field(None, gt=0, description="bytes that measuring may hold at once")
 
-    @field_validator("noise_variances", "mixtures", "bin_sizes")
+    @field_validator("noise_variances", "mixtures", "relative_noise_variances", "bin_sizes")
     @classmethod
     def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if any(not value > 0 for value in values):

@@ -42,7 +42,13 @@ from unetscope.watching import Silent, Watcher
 
 EXAMPLE_IMAGES = 5
 CLUSTERS_SHOWN, MASKS_SHOWN = 6, 4
-NOTHING: dict[str, Any] = {"noise_variances": (), "mixtures": (), "bin_sizes": (), "usable": False}
+NOTHING: dict[str, Any] = {
+    "noise_variances": (),
+    "mixtures": (),
+    "relative_noise_variances": (),
+    "bin_sizes": (),
+    "usable": False,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +204,8 @@ def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, Segm
 def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationData, config: MeasuringConfig) -> Scope:
     estimators: list[Estimator] = [KDE(noise_variance) for noise_variance in config.noise_variances]
     estimators += [Mixture(noise_variance) for noise_variance in config.mixtures]
+    for noise_variance in config.relative_noise_variances:
+        estimators += [KDE(noise_variance, relative=True), Mixture(noise_variance, relative=True)]
     estimators += [Binning(bin_size) for bin_size in config.bin_sizes]
     return Scope(
         model,

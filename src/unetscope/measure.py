@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from unetscope.arena import Arena
 from unetscope.budget import LARGEST_BATCH, Budget, default_budget
 from unetscope.capture import Block, device_of, forward_bytes, stream, with_shapes
 from unetscope.data.segmentation import SegmentationData
-from unetscope.distances import Distances
+from unetscope.distances import Distances, Pairwise
 from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
 from unetscope.estimators.kde import BOUNDS, EXPONENT, KDE, shift_by_errors
 from unetscope.estimators.mixture import Mixture
-from unetscope.estimators.reading import Reading
+from unetscope.estimators.reading import Reading, lost
 from unetscope.flow import Flow
 from unetscope.intervals import Interval, student
 from unetscope.labels import BlockLabels, KMeansLabels, LabelScheme
@@ -37,6 +37,11 @@ from unetscope.tensors import pixels, to_input
 
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
 LARGEST_SHIFT = 3e-4  # nats, of I(X;M) by rounding; I(Y;M), a difference of two such, stays within 1e-3 bits
+NO_DIFFERENCE = "the layer is the same for every image"
+ONE_BIN = "every image falls into the same bins: the layer is the same for all, or the bin size too large"
+NO_SCALE = (
+    "more than half of the pairs of images are equal here: there is no median distance that noise could be relative to"
+)
 ROUNDED_AWAY = "distances are lost in the rounding of float64: this noise variance is too small for such activations"
 
 Estimator = KDE | Mixture | Binning
@@ -259,8 +264,8 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
         for quantity, (plus, minus) in sums.items():
             per_image: tuple[float, ...] = ()
             if all(e.per_image for e in (both, s, u)):
-                values = sum(np.asarray(e.per_image) for e in plus) - sum(np.asarray(e.per_image) for e in minus)
-                per_image = tuple(values.tolist())
+                added, taken = (np.sum([e.per_image for e in part], axis=0) for part in (plus, minus))
+                per_image = tuple((added - taken).tolist())
             interval = student(per_image) if per_image else Interval(math.nan, math.nan, math.nan)
             found.append(
                 replace(
@@ -359,10 +364,12 @@ def _ceilings(images: Tensor, classes: Classes) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """All that estimators need to know of a layer: distances between images with their errors, and symbols by bin size."""
+    """All that estimators need to know of a layer: distances between images, absolute and in units of the median one, and
+    symbols by bin size. In a concatenation each part keeps its own unit, so relative noise is the same there as in the part.
+    """
 
-    distances: Float[Tensor, "n n"] | None
-    errors: Float[Tensor, " n"] | None
+    distances: Pairwise | None
+    relative: Pairwise | None
     symbols: Mapping[float, Int64[Tensor, " n"]]
     precise: bool
 
@@ -370,10 +377,10 @@ class LayerStatistics:
     def joined(cls, parts: Sequence[LayerStatistics]) -> LayerStatistics:
         """The statistics of the concatenation of several layers: distances add up, and images are alike where all parts are."""
         distances = [part.distances for part in parts if part.distances is not None]
-        errors = [part.errors for part in parts if part.errors is not None]
+        relative = [part.relative for part in parts if part.relative is not None]
         return cls(
-            sum(distances[1:], distances[0]) if distances else None,
-            sum(errors[1:], errors[0]) if errors else None,
+            Pairwise.joined(distances) if distances else None,
+            Pairwise.joined(relative) if relative else None,
             {size: joint_symbols([part.symbols[size] for part in parts]) for size in parts[0].symbols},
             any(part.precise for part in parts),
         )
@@ -382,26 +389,42 @@ class LayerStatistics:
         """Whether rounding of the distances moves no estimate of I(X;M) by more than `tolerance` nats."""
         if isinstance(estimator, Binning):
             return True
-        assert self.distances is not None
-        assert self.errors is not None
-        if not self.errors.isfinite().all():
-            return False
-        most = 2 * self.errors.max().item()
+        pairwise = self._read_by(estimator)
+        if not pairwise.errors.isfinite().all():
+            return self._has_no_scale(estimator)
+        most = 2 * pairwise.errors.max().item()
         return all(
             most <= tolerance * EXPONENT[bound] * estimator.noise_variance  # true of most layers; else look closer
-            or shift_by_errors(self.distances, self.errors, estimator.noise_variance, bound=bound) <= tolerance
+            or shift_by_errors(*pairwise, estimator.noise_variance, bound=bound) <= tolerance
             for bound in BOUNDS
         )
+
+    def _read_by(self, estimator: KDE | Mixture) -> Pairwise:
+        pairwise = self.relative if estimator.relative else self.distances
+        assert pairwise is not None
+        return pairwise
+
+    def _has_no_scale(self, estimator: Estimator) -> bool:
+        """Whether noise is relative to distances that are not there."""
+        if isinstance(estimator, Binning) or not estimator.relative:
+            return False
+        return self.distances is not None and bool(self.distances.errors.isfinite().all())
 
     def readings(self, estimators: Sequence[Estimator], classes: Classes) -> Iterator[Reading]:
         """What each estimator makes of them, in nats; NaN if not even float64 settles the distances at its resolution."""
         for estimator in estimators:
-            statistic = self.symbols[estimator.bin_size] if isinstance(estimator, Binning) else self.distances
-            assert statistic is not None
+            binned = isinstance(estimator, Binning)
+            statistic = self.symbols[estimator.bin_size] if binned else self._read_by(estimator).squared
             here = {name: labels.to(statistic.device) for name, labels in classes.items()}
-            lost = self.precise and not self.settled(estimator, LARGEST_SHIFT)
+            reason, note = "", ""
+            if not binned and not statistic.isfinite().all():
+                reason, statistic = NO_SCALE, torch.zeros_like(statistic)
+            elif self.precise and not self.settled(estimator, LARGEST_SHIFT):
+                reason = ROUNDED_AWAY
+            elif bool((statistic == statistic.flatten()[0]).all()):
+                note = ONE_BIN if binned else NO_DIFFERENCE
             for reading in estimator.readings(statistic, here):
-                yield replace(reading, nats=math.nan, lower=math.nan, upper=math.nan) if lost else reading
+                yield lost(reading, reason) if reason else replace(reading, reason=reading.reason or note)
 
 
 def layer_statistics(
@@ -413,6 +436,7 @@ def layer_statistics(
     """
     bin_sizes = dict.fromkeys(estimator.bin_size for estimator in estimators if isinstance(estimator, Binning))
     with_distances = any(not isinstance(estimator, Binning) for estimator in estimators)
+    with_relative = any(not isinstance(estimator, Binning) and estimator.relative for estimator in estimators)
     distances, symbols = None, []
     for block in blocks:
         layer = block.slice.layer
@@ -428,11 +452,10 @@ def layer_statistics(
         for symbol in symbols:
             symbol.add(block.values)
         if block.slice.completes_layer:
-            errors, squared = (None, None) if distances is None else (distances.errors, distances.squared())
-            yield (
-                layer,
-                LayerStatistics(squared, errors, {symbol.bin_size: symbol.groups() for symbol in symbols}, precise),
-            )
+            groups = {symbol.bin_size: symbol.groups() for symbol in symbols}
+            pairwise = None if distances is None else Pairwise(errors=distances.errors, squared=distances.squared())
+            relative = pairwise.relative() if pairwise is not None and with_relative else None
+            yield layer, LayerStatistics(pairwise, relative, groups, precise)
 
 
 def _finite(values: Tensor) -> bool:
@@ -442,8 +465,8 @@ def _finite(values: Tensor) -> bool:
 def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float) -> Estimate:
     """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling."""
     bit = math.log(2)
-    constant, lost = ceiling <= 0, math.isnan(reading.nats)
-    reason = reading.reason or (_reason(reading) if constant else ROUNDED_AWAY if lost else "")
+    constant, none = ceiling <= 0, math.isnan(reading.nats)
+    reason = _reason(reading) if constant else reading.reason
     no_interval = math.isnan(reading.low)  # then it is what these images give, which cannot exceed their ceiling
     lower, upper = max(0.0, reading.lower), min(ceiling, reading.upper)
     return Estimate(
@@ -453,7 +476,7 @@ def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float
         estimator=reading.estimator,
         resolution=reading.resolution,
         labels=reading.labels,
-        bits=math.nan if constant or lost else (min(reading.nats, ceiling) if no_interval else reading.nats) / bit,
+        bits=math.nan if constant or none else (min(reading.nats, ceiling) if no_interval else reading.nats) / bit,
         lower=math.nan if constant or math.isnan(reading.lower) else min(lower, upper) / bit,
         upper=math.nan if constant or math.isnan(reading.upper) else upper / bit,
         ceiling=ceiling / bit,

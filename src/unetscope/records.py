@@ -24,6 +24,9 @@ ESTIMATORS = {
     "kde_upper": ("KDE upper bound", "noise variance"),
     "kde_lower": ("KDE lower bound", "noise variance"),
     "mixture": ("Gaussian mixture", "noise variance"),
+    "kde_upper_relative": ("KDE upper bound", "noise variance over median squared distance"),
+    "kde_lower_relative": ("KDE lower bound", "noise variance over median squared distance"),
+    "mixture_relative": ("Gaussian mixture", "noise variance over median squared distance"),
     "binning": ("binning", "bin size"),
     "usable_linear": ("linear probes", ""),
 }
@@ -96,10 +99,11 @@ class Estimate:
 
     lower, upper: bracket of the quantity. ceiling: the largest value the estimate can take. saturated: so near the ceiling
     that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the share of images whose
-    symbol occurs once (binning). reason: why `bits` is NaN, if it is. low, high: 95 % interval over images. null_mean,
-    null_high, p: mean and 95th percentile of the estimate with masks shuffled among images, and the share of them that reach
-    it. train_bits: the same of the images that the probe was fitted on. extrapolated: for ever more images. per_image: values
-    whose mean is `bits`, one an image, in the same order for all layers of an epoch: what paired differences are made of.
+    symbol occurs once (binning). reason: why `bits` is NaN, or 0 for a layer that is the same for all. low, high: 95 %
+    interval over images. null_mean, null_high, p: mean and 95th percentile of the estimate with masks or labels shuffled among
+    images, and the share of them that reach it. train_bits: the same of the images that the probe was fitted on. extrapolated:
+    for ever more images. per_image: values whose mean is `bits`, one an image, in the same order for all layers of an epoch:
+    what paired differences are made of.
     """
 
     epoch: int

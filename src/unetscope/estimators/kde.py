@@ -144,10 +144,14 @@ class KDE:
     estimate. A difference of upper bounds is no bound, so its bracket is
     [lower(all) - sum_c p_c upper(c), upper(all) - sum_c p_c lower(c)].
 
+    noise_variance: in units of the activation, squared; if `relative`, of the median squared distance between images, so
+    that it means the same in every layer.
+
     Raises: InvalidArgument if noise_variance is not positive.
     """
 
     noise_variance: float = 1.0
+    relative: bool = False
     statistic = "distances"
 
     def __post_init__(self) -> None:
@@ -181,5 +185,5 @@ class KDE:
         upper: float,
     ) -> Iterator[Reading]:
         for bound in BOUNDS:
-            name = f"kde_{bound}"
+            name = f"kde_{bound}{'_relative' * self.relative}"
             yield Reading(quantity, name, self.noise_variance, values[bound], lower, upper, labels)

@@ -35,7 +35,7 @@ Kernel = tuple[Tensor, Tensor]  # [n, n] and [n, 1], as `_kernel` makes them
 class Mixture:
     """I(X;M) and I(Y;M) of a layer with Gaussian noise, by Monte Carlo over the noise and the jackknife over images.
 
-    noise_variance: in units of the activation, squared. draws: of noise, for each image. permutations: of the labels, for the
+    noise_variance, relative: as of `KDE`. draws: of noise, for each image. permutations: of the labels, for the
     null of I(Y;M). A layer costs about 2n³ operations a draw.
 
     Each image's noisy activation is held against the mixture: −ln (1/n) Σ_j exp(−(‖t_i + ε_i − t_j‖² − ‖ε_i‖²) / 2σ²) is
@@ -54,6 +54,7 @@ class Mixture:
     """
 
     noise_variance: float = 1.0
+    relative: bool = False
     draws: int = 2
     permutations: int = 99
     seed: int = 0
@@ -78,6 +79,10 @@ class Mixture:
             null = self._null(kernels[0], labels)
             yield replace(reading, null_mean=null[0], null_high=null[1], p=null[2])
 
+    @property
+    def _name(self) -> str:
+        return f"mixture{'_relative' * self.relative}"
+
     def _reading(
         self,
         quantity: Literal["I(X;M)", "I(Y;M)"],
@@ -98,7 +103,7 @@ class Mixture:
         if not change <= max(LARGEST_CHANGE * half, SMALLEST_CHANGE):
             return Reading(
                 quantity,
-                "mixture",
+                self._name,
                 self.noise_variance,
                 math.nan,
                 labels=name,
@@ -107,7 +112,7 @@ class Mixture:
             )
         return Reading(
             quantity,
-            "mixture",
+            self._name,
             self.noise_variance,
             interval.value,
             labels=name,

@@ -33,3 +33,10 @@ class Reading:
     extrapolated: float = math.nan
     per_image: tuple[float, ...] = ()
     reason: str = ""
+
+
+def lost(reading: Reading, reason: str) -> Reading:
+    """The reading without its number, but with the reason why there is none."""
+    return Reading(
+        reading.quantity, reading.estimator, reading.resolution, math.nan, labels=reading.labels, reason=reason
+    )
