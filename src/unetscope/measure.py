@@ -399,6 +399,9 @@ class LayerStatistics:
             for bound in BOUNDS
         )
 
+    def _statistic(self, estimator: Estimator) -> Tensor:
+        return self.symbols[estimator.bin_size] if isinstance(estimator, Binning) else self._read_by(estimator).squared
+
     def _read_by(self, estimator: KDE | Mixture) -> Pairwise:
         pairwise = self.relative if estimator.relative else self.distances
         assert pairwise is not None
@@ -414,7 +417,7 @@ class LayerStatistics:
         """What each estimator makes of them, in nats; NaN if not even float64 settles the distances at its resolution."""
         for estimator in estimators:
             binned = isinstance(estimator, Binning)
-            statistic = self.symbols[estimator.bin_size] if binned else self._read_by(estimator).squared
+            statistic = self._statistic(estimator)
             here = {name: labels.to(statistic.device) for name, labels in classes.items()}
             reason, note = "", ""
             if not binned and not statistic.isfinite().all():
