@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "checkpoints training store"
     ),
     "selfcheck": "records capture distances symbols estimators probing",
-    "plots": "errors records files flow plots",
+    "plots": "errors records files flow intervals plots",
     "forecast": "errors records watching config tensors budget capture measure checkpoints training experiment plots",
     "report": "errors records files plots report",
     "presentation": "errors records flow watching store plots report",

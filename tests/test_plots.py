@@ -736,6 +736,77 @@ def test_no_text_meets_another_or_runs_out_of_the_figure(draw, flow, texts) -> N
         assert_legible(drawn, texts(drawn))
 
 
+def usable(flow: Flow) -> Flow:
+    """The same with usable information by image: a step up at every layer but the third, which is as the second."""
+    rows = []
+    for epoch in flow.epochs:
+        for place, layer in enumerate(flow.layers):
+            bits = 0.02 * (place - (place == 2)) * math.log1p(epoch)
+            values = tuple(bits + 0.001 * math.sin(7 * image + 3 * place * (place == 2)) for image in range(20))
+            ends = {"low": bits - 0.01, "high": bits + 0.01, "per_image": values}
+            row = Estimate(
+                epoch, layer.label, "I_V(M→Y)", "usable_linear", 0.0, "pixels", bits, math.nan, math.nan, 0.55, False, 20, 4,
+                **ends,
+            )  # fmt: skip
+            rows.append(row)
+            quantities = ("I_V(S→Y|U)", "I_V(U→Y|S)", "I_V(S;U→Y)") if layer.role == "merge" else ()
+            rows += [replace(row, quantity=quantity, bits=bits / 2) for quantity in quantities]
+    return Flow(flow.layers, flow.skips, (*flow.estimates, *rows))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda flow: plots.u_plot(flow, quantity="I_V(M→Y)"),
+        plots.merge_gains,
+        plots.neighbour_steps,
+    ],
+    ids=["u_plot", "merge_gains", "neighbour_steps"],
+)
+def test_figures_of_usable_information_are_legible(draw, flow, texts) -> None:
+    for of in (usable(flow), usable(small())):
+        drawn = draw(of)
+        written = texts(drawn)
+        assert "bits a pixel" in "\n".join(s for s, _ in written)
+        assert_legible(drawn, written)
+
+
+def test_the_band_of_a_u_plot_is_the_interval(flow) -> None:
+    axes = plots.u_plot(usable(flow), quantity="I_V(M→Y)")
+    band = axes.collections[-1].get_paths()[0].vertices
+    last = max(EPOCHS)
+    (row,) = (e for e in usable(flow).estimates if e.layer == "23" and e.epoch == last and e.quantity == "I_V(M→Y)")
+    at_end = band[band[:, 0] == len(flow.layers) - 1][:, 1]
+    assert (at_end.min(), at_end.max()) == pytest.approx((row.low, row.high))
+
+
+def test_neighbours_are_apart_where_their_paired_difference_leaves_out_zero(flow) -> None:
+    of = usable(flow)
+    pairs = plots.neighbours(of)
+    assert [pair.first for pair in pairs][:3] == ["1", "2", "3"]
+    assert len(pairs) == 22  # upsampled layers stand within the step to their merge
+    assert [pair.apart for pair in pairs[:3]] == [True, False, True]
+    dead = tuple(replace(e, per_image=()) if e.layer == "5" else e for e in of.estimates)
+    without = plots.neighbours(Flow(of.layers, of.skips, dead), epoch=100)
+    assert [pair.step is None for pair in without[2:6]] == [False, True, True, False]
+    with pytest.raises(InvalidArgument, match=r"epoch 4 not measured for I_V\(M→Y\): measured are 0, 1, 2, 3, 5"):
+        plots.neighbours(of, epoch=4)
+
+
+def test_a_panel_for_each_merge_the_deepest_first(flow) -> None:
+    panels = plots.merge_gains(usable(flow))
+    assert [panel.get_title() for panel in panels] == [
+        "skip4 into layer 11",
+        "skip3 into layer 14",
+        "skip2 into layer 17",
+        "skip1 into layer 20",
+    ]
+    with pytest.raises(InvalidArgument, match="no merge to plot: the flow names no skips"):
+        plots.merge_gains(Flow(flow.layers, (), flow.estimates))
+    with pytest.raises(InvalidArgument, match=r"no estimate of I_V\(S→Y\|U\) to plot"):
+        plots.merge_gains(flow)
+
+
 def foreign() -> Flow:
     layers = [Layer(name, name, index // 2) for index, name in enumerate(FOREIGN)]
     skips = [Skip(FOREIGN[0], FOREIGN[0], FOREIGN[2], FOREIGN[5]), Skip(FOREIGN[3], FOREIGN[1], FOREIGN[2], FOREIGN[4])]

@@ -176,7 +176,7 @@ def _figures_seconds(experiment: Experiment) -> float:
     with tempfile.TemporaryDirectory() as folder:
         drawing = _seconds(lambda: save(architecture(scope.layers, scope.skips).figure, folder, "architecture"))  # type: ignore[arg-type]
     series = sum(KINDS[estimator.statistic] for estimator in scope.estimators)
-    usable = 2 if scope.held_out is not None else 0
+    usable = 3 if scope.held_out is not None else 0
     return drawing * (3 + usable + 2 * len(scope.classes) + series * (1 + len(scope.classes)))
 
 

@@ -105,6 +105,12 @@ def _usable(flow: Flow) -> Iterator[Drawing]:
             "It does not end at the number of images, so layers can be ranked after training too.",
             partial(plots.u_plot, flow, quantity="I_V(M→Y)", estimator=estimator),
         )
+        yield Drawing(
+            f"steps_{estimator}",
+            "Which layers can be told apart",
+            "The step of usable information from each layer to the next, paired over the held-out images, with 95 % intervals.",
+            partial(plots.neighbour_steps, flow, quantity="I_V(M→Y)", estimator=estimator),
+        )
         if flow.skips:
             yield Drawing(
                 f"merges_{estimator}",

@@ -8,6 +8,7 @@ from unetscope.plots.drawing import architecture
 from unetscope.plots.images import masks_by_cluster, predictions
 from unetscope.plots.information import information_plane
 from unetscope.plots.merges import merge_gains
+from unetscope.plots.neighbours import neighbour_steps, neighbours
 from unetscope.plots.style import save
 from unetscope.plots.training import dice_curves
 from unetscope.plots.u import u_plot
@@ -18,6 +19,8 @@ __all__ = [
     "information_plane",
     "masks_by_cluster",
     "merge_gains",
+    "neighbour_steps",
+    "neighbours",
     "predictions",
     "save",
     "u_plot",

@@ -46,7 +46,8 @@ def merge_gains(flow: Flow, *, estimator: str | None = None, figure: Figure | Su
     skips = tuple(reversed(flow.skips))
     selections = [select(flow, quantity, estimator, None, None) for quantity, _, _ in _LINES]
     epochs = selections[0].epochs
-    figure = new_figure(figure, 1.9 * len(skips) + 0.6, 2.9)
+    wide = len(skips) > 2
+    figure = new_figure(figure, max(1.9 * len(skips) + 0.6, 3.2), 2.9 if wide else 3.3)
     panels = figure.subplots(1, len(skips), sharey=True, squeeze=False)[0]
     for panel, skip in zip(panels, skips, strict=True):
         tidy(panel)
@@ -57,7 +58,9 @@ def merge_gains(flow: Flow, *, estimator: str | None = None, figure: Figure | Su
         epochs_on_axis(panel, epochs[0], epochs[-1])
     panels[0].set_ylabel("bits a pixel", fontsize=MEDIUM)
     figure.suptitle(f"What each merge joins\n{selections[0].text}", fontsize=LARGE)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if wide else 1, frameon=False
+    )
     return np.asarray(panels)
 
 
