@@ -476,3 +476,15 @@ def test_shuffling_leaves_what_all_masks_have_in_common() -> None:
     null = shuffled_masks(guess, held_out)
     assert null.p == 1.0
     assert null.nats == pytest.approx(math.log(2) - math.log1p(math.exp(-2)), rel=1e-5)
+
+
+def test_a_layer_of_many_places_is_fitted_on_some_of_them() -> None:
+    """16 384 places an image, of which 4096 are fitted on; NaN at any of them is found all the same."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(24, 1, 128, 128, generator=generator)
+    masks = logistic_masks(2 * images[:, 0] - 1, generator)
+    reading = bits_of(probed(images, masks, held_out=8)["1"])
+    assert reading.nats == pytest.approx(logistic_truth(2.0, -1.0), abs=0.01)
+    images[3, 0, 77, 5] = math.nan
+    with pytest.raises(MeasurementError, match="layer 1: activations are not finite"):
+        probed(images, masks, held_out=8)

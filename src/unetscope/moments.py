@@ -15,12 +15,14 @@ from torch import Tensor
 
 from unetscope.errors import InvalidArgument
 
+ROWS_IN_SHIFT = 1024  # of a batch, the mean of which is taken off before products
+
 
 class Moments:
     """Count, means and scatter of features X [m, channels] and targets Y [m, outputs], fed in any number of batches.
 
-    A batch is centred before its products are taken, in float32; batches are joined in float64 by the parallel formula of
-    Chan, Golub & LeVeque (1979), so a mean far above the spread costs no digits.
+    Products of a batch are float32, of features less about their mean; batches are joined in float64 by the parallel formula
+    of Chan, Golub & LeVeque (1979). So a mean far above the spread costs no digits.
 
     >>> moments = Moments(channels=1, outputs=1)
     >>> moments.add(torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [4.0]]))
@@ -39,11 +41,15 @@ class Moments:
 
     def add(self, features: Float[Tensor, "m channels"], targets: Float[Tensor, "m outputs"]) -> None:
         """Take in further places, float32."""
-        if not len(features):
+        m = len(features)
+        if not m:
             return
-        x_mean, y_mean = features.mean(dim=0, dtype=torch.float64), targets.mean(dim=0, dtype=torch.float64)
-        x, y = features - x_mean.to(features.dtype), targets - y_mean.to(targets.dtype)
-        self._join(len(features), x_mean, y_mean, (x.T @ x).double(), (x.T @ y).double())
+        near = features[:: -(-m // ROWS_IN_SHIFT)].mean(dim=0)
+        x = features - near
+        rest, y_mean = x.mean(dim=0).double(), targets.mean(dim=0).double()
+        scatter = (x.T @ x).double() - m * torch.outer(rest, rest)
+        cross = (x.T @ targets).double() - m * torch.outer(rest, y_mean)
+        self._join(m, near.double() + rest, y_mean, scatter, cross)
 
     @classmethod
     def joined(cls, parts: Iterable[Moments]) -> Moments:

@@ -34,6 +34,7 @@ from unetscope.records import Layer, Quantity, Skip
 
 FOLDS = 4
 SHARES = {"quarter": (0,), "half": (0, 1), "whole": tuple(range(FOLDS))}  # the folds that a probe is fitted on
+PLACES_AN_IMAGE = 4096  # at most, that a probe is fitted on: neighbours say much the same
 CALIBRATION_IMAGES, CALIBRATION_PIXELS = 128, 512  # the latter of each of the former
 DEAD_LAYER = "the layer is the same at every place of every image"
 ONE_CLASS = "every pixel of the training masks has the same label"
@@ -117,6 +118,8 @@ class _Probing:
             self._fold_of[rows] = fold
         self._seed, self._on_batch, self._done = seed, on_batch, 0
         self._frequencies = self._class_frequencies()
+        self._shared: dict[tuple[int, ...], tuple[Tensor, Tensor | None]] = {}  # of a batch, by grid
+        self._some_places: dict[tuple[int, ...], Tensor] = {}
         self._reasons: dict[str, str] = {}
         self._probes: dict[str, _Probes] = {}
         for layer in layers:
@@ -150,6 +153,7 @@ class _Probing:
                 probes.calibrations[name] = Calibration.fitted(
                     torch.cat(probes.scores[name]), torch.cat(probes.labels[name])
                 )
+                probes.fitted[f"{name}, calibrated"] = probes.calibrations[name].of(probes.fitted[name])
                 probes.held_out[name] = HeldOut(truths[probes.grid])
         self._pass("held out", self._held_out, self._judge)
         found = {layer.label: [self._reading(layer.label, guess)] for layer in self._layers}
@@ -162,6 +166,7 @@ class _Probing:
         if not self._probes:
             return
         merging = _Merging(self._layers)
+        self._shared = {}
 
         def receive(rows: Tensor, layer: Layer, activation: Tensor) -> None:
             for label, features in merging.add(layer.label, features_of(activation)):
@@ -170,6 +175,7 @@ class _Probing:
 
         def told(_done: int) -> None:
             self._done += 1
+            self._shared = {}
             if self._on_batch is not None:
                 self._on_batch(self._done, sum(map(len, self._batches.values())))
 
@@ -184,16 +190,37 @@ class _Probing:
         )
 
     def _take_moments(self, rows: Tensor, label: str, features: Tensor) -> None:
-        probes = self._probes[label]
-        blocks = blocks_of(self._train.masks[rows], probes.grid).to(features.device)
-        targets, kept = _targets(blocks, self._classes, self._train.ignored)
-        features = features.float()
-        moments = probes.folds[int(self._fold_of[rows[0]])]
-        moments.add(features if kept is None else features[kept], targets)
-        if not moments.features_mean.isfinite().all():
+        probes, features = self._probes[label], features.float()
+        targets, kept = self._targets(rows, probes.grid, features.device)
+        probes.folds[int(self._fold_of[rows[0]])].add(features if kept is None else features[kept], targets)
+        if not features.sum().isfinite():
             raise MeasurementError(
                 f"layer {label}: activations are not finite; the network has diverged, use an earlier checkpoint"
             )
+
+    def _targets(self, rows: Tensor, grid: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """What is to be told at the places that the batch's layers of this grid are fitted on, and which these are."""
+        if grid not in self._shared:
+            blocks = blocks_of(self._train.masks[rows], grid)
+            some = self._some(grid)
+            if some is not None:
+                some = (math.prod(grid) * torch.arange(len(rows))[:, None] + some).reshape(-1)
+                blocks = blocks[some]
+            targets, kept = _targets(blocks, self._classes, self._train.ignored)
+            if kept is not None:
+                some = torch.arange(len(blocks))[kept] if some is None else some[kept]
+            self._shared[grid] = targets.to(device), None if some is None else some.to(device)
+        return self._shared[grid]
+
+    def _some(self, grid: tuple[int, ...]) -> Tensor | None:
+        """Some places of an image, if there are too many: the same for all layers of a grid."""
+        places = math.prod(grid)
+        if places <= PLACES_AN_IMAGE:
+            return None
+        if grid not in self._some_places:
+            chosen = torch.randperm(places, generator=torch.Generator().manual_seed(self._seed))[:PLACES_AN_IMAGE]
+            self._some_places[grid] = chosen.sort().values
+        return self._some_places[grid]
 
     def _fit(self, label: str, probes: _Probes) -> None:
         whole = Moments.joined(probes.folds)
@@ -228,10 +255,7 @@ class _Probing:
     def _judge(self, rows: Tensor, label: str, features: Tensor) -> None:
         probes = self._probes[label]
         for name in SHARES:
-            scores = self._scores(probes, name, features, len(rows))
-            calibration = probes.calibrations[name]
-            logits = calibration.logits(scores.reshape(-1, scores.shape[2])).reshape(scores.shape)
-            probes.held_out[name].add(int(rows[0]), logits)
+            probes.held_out[name].add(int(rows[0]), self._scores(probes, f"{name}, calibrated", features, len(rows)))
 
     def _scores(self, probes: _Probes, name: str, features: Tensor, images: int) -> Tensor:
         """[images, pixels, classes − 1], the pixels in the order of the blocks above the places."""

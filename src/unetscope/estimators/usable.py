@@ -124,6 +124,12 @@ class Calibration:
         """Log odds of each class against the last."""
         return torch.addmm(self.offset, scores, self.slopes)
 
+    def of(self, probe: LinearProbe) -> LinearProbe:
+        """The probe that gives the logits of this one's scores at once."""
+        k = len(self.offset)
+        weights = probe.weights.reshape(-1, k) @ self.slopes
+        return LinearProbe(weights.reshape(probe.weights.shape), self.logits(probe.offset.reshape(-1, k)).reshape(-1))
+
 
 def _newton(design: Float[Tensor, "m p"], wanted: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:
     """The parameters of multinomial logistic regression with soft targets."""
@@ -229,7 +235,7 @@ def shuffled_masks(guess: Float[Tensor, " n"], held_out: HeldOut, *, times: int 
     crossed, gained = held_out.crossed.cpu(), guess.sum().item()
     value = (gained - crossed.trace().item()) / total
     rounding = SAME * (crossed.abs().sum().item() / n + gained) / total
-    orders = (torch.randperm(n, generator=generator) for _ in range(times))
-    chance = torch.stack([(gained - crossed[rows, order].sum()) / total for order in orders])
+    orders = torch.rand(times, n, generator=generator).argsort(dim=1)
+    chance = (gained - crossed[rows, orders].sum(dim=1)) / total
     reached = (chance >= value - rounding).sum().item()
     return Null(chance.mean().item(), chance.quantile(0.95).item(), (1 + reached) / (1 + times))
