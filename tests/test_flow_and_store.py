@@ -47,11 +47,14 @@ def test_a_table_comes_back_as_it_was_written(run: RunFolder) -> None:
     assert (run.measured(3), run.measured(4)) == (True, False)
 
 
-def test_writing_an_epoch_again_takes_the_place_of_what_was_there(run: RunFolder) -> None:
+def test_the_same_measurement_again_takes_the_place_of_the_older_one(run: RunFolder) -> None:
     run.describe(LAYERS, SKIPS)
     run.write_measurement(3, ROWS[:2])
     run.write_measurement(3, [replace(ROW, bits=1.0)])
-    assert [row.bits for row in run.flow().estimates] == [1.0]
+    assert {row.layer: row.bits for row in run.flow().estimates} == {
+        "1": 1.0,
+        "2": pytest.approx(math.nan, nan_ok=True),
+    }
     first = EpochRecord(1, 0.5, 0.6, 0.7, 0.8, 1.0)
     run.write_epoch(first)
     run.write_epoch(replace(first, validation_dice=0.9))
@@ -61,9 +64,11 @@ def test_writing_an_epoch_again_takes_the_place_of_what_was_there(run: RunFolder
 def test_a_measurement_is_written_whole_or_not_at_all(run: RunFolder) -> None:
     run.describe(LAYERS, SKIPS)
     run.write_measurement(3, ROWS[:2])
-    with pytest.raises(RunFolderError, match=r"flow.sqlite: UNIQUE constraint failed"):
-        run.write_measurement(3, [ROW, ROW])
-    assert len(run.flow()) == 2
+    with pytest.raises(RunFolderError, match=r"flow.sqlite: Error binding parameter 15"):
+        run.write_measurement(3, [replace(ROW, bits=9.0), replace(ROW, layer="2", reason={})])  # type: ignore[arg-type]
+    with pytest.raises(RunFolderError, match="an estimate of epoch 10 among those of epoch 3"):
+        run.write_measurement(3, [replace(ROW, bits=9.0), ROWS[2]])
+    assert sorted(row.bits for row in run.flow().estimates if row.bits == row.bits) == [ROW.bits]
 
 
 def test_pictures_come_back_pixel_by_pixel(run: RunFolder) -> None:

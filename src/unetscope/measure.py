@@ -65,8 +65,8 @@ class Scope:
     >>> from unetscope.unet import UNet
     >>> nuclei = synthetic_nuclei(8, image_size=32)
     >>> scope = Scope(UNet(width=2, depth=2), nuclei, estimators=[KDE(noise_variance=0.1)], labels=[KMeansLabels(k=4)])
-    >>> len(scope.measure(epoch=0)), scope.flow.epochs      # 15 tensors × (I(X;M), I(Y;M)) × (upper, lower)
-    (60, (0,))
+    >>> len(scope.measure(epoch=0)), scope.flow.epochs      # (15 tensors × (X, Y) + 2 merges × 3) × (upper, lower)
+    (72, (0,))
     """
 
     def __init__(
