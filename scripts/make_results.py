@@ -1,6 +1,7 @@
 """Write docs/results.md and its figures from a finished quick run on the real nuclei.
 
     unetscope run --data stage1_train.zip --val stage1_test.zip --preset quick --out runs/quick
+    unetscope measure runs/quick --mixture 1 --epochs 100
     python scripts/make_results.py runs/quick --data stage1_train.zip
 
 Every number in the page comes from the run folder, or (the entropies of the labels) is computed here.
@@ -17,6 +18,7 @@ import torch
 
 import unetscope as us
 from unetscope.labels import entropy_nats
+from unetscope.records import Quantity
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIGURES = (
@@ -26,6 +28,9 @@ FIGURES = (
     "u_plot_input_kde_upper_1",
     "u_plot_output_kde_upper_1_kmeans",
     "u_plot_input_binning_0.2",
+    "u_plot_usable_linear",
+    "steps_usable_linear",
+    "merges_usable_linear",
     "dice",
     "predictions",
 )
@@ -53,6 +58,7 @@ def page(run: us.RunFolder, label_entropies: str) -> str:
     lowest = min(rows(flow, 10, "kde_upper"), key=lambda row: row.bits)
     highest = max(row.bits for row in rows(flow, 10, "kde_upper"))
     train, validation = facts["data"]["train"], facts["data"]["validation"]
+    mixture = rows(flow, EPOCHS[-1], "mixture")
     told = {epoch: sum(not row.saturated for row in rows(flow, epoch, "kde_upper")) for epoch in EPOCHS}
     return f"""# The quick run on real nuclei
 
@@ -60,6 +66,7 @@ This page is written by `scripts/make_results.py` from one run; every figure in 
 
 ```console
 unetscope run --data stage1_train.zip --val stage1_test.zip --preset quick --out runs/quick
+unetscope measure runs/quick --mixture 1 --epochs 100
 python scripts/make_results.py runs/quick --data stage1_train.zip
 ```
 
@@ -103,6 +110,26 @@ log₂ {facts["probe images"]} = {math.log2(facts["probe images"]):.2f} bits and
 
 {label_entropies}
 
+## What still tells layers apart
+
+Usable information, the bits a pixel of the mask that a linear probe reads off a layer of held-out images, does not end at log₂ N:
+
+![U-Plot of usable information](figures/u_plot_usable_linear.png)
+
+Paired over the {validation["images"]} validation images, its 95 % intervals tell **{apart(flow, "I_V(M→Y)", "usable_linear")} of 22** \
+neighbouring pairs of layers apart at epoch {EPOCHS[-1]}. The information of the layers with Gaussian noise of variance 1 (the \
+mixture itself, not a bound of it, with its interval) tells {apart(flow, "I(X;M)", "mixture")} of 22 apart: \
+{sum(bool(row.reason) for row in mixture)} of {len(mixture)} tensors are out of its domain, because so few images cannot tell.
+
+![The step from each layer to the next](figures/steps_usable_linear.png)
+
+At each merge, what the skip adds to the upsampled path and what that adds to the skip:
+
+![What each merge joins](figures/merges_usable_linear.png)
+
+What a linear probe cannot read, such as an exclusive or, it does not count; and what it reads off a layer need not be what the \
+network uses.
+
 ## I(X;M) in bits by KDE, lower – upper bound, noise variance 1
 
 {table(flow)}
@@ -114,6 +141,13 @@ An asterisk marks an upper bound that is saturated. Where the two bounds lie far
 def rows(flow: us.Flow, epoch: int, estimator: str) -> tuple[us.Estimate, ...]:
     """I(X;M) of every layer at one epoch."""
     return flow.select(quantity="I(X;M)", epoch=epoch, estimator=estimator).estimates
+
+
+def apart(flow: us.Flow, quantity: Quantity, estimator: str) -> int:
+    """How many neighbouring pairs of layers an estimate tells apart at the last epoch shown."""
+    return sum(
+        pair.apart for pair in us.plots.neighbours(flow, quantity=quantity, estimator=estimator, epoch=EPOCHS[-1])
+    )
 
 
 def table(flow: us.Flow) -> str:
