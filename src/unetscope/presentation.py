@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -223,10 +224,11 @@ def _notes(flow: Flow) -> tuple[str, ...]:
     rows = [row for row in flow.estimates if row.quantity == "I(Y;M)"]
     for labels in flow.labels:
         chosen = [row for row in rows if row.labels == labels]
-        reasons = {row.reason for row in chosen if row.reason}
-        notes.append(
-            f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{''.join(f'; {reason}' for reason in sorted(reasons))}."
+        reasons = Counter(row.reason.partition(":")[0] for row in chosen if row.reason)
+        counted = "".join(
+            f"; {reason} ({count} of {len(chosen)} estimates)" for reason, count in sorted(reasons.items())
         )
+        notes.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{counted}.")
     return tuple(notes)
 
 
