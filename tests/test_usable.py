@@ -396,6 +396,16 @@ def test_measuring_a_network_adds_every_layer_and_merge_and_repeats_itself() -> 
     assert (paired.value, paired.low, paired.high) == pytest.approx((gain.bits, gain.low, gain.high), abs=1e-9)
 
 
+def test_some_layers_of_a_network_are_measured_without_its_skips() -> None:
+    train, test = synthetic_nuclei(24, image_size=32).split(0.25)
+    model = UNet(3, depth=2)
+    wanted = [layer for layer in model.layers if layer.label in ("2", "4", "10up", "10")]
+    rows = Scope(model, train, layers=wanted, labels=[BlockLabels()], held_out=test).measure(0)
+    usable = [(row.layer, row.quantity) for row in rows if row.estimator == "usable_linear"]
+    assert {layer for layer, _ in usable} == {"2", "4", "10up", "10"}
+    assert {layer for layer, quantity in usable if quantity != "I_V(M→Y)"} == {"10"}  # skip1 is whole, skip2 is not
+
+
 def test_only_estimates_of_the_same_images_have_a_difference() -> None:
     row = Estimate(0, "1", "I_V(M→Y)", "usable_linear", 0.0, "pixels", 0.2, 0, 1, 1, False, 2, 9, per_image=(0.1, 0.3))
     with pytest.raises(InvalidArgument, match="2 and 3 images: a paired difference needs the same ones"):

@@ -158,7 +158,8 @@ class _Probing:
         self._pass("held out", self._held_out, self._judge)
         found = {layer.label: [self._reading(layer.label, guess)] for layer in self._layers}
         for skip in skips:
-            found[skip.merge] += self._at_merge(skip, guess)
+            if found.keys() >= {skip.source, skip.upsampled, skip.merge}:  # else some of them are not measured
+                found[skip.merge] += self._at_merge(skip, guess)
         return found
 
     def _pass(self, name: str, data: Segmented, take: Callable[[Tensor, str, Tensor], None]) -> None:
@@ -292,7 +293,7 @@ class _Probing:
         )
 
     @staticmethod
-    def _gain(quantity: Quantity, gains: Mapping[str, Tensor], truth: Truth, guess: Tensor, **more: float) -> Reading:
+    def _gain(quantity: Quantity, gains: Mapping[str, Tensor], truth: Truth, guess: Tensor) -> Reading:
         """What the probes of each share gain, in nats an image, as a reading in nats a pixel."""
         pixels = truth.pixels.cpu().numpy()
         values = {name: ratio_values(gain.numpy(), pixels) for name, gain in gains.items()}
