@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import unetscope as us
 from benchmarks.timing import seconds
 from unetscope.budget import Passes
-from unetscope.measure import Estimator
+from unetscope.layer_statistics import Estimator
 from unetscope.tensors import pixels, to_input
 
 GIB = 2**30

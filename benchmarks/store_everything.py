@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unetscope.estimators.kde import BOUNDS, EXPONENT, KDE
-from unetscope.measure import Estimator
+from unetscope.layer_statistics import Estimator
 from unetscope.records import Layer
 
 Row = tuple[str, str, float, str, float]  # layer, estimator, resolution, labels ("" for I(X;M)), bits

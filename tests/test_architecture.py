@@ -33,20 +33,26 @@ MAY_IMPORT = {
     "moments": "errors",
     "estimators": "errors records intervals labels moments estimators",
     "probing": "errors records intervals capture moments estimators",
+    "layer_statistics": "errors records capture distances symbols estimators",
+    "merges": "records intervals",
     "measure": (
-        "errors records flow intervals schedule labels data tensors arena budget capture distances symbols estimators "
-        "probing"
+        "errors records flow schedule labels data tensors arena budget capture distances estimators probing "
+        "layer_statistics merges"
     ),
     "checkpoints": "errors files",
     "training": "errors records config data tensors precision checkpoints",
     "store": "errors records files flow",
     "experiment": (
-        "errors records watching schedule config data labels tensors unet budget capture estimators measure "
+        "errors records watching schedule config data labels tensors unet budget capture estimators layer_statistics measure "
         "checkpoints training store"
     ),
     "selfcheck": "records capture distances symbols estimators probing",
-    "plots": "errors records files flow intervals plots",
-    "forecast": "errors records watching config tensors budget capture measure checkpoints training experiment plots",
+    "diagnostics": "errors records flow intervals",
+    "plots": "errors records files flow intervals diagnostics plots",
+    "forecast": (
+        "errors records watching config tensors budget capture layer_statistics measure checkpoints training experiment "
+        "plots"
+    ),
     "report": "errors records files plots report",
     "presentation": "errors records flow watching store plots report",
     "terminal": "watching data forecast records selfcheck store",

@@ -82,7 +82,10 @@ def test_pictures_come_back_pixel_by_pixel(run: RunFolder) -> None:
 
 
 def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> None:
-    new = ("low", "high", "null_mean", "null_high", "p", "train_bits", "extrapolated", "per_image")
+    new = (
+        *("low", "high", "null_mean", "null_high", "p", "train_bits", "extrapolated"),
+        *("quarter_bits", "half_bits", "singleton_share", "per_image"),
+    )
     estimate = Estimate(0, "1", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
     run.describe((Layer("1", "conv1"),), ())
     run.write_measurement(0, [estimate])
@@ -104,7 +107,7 @@ def test_a_folder_of_another_format_is_refused(run: RunFolder) -> None:
     with sqlite3.connect(run.path / "flow.sqlite") as tables:
         tables.execute("PRAGMA user_version = 99")
     tables.close()
-    with pytest.raises(RunFolderError, match="has tables of format 99, this version reads 2: run it again"):
+    with pytest.raises(RunFolderError, match="has tables of format 99, this version reads 3: run it again"):
         RunFolder.open(run.path)
 
 

@@ -31,7 +31,8 @@ from unetscope.estimators.binning import Binning
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.mixture import Mixture
 from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
-from unetscope.measure import Estimator, Scope
+from unetscope.layer_statistics import Estimator
+from unetscope.measure import Scope
 from unetscope.records import EpochRecord
 from unetscope.schedule import marked_epochs
 from unetscope.store import Picture, RunFolder

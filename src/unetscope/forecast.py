@@ -21,7 +21,8 @@ from unetscope.capture import Block, stream
 from unetscope.checkpoints import Checkpoints
 from unetscope.config import RunConfig
 from unetscope.experiment import Experiment, begun, prepare
-from unetscope.measure import Scope, layer_statistics
+from unetscope.layer_statistics import layer_statistics
+from unetscope.measure import Scope
 from unetscope.plots import architecture, save
 from unetscope.records import EpochRecord, Layer
 from unetscope.tensors import pixels, to_input
@@ -29,7 +30,6 @@ from unetscope.training import Trainer
 from unetscope.watching import Silent, Watcher
 
 SAMPLE_IMAGES = 64
-KINDS = {"distances": 2, "symbols": 1}  # of estimate by statistic: upper and lower bound, or one (two at most)
 FIGURES_AND_PAGE_BYTES = 12 * 10**6
 ESTIMATE_BYTES = 250  # a row of the table with its index
 
@@ -175,7 +175,7 @@ def _figures_seconds(experiment: Experiment) -> float:
     scope = experiment.scope
     with tempfile.TemporaryDirectory() as folder:
         drawing = _seconds(lambda: save(architecture(scope.layers, scope.skips).figure, folder, "architecture"))  # type: ignore[arg-type]
-    series = sum(KINDS[estimator.statistic] for estimator in scope.estimators)
+    series = sum(len(estimator.series) for estimator in scope.estimators)
     usable = 3 if scope.held_out is not None else 0
     return drawing * (3 + usable + 2 * len(scope.classes) + series * (1 + len(scope.classes)))
 
@@ -183,7 +183,7 @@ def _figures_seconds(experiment: Experiment) -> float:
 def _row_bytes(experiment: Experiment) -> int:
     """Bytes of the rows that a marked epoch adds to the table."""
     scope = experiment.scope
-    series = sum(KINDS[estimator.statistic] for estimator in scope.estimators)
+    series = sum(len(estimator.series) for estimator in scope.estimators)
     rows = series * (len(scope.layers) * (1 + len(scope.classes)) + 3 * len(scope.skips) * len(scope.classes))
     probed = 0 if scope.held_out is None else len(scope.layers) + 3 * len(scope.skips)
     per_image = 0 if scope.held_out is None else 8 * len(scope.held_out)

@@ -148,3 +148,12 @@ def entropy_nats(labels: Int64[Tensor, " n"]) -> float:
     """
     frequencies = torch.unique(labels, return_counts=True)[1].double() / len(labels)
     return max(0.0, -(frequencies * frequencies.log()).sum().item())
+
+
+def singleton_share(labels: Int64[Tensor, " n"]) -> float:
+    """The share of images that are alone in their class; of them a layer tells the label if it tells the image.
+
+    >>> singleton_share(torch.tensor([0, 0, 1, 2]))
+    0.5
+    """
+    return (torch.unique(labels, return_counts=True)[1] == 1).sum().item() / len(labels)

@@ -1,51 +1,46 @@
 """One network at one epoch to estimates in bits: the only place where capture meets estimators.
 
-Imports records, errors, flow, schedule, labels, arena, budget, capture, distances, symbols, estimators and the data types.
-Estimators speak nats; the division by ln 2 stands here, once.
+Imports records, errors, flow, schedule, labels, arena, budget, capture, distances, layer_statistics, merges, symbols, probing,
+estimators and the data types. Estimators speak nats; the division by ln 2 stands here, once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unetscope.arena import Arena
-from unetscope.budget import LARGEST_BATCH, Budget, default_budget
-from unetscope.capture import Block, device_of, forward_bytes, stream, with_shapes
+from unetscope.budget import FEATURES_AT_ONCE, LARGEST_BATCH, Budget, default_budget
+from unetscope.capture import device_of, forward_bytes, stream, with_shapes
 from unetscope.data.segmentation import SegmentationData
-from unetscope.distances import Distances, Pairwise
-from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
+from unetscope.distances import Distances
+from unetscope.errors import InvalidArgument, NetworkError
 from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
-from unetscope.estimators.kde import BOUNDS, EXPONENT, KDE, shift_by_errors
-from unetscope.estimators.mixture import Mixture
-from unetscope.estimators.reading import Reading, lost
+from unetscope.estimators.kde import KDE
+from unetscope.estimators.reading import Reading
 from unetscope.flow import Flow
-from unetscope.intervals import Interval, student
-from unetscope.labels import BlockLabels, KMeansLabels, LabelScheme
+from unetscope.labels import BlockLabels, KMeansLabels, LabelScheme, singleton_share
+from unetscope.layer_statistics import (
+    LARGEST_SHIFT,
+    Classes,
+    Estimator,
+    Merging,
+    layer_statistics,
+    most_matrices,
+    most_parts,
+)
+from unetscope.merges import at_merge
 from unetscope.probing import Segmented, probe
-from unetscope.records import Estimate, Layer, Quantity, Skip
+from unetscope.records import Estimate, Layer, Skip, estimator_text
 from unetscope.schedule import Schedule, is_marked
-from unetscope.symbols import Symbols, joint_symbols
 from unetscope.tensors import pixels, to_input
 
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
-LARGEST_SHIFT = 3e-4  # nats, of I(X;M) by rounding; I(Y;M), a difference of two such, stays within 1e-3 bits
-NO_DIFFERENCE = "the layer is the same for every image"
-ONE_BIN = "every image falls into the same bins: the layer is the same for all, or the bin size too large"
-NO_SCALE = (
-    "more than half of the pairs of images are equal here: there is no median distance that noise could be relative to"
-)
-ROUNDED_AWAY = "distances are lost in the rounding of float64: this noise variance is too small for such activations"
-
-Estimator = KDE | Mixture | Binning
-Classes = Mapping[str, Int64[Tensor, " n"]]
 
 
 class Scope:
@@ -91,8 +86,8 @@ class Scope:
         self.probe_set = probe_set
         self.held_out = held_out
         _check_held_out(probe_set, held_out)
-        names = [scheme.name for scheme in labels]
-        for what, given in (("estimators", list(estimators)), ("labels", names)):
+        series = [estimator_text(*series) for estimator in estimators for series in estimator.series]
+        for what, given in (("estimators", series), ("labels", [scheme.name for scheme in labels])):
             if repeated := [one for place, one in enumerate(given) if one in given[:place]]:
                 raise InvalidArgument(f"{what} holds {repeated[0]} more than once: its estimates would be the same")
         self.estimators = tuple(estimators)
@@ -207,9 +202,11 @@ def measure(
     and measured in float64. Other arguments as in `capture.stream`.
     """
     ceilings = _ceilings(images, classes)
+    singletons = {name: singleton_share(labels) for name, labels in classes.items()}
+    inputs = None
     arena = arena or Arena(device_of(model))
     readings: dict[str, list[Reading]] = {}
-    merging = _Merging(layers)
+    merging = Merging(layers)
     tolerance = LARGEST_SHIFT / most_parts(layers)
     wanted: list[Layer] = [layer for layer in layers if not layer.parts]
     for precise in (False, True):
@@ -228,63 +225,21 @@ def measure(
                 unsettled.append(layer)
                 continue
             for label, known in merging.add(layer.label, statistics):
-                readings[label] = list(known.readings(estimators, classes))
+                readings[label] = list(known.readings(estimators, classes, inputs))
         wanted = unsettled
     estimates = [
-        _estimate(reading, layer, epoch, len(images), ceilings[reading.labels])
+        _estimate(
+            reading,
+            layer,
+            epoch,
+            len(images),
+            ceilings[reading.labels] if math.isnan(reading.ceiling) else reading.ceiling,
+            singletons.get(reading.labels, math.nan),
+        )
         for layer in layers
         for reading in readings[layer.label]
     ]
     return estimates + [estimate for skip in skips for estimate in at_merge(skip, estimates)]
-
-
-def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
-    """I(Y;S|U) = I(Y;S,U) − I(Y;U), its counterpart, and I(Y;S) + I(Y;U) − I(Y;S,U), by every estimator of I(Y;M).
-
-    estimates: of one epoch. Brackets are those of the sums, intervals are paired over the images. Where the merge tells nearly
-    all images apart, differences of what it tells about the label are differences of ceilings: they are marked as saturated.
-
-    Source: Cover & Thomas, Elements of Information Theory, section 2.5.
-    """
-    known = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
-    found = []
-    for both in estimates:
-        if both.layer != skip.merge or both.quantity != "I(Y;M)":
-            continue
-        how = both.estimator, both.resolution
-        s, u = (known.get((layer, "I(Y;M)", *how, both.labels)) for layer in (skip.source, skip.upsampled))
-        if s is None or u is None:
-            continue
-        apart = known[skip.merge, "I(X;M)", *how, ""]
-        sums: dict[Quantity, tuple[list[Estimate], list[Estimate]]] = {
-            "I(Y;S|U)": ([both], [u]),
-            "I(Y;U|S)": ([both], [s]),
-            "I(Y;S;U)": ([s, u], [both]),
-        }
-        for quantity, (plus, minus) in sums.items():
-            per_image: tuple[float, ...] = ()
-            if all(e.per_image for e in (both, s, u)):
-                added, taken = (np.sum([e.per_image for e in part], axis=0) for part in (plus, minus))
-                per_image = tuple((added - taken).tolist())
-            interval = student(per_image) if per_image else Interval(math.nan, math.nan, math.nan)
-            found.append(
-                replace(
-                    both,
-                    quantity=quantity,
-                    low=interval.low,
-                    high=interval.high,
-                    per_image=per_image,
-                    null_mean=math.nan,
-                    null_high=math.nan,
-                    p=math.nan,
-                    bits=sum(e.bits for e in plus) - sum(e.bits for e in minus),
-                    lower=sum(e.lower for e in plus) - sum(e.upper for e in minus),
-                    upper=sum(e.upper for e in plus) - sum(e.lower for e in minus),
-                    saturated=apart.saturated,
-                    reason=next((e.reason for e in (both, s, u) if e.reason), ""),
-                )
-            )
-    return found
 
 
 def measure_usable(
@@ -311,45 +266,6 @@ def measure_usable(
     ]
 
 
-class _Merging:
-    """Layers come in, and go out again together with the merges that they complete; parts wait for each other."""
-
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self._merges = {layer.label: layer.parts for layer in layers if layer.parts}
-        self._waiting: dict[str, LayerStatistics] = {}
-
-    def add(self, label: str, statistics: LayerStatistics) -> Iterator[tuple[str, LayerStatistics]]:
-        yield label, statistics
-        if not any(label in parts for parts in self._merges.values()):
-            return
-        self._waiting[label] = statistics
-        ready = [
-            merge for merge, parts in self._merges.items() if label in parts and self._waiting.keys() >= set(parts)
-        ]
-        for merge in ready:
-            joined = LayerStatistics.joined([self._waiting[part] for part in self._merges.pop(merge)])
-            awaited = {part for parts in self._merges.values() for part in parts} | {
-                part for later in ready for part in self._merges.get(later, ())
-            }
-            self._waiting = {part: kept for part, kept in self._waiting.items() if part in awaited}
-            yield from self.add(merge, joined)
-
-
-def most_parts(layers: Sequence[Layer]) -> int:
-    """Of how many captured layers a merge consists at most; a merge of merges has all of theirs."""
-    parts = {layer.label: layer.parts for layer in layers}
-
-    def captured(label: str) -> int:
-        return sum(map(captured, parts[label])) or 1
-
-    return max(map(captured, parts))
-
-
-def most_matrices(layers: Sequence[Layer]) -> int:
-    """How many n × n matrices `measure` holds at most: every part of a merge while it waits, one layer, and what is joined."""
-    return len({part for layer in layers for part in layer.parts}) + 2
-
-
 def _ceilings(images: Tensor, classes: Classes) -> dict[str, float]:
     """The largest estimate in nats by label scheme ("" for I(X;M)): that of a layer which tells all different images apart.
 
@@ -362,116 +278,28 @@ def _ceilings(images: Tensor, classes: Classes) -> dict[str, float]:
     return {"": symbol_information(identity), **about_label}
 
 
-@dataclass(frozen=True)
-class LayerStatistics:
-    """All that estimators need to know of a layer: distances between images, absolute and in units of the median one, and
-    symbols by bin size. In a concatenation each part keeps its own unit, so relative noise is the same there as in the part.
+def _squared(images: Tensor) -> Float[Tensor, "n n"]:
+    """Squared distances between the images as they are stored."""
+    distances, flat = Distances(len(images)), images.flatten(1)
+    for columns in flat.split(FEATURES_AT_ONCE, dim=1):
+        distances.add(columns.float())
+    return distances.squared()
+
+
+def _estimate(
+    reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float, singletons: float = math.nan
+) -> Estimate:
+    """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling.
+
+    Near its ceiling an estimate that cannot exceed it does not vary either: it has no interval, since it has nothing to tell.
     """
-
-    distances: Pairwise | None
-    relative: Pairwise | None
-    symbols: Mapping[float, Int64[Tensor, " n"]]
-    precise: bool
-
-    @classmethod
-    def joined(cls, parts: Sequence[LayerStatistics]) -> LayerStatistics:
-        """The statistics of the concatenation of several layers: distances add up, and images are alike where all parts are."""
-        distances = [part.distances for part in parts if part.distances is not None]
-        relative = [part.relative for part in parts if part.relative is not None]
-        return cls(
-            Pairwise.joined(distances) if distances else None,
-            Pairwise.joined(relative) if relative else None,
-            {size: joint_symbols([part.symbols[size] for part in parts]) for size in parts[0].symbols},
-            any(part.precise for part in parts),
-        )
-
-    def settled(self, estimator: Estimator, tolerance: float) -> bool:
-        """Whether rounding of the distances moves no estimate of I(X;M) by more than `tolerance` nats."""
-        if isinstance(estimator, Binning):
-            return True
-        pairwise = self._read_by(estimator)
-        if not pairwise.errors.isfinite().all():
-            return self._has_no_scale(estimator)
-        most = 2 * pairwise.errors.max().item()
-        return all(
-            most <= tolerance * EXPONENT[bound] * estimator.noise_variance  # true of most layers; else look closer
-            or shift_by_errors(*pairwise, estimator.noise_variance, bound=bound) <= tolerance
-            for bound in BOUNDS
-        )
-
-    def _statistic(self, estimator: Estimator) -> Tensor:
-        return self.symbols[estimator.bin_size] if isinstance(estimator, Binning) else self._read_by(estimator).squared
-
-    def _read_by(self, estimator: KDE | Mixture) -> Pairwise:
-        pairwise = self.relative if estimator.relative else self.distances
-        assert pairwise is not None
-        return pairwise
-
-    def _has_no_scale(self, estimator: Estimator) -> bool:
-        """Whether noise is relative to distances that are not there."""
-        if isinstance(estimator, Binning) or not estimator.relative:
-            return False
-        return self.distances is not None and bool(self.distances.errors.isfinite().all())
-
-    def readings(self, estimators: Sequence[Estimator], classes: Classes) -> Iterator[Reading]:
-        """What each estimator makes of them, in nats; NaN if not even float64 settles the distances at its resolution."""
-        for estimator in estimators:
-            binned = isinstance(estimator, Binning)
-            statistic = self._statistic(estimator)
-            here = {name: labels.to(statistic.device) for name, labels in classes.items()}
-            reason, note = "", ""
-            if not binned and not statistic.isfinite().all():
-                reason, statistic = NO_SCALE, torch.zeros_like(statistic)
-            elif self.precise and not self.settled(estimator, LARGEST_SHIFT):
-                reason = ROUNDED_AWAY
-            elif bool((statistic == statistic.flatten()[0]).all()):
-                note = ONE_BIN if binned else NO_DIFFERENCE
-            for reading in estimator.readings(statistic, here):
-                yield lost(reading, reason) if reason else replace(reading, reason=reading.reason or note)
-
-
-def layer_statistics(
-    blocks: Iterable[Block], estimators: Sequence[Estimator], n: int, *, precise: bool = False
-) -> Iterator[tuple[Layer, LayerStatistics]]:
-    """Turn the stream of blocks into the statistics of one layer after the other; precise: with distances in float64.
-
-    Raises: MeasurementError if an activation is not finite, naming the layer.
-    """
-    bin_sizes = dict.fromkeys(estimator.bin_size for estimator in estimators if isinstance(estimator, Binning))
-    with_distances = any(not isinstance(estimator, Binning) for estimator in estimators)
-    with_relative = any(not isinstance(estimator, Binning) and estimator.relative for estimator in estimators)
-    distances, symbols = None, []
-    for block in blocks:
-        layer = block.slice.layer
-        if block.slice.start == 0:
-            distances = Distances(n, precise=precise) if with_distances else None
-            symbols = [Symbols(n, size) for size in bin_sizes]
-        if distances is not None:
-            distances.add(block.values)
-        if (distances is None or not distances.norms.isfinite().all()) and not _finite(block.values):
-            raise MeasurementError(
-                f"layer {layer.label}: activations are not finite; the network has diverged, use an earlier checkpoint"
-            )
-        for symbol in symbols:
-            symbol.add(block.values)
-        if block.slice.completes_layer:
-            groups = {symbol.bin_size: symbol.groups() for symbol in symbols}
-            pairwise = None if distances is None else Pairwise(errors=distances.errors, squared=distances.squared())
-            relative = pairwise.relative() if pairwise is not None and with_relative else None
-            yield layer, LayerStatistics(pairwise, relative, groups, precise)
-
-
-def _finite(values: Tensor) -> bool:
-    return bool(torch.stack(values.aminmax()).isfinite().all())
-
-
-def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float) -> Estimate:
-    """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling."""
     bit = math.log(2)
     constant, none = ceiling <= 0, math.isnan(reading.nats)
     reason = _reason(reading) if constant else reading.reason
-    no_interval = math.isnan(reading.low)  # then it is what these images give, which cannot exceed their ceiling
+    saturated = reading.capped and not constant and reading.nats >= SATURATED_FROM * ceiling
     lower, upper = max(0.0, reading.lower), min(ceiling, reading.upper)
+    low, high = (math.nan, math.nan) if saturated or constant else (reading.low, reading.high)
+    quarter, half, _ = reading.curve or (math.nan,) * 3
     return Estimate(
         epoch=epoch,
         layer=layer.label,
@@ -479,23 +307,26 @@ def _estimate(reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float
         estimator=reading.estimator,
         resolution=reading.resolution,
         labels=reading.labels,
-        bits=math.nan if constant or none else (min(reading.nats, ceiling) if no_interval else reading.nats) / bit,
-        lower=math.nan if constant or math.isnan(reading.lower) else min(lower, upper) / bit,
+        bits=math.nan if constant or none else (min(reading.nats, ceiling) if reading.capped else reading.nats) / bit,
+        lower=math.nan if constant or math.isnan(reading.lower) else min(lower, upper, reading.nats) / bit,
         upper=math.nan if constant or math.isnan(reading.upper) else upper / bit,
         ceiling=ceiling / bit,
-        saturated=not constant and no_interval and reading.nats >= SATURATED_FROM * ceiling,
+        saturated=saturated,
         n=n,
         d=layer.size,
         unique_share=reading.unique_share,
         reason=reason,
-        low=reading.low / bit,
-        high=reading.high / bit,
+        low=low / bit,
+        high=high / bit,
         null_mean=reading.null_mean / bit,
         null_high=reading.null_high / bit,
         p=reading.p,
         train_bits=reading.train / bit,
+        quarter_bits=quarter / bit,
+        half_bits=half / bit,
         extrapolated=reading.extrapolated / bit,
-        per_image=tuple(nats / bit for nats in reading.per_image),
+        singleton_share=singletons,
+        per_image=() if math.isnan(low) else tuple(nats / bit for nats in reading.per_image),
     )
 
 

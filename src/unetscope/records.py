@@ -99,11 +99,14 @@ class Estimate:
 
     lower, upper: bracket of the quantity. ceiling: the largest value the estimate can take. saturated: so near the ceiling
     that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the share of images whose
-    symbol occurs once (binning). reason: why `bits` is NaN, or 0 for a layer that is the same for all. low, high: 95 %
-    interval over images. null_mean, null_high, p: mean and 95th percentile of the estimate with masks or labels shuffled among
-    images, and the share of them that reach it. train_bits: the same of the images that the probe was fitted on. extrapolated:
-    for ever more images. per_image: values whose mean is `bits`, one an image, in the same order for all layers of an epoch:
-    what paired differences are made of.
+    symbol occurs once (binning). singleton_share: the share of images that are alone in their class. reason: why `bits` is NaN,
+    or 0 for a layer that is the same for all; or, from `out of domain` on, why it holds for these images alone.
+
+    quarter_bits, half_bits, extrapolated: the estimate of a quarter and of half of the images, and where it goes for ever more.
+    low, high: 95 % interval of that limit. null_mean, null_high, p: mean and 95th percentile of the estimate with masks or
+    labels shuffled among images, and the share of them that reach it. train_bits: of the images that a probe was fitted on.
+    per_image: values whose mean is `bits`, one an image, in the same order for all layers of an epoch: what paired differences
+    are made of. There are none, and no interval, where an estimate is saturated or out of its domain.
     """
 
     epoch: int
@@ -127,8 +130,16 @@ class Estimate:
     null_high: float = math.nan
     p: float = math.nan
     train_bits: float = math.nan
+    quarter_bits: float = math.nan
+    half_bits: float = math.nan
     extrapolated: float = math.nan
+    singleton_share: float = math.nan
     per_image: tuple[float, ...] = ()
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there is a number that may be held against those of other layers: in its domain and not saturated."""
+        return not (math.isnan(self.bits) or self.saturated or self.reason.startswith("out of domain"))
 
     @property
     def key(self) -> tuple[int, str, str, str, float, str]:

@@ -28,7 +28,7 @@ from unetscope.files import finished_files, remove_unfinished, whole_file
 from unetscope.flow import Flow
 from unetscope.records import EpochRecord, Estimate, Layer, Skip
 
-FORMAT = 2
+FORMAT = 3
 CONFIG, TABLES = "config.json", "flow.sqlite"
 
 SCHEMA = f"""
@@ -41,26 +41,25 @@ CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, train_loss_running REAL, train_d
 CREATE TABLE estimates (epoch INTEGER, layer TEXT, quantity TEXT, estimator TEXT, resolution REAL, labels TEXT,
     bits REAL, lower REAL, upper REAL, ceiling REAL, saturated INTEGER, n INTEGER, d INTEGER, unique_share REAL,
     reason TEXT, low REAL, high REAL, null_mean REAL, null_high REAL, p REAL, train_bits REAL, extrapolated REAL,
-    per_image BLOB, PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
+    per_image BLOB, quarter_bits REAL, half_bits REAL, singleton_share REAL,
+    PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
 CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png BLOB,
     PRIMARY KEY (kind, title, epoch, place));
 """
 
-# From an older format to the present one.
+# From each older format to the next: columns of `estimates` that it did not have.
 MIGRATIONS = {
-    1: "; ".join(
-        f"ALTER TABLE estimates ADD COLUMN {column}"
-        for column in (
-            "low REAL",
-            "high REAL",
-            "null_mean REAL",
-            "null_high REAL",
-            "p REAL",
-            "train_bits REAL",
-            "extrapolated REAL",
-            "per_image BLOB",
-        )
-    )
+    1: (
+        "low REAL",
+        "high REAL",
+        "null_mean REAL",
+        "null_high REAL",
+        "p REAL",
+        "train_bits REAL",
+        "extrapolated REAL",
+        "per_image BLOB",
+    ),
+    2: ("quarter_bits REAL", "half_bits REAL", "singleton_share REAL"),
 }
 
 
@@ -121,9 +120,10 @@ class RunFolder:
                 raise RunFolderError(f"{folder.path} is not a run folder: it has no {name}")
         with folder._tables() as tables:
             found = tables.execute("PRAGMA user_version").fetchone()[0]
-            if found in MIGRATIONS:
-                tables.executescript(f"BEGIN; {MIGRATIONS[found]}; PRAGMA user_version = {FORMAT}; COMMIT;")
-                found = FORMAT
+            while found in MIGRATIONS:
+                columns = "; ".join(f"ALTER TABLE estimates ADD COLUMN {column}" for column in MIGRATIONS[found])
+                found += 1
+                tables.executescript(f"BEGIN; {columns}; PRAGMA user_version = {found}; COMMIT;")
         if found != FORMAT:
             raise RunFolderError(
                 f"{folder.path} has tables of format {found}, this version reads {FORMAT}: run it again"
@@ -250,8 +250,12 @@ class RunFolder:
         if strangers := sorted({estimate.epoch for estimate in estimates} - {epoch}):
             raise RunFolderError(f"an estimate of epoch {strangers[0]} among those of epoch {epoch}")
         with self._tables() as tables:
+            columns = ", ".join(field.name for field in fields(Estimate))
             marks = ", ".join("?" * len(fields(Estimate)))
-            tables.executemany(f"INSERT OR REPLACE INTO estimates VALUES ({marks})", map(_row, estimates))  # noqa: S608
+            tables.executemany(
+                f"INSERT OR REPLACE INTO estimates ({columns}) VALUES ({marks})",  # noqa: S608
+                map(_row, estimates),
+            )
             _insert_pictures(tables, pictures)
 
     def measured(self, epoch: int) -> bool:

@@ -1,4 +1,4 @@
-"""Mutual information from quantised activations (histogram). Imports errors, labels and readings.
+"""Mutual information from quantised activations (histogram). Imports errors, labels, readings and resampling.
 
 An image's activation, each value replaced by floor(t / bin_size), is one symbol. In a high dimension nearly every symbol
 occurs once, and the estimate is at its ceiling; the share of unique symbols is the warning.
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from unetscope.errors import InvalidArgument
+from unetscope.estimators.kde import Bound
 from unetscope.estimators.reading import Reading
+from unetscope.estimators.resampling import PERMUTATIONS, judged, permuted_symbols, quarters, symbol_entropy
 from unetscope.labels import entropy_nats
 
 SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64
@@ -51,11 +54,22 @@ def symbol_label_information(symbols: Int64[Tensor, " n"], classes: Int64[Tensor
 class Binning:
     """I(X;M) and I(Y;M) by quantising every activation with one bin size.
 
+    permutations: of the labels, for the null of I(Y;M).
+
     Raises: InvalidArgument if bin_size is not positive.
     """
 
     bin_size: float = 0.2
-    statistic = "symbols"
+    permutations: int = PERMUTATIONS
+    seed: int = 0
+
+    reads: ClassVar[Literal["symbols"]] = "symbols"
+    kernels: ClassVar[tuple[tuple[float, Bound], ...]] = ()
+
+    @property
+    def series(self) -> tuple[tuple[str, float], ...]:
+        """The name and resolution of its estimates."""
+        return (("binning", self.bin_size),)
 
     def __post_init__(self) -> None:
         if not 0 < self.bin_size < math.inf:
@@ -63,12 +77,22 @@ class Binning:
         if self.bin_size < SMALLEST_BIN:
             raise InvalidArgument(f"bin_size must be at least {SMALLEST_BIN}, got {self.bin_size}")
 
-    def readings(self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
-        """I(X;M), then I(Y;M) for each label scheme; symbols: `unetscope.symbols.Symbols.groups`, or any other numbering."""
-        _, counts = torch.unique(symbols, return_counts=True)
+    def readings(self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
+        """I(X;M), then I(Y;M) for each label scheme; symbols: `unetscope.symbols.Symbols.groups`, or any other numbering.
+
+        Raises: InvalidArgument if labels are not one an image.
+        """
+        quarter = quarters(len(symbols), symbols.device, self.seed)
+        _, numbers, counts = torch.unique(symbols, return_inverse=True, return_counts=True)
         unique_share = (counts == 1).sum().item() / len(symbols)
-        whole = symbol_information(symbols)
-        yield Reading("I(X;M)", "binning", self.bin_size, whole, unique_share=unique_share)
+        of_symbols = symbol_entropy(numbers, quarter)
+        whole = Reading("I(X;M)", *self.series[0], of_symbols.nats, capped=True, unique_share=unique_share)
+        yield judged(whole, of_symbols)
         for name, labels in classes.items():
             nats = symbol_label_information(symbols, labels)
-            yield Reading("I(Y;M)", "binning", self.bin_size, nats, labels=name, unique_share=unique_share)
+            both = torch.unique(torch.stack((numbers, labels)), dim=1, return_inverse=True)[1]
+            null = permuted_symbols(symbols, labels, self.permutations, self.seed)
+            reading = replace(
+                whole, quantity="I(Y;M)", nats=nats, labels=name, null_mean=null.nats, null_high=null.high, p=null.p
+            )
+            yield judged(reading, of_symbols - (symbol_entropy(both, quarter) - symbol_entropy(labels, quarter)))

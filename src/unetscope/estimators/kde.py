@@ -1,4 +1,4 @@
-"""Mutual information from pairwise distances (kernel density estimation). Imports errors, labels and readings.
+"""Mutual information from pairwise distances (kernel density estimation). Imports errors, readings and resampling.
 
 A layer T with Gaussian noise of variance σ² added to it is a mixture of n Gaussians, one an image. Bounds of that
 mixture's entropy need the squared distances D between the images and nothing else.
@@ -9,8 +9,8 @@ Source: Kolchinsky & Tracey, Entropy 19:361 (2017); Saxe et al., ICLR 2018.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,6 +19,15 @@ from torch import Tensor
 
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.reading import Reading
+from unetscope.estimators.resampling import (
+    PERMUTATIONS,
+    Resampled,
+    judged,
+    kernel_information,
+    permuted_kernel,
+    quarters,
+)
+from unetscope.records import Quantity
 
 Bound = Literal["upper", "lower"]
 BOUNDS: tuple[Bound, ...] = ("upper", "lower")
@@ -42,7 +51,7 @@ def mixture_information(
     >>> round(mixture_information(apart, noise_variance=1.0), 4)    # four inputs told apart: ln 4
     1.3863
     """
-    (log_sums,) = _log_kernel_sums(squared_distances, noise_variance, bound, [None])
+    log_sums = _log_kernel_sums(squared_distances, noise_variance, bound)
     return math.log(len(log_sums)) - log_sums.mean().item()
 
 
@@ -64,7 +73,7 @@ def within_class_information(
     >>> round(within_class_information(apart, 1.0, torch.tensor([0, 0, 1, 1])), 4)    # two in each class: ln 2
     0.6931
     """
-    (log_sums,) = _log_kernel_sums(squared_distances, noise_variance, bound, [classes])
+    log_sums = _log_kernel_sums(squared_distances, noise_variance, bound, classes)
     return (_class_sizes(classes).log() - log_sums).mean().item()
 
 
@@ -102,26 +111,21 @@ def _log_kernel_sums(
     squared_distances: Float[Tensor, "n n"],
     noise_variance: float,
     bound: Bound,
-    groupings: Sequence[Int64[Tensor, " k"] | None],
-) -> list[Float[Tensor, " n"]]:
-    """ln sum_j exp(-D_ij / (c * noise_variance)) of every image i; for each grouping over the j in its class, None being all j.
-
-    The kernel is evaluated once for all groupings, a few rows at a time. Its diagonal is 1, so no sum vanishes.
+    classes: Int64[Tensor, " k"] | None = None,
+) -> Float[Tensor, " n"]:
+    """ln sum_j exp(-D_ij / (c * noise_variance)) of every image i, over all j or those in its class, a few rows at a time.
 
     Raises: InvalidArgument if noise_variance is not positive or labels are not one an image.
     """
     check_noise_variance(noise_variance)
-    n = len(squared_distances)
-    for classes in groupings:
-        if classes is not None and classes.shape != (n,):
-            raise InvalidArgument(f"{len(classes)} labels for {n} images: expected one an image")
-    sums: list[list[Tensor]] = [[] for _ in groupings]
-    for rows in torch.arange(n, device=squared_distances.device).split(ROWS_AT_ONCE):
+    if classes is not None:
+        check_labels(classes, len(squared_distances))
+    sums = []
+    for rows in torch.arange(len(squared_distances), device=squared_distances.device).split(ROWS_AT_ONCE):
         kernel = torch.exp(squared_distances[rows].double() / (-EXPONENT[bound] * noise_variance))
-        for kept, classes in zip(sums, groupings, strict=True):
-            same = kernel if classes is None else kernel * (classes[rows, None] == classes[None])
-            kept.append(same.sum(dim=1))
-    return [torch.cat(kept).log() for kept in sums]
+        same = kernel if classes is None else kernel * (classes[rows, None] == classes[None])
+        sums.append(same.sum(dim=1))
+    return torch.cat(sums).log()
 
 
 def _class_sizes(classes: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -136,54 +140,79 @@ def check_noise_variance(noise_variance: float) -> None:
         raise InvalidArgument(f"noise_variance must be > 0, got {noise_variance}")
 
 
+def check_labels(labels: Int64[Tensor, " k"], n: int) -> None:
+    """Refuse labels that are not one an image."""
+    if labels.shape != (n,):
+        raise InvalidArgument(f"{len(labels)} labels for {n} images: expected one an image")
+
+
 @dataclass(frozen=True, slots=True)
 class KDE:
     """I(X;M) and I(Y;M) by pairwise distances, upper and lower, for one noise variance (the paper's is 1).
 
     I(Y;M) is I(X;M) less the information inside the classes, with the same bound for both: `kde_upper` is the published
     estimate. A difference of upper bounds is no bound, so its bracket is
-    [lower(all) - sum_c p_c upper(c), upper(all) - sum_c p_c lower(c)].
+    [lower(all) - sum_c p_c upper(c), upper(all) - sum_c p_c lower(c)]. Bounds are of the mixture of these n images; where they
+    go with ever more images, `resampling` judges.
 
     noise_variance: in units of the activation, squared; if `relative`, of the median squared distance between images, so
-    that it means the same in every layer.
+    that it means the same in every layer. permutations: of the labels, for the null of I(Y;M).
 
     Raises: InvalidArgument if noise_variance is not positive.
     """
 
     noise_variance: float = 1.0
     relative: bool = False
-    statistic = "distances"
+    permutations: int = PERMUTATIONS
+    seed: int = 0
+
+    @property
+    def reads(self) -> Literal["distances", "relative"]:
+        """The statistic of a layer that it is made of."""
+        return "relative" if self.relative else "distances"
+
+    @property
+    def kernels(self) -> tuple[tuple[float, Bound], ...]:
+        """The noise variances and bounds that it takes kernels of distances with."""
+        return tuple((self.noise_variance, bound) for bound in BOUNDS)
+
+    @property
+    def series(self) -> tuple[tuple[str, float], ...]:
+        """The names and resolutions of its estimates."""
+        return tuple((f"kde_{bound}{'_relative' * self.relative}", self.noise_variance) for bound in BOUNDS)
 
     def __post_init__(self) -> None:
         check_noise_variance(self.noise_variance)
 
     def readings(
-        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
+        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]
     ) -> Iterator[Reading]:
-        """I(X;M), then I(Y;M) for each label scheme, by both bounds."""
-        sizes = [_class_sizes(labels) for labels in classes.values()]
-        whole: dict[Bound, float] = {}
-        inside: dict[str, dict[Bound, float]] = {name: {} for name in classes}
+        """I(X;M), then I(Y;M) for each label scheme, by both bounds. Raises: InvalidArgument for labels not one an image."""
+        quarter = quarters(len(squared_distances), squared_distances.device, self.seed)
+        found: dict[str, dict[Bound, Resampled]] = {name: {} for name in ("", *classes)}
+        nulls = {}
+        for labels in classes.values():
+            check_labels(labels, len(squared_distances))
+        same = {name: (labels[:, None] == labels).double() for name, labels in classes.items()}
         for bound in BOUNDS:
-            groupings = [None, *classes.values()]
-            all_sums, *class_sums = _log_kernel_sums(squared_distances, self.noise_variance, bound, groupings)
-            whole[bound] = math.log(len(all_sums)) - all_sums.mean().item()
-            for name, size, sums in zip(classes, sizes, class_sums, strict=True):
-                inside[name][bound] = (size.log() - sums).mean().item()
-        yield from self._pair("I(X;M)", "", whole, whole["lower"], whole["upper"])
-        for name, within in inside.items():
-            values = {bound: whole[bound] - within[bound] for bound in BOUNDS}
-            lower, upper = whole["lower"] - within["upper"], whole["upper"] - within["lower"]
-            yield from self._pair("I(Y;M)", name, values, lower, upper)
+            kernel = torch.exp(squared_distances.double() / (-EXPONENT[bound] * self.noise_variance))
+            found[""][bound] = kernel_information(kernel, quarter)
+            for name, labels in classes.items():
+                found[name][bound] = kernel_information(kernel, quarter, same[name])
+                nulls[name, bound] = permuted_kernel(kernel, labels, self.permutations, self.seed)
+        whole = {bound: resampled.nats for bound, resampled in found[""].items()}
+        for bound in BOUNDS:
+            yield self._reading("I(X;M)", "", bound, found[""][bound], whole["lower"], whole["upper"])
+        for name in classes:
+            inside = {bound: resampled.nats for bound, resampled in found[name].items()}
+            lower, upper = whole["lower"] - inside["upper"], whole["upper"] - inside["lower"]
+            for bound in BOUNDS:
+                resampled, null = found[""][bound] - found[name][bound], nulls[name, bound]
+                reading = self._reading("I(Y;M)", name, bound, resampled, lower, upper)
+                yield replace(reading, null_mean=null.nats, null_high=null.high, p=null.p)
 
-    def _pair(
-        self,
-        quantity: Literal["I(X;M)", "I(Y;M)"],
-        labels: str,
-        values: Mapping[Bound, float],
-        lower: float,
-        upper: float,
-    ) -> Iterator[Reading]:
-        for bound in BOUNDS:
-            name = f"kde_{bound}{'_relative' * self.relative}"
-            yield Reading(quantity, name, self.noise_variance, values[bound], lower, upper, labels)
+    def _reading(
+        self, quantity: Quantity, labels: str, bound: Bound, resampled: Resampled, lower: float, upper: float
+    ) -> Reading:
+        series = self.series[BOUNDS.index(bound)]
+        return judged(Reading(quantity, *series, resampled.nats, lower, upper, labels, capped=True), resampled)

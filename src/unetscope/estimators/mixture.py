@@ -3,8 +3,8 @@
 A layer T with noise of variance σ² is a mixture of n Gaussians, one an image. `estimators.kde` bounds its information from the
 distances between images. It can be computed, too: noise is drawn, and what it does to the distances is known from them alone.
 Leaving out one image at a time then tells how far n images fall short of ever more of them, and how far chance may have moved
-the result. Where they fall short by more than that, the estimate is out of its domain and says so. Imports errors, kde and
-readings.
+the result. Where they fall short by more than that, the estimate is out of its domain and says so. Imports errors, kde,
+readings and resampling.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional
 
 from unetscope.errors import InvalidArgument
-from unetscope.estimators.kde import check_noise_variance
+from unetscope.estimators.kde import BOUNDS, Bound, check_noise_variance
 from unetscope.estimators.reading import Reading
+from unetscope.estimators.resampling import permuted_kernel, too_few
 from unetscope.intervals import student
 
 JITTER = 1e-10  # of the mean variance: what rounding may take from the smallest eigenvalue of a Gram matrix
 LARGEST_CHANGE, SMALLEST_CHANGE = 0.5, 0.05  # from n/2 to n images: of the interval's half width; nats, always allowed
-COLUMNS_AT_ONCE = 4096  # of indicators of permuted labels
 
 Kernel = tuple[Tensor, Tensor]  # [n, n] and [n, 1], as `_kernel` makes them
 
@@ -58,7 +57,21 @@ class Mixture:
     draws: int = 2
     permutations: int = 99
     seed: int = 0
-    statistic = "distances"
+
+    @property
+    def reads(self) -> Literal["distances", "relative"]:
+        """The statistic of a layer that it is made of."""
+        return "relative" if self.relative else "distances"
+
+    @property
+    def kernels(self) -> tuple[tuple[float, Bound], ...]:
+        """The noise variances and bounds that it takes kernels of distances with, as nearly as its noise lets say."""
+        return tuple((self.noise_variance, bound) for bound in BOUNDS)
+
+    @property
+    def series(self) -> tuple[tuple[str, float], ...]:
+        """The name and resolution of its estimates."""
+        return ((f"mixture{'_relative' * self.relative}", self.noise_variance),)
 
     def __post_init__(self) -> None:
         check_noise_variance(self.noise_variance)
@@ -76,12 +89,8 @@ class Mixture:
         yield self._reading("I(X;M)", "", kernels, None)
         for name, labels in classes.items():
             reading = self._reading("I(Y;M)", name, kernels, labels)
-            null = self._null(kernels[0], labels)
-            yield replace(reading, null_mean=null[0], null_high=null[1], p=null[2])
-
-    @property
-    def _name(self) -> str:
-        return f"mixture{'_relative' * self.relative}"
+            null = permuted_kernel(kernels[0][0], labels, self.permutations, self.seed)
+            yield replace(reading, null_mean=null.nats, null_high=null.high, p=null.p)
 
     def _reading(
         self,
@@ -103,42 +112,20 @@ class Mixture:
         if not change <= max(LARGEST_CHANGE * half, SMALLEST_CHANGE):
             return Reading(
                 quantity,
-                self._name,
-                self.noise_variance,
+                *self.series[0],
                 math.nan,
                 labels=name,
-                reason=f"out of domain: {len(whole)} images are too few to tell; with half of them the estimate is "
-                f"{change / math.log(2):.2g} bits {'lower' if before < first else 'higher'}",
+                reason=too_few(len(whole), "half of them the estimate is", before - first),
             )
         return Reading(
             quantity,
-            self._name,
-            self.noise_variance,
+            *self.series[0],
             interval.value,
             labels=name,
             low=interval.value - math.hypot(half, change),
             high=interval.value + math.hypot(half, change),
             per_image=tuple(whole.tolist()),
         )
-
-    def _null(self, kernel: Kernel, labels: Int64[Tensor, " n"]) -> tuple[float, float, float]:
-        """Mean and 95th percentile of the plain estimate with labels permuted, and the share of them that reach it."""
-        weights, n = kernel[0].float(), len(labels)
-        _, numbers, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
-        generator = torch.Generator().manual_seed(self.seed)
-        orders = [torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(self.permutations))]
-        whole = weights.sum(dim=1).log() - math.log(n)
-        values = []
-        for some in torch.stack(orders).to(labels.device).split(max(1, COLUMNS_AT_ONCE // len(sizes))):
-            permuted = numbers[some]
-            hot = functional.one_hot(permuted, len(sizes)).float()  # [permutations, n, classes]
-            sums = torch.einsum("ij,pjc->pic", weights, hot)
-            inside = sums.gather(2, permuted[..., None])[..., 0].log() - sizes[permuted].log()
-            values.append((inside - whole).double().mean(dim=1))
-        value, *chance = torch.cat(values).tolist()
-        shuffled = torch.tensor(chance, dtype=torch.float64)
-        reached = (shuffled >= value - 1e-6).sum().item()
-        return shuffled.mean().item(), shuffled.quantile(0.95).item(), (1 + reached) / (1 + len(chance))
 
 
 def _root(squared: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:

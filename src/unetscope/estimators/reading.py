@@ -13,6 +13,7 @@ class Reading:
     """One estimate in nats, before it is given its place: `measure` adds epoch and layer and turns nats into bits.
 
     The fields are those of `unetscope.records.Estimate`. A ceiling that is NaN is the label scheme's, which `measure` adds.
+    capped: by its arithmetic the estimate cannot exceed its ceiling, so near it layers can no longer be told apart.
     """
 
     quantity: Quantity
@@ -22,6 +23,7 @@ class Reading:
     lower: float = math.nan
     upper: float = math.nan
     labels: str = ""
+    capped: bool = False
     unique_share: float = math.nan
     ceiling: float = math.nan
     low: float = math.nan
@@ -31,6 +33,7 @@ class Reading:
     p: float = math.nan
     train: float = math.nan
     extrapolated: float = math.nan
+    curve: tuple[float, ...] = ()
     per_image: tuple[float, ...] = ()
     reason: str = ""
 

@@ -2,7 +2,7 @@
 
 I_V(M→Y) = H_V(Y|∅) − H_V(Y|M): the held-out cross-entropy of the best guess without the layer, less that of a probe that
 reads it. It needs no clustering of masks, and does not end at log n. What a probe of another kind would find it does not
-know. Imports errors, moments and readings.
+know. Imports moments and resampling.
 
 Source: Xu et al., ICLR 2020 (arXiv 2002.10689).
 """
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 from torch.nn import functional
 
+from unetscope.estimators.resampling import Null
 from unetscope.moments import Moments
 
 STRENGTHS = tuple(10.0**power for power in range(-7, 2))  # of the ridge, in units of a channel's variance
@@ -213,15 +214,6 @@ def guessed(masks: Integer[Tensor, "n pixels"], frequencies: Float[Tensor, " cla
     return -(counts.double() @ frequencies.double().log())
 
 
-@dataclass(frozen=True)
-class Null:
-    """What chance gives: mean and 95th percentile, in nats a pixel, and the share of chance that reaches the value at hand."""
-
-    nats: float
-    high: float
-    p: float
-
-
 def shuffled_masks(guess: Float[Tensor, " n"], held_out: HeldOut, *, times: int = 999, seed: int = 0) -> Null:
     """The information that the probe seems to have about masks that belong to other images.
 
@@ -237,5 +229,4 @@ def shuffled_masks(guess: Float[Tensor, " n"], held_out: HeldOut, *, times: int 
     rounding = SAME * (crossed.abs().sum().item() / n + gained) / total
     orders = torch.rand(times, n, generator=generator).argsort(dim=1)
     chance = (gained - crossed[rows, orders].sum(dim=1)) / total
-    reached = (chance >= value - rounding).sum().item()
-    return Null(chance.mean().item(), chance.quantile(0.95).item(), (1 + reached) / (1 + times))
+    return Null.of(value, chance, rounding)

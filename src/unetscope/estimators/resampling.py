@@ -1,0 +1,208 @@
+"""How far an estimate would move with other images, where it goes with ever more, and what chance gives: from the statistics
+already held, without a pass over images. Imports intervals and readings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+from unetscope.estimators.reading import Reading
+from unetscope.intervals import student
+
+LARGEST_BIAS, SMALLEST_BIAS = 0.5, 0.05  # in the domain: of the interval's half width; nats, always allowed
+ROUNDING = 1e-6  # nats by which equal estimates may differ
+PERMUTATIONS = 39  # then p is a multiple of 1/40
+SPLITS = 4  # of the images into quarters: what one split says of fewer images depends on chance
+TERMS_AT_ONCE = 4_000_000  # of a kernel, gathered for permuted labels
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """An estimate as a mean over images, and the same of fewer images.
+
+    values: one an image in nats, with the estimate as their mean and its influence function as their spread: the
+    infinitesimal jackknife. curve: the estimate of a quarter, of half and of all of the images, the former averaged over the
+    parts that the images fall into.
+
+    Source: Jaeckel (1972); Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), chapter 6.
+    """
+
+    values: Float[Tensor, " n"]
+    curve: tuple[float, float, float]
+
+    @property
+    def nats(self) -> float:
+        """The estimate."""
+        return self.curve[2]
+
+    def __sub__(self, other: Resampled) -> Resampled:
+        quarter, half, whole = (one - less for one, less in zip(self.curve, other.curve, strict=True))
+        return Resampled(self.values - other.values, (quarter, half, whole))
+
+
+def quarters(n: int, device: torch.device, seed: int = 0) -> Int64[Tensor, "n splits"]:
+    """Which quarter of the images each is in, by several splits at random; the first two quarters are one half."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randperm(n, generator=generator) % 4 for _ in range(SPLITS)], dim=1).to(device)
+
+
+def kernel_information(
+    kernel: Float[Tensor, "n n"], quarter: Int64[Tensor, "n splits"], same: Float[Tensor, "n n"] | None = None
+) -> Resampled:
+    """-(1/n) sum_i ln (1/n) sum_j K_ij of a symmetric kernel; inside classes if `same` says which images share one.
+
+    The influence of image k is -ln (1/n) sum_j K_kj - sum_i K_ik / sum_j K_ij, less its mean: what it tells itself, and what it
+    takes from the others.
+
+    >>> apart = torch.eye(8, dtype=torch.float64)                      # eight images told apart: ln 8, ln 4 with half of them
+    >>> [round(nats / math.log(2), 9) for nats in kernel_information(apart, quarters(8, apart.device)).curve]
+    [1.0, 2.0, 3.0]
+    """
+    inside = kernel if same is None else kernel * same
+    hot = functional.one_hot(quarter, 4).to(kernel.dtype)  # [n, splits, 4]
+    sizes = hot.sum(dim=0).expand(hot.shape) if same is None else (same @ hot.flatten(1)).reshape(hot.shape)
+    sums = (inside @ hot.flatten(1)).reshape(hot.shape)
+    curve = _curve(sizes, sums, quarter)
+    totals = sums[:, 0].sum(dim=1)
+    values = sizes[:, 0].sum(dim=1).log() - totals.log() + 1 - inside @ (1 / totals)
+    return Resampled(values, curve)
+
+
+def symbol_entropy(symbols: Int64[Tensor, " n"], quarter: Int64[Tensor, "n splits"]) -> Resampled:
+    """The entropy of discrete symbols.
+
+    >>> symbols = torch.tensor([0, 0, 1, 1])                  # of four images: a quarter has one, and one symbol
+    >>> curve = symbol_entropy(symbols, quarters(4, symbols.device)).curve
+    >>> curve[0], round(curve[2] / math.log(2), 9)
+    (0.0, 1.0)
+    """
+    _, symbols, occurrences = torch.unique(symbols, return_inverse=True, return_counts=True)
+    hot = functional.one_hot(quarter, 4).double()
+    table = torch.zeros((len(occurrences), *hot.shape[1:]), dtype=torch.float64, device=symbols.device)
+    curve = _curve(hot.sum(dim=0).expand(hot.shape), table.index_add_(0, symbols, hot)[symbols], quarter)
+    return Resampled(math.log(len(symbols)) - occurrences[symbols].double().log(), curve)
+
+
+def _curve(
+    sizes: Float[Tensor, "n splits 4"], sums: Float[Tensor, "n splits 4"], quarter: Int64[Tensor, "n splits"]
+) -> tuple[float, float, float]:
+    """Means over the images of ln size − ln sum, in each image's quarter, its half, and the whole."""
+    own = [part.gather(2, quarter[..., None])[..., 0] for part in (sizes, sums)]
+    half = [
+        one + part.gather(2, (quarter ^ 1)[..., None])[..., 0] for one, part in zip(own, (sizes, sums), strict=True)
+    ]
+    whole = [part[:, 0].sum(dim=1) for part in (sizes, sums)]
+    quarter_mean, half_mean, mean = ((size.log() - total.log()).mean().item() for size, total in (own, half, whole))
+    return quarter_mean, half_mean, mean
+
+
+def extrapolated(curve: Sequence[float]) -> float:
+    """Where estimates of n/4, n/2 and n images go as a + b/n, by least squares.
+
+    >>> round(extrapolated([1.0, 2.0, 2.5]), 9)
+    3.0
+    """
+    x = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
+    y = torch.tensor(curve, dtype=torch.float64)
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+    return (y.mean() - slope * x.mean()).item()
+
+
+def judged(reading: Reading, resampled: Resampled) -> Reading:
+    """The reading with where it goes for ever more images, and a 95 % interval of that, if so few images can tell.
+
+    What the estimate is short of its limit widens the interval. If that is more than half of the interval's half width and more
+    than 0.05 nats, the reading is out of its domain: its number describes these images alone, and has no interval.
+    """
+    limit, spread = extrapolated(resampled.curve), student(resampled.values.cpu().numpy())
+    reading = replace(reading, extrapolated=limit, curve=resampled.curve)
+    half, bias = spread.high - spread.value, limit - reading.nats
+    if not abs(bias) <= max(LARGEST_BIAS * half, SMALLEST_BIAS):
+        reason = too_few(len(resampled.values), "ever more of them it goes", bias)
+        return replace(reading, reason=reading.reason or reason)
+    off = math.hypot(half, bias)
+    return replace(reading, low=limit - off, high=limit + off, per_image=tuple(resampled.values.tolist()))
+
+
+def too_few(n: int, what: str, change: float) -> str:
+    """The reason why n images cannot tell: what happens with other numbers of them, and by how many nats."""
+    direction = "lower" if change < 0 else "higher"
+    return (
+        f"out of domain: {n} images are too few to tell; with {what} {abs(change) / math.log(2):.2g} bits {direction}"
+    )
+
+
+@dataclass(frozen=True)
+class Null:
+    """What chance gives: mean and 95th percentile in nats, and the share of chance that reaches the value at hand."""
+
+    nats: float
+    high: float
+    p: float
+
+    @classmethod
+    def of(cls, value: float, chance: Float[Tensor, " times"], rounding: float = ROUNDING) -> Null:
+        """The value at hand counts as one of chance, so that p is never 0 (Phipson & Smyth 2010)."""
+        reached = int((chance >= value - rounding).sum())
+        return cls(chance.mean().item(), chance.quantile(0.95).item(), (1 + reached) / (1 + len(chance)))
+
+
+def permuted_kernel(
+    kernel: Float[Tensor, "n n"], labels: Int64[Tensor, " n"], permutations: int = PERMUTATIONS, seed: int = 0
+) -> Null:
+    """What a kernel tells of labels that are permuted among the images: I(Y;M) as of `kernel_information`, in nats.
+
+    Only sums inside classes change, and a class of m images needs m² of the n² terms.
+    """
+    weights, n = kernel.float(), len(labels)
+    orders = _orders(n, permutations, seed).to(labels.device)
+    inside = torch.zeros(len(orders), dtype=torch.float64, device=labels.device)
+    tiny = torch.finfo(weights.dtype).tiny
+    _, number, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
+    by_class = number.argsort().split(sizes.tolist())
+    for m in sizes.unique().tolist():
+        classes = torch.stack([members for members in by_class if len(members) == m])
+        at_once = max(1, TERMS_AT_ONCE // (classes.numel() * m))
+        for first in range(0, len(orders), at_once):
+            members = orders[first : first + at_once, classes]  # [orders, classes, m]
+            sums = weights[members[..., :, None], members[..., None, :]].sum(dim=3)
+            inside[first : first + at_once] += (sums.clamp(min=tiny).log() - math.log(m)).double().sum(dim=(1, 2))
+    whole = (weights.sum(dim=1).log() - math.log(n)).double().mean()
+    value, chance = (inside / n - whole).tensor_split([1])
+    return Null.of(value.item(), chance)
+
+
+def permuted_symbols(
+    symbols: Int64[Tensor, " n"], labels: Int64[Tensor, " n"], permutations: int = PERMUTATIONS, seed: int = 0
+) -> Null:
+    """What symbols tell of labels that are permuted among the images: H(symbols) + H(labels) − H(both), in nats."""
+    n = len(labels)
+    _, symbols, occurrences = torch.unique(symbols, return_inverse=True, return_counts=True)
+    _, labels, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
+    orders = _orders(n, permutations, seed).to(labels.device)
+    both = symbols * len(sizes) + labels[orders]
+    order = torch.arange(len(orders), device=labels.device)[:, None] * (len(occurrences) * len(sizes))
+    found, counts = torch.unique(both + order, return_counts=True)
+    of_order = found // (len(occurrences) * len(sizes))
+    together = torch.zeros(len(orders), dtype=torch.float64, device=labels.device)
+    together.index_add_(0, of_order, _n_ln_n(counts))
+    apart = _n_ln_n(occurrences).sum() + _n_ln_n(sizes).sum()
+    value, chance = ((n * math.log(n) + together - apart) / n).tensor_split([1])
+    return Null.of(value.item(), chance)
+
+
+def _orders(n: int, permutations: int, seed: int) -> Int64[Tensor, "orders n"]:
+    """The order as it is, then permutations of it."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(permutations))])
+
+
+def _n_ln_n(counts: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
+    return counts.double() * counts.double().log()
