@@ -1,0 +1,205 @@
+"""An index of dependence from the eigenvalues of a kernel matrix (matrix-based Rényi entropy). Imports errors, kde,
+readings and resampling.
+
+A kernel K of a layer's activations, with 1 on its diagonal, over the number of images is a positive matrix A of trace 1.
+The Rényi entropy of its eigenvalues obeys many of entropy's axioms and needs no density. Its values are log₂ of Rényi's kind
+and depend on the kernel: an index, in which layers can be ranked, and never bits of Shannon information.
+
+In many dimensions all distances are nearly equal, and so are the entries of a radial kernel. Of a fixed bandwidth it is all
+ones or all zeros; of Silverman's, γ √d n^(−1/(4 + d)), the index of independent layers is that of identical ones to the third
+digit. The median distance keeps the kernel between both ends in every layer, and labels permuted among the images say which
+part of the index is chance: nearly all of it, as a rule.
+
+Source: Sanchez Giraldo, Rao & Príncipe, IEEE Trans. Information Theory 61:535 (2015); Yu, Sanchez Giraldo, Jenssen & Príncipe,
+IEEE Trans. Pattern Analysis and Machine Intelligence 42:2960 (2020), arXiv 1808.07912; Wickstrøm, Løkse, Kampffmeyer, Yu,
+Príncipe & Jenssen, arXiv 1909.11396 (2019).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from unetscope.errors import InvalidArgument
+from unetscope.estimators.kde import Bound
+from unetscope.estimators.reading import Reading
+from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, judged, quarters
+
+TERMS_AT_ONCE = 4_000_000  # of the blocks whose eigenvalues are taken together
+
+
+def matrix_entropy(kernel: Float[Tensor, "n n"], alpha: float = 1.01) -> float:
+    """S_α(A) = ln(Σ_i λ_i(A)^α) / (1 − α) in nats, with A_ij = K_ij / (n √(K_ii K_jj)) for a positive kernel K.
+
+    It is 0 for images that are all alike and ln n, its largest value, for images that have nothing in common.
+
+    Source: Sanchez Giraldo et al. (2015).
+    Raises: InvalidArgument if alpha is not positive, or is 1.
+
+    >>> round(matrix_entropy(torch.eye(4)), 4), round(abs(matrix_entropy(torch.ones(4, 4))), 4)     # ln 4, and nothing
+    (1.3863, 0.0)
+    """
+    _check_alpha(alpha)
+    roots = kernel.double().diagonal().sqrt()
+    eigenvalues = torch.linalg.eigvalsh(kernel.double() / (len(kernel) * roots[:, None] * roots)).clamp_(min=0)
+    return eigenvalues.pow(alpha).sum().log().item() / (1 - alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class Renyi:
+    """I(X;M) and I(Y;M) as indices, from the eigenvalues of exp(−D / (2 · bandwidth)) with D the squared distances.
+
+    bandwidth: in units of the layer's median squared distance, which stays what it is when fewer images are looked at; with one
+    half, a median pair is alike by 1/e. alpha: the order of Rényi's entropy; near 1 it comes close to von Neumann's.
+
+    I(X;M) = S(A) + S(1/n) − S(A∘1) = S(A), every input being like itself alone; its ceiling is ln n. I(Y;M) = S(A) + S(B) −
+    S(A∘B · n), B being 1/n where two labels are equal, else 0. As a kernel with 1 on its diagonal can only spread the
+    eigenvalues of another (Bapat & Sunder 1985), S(A∘B · n) ≥ S(A), and I(Y;M) never exceeds S(B). It may be a little less than
+    0, as Rényi's entropy of two things may exceed the sum of theirs.
+
+    Each image's value is the influence it has on the index, to the first order: with weights w of the images,
+    A_w = diag(√w) K diag(√w) and ∂ tr A_w^α / ∂w_k = α (A_w^α)_kk / w_k. The index grows with the number of images wherever no
+    two of them are alike; it is then out of its domain, and describes these images alone.
+
+    Source: as of the module; Bapat & Sunder, Linear Algebra and its Applications 72:107 (1985).
+    Raises: InvalidArgument if a value is out of its domain.
+
+    >>> clusters = torch.arange(4).repeat(50)                # four tight clusters, far apart: ln 4 = 1.386
+    >>> squared = 1e6 * (clusters[:, None] != clusters).double()
+    >>> of_input, of_label = Renyi().readings(squared, {"halves": clusters // 2})
+    >>> round(of_input.nats, 3), round(of_label.nats, 3), of_label.p
+    (1.386, 0.693, 0.025)
+    """
+
+    bandwidth: float = 0.5
+    alpha: float = 1.01
+    permutations: int = PERMUTATIONS
+    seed: int = 0
+
+    reads: ClassVar[Literal["relative"]] = "relative"
+
+    @property
+    def kernels(self) -> tuple[tuple[float, Bound], ...]:
+        """The noise variance and bound of the KDE whose kernel it shares."""
+        return ((self.bandwidth, "upper"),)
+
+    @property
+    def series(self) -> tuple[tuple[str, float], ...]:
+        """The name and resolution of its estimates."""
+        return (("renyi", self.bandwidth),)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bandwidth < math.inf:
+            raise InvalidArgument(f"bandwidth must be > 0, got {self.bandwidth}")
+        _check_alpha(self.alpha)
+        if self.permutations < 1:
+            raise InvalidArgument(f"permutations must be 1 or more, got {self.permutations}")
+
+    def readings(
+        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]
+    ) -> Iterator[Reading]:
+        """I(X;M), then I(Y;M) for each label scheme, of squared distances in units of their median."""
+        kernel = torch.exp(squared_distances.double() / (-2 * self.bandwidth))
+        n = len(kernel)
+        quarter = quarters(n, kernel.device, self.seed)
+        parts = torch.cat((quarter.T, quarter.T // 2))
+        alone = parts.new_zeros(n)
+        whole = self._resampled(
+            _diagonal_of_power(kernel, alone, self.alpha), _shares(kernel, parts, self.alpha), parts
+        )
+        yield judged(Reading("I(X;M)", "renyi", self.bandwidth, whole.nats, capped=True), whole)
+        for name, labels in classes.items():
+            if labels.shape != (n,):
+                raise InvalidArgument(f"{len(labels)} labels for {n} images: expected one an image")
+            classed = torch.unique(labels, return_inverse=True)[1]
+            split = 4 * classed + parts
+            given = self._resampled(
+                _sizes(classed[None])[0].pow(self.alpha - 1), _sizes(split).pow(self.alpha - 1), parts
+            )
+            both = self._resampled(
+                _diagonal_of_power(kernel, classed, self.alpha), _shares(kernel, split, self.alpha), parts
+            )
+            told = whole - (both - given)
+            null = self._null(kernel, classed, told.nats, whole.nats + given.nats)
+            reading = Reading(
+                "I(Y;M)", "renyi", self.bandwidth, told.nats, labels=name, capped=True, ceiling=given.nats
+            )
+            yield judged(replace(reading, null_mean=null.nats, null_high=null.high, p=null.p), told)
+
+    def _resampled(
+        self, diagonal: Float[Tensor, " n"], shares: Float[Tensor, "parts n"], parts: Int64[Tensor, "parts n"]
+    ) -> Resampled:
+        """From the diagonal of K^α, and of the K of parts of the images: a quarter each by the first splits, then a half."""
+        whole = self._entropy(diagonal[None], torch.zeros_like(parts[:1])).item()
+        influence = self.alpha * (diagonal / diagonal.mean() - 1) / (1 - self.alpha)
+        quarter, half = self._entropy(shares, parts).chunk(2)
+        return Resampled(whole + influence, (quarter.mean().item(), half.mean().item(), whole))
+
+    def _entropy(self, shares: Float[Tensor, "times n"], parts: Int64[Tensor, "times n"]) -> Float[Tensor, " times"]:
+        """S_α of the images of a part, averaged over the images; the shares of a part add up to tr K^α of its K."""
+        traces = shares.new_zeros((len(parts), 4)).scatter_add_(1, parts, shares)
+        sizes = torch.zeros_like(traces).scatter_add_(1, parts, torch.ones_like(shares))
+        entropies = (traces.log() - self.alpha * sizes.log()) / (1 - self.alpha)
+        return torch.where(sizes > 0, sizes * entropies, 0.0).sum(dim=1) / parts.shape[1]
+
+    def _null(self, kernel: Float[Tensor, "n n"], classed: Int64[Tensor, " n"], nats: float, apart: float) -> Null:
+        """What the index is with labels permuted: apart, the entropies of both alone, stays; that of both together does not."""
+        generator = torch.Generator().manual_seed(self.seed)
+        orders = torch.stack([torch.randperm(len(classed), generator=generator) for _ in range(self.permutations)])
+        shares = _shares(kernel, classed[orders.to(classed.device)], self.alpha)
+        return Null.of(nats, apart - self._entropy(shares, torch.zeros_like(shares, dtype=torch.long)))
+
+
+def _diagonal_of_power(kernel: Float[Tensor, "n n"], classed: Int64[Tensor, " n"], alpha: float) -> Float[Tensor, " n"]:
+    """The diagonal of K^α, after K is set to 0 between classes."""
+    diagonal = torch.empty(len(kernel), dtype=kernel.dtype, device=kernel.device)
+    for blocks in _blocks(classed[None]):
+        eigenvalues, vectors = torch.linalg.eigh(kernel[blocks[:, :, None], blocks[:, None, :]])
+        diagonal[blocks] = (vectors.square() @ eigenvalues.clamp(min=0).pow(alpha)[..., None])[..., 0]
+    return diagonal
+
+
+def _shares(kernel: Float[Tensor, "n n"], classed: Int64[Tensor, "times n"], alpha: float) -> Float[Tensor, "times n"]:
+    """tr K_c^α over the size of the class c that the image is in, K_c being the block of that class: no vectors are needed."""
+    n = len(kernel)
+    shares = torch.empty(classed.numel(), dtype=kernel.dtype, device=kernel.device)
+    for blocks in _blocks(classed):
+        images = blocks % n
+        eigenvalues = torch.linalg.eigvalsh(kernel[images[:, :, None], images[:, None, :]]).clamp_(min=0)
+        shares[blocks] = eigenvalues.pow(alpha).mean(dim=1, keepdim=True).expand(blocks.shape)
+    return shares.reshape(classed.shape)
+
+
+def _blocks(classed: Int64[Tensor, "times n"]) -> Iterator[Int64[Tensor, "blocks m"]]:
+    """The places, in all rows one after the other, of the members of each class of each row: classes of one size together."""
+    number, sizes = _numbered(classed)
+    order = (sizes[number] * len(sizes) + number).argsort()
+    for m, count in torch.stack(torch.unique(sizes, return_counts=True), dim=1).tolist():
+        blocks, order = order[: m * count].reshape(count, m), order[m * count :]
+        yield from blocks.split(max(1, TERMS_AT_ONCE // m**2))
+
+
+def _sizes(classed: Int64[Tensor, "times n"]) -> Float[Tensor, "times n"]:
+    """Of each image, how many of its row are in its class."""
+    number, sizes = _numbered(classed)
+    return sizes[number].double().reshape(classed.shape)
+
+
+def _numbered(classed: Int64[Tensor, "times n"]) -> tuple[Int64[Tensor, " all"], Int64[Tensor, " k"]]:
+    """The classes of all rows numbered throughout, and the size of each."""
+    rows = torch.arange(len(classed), device=classed.device)[:, None] * (int(classed.max()) + 1)
+    _, number, sizes = torch.unique((classed + rows).flatten(), return_inverse=True, return_counts=True)
+    return number, sizes
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < math.inf or alpha == 1:
+        raise InvalidArgument(
+            f"alpha must be > 0 and other than 1, got {alpha}: for the limit at 1 take one close to it, such as 1.01"
+        )
