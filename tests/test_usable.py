@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from unetscope.capture import with_shapes
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.errors import InvalidArgument, MeasurementError
+from unetscope.estimators.families import Convolutional, Family, Linear
 from unetscope.estimators.reading import Reading
 from unetscope.estimators.usable import (
     Calibration,
     HeldOut,
     Truth,
-    chosen_strength,
+    cross_validated,
     guessed,
     ridge,
     shuffled_masks,
@@ -122,7 +123,7 @@ def test_the_strength_is_what_refitting_would_choose() -> None:
             total += (fitted.scores(x[rows]) - y[rows]).square().sum().item()
         return total
 
-    assert chosen_strength(moments, strengths) == min(strengths, key=error) == 1.0
+    assert cross_validated(moments, strengths)[0] == min(strengths, key=error) == 1.0
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -209,7 +210,14 @@ class Part(nn.Module):
 
 
 def probed(
-    images: Tensor, masks: Tensor, *, held_out: int, classes: int = 2, ignored: int | None = None, **channels: slice
+    images: Tensor,
+    masks: Tensor,
+    *,
+    held_out: int,
+    family: Family = Linear(),  # noqa: B008
+    classes: int = 2,
+    ignored: int | None = None,
+    **channels: slice,
 ) -> dict[str, list[Reading]]:
     """Readings of a network of channels; the last images are held out. Layers U and S have a merge SU."""
     network = Channels(**(channels or {"1": slice(None)}))
@@ -221,7 +229,7 @@ def probed(
     train = Segmented(images[:-held_out], masks[:-held_out], ignored=ignored)
     test = Segmented(images[-held_out:], masks[-held_out:], ignored=ignored)
     layers = with_shapes(network, layers, images[:1])
-    return probe(network, train, test, layers, skips, classes=classes)
+    return probe(network, train, test, layers, skips, family=family, classes=classes)
 
 
 def bits_of(readings: list[Reading], quantity: str = "I_V(M→Y)") -> Reading:
@@ -306,14 +314,14 @@ def test_a_coarse_layer_tells_every_pixel_of_its_blocks() -> None:
     assert reading.ceiling == pytest.approx(-(0.3 * math.log(0.3) + 0.7 * math.log(0.7)), abs=0.02)
 
 
-def planted(join: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Reading]:
+def planted(join: Callable[[Tensor, Tensor], Tensor], family: Family = Linear()) -> dict[str, Reading]:  # noqa: B008
     """A bit in each of S and U at every pixel, and a mask made of both."""
     generator = torch.Generator().manual_seed(0)
     s, u = (torch.rand(2, 100, 16, 16, generator=generator) < 0.5).to(torch.uint8)
     masks = join(s, u)
     noise = 0.01 * torch.randn(100, 2, 16, 16, generator=generator)
     images = torch.stack((u, s), dim=1) + noise
-    readings = probed(images, masks, held_out=30, U=slice(0, 1), S=slice(1, 2))["SU"]
+    readings = probed(images, masks, held_out=30, family=family, U=slice(0, 1), S=slice(1, 2))["SU"]
     return {reading.quantity: reading for reading in readings}
 
 
@@ -339,6 +347,53 @@ def test_linear_probes_do_not_see_an_exclusive_or() -> None:
     """Stated, so that nobody relies on it: a probe of this family finds nothing in either, nor in both."""
     found = planted(lambda s, u: s ^ u)
     assert [abs(reading.nats) < 1e-3 for reading in found.values()] == [True] * 4
+
+
+def test_convolutional_probes_find_an_exclusive_or_in_both_and_in_neither() -> None:
+    found = planted(lambda s, u: s ^ u, Convolutional())
+    for quantity in ("I_V(S→Y|U)", "I_V(U→Y|S)"):
+        assert found[quantity].nats == pytest.approx(BIT, rel=0.05)
+        assert found[quantity].low <= found[quantity].nats <= found[quantity].high
+        assert found[quantity].p == 0.001
+    assert found["I_V(S;U→Y)"].nats == pytest.approx(-BIT, rel=0.05)  # what is in neither, but in both together
+
+
+def test_convolutional_probes_see_the_neighbours_of_a_place() -> None:
+    """The mask is what the pixel to the left holds: no probe of one place knows it, one of 3×3 does."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(80, 1, 16, 16, generator=generator)
+    masks = (images[:, 0].roll(1, dims=2) > 0).to(torch.uint8)
+    linear, convolutional = (
+        bits_of(probed(images, masks, held_out=20, family=family)["1"]) for family in (Linear(), Convolutional())
+    )
+    assert abs(linear.nats) < 0.01
+    assert convolutional.nats > 0.5 * BIT
+    assert convolutional.estimator == "usable_convolutional"
+
+
+def test_convolutional_probes_of_the_same_seed_are_the_same_and_count_no_scale() -> None:
+    images, masks = logistic_case(0, n=120)
+    first, again = (bits_of(probed(images, masks, held_out=40, family=Convolutional())["1"]) for _ in range(2))
+    assert first == again
+    scaled = images * torch.tensor([1e3, 1e-2])[:, None, None] + 5
+    assert bits_of(probed(scaled, masks, held_out=40, family=Convolutional())["1"]).nats == pytest.approx(
+        first.nats, abs=2e-3
+    )
+    assert first.nats == pytest.approx(logistic_truth(2.0, -1.0), abs=0.03)
+
+
+def gains_of_nothing(repetitions: int) -> float:
+    """How often a skip of noise is said to add something to a path that tells the mask in part."""
+    found = 0
+    for seed in range(repetitions):
+        images, masks = logistic_case(seed)
+        readings = probed(images, masks, held_out=20, U=slice(0, 1), S=slice(1, 2))["SU"]
+        found += bits_of(readings, "I_V(S→Y|U)").p <= 0.05
+    return found / repetitions
+
+
+def test_a_skip_of_noise_is_rarely_said_to_add_something() -> None:
+    assert gains_of_nothing(40) <= 0.15
 
 
 def test_several_classes_and_pixels_to_ignore() -> None:
@@ -489,7 +544,7 @@ def test_shuffling_leaves_what_all_masks_have_in_common() -> None:
 
 
 def test_a_layer_of_many_places_is_fitted_on_some_of_them() -> None:
-    """16 384 places an image, of which 4096 are fitted on; NaN at any of them is found all the same."""
+    """16 384 places an image, of which 1024 are fitted on; NaN at any of them is found all the same."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(24, 1, 128, 128, generator=generator)
     masks = logistic_masks(2 * images[:, 0] - 1, generator)

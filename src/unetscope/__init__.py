@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from unetscope import plots
     from unetscope.config import TrainingConfig
     from unetscope.data import SegmentationData, check, fetch, load, paper_split, synthetic_nuclei
+    from unetscope.diagnostics import dpi_violations, ranking
     from unetscope.errors import UnetscopeError
     from unetscope.estimators.binning import Binning
+    from unetscope.estimators.families import Convolutional, Linear
     from unetscope.estimators.kde import KDE
+    from unetscope.estimators.ksg import KSG
     from unetscope.estimators.mixture import Mixture
+    from unetscope.estimators.renyi import Renyi
     from unetscope.flow import Flow
     from unetscope.intervals import Interval, difference
     from unetscope.labels import BlockLabels, KMeansLabels
@@ -31,10 +35,14 @@ if TYPE_CHECKING:
 _ROOMS = {
     "unetscope.config": ("TrainingConfig",),
     "unetscope.data": ("SegmentationData", "check", "fetch", "load", "paper_split", "synthetic_nuclei"),
+    "unetscope.diagnostics": ("dpi_violations", "ranking"),
     "unetscope.errors": ("UnetscopeError",),
     "unetscope.estimators.binning": ("Binning",),
+    "unetscope.estimators.families": ("Convolutional", "Linear"),
     "unetscope.estimators.kde": ("KDE",),
+    "unetscope.estimators.ksg": ("KSG",),
     "unetscope.estimators.mixture": ("Mixture",),
+    "unetscope.estimators.renyi": ("Renyi",),
     "unetscope.intervals": ("Interval", "difference"),
     "unetscope.flow": ("Flow",),
     "unetscope.labels": ("BlockLabels", "KMeansLabels"),
@@ -48,15 +56,19 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "KDE",
+    "KSG",
     "Binning",
     "BlockLabels",
+    "Convolutional",
     "EpochRecord",
     "Estimate",
     "Flow",
     "Interval",
     "KMeansLabels",
     "Layer",
+    "Linear",
     "Mixture",
+    "Renyi",
     "RunFolder",
     "Scope",
     "SegmentationData",
@@ -67,10 +79,12 @@ __all__ = [
     "UnetscopeError",
     "check",
     "difference",
+    "dpi_violations",
     "fetch",
     "load",
     "paper_split",
     "plots",
+    "ranking",
     "synthetic_nuclei",
 ]
 

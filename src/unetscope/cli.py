@@ -41,7 +41,35 @@ MENDABLE = {
     errno.ENOTDIR,
 }
 
+SWEPT_NOISE_VARIANCES = tuple(round(10 ** (power / 2), 8 - power) for power in range(-6, 9))  # 0.001 to 10,000
+SWEPT_BIN_SIZES = tuple(round(10 ** (power / 2), 8) for power in range(-4, 5))  # 0.01 to 100
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+NoiseVariance = Annotated[list[float] | None, typer.Option(help="Noise variance of the KDE; repeatable.")]
+MixtureNoise = Annotated[
+    list[float] | None,
+    typer.Option("--mixture", help="Noise variance of the mixture's information; repeatable."),
+]
+RelativeNoise = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--relative-noise-variance", help="Noise variance over the layer's median squared distance; repeatable."
+    ),
+]
+BinSize = Annotated[list[float] | None, typer.Option(help="Bin size of the binning estimate; repeatable.")]
+RenyiBandwidth = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--renyi",
+        help="Bandwidth of the Rényi index over the layer's median squared distance, such as 0.5; repeatable.",
+    ),
+]
+KSGComponents = Annotated[
+    list[int] | None, typer.Option("--ksg", help="PCA components of the KSG estimate, 1 to 10; repeatable.")
+]
+Sweep = Annotated[
+    bool, typer.Option("--sweep", help="KDE and binning over seven decades of noise variance and four of bin size.")
+]
 Run = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
 
@@ -115,16 +143,18 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of weights and batches.")] = None,
     marked: Annotated[str | None, typer.Option(help="Epochs to measure: log, paper, or such as 1,10,100.")] = None,
     probe_images: Annotated[int | None, typer.Option(help="Training images to measure on [default: all].")] = None,
-    noise_variance: Annotated[list[float] | None, typer.Option(help="Noise variance of the KDE; repeatable.")] = None,
-    mixture: Annotated[
-        list[float] | None, typer.Option(help="Noise variance of the mixture's information; repeatable.")
-    ] = None,
-    relative_noise_variance: Annotated[
-        list[float] | None, typer.Option(help="Noise variance over the layer's median squared distance; repeatable.")
-    ] = None,
-    bin_size: Annotated[list[float] | None, typer.Option(help="Bin size of the binning estimate; repeatable.")] = None,
+    noise_variance: NoiseVariance = None,
+    mixture: MixtureNoise = None,
+    relative_noise_variance: RelativeNoise = None,
+    bin_size: BinSize = None,
+    renyi: RenyiBandwidth = None,
+    ksg: KSGComponents = None,
+    sweep: Sweep = False,
     usable: Annotated[
         bool | None, typer.Option("--usable/--no-usable", help="Usable information by linear probes.")
+    ] = None,
+    convolutional: Annotated[
+        bool | None, typer.Option("--convolutional", help="Usable information by convolutional probes too.")
     ] = None,
     clusters: Annotated[int | None, typer.Option(help="K of the K-means labels.")] = None,
     cluster_initialisations: Annotated[int | None, typer.Option(help="Initialisations of K-means.")] = None,
@@ -159,11 +189,14 @@ def run(
         "seed": seed,
         "measuring.marked": _marked(marked),
         "measuring.probe_images": probe_images,
-        "measuring.noise_variances": noise_variance,
+        "measuring.noise_variances": _swept(noise_variance, SWEPT_NOISE_VARIANCES, sweep),
         "measuring.mixtures": mixture,
         "measuring.relative_noise_variances": relative_noise_variance,
-        "measuring.bin_sizes": bin_size,
+        "measuring.bin_sizes": _swept(bin_size, SWEPT_BIN_SIZES, sweep),
+        "measuring.renyi_bandwidths": renyi,
+        "measuring.ksg_components": ksg,
         "measuring.usable": usable,
+        "measuring.convolutional": convolutional,
         "measuring.clusters": clusters,
         "measuring.cluster_initialisations": cluster_initialisations,
         "measuring.blocks": blocks,
@@ -201,15 +234,17 @@ def run(
 @app.command()
 def measure(
     run: Run,
-    noise_variance: Annotated[list[float] | None, typer.Option(help="Noise variance of the KDE; repeatable.")] = None,
-    mixture: Annotated[
-        list[float] | None, typer.Option(help="Noise variance of the mixture's information; repeatable.")
-    ] = None,
-    relative_noise_variance: Annotated[
-        list[float] | None, typer.Option(help="Noise variance over the layer's median squared distance; repeatable.")
-    ] = None,
-    bin_size: Annotated[list[float] | None, typer.Option(help="Bin size of the binning estimate; repeatable.")] = None,
+    noise_variance: NoiseVariance = None,
+    mixture: MixtureNoise = None,
+    relative_noise_variance: RelativeNoise = None,
+    bin_size: BinSize = None,
+    renyi: RenyiBandwidth = None,
+    ksg: KSGComponents = None,
+    sweep: Sweep = False,
     usable: Annotated[bool, typer.Option("--usable", help="Usable information by linear probes.")] = False,
+    convolutional: Annotated[
+        bool, typer.Option("--convolutional", help="Usable information by convolutional probes.")
+    ] = False,
     epochs: Annotated[
         str | None, typer.Option(help="Epochs with a checkpoint, such as 10,100 [default: all measured].")
     ] = None,
@@ -222,11 +257,14 @@ def measure(
     from unetscope.terminal import print_run, watching
 
     given = {
-        "noise_variances": noise_variance,
+        "noise_variances": _swept(noise_variance, SWEPT_NOISE_VARIANCES, sweep),
         "mixtures": mixture,
         "relative_noise_variances": relative_noise_variance,
-        "bin_sizes": bin_size,
+        "bin_sizes": _swept(bin_size, SWEPT_BIN_SIZES, sweep),
+        "renyi_bandwidths": renyi,
+        "ksg_components": ksg,
         "usable": usable,
+        "convolutional": convolutional,
     }
     with watching(quiet or json) as watcher:
         folder = measure_again(
@@ -334,6 +372,11 @@ def _configured(
 
         return overridden(RunFolder.open(folder).configuration, overrides), folder
     return resolve(name, overrides), folder
+
+
+def _swept(given: list[float] | None, sweep: tuple[float, ...], wanted: bool) -> list[float] | None:
+    """What was given and, if wanted, a sweep."""
+    return sorted({*(given or ()), *sweep}) if wanted else given
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -66,14 +66,19 @@ class MeasuringConfig(Section):
         (), description="in units of each layer's median squared distance; KDE and mixture"
     )
     bin_sizes: tuple[float, ...] = (0.2,)
+    renyi_bandwidths: tuple[float, ...] = Field((), description="over the layer's median squared distance")
+    ksg_components: tuple[int, ...] = Field((), description="of the PCA codes, 1 to 10")
     usable: bool = Field(True, description="usable information of every layer, by linear probes")
+    convolutional: bool = Field(False, description="the same by convolutional probes")
     clusters: int = Field(64, ge=2)
     cluster_initialisations: int = Field(10, ge=1)
     blocks: int = Field(4, ge=1, le=64)
     block_threshold: int | None = Field(None, ge=0)
     memory_budget: int | None = Field(None, gt=0, description="bytes that measuring may hold at once")
 
-    @field_validator("noise_variances", "mixtures", "relative_noise_variances", "bin_sizes")
+    @field_validator(
+        "noise_variances", "mixtures", "relative_noise_variances", "bin_sizes", "renyi_bandwidths", "ksg_components"
+    )
     @classmethod
     def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if any(not value > 0 for value in values):

@@ -28,8 +28,11 @@ from unetscope.data.problems import guard
 from unetscope.data.segmentation import SegmentationData
 from unetscope.errors import InvalidArgument, RunFolderError
 from unetscope.estimators.binning import Binning
+from unetscope.estimators.families import Convolutional, Family, Linear
 from unetscope.estimators.kde import KDE
+from unetscope.estimators.ksg import KSG
 from unetscope.estimators.mixture import Mixture
+from unetscope.estimators.renyi import Renyi
 from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.layer_statistics import Estimator
 from unetscope.measure import Scope
@@ -48,7 +51,10 @@ NOTHING: dict[str, Any] = {
     "mixtures": (),
     "relative_noise_variances": (),
     "bin_sizes": (),
+    "renyi_bandwidths": (),
+    "ksg_components": (),
     "usable": False,
+    "convolutional": False,
 }
 
 
@@ -208,6 +214,9 @@ def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationDa
     for noise_variance in config.relative_noise_variances:
         estimators += [KDE(noise_variance, relative=True), Mixture(noise_variance, relative=True)]
     estimators += [Binning(bin_size) for bin_size in config.bin_sizes]
+    estimators += [Renyi(bandwidth) for bandwidth in config.renyi_bandwidths]
+    estimators += [KSG(components) for components in config.ksg_components]
+    families: list[Family] = [Linear()] * config.usable + [Convolutional()] * config.convolutional
     return Scope(
         model,
         train.probe_set(config.probe_images),
@@ -216,7 +225,8 @@ def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationDa
             KMeansLabels(config.clusters, config.cluster_initialisations),
             BlockLabels(config.blocks, config.block_threshold),
         ],
-        held_out=validation if config.usable else None,
+        held_out=validation if families else None,
+        probes=families,
         epochs=config.marked,
         memory_budget=config.memory_budget,
     )

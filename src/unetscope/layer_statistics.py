@@ -16,8 +16,10 @@ from unetscope.distances import Distances, Pairwise
 from unetscope.errors import MeasurementError
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.kde import EXPONENT, KDE, shift_by_errors
+from unetscope.estimators.ksg import KSG
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading, lost
+from unetscope.estimators.renyi import Renyi
 from unetscope.records import Layer
 from unetscope.symbols import Symbols, joint_symbols
 
@@ -29,7 +31,7 @@ NO_SCALE = (
 )
 ROUNDED_AWAY = "distances are lost in the rounding of float64: this noise variance is too small for such activations"
 
-Estimator = KDE | Mixture | Binning
+Estimator = KDE | Mixture | Renyi | KSG | Binning
 Classes = Mapping[str, Int64[Tensor, " n"]]
 
 
@@ -101,7 +103,11 @@ class LayerStatistics:
                 reason = ROUNDED_AWAY
             elif bool((statistic == statistic.flatten()[0]).all()):
                 note = ONE_BIN if binned else NO_DIFFERENCE
-            for reading in estimator.readings(statistic, here):
+            if isinstance(estimator, KSG):
+                found = estimator.readings(statistic, here, None if inputs is None else inputs.to(statistic.device))
+            else:
+                found = estimator.readings(statistic, here)
+            for reading in found:
                 yield lost(reading, reason) if reason else replace(reading, reason=reading.reason or note)
 
 

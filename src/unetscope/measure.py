@@ -21,7 +21,9 @@ from unetscope.data.segmentation import SegmentationData
 from unetscope.distances import Distances
 from unetscope.errors import InvalidArgument, NetworkError
 from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
+from unetscope.estimators.families import Family, Linear
 from unetscope.estimators.kde import KDE
+from unetscope.estimators.ksg import KSG
 from unetscope.estimators.reading import Reading
 from unetscope.flow import Flow
 from unetscope.labels import BlockLabels, KMeansLabels, LabelScheme, singleton_share
@@ -40,6 +42,7 @@ from unetscope.records import Estimate, Layer, Skip, estimator_text
 from unetscope.schedule import Schedule, is_marked
 from unetscope.tensors import pixels, to_input
 
+LINEAR = Linear()
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
 
 
@@ -48,11 +51,11 @@ class Scope:
 
     model: any network; it is read when `measure` is called and left exactly as it was. probe_set: the fixed images on
     which activations are measured. layers: module names or `Layer` records (default: those that the model itself
-    describes, as `unetscope.UNet` does). skips: the skips, likewise. estimators: `KDE` and `Binning` with their
-    resolutions. labels: how masks become classes for I(Y;M). held_out: other images with masks; with them, the usable
-    information of every layer and merge is measured too. epochs: which epochs are marked. memory_budget: bytes that
-    measuring may hold at once (default: a quarter of what is free); the less, the more forward passes. largest_batch: images
-    that run through the network at a time, fewer if memory is short.
+    describes, as `unetscope.UNet` does). skips: the skips, likewise. estimators: `KDE`, `Mixture`, `Binning`, `Renyi` and
+    `KSG` with their resolutions. labels: how masks become classes for I(Y;M). held_out: other images with masks; with them,
+    the usable information of every layer and merge is measured too, by each family of `probes`. epochs: which epochs are
+    marked. memory_budget: bytes that measuring may hold at once (default: a quarter of what is free); the less, the more
+    forward passes. largest_batch: images that run through the network at a time, fewer if memory is short.
 
     Raises: InvalidArgument or NetworkError for a description that does not fit, before anything is measured.
 
@@ -74,6 +77,7 @@ class Scope:
         estimators: Sequence[Estimator] = (KDE(), Binning()),
         labels: Sequence[LabelScheme] = (KMeansLabels(), BlockLabels()),
         held_out: SegmentationData | None = None,
+        probes: Sequence[Family] = (LINEAR,),
         epochs: Schedule = "log",
         memory_budget: int | None = None,
         largest_batch: int = LARGEST_BATCH,
@@ -85,10 +89,15 @@ class Scope:
         self.model = model
         self.probe_set = probe_set
         self.held_out = held_out
+        self.probes = tuple(probes) if held_out is not None else ()
         _check_held_out(probe_set, held_out)
-        series = [estimator_text(*series) for estimator in estimators for series in estimator.series]
-        for what, given in (("estimators", series), ("labels", [scheme.name for scheme in labels])):
-            if repeated := [one for place, one in enumerate(given) if one in given[:place]]:
+        given = {
+            "estimators": [estimator_text(*series) for estimator in estimators for series in estimator.series],
+            "labels": [scheme.name for scheme in labels],
+            "probes": [family.name for family in probes],
+        }
+        for what, names in given.items():
+            if repeated := [one for place, one in enumerate(names) if one in names[:place]]:
                 raise InvalidArgument(f"{what} holds {repeated[0]} more than once: its estimates would be the same")
         self.estimators = tuple(estimators)
         self.epochs: Schedule = epochs
@@ -120,13 +129,15 @@ class Scope:
         Raises: MeasurementError if an activation is not finite, naming the layer, or if memory runs out.
         """
         estimates = self._clustering(epoch, on_batch) if self.estimators else []
-        if self.held_out is not None:
+        for family in self.probes:
+            assert self.held_out is not None
             estimates += measure_usable(
                 self.model,
                 _segmented(self.probe_set),
                 _segmented(self.held_out),
                 self.layers,
                 self.skips,
+                family=family,
                 epoch=epoch,
                 batch_size=self.budget.batch_size,
                 on_batch=on_batch,
@@ -203,7 +214,7 @@ def measure(
     """
     ceilings = _ceilings(images, classes)
     singletons = {name: singleton_share(labels) for name, labels in classes.items()}
-    inputs = None
+    inputs = _squared(images) if any(isinstance(estimator, KSG) for estimator in estimators) else None
     arena = arena or Arena(device_of(model))
     readings: dict[str, list[Reading]] = {}
     merging = Merging(layers)
@@ -249,6 +260,7 @@ def measure_usable(
     layers: Sequence[Layer],
     skips: Sequence[Skip] = (),
     *,
+    family: Family = LINEAR,
     epoch: int,
     classes: int = 2,
     batch_size: int = LARGEST_BATCH,
@@ -258,7 +270,17 @@ def measure_usable(
 
     Arguments and Raises as of `probing.probe`.
     """
-    readings = probe(model, train, held_out, layers, skips, classes=classes, batch_size=batch_size, on_batch=on_batch)
+    readings = probe(
+        model,
+        train,
+        held_out,
+        layers,
+        skips,
+        family=family,
+        classes=classes,
+        batch_size=batch_size,
+        on_batch=on_batch,
+    )
     return [
         _estimate(reading, layer, epoch, len(held_out.images), reading.ceiling)
         for layer in layers

@@ -13,6 +13,8 @@ import numpy as np
 from unetscope.intervals import Interval, student
 from unetscope.records import Estimate, Quantity, Skip
 
+OF_CODES = {"ksg"}  # the code of a concatenation does not hold the codes of its parts
+
 
 def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
     """I(Y;S|U) = I(Y;S,U) − I(Y;U), its counterpart, and I(Y;S) + I(Y;U) − I(Y;S,U), by every estimator of I(Y;M).
@@ -25,7 +27,7 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
     known = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
     found = []
     for both in estimates:
-        if both.layer != skip.merge or both.quantity != "I(Y;M)":
+        if both.layer != skip.merge or both.quantity != "I(Y;M)" or both.estimator in OF_CODES:
             continue
         how = both.estimator, both.resolution
         s, u = (known.get((layer, "I(Y;M)", *how, both.labels)) for layer in (skip.source, skip.upsampled))

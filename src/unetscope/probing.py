@@ -17,25 +17,29 @@ from torch.nn import functional
 
 from unetscope.capture import device_of, visit
 from unetscope.errors import InvalidArgument, MeasurementError
+from unetscope.estimators.families import Family, Linear, Reader
 from unetscope.estimators.reading import Reading
+from unetscope.estimators.resampling import extrapolated, turned
 from unetscope.estimators.usable import (
     Calibration,
     HeldOut,
     LinearProbe,
     Truth,
-    chosen_strength,
+    cross_validated,
     guessed,
     ridge,
     shuffled_masks,
 )
 from unetscope.intervals import ratio_values, student
-from unetscope.moments import Moments, blocks_of, features_of, ratios
+from unetscope.moments import Moments, blocks_of, ratios
 from unetscope.records import Layer, Quantity, Skip
 
 FOLDS = 4
 SHARES = {"quarter": (0,), "half": (0, 1), "whole": tuple(range(FOLDS))}  # the folds that a probe is fitted on
-PLACES_AN_IMAGE = 4096  # at most, that a probe is fitted on: neighbours say much the same
-CALIBRATION_IMAGES, CALIBRATION_PIXELS = 128, 512  # the latter of each of the former
+PLACES_AN_IMAGE = 1024  # at most, that a probe is fitted on: neighbours say much the same
+CALIBRATION_IMAGES, CALIBRATION_PIXELS = 128, 256  # the latter of each of the former
+ROUNDING = 1e-6  # of a mean: a spread below it is none
+LINEAR = Linear()
 DEAD_LAYER = "the layer is the same at every place of every image"
 ONE_CLASS = "every pixel of the training masks has the same label"
 
@@ -55,6 +59,7 @@ class _Probes:
     """What is known of one layer as the passes go on."""
 
     layer: Layer
+    reader: Reader
     folds: list[Moments]
     fitted: dict[str, LinearProbe] = field(default_factory=dict)
     scores: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -66,6 +71,10 @@ class _Probes:
     def grid(self) -> tuple[int, ...]:
         return self.layer.shape[1:]
 
+    @property
+    def outputs(self) -> int:
+        return self.folds[0].cross.shape[1]
+
 
 def probe(
     model: nn.Module,
@@ -74,6 +83,7 @@ def probe(
     layers: Sequence[Layer],
     skips: Sequence[Skip] = (),
     *,
+    family: Family = LINEAR,
     classes: int = 2,
     batch_size: int = 16,
     seed: int = 0,
@@ -86,7 +96,7 @@ def probe(
 
     Raises: MeasurementError if an activation is not finite, naming the layer; InvalidArgument for masks that do not fit.
     """
-    return _Probing(model, train, held_out, layers, classes, batch_size, seed, on_batch).readings(skips)
+    return _Probing(model, train, held_out, layers, family, classes, batch_size, seed, on_batch).readings(skips)
 
 
 class _Probing:
@@ -96,6 +106,7 @@ class _Probing:
         train: Segmented,
         held_out: Segmented,
         layers: Sequence[Layer],
+        family: Family,
         classes: int,
         batch_size: int,
         seed: int,
@@ -104,6 +115,7 @@ class _Probing:
         for part, data in (("training", train), ("held-out", held_out)):
             _check(part, data, classes)
         self._model, self._train, self._held_out, self._classes = model, train, held_out, classes
+        self._family, self._estimator = family, f"usable_{family.name}"
         self._layers, self._captured = layers, [layer for layer in layers if not layer.parts]
         order = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(seed))
         self._fold_rows = [rows.sort().values for rows in order.tensor_split(FOLDS)]
@@ -119,6 +131,7 @@ class _Probing:
         self._seed, self._on_batch, self._done = seed, on_batch, 0
         self._frequencies = self._class_frequencies()
         self._shared: dict[tuple[int, ...], tuple[Tensor, Tensor | None]] = {}  # of a batch, by grid
+        self._pixels: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor, Tensor]] = {}  # likewise
         self._some_places: dict[tuple[int, ...], Tensor] = {}
         self._reasons: dict[str, str] = {}
         self._probes: dict[str, _Probes] = {}
@@ -139,7 +152,9 @@ class _Probing:
             return
         outputs = r * (self._classes - 1)
         device = device_of(self._model)
-        self._probes[layer.label] = _Probes(layer, [Moments(layer.shape[0], outputs, device) for _ in range(FOLDS)])
+        reader = self._family.reader()
+        folds = [Moments(reader.width(layer.shape[0]), outputs, device) for _ in range(FOLDS)]
+        self._probes[layer.label] = _Probes(layer, reader, folds)
 
     def readings(self, skips: Sequence[Skip]) -> dict[str, list[Reading]]:
         self._pass("moments", self._train, self._take_moments)
@@ -153,8 +168,9 @@ class _Probing:
                 probes.calibrations[name] = Calibration.fitted(
                     torch.cat(probes.scores[name]), torch.cat(probes.labels[name])
                 )
-                probes.fitted[f"{name}, calibrated"] = probes.calibrations[name].of(probes.fitted[name])
-                probes.held_out[name] = HeldOut(truths[probes.grid])
+                probes.held_out[name] = HeldOut(truths[probes.grid], crossed=name == "whole")
+            calibrated = [probes.calibrations[name].of(probes.fitted[name]) for name in SHARES]
+            probes.fitted["calibrated"] = LinearProbe.beside(calibrated)
         self._pass("held out", self._held_out, self._judge)
         found = {layer.label: [self._reading(layer.label, guess)] for layer in self._layers}
         for skip in skips:
@@ -170,13 +186,13 @@ class _Probing:
         self._shared = {}
 
         def receive(rows: Tensor, layer: Layer, activation: Tensor) -> None:
-            for label, features in merging.add(layer.label, features_of(activation)):
+            for label, whole in merging.add(layer.label, activation):
                 if label in self._probes:
-                    take(rows, label, features)
+                    take(rows, label, self._probes[label].reader.features(whole))
 
         def told(_done: int) -> None:
             self._done += 1
-            self._shared = {}
+            self._shared, self._pixels = {}, {}
             if self._on_batch is not None:
                 self._on_batch(self._done, sum(map(len, self._batches.values())))
 
@@ -191,7 +207,7 @@ class _Probing:
         )
 
     def _take_moments(self, rows: Tensor, label: str, features: Tensor) -> None:
-        probes, features = self._probes[label], features.float()
+        probes = self._probes[label]
         targets, kept = self._targets(rows, probes.grid, features.device)
         probes.folds[int(self._fold_of[rows[0]])].add(features if kept is None else features[kept], targets)
         if not features.sum().isfinite():
@@ -225,42 +241,55 @@ class _Probing:
 
     def _fit(self, label: str, probes: _Probes) -> None:
         whole = Moments.joined(probes.folds)
-        if not whole.scatter.diagonal().max() > 0:
+        spread = (whole.scatter.diagonal() / whole.count).clamp(min=0).sqrt()
+        if not bool((spread > ROUNDING * whole.features_mean.abs()).any()):
             self._reasons[label] = DEAD_LAYER
             del self._probes[label]
             return
-        strength = chosen_strength(probes.folds)
+        strength, without = cross_validated(probes.folds)
         for name, folds in SHARES.items():
             probes.fitted[name] = ridge(Moments.joined([probes.folds[fold] for fold in folds]), strength)
-        for left_out in range(FOLDS):
-            others = [moments for fold, moments in enumerate(probes.folds) if fold != left_out]
-            probes.fitted[f"without {left_out}"] = ridge(Moments.joined(others), strength)
+        probes.fitted |= {f"without {fold}": fitted for fold, fitted in enumerate(without)}
 
     def _take_scores(self, rows: Tensor, label: str, features: Tensor) -> None:
         """Scores at some pixels of training images, by probes that were not fitted on them; of the whole fit, by it too."""
         probes, fold = self._probes[label], int(self._fold_of[rows[0]])
         wanted = {name: name for name, folds in SHARES.items() if fold not in folds}
         wanted |= {"whole": f"without {fold}", "seen": "whole"}
-        sides = self._train.masks.shape[1:]
-        places = _places(sides, probes.grid)
-        generator = torch.Generator().manual_seed(self._seed + int(rows[0]))
-        pixels = torch.randint(math.prod(sides), (len(rows), CALIBRATION_PIXELS), generator=generator)
-        labels = self._train.masks[rows].reshape(len(rows), -1).gather(1, pixels).long()
-        valid = labels != self._train.ignored if self._train.ignored is not None else torch.ones_like(labels).bool()
-        for name, fitted in wanted.items():
-            scores = self._scores(probes, fitted, features, len(rows))
-            at = places[pixels].to(scores.device)[..., None].expand(-1, -1, scores.shape[2])
-            probes.scores.setdefault(name, []).append(scores.gather(1, at)[valid.to(scores.device)].cpu())
-            probes.labels.setdefault(name, []).append(labels[valid])
+        place, output, labels, valid = self._some_pixels(rows, probes.grid, features.device)
+        all_places = math.prod(probes.grid) <= CALIBRATION_PIXELS
+        fitted = LinearProbe.beside([probes.fitted[name] for name in wanted.values()])
+        scores = fitted.scores(features if all_places else features[place])
+        scores = scores.reshape(len(scores), len(wanted), -1, self._classes - 1)
+        at = place if all_places else torch.arange(len(place), device=place.device)
+        for number, name in enumerate(wanted):
+            probes.scores.setdefault(name, []).append(scores[at, number, output][valid].cpu())
+            probes.labels.setdefault(name, []).append(labels)
+
+    def _some_pixels(
+        self, rows: Tensor, grid: tuple[int, ...], device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of some pixels of a batch: the place below each, its number among those of the place, whether it counts; and the
+        labels of those that do. The same pixels for all layers."""
+        if grid not in self._pixels:
+            sides = self._train.masks.shape[1:]
+            generator = torch.Generator().manual_seed(self._seed + int(rows[0]))
+            pixels = torch.randint(math.prod(sides), (len(rows), CALIBRATION_PIXELS), generator=generator)
+            labels = self._train.masks[rows].reshape(len(rows), -1).gather(1, pixels).long().reshape(-1)
+            valid = torch.ones_like(labels).bool() if self._train.ignored is None else labels != self._train.ignored
+            above = math.prod(sides) // math.prod(grid)
+            order = _places(sides, grid)[pixels]
+            place = (order // above + math.prod(grid) * torch.arange(len(rows))[:, None]).reshape(-1)
+            output = (order % above).reshape(-1)
+            self._pixels[grid] = place.to(device), output.to(device), labels[valid], valid.to(device)
+        return self._pixels[grid]
 
     def _judge(self, rows: Tensor, label: str, features: Tensor) -> None:
         probes = self._probes[label]
-        for name in SHARES:
-            probes.held_out[name].add(int(rows[0]), self._scores(probes, f"{name}, calibrated", features, len(rows)))
-
-    def _scores(self, probes: _Probes, name: str, features: Tensor, images: int) -> Tensor:
-        """[images, pixels, classes − 1], the pixels in the order of the blocks above the places."""
-        return probes.fitted[name].scores(features.float()).reshape(images, -1, self._classes - 1)
+        logits = probes.fitted["calibrated"].scores(features).reshape(len(rows), -1, len(SHARES), probes.outputs)
+        for number, name in enumerate(SHARES):
+            of_share = logits[:, :, number].reshape(len(rows), -1, self._classes - 1)
+            probes.held_out[name].add(int(rows[0]), of_share)
 
     def _class_frequencies(self) -> Tensor:
         counts = torch.stack([(self._train.masks == label).sum() for label in range(self._classes)]).double()
@@ -279,7 +308,7 @@ class _Probing:
 
     def _reading(self, label: str, guess: Tensor) -> Reading:
         if label in self._reasons:
-            return Reading("I_V(M→Y)", "usable_linear", 0.0, math.nan, labels="pixels", reason=self._reasons[label])
+            return Reading("I_V(M→Y)", self._estimator, 0.0, math.nan, labels="pixels", reason=self._reasons[label])
         held_out = self._probes[label].held_out
         truth = held_out["whole"].truth
         null = shuffled_masks(guess, held_out["whole"], seed=self._seed)
@@ -292,22 +321,23 @@ class _Probing:
             train=self._on_seen(label),
         )
 
-    @staticmethod
-    def _gain(quantity: Quantity, gains: Mapping[str, Tensor], truth: Truth, guess: Tensor) -> Reading:
+    def _gain(self, quantity: Quantity, gains: Mapping[str, Tensor], truth: Truth, guess: Tensor) -> Reading:
         """What the probes of each share gain, in nats an image, as a reading in nats a pixel."""
         pixels = truth.pixels.cpu().numpy()
         values = {name: ratio_values(gain.numpy(), pixels) for name, gain in gains.items()}
         interval = student(values["whole"])
+        curve = tuple(float(values[name].mean()) for name in SHARES)
         return Reading(
             quantity,
-            "usable_linear",
+            self._estimator,
             0.0,
             interval.value,
             labels="pixels",
             ceiling=guess.sum().item() / pixels.sum(),
             low=interval.low,
             high=interval.high,
-            extrapolated=_extrapolated([float(values[name].mean()) for name in SHARES]),
+            curve=curve,
+            extrapolated=extrapolated(curve),
             per_image=tuple(values["whole"].tolist()),
         )
 
@@ -335,15 +365,17 @@ class _Probing:
         }
         for quantity, gain in gains.items():
             if reason:
-                yield Reading(quantity, "usable_linear", 0.0, math.nan, labels="pixels", reason=reason)
+                yield Reading(quantity, self._estimator, 0.0, math.nan, labels="pixels", reason=reason)
                 continue
             own = {name: {place: part[name] for place, part in parts.items()} for name in SHARES}
             truth = self._probes[skip.merge].held_out["whole"].truth
-            yield self._gain(quantity, {name: gain(losses) for name, losses in own.items()}, truth, guess)
+            reading = self._gain(quantity, {name: gain(losses) for name, losses in own.items()}, truth, guess)
+            null = turned(reading.per_image, seed=self._seed)
+            yield replace(reading, null_mean=null.nats, null_high=null.high, p=null.p)
 
 
 class _Merging:
-    """Features of layers come in, and go out again together with those of the merges that they complete, batch by batch."""
+    """Activations of layers come in, and go out again with those of the merges that they complete, batch by batch."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._merges = {layer.label: layer.parts for layer in layers if layer.parts}
@@ -351,11 +383,11 @@ class _Merging:
         self._waiting: dict[str, Tensor] = {}
         self._done: set[str] = set()
 
-    def add(self, label: str, features: Tensor) -> Iterator[tuple[str, Tensor]]:
-        yield label, features
+    def add(self, label: str, activation: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield label, activation
         if label not in self._awaited:
             return
-        self._waiting[label] = features.clone()  # what comes next may overwrite it
+        self._waiting[label] = activation.clone()  # what comes next may overwrite it
         for merge, parts in self._merges.items():
             if merge not in self._done and label in parts and self._waiting.keys() >= set(parts):
                 self._done.add(merge)
@@ -395,11 +427,3 @@ def _places(sides: Sequence[int], grid: Sequence[int]) -> Tensor:
     """Of every pixel, row by row, its place in the order of the blocks."""
     order = blocks_of(torch.arange(math.prod(sides)).reshape(1, *sides), grid).reshape(-1)
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
-
-
-def _extrapolated(nats: Sequence[float]) -> float:
-    """Where estimates of N/4, N/2 and N images go as a + b/N, by least squares."""
-    x = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
-    y = torch.tensor(nats, dtype=torch.float64)
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
-    return (y.mean() - slope * x.mean()).item()

@@ -28,7 +28,10 @@ ESTIMATORS = {
     "kde_lower_relative": ("KDE lower bound", "noise variance over median squared distance"),
     "mixture_relative": ("Gaussian mixture", "noise variance over median squared distance"),
     "binning": ("binning", "bin size"),
+    "renyi": ("matrix-based Rényi index", "bandwidth over median squared distance"),
+    "ksg": ("KSG on PCA codes", "components"),
     "usable_linear": ("linear probes", ""),
+    "usable_convolutional": ("convolutional probes", ""),
 }
 
 

@@ -38,6 +38,11 @@ class LinearProbe:
         """What the probe says at each place, float32."""
         return torch.addmm(self.offset, features, self.weights)
 
+    @classmethod
+    def beside(cls, probes: Sequence[LinearProbe]) -> LinearProbe:
+        """One probe with the outputs of several, one after the other."""
+        return cls(torch.cat([probe.weights for probe in probes], dim=1), torch.cat([probe.offset for probe in probes]))
+
 
 def ridge(moments: Moments, strength: float) -> LinearProbe:
     """The least-squares probe with a penalty on its weights, each channel being measured in its standard deviations.
@@ -71,17 +76,21 @@ class _Spectrum:
         return LinearProbe(weights.float(), offset.float())
 
 
-def chosen_strength(folds: Sequence[Moments], strengths: Sequence[float] = STRENGTHS) -> float:
-    """The strength of the ridge with the least squared error on each fold in turn, fitted on the others.
+def cross_validated(
+    folds: Sequence[Moments], strengths: Sequence[float] = STRENGTHS
+) -> tuple[float, list[LinearProbe]]:
+    """The strength of the ridge with the least squared error on each fold in turn, fitted on the others; and those fits.
 
     The squared error of a linear probe follows from moments, so this costs no pass over images.
     """
-    errors = [0.0] * len(strengths)
-    for left_out, moments in enumerate(folds):
-        spectrum = _Spectrum(Moments.joined([fold for other, fold in enumerate(folds) if other != left_out]))
-        for place, strength in enumerate(strengths):
-            errors[place] += _squared_error(spectrum.probe(strength), moments)
-    return strengths[min(range(len(strengths)), key=errors.__getitem__)]
+    others = [[fold for other, fold in enumerate(folds) if other != left_out] for left_out in range(len(folds))]
+    spectra = [_Spectrum(Moments.joined(rest)) for rest in others]
+    errors = [
+        sum(_squared_error(spectrum.probe(strength), moments) for spectrum, moments in zip(spectra, folds, strict=True))
+        for strength in strengths
+    ]
+    strength = strengths[min(range(len(strengths)), key=errors.__getitem__)]
+    return strength, [spectrum.probe(strength) for spectrum in spectra]
 
 
 def _squared_error(probe: LinearProbe, moments: Moments) -> float:
@@ -136,29 +145,31 @@ def _newton(design: Float[Tensor, "m p"], wanted: Float[Tensor, "m k"]) -> Float
     """The parameters of multinomial logistic regression with soft targets."""
     (m, p), k = design.shape, wanted.shape[1]
     theta = torch.zeros((p, k), dtype=torch.float64, device=design.device)
-    penalty = torch.full((p, 1), SMALLEST_PENALTY, dtype=torch.float64, device=design.device)
 
-    def loss(parameters: Tensor) -> float:
+    def at(parameters: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Logits, their partition, and the loss."""
         logits = design @ parameters
-        value = (_log_partition(logits) - (wanted * logits).sum(dim=1)).mean() + (
-            penalty * parameters.square()
-        ).sum() / 2
-        return float(value)
+        partition = _log_partition(logits)
+        fit = (partition.sum() - (wanted * logits).sum()) / m
+        return logits, partition, float(fit + SMALLEST_PENALTY * parameters.square().sum() / 2)
 
-    best = loss(theta)
+    logits, partition, best = at(theta)
     for _ in range(NEWTON_STEPS):
-        probabilities = torch.exp(design @ theta - _log_partition(design @ theta)[:, None])
-        gradient = design.T @ (probabilities - wanted) / m + penalty * theta
+        probabilities = torch.exp(logits - partition[:, None])
+        gradient = design.T @ (probabilities - wanted) / m + SMALLEST_PENALTY * theta
         hessian = torch.zeros((k, p, k, p), dtype=torch.float64, device=design.device)
         for one in range(k):
             for other in range(k):
                 weight = probabilities[:, one] * (float(one == other) - probabilities[:, other])
                 hessian[one, :, other, :] = design.T @ (weight[:, None] * design) / m
-        curvature = hessian.reshape(k * p, k * p) + torch.diag(penalty.repeat(k, 1).squeeze(1))
+        curvature = hessian.reshape(k * p, k * p)
+        curvature.diagonal().add_(SMALLEST_PENALTY)
         step = torch.linalg.solve(curvature, gradient.T.reshape(-1)).reshape(k, p).T
         length = 1.0
-        while (value := loss(theta - length * step)) > best and length > 1e-6:
+        logits, partition, value = at(theta - step)
+        while value > best and length > 1e-6:
             length /= 2
+            logits, partition, value = at(theta - length * step)
         if not value < best - NEWTON_TOLERANCE:
             break
         theta, best = theta - length * step, value
@@ -183,29 +194,31 @@ class Truth:
 
 
 class HeldOut:
-    """Cross-entropy in nats of every held-out image under its own mask, and under every other's for a null.
+    """Cross-entropy in nats of every held-out image under its own mask, and, if `crossed`, under every other's for a null.
 
     The cross-entropy is linear in the mask given the logits, so the n × n table is a product of matrices. Logits of an image
     come in the same order of pixels as its mask.
     """
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: Truth, *, crossed: bool = True) -> None:
         self.truth = truth
         n, device = len(truth.pixels), truth.pixels.device
         self.own = torch.zeros(n, dtype=torch.float64, device=device)
-        self.crossed = torch.zeros((n, n), dtype=torch.float64, device=device)
+        self.crossed = torch.zeros((n, n), dtype=torch.float64, device=device) if crossed else None
 
     def add(self, first: int, logits: Float[Tensor, "b pixels k"]) -> None:
         """Take in the logits of the images from `first` on."""
         truth, partition = self.truth, _log_partition(logits)
         rows = slice(first, first + len(logits))
-        whole = partition.sum(dim=1)[:, None] if truth.valid is None else partition @ truth.valid.T
         own = partition if truth.valid is None else partition * truth.valid[rows]
         for label, hot in enumerate(truth.one_hot):
-            whole = whole - logits[..., label] @ hot.T
             own = own - logits[..., label] * hot[rows]
         self.own[rows] = own.sum(dim=1, dtype=torch.float64)
-        self.crossed[rows] = whole.double()
+        if self.crossed is not None:
+            whole = partition.sum(dim=1)[:, None] if truth.valid is None else partition @ truth.valid.T
+            for label, hot in enumerate(truth.one_hot):
+                whole = whole - logits[..., label] @ hot.T
+            self.crossed[rows] = whole.double()
 
 
 def guessed(masks: Integer[Tensor, "n pixels"], frequencies: Float[Tensor, " classes"]) -> Float[Tensor, " n"]:
@@ -224,6 +237,7 @@ def shuffled_masks(guess: Float[Tensor, " n"], held_out: HeldOut, *, times: int 
     n, total = len(guess), held_out.truth.pixels.sum().item()
     rows = torch.arange(n)
     generator = torch.Generator().manual_seed(seed)
+    assert held_out.crossed is not None
     crossed, gained = held_out.crossed.cpu(), guess.sum().item()
     value = (gained - crossed.trace().item()) / total
     rounding = SAME * (crossed.abs().sum().item() / n + gained) / total

@@ -1,0 +1,103 @@
+"""Families of probes: what of a layer they read linearly. Imports moments.
+
+A family decides what usable information counts. Both are fitted in closed form, so what they find is the best that they can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from unetscope.moments import features_of
+
+SMALLEST_SPREAD = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """The channels at a place: a 1×1 convolution from the layer to the r×r mask pixels above each place."""
+
+    name = "linear"
+
+    def reader(self) -> Linear:
+        """What reads one layer."""
+        return self
+
+    def width(self, channels: int) -> int:
+        """How many features a place has."""
+        return channels
+
+    def features(self, activation: Float[Tensor, "b channels *sides"]) -> Float[Tensor, "m features"]:
+        """The features of every place, float32."""
+        return features_of(activation).float()
+
+
+@dataclass(frozen=True, slots=True)
+class Convolutional:
+    """The channels, and units that see beyond one place and beyond sums: a 3×3 convolution with random weights, then a ReLU.
+
+    units: half of them see one place only, so that they tell what channels say together (an exclusive or), half of them
+    its neighbours too. Weights are drawn once, in units of each channel's spread over the first images seen; only what reads
+    the units is fitted, so the best of the family is found in closed form like that of `Linear`, which it contains.
+
+    Source: random features, Rahimi & Recht, NeurIPS 2008; Huang et al., Neurocomputing 70:489 (2006).
+
+    >>> reader = Convolutional(units=6).reader()
+    >>> reader.width(channels=2), reader.features(torch.randn(1, 2, 4, 4)).shape
+    (8, torch.Size([16, 8]))
+    """
+
+    units: int = 128
+    seed: int = 0
+    name = "convolutional"
+
+    def reader(self) -> ConvolutionalReader:
+        """What reads one layer."""
+        return ConvolutionalReader(self.units, self.seed)
+
+
+@dataclass
+class ConvolutionalReader:
+    """Reads the channels and random units of them; the weights of the units are those of the first activation seen."""
+
+    units: int
+    seed: int
+    _mean: Tensor | None = None
+    _weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def width(self, channels: int) -> int:
+        """How many features a place has."""
+        return channels + self.units
+
+    def features(self, activation: Float[Tensor, "b channels *sides"]) -> Float[Tensor, "m features"]:
+        """The features of every place, float32."""
+        activation = activation.float()
+        if self._mean is None:
+            self._draw(activation)
+        assert self._mean is not None
+        centred = activation - self._mean  # so that what lies beyond the edge is as the mean
+        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[activation.ndim - 3]
+        seen = [convolve(centred, weight, bias, padding="same").relu_() for weight, bias in self._weights]
+        return torch.cat([features_of(part) for part in (activation, *seen)], dim=1)
+
+    def _draw(self, activation: Tensor) -> None:
+        """Units whose input has, on these images, variance 1 about a point that is drawn at random too."""
+        generator = torch.Generator().manual_seed(self.seed)
+        features, sides = features_of(activation), (1,) * (activation.ndim - 2)
+        mean, spread = features.mean(dim=0), features.std(dim=0)
+        alive = (spread > SMALLEST_SPREAD * spread.max()) & (spread > 0)
+        scale = torch.where(alive, 1 / spread, 0.0) / max(1, int(alive.sum())) ** 0.5
+        self._mean = mean.reshape(1, -1, *sides)
+        for units, side in ((self.units - self.units // 2, 1), (self.units // 2, 3)):
+            weight = torch.randn((units, len(mean), *(side * one for one in sides)), generator=generator)
+            bias = torch.randn(units, generator=generator)
+            weight = weight.to(activation.device) * scale.reshape(1, -1, *sides) / side ** (len(sides) / 2)
+            self._weights.append((weight, bias.to(activation.device)))
+
+
+Family = Linear | Convolutional
+Reader = Linear | ConvolutionalReader
