@@ -54,7 +54,7 @@ MAY_IMPORT = {
         "plots"
     ),
     "report": "errors records files plots report",
-    "presentation": "errors records flow watching store plots report",
+    "presentation": "errors records flow diagnostics watching store plots report",
     "terminal": "watching data forecast records selfcheck store",
     "cli": "errors config data flow store watching terminal experiment forecast presentation selfcheck",
     "__main__": "cli",

@@ -1,4 +1,6 @@
-"""A run folder to its figures and its page, without torch. Imports errors, records, flow, store, plots, report, watching."""
+"""A run folder to its figures and its page, without torch. Imports errors, records, flow, diagnostics, store, plots, report,
+watching.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unetscope import plots
+from unetscope.diagnostics import dpi_violations, ranking
 from unetscope.flow import Flow
 from unetscope.records import estimator_text
 from unetscope.report import ReportFigure, write_report
 from unetscope.store import RunFolder
 from unetscope.watching import Silent, Watcher
 
+MOST_RESOLUTIONS = 3  # of an estimator, of each of which the page has figures; of more, a sweep
+SHOWN_OF_SWEEP = (1.0, 0.2)  # the paper's, if they are among them
 SHARES_SHOWN = (0.1, 0.2, 0.5, 1.0)  # of the training, as the paper's Fig. 6 has it: 1,000 to 10,000 of 10,000 epochs
 UNLEARNT_DICE = 0.1
 
@@ -65,7 +70,12 @@ def _drawings(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
         "Layers as the paper numbers them, with channels × height × width of one image; skips as arrows into their merge.",
         partial(plots.architecture, flow.layers, flow.skips),
     )
-    series_of_input = flow.select(quantity="I(X;M)").series
+    swept = _swept(flow)
+    series_of_input = [
+        (estimator, resolution)
+        for estimator, resolution in flow.select(quantity="I(X;M)").series
+        if estimator not in swept or resolution == swept[estimator]
+    ]
     first, others = series_of_input[:1], series_of_input[1:]
     yield from _usable(flow)
     for labels in flow.labels[:1]:
@@ -95,6 +105,45 @@ def _drawings(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
     for series in others:
         yield _u_plot_of_input(flow, *series)
         yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels)
+    yield from (_sweep(flow, estimator) for estimator in swept)
+    yield from (_limits(flow, *series) for series in first if _has_limits(flow, *series))
+
+
+def _swept(flow: Flow) -> dict[str, float]:
+    """The estimators with so many resolutions that a figure of each would be too many, and the one that is shown alone."""
+    found: dict[str, list[float]] = {}
+    for estimator, resolution in flow.select(quantity="I(X;M)").series:
+        found.setdefault(estimator, []).append(resolution)
+    return {
+        estimator: next((size for size in sizes if size in SHOWN_OF_SWEEP), sizes[0])
+        for estimator, sizes in found.items()
+        if len(sizes) > MOST_RESOLUTIONS
+    }
+
+
+def _sweep(flow: Flow, estimator: str) -> Drawing:
+    return Drawing(
+        f"sweep_{estimator}",
+        f"Does the ranking of layers hold? {estimator_text(estimator, 0).split(',')[0]}",
+        "I(X;M) of every layer over the resolution, and how the ranking agrees with that at the resolution which tells most "
+        "layers apart. Outside the shaded range a ranking says more of the resolution than of the network.",
+        partial(plots.resolution_sweep, flow, quantity="I(X;M)", estimator=estimator),
+    )
+
+
+def _has_limits(flow: Flow, estimator: str, resolution: float) -> bool:
+    rows = flow.select(quantity="I(X;M)", estimator=estimator, resolution=resolution, epoch=flow.epochs[-1]).estimates
+    return any(math.isfinite(row.extrapolated) for row in rows)
+
+
+def _limits(flow: Flow, estimator: str, resolution: float) -> Drawing:
+    return Drawing(
+        f"limits_{estimator}_{resolution:g}",
+        f"Are there enough images? {estimator_text(estimator, resolution)}",
+        "I(X;M) of a quarter, of half and of all images at the last epoch, and where it goes with ever more of them. Where the "
+        "curves lie apart, the estimate counts images.",
+        partial(plots.image_limits, flow, quantity="I(X;M)", estimator=estimator, resolution=resolution),
+    )
 
 
 def _usable(flow: Flow) -> Iterator[Drawing]:
@@ -228,8 +277,33 @@ def _notes(flow: Flow) -> tuple[str, ...]:
         counted = "".join(
             f"; {reason} ({count} of {len(chosen)} estimates)" for reason, count in sorted(reasons.items())
         )
-        notes.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{counted}.")
+        alone = chosen[0].singleton_share
+        few = f"; {alone:.0%} of the images are alone in their class, so telling them is telling the image" * (
+            alone > 0.05
+        )
+        notes.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{few}{counted}.")
+    inputs = flow.select(quantity="I(X;M)")
+    for estimator, resolution in inputs.series:
+        if estimator not in _swept(flow) and len(inputs.select(estimator=estimator).series) == 1:
+            notes += _note_of_series(inputs, estimator, resolution)
+    notes += [ranking(flow, estimator=estimator).text for estimator in _swept(flow)]
     return tuple(notes)
+
+
+def _note_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str]:
+    """How many layers at the last epoch are beyond what so few images tell, and where data processing is violated."""
+    rows = inputs.select(estimator=estimator, resolution=resolution, epoch=inputs.epochs[-1]).estimates
+    beyond = sum(row.reason.startswith("out of domain") for row in rows)
+    notes = []
+    if beyond:
+        notes.append(
+            f"{estimator_text(estimator, resolution)}: {beyond} of {len(rows)} tensors are out of its domain at epoch "
+            f"{inputs.epochs[-1]}: their numbers describe these {rows[0].n} images, not ever more of them."
+        )
+    if estimator.startswith(("kde", "mixture", "binning")):
+        check = dpi_violations(inputs, estimator=estimator, resolution=resolution)
+        notes += [check.text] if check.violations else []
+    return notes
 
 
 def _facts(run: RunFolder) -> dict[str, Mapping[str, Any]]:

@@ -1,14 +1,17 @@
-"""Figures of a measurement: architecture, clusters, information planes, U-Plots, gains at merges, Dice curves, predicted masks.
+"""Figures of a measurement: architecture, clusters, information planes, U-Plots, gains at merges, sweeps of the resolution,
+limits for many images, Dice curves, predicted masks.
 
-Imports records, flow, errors and files, never torch. Every function takes and returns matplotlib axes, selects no
-backend, opens no window and leaves the global rcParams as they were.
+Imports records, flow, errors, files, intervals and diagnostics, never torch. Every function takes and returns matplotlib axes,
+selects no backend, opens no window and leaves the global rcParams as they were.
 """
 
 from unetscope.plots.drawing import architecture
 from unetscope.plots.images import masks_by_cluster, predictions
 from unetscope.plots.information import information_plane
+from unetscope.plots.limits import image_limits
 from unetscope.plots.merges import merge_gains
 from unetscope.plots.neighbours import neighbour_steps, neighbours
+from unetscope.plots.resolution import resolution_sweep
 from unetscope.plots.style import save
 from unetscope.plots.training import dice_curves
 from unetscope.plots.u import u_plot
@@ -16,12 +19,14 @@ from unetscope.plots.u import u_plot
 __all__ = [
     "architecture",
     "dice_curves",
+    "image_limits",
     "information_plane",
     "masks_by_cluster",
     "merge_gains",
     "neighbour_steps",
     "neighbours",
     "predictions",
+    "resolution_sweep",
     "save",
     "u_plot",
 ]

@@ -1,0 +1,69 @@
+"""Where estimates go with the number of images. Imports records, errors and flow."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from unetscope.errors import InvalidArgument
+from unetscope.flow import Flow
+from unetscope.plots.selection import select
+from unetscope.plots.style import FAINT, INK, LARGE, MEDIUM, SKY, SMALL, VERMILLION, in_style, new_axes, tidy
+from unetscope.plots.u import tick_names
+from unetscope.records import Quantity, unit_of
+
+
+@in_style
+def image_limits(
+    flow: Flow,
+    *,
+    quantity: Quantity = "I(X;M)",
+    estimator: str | None = None,
+    resolution: float | None = None,
+    labels: str | None = None,
+    epoch: int | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """The estimate of a quarter, of half and of all images for each layer at one epoch, and where it goes with ever more.
+
+    The limit has its 95 % interval where the estimate is in its domain; where it is not, a cross. An estimate whose curve has
+    not flattened says how many images there were. What is None stands for the first one measured, and the last epoch.
+
+    Raises: InvalidArgument, with what was measured, if what is asked for was not.
+    """
+    selection = select(flow, quantity, estimator, resolution, labels)
+    epoch = selection.epochs[-1] if epoch is None else epoch
+    found = [selection.estimates.get((layer.label, epoch)) for layer in flow.layers]
+    if not any(e is not None and math.isfinite(e.extrapolated) for e in found):
+        raise InvalidArgument(f"no limit of {quantity} by {selection.estimator} at epoch {epoch}")
+    names, upright = tick_names([layer.label for layer in flow.layers])
+    axes = new_axes(axes, max(0.218 * len(names) + 1.35, 4.2), 2.9)
+    tidy(axes)
+    places = np.arange(len(found))
+    n = max(e.n for e in found if e is not None)
+    for share, colour in (("quarter_bits", "#C9DCEB"), ("half_bits", SKY), ("bits", INK)):
+        bits = [math.nan if e is None else getattr(e, share) for e in found]
+        name = {"quarter_bits": f"{n // 4} images", "half_bits": f"{n // 2} images", "bits": f"{n} images"}[share]
+        axes.plot(places, bits, color=colour, linewidth=1.1, marker="o", markersize=2.6, label=name)
+    for place, e in zip(places, found, strict=True):
+        if e is None or not math.isfinite(e.extrapolated):
+            continue
+        if math.isfinite(e.low):
+            middle, off = (e.low + e.high) / 2, (e.high - e.low) / 2
+            axes.errorbar(
+                place, middle, off, color=VERMILLION, fmt="_", markersize=4, linewidth=0.9, capsize=1.5, label="_limit"
+            )
+        else:
+            axes.plot(place, e.extrapolated, "x", color=VERMILLION, markersize=3.6, markeredgewidth=0.8, label="_limit")
+    axes.plot([], [], color=VERMILLION, marker="_", linestyle="none", label="limit, 95 %")
+    axes.plot([], [], "x", color=VERMILLION, markersize=3.6, label="limit out of domain")
+    for ceiling in selection.ceilings:
+        axes.axhline(ceiling, color=FAINT, linewidth=0.8, linestyle=(0, (5, 3)), label=f"ceiling of {n} images")
+    axes.set_xticks(places, names, rotation=0 if upright else 90, fontsize=SMALL)
+    axes.set_xlabel("layer, in network order", fontsize=MEDIUM)
+    axes.set_ylabel(f"{quantity}, {unit_of(quantity)}", fontsize=MEDIUM)
+    axes.set_title(f"{quantity} of fewer and of ever more images, epoch {epoch}\n{selection.text}", fontsize=LARGE)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.005, 1.02), borderaxespad=0.0, labelspacing=0.35)
+    return axes
