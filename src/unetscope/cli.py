@@ -41,8 +41,8 @@ MENDABLE = {
     errno.ENOTDIR,
 }
 
-SWEPT_NOISE_VARIANCES = tuple(round(10 ** (power / 2), 8 - power) for power in range(-6, 9))  # 0.001 to 10,000
-SWEPT_BIN_SIZES = tuple(round(10 ** (power / 2), 8) for power in range(-4, 5))  # 0.01 to 100
+SWEPT_NOISE_VARIANCES = tuple(float(f"{10 ** (power / 2):.3g}") for power in range(-6, 9))  # 0.001 to 10,000
+SWEPT_BIN_SIZES = tuple(float(f"{10 ** (power / 2):.3g}") for power in range(-4, 5))  # 0.01 to 100
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 NoiseVariance = Annotated[list[float] | None, typer.Option(help="Noise variance of the KDE; repeatable.")]

@@ -157,14 +157,14 @@ def _usable(flow: Flow) -> Iterator[Drawing]:
         )
         yield Drawing(
             f"steps_{estimator}",
-            "Which layers can be told apart",
+            f"Which layers can be told apart: {estimator_text(estimator, 0)}",
             "The step of usable information from each layer to the next, paired over the held-out images, with 95 % intervals.",
             partial(plots.neighbour_steps, flow, quantity="I_V(M→Y)", estimator=estimator),
         )
         if flow.skips:
             yield Drawing(
                 f"merges_{estimator}",
-                "What each merge joins",
+                f"What each merge joins: {estimator_text(estimator, 0)}",
                 "What the skip adds to the upsampled path, what that adds to the skip, and what both hold, at each merge, with "
                 "95 % intervals over held-out images.",
                 partial(plots.merge_gains, flow, estimator=estimator),
@@ -293,12 +293,14 @@ def _notes(flow: Flow) -> tuple[str, ...]:
 def _note_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str]:
     """How many layers at the last epoch are beyond what so few images tell, and where data processing is violated."""
     rows = inputs.select(estimator=estimator, resolution=resolution, epoch=inputs.epochs[-1]).estimates
-    beyond = sum(row.reason.startswith("out of domain") for row in rows)
+    beyond = [row for row in rows if row.reason.startswith("out of domain")]
     notes = []
     if beyond:
+        numbered = any(math.isfinite(row.bits) for row in beyond)
+        meant = f"their numbers describe these {rows[0].n} images, not ever more of them" if numbered else "no number"
         notes.append(
-            f"{estimator_text(estimator, resolution)}: {beyond} of {len(rows)} tensors are out of its domain at epoch "
-            f"{inputs.epochs[-1]}: their numbers describe these {rows[0].n} images, not ever more of them."
+            f"{estimator_text(estimator, resolution)}: {len(beyond)} of {len(rows)} tensors are out of its domain at epoch "
+            f"{inputs.epochs[-1]}: {meant}."
         )
     if estimator.startswith(("kde", "mixture", "binning")):
         check = dpi_violations(inputs, estimator=estimator, resolution=resolution)

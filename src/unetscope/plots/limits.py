@@ -28,8 +28,9 @@ def image_limits(
 ) -> Axes:
     """The estimate of a quarter, of half and of all images for each layer at one epoch, and where it goes with ever more.
 
-    The limit has its 95 % interval where the estimate is in its domain; where it is not, a cross. An estimate whose curve has
-    not flattened says how many images there were. What is None stands for the first one measured, and the last epoch.
+    The limit has its 95 % interval where the estimate is in its domain; where it is not, an arrow says which way it goes. An
+    estimate whose curve has not flattened says how many images there were. What is None stands for the first one measured, and
+    the last epoch.
 
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
     """
@@ -56,11 +57,16 @@ def image_limits(
                 place, middle, off, color=VERMILLION, fmt="_", markersize=4, linewidth=0.9, capsize=1.5, label="_limit"
             )
         else:
-            axes.plot(place, e.extrapolated, "x", color=VERMILLION, markersize=3.6, markeredgewidth=0.8, label="_limit")
+            up = e.extrapolated > e.bits
+            axes.annotate(
+                "", (place, e.bits), (0, 9 if up else -9), textcoords="offset points",
+                arrowprops={"arrowstyle": "<-", "color": VERMILLION, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 2},
+            )  # fmt: skip
     axes.plot([], [], color=VERMILLION, marker="_", linestyle="none", label="limit, 95 %")
-    axes.plot([], [], "x", color=VERMILLION, markersize=3.6, label="limit out of domain")
+    axes.plot([], [], color=VERMILLION, marker=r"$\uparrow$", linestyle="none", label="goes further:\nout of domain")
     for ceiling in selection.ceilings:
         axes.axhline(ceiling, color=FAINT, linewidth=0.8, linestyle=(0, (5, 3)), label=f"ceiling of {n} images")
+    axes.margins(y=0.09)
     axes.set_xticks(places, names, rotation=0 if upright else 90, fontsize=SMALL)
     axes.set_xlabel("layer, in network order", fontsize=MEDIUM)
     axes.set_ylabel(f"{quantity}, {unit_of(quantity)}", fontsize=MEDIUM)

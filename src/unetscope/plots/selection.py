@@ -47,6 +47,11 @@ class Selection:
         estimate = self.estimates.get((layer, epoch))
         return estimate is not None and estimate.saturated
 
+    def beyond(self, layer: str, epoch: int) -> bool:
+        """Whether there is an estimate of these images alone, which is out of its domain for ever more of them."""
+        estimate = self.estimates.get((layer, epoch))
+        return estimate is not None and math.isfinite(estimate.bits) and not (estimate.comparable or estimate.saturated)
+
     def ceiling_text(self, ceiling: float) -> str:
         """A ceiling with its formula and unit, such as `log₂ N = 9.24 bits`."""
         name = {"bits a pixel": "H_V(Y|∅)"}.get(
