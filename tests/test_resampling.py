@@ -12,9 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from unetscope.errors import InvalidArgument
 from unetscope.estimators.binning import Binning, symbol_label_information
 from unetscope.estimators.kde import EXPONENT, KDE
+from unetscope.estimators.ksg import KSG
+from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading
+from unetscope.estimators.renyi import Renyi
 from unetscope.estimators.resampling import (
     kernel_information,
     permuted_kernel,
@@ -22,7 +26,9 @@ from unetscope.estimators.resampling import (
     quarters,
     symbol_entropy,
 )
+from unetscope.layer_statistics import Estimator
 
+ESTIMATORS = (KDE(1.0), KDE(0.1, relative=True), Mixture(1.0), Binning(0.2), Renyi(), KSG())
 CPU = torch.device("cpu")
 
 
@@ -233,3 +239,39 @@ def test_what_so_few_images_cannot_tell_has_its_number_but_no_interval(d: int, n
     assert reading.per_image == ()
     assert reading.reason.startswith("out of domain: 256 images are too few to tell; with ever more of them it goes ")
     assert reading.reason.endswith(" bits higher")
+
+
+# What cannot be measured says why, by every estimator
+
+
+def readings_of(estimator: Estimator, activations: Tensor, labels: Tensor) -> list[Reading]:
+    squared = squared_distances(activations.double())
+    statistic = (activations[:, 0] / 0.2).floor().long() if estimator.reads == "symbols" else squared
+    return list(estimator.readings(statistic, {"y": labels}))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_what_leaves_nothing_to_measure_is_named(estimator: Estimator) -> None:
+    values, labels = gaussian(40, 3, 0), torch.arange(40) % 2
+    about_label = readings_of(estimator, values, torch.zeros(40, dtype=torch.int64))[-1]
+    assert math.isnan(about_label.nats)
+    assert about_label.reason == "every image has the same label"
+    for reading in readings_of(estimator, values[:1], labels[:1]):
+        assert math.isnan(reading.nats)
+        assert reading.reason == "one image: there is no other that a layer could tell it from"
+    for reading in readings_of(estimator, torch.ones(40, 3), labels):
+        assert abs(reading.nats) < 1e-9 or math.isnan(reading.nats)
+        assert "the layer is the same for " in reading.reason
+    alone = readings_of(estimator, values, torch.arange(40))[-1]
+    assert alone.reason.startswith(("every image is alone in its class", "out of domain"))
+    with pytest.raises(InvalidArgument, match="39 labels for 40 images: expected one an image"):
+        readings_of(estimator, values, labels[:39])
+
+
+@pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if e.reads != "symbols"])
+def test_distances_that_are_not_finite_are_named(estimator: Estimator) -> None:
+    squared = squared_distances(gaussian(20, 3, 0))
+    squared[3, 4] = squared[4, 3] = math.nan
+    for reading in estimator.readings(squared, {"y": torch.arange(20) % 2}):
+        assert math.isnan(reading.nats)
+        assert reading.reason == "distances are not finite"

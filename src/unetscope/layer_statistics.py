@@ -5,7 +5,7 @@ capture, distances, symbols and estimators.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int64
@@ -24,8 +24,6 @@ from unetscope.records import Layer
 from unetscope.symbols import Symbols, joint_symbols
 
 LARGEST_SHIFT = 3e-4  # nats, of I(X;M) by rounding; I(Y;M), a difference of two such, stays within 1e-3 bits
-NO_DIFFERENCE = "the layer is the same for every image"
-ONE_BIN = "every image falls into the same bins: the layer is the same for all, or the bin size too large"
 NO_SCALE = (
     "more than half of the pairs of images are equal here: there is no median distance that noise could be relative to"
 )
@@ -96,19 +94,17 @@ class LayerStatistics:
             binned = isinstance(estimator, Binning)
             statistic = self._statistic(estimator)
             here = {name: labels.to(statistic.device) for name, labels in classes.items()}
-            reason, note = "", ""
+            reason = ""
             if not binned and not statistic.isfinite().all():
-                reason, statistic = NO_SCALE, torch.zeros_like(statistic)
+                reason = NO_SCALE
             elif self.precise and not self.settled(estimator, LARGEST_SHIFT):
                 reason = ROUNDED_AWAY
-            elif bool((statistic == statistic.flatten()[0]).all()):
-                note = ONE_BIN if binned else NO_DIFFERENCE
             if isinstance(estimator, KSG):
                 found = estimator.readings(statistic, here, None if inputs is None else inputs.to(statistic.device))
             else:
                 found = estimator.readings(statistic, here)
             for reading in found:
-                yield lost(reading, reason) if reason else replace(reading, reason=reading.reason or note)
+                yield lost(reading, reason) if reason else reading
 
 
 def layer_statistics(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
-from unetscope.estimators.reading import Reading
+from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import PERMUTATIONS, judged, permuted_symbols, quarters, symbol_entropy
 from unetscope.labels import entropy_nats
 
@@ -82,6 +83,9 @@ class Binning:
 
         Raises: InvalidArgument if labels are not one an image.
         """
+        return explained(partial(self._readings, classes=classes), symbols, classes)
+
+    def _readings(self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
         quarter = quarters(len(symbols), symbols.device, self.seed)
         _, numbers, counts = torch.unique(symbols, return_inverse=True, return_counts=True)
         unique_share = (counts == 1).sum().item() / len(symbols)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.errors import InvalidArgument
-from unetscope.estimators.reading import Reading
+from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     Resampled,
@@ -118,8 +119,8 @@ def _log_kernel_sums(
     Raises: InvalidArgument if noise_variance is not positive or labels are not one an image.
     """
     check_noise_variance(noise_variance)
-    if classes is not None:
-        check_labels(classes, len(squared_distances))
+    if classes is not None and classes.shape != squared_distances.shape[:1]:
+        raise InvalidArgument(f"{len(classes)} labels for {len(squared_distances)} images: expected one an image")
     sums = []
     for rows in torch.arange(len(squared_distances), device=squared_distances.device).split(ROWS_AT_ONCE):
         kernel = torch.exp(squared_distances[rows].double() / (-EXPONENT[bound] * noise_variance))
@@ -138,12 +139,6 @@ def check_noise_variance(noise_variance: float) -> None:
     """Refuse a noise variance that is not a positive number."""
     if not 0 < noise_variance < math.inf:
         raise InvalidArgument(f"noise_variance must be > 0, got {noise_variance}")
-
-
-def check_labels(labels: Int64[Tensor, " k"], n: int) -> None:
-    """Refuse labels that are not one an image."""
-    if labels.shape != (n,):
-        raise InvalidArgument(f"{len(labels)} labels for {n} images: expected one an image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +183,14 @@ class KDE:
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]
     ) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme, by both bounds. Raises: InvalidArgument for labels not one an image."""
+        return explained(partial(self._readings, classes=classes), squared_distances, classes)
+
+    def _readings(
+        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
+    ) -> Iterator[Reading]:
         quarter = quarters(len(squared_distances), squared_distances.device, self.seed)
         found: dict[str, dict[Bound, Resampled]] = {name: {} for name in ("", *classes)}
         nulls = {}
-        for labels in classes.values():
-            check_labels(labels, len(squared_distances))
         same = {name: (labels[:, None] == labels).double() for name, labels in classes.items()}
         for bound in BOUNDS:
             kernel = torch.exp(squared_distances.double() / (-EXPONENT[bound] * self.noise_variance))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
-from unetscope.estimators.reading import Reading, lost
+from unetscope.estimators.reading import Reading, explained, lost
 from unetscope.estimators.resampling import (
     LARGEST_BIAS,
     PERMUTATIONS,
@@ -165,7 +166,18 @@ class KSG:
         classes: Mapping[str, Int64[Tensor, " k"]],
         inputs: Float[Tensor, "m m"] | None = None,
     ) -> Iterator[Reading]:
-        """I(X;M) if there are squared distances between the inputs, then I(Y;M) for each label scheme."""
+        """I(X;M) if there are squared distances between the inputs, then I(Y;M) for each label scheme.
+
+        Raises: InvalidArgument if labels or inputs are not one an image.
+        """
+        return explained(partial(self._readings, classes=classes, inputs=inputs), squared_distances, classes)
+
+    def _readings(
+        self,
+        squared_distances: Float[Tensor, "n n"],
+        classes: Mapping[str, Int64[Tensor, " n"]],
+        inputs: Float[Tensor, "n n"] | None,
+    ) -> Iterator[Reading]:
         code, n = codes(squared_distances, self.components), len(squared_distances)
         between = _chebyshev(code)
         untold = self._untold(code, between, "layer")
@@ -183,7 +195,6 @@ class KSG:
             dimensions = code.shape[1] + of_input.shape[1]
             yield lost(reading, reason) if reason else self._judged(reading, between, other, dimensions)
         for name, labels in classes.items():
-            _check_labels(labels, n)
             sizes = (labels[:, None] == labels).sum(dim=1)
             reading = Reading("I(Y;M)", "ksg", float(self.components), math.nan, labels=name, capped=True)
             reason = untold or self._unclassed(sizes)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.kde import BOUNDS, Bound, check_noise_variance
-from unetscope.estimators.reading import Reading
+from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import permuted_kernel, too_few
 from unetscope.intervals import student
 
@@ -79,9 +80,14 @@ class Mixture:
             raise InvalidArgument(f"draws and permutations must be 1 or more, got {self.draws} and {self.permutations}")
 
     def readings(
+        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]
+    ) -> Iterator[Reading]:
+        """I(X;M), then I(Y;M) for each label scheme. Raises: InvalidArgument if labels are not one an image."""
+        return explained(partial(self._readings, classes=classes), squared_distances, classes)
+
+    def _readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
     ) -> Iterator[Reading]:
-        """I(X;M), then I(Y;M) for each label scheme."""
         squared = squared_distances.double()
         generator = torch.Generator(squared.device).manual_seed(self.seed)
         root = _root(squared)

@@ -1,11 +1,23 @@
-"""What an estimator gives back, in nats. Imports records."""
+"""What an estimator gives back, in nats, and what leaves it nothing to measure. Imports errors and records."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
+from unetscope.errors import InvalidArgument
 from unetscope.records import Quantity
+
+ONE_IMAGE = "one image: there is no other that a layer could tell it from"
+ONE_CLASS = "every image has the same label"
+ALL_ALONE = "every image is alone in its class: to tell the label is to tell the image"
+NOT_FINITE = "distances are not finite"
+NO_DIFFERENCE = "the layer is the same for every image"
+ONE_BIN = "every image falls into the same bins: the layer is the same for all, or the bin size too large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +55,34 @@ def lost(reading: Reading, reason: str) -> Reading:
     return Reading(
         reading.quantity, reading.estimator, reading.resolution, math.nan, labels=reading.labels, reason=reason
     )
+
+
+def explained(
+    readings: Callable[[Tensor], Iterator[Reading]], statistic: Tensor, classes: Mapping[str, Tensor]
+) -> Iterator[Reading]:
+    """The readings of a statistic, with the reason where the input leaves nothing to measure.
+
+    There is no number, but the reason, of one image, of distances that are not finite, and about labels of one class. A layer
+    that is the same for all images has its 0 with the reason, and so has a label that nobody shares its information.
+
+    statistic: symbols [n], or squared distances [n, n]. Raises: InvalidArgument if labels are not one an image.
+    """
+    n = len(statistic)
+    for labels in classes.values():
+        if labels.shape != (n,):
+            raise InvalidArgument(f"{len(labels)} labels for {n} images: expected one an image")
+    sizes = {name: torch.unique(labels, return_counts=True)[1] for name, labels in classes.items()}
+    without = {name: ONE_CLASS for name, counts in sizes.items() if len(counts) == 1}
+    noted = {name: ALL_ALONE for name, counts in sizes.items() if len(counts) == n}
+    alike = ""
+    if bool((statistic == statistic.flatten()[0]).all()):
+        alike = ONE_BIN if statistic.ndim == 1 else NO_DIFFERENCE
+    if n < 2:
+        without = dict.fromkeys(("", *classes), ONE_IMAGE)
+    elif not bool(statistic.isfinite().all()):
+        without, statistic = dict.fromkeys(("", *classes), NOT_FINITE), torch.zeros_like(statistic)
+    for reading in readings(statistic):
+        if reading.labels in without:
+            yield lost(reading, without[reading.labels])
+        else:
+            yield replace(reading, reason=reading.reason or alike or noted.get(reading.labels, ""))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
-from unetscope.estimators.reading import Reading
+from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, judged, quarters
 
 TERMS_AT_ONCE = 4_000_000  # of the blocks whose eigenvalues are taken together
@@ -104,7 +105,15 @@ class Renyi:
     def readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]
     ) -> Iterator[Reading]:
-        """I(X;M), then I(Y;M) for each label scheme, of squared distances in units of their median."""
+        """I(X;M), then I(Y;M) for each label scheme, of squared distances in units of their median.
+
+        Raises: InvalidArgument if labels are not one an image.
+        """
+        return explained(partial(self._readings, classes=classes), squared_distances, classes)
+
+    def _readings(
+        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
+    ) -> Iterator[Reading]:
         kernel = torch.exp(squared_distances.double() / (-2 * self.bandwidth))
         n = len(kernel)
         quarter = quarters(n, kernel.device, self.seed)
@@ -115,8 +124,6 @@ class Renyi:
         )
         yield judged(Reading("I(X;M)", "renyi", self.bandwidth, whole.nats, capped=True), whole)
         for name, labels in classes.items():
-            if labels.shape != (n,):
-                raise InvalidArgument(f"{len(labels)} labels for {n} images: expected one an image")
             classed = torch.unique(labels, return_inverse=True)[1]
             split = 4 * classed + parts
             given = self._resampled(
