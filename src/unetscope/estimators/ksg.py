@@ -176,7 +176,7 @@ class KSG:
         self,
         squared_distances: Float[Tensor, "n n"],
         classes: Mapping[str, Int64[Tensor, " n"]],
-        inputs: Float[Tensor, "n n"] | None,
+        inputs: Float[Tensor, "m m"] | None,
     ) -> Iterator[Reading]:
         code, n = codes(squared_distances, self.components), len(squared_distances)
         between = _chebyshev(code)
