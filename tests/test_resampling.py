@@ -20,6 +20,7 @@ from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading
 from unetscope.estimators.renyi import Renyi
 from unetscope.estimators.resampling import (
+    Sharing,
     kernel_information,
     permuted_kernel,
     permuted_symbols,
@@ -51,9 +52,8 @@ def test_the_values_of_images_are_the_derivative_by_their_weight(labelled: bool)
     n = 12
     kernel = torch.exp(-squared_distances(gaussian(n, 2, 0)))
     labels = torch.arange(n) % 5 if labelled else None
-    found = kernel_information(
-        kernel, quarters(n, CPU), None if labels is None else (labels[:, None] == labels).double()
-    )
+    quarter = quarters(n, CPU)
+    found = kernel_information(kernel, quarter, None if labels is None else Sharing.of(labels, quarter))
     equal = torch.full((n,), 1 / n, dtype=torch.float64)
     value = weighted(kernel, equal, labels).item()
     assert found.values.mean().item() == pytest.approx(value, abs=1e-12)
@@ -77,8 +77,8 @@ def test_the_curve_is_the_mean_over_the_parts() -> None:
         ).item()
 
     for classes in (None, labels):
-        same = None if classes is None else (classes[:, None] == classes).double()
-        found = kernel_information(kernel, quarter, same).curve
+        sharing = None if classes is None else Sharing.of(classes, quarter)
+        found = kernel_information(kernel, quarter, sharing).curve
         parts = [
             [
                 information((quarter[:, split] // size == part).nonzero()[:, 0], classes)

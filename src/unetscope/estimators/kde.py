@@ -23,6 +23,7 @@ from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     Resampled,
+    Sharing,
     judged,
     kernel_information,
     permuted_kernel,
@@ -191,12 +192,12 @@ class KDE:
         quarter = quarters(len(squared_distances), squared_distances.device, self.seed)
         found: dict[str, dict[Bound, Resampled]] = {name: {} for name in ("", *classes)}
         nulls = {}
-        same = {name: (labels[:, None] == labels).double() for name, labels in classes.items()}
+        sharing = {name: Sharing.of(labels, quarter) for name, labels in classes.items()}
         for bound in BOUNDS:
             kernel = torch.exp(squared_distances.double() / (-EXPONENT[bound] * self.noise_variance))
             found[""][bound] = kernel_information(kernel, quarter)
             for name, labels in classes.items():
-                found[name][bound] = kernel_information(kernel, quarter, same[name])
+                found[name][bound] = kernel_information(kernel, quarter, sharing[name])
                 nulls[name, bound] = permuted_kernel(kernel, labels, self.permutations, self.seed)
         whole = {bound: resampled.nats for bound, resampled in found[""].items()}
         for bound in BOUNDS:

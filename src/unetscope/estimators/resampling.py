@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,6 +21,7 @@ LARGEST_BIAS, SMALLEST_BIAS = 0.5, 0.05  # in the domain: of the interval's half
 ROUNDING = 1e-6  # nats by which equal estimates may differ
 PERMUTATIONS = 39  # then p is a multiple of 1/40
 SPLITS = 4  # of the images into quarters: what one split says of fewer images depends on chance
+LARGE_CLASS = 64  # images, from which a product of matrices is quicker than gathering
 TERMS_AT_ONCE = 4_000_000  # of a kernel, gathered for permuted labels
 
 
@@ -53,10 +55,24 @@ def quarters(n: int, device: torch.device, seed: int = 0) -> Int64[Tensor, "n sp
     return torch.stack([torch.randperm(n, generator=generator) % 4 for _ in range(SPLITS)], dim=1).to(device)
 
 
+@dataclass(frozen=True)
+class Sharing:
+    """Which images share a class, 1 or 0, and with how many of each quarter each image does."""
+
+    same: Float[Tensor, "n n"]
+    sizes: Float[Tensor, "n splits 4"]
+
+    @classmethod
+    def of(cls, labels: Int64[Tensor, " n"], quarter: Int64[Tensor, "n splits"]) -> Sharing:
+        """That of labels."""
+        same, hot = (labels[:, None] == labels).double(), functional.one_hot(quarter, 4).double()
+        return cls(same, (same @ hot.flatten(1)).reshape(hot.shape))
+
+
 def kernel_information(
-    kernel: Float[Tensor, "n n"], quarter: Int64[Tensor, "n splits"], same: Float[Tensor, "n n"] | None = None
+    kernel: Float[Tensor, "n n"], quarter: Int64[Tensor, "n splits"], sharing: Sharing | None = None
 ) -> Resampled:
-    """-(1/n) sum_i ln (1/n) sum_j K_ij of a symmetric kernel; inside classes if `same` says which images share one.
+    """-(1/n) sum_i ln (1/n) sum_j K_ij of a symmetric kernel; inside classes if `sharing` says which images share one.
 
     The influence of image k is -ln (1/n) sum_j K_kj - sum_i K_ik / sum_j K_ij, less its mean: what it tells itself, and what it
     takes from the others.
@@ -65,9 +81,9 @@ def kernel_information(
     >>> [round(nats / math.log(2), 9) for nats in kernel_information(apart, quarters(8, apart.device)).curve]
     [1.0, 2.0, 3.0]
     """
-    inside = kernel if same is None else kernel * same
+    inside = kernel if sharing is None else kernel * sharing.same
     hot = functional.one_hot(quarter, 4).to(kernel.dtype)  # [n, splits, 4]
-    sizes = hot.sum(dim=0).expand(hot.shape) if same is None else (same @ hot.flatten(1)).reshape(hot.shape)
+    sizes = hot.sum(dim=0).expand(hot.shape) if sharing is None else sharing.sizes
     sums = (inside @ hot.flatten(1)).reshape(hot.shape)
     curve = _curve(sizes, sums, quarter)
     totals = sums[:, 0].sum(dim=1)
@@ -159,21 +175,25 @@ def permuted_kernel(
 ) -> Null:
     """What a kernel tells of labels that are permuted among the images: I(Y;M) as of `kernel_information`, in nats.
 
-    Only sums inside classes change, and a class of m images needs m² of the n² terms.
+    Only sums inside classes change, and a class of m images needs m² of the n² terms. Of large classes they are a product of
+    matrices, of small ones they are gathered.
     """
     weights, n = kernel.float(), len(labels)
+    tiny = torch.finfo(weights.dtype).tiny
     orders = _orders(n, permutations, seed).to(labels.device)
     inside = torch.zeros(len(orders), dtype=torch.float64, device=labels.device)
-    tiny = torch.finfo(weights.dtype).tiny
     _, number, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
-    by_class = number.argsort().split(sizes.tolist())
-    for m in sizes.unique().tolist():
-        classes = torch.stack([members for members in by_class if len(members) == m])
-        at_once = max(1, TERMS_AT_ONCE // (classes.numel() * m))
-        for first in range(0, len(orders), at_once):
-            members = orders[first : first + at_once, classes]  # [orders, classes, m]
-            sums = weights[members[..., :, None], members[..., None, :]].sum(dim=3)
-            inside[first : first + at_once] += (sums.clamp(min=tiny).log() - math.log(m)).double().sum(dim=(1, 2))
+    in_order = (sizes[number] * len(sizes) + number).argsort()  # by the size of their class, then by class
+    for m, count in torch.stack(torch.unique(sizes, return_counts=True), dim=1).tolist():
+        classes, in_order = in_order[: m * count].reshape(count, m), in_order[m * count :]
+        for places in torch.arange(len(orders), device=labels.device).split(max(1, TERMS_AT_ONCE // (count * m * m))):
+            members = orders[places][:, classes]  # [orders, classes, m]
+            if m < LARGE_CLASS:
+                sums = weights[members[..., :, None], members[..., None, :]].sum(dim=3)
+            else:
+                hot = torch.zeros((*members.shape[:2], n), device=labels.device).scatter_(2, members, 1.0)
+                sums = (hot.flatten(0, 1) @ weights.T).reshape(hot.shape).gather(2, members)
+            inside[places] += (sums.clamp(min=tiny).log() - math.log(m)).double().sum(dim=(1, 2))
     whole = (weights.sum(dim=1).log() - math.log(n)).double().mean()
     value, chance = (inside / n - whole).tensor_split([1])
     return Null.of(value.item(), chance)
@@ -210,6 +230,7 @@ def turned(values: Sequence[float], times: int = 999, seed: int = 0) -> Null:
     return Null.of(differences.mean().item(), (signs * differences).mean(dim=1), ROUNDING * size)
 
 
+@cache
 def _orders(n: int, permutations: int, seed: int) -> Int64[Tensor, "orders n"]:
     """The order as it is, then permutations of it."""
     generator = torch.Generator().manual_seed(seed)
