@@ -93,10 +93,18 @@ class Binning:
         whole = Reading("I(X;M)", *self.series[0], of_symbols.nats, capped=True, unique_share=unique_share)
         yield judged(whole, of_symbols)
         for name, labels in classes.items():
-            nats = symbol_label_information(symbols, labels)
-            both = torch.unique(torch.stack((numbers, labels)), dim=1, return_inverse=True)[1]
+            classed = torch.unique(labels, return_inverse=True)[1]
+            told = of_symbols - (
+                symbol_entropy(numbers + len(counts) * classed, quarter) - symbol_entropy(labels, quarter)
+            )
             null = permuted_symbols(symbols, labels, self.permutations, self.seed)
             reading = replace(
-                whole, quantity="I(Y;M)", nats=nats, labels=name, null_mean=null.nats, null_high=null.high, p=null.p
+                whole,
+                quantity="I(Y;M)",
+                nats=max(0.0, told.nats),
+                labels=name,
+                null_mean=null.nats,
+                null_high=null.high,
+                p=null.p,
             )
-            yield judged(reading, of_symbols - (symbol_entropy(both, quarter) - symbol_entropy(labels, quarter)))
+            yield judged(reading, told)
