@@ -47,14 +47,15 @@ MAY_IMPORT = {
         "checkpoints training store"
     ),
     "selfcheck": "records capture distances symbols estimators probing",
-    "diagnostics": "errors records flow intervals",
-    "plots": "errors records files flow intervals diagnostics plots",
+    "rankings": "errors records flow",
+    "descents": "errors records flow intervals",
+    "plots": "errors records files flow intervals rankings plots",
     "forecast": (
         "errors records watching config tensors budget capture layer_statistics measure checkpoints training experiment "
         "plots"
     ),
     "report": "errors records files plots report",
-    "presentation": "errors records flow diagnostics watching store plots report",
+    "presentation": "errors records flow rankings descents watching store plots report",
     "terminal": "watching data forecast records selfcheck store",
     "cli": "errors config data flow store watching terminal experiment forecast presentation selfcheck",
     "__main__": "cli",

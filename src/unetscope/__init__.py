@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unetscope import plots
     from unetscope.config import TrainingConfig
     from unetscope.data import SegmentationData, check, fetch, load, paper_split, synthetic_nuclei
-    from unetscope.diagnostics import dpi_violations, ranking
+    from unetscope.descents import dpi_violations
     from unetscope.errors import UnetscopeError
     from unetscope.estimators.binning import Binning
     from unetscope.estimators.families import Convolutional, Linear
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from unetscope.intervals import Interval, difference
     from unetscope.labels import BlockLabels, KMeansLabels
     from unetscope.measure import Scope
+    from unetscope.rankings import ranking
     from unetscope.records import EpochRecord, Estimate, Layer, Skip
     from unetscope.store import RunFolder
     from unetscope.training import Trainer
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "unetscope.config": ("TrainingConfig",),
     "unetscope.data": ("SegmentationData", "check", "fetch", "load", "paper_split", "synthetic_nuclei"),
-    "unetscope.diagnostics": ("dpi_violations", "ranking"),
+    "unetscope.descents": ("dpi_violations",),
     "unetscope.errors": ("UnetscopeError",),
     "unetscope.estimators.binning": ("Binning",),
     "unetscope.estimators.families": ("Convolutional", "Linear"),
@@ -47,6 +48,7 @@ _ROOMS = {
     "unetscope.flow": ("Flow",),
     "unetscope.labels": ("BlockLabels", "KMeansLabels"),
     "unetscope.measure": ("Scope",),
+    "unetscope.rankings": ("ranking",),
     "unetscope.records": ("EpochRecord", "Estimate", "Layer", "Skip"),
     "unetscope.store": ("RunFolder",),
     "unetscope.training": ("Trainer",),

@@ -69,6 +69,21 @@ class Flow:
         kept = tuple(e for e in self.estimates if all(getattr(e, name) == value for name, value in wanted.items()))
         return Flow(self.layers, self.skips, kept)
 
+    def narrowed(self, **wanted: Any) -> Flow:
+        """The estimates with these values of their fields; None stands for the first measured.
+
+        Raises: InvalidArgument, with what was measured, if a value was not.
+        """
+        found = self
+        for name, value in wanted.items():
+            measured = list(dict.fromkeys(getattr(estimate, name) for estimate in found.estimates))
+            if not measured:
+                raise InvalidArgument("the table has no estimates: measure a network first")
+            if value is not None and value not in measured:
+                raise InvalidArgument(f"{name} {value!r} not measured: measured are {', '.join(map(str, measured))}")
+            found = found.select(**{name: measured[0] if value is None else value})
+        return found
+
     def rows(self) -> list[dict[str, Any]]:
         """The estimates as plain dictionaries, one a row, columns in the order of `Estimate` but for the values by image."""
         return [{name: getattr(estimate, name) for name in COLUMNS} for estimate in self.estimates]

@@ -1,5 +1,5 @@
-"""A run folder to its figures and its page, without torch. Imports errors, records, flow, diagnostics, store, plots, report,
-watching.
+"""A run folder to its figures and its page, without torch. Imports errors, records, flow, descents, rankings, store, plots,
+report and watching.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unetscope import plots
-from unetscope.diagnostics import dpi_violations, ranking
+from unetscope.descents import dpi_violations
 from unetscope.flow import Flow
+from unetscope.rankings import ranking
 from unetscope.records import estimator_text
 from unetscope.report import ReportFigure, write_report
 from unetscope.store import RunFolder

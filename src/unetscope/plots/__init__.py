@@ -1,7 +1,7 @@
 """Figures of a measurement: architecture, clusters, information planes, U-Plots, gains at merges, sweeps of the resolution,
 limits for many images, Dice curves, predicted masks.
 
-Imports records, flow, errors, files, intervals and diagnostics, never torch. Every function takes and returns matplotlib axes,
+Imports records, flow, errors, files, intervals and rankings, never torch. Every function takes and returns matplotlib axes,
 selects no backend, opens no window and leaves the global rcParams as they were.
 """
 

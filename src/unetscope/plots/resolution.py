@@ -1,4 +1,4 @@
-"""How far the ranking of layers depends on the resolution. Imports records, flow and diagnostics."""
+"""How far the ranking of layers depends on the resolution. Imports records, flow and rankings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-from unetscope.diagnostics import AGREES, Ranking, ranking, three_digits
 from unetscope.flow import Flow
 from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
@@ -35,6 +34,7 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
+from unetscope.rankings import AGREES, Ranking, ranking, three_digits
 from unetscope.records import ESTIMATORS, Quantity, unit_of
 
 _MOST_NAMES = 9  # on the bar of layers
@@ -59,7 +59,7 @@ def resolution_sweep(
     layers apart (a ring); a point is absent where it is undefined. The grey line is the share of layers told apart. The band,
     in both panels, is where the ranking holds. Returns the two panels.
 
-    What None stands for and what is raised are as of `unetscope.diagnostics.ranking`.
+    What None stands for and what is raised are as of `unetscope.rankings.ranking`.
 
     >>> from unetscope.records import Estimate, Layer
     >>> rows = [Estimate(0, name, "I(X;M)", "kde_upper", size, "", bits / size, 0.0, 3.0, 3.0, False, n=8, d=4)

@@ -19,10 +19,11 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from test_plots import assert_legible, figure_of, texts  # noqa: F401
-from unetscope.diagnostics import FEWEST, descents, dpi_violations, ranking
+from unetscope.descents import descents, dpi_violations
 from unetscope.errors import InvalidArgument
 from unetscope.flow import Flow
 from unetscope.plots.resolution import resolution_sweep
+from unetscope.rankings import FEWEST, ranking
 from unetscope.records import Estimate, Layer
 from unetscope.unet import UNet
 
