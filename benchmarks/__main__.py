@@ -46,6 +46,7 @@ def main() -> None:
     sections: dict[str, Callable[[], Any]] = {
         "start": lambda: training.start_up(given.repeats, say),
         "limit": lambda: measuring.against_the_limit(given.data, given.repeats, say),
+        "probes": lambda: measuring.probes(given.data, given.repeats, say),
         "float64": lambda: measuring.against_float64(given.data, say),
         "storing": lambda: measuring.against_storing(given.data, given.storings, say),
         "growth": lambda: growth.times(given.data, given.repeats, say),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +14,17 @@ import torch
 
 import unetscope as us
 import unetscope.measure
-from benchmarks.cases import GIB, batches, images, measured, passed_through, run_through, scope, values_an_image
+from benchmarks.cases import (
+    GIB,
+    batches,
+    images,
+    measured,
+    network,
+    passed_through,
+    run_through,
+    scope,
+    values_an_image,
+)
 from benchmarks.store_everything import estimate, store
 from benchmarks.timing import folder_bytes, medians, peak_bytes, seconds
 from unetscope.store import RunFolder
@@ -55,6 +65,31 @@ def against_the_limit(source: str | None, repeats: int, say: Say) -> Results:
         say(
             f"{budget:g} GiB: {taken['measure']:.1f} s, {taken['measure'] / limit:.2f} of the limit, {len(passes)} passes"
         )
+    return results
+
+
+def probes(
+    source: str | None, repeats: int, say: Say, sizes: Sequence[tuple[int, int]] = ((16, 128), (8, 64))
+) -> Results:
+    """Seconds of usable information, of every layer and merge, over those of one forward pass over the same images."""
+    results: Results = {}
+    for width, image_size in sizes:
+        train, held_out = images(source, image_size).split(0.1)
+        one = us.Scope(network(width), train, estimators=[], labels=[], held_out=held_out)
+        both = us.Scope(one.model, train, estimators=[], labels=[], held_out=held_out, probes=[us.Convolutional()])
+
+        def forward(data: Sequence[us.SegmentationData] = (train, held_out), model: Any = one.model) -> None:
+            with torch.no_grad():
+                for part in data:
+                    for batch in batches(part):
+                        model(batch)
+
+        taken = medians(
+            {"forward": forward, "linear": lambda: one.measure(0), "convolutional": lambda: both.measure(0)},  # noqa: B023
+            repeats,
+        )
+        results[f"{width}, {image_size}×{image_size}"] = taken | {"tensors": len(one.layers)}
+        say(f"width {width}, {image_size}: linear probes {taken['linear'] / taken['forward']:.2f} forward passes")
     return results
 
 

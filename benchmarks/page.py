@@ -89,6 +89,39 @@ def _limit(results: Mapping[str, Any], _docs: Path) -> list[str]:
     ]
 
 
+def _probes(results: Mapping[str, Any], _docs: Path) -> list[str]:
+    return [
+        "## Usable information",
+        "",
+        "Probes of every recorded tensor and every merge, fitted on nine tenths of the images, calibrated and judged on the rest, with "
+        "intervals and nulls, against one forward pass over all of them: passes, statistics and fits together.",
+        "",
+        *_table(
+            [
+                "width, image",
+                "tensors",
+                "forward pass, s",
+                "linear probes, s",
+                "passes",
+                "convolutional probes, s",
+                "passes",
+            ],
+            [
+                [
+                    name,
+                    f"{taken['tensors']}",
+                    f"{taken['forward']:.2f}",
+                    f"{taken['linear']:.2f}",
+                    f"**{taken['linear'] / taken['forward']:.1f}**",
+                    f"{taken['convolutional']:.1f}",
+                    f"{taken['convolutional'] / taken['forward']:.1f}",
+                ]
+                for name, taken in results.items()
+            ],
+        ),
+    ]
+
+
 def _float64(results: Mapping[str, Any], _docs: Path) -> list[str]:
     return [
         "## Against float64",
@@ -349,6 +382,7 @@ def _short(size: float) -> str:
 
 SECTIONS = {
     "limit": _limit,
+    "probes": _probes,
     "float64": _float64,
     "storing": _storing,
     "memory": _memory,
