@@ -382,6 +382,18 @@ def test_convolutional_probes_of_the_same_seed_are_the_same_and_count_no_scale()
     assert first.nats == pytest.approx(logistic_truth(2.0, -1.0), abs=0.03)
 
 
+def test_a_convolutional_probe_of_a_merge_reads_what_it_reads_of_the_parts() -> None:
+    family = Convolutional(units=6)
+    up, skip = family.reader(), family.reader()
+    merge = family.reader({up: 2, skip: 3})
+    both = random(4, 5, 4, 4)
+    read = merge.features(both)
+    assert read.shape == (4 * 16, merge.width(5)) == (64, 5 + 6 + 6 + 6)
+    torch.testing.assert_close(read[:, :5], both.movedim(1, -1).reshape(-1, 5))
+    torch.testing.assert_close(read[:, 5:11], up.features(both[:, :2])[:, 2:])
+    torch.testing.assert_close(read[:, 11:17], skip.features(both[:, 2:])[:, 3:])
+
+
 def gains_of_nothing(repetitions: int) -> float:
     """How often a skip of noise is said to add something to a path that tells the mask in part."""
     found = 0

@@ -152,7 +152,9 @@ class _Probing:
             return
         outputs = r * (self._classes - 1)
         device = device_of(self._model)
-        reader = self._family.reader()
+        known = [self._probes[part] for part in layer.parts if part in self._probes]
+        whole = len(known) == len(layer.parts)
+        reader = self._family.reader({part.reader: part.layer.shape[0] for part in known} if whole else None)
         folds = [Moments(reader.width(layer.shape[0]), outputs, device) for _ in range(FOLDS)]
         self._probes[layer.label] = _Probes(layer, reader, folds)
 

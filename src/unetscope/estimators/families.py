@@ -5,6 +5,7 @@ A family decides what usable information counts. Both are fitted in closed form,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -23,8 +24,8 @@ class Linear:
 
     name = "linear"
 
-    def reader(self) -> Linear:
-        """What reads one layer."""
+    def reader(self, _parts: Mapping[Reader, int] | None = None) -> Linear:
+        """What reads one layer; a concatenation holds the features of its parts as it is."""
         return self
 
     def width(self, channels: int) -> int:
@@ -42,7 +43,8 @@ class Convolutional:
 
     units: half of them see one place only, so that they tell what channels say together (an exclusive or), half of them
     its neighbours too. Weights are drawn once, in units of each channel's spread over the first images seen; only what reads
-    the units is fitted, so the best of the family is found in closed form like that of `Linear`, which it contains.
+    the units is fitted, so the best of the family is found in closed form like that of `Linear`, which it contains. Of a merge
+    it reads what it reads of each part, and units of both.
 
     Source: random features, Rahimi & Recht, NeurIPS 2008; Huang et al., Neurocomputing 70:489 (2006).
 
@@ -55,34 +57,46 @@ class Convolutional:
     seed: int = 0
     name = "convolutional"
 
-    def reader(self) -> ConvolutionalReader:
-        """What reads one layer."""
-        return ConvolutionalReader(self.units, self.seed)
+    def reader(self, parts: Mapping[Reader, int] | None = None) -> ConvolutionalReader:
+        """What reads one layer; parts: of a concatenation, what reads its parts, with the number of channels of each.
+
+        It reads what they read, and units of all channels: so it may be worse than a part by chance, never by its family.
+        """
+        own = tuple((one, channels) for one, channels in (parts or {}).items() if isinstance(one, ConvolutionalReader))
+        return ConvolutionalReader(self.units, self.seed, own)
 
 
-@dataclass
+@dataclass(eq=False)
 class ConvolutionalReader:
     """Reads the channels and random units of them; the weights of the units are those of the first activation seen."""
 
     units: int
     seed: int
+    parts: tuple[tuple[ConvolutionalReader, int], ...] = ()
     _mean: Tensor | None = None
     _weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def width(self, channels: int) -> int:
         """How many features a place has."""
-        return channels + self.units
+        return channels + self.units + sum(one.width(0) for one, _ in self.parts)
 
     def features(self, activation: Float[Tensor, "b channels *sides"]) -> Float[Tensor, "m features"]:
         """The features of every place, float32."""
         activation = activation.float()
+        return torch.cat([features_of(part) for part in (activation, *self._seen(activation))], dim=1)
+
+    def _seen(self, activation: Tensor) -> list[Tensor]:
+        """What the units see, of the parts first."""
+        seen = []
+        if self.parts:
+            split = activation.split([channels for _, channels in self.parts], dim=1)
+            seen = [unit for (one, _), part in zip(self.parts, split, strict=True) for unit in one._seen(part)]
         if self._mean is None:
             self._draw(activation)
         assert self._mean is not None
         centred = activation - self._mean  # so that what lies beyond the edge is as the mean
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[activation.ndim - 3]
-        seen = [convolve(centred, weight, bias, padding="same").relu_() for weight, bias in self._weights]
-        return torch.cat([features_of(part) for part in (activation, *seen)], dim=1)
+        return [*seen, *(convolve(centred, weight, bias, padding="same").relu_() for weight, bias in self._weights)]
 
     def _draw(self, activation: Tensor) -> None:
         """Units whose input has, on these images, variance 1 about a point that is drawn at random too."""
