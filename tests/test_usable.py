@@ -565,3 +565,14 @@ def test_a_layer_of_many_places_is_fitted_on_some_of_them() -> None:
     images[3, 0, 77, 5] = math.nan
     with pytest.raises(MeasurementError, match="layer 1: activations are not finite"):
         probed(images, masks, held_out=8)
+
+
+def test_more_units_are_not_more_information() -> None:
+    """A path of noise beside a skip whose neighbours tell the mask adds nothing, though the merge has more units."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(120, 3, 16, 16, generator=generator)
+    masks = ((images[:, 1] + images[:, 1].roll(1, dims=2)) * images[:, 2] > 0).to(torch.uint8)
+    readings = probed(images, masks, held_out=40, family=Convolutional(32), U=slice(0, 1), S=slice(1, 3))["SU"]
+    assert bits_of(readings, "I_V(S→Y|U)").nats > 0.15
+    adds = bits_of(readings, "I_V(U→Y|S)")
+    assert adds.nats <= 0.005

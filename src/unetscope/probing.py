@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from unetscope.capture import device_of, visit
 from unetscope.errors import InvalidArgument, MeasurementError
-from unetscope.estimators.families import Family, Linear, Reader
+from unetscope.estimators.families import ConvolutionalReader, Family, Linear, PartAlone, Reader
 from unetscope.estimators.reading import Reading
 from unetscope.estimators.resampling import extrapolated, turned
 from unetscope.estimators.usable import (
@@ -157,6 +157,10 @@ class _Probing:
         reader = self._family.reader({part.reader: part.layer.shape[0] for part in known} if whole else None)
         folds = [Moments(reader.width(layer.shape[0]), outputs, device) for _ in range(FOLDS)]
         self._probes[layer.label] = _Probes(layer, reader, folds)
+        if isinstance(reader, ConvolutionalReader) and reader.parts:
+            for which, part in enumerate(layer.parts):
+                folds = [Moments(reader.width(layer.shape[0]), outputs, device) for _ in range(FOLDS)]
+                self._probes[_alone(part, layer.label)] = _Probes(layer, PartAlone(reader, which), folds)
 
     def readings(self, skips: Sequence[Skip]) -> dict[str, list[Reading]]:
         self._pass("moments", self._train, self._take_moments)
@@ -184,13 +188,14 @@ class _Probing:
         """Show the features [m, channels] of every layer, merges too, of one batch after the other to `take`."""
         if not self._probes:
             return
-        merging = _Merging(self._layers)
+        merging, parts = _Merging(self._layers), {layer.label: layer.parts for layer in self._layers}
         self._shared = {}
 
         def receive(rows: Tensor, layer: Layer, activation: Tensor) -> None:
             for label, whole in merging.add(layer.label, activation):
-                if label in self._probes:
-                    take(rows, label, self._probes[label].reader.features(whole))
+                for known in (label, *(_alone(part, label) for part in parts[label])):
+                    if known in self._probes:
+                        take(rows, known, self._probes[known].reader.features(whole))
 
         def told(_done: int) -> None:
             self._done += 1
@@ -354,6 +359,11 @@ class _Probing:
     def _at_merge(self, skip: Skip, guess: Tensor) -> Iterator[Reading]:
         """What the skip adds to the upsampled path, what that adds to the skip, and what both hold, paired over images."""
         labels = {"U": skip.upsampled, "S": skip.source, "SU": skip.merge}
+        labels |= {
+            place: _alone(part, skip.merge)
+            for place, part in labels.items()
+            if _alone(part, skip.merge) in self._probes
+        }
         reason = next((self._reasons[label] for label in labels.values() if label in self._reasons), "")
         parts: Mapping[str, Mapping[str, Tensor]] = {
             place: {name: judged.own.cpu() for name, judged in self._probes[label].held_out.items()}
@@ -374,6 +384,11 @@ class _Probing:
             reading = self._gain(quantity, {name: gain(losses) for name, losses in own.items()}, truth, guess)
             null = turned(reading.per_image, seed=self._seed)
             yield replace(reading, null_mean=null.nats, null_high=null.high, p=null.p)
+
+
+def _alone(part: str, merge: str) -> str:
+    """What the probe of a merge that is shown one part alone goes by."""
+    return f"{part} alone in {merge}"
 
 
 class _Merging:

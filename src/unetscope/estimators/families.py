@@ -60,7 +60,7 @@ class Convolutional:
     def reader(self, parts: Mapping[Reader, int] | None = None) -> ConvolutionalReader:
         """What reads one layer; parts: of a concatenation, what reads its parts, with the number of channels of each.
 
-        It reads what they read, and units of all channels: so it may be worse than a part by chance, never by its family.
+        It reads what they read, and units of all channels.
         """
         own = tuple((one, channels) for one, channels in (parts or {}).items() if isinstance(one, ConvolutionalReader))
         return ConvolutionalReader(self.units, self.seed, own)
@@ -84,6 +84,17 @@ class ConvolutionalReader:
         """The features of every place, float32."""
         activation = activation.float()
         return torch.cat([features_of(part) for part in (activation, *self._seen(activation))], dim=1)
+
+    def alone(self, activation: Float[Tensor, "b channels *sides"], which: int) -> Float[Tensor, "m features"]:
+        """The same of a concatenation with one part alone: the others are shown as what they are on the mean."""
+        if self._mean is None:
+            self._draw(activation)
+        assert self._mean is not None
+        channels = [channels for _, channels in self.parts]
+        first = sum(channels[:which])
+        shown = self._mean.expand_as(activation).clone()
+        shown[:, first : first + channels[which]] = activation[:, first : first + channels[which]]
+        return self.features(shown)
 
     def _seen(self, activation: Tensor) -> list[Tensor]:
         """What the units see, of the parts first."""
@@ -113,5 +124,27 @@ class ConvolutionalReader:
             self._weights.append((weight, bias.to(activation.device)))
 
 
+@dataclass(frozen=True, slots=True)
+class PartAlone:
+    """The reader of a concatenation that is shown one part alone.
+
+    What a part adds to the others is judged against as many units that read the others: else more units would seem to be more
+    information. Conditional usable information is of one family, any input of which may be left out.
+
+    Source: Xu et al., ICLR 2020, definition 1.
+    """
+
+    whole: ConvolutionalReader
+    which: int
+
+    def width(self, channels: int) -> int:
+        """How many features a place has."""
+        return self.whole.width(channels)
+
+    def features(self, activation: Float[Tensor, "b channels *sides"]) -> Float[Tensor, "m features"]:
+        """The features of every place, float32."""
+        return self.whole.alone(activation.float(), self.which)
+
+
 Family = Linear | Convolutional
-Reader = Linear | ConvolutionalReader
+Reader = Linear | ConvolutionalReader | PartAlone
