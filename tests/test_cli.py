@@ -221,7 +221,14 @@ def test_the_estimators_are_checked_on_this_machine(unetscope) -> None:
     code, output, errors = unetscope("selfcheck", "--json")
     assert (code, errors) == (0, "")
     checks = json.loads(output)["checks"]
-    assert {check["estimator"] for check in checks} == {"mixture", "kde_upper", "binning", "usable_linear"}
+    assert {check["estimator"] for check in checks} == {
+        "mixture",
+        "kde_upper",
+        "binning",
+        "renyi",
+        "ksg",
+        "usable_linear",
+    }
     assert all(check["passed"] for check in checks)
     (outside,) = (check for check in checks if check["outside"])
     assert outside["bits"] is None

@@ -221,7 +221,10 @@ def test_markers_have_the_colour_of_their_line(flow) -> None:
     axes = plots.u_plot(flow)
     colours = [to_hex(line.get_color()) for line in epoch_lines(axes).values()]
     points = [line for line in axes.get_lines() if line.get_marker() == "o"]
-    assert [to_hex(line.get_markeredgecolor()) for line in points] == [c for c in colours for _ in range(2)]
+    kinds = ["_measured", "_beyond", "_saturated"]
+    assert [(to_hex(line.get_markeredgecolor()), line.get_label()) for line in points] == [
+        (colour, kind) for colour in colours for kind in kinds
+    ]
 
 
 @pytest.mark.parametrize(
