@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "estimators": "errors records intervals labels moments estimators",
     "probing": "errors records intervals capture moments estimators",
     "layer_statistics": "errors records capture distances symbols estimators",
-    "merges": "records intervals",
+    "merges": "records intervals estimators",
     "measure": (
         "errors records flow schedule labels data tensors arena budget capture distances estimators probing "
         "layer_statistics merges"

@@ -27,6 +27,7 @@ from unetscope.estimators.resampling import (
     quarters,
     symbol_entropy,
 )
+from unetscope.labels import entropy_nats
 from unetscope.layer_statistics import Estimator
 
 ESTIMATORS = (KDE(1.0), KDE(0.1, relative=True), Mixture(1.0), Binning(0.2), Renyi(), KSG())
@@ -48,21 +49,29 @@ def weighted(kernel: Tensor, weights: Tensor, labels: Tensor | None) -> Tensor:
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_the_values_of_images_are_the_derivative_by_their_weight(labelled: bool) -> None:
+def test_the_values_of_images_are_the_jackknife_s(labelled: bool) -> None:
     n = 12
     kernel = torch.exp(-squared_distances(gaussian(n, 2, 0)))
     labels = torch.arange(n) % 5 if labelled else None
     quarter = quarters(n, CPU)
     found = kernel_information(kernel, quarter, None if labels is None else Sharing.of(labels, quarter))
-    equal = torch.full((n,), 1 / n, dtype=torch.float64)
-    value = weighted(kernel, equal, labels).item()
+
+    def information(rows: Tensor) -> float:
+        equal = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
+        return weighted(kernel[rows][:, rows], equal, None if labels is None else labels[rows]).item()
+
+    value = information(torch.arange(n))
     assert found.values.mean().item() == pytest.approx(value, abs=1e-12)
     assert found.nats == pytest.approx(value, abs=1e-12)
-    for image in range(n):
-        more = equal * (1 - 1e-6)
-        more[image] += 1e-6
-        slope = (weighted(kernel, more, labels).item() - value) / 1e-6
-        assert found.values[image].item() - value == pytest.approx(slope, abs=1e-4)
+    without = np.array([information(torch.tensor([k for k in range(n) if k != image])) for image in range(n)])
+    np.testing.assert_allclose(found.values.numpy() - value, (n - 1) * (without.mean() - without), atol=2e-6)
+
+
+def test_the_values_of_symbols_are_the_jackknife_s() -> None:
+    symbols = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2, 3])
+    n, found = len(symbols), symbol_entropy(symbols, quarters(len(symbols), CPU))
+    without = np.array([entropy_nats(symbols[torch.arange(n) != image]) for image in range(n)])
+    np.testing.assert_allclose(found.values.numpy() - found.nats, (n - 1) * (without.mean() - without), atol=1e-12)
 
 
 def test_the_curve_is_the_mean_over_the_parts() -> None:
@@ -248,6 +257,17 @@ def readings_of(estimator: Estimator, activations: Tensor, labels: Tensor) -> li
     squared = squared_distances(activations.double())
     statistic = (activations[:, 0] / 0.2).floor().long() if estimator.reads == "symbols" else squared
     return list(estimator.readings(statistic, {"y": labels}))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_labels_in_pairs_are_told_by_chance_and_have_no_interval(estimator: Estimator) -> None:
+    """Each class has two images of 200: any layer that tells images apart seems to know most of such labels."""
+    labels = (torch.arange(200) // 2)[torch.randperm(200, generator=torch.Generator().manual_seed(1))]
+    values = 3 * gaussian(200, 2, 0).round()
+    for about_label in (r for r in readings_of(estimator, values, labels) if r.quantity == "I(Y;M)"):
+        assert not about_label.p <= 0.05
+        assert (math.isnan(about_label.low), about_label.per_image) == (True, ())
+        assert about_label.reason.startswith("out of domain: ")
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

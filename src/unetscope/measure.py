@@ -239,7 +239,7 @@ def measure(
                 readings[label] = list(known.readings(estimators, classes, inputs))
         wanted = unsettled
     estimates = [
-        _estimate(
+        placed(
             reading,
             layer,
             epoch,
@@ -282,7 +282,7 @@ def measure_usable(
         on_batch=on_batch,
     )
     return [
-        _estimate(reading, layer, epoch, len(held_out.images), reading.ceiling)
+        placed(reading, layer, epoch, len(reading.per_image) or len(held_out.images), reading.ceiling)
         for layer in layers
         for reading in readings[layer.label]
     ]
@@ -308,7 +308,7 @@ def _squared(images: Tensor) -> Float[Tensor, "n n"]:
     return distances.squared()
 
 
-def _estimate(
+def placed(
     reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float, singletons: float = math.nan
 ) -> Estimate:
     """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling.

@@ -1,5 +1,5 @@
 """What the two streams of a merge tell of the label beyond each other, from estimates of the streams and of the merge.
-Imports records and intervals.
+Imports records, intervals and resampling.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from unetscope.intervals import Interval, student
+from unetscope.estimators.resampling import negligible, too_few, widened
+from unetscope.intervals import student
 from unetscope.records import Estimate, Quantity, Skip
 
 OF_CODES = {"ksg"}  # the code of a concatenation does not hold the codes of its parts
@@ -19,8 +21,9 @@ OF_CODES = {"ksg"}  # the code of a concatenation does not hold the codes of its
 def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
     """I(Y;S|U) = I(Y;S,U) − I(Y;U), its counterpart, and I(Y;S) + I(Y;U) − I(Y;S,U), by every estimator of I(Y;M).
 
-    estimates: of one epoch. Brackets are those of the sums, intervals are paired over the images. Where the merge tells nearly
-    all images apart, differences of what it tells about the label are differences of ceilings: they are marked as saturated.
+    estimates: of one epoch. Brackets and limits are those of the sums, intervals are paired over the images. Where the merge
+    tells nearly all images apart, differences of what it tells about the label are differences of ceilings: they are marked as
+    saturated.
 
     Source: Cover & Thomas, Elements of Information Theory, section 2.5.
     """
@@ -40,26 +43,46 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
             "I(Y;S;U)": ([s, u], [both]),
         }
         for quantity, (plus, minus) in sums.items():
-            per_image: tuple[float, ...] = ()
+            row = replace(
+                both,
+                quantity=quantity,
+                low=math.nan,
+                high=math.nan,
+                per_image=(),
+                null_mean=math.nan,
+                null_high=math.nan,
+                p=math.nan,
+                bits=_sum(plus, minus, "bits"),
+                quarter_bits=_sum(plus, minus, "quarter_bits"),
+                half_bits=_sum(plus, minus, "half_bits"),
+                extrapolated=_sum(plus, minus, "extrapolated"),
+                lower=sum(e.lower for e in plus) - sum(e.upper for e in minus),
+                upper=sum(e.upper for e in plus) - sum(e.lower for e in minus),
+                saturated=apart.saturated,
+                reason=next((e.reason for e in (both, s, u) if e.reason), ""),
+            )
             if all(e.per_image for e in (both, s, u)):
                 added, taken = (np.sum([e.per_image for e in part], axis=0) for part in (plus, minus))
-                per_image = tuple((added - taken).tolist())
-            interval = student(per_image) if per_image else Interval(math.nan, math.nan, math.nan)
-            found.append(
-                replace(
-                    both,
-                    quantity=quantity,
-                    low=interval.low,
-                    high=interval.high,
-                    per_image=per_image,
-                    null_mean=math.nan,
-                    null_high=math.nan,
-                    p=math.nan,
-                    bits=sum(e.bits for e in plus) - sum(e.bits for e in minus),
-                    lower=sum(e.lower for e in plus) - sum(e.upper for e in minus),
-                    upper=sum(e.upper for e in plus) - sum(e.lower for e in minus),
-                    saturated=apart.saturated,
-                    reason=next((e.reason for e in (both, s, u) if e.reason), ""),
-                )
-            )
+                row = _judged(row, added - taken)
+            found.append(row)
     return found
+
+
+def _sum(plus: Sequence[Estimate], minus: Sequence[Estimate], what: str) -> float:
+    return float(sum(getattr(e, what) for e in plus) - sum(getattr(e, what) for e in minus))
+
+
+def _judged(row: Estimate, values: NDArray[np.float64]) -> Estimate:
+    """The row with its interval, if what it falls short of its limit is little beside that, as of `resampling.judged`.
+
+    An estimate without a limit has its own bias taken off; what it changed since half of the images is what may be left.
+    """
+    bit, spread = math.log(2), student(values)
+    limited = math.isfinite(row.extrapolated)
+    middle, before = (row.extrapolated, row.bits) if limited else (row.bits, row.half_bits)
+    half, bias = (spread.high - spread.value) * bit, (middle - before) * bit
+    if not negligible(bias, half):
+        reason = too_few(len(values), "ever more of them it goes", bias)
+        return replace(row, reason=row.reason or reason)
+    low, high = widened(middle * bit, half, bias, len(values))
+    return replace(row, low=low / bit, high=high / bit, per_image=tuple(values.tolist()))

@@ -98,13 +98,5 @@ class Binning:
                 symbol_entropy(numbers + len(counts) * classed, quarter) - symbol_entropy(labels, quarter)
             )
             null = permuted_symbols(symbols, labels, self.permutations, self.seed)
-            reading = replace(
-                whole,
-                quantity="I(Y;M)",
-                nats=max(0.0, told.nats),
-                labels=name,
-                null_mean=null.nats,
-                null_high=null.high,
-                p=null.p,
-            )
-            yield judged(reading, told)
+            reading = replace(whole, quantity="I(Y;M)", nats=max(0.0, told.nats), labels=name)
+            yield judged(null.beside(reading), told, of_symbols.nats)

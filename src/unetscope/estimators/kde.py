@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -21,7 +21,9 @@ from torch import Tensor
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import (
+    NO_NULL,
     PERMUTATIONS,
+    Null,
     Resampled,
     Sharing,
     judged,
@@ -207,11 +209,19 @@ class KDE:
             lower, upper = whole["lower"] - inside["upper"], whole["upper"] - inside["lower"]
             for bound in BOUNDS:
                 resampled, null = found[""][bound] - found[name][bound], nulls[name, bound]
-                reading = self._reading("I(Y;M)", name, bound, resampled, lower, upper)
-                yield replace(reading, null_mean=null.nats, null_high=null.high, p=null.p)
+                yield self._reading("I(Y;M)", name, bound, resampled, lower, upper, null, whole[bound])
 
     def _reading(
-        self, quantity: Quantity, labels: str, bound: Bound, resampled: Resampled, lower: float, upper: float
+        self,
+        quantity: Quantity,
+        labels: str,
+        bound: Bound,
+        resampled: Resampled,
+        lower: float,
+        upper: float,
+        null: Null = NO_NULL,
+        of_images: float = 0.0,
     ) -> Reading:
         series = self.series[BOUNDS.index(bound)]
-        return judged(Reading(quantity, *series, resampled.nats, lower, upper, labels, capped=True), resampled)
+        reading = Reading(quantity, *series, resampled.nats, lower, upper, labels, capped=True)
+        return judged(null.beside(reading), resampled, of_images)

@@ -24,20 +24,19 @@ from unetscope.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
 from unetscope.estimators.reading import Reading, explained, lost
 from unetscope.estimators.resampling import (
-    LARGEST_BIAS,
     PERMUTATIONS,
-    SMALLEST_BIAS,
     Null,
     Resampled,
     judged,
+    negligible,
     quarters,
     too_few,
 )
+from unetscope.intervals import student
 
 MOST_COMPONENTS = 10
 SMALLEST_VARIANCE = 1e-5  # of the largest: below it, a component is the rounding of distances in float32
-TIED = 1e-6  # of a code's largest standard deviation: nearer images have the same code, but for rounding
-UNSEEN = 3.0  # images of n: what is rarer may show in none of them, at 95 %
+TIED = 1e-6  # of a component's standard deviation: nearer images have the same code, but for rounding
 LARGEST_SHARE = 0.05  # of images that may be tied, or in classes too small
 
 Chebyshev = Float[Tensor, "n n"]
@@ -69,8 +68,8 @@ def ksg_information(x: Float[Tensor, "n a"], y: Float[Tensor, "m b"], neighbours
     """I(X;Y) of two continuous codes, in nats: one value an image, the mean of which is the estimate.
 
     ψ(k) + ψ(n) − ψ(n_x + 1) − ψ(n_y + 1): with ε the distance to the k-th neighbour among both codes together, by the largest
-    difference of any coordinate, n_x and n_y are the images nearer than ε in x and in y alone. Each code is first divided by
-    its largest standard deviation. As k − 1 images are nearer in both, n_x and n_y are at least k − 1, and the estimate
+    difference of any coordinate, n_x and n_y are the images nearer than ε in x and in y alone. Each coordinate is first divided
+    by its standard deviation. As k − 1 images are nearer in both, n_x and n_y are at least k − 1, and the estimate
     cannot exceed ψ(n) − ψ(k): identical codes have that. Ties, which a continuous code has not, may not break this bound.
 
     Source: Kraskov et al. (2004), algorithm 1.
@@ -124,15 +123,14 @@ class KSG:
     Intervals are made of the jackknife's values: what each image changes by being left out. Neighbours share their distances,
     so that an estimate's own terms vary too little, by a fifth; the jackknife's variance is on average not too small
     (Efron & Stein 1981), and is too large by up to a factor of three where there is nothing to be told: intervals hold about
-    98 % of closed forms, and not 95. What is rarer than 3 in n images may not have been seen, and widens the interval by as
-    many nats (Hanley & Lippman-Hand 1983): else labels that every image tells would seem certain.
+    98 % of closed forms, and not 95.
 
     How far the estimate is short of its limit is judged twice: as 1/n, as of every estimator, and as n^(−2/d) for codes of d
-    dimensions together, the order of the bias of nearest neighbours where a density bends. If the latter is more than half of
-    the interval's half width and more than 0.05 nats, the reading is out of its domain too.
+    dimensions together, the order of the bias of nearest neighbours where a density bends. If the latter is more than a third
+    of the interval's half width and more than 0.05 nats, the reading is out of its domain too.
 
-    Source: as of the module; Efron & Stein, Annals of Statistics 9:586 (1981); Hanley & Lippman-Hand, JAMA
-    249:1743 (1983); Gao, Oh & Viswanath, IEEE Trans. Information Theory 64:5629 (2018).
+    Source: as of the module; Efron & Stein, Annals of Statistics 9:586 (1981); Gao, Oh & Viswanath, IEEE Trans.
+    Information Theory 64:5629 (2018).
     Raises: InvalidArgument if a value is out of its domain.
 
     >>> plane = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
@@ -228,16 +226,12 @@ class KSG:
     def _judged(self, reading: Reading, one: Chebyshev, other: Chebyshev, dimensions: int) -> Reading:
         resampled, n = self._resampled(one, other), len(one)
         null = self._null(one, other, resampled.nats)
-        reading = replace(reading, nats=resampled.nats, null_mean=null.nats, null_high=null.high, p=null.p)
-        reading = judged(reading, resampled)
+        reading = judged(null.beside(replace(reading, nats=resampled.nats)), resampled)
         rate = 2 ** (-2 / max(dimensions, 2))  # of what is missing, that which twice as many images leave
         missing = (resampled.curve[1] - resampled.curve[0]) * rate**2 / (1 - rate)
-        allowed = max(LARGEST_BIAS * (reading.high - reading.low) / 2, SMALLEST_BIAS)
-        if reading.reason:
+        interval = student(resampled.values.cpu().numpy())
+        if reading.reason or negligible(missing, interval.high - interval.value):
             return reading
-        if abs(missing) <= allowed:
-            middle, off = (reading.low + reading.high) / 2, math.hypot((reading.high - reading.low) / 2, UNSEEN / n)
-            return replace(reading, low=middle - off, high=middle + off)
         reason = too_few(n, f"ever more of them in {dimensions} dimensions it goes some", missing)
         return replace(reading, low=math.nan, high=math.nan, per_image=(), reason=reason)
 
@@ -323,12 +317,16 @@ def _pseudo_values(one: Chebyshev, other: Chebyshev, neighbours: int) -> Float[T
 
 
 def _chebyshev(code: Float[Tensor, "n k"]) -> Chebyshev:
-    """The largest difference of any coordinate between images, in units of the code's largest standard deviation."""
+    """The largest difference of any coordinate between images, each in units of its standard deviation.
+
+    Information does not change if a coordinate is measured in other units, but which images are nearest does: a small component
+    that tells the label would be drowned by a large one that does not.
+    """
     code = code.double()
     if not code.shape[1]:
         return code.new_zeros(len(code), len(code))
-    largest = code.std(dim=0, correction=0).amax()
-    scaled = code / torch.where(largest > 0, largest, 1.0)
+    spread = code.std(dim=0, correction=0)
+    scaled = code / torch.where(spread > 0, spread, 1.0)
     return torch.cdist(scaled, scaled, p=math.inf)
 
 

@@ -22,11 +22,16 @@ from torch import Tensor
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.kde import BOUNDS, Bound, check_noise_variance
 from unetscope.estimators.reading import Reading, explained
-from unetscope.estimators.resampling import permuted_kernel, too_few
+from unetscope.estimators.resampling import (
+    negligible,
+    permuted_kernel,
+    told_by_chance,
+    too_few,
+    widened,
+)
 from unetscope.intervals import student
 
 JITTER = 1e-10  # of the mean variance: what rounding may take from the smallest eigenvalue of a Gram matrix
-LARGEST_CHANGE, SMALLEST_CHANGE = 0.5, 0.05  # from n/2 to n images: of the interval's half width; nats, always allowed
 
 Kernel = tuple[Tensor, Tensor]  # [n, n] and [n, 1], as `_kernel` makes them
 
@@ -40,8 +45,8 @@ class Mixture:
 
     Each image's noisy activation is held against the mixture: −ln (1/n) Σ_j exp(−(‖t_i + ε_i − t_j‖² − ‖ε_i‖²) / 2σ²) is
     averaged over images and noise. The jackknife takes off the bias of order 1/n. What its value still changes from n/2
-    to n images widens the interval; if that is more than half of the interval and more than 0.05 nats, n is too small: there is
-    no number, but the reason.
+    to n images widens the interval; if that is more than a third of its half width and more than 0.05 nats, n is too small:
+    there is no number, but the reason. So it is with labels permuted among the images, as of `resampling.judged`.
 
     Source: Kolchinsky & Tracey, Entropy 19:361 (2017), equation 2; Efron & Stein, Annals of Statistics 9:586 (1981).
     Raises: InvalidArgument if a value is out of its domain.
@@ -92,45 +97,43 @@ class Mixture:
         generator = torch.Generator(squared.device).manual_seed(self.seed)
         root = _root(squared)
         kernels = [_kernel(squared, root, self.noise_variance, generator) for _ in range(self.draws)]
-        yield self._reading("I(X;M)", "", kernels, None)
+        of_images = _mean_values(kernels, None)
+        yield self._judged(Reading("I(X;M)", *self.series[0], math.nan), of_images, kernels[0], None)
         for name, labels in classes.items():
-            reading = self._reading("I(Y;M)", name, kernels, labels)
             null = permuted_kernel(kernels[0][0], labels, self.permutations, self.seed)
-            yield replace(reading, null_mean=null.nats, null_high=null.high, p=null.p)
+            reading = null.beside(Reading("I(Y;M)", *self.series[0], math.nan, labels=name))
+            told = _mean_values(kernels, labels)
+            yield self._judged(reading, told, kernels[0], labels, of_images.mean().item())
 
-    def _reading(
+    def _judged(
         self,
-        quantity: Literal["I(X;M)", "I(Y;M)"],
-        name: str,
-        kernels: Sequence[Kernel],
+        reading: Reading,
+        values: Float[Tensor, " n"],
+        kernel: Kernel,
         labels: Int64[Tensor, " n"] | None,
+        whole: float = 0.0,
     ) -> Reading:
-        whole = torch.stack([_pseudo_values(kernel, labels) for kernel in kernels]).mean(dim=0)
-        interval = student(whole.cpu().numpy())
-        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(self.seed)).to(whole.device)
+        """The reading with its number and interval, or the reason why there is none; kernel: of the first draw."""
+        n, interval = len(values), student(values.cpu().numpy())
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(self.seed)).to(values.device)
         halves = [
-            _pseudo_values(_among(kernels[0], rows), None if labels is None else labels[rows])
-            for rows in order.chunk(2)
+            _pseudo_values(_among(kernel, rows), None if labels is None else labels[rows]) for rows in order.chunk(2)
         ]
         before = torch.stack([half.mean() for half in halves]).mean().item()
-        first = _pseudo_values(kernels[0], labels).mean().item()
-        change, half = abs(first - before), interval.high - interval.value
-        if not change <= max(LARGEST_CHANGE * half, SMALLEST_CHANGE):
-            return Reading(
-                quantity,
-                *self.series[0],
-                math.nan,
-                labels=name,
-                reason=too_few(len(whole), "half of them the estimate is", before - first),
-            )
-        return Reading(
-            quantity,
-            *self.series[0],
-            interval.value,
-            labels=name,
-            low=interval.value - math.hypot(half, change),
-            high=interval.value + math.hypot(half, change),
-            per_image=tuple(whole.tolist()),
+        change, half = _pseudo_values(kernel, labels).mean().item() - before, interval.high - interval.value
+        reason = told_by_chance(reading.null_mean, interval.value, whole, half)
+        if not negligible(change, half):
+            reason = too_few(n, "half of them the estimate is", -change)
+        if reason:
+            return replace(reading, reason=reason)
+        low, high = widened(interval.value, half, change, n)
+        return replace(
+            reading,
+            nats=interval.value,
+            low=low,
+            high=high,
+            curve=(math.nan, interval.value - change, interval.value),
+            per_image=tuple(values.tolist()),
         )
 
 
@@ -161,6 +164,11 @@ def _kernel(
     exponent = (squared + 2 * (moved.diagonal()[:, None] - moved)) / (-2 * noise_variance)
     largest = exponent.amax(dim=1, keepdim=True)
     return torch.exp(exponent - largest), largest
+
+
+def _mean_values(kernels: Sequence[Kernel], labels: Int64[Tensor, " n"] | None) -> Float[Tensor, " n"]:
+    """The jackknife's values, averaged over the draws of noise."""
+    return torch.stack([_pseudo_values(kernel, labels) for kernel in kernels]).mean(dim=0)
 
 
 def _among(kernel: Kernel, rows: Int64[Tensor, " m"]) -> Kernel:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -137,7 +137,7 @@ class Renyi:
             reading = Reading(
                 "I(Y;M)", "renyi", self.bandwidth, told.nats, labels=name, capped=True, ceiling=given.nats
             )
-            yield judged(replace(reading, null_mean=null.nats, null_high=null.high, p=null.p), told)
+            yield judged(null.beside(reading), told, whole.nats)
 
     def _resampled(
         self, diagonal: Float[Tensor, " n"], shares: Float[Tensor, "parts n"], parts: Int64[Tensor, "parts n"]

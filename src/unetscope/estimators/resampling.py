@@ -17,7 +17,10 @@ from torch.nn import functional
 from unetscope.estimators.reading import Reading
 from unetscope.intervals import student
 
-LARGEST_BIAS, SMALLEST_BIAS = 0.5, 0.05  # in the domain: of the interval's half width; nats, always allowed
+LARGEST_BIAS = 1 / 3  # of an interval's half width: with such a bias, 90 % of intervals would still hold
+SMALLEST_BIAS = 0.05  # nats: always allowed, as it is taken off
+SMALLEST_CHANCE = 0.02  # nats that labels permuted among the images may always seem to be told
+UNSEEN = 3.0  # images of n: what is rarer may show in none of them, at 95 %
 ROUNDING = 1e-6  # nats by which equal estimates may differ
 PERMUTATIONS = 39  # then p is a multiple of 1/40
 SPLITS = 4  # of the images into quarters: what one split says of fewer images depends on chance
@@ -29,11 +32,11 @@ TERMS_AT_ONCE = 4_000_000  # of a kernel, gathered for permuted labels
 class Resampled:
     """An estimate as a mean over images, and the same of fewer images.
 
-    values: one an image in nats, with the estimate as their mean and its influence function as their spread: the
-    infinitesimal jackknife. curve: the estimate of a quarter, of half and of all of the images, the former averaged over the
-    parts that the images fall into.
+    values: one an image in nats, with the estimate as their mean and the spread of the jackknife's, or of the influence
+    function (the infinitesimal jackknife). curve: the estimate of a quarter, of half and of all of the images, the former
+    averaged over the parts that the images fall into.
 
-    Source: Jaeckel (1972); Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), chapter 6.
+    Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), chapters 2 and 6.
     """
 
     values: Float[Tensor, " n"]
@@ -74,8 +77,8 @@ def kernel_information(
 ) -> Resampled:
     """-(1/n) sum_i ln (1/n) sum_j K_ij of a symmetric kernel; inside classes if `sharing` says which images share one.
 
-    The influence of image k is -ln (1/n) sum_j K_kj - sum_i K_ik / sum_j K_ij, less its mean: what it tells itself, and what it
-    takes from the others.
+    Values are the jackknife's: n times the estimate less n − 1 times that without image k, which takes K_ik from the sum of
+    each image i. Where that is a large part of it, the influence function (its first order) varies too little.
 
     >>> apart = torch.eye(8, dtype=torch.float64)                      # eight images told apart: ln 8, ln 4 with half of them
     >>> [round(nats / math.log(2), 9) for nats in kernel_information(apart, quarters(8, apart.device)).curve]
@@ -87,8 +90,10 @@ def kernel_information(
     sums = (inside @ hot.flatten(1)).reshape(hot.shape)
     curve = _curve(sizes, sums, quarter)
     totals = sums[:, 0].sum(dim=1)
-    values = sizes[:, 0].sum(dim=1).log() - totals.log() + 1 - inside @ (1 / totals)
-    return Resampled(values, curve)
+    mates = sizes[:, 0].sum(dim=1)
+    taken = (inside / totals[:, None]).float().fill_diagonal_(0.0)
+    values = mates.log() - totals.log() - _all_without_one(mates) + torch.log1p(-taken).sum(dim=0).double()
+    return _resampled(values, curve)
 
 
 def symbol_entropy(symbols: Int64[Tensor, " n"], quarter: Int64[Tensor, "n splits"]) -> Resampled:
@@ -103,7 +108,18 @@ def symbol_entropy(symbols: Int64[Tensor, " n"], quarter: Int64[Tensor, "n split
     hot = functional.one_hot(quarter, 4).double()
     table = torch.zeros((len(occurrences), *hot.shape[1:]), dtype=torch.float64, device=symbols.device)
     curve = _curve(hot.sum(dim=0).expand(hot.shape), table.index_add_(0, symbols, hot)[symbols], quarter)
-    return Resampled(math.log(len(symbols)) - occurrences[symbols].double().log(), curve)
+    mates, n = occurrences[symbols].double(), torch.full_like(symbols, len(symbols), dtype=torch.float64)
+    return _resampled(n.log() - mates.log() - _all_without_one(n) + _all_without_one(mates), curve)
+
+
+def _all_without_one(sizes: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """What the logarithm of the size m of a class loses without one of its images, over the others: (m − 1) ln (1 − 1/m)."""
+    return (sizes - 1) * torch.log1p(-1 / sizes.clamp(min=1 + 1e-9))
+
+
+def _resampled(values: Float[Tensor, " n"], curve: tuple[float, float, float]) -> Resampled:
+    """The values moved so that their mean is the estimate; the jackknife's has its bias taken off, and the curve tells that."""
+    return Resampled(values - values.mean() + curve[2], curve)
 
 
 def _curve(
@@ -131,28 +147,59 @@ def extrapolated(curve: Sequence[float]) -> float:
     return (y.mean() - slope * x.mean()).item()
 
 
-def judged(reading: Reading, resampled: Resampled) -> Reading:
+def judged(reading: Reading, resampled: Resampled, whole: float = 0.0) -> Reading:
     """The reading with where it goes for ever more images, and a 95 % interval of that, if so few images can tell.
 
-    What the estimate is short of its limit widens the interval. If that is more than half of the interval's half width and more
-    than 0.05 nats, the reading is out of its domain: its number describes these images alone, and has no interval.
+    What the estimate is short of its limit widens the interval. If that is more than a third of the interval's half width and
+    more than 0.05 nats, the reading is out of its domain: its number describes these images alone, and has no interval. So it
+    is if chance has a part in it of more than a third of the half width and more than 0.02 nats. whole: of I(Y;M) in nats, what
+    the layer tells of the images at all, if chance can make it seem to tell labels.
     """
     limit, spread = extrapolated(resampled.curve), student(resampled.values.cpu().numpy())
     reading = replace(reading, extrapolated=limit, curve=resampled.curve)
-    half, bias = spread.high - spread.value, limit - reading.nats
-    if not abs(bias) <= max(LARGEST_BIAS * half, SMALLEST_BIAS):
-        reason = too_few(len(resampled.values), "ever more of them it goes", bias)
+    n, half, bias = len(resampled.values), spread.high - spread.value, limit - reading.nats
+    reason = told_by_chance(reading.null_mean, reading.nats, whole, half)
+    if not negligible(bias, half):
+        reason = too_few(n, "ever more of them it goes", bias)
+    if reason:
         return replace(reading, reason=reading.reason or reason)
-    off = math.hypot(half, bias)
-    return replace(reading, low=limit - off, high=limit + off, per_image=tuple(resampled.values.tolist()))
+    low, high = widened(limit, half, bias, n)
+    return replace(reading, low=low, high=high, per_image=tuple(resampled.values.tolist()))
 
 
-def too_few(n: int, what: str, change: float) -> str:
+def negligible(bias: float, half: float, always: float = SMALLEST_BIAS) -> bool:
+    """Whether what an estimate may be off by, in nats, is little beside its interval's half width; what is not known is."""
+    return not abs(bias) > max(LARGEST_BIAS * half, always)
+
+
+def widened(middle: float, half: float, bias: float, n: int) -> tuple[float, float]:
+    """The ends of an interval, in nats, widened by a bias, and above by what n images may not have shown.
+
+    What is rarer than m = 3/n may be in none of them, and adds as much as m (ln(1/m) + 1) to an information: else layers that
+    are silent for most images would seem certain.
+
+    Source: Hanley & Lippman-Hand, JAMA 249:1743 (1983).
+    """
+    off, rare = math.hypot(half, bias), min(1.0, UNSEEN / n)
+    return middle - off, middle + math.hypot(off, rare * (1 - math.log(rare)))
+
+
+def told_by_chance(null: float, nats: float, whole: float, half: float) -> str:
+    """The reason why a value in nats is too much of chance, if it is; null: that of labels permuted among the images.
+
+    Chance makes labels of what the layer tells inside the classes. Where that is nothing, as of labels that say all that the
+    layer does, chance has no part, whatever the null.
+    """
+    chance = null * (1 - nats / whole) if whole > max(0.0, nats) else 0.0
+    if negligible(chance, half, SMALLEST_CHANCE):
+        return ""
+    return f"out of domain: labels permuted among the images seem to be told {null / math.log(2):.2g} bits"
+
+
+def too_few(n: int, what: str, change: float, images: str = "images") -> str:
     """The reason why n images cannot tell: what happens with other numbers of them, and by how many nats."""
-    direction = "lower" if change < 0 else "higher"
-    return (
-        f"out of domain: {n} images are too few to tell; with {what} {abs(change) / math.log(2):.2g} bits {direction}"
-    )
+    bits, direction = abs(change) / math.log(2), "lower" if change < 0 else "higher"
+    return f"out of domain: {n} {images} are too few to tell; with {what} {bits:.2g} bits {direction}"
 
 
 @dataclass(frozen=True)
@@ -166,8 +213,17 @@ class Null:
     @classmethod
     def of(cls, value: float, chance: Float[Tensor, " times"], rounding: float = ROUNDING) -> Null:
         """The value at hand counts as one of chance, so that p is never 0 (Phipson & Smyth 2010)."""
+        if not (math.isfinite(value) and bool(chance.isfinite().all())):
+            return NO_NULL
         reached = int((chance >= value - rounding).sum())
         return cls(chance.mean().item(), chance.quantile(0.95).item(), (1 + reached) / (1 + len(chance)))
+
+    def beside(self, reading: Reading) -> Reading:
+        """The reading with what chance gives beside it."""
+        return replace(reading, null_mean=self.nats, null_high=self.high, p=self.p)
+
+
+NO_NULL = Null(math.nan, math.nan, math.nan)
 
 
 def permuted_kernel(
