@@ -453,14 +453,15 @@ def test_measuring_a_network_adds_every_layer_and_merge_and_repeats_itself() -> 
     assert told[-1][0] == told[-1][1]
     again = [e for e in scope.measure(0) if e.estimator == "usable_linear"]
     assert [e.bits for e in first] == [e.bits for e in again]
-    for e in first:
+    sure = [e for e in first if not e.reason]
+    assert len(sure) >= 8
+    for e in sure:
         assert e.low <= e.bits <= e.high
         assert np.mean(e.per_image) == pytest.approx(e.bits)
-        assert not e.reason
-    by_quantity = {(e.quantity, e.layer): e for e in first}
-    up, merge = by_quantity["I_V(M→Y)", "7up"], by_quantity["I_V(M→Y)", "7"]
-    paired, gain = difference(merge, up), by_quantity["I_V(S→Y|U)", "7"]
-    assert (paired.value, paired.low, paired.high) == pytest.approx((gain.bits, gain.low, gain.high), abs=1e-9)
+    assert all(e.reason.startswith("out of domain: 18 training images are too few") for e in first if e.reason)
+    by_quantity = {(e.quantity, e.layer): e.bits for e in first}
+    up, merge, gain = (by_quantity[of] for of in (("I_V(M→Y)", "7up"), ("I_V(M→Y)", "7"), ("I_V(S→Y|U)", "7")))
+    assert merge - up == pytest.approx(gain, abs=1e-9)
 
 
 def test_some_layers_of_a_network_are_measured_without_its_skips() -> None:
@@ -508,10 +509,50 @@ def test_too_few_images_have_a_reason() -> None:
     images, masks = logistic_case(0)
     reading = bits_of(probed(images[:22], masks[:22], held_out=20)["1"])
     assert math.isnan(reading.nats)
-    assert reading.reason == "2 training images: a probe needs at least 4"
-    one = bits_of(probed(images, masks, held_out=1)["1"])
-    assert math.isnan(one.low)
-    assert one.p == 1.0
+    assert reading.reason == "2 training images with labels: a probe needs at least 4"
+    for judged in (1, 4):
+        few = bits_of(probed(images, masks, held_out=judged)["1"])
+        assert (math.isnan(few.low), few.per_image) == (True, ())
+        assert few.reason == f"out of domain: {judged} held-out images with labels are too few for an interval"
+    assert bits_of(probed(images, masks, held_out=1)["1"]).p == 1.0
+
+
+def test_images_without_a_label_are_no_images() -> None:
+    """Neither for the folds, nor for the interval: the same probe and the same values as without them."""
+    images, masks = logistic_case(0)
+    spoilt = masks.clone()
+    spoilt[[2, 9, 17, 45, 51]] = 255  # three to train on, two held out
+    kept = [image for image in range(len(images)) if (spoilt[image] != 255).any()]
+    with_them = bits_of(probed(images, spoilt, held_out=20, ignored=255)["1"])
+    without = bits_of(probed(images[kept], masks[kept], held_out=18)["1"])
+    assert len(with_them.per_image) == 18
+    assert (with_them.nats, with_them.low, with_them.high) == pytest.approx(
+        (without.nats, without.low, without.high), abs=0.01
+    )
+    spoilt[3:40] = 255
+    assert bits_of(probed(images, spoilt, held_out=20, ignored=255)["1"]).reason == (
+        "2 training images with labels: a probe needs at least 4"
+    )
+
+
+def test_a_class_that_no_training_mask_has_is_out_of_domain() -> None:
+    images, masks = logistic_case(0)
+    masks[45, 0] = 3
+    reading = bits_of(probed(images, masks, held_out=20, classes=4)["1"])
+    assert reading.reason == "out of domain: held-out masks have class 3, which no training mask has"
+    assert (math.isnan(reading.low), reading.per_image) == (True, ())
+
+
+def test_a_probe_of_many_channels_and_few_images_is_out_of_domain() -> None:
+    """64 channels that say nothing cost what a few images cannot pay; the interval would miss the truth."""
+    images, masks = logistic_case(0)
+    noisy = torch.cat((images, random(len(images), 64, *images.shape[2:], seed=5)), dim=1)
+    reading = bits_of(probed(noisy[:28], masks[:28], held_out=20)["1"])
+    assert reading.reason.startswith(
+        "out of domain: 8 training images are too few to tell; with ever more of them it goes"
+    )
+    assert reading.reason.endswith("bits higher")
+    assert math.isnan(reading.low)
 
 
 def test_a_layer_that_does_not_lie_under_the_mask_has_a_reason() -> None:
@@ -520,12 +561,19 @@ def test_a_layer_that_does_not_lie_under_the_mask_has_a_reason() -> None:
     assert reading.reason.startswith("a layer of 8×7 locations does not lie under a mask of 8×8 pixels")
 
 
+def with_nan(images: Tensor, image: int) -> Tensor:
+    spoilt = images.clone()
+    spoilt[image, 0, 3, 3] = math.nan
+    return spoilt
+
+
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
         (lambda images, masks: (images, masks[1:]), "59 training masks for 60 images|39 training masks for 40 images"),
         (lambda images, masks: (images, masks + 1), "the training masks have labels 1 to 2: expected 0 to 1"),
         (lambda images, masks: (images * math.nan, masks), "layer 1: activations are not finite"),
+        (lambda images, masks: (with_nan(images, -1), masks), "layer 1: activations are not finite"),  # held out only
     ],
 )
 def test_wrong_input_is_named(spoil: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], text: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from unetscope.capture import device_of, visit
 from unetscope.errors import InvalidArgument, MeasurementError
 from unetscope.estimators.families import ConvolutionalReader, Family, Linear, PartAlone, Reader
 from unetscope.estimators.reading import Reading
-from unetscope.estimators.resampling import extrapolated, turned
+from unetscope.estimators.resampling import extrapolated, negligible, too_few, turned
 from unetscope.estimators.usable import (
     Calibration,
     HeldOut,
@@ -38,6 +39,8 @@ FOLDS = 4
 SHARES = {"quarter": (0,), "half": (0, 1), "whole": tuple(range(FOLDS))}  # the folds that a probe is fitted on
 PLACES_AN_IMAGE = 1024  # at most, that a probe is fitted on: neighbours say much the same
 CALIBRATION_IMAGES, CALIBRATION_PIXELS = 128, 256  # the latter of each of the former
+FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
+SMALLEST_GAP = 0.005  # nats a pixel that a probe may always be short of one of ever more images
 ROUNDING = 1e-6  # of a mean: a spread below it is none
 LINEAR = Linear()
 DEAD_LAYER = "the layer is the same at every place of every image"
@@ -117,7 +120,8 @@ class _Probing:
         self._model, self._train, self._held_out, self._classes = model, train, held_out, classes
         self._family, self._estimator = family, f"usable_{family.name}"
         self._layers, self._captured = layers, [layer for layer in layers if not layer.parts]
-        order = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(seed))
+        labelled = torch.nonzero(_labelled(train.masks, train.ignored).flatten(1).any(dim=1))[:, 0]
+        order = labelled[torch.randperm(len(labelled), generator=torch.Generator().manual_seed(seed))]
         self._fold_rows = [rows.sort().values for rows in order.tensor_split(FOLDS)]
         each = max(1, CALIBRATION_IMAGES // FOLDS)
         self._batches = {
@@ -125,10 +129,11 @@ class _Probing:
             "calibration": [batch for rows in self._fold_rows for batch in rows[:each].split(batch_size)],
             "held out": list(torch.arange(len(held_out.images)).split(batch_size)),
         }
-        self._fold_of = torch.empty(len(order), dtype=torch.int64)
+        self._fold_of = torch.full((len(train.images),), -1)
         for fold, rows in enumerate(self._fold_rows):
             self._fold_of[rows] = fold
         self._seed, self._on_batch, self._done = seed, on_batch, 0
+        self._fitted_on = len(order)
         self._frequencies = self._class_frequencies()
         self._shared: dict[tuple[int, ...], tuple[Tensor, Tensor | None]] = {}  # of a batch, by grid
         self._pixels: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor, Tensor]] = {}  # likewise
@@ -144,8 +149,10 @@ class _Probing:
         except InvalidArgument as unfit:
             self._reasons[layer.label] = str(unfit)
             return
-        if len(self._fold_of) < FOLDS:
-            self._reasons[layer.label] = f"{len(self._fold_of)} training images: a probe needs at least {FOLDS}"
+        if self._fitted_on < FOLDS:
+            self._reasons[layer.label] = (
+                f"{self._fitted_on} training images with labels: a probe needs at least {FOLDS}"
+            )
             return
         if (self._frequencies > 0).sum() < 2:
             self._reasons[layer.label] = ONE_CLASS
@@ -217,10 +224,7 @@ class _Probing:
         probes = self._probes[label]
         targets, kept = self._targets(rows, probes.grid, features.device)
         probes.folds[int(self._fold_of[rows[0]])].add(features if kept is None else features[kept], targets)
-        if not features.sum().isfinite():
-            raise MeasurementError(
-                f"layer {label}: activations are not finite; the network has diverged, use an earlier checkpoint"
-            )
+        _check_finite(label, features)
 
     def _targets(self, rows: Tensor, grid: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor | None]:
         """What is to be told at the places that the batch's layers of this grid are fitted on, and which these are."""
@@ -282,8 +286,14 @@ class _Probing:
             sides = self._train.masks.shape[1:]
             generator = torch.Generator().manual_seed(self._seed + int(rows[0]))
             pixels = torch.randint(math.prod(sides), (len(rows), CALIBRATION_PIXELS), generator=generator)
+            known = _labelled(self._train.masks[rows], self._train.ignored).flatten(1)
+            valid = torch.ones_like(pixels, dtype=torch.bool)
+            if not bool(known.all()):  # as many as the image has its share of them, and at least one
+                pixels = torch.multinomial(known.float(), CALIBRATION_PIXELS, replacement=True, generator=generator)
+                wanted = (CALIBRATION_PIXELS * known.float().mean(dim=1, keepdim=True)).ceil()
+                valid = torch.arange(CALIBRATION_PIXELS) < wanted
+            valid = valid.reshape(-1)
             labels = self._train.masks[rows].reshape(len(rows), -1).gather(1, pixels).long().reshape(-1)
-            valid = torch.ones_like(labels).bool() if self._train.ignored is None else labels != self._train.ignored
             above = math.prod(sides) // math.prod(grid)
             order = _places(sides, grid)[pixels]
             place = (order // above + math.prod(grid) * torch.arange(len(rows))[:, None]).reshape(-1)
@@ -292,6 +302,7 @@ class _Probing:
         return self._pixels[grid]
 
     def _judge(self, rows: Tensor, label: str, features: Tensor) -> None:
+        _check_finite(label, features)
         probes = self._probes[label]
         logits = probes.fitted["calibrated"].scores(features).reshape(len(rows), -1, len(SHARES), probes.outputs)
         for number, name in enumerate(SHARES):
@@ -316,74 +327,96 @@ class _Probing:
     def _reading(self, label: str, guess: Tensor) -> Reading:
         if label in self._reasons:
             return Reading("I_V(M→Y)", self._estimator, 0.0, math.nan, labels="pixels", reason=self._reasons[label])
-        held_out = self._probes[label].held_out
-        truth = held_out["whole"].truth
-        null = shuffled_masks(guess, held_out["whole"], seed=self._seed)
-        gains = {name: guess - judged.own.cpu() for name, judged in held_out.items()}
-        return replace(
-            self._gain("I_V(M→Y)", gains, truth, guess),
-            null_mean=null.nats,
-            null_high=null.high,
-            p=null.p,
-            train=self._on_seen(label),
-        )
+        null = shuffled_masks(guess, self._probes[label].held_out["whole"], seed=self._seed)
+        reading = null.beside(self._gain("I_V(M→Y)", {label: -1}, guess))
+        return _judged(replace(reading, train=self._on_training_pixels(label, "seen")))
 
-    def _gain(self, quantity: Quantity, gains: Mapping[str, Tensor], truth: Truth, guess: Tensor) -> Reading:
-        """What the probes of each share gain, in nats an image, as a reading in nats a pixel."""
-        pixels = truth.pixels.cpu().numpy()
-        values = {name: ratio_values(gain.numpy(), pixels) for name, gain in gains.items()}
+    def _at_merge(self, skip: Skip, guess: Tensor) -> Iterator[Reading]:
+        """What the skip adds to the upsampled path, what that adds to the skip, and what both hold, paired over images."""
+        u, s = (
+            alone if (alone := _alone(part, skip.merge)) in self._probes else part
+            for part in (skip.upsampled, skip.source)
+        )
+        reason = next((self._reasons[label] for label in (u, s, skip.merge) if label in self._reasons), "")
+        losses: dict[Quantity, dict[str, int]] = {
+            "I_V(S→Y|U)": {u: 1, skip.merge: -1},
+            "I_V(U→Y|S)": {s: 1, skip.merge: -1},
+            "I_V(S;U→Y)": {u: -1, s: -1, skip.merge: 1},
+        }
+        for quantity, signs in losses.items():
+            if reason:
+                yield Reading(quantity, self._estimator, 0.0, math.nan, labels="pixels", reason=reason)
+                continue
+            reading = self._gain(quantity, signs, guess)
+            if sum(signs.values()) == 0:  # what both hold may be of either sign, though neither is of chance
+                reading = turned(reading.per_image, seed=self._seed).beside(reading)
+            yield _judged(reading)
+
+    def _gain(self, quantity: Quantity, signs: Mapping[str, int], guess: Tensor) -> Reading:
+        """A sum of cross-entropies, and of the best guess's if it has one more of those taken off, in nats a pixel.
+
+        The interval reaches from where the value may be to where it would be of ever more training images, by either account.
+        """
+        pixels = next(self._probes[label].held_out["whole"].truth for label in signs).pixels.cpu()
+        judged = pixels > 0
+        values = {}
+        for name in SHARES:
+            gain = -sum(signs.values()) * guess
+            for label, sign in signs.items():
+                gain = gain + sign * self._probes[label].held_out[name].own.cpu()
+            values[name] = ratio_values(gain[judged], pixels[judged])
         interval = student(values["whole"])
         curve = tuple(float(values[name].mean()) for name in SHARES)
+        limit = extrapolated(curve)
+        gaps = (0.0, limit - interval.value, -sum(sign * self._shortfall(label) for label, sign in signs.items()))
         return Reading(
             quantity,
             self._estimator,
             0.0,
             interval.value,
             labels="pixels",
-            ceiling=guess.sum().item() / pixels.sum(),
-            low=interval.low,
-            high=interval.high,
+            ceiling=guess.sum().item() / pixels.sum().item(),
+            low=interval.low + min(gaps),
+            high=interval.high + max(gaps),
             curve=curve,
-            extrapolated=extrapolated(curve),
+            extrapolated=limit,
             per_image=tuple(values["whole"].tolist()),
+            reason=self._out_of_domain(len(values["whole"]), interval.high - interval.value, max(gaps, key=abs)),
         )
 
-    def _on_seen(self, label: str) -> float:
-        """The same on pixels of images that the probe was fitted on, in nats."""
+    def _shortfall(self, label: str) -> float:
+        """What a probe of ever more training images would gain, in nats a pixel, from those that it was fitted on.
+
+        A fit of n images gains about as much on them as it loses on others, c/n each (Akaike 1974). One that was fitted on all
+        folds but one loses more, so the two differ on the same pixels by c/n (1 + folds / (folds − 1)).
+        """
+        optimism = self._on_training_pixels(label, "seen") - self._on_training_pixels(label, "whole")
+        return optimism / (1 + FOLDS / (FOLDS - 1))
+
+    def _out_of_domain(self, judged: int, half: float, gap: float) -> str:
+        """Why an interval would not hold; empty if it does."""
+        held_out = self._held_out.masks[_labelled(self._held_out.masks, self._held_out.ignored)]
+        unseen = [str(label) for label in held_out.unique().tolist() if self._frequencies[label] == 0]
+        if unseen:
+            return f"out of domain: held-out masks have class {', '.join(unseen)}, which no training mask has"
+        if judged < FEWEST_JUDGED:
+            return f"out of domain: {judged} held-out images with labels are too few for an interval"
+        if not negligible(gap, half, SMALLEST_GAP):
+            return too_few(self._fitted_on, "ever more of them it goes", gap, "training images")
+        return ""
+
+    def _on_training_pixels(self, label: str, by: Literal["seen", "whole"]) -> float:
+        """The gain in nats a pixel on some pixels of training images, by a probe that has seen them or by others."""
         probes = self._probes[label]
-        scores, labels = torch.cat(probes.scores["seen"]), torch.cat(probes.labels["seen"])
+        scores, labels = torch.cat(probes.scores[by]), torch.cat(probes.labels[by])
         logits = functional.pad(probes.calibrations["whole"].logits(scores), (0, 1))
         without = functional.nll_loss(self._frequencies.log().expand(len(labels), -1).float(), labels)
         return float(without - functional.cross_entropy(logits, labels))
 
-    def _at_merge(self, skip: Skip, guess: Tensor) -> Iterator[Reading]:
-        """What the skip adds to the upsampled path, what that adds to the skip, and what both hold, paired over images."""
-        labels = {"U": skip.upsampled, "S": skip.source, "SU": skip.merge}
-        labels |= {
-            place: _alone(part, skip.merge)
-            for place, part in labels.items()
-            if _alone(part, skip.merge) in self._probes
-        }
-        reason = next((self._reasons[label] for label in labels.values() if label in self._reasons), "")
-        parts: Mapping[str, Mapping[str, Tensor]] = {
-            place: {name: judged.own.cpu() for name, judged in self._probes[label].held_out.items()}
-            for place, label in labels.items()
-            if not reason
-        }
-        gains: dict[Quantity, Callable[[dict[str, Tensor]], Tensor]] = {
-            "I_V(S→Y|U)": lambda own: own["U"] - own["SU"],
-            "I_V(U→Y|S)": lambda own: own["S"] - own["SU"],
-            "I_V(S;U→Y)": lambda own: guess - own["U"] - own["S"] + own["SU"],
-        }
-        for quantity, gain in gains.items():
-            if reason:
-                yield Reading(quantity, self._estimator, 0.0, math.nan, labels="pixels", reason=reason)
-                continue
-            own = {name: {place: part[name] for place, part in parts.items()} for name in SHARES}
-            truth = self._probes[skip.merge].held_out["whole"].truth
-            reading = self._gain(quantity, {name: gain(losses) for name, losses in own.items()}, truth, guess)
-            null = turned(reading.per_image, seed=self._seed)
-            yield replace(reading, null_mean=null.nats, null_high=null.high, p=null.p)
+
+def _judged(reading: Reading) -> Reading:
+    """The reading without its interval, if there is a reason why that would not hold."""
+    return replace(reading, low=math.nan, high=math.nan, per_image=()) if reading.reason else reading
 
 
 def _alone(part: str, merge: str) -> str:
@@ -413,10 +446,22 @@ class _Merging:
             self._done, self._waiting = set(), {}
 
 
+def _labelled(masks: Tensor, ignored: int | None) -> Tensor:
+    """The pixels that are not ignored."""
+    return torch.ones_like(masks, dtype=torch.bool) if ignored is None else masks != ignored
+
+
+def _check_finite(label: str, features: Tensor) -> None:
+    if not features.sum().isfinite():
+        raise MeasurementError(
+            f"layer {label}: activations are not finite; the network has diverged, use an earlier checkpoint"
+        )
+
+
 def _check(part: str, data: Segmented, classes: int) -> None:
     if len(data.images) != len(data.masks):
         raise InvalidArgument(f"{len(data.masks)} {part} masks for {len(data.images)} images: expected one an image")
-    known = data.masks if data.ignored is None else data.masks[data.masks != data.ignored]
+    known = data.masks[_labelled(data.masks, data.ignored)]
     if not len(known):
         raise InvalidArgument(f"the {part} masks have no pixel that is not ignored")
     if int(known.min()) < 0 or int(known.max()) >= classes:
