@@ -47,7 +47,7 @@ MAY_IMPORT = {
         "checkpoints training store"
     ),
     "selfcheck": "records capture distances symbols estimators probing",
-    "rankings": "errors records flow",
+    "rankings": "errors records flow intervals",
     "descents": "errors records flow intervals",
     "plots": "errors records files flow intervals rankings plots",
     "forecast": (

@@ -439,6 +439,20 @@ def rises(check) -> dict[tuple[str, str], float]:
     return {(found.parent, found.child): round(found.rise.value, 9) for found in check.violations}
 
 
+def test_a_ranking_says_how_many_pairs_chance_does_not_explain() -> None:
+    rng = np.random.default_rng(0)
+    flow = table({1.0: [1.0, 1.01, 2.0, 3.0], 10.0: [0.5, 0.6, 0.7, 0.8]})
+    rows = [
+        replace(row, per_image=tuple((row.bits + rng.normal(0, 0.5, 50)).tolist())) if row.layer != "4" else row
+        for row in flow.estimates
+    ]
+    found = ranking(Flow(flow.layers, (), tuple(rows)))
+    assert (found.reference, found.judged, found.sure) == (1.0, 3, 2)
+    assert found.text.endswith(
+        "Of 3 pairs of layers with intervals at 1, 2 differ by more than the choice of images explains."
+    )
+
+
 def test_an_estimate_that_rises_along_the_network_is_found() -> None:
     check = dpi_violations(table({1.0: [5, 4, 4.5, 3, 3.001]}))
     assert rises(check) == {("2", "3"): 0.5, ("4", "5"): 0.001}
@@ -501,6 +515,7 @@ def test_a_rise_within_its_paired_interval_is_not_beyond_it() -> None:
     spread = 1.984 * (sure - first).std(ddof=1) / 10
     assert (rise.low, rise.high) == pytest.approx((rise.value - spread, rise.value + spread), rel=1e-3)
     assert f"by {rise.value:.2g} bits (95 % interval {rise.low:.2f} to {rise.high:.2f})." in check.text
+    assert "1 of these rises have an interval above zero, as one of forty has by chance." in check.text
     only_one = (rows[0], replace(rows[1], per_image=()), rows[2])
     assert all(math.isnan(found.rise.low) for found in dpi_violations(Flow(flow.layers, (), only_one)).violations)
 

@@ -136,10 +136,12 @@ class DescentCheck:
         interval = (
             "" if math.isnan(worst.rise.low) else f" (95 % interval {worst.rise.low:.2f} to {worst.rise.high:.2f})"
         )
+        sure = sum(not math.isnan(violation.rise.low) for violation in self.beyond)
+        chance = f"{sure} of these rises have an interval above zero, as one of forty has by chance. " if sure else ""
         return (
             f"In {len(self.beyond)} of {self.checked} pairs {what} rises from a layer to one computed from it alone, most "
             f"from {worst.parent} to {worst.child}, by {worst.rise.value:.2g} bits{interval}{out}. "
-            f"{_meaning(self.estimator)}"
+            f"{chance}{_meaning(self.estimator)}"
         )
 
 

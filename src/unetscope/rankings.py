@@ -1,11 +1,12 @@
-"""Whether a ranking of layers outlasts a change of resolution. Imports errors, records and flow, never torch."""
+"""Whether a ranking of layers outlasts a change of resolution. Imports errors, records, flow and intervals, never
+torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import combinations, takewhile
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from unetscope.errors import InvalidArgument
 from unetscope.flow import Flow
+from unetscope.intervals import difference
 from unetscope.records import ESTIMATORS, Estimate, Layer, Quantity, estimator_text
 
 AGREES = (
@@ -59,6 +61,7 @@ class Ranking:
     """How the ranking of layers changes with the resolution, by one estimator at one epoch.
 
     layers: how many there are. reference: the resolution that tells most of them apart, and of several such the middle one.
+    judged: the pairs of layers that both have an interval there. sure: those of them that differ by more than chance makes.
     at: the ranking at every resolution, ascending. holds: the widest run of neighbouring resolutions around the reference over
     which τ_b is 0.9 or more and at least half as many layers are compared as the reference tells apart; none where not even
     the reference has a ranking.
@@ -70,6 +73,8 @@ class Ranking:
     epoch: int
     layers: int
     reference: float
+    judged: int
+    sure: int
     at: tuple[RankingAt, ...]
     holds: tuple[float, float] | None
 
@@ -77,7 +82,7 @@ class Ranking:
     def text(self) -> str:
         """Over which resolutions the ranking holds, where and to what it is lost, for people."""
         lost = "; ".join([*_lost_at_end(self, "below"), *_lost_at_end(self, "above")])
-        said = [_where_it_holds(self), lost[:1].upper() + lost[1:], *_swaps(self)]
+        said = [_where_it_holds(self), lost[:1].upper() + lost[1:], *_swaps(self), _sure(self)]
         return " ".join(f"{sentence}." for sentence in said if sentence)
 
 
@@ -118,6 +123,8 @@ def ranking(
     most = np.flatnonzero(apart == apart.max())
     reference = int(most[(len(most) - 1) // 2])
     at = tuple(_ranking_at(size, row, standings[reference]) for size, row in zip(resolutions, standings, strict=True))
+    there = [e for e in found.estimates if e.resolution == resolutions[reference] and e.layer in ranked and e.per_image]
+    differences = [difference(one, other) for one, other in combinations(there, 2)]
     return Ranking(
         quantity,
         first.estimator,
@@ -125,6 +132,8 @@ def ranking(
         first.epoch,
         len(ranked),
         resolutions[reference],
+        len(differences),
+        sum(not interval.low <= 0 <= interval.high for interval in differences),
         at,
         _holds(at, reference),
     )
@@ -247,6 +256,15 @@ def _where_it_holds(ranking: Ranking) -> str:
         f"{who} holds from {unit} {three_digits(low)}{' (the smallest measured)' * (low == first)} to {three_digits(high)}"
         f"{' (the largest measured)' * (high == last)}: Kendall's τ is at least {AGREES:g} with that at {reference}"
         + (f", with {fewest} layers or more told apart at both" if fewest < most else "")
+    )
+
+
+def _sure(ranking: Ranking) -> str:
+    if not ranking.judged:
+        return ""
+    return (
+        f"Of {ranking.judged} pairs of layers with intervals at {three_digits(ranking.reference)}, {ranking.sure} differ by "
+        "more than the choice of images explains"
     )
 
 
