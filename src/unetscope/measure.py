@@ -24,7 +24,7 @@ from unetscope.estimators.binning import Binning, symbol_information, symbol_lab
 from unetscope.estimators.families import Family, Linear
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.ksg import KSG
-from unetscope.estimators.reading import Reading
+from unetscope.estimators.reading import SATURATED_FROM, Reading
 from unetscope.flow import Flow
 from unetscope.labels import BlockLabels, KMeansLabels, LabelScheme, singleton_share
 from unetscope.layer_statistics import (
@@ -43,7 +43,6 @@ from unetscope.schedule import Schedule, is_marked
 from unetscope.tensors import pixels, to_input
 
 LINEAR = Linear()
-SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
 
 
 class Scope:

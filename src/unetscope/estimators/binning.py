@@ -99,4 +99,4 @@ class Binning:
             )
             null = permuted_symbols(symbols, labels, self.permutations, self.seed)
             reading = replace(whole, quantity="I(Y;M)", nats=max(0.0, told.nats), labels=name)
-            yield judged(null.beside(reading), told, of_symbols.nats)
+            yield judged(null.beside(reading), told, of_symbols.nats, entropy_nats(labels))

@@ -42,9 +42,10 @@ class Convolutional:
     """The channels, and units that see beyond one place and beyond sums: a 3×3 convolution with random weights, then a ReLU.
 
     units: half of them see one place only, so that they tell what channels say together (an exclusive or), half of them
-    its neighbours too. Weights are drawn once, in units of each channel's spread over the first images seen; only what reads
-    the units is fitted, so the best of the family is found in closed form like that of `Linear`, which it contains. Of a merge
-    it reads what it reads of each part, and units of both.
+    its neighbours too. Of each half, one half sees the channels in units of their own spread over the first images seen, so
+    that quiet ones count, the other as they are, so that many of those do not drown a loud one. Weights are drawn once; only
+    what reads the units is fitted, so the best of the family is found in closed form like that of `Linear`, which it
+    contains. Of a merge it reads what it reads of each part, and units of both.
 
     Source: random features, Rahimi & Recht, NeurIPS 2008; Huang et al., Neurocomputing 70:489 (2006).
 
@@ -114,14 +115,22 @@ class ConvolutionalReader:
         generator = torch.Generator().manual_seed(self.seed)
         features, sides = features_of(activation), (1,) * (activation.ndim - 2)
         mean, spread = features.mean(dim=0), features.std(dim=0)
-        alive = (spread > SMALLEST_SPREAD * spread.max()) & (spread > 0)
-        scale = torch.where(alive, 1 / spread, 0.0) / max(1, int(alive.sum())) ** 0.5
         self._mean = mean.reshape(1, -1, *sides)
-        for units, side in ((self.units - self.units // 2, 1), (self.units // 2, 3)):
+        own = torch.where((spread > SMALLEST_SPREAD * spread.max()) & (spread > 0), 1 / spread, 0.0)
+        parts = spread.split([channels for _, channels in self.parts] or [len(spread)])
+        as_it_is = torch.cat([torch.full_like(part, 1 / (part.norm().item() or 1.0)) for part in parts])
+        scales = own / (own > 0).sum().clamp(min=1).sqrt(), as_it_is / len(parts) ** 0.5
+        for units, side in zip(_shares(self.units), (1, 3), strict=True):
             weight = torch.randn((units, len(mean), *(side * one for one in sides)), generator=generator)
             bias = torch.randn(units, generator=generator)
-            weight = weight.to(activation.device) * scale.reshape(1, -1, *sides) / side ** (len(sides) / 2)
+            scale = torch.cat([scales[which].expand(share, -1) for which, share in enumerate(_shares(units))])
+            weight = weight.to(activation.device) * scale.reshape(units, -1, *sides) / side ** (len(sides) / 2)
             self._weights.append((weight, bias.to(activation.device)))
+
+
+def _shares(units: int) -> tuple[int, int]:
+    """Of some units, the larger half and the rest."""
+    return units - units // 2, units // 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Mutual information from pairwise distances (kernel density estimation). Imports errors, readings and resampling.
+"""Mutual information from pairwise distances (kernel density estimation). Imports errors, labels, readings and
+resampling.
 
 A layer T with Gaussian noise of variance σ² added to it is a mixture of n Gaussians, one an image. Bounds of that
 mixture's entropy need the squared distances D between the images and nothing else.
@@ -31,6 +32,7 @@ from unetscope.estimators.resampling import (
     permuted_kernel,
     quarters,
 )
+from unetscope.labels import entropy_nats
 from unetscope.records import Quantity
 
 Bound = Literal["upper", "lower"]
@@ -204,12 +206,14 @@ class KDE:
         whole = {bound: resampled.nats for bound, resampled in found[""].items()}
         for bound in BOUNDS:
             yield self._reading("I(X;M)", "", bound, found[""][bound], whole["lower"], whole["upper"])
-        for name in classes:
+        for name, labels in classes.items():
             inside = {bound: resampled.nats for bound, resampled in found[name].items()}
             lower, upper = whole["lower"] - inside["upper"], whole["upper"] - inside["lower"]
             for bound in BOUNDS:
                 resampled, null = found[""][bound] - found[name][bound], nulls[name, bound]
-                yield self._reading("I(Y;M)", name, bound, resampled, lower, upper, null, whole[bound])
+                yield self._reading(
+                    "I(Y;M)", name, bound, resampled, lower, upper, null, whole[bound], entropy_nats(labels)
+                )
 
     def _reading(
         self,
@@ -221,7 +225,8 @@ class KDE:
         upper: float,
         null: Null = NO_NULL,
         of_images: float = 0.0,
+        entropy: float = math.inf,
     ) -> Reading:
         series = self.series[BOUNDS.index(bound)]
         reading = Reading(quantity, *series, resampled.nats, lower, upper, labels, capped=True)
-        return judged(null.beside(reading), resampled, of_images)
+        return judged(null.beside(reading), resampled, of_images, entropy)

@@ -4,7 +4,7 @@ A layer T with noise of variance σ² is a mixture of n Gaussians, one an image.
 distances between images. It can be computed, too: noise is drawn, and what it does to the distances is known from them alone.
 Leaving out one image at a time then tells how far n images fall short of ever more of them, and how far chance may have moved
 the result. Where they fall short by more than that, the estimate is out of its domain and says so. Imports errors, kde,
-readings and resampling.
+labels, readings and resampling.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from unetscope.estimators.resampling import (
     widened,
 )
 from unetscope.intervals import student
+from unetscope.labels import entropy_nats
 
 JITTER = 1e-10  # of the mean variance: what rounding may take from the smallest eigenvalue of a Gram matrix
 
@@ -121,7 +122,8 @@ class Mixture:
         ]
         before = torch.stack([half.mean() for half in halves]).mean().item()
         change, half = _pseudo_values(kernel, labels).mean().item() - before, interval.high - interval.value
-        reason = told_by_chance(reading.null_mean, interval.value, whole, half)
+        entropy = math.inf if labels is None else entropy_nats(labels)
+        reason = told_by_chance(reading.null_mean, interval.value, whole, entropy, half)
         if not negligible(change, half):
             reason = too_few(n, "half of them the estimate is", -change)
         if reason:

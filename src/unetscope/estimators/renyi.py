@@ -137,7 +137,7 @@ class Renyi:
             reading = Reading(
                 "I(Y;M)", "renyi", self.bandwidth, told.nats, labels=name, capped=True, ceiling=given.nats
             )
-            yield judged(null.beside(reading), told, whole.nats)
+            yield judged(null.beside(reading), told, whole.nats, given.nats)
 
     def _resampled(
         self, diagonal: Float[Tensor, " n"], shares: Float[Tensor, "parts n"], parts: Int64[Tensor, "parts n"]

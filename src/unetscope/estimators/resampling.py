@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from unetscope.estimators.reading import Reading
+from unetscope.estimators.reading import SATURATED_FROM, Reading
 from unetscope.intervals import student
 
 LARGEST_BIAS = 1 / 3  # of an interval's half width: with such a bias, 90 % of intervals would still hold
@@ -147,18 +147,18 @@ def extrapolated(curve: Sequence[float]) -> float:
     return (y.mean() - slope * x.mean()).item()
 
 
-def judged(reading: Reading, resampled: Resampled, whole: float = 0.0) -> Reading:
+def judged(reading: Reading, resampled: Resampled, whole: float = 0.0, entropy: float = math.inf) -> Reading:
     """The reading with where it goes for ever more images, and a 95 % interval of that, if so few images can tell.
 
     What the estimate is short of its limit widens the interval. If that is more than a third of the interval's half width and
     more than 0.05 nats, the reading is out of its domain: its number describes these images alone, and has no interval. So it
-    is if chance has a part in it of more than a third of the half width and more than 0.02 nats. whole: of I(Y;M) in nats, what
-    the layer tells of the images at all, if chance can make it seem to tell labels.
+    is if chance has a part in it of more than a third of the half width and more than 0.02 nats. whole, entropy: of I(Y;M) in
+    nats, what the layer tells of the images at all, if chance can make it seem to tell labels, and the entropy of these.
     """
     limit, spread = extrapolated(resampled.curve), student(resampled.values.cpu().numpy())
     reading = replace(reading, extrapolated=limit, curve=resampled.curve)
     n, half, bias = len(resampled.values), spread.high - spread.value, limit - reading.nats
-    reason = told_by_chance(reading.null_mean, reading.nats, whole, half)
+    reason = told_by_chance(reading.null_mean, reading.nats, whole, entropy, half)
     if not negligible(bias, half):
         reason = too_few(n, "ever more of them it goes", bias)
     if reason:
@@ -184,12 +184,14 @@ def widened(middle: float, half: float, bias: float, n: int) -> tuple[float, flo
     return middle - off, middle + math.hypot(off, rare * (1 - math.log(rare)))
 
 
-def told_by_chance(null: float, nats: float, whole: float, half: float) -> str:
+def told_by_chance(null: float, nats: float, whole: float, entropy: float, half: float) -> str:
     """The reason why a value in nats is too much of chance, if it is; null: that of labels permuted among the images.
 
-    Chance makes labels of what the layer tells inside the classes. Where that is nothing, as of labels that say all that the
-    layer does, chance has no part, whatever the null.
+    Chance makes labels of what the layer tells inside the classes, and has no part where that is nothing. It cannot tell all
+    labels either, unless permuted ones are nearly all told too.
     """
+    if nats >= SATURATED_FROM * entropy and null <= entropy / 2:
+        return ""
     chance = null * (1 - nats / whole) if whole > max(0.0, nats) else 0.0
     if negligible(chance, half, SMALLEST_CHANCE):
         return ""
