@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 import unetscope as us
 from unetscope.labels import entropy_nats
@@ -29,7 +30,6 @@ FIGURES = (
     "u_plot_output_kde_upper_1_kmeans",
     "u_plot_input_binning_0.2",
     "u_plot_usable_linear",
-    "steps_usable_linear",
     "merges_usable_linear",
     "merges_usable_convolutional",
     "limits_kde_upper_1",
@@ -51,6 +51,7 @@ def main() -> None:
     (DOCS / "figures").mkdir(parents=True, exist_ok=True)
     for name in FIGURES:
         shutil.copyfile(run.figures / f"{name}.png", DOCS / "figures" / f"{name}.png")
+    steps(run.flow(), DOCS / "figures")
     (DOCS / "results.md").write_text(page(run, entropies(options.data)), encoding="utf-8")
 
 
@@ -136,9 +137,11 @@ Usable information, the bits a pixel of the mask that a linear probe reads off a
 Paired over the {validation["images"]} validation images, its 95 % intervals tell **{apart(flow, "I_V(M→Y)", "usable_linear")} of 22** \
 neighbouring pairs of layers apart at epoch {EPOCHS[-1]}. The information of the layers with Gaussian noise of variance 1 (the \
 mixture itself, not a bound of it, with its interval) tells {apart(flow, "I(X;M)", "mixture")} of 22 apart: \
-{sum(bool(row.reason) for row in mixture)} of {len(mixture)} tensors are out of its domain, because so few images cannot tell.
+{sum(bool(row.reason) for row in mixture)} of {len(mixture)} tensors are out of its domain, because so few images cannot tell. KDE with \
+noise variance 1 tells {apart(flow, "I(X;M)", "kde_upper", 1.0)} of 22 apart at epoch {EPOCHS[-1]}, and \
+{apart(flow, "I(X;M)", "kde_upper", 1.0, 10)} at epoch 10, where usable information tells {apart(flow, "I_V(M→Y)", "usable_linear", epoch=10)}.
 
-![The step from each layer to the next](figures/steps_usable_linear.png)
+![The step from each layer to the next, by probes and by KDE](figures/steps_probes_and_kde.png)
 
 At each merge, what the skip adds to the upsampled path and what that adds to the skip:
 
@@ -151,7 +154,8 @@ place and combinations of channels, read more off every layer but the last ones;
 
 ![What each merge joins, to convolutional probes](figures/merges_usable_convolutional.png)
 
-What a probe reads off a layer need not be what the network uses.
+A gain below zero is no negative information: reading both, the probe does worse on images that it was not fitted on. What a probe \
+reads off a layer need not be what the network uses.
 
 ## I(X;M) in bits by KDE, lower – upper bound, noise variance 1
 
@@ -177,11 +181,24 @@ def added(flow: us.Flow, estimator: str) -> str:
     )
 
 
-def apart(flow: us.Flow, quantity: Quantity, estimator: str) -> int:
-    """How many neighbouring pairs of layers an estimate tells apart at the last epoch shown."""
-    return sum(
-        pair.apart for pair in us.plots.neighbours(flow, quantity=quantity, estimator=estimator, epoch=EPOCHS[-1])
+def apart(
+    flow: us.Flow, quantity: Quantity, estimator: str, resolution: float | None = None, epoch: int = EPOCHS[-1]
+) -> int:
+    """How many neighbouring pairs of layers an estimate tells apart."""
+    of = {"quantity": quantity, "estimator": estimator, "resolution": resolution, "epoch": epoch}
+    return sum(pair.apart for pair in us.plots.neighbours(flow, **of))
+
+
+def steps(flow: us.Flow, folder: Path) -> None:
+    """Draw which neighbouring layers usable information tells apart, and below it KDE at the paper's noise variance."""
+    figure = Figure(figsize=(7.0, 5.4), layout="constrained")
+    above, below = figure.subplots(2, 1)
+    us.plots.neighbour_steps(flow, estimator="usable_linear", epoch=EPOCHS[-1], axes=above)
+    us.plots.neighbour_steps(
+        flow, quantity="I(X;M)", estimator="kde_upper", resolution=1.0, epoch=EPOCHS[-1], axes=below
     )
+    _, svg = us.plots.save(figure, folder, "steps_probes_and_kde")
+    svg.unlink()
 
 
 def table(flow: us.Flow) -> str:
