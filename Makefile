@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-slow bench study lint clean
 
 demo: $(STAMP)  ## train, measure, draw and report on synthetic nuclei: runs/demo/report.html
 	$(BIN)/unetscope run --out runs/demo $(if $(wildcard runs/demo/config.json),--resume,--preset demo)
@@ -18,9 +18,12 @@ test-slow: $(STAMP)  ## the tests that take minutes
 bench: $(STAMP)  ## time everything, in ratios: docs/performance.md; DATA=stage1_train.zip VAL=stage1_test.zip, else synthetic
 	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(if $(VAL),--val $(VAL))
 
+study: $(STAMP)  ## calibrate every estimator on known truths: docs/estimators.md; about half an hour on two cores
+	$(BIN)/python -m calibration
+
 lint: $(STAMP)
-	$(BIN)/ruff check src tests scripts benchmarks
-	$(BIN)/ruff format --check src tests scripts benchmarks
+	$(BIN)/ruff check src tests scripts benchmarks calibration
+	$(BIN)/ruff format --check src tests scripts benchmarks calibration
 	$(BIN)/mypy
 
 $(STAMP): pyproject.toml constraints.txt
