@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "layer_statistics": "errors records capture distances symbols estimators",
     "merges": "records intervals estimators",
     "measure": (
-        "errors records flow schedule labels data tensors arena budget capture distances estimators probing "
+        "errors records flow schedule labels data tensors arena precision budget capture distances estimators probing "
         "layer_statistics merges"
     ),
     "checkpoints": "errors files",

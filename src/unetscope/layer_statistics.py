@@ -93,6 +93,9 @@ class LayerStatistics:
         for estimator in estimators:
             binned = isinstance(estimator, Binning)
             statistic = self._statistic(estimator)
+            if isinstance(estimator, KDE) and not self.precise:
+                largest = torch.finfo(torch.float32).max  # kernels cost much, and 1e-6 nats is near enough
+                statistic = statistic.clamp(max=largest).float()
             here = {name: labels.to(statistic.device) for name, labels in classes.items()}
             reason = ""
             if not binned and not statistic.isfinite().all():

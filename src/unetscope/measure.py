@@ -37,6 +37,7 @@ from unetscope.layer_statistics import (
     most_parts,
 )
 from unetscope.merges import at_merge
+from unetscope.precision import full_float32
 from unetscope.probing import Segmented, probe
 from unetscope.records import Estimate, Layer, Skip, estimator_text
 from unetscope.schedule import Schedule, is_marked
@@ -235,7 +236,8 @@ def measure(
                 unsettled.append(layer)
                 continue
             for label, known in merging.add(layer.label, statistics):
-                readings[label] = list(known.readings(estimators, classes, inputs))
+                with full_float32(), torch.autocast(device_of(model).type, enabled=False):
+                    readings[label] = list(known.readings(estimators, classes, inputs))
         wanted = unsettled
     estimates = [
         placed(

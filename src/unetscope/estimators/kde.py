@@ -198,7 +198,7 @@ class KDE:
         nulls = {}
         sharing = {name: Sharing.of(labels, quarter) for name, labels in classes.items()}
         for bound in BOUNDS:
-            kernel = torch.exp(squared_distances.double() / (-EXPONENT[bound] * self.noise_variance))
+            kernel = torch.exp(squared_distances / (-EXPONENT[bound] * self.noise_variance))
             found[""][bound] = kernel_information(kernel, quarter)
             for name, labels in classes.items():
                 found[name][bound] = kernel_information(kernel, quarter, sharing[name])

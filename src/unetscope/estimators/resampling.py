@@ -68,8 +68,8 @@ class Sharing:
     @classmethod
     def of(cls, labels: Int64[Tensor, " n"], quarter: Int64[Tensor, "n splits"]) -> Sharing:
         """That of labels."""
-        same, hot = (labels[:, None] == labels).double(), functional.one_hot(quarter, 4).double()
-        return cls(same, (same @ hot.flatten(1)).reshape(hot.shape))
+        same, hot = (labels[:, None] == labels).float(), functional.one_hot(quarter, 4).float()
+        return cls(same, (same @ hot.flatten(1)).reshape(hot.shape).double())
 
 
 def kernel_information(
@@ -86,13 +86,13 @@ def kernel_information(
     """
     inside = kernel if sharing is None else kernel * sharing.same
     hot = functional.one_hot(quarter, 4).to(kernel.dtype)  # [n, splits, 4]
-    sizes = hot.sum(dim=0).expand(hot.shape) if sharing is None else sharing.sizes
-    sums = (inside @ hot.flatten(1)).reshape(hot.shape)
+    sizes = hot.double().sum(dim=0).expand(hot.shape) if sharing is None else sharing.sizes
+    sums = (inside @ hot.flatten(1)).reshape(hot.shape).double()
     curve = _curve(sizes, sums, quarter)
     totals = sums[:, 0].sum(dim=1)
     mates = sizes[:, 0].sum(dim=1)
-    taken = (inside / totals[:, None]).float().fill_diagonal_(0.0)
-    values = mates.log() - totals.log() - _all_without_one(mates) + torch.log1p(-taken).sum(dim=0).double()
+    taken = (inside.float() / totals.float()[:, None]).fill_diagonal_(0.0)
+    values = mates.log() - totals.log() - _all_without_one(mates) + taken.neg_().log1p_().sum(dim=0).double()
     return _resampled(values, curve)
 
 
