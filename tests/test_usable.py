@@ -582,6 +582,11 @@ def test_wrong_input_is_named(spoil: Callable[[Tensor, Tensor], tuple[Tensor, Te
         probed(images, masks, held_out=20)
 
 
+def test_a_class_cannot_be_ignored() -> None:
+    with pytest.raises(InvalidArgument, match="ignored pixels have label 0, which is that of a class: 0 to 1"):
+        probed(*logistic_case(0), held_out=20, ignored=0)
+
+
 def test_held_out_images_of_another_size_are_refused() -> None:
     with pytest.raises(InvalidArgument, match=r"held-out images of 3 channels, \(16, 16\) pixels do not go with"):
         Scope(

@@ -69,6 +69,7 @@ class _Probes:
     labels: dict[str, list[Tensor]] = field(default_factory=dict)
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     held_out: dict[str, HeldOut] = field(default_factory=dict)
+    on_training: dict[str, float] = field(default_factory=dict)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -408,10 +409,12 @@ class _Probing:
     def _on_training_pixels(self, label: str, by: Literal["seen", "whole"]) -> float:
         """The gain in nats a pixel on some pixels of training images, by a probe that has seen them or by others."""
         probes = self._probes[label]
-        scores, labels = torch.cat(probes.scores[by]), torch.cat(probes.labels[by])
-        logits = functional.pad(probes.calibrations["whole"].logits(scores), (0, 1))
-        without = functional.nll_loss(self._frequencies.log().expand(len(labels), -1).float(), labels)
-        return float(without - functional.cross_entropy(logits, labels))
+        if by not in probes.on_training:
+            scores, labels = torch.cat(probes.scores[by]), torch.cat(probes.labels[by])
+            logits = functional.pad(probes.calibrations["whole"].logits(scores), (0, 1))
+            without = functional.nll_loss(self._frequencies.log().expand(len(labels), -1).float(), labels)
+            probes.on_training[by] = float(without - functional.cross_entropy(logits, labels))
+        return probes.on_training[by]
 
 
 def _judged(reading: Reading) -> Reading:
@@ -461,6 +464,8 @@ def _check_finite(label: str, features: Tensor) -> None:
 def _check(part: str, data: Segmented, classes: int) -> None:
     if len(data.images) != len(data.masks):
         raise InvalidArgument(f"{len(data.masks)} {part} masks for {len(data.images)} images: expected one an image")
+    if data.ignored is not None and 0 <= data.ignored < classes:
+        raise InvalidArgument(f"ignored pixels have label {data.ignored}, which is that of a class: 0 to {classes - 1}")
     known = data.masks[_labelled(data.masks, data.ignored)]
     if not len(known):
         raise InvalidArgument(f"the {part} masks have no pixel that is not ignored")
