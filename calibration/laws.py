@@ -102,7 +102,7 @@ def draw(law: np.ndarray, n: int, seed: int) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(symbols) for symbols in np.unravel_index(found, law.shape))
 
 
-def clusters(symbols: Tensor, d: int, seed: int, noise: float = 0.01) -> Tensor:
+def clusters(symbols: Tensor, d: int, seed: int, noise: float = 0.001) -> Tensor:
     """Squared distances of activations in d dimensions, one tight cluster a symbol: its centre is normal.
 
     Members of a cluster differ in some of the coordinates, by normal noise; the others need no n × d numbers.

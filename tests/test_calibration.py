@@ -43,7 +43,7 @@ def test_clusters_are_as_far_apart_as_if_all_coordinates_were_drawn() -> None:
     symbols = torch.tensor([0, 0, 1, 2, 2, 2])
     squared = laws.clusters(symbols, 5000, seed=3)
     same = (symbols[:, None] == symbols).double()
-    assert (squared * same).max() < 50 * 2 * 0.01**2 * 4  # of fifty coordinates with noise of 0.01
+    assert (squared * same).max() < 50 * 2 * 0.001**2 * 4  # of fifty coordinates with noise of 0.001
     apart = squared[same == 0]
     assert ((apart / (2 * 5000) - 1).abs() < 0.1).all()  # of 5000 normal coordinates each
     torch.testing.assert_close(squared, squared.T)

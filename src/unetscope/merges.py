@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.estimators.resampling import negligible, too_few, widened
+from unetscope.estimators.resampling import around, negligible, too_few
 from unetscope.intervals import student
 from unetscope.records import Estimate, Quantity, Skip
 
@@ -84,5 +84,5 @@ def _judged(row: Estimate, values: NDArray[np.float64]) -> Estimate:
     if not negligible(bias, half):
         reason = too_few(len(values), "ever more of them it goes", bias)
         return replace(row, reason=row.reason or reason)
-    low, high = widened(middle * bit, half, bias, len(values))
+    low, high = around(middle * bit, values * bit, bias)
     return replace(row, low=low / bit, high=high / bit, per_image=tuple(values.tolist()))

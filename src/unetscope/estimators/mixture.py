@@ -23,11 +23,11 @@ from unetscope.errors import InvalidArgument
 from unetscope.estimators.kde import BOUNDS, Bound, check_noise_variance
 from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import (
+    around,
     negligible,
     permuted_kernel,
     told_by_chance,
     too_few,
-    widened,
 )
 from unetscope.intervals import student
 from unetscope.labels import entropy_nats
@@ -128,7 +128,7 @@ class Mixture:
             reason = too_few(n, "half of them the estimate is", -change)
         if reason:
             return replace(reading, reason=reason)
-        low, high = widened(interval.value, half, change, n)
+        low, high = around(interval.value, values.cpu().numpy(), change)
         return replace(
             reading,
             nats=interval.value,

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,6 +23,7 @@ LARGEST_BIAS = 1 / 3  # of an interval's half width: with such a bias, 90 % of i
 SMALLEST_BIAS = 0.05  # nats: always allowed, as it is taken off
 SMALLEST_CHANCE = 0.02  # nats that labels permuted among the images may always seem to be told
 UNSEEN = 3.0  # images of n: what is rarer may show in none of them, at 95 %
+RAREST = 0.03  # of images: what is rarer is left aside
 ROUNDING = 1e-6  # nats by which equal estimates may differ
 PERMUTATIONS = 39  # then p is a multiple of 1/40
 SPLITS = 4  # of the images into quarters: what one split says of fewer images depends on chance
@@ -155,16 +158,17 @@ def judged(reading: Reading, resampled: Resampled, whole: float = 0.0, entropy: 
     is if chance has a part in it of more than a third of the half width and more than 0.02 nats. whole, entropy: of I(Y;M) in
     nats, what the layer tells of the images at all, if chance can make it seem to tell labels, and the entropy of these.
     """
-    limit, spread = extrapolated(resampled.curve), student(resampled.values.cpu().numpy())
+    values, limit = resampled.values.cpu().numpy(), extrapolated(resampled.curve)
+    spread = student(values)
     reading = replace(reading, extrapolated=limit, curve=resampled.curve)
-    n, half, bias = len(resampled.values), spread.high - spread.value, limit - reading.nats
+    n, half, bias = len(values), spread.high - spread.value, limit - reading.nats
     reason = told_by_chance(reading.null_mean, reading.nats, whole, entropy, half)
     if not negligible(bias, half):
         reason = too_few(n, "ever more of them it goes", bias)
     if reason:
         return replace(reading, reason=reading.reason or reason)
-    low, high = widened(limit, half, bias, n)
-    return replace(reading, low=low, high=high, per_image=tuple(resampled.values.tolist()))
+    low, high = around(limit, values, bias)
+    return replace(reading, low=low, high=high, per_image=tuple(values.tolist()))
 
 
 def negligible(bias: float, half: float, always: float = SMALLEST_BIAS) -> bool:
@@ -172,16 +176,20 @@ def negligible(bias: float, half: float, always: float = SMALLEST_BIAS) -> bool:
     return not abs(bias) > max(LARGEST_BIAS * half, always)
 
 
-def widened(middle: float, half: float, bias: float, n: int) -> tuple[float, float]:
-    """The ends of an interval, in nats, widened by a bias, and above by what n images may not have shown.
+def around(middle: float, values: NDArray[np.float64], bias: float) -> tuple[float, float]:
+    """A 95 % interval about `middle`, in nats, from values whose mean varies as it does; a bias widens it.
 
-    What is rarer than m = 3/n may be in none of them, and adds as much as m (ln(1/m) + 1) to an information: else layers that
-    are silent for most images would seem certain.
+    Of n images one more may be as far out as the furthest of them. To either side the interval is Student's of that many, for
+    values that are mostly alike and seldom large, as of layers that are silent for most images, have a mean too uncertain for
+    their spread to tell. Fewer than a hundred images may show nothing of what befalls m = 3/n of all, which can add
+    m (1 − ln m) to an information; what is rarer than three in a hundred is left aside.
 
-    Source: Hanley & Lippman-Hand, JAMA 249:1743 (1983).
+    Source: Hanley & Lippman-Hand, JAMA 249:1743 (1983), on 3/n.
     """
-    off, rare = math.hypot(half, bias), min(1.0, UNSEEN / n)
-    return middle - off, middle + math.hypot(off, rare * (1 - math.log(rare)))
+    mean, rare = float(values.mean()), UNSEEN / len(values)
+    low, high = (student(np.append(values, extreme)) for extreme in (values.min(), values.max()))
+    unseen = min(1.0, rare) * (1 - math.log(min(1.0, rare))) if rare > RAREST else 0.0
+    return middle - math.hypot(mean - low.low, bias), middle + math.hypot(high.high - mean, bias, unseen)
 
 
 def told_by_chance(null: float, nats: float, whole: float, entropy: float, half: float) -> str:
