@@ -75,10 +75,13 @@ Of {len(judged)} estimates that mostly have an interval (in half of {FEWEST} or 
         )
     if above:
         text += (
-            "\n\nMore often than 99 %, which is no lie but wider than need be. Where nothing is told, where clusters are all equally "
-            "likely or labels wholly told, an information stands at an end of its range and its spread is of the second order; what "
-            "few images may not have shown widens all intervals of theirs:\n\n"
-        ) + "\n".join(f"- {_where(outcome)}: {outcome.coverage:.1%}" for outcome in above)
+            f"\n\nMore often than 99 %, {len(above)} of them, which is no lie but wider than need be. Where nothing is told, where "
+            "clusters are all equally likely or labels wholly told, an information stands at an end of its range, and what varies "
+            "there is of the second order; KSG's jackknife is too wide by construction. By group:\n\n"
+        ) + "\n".join(
+            f"- {group}: {sum(one.case.group == group for one in above)} of {sum(one.case.group == group for one in judged)}"
+            for group in dict.fromkeys(one.case.group for one in above)
+        )
     return text
 
 
@@ -100,7 +103,7 @@ def _nulls(outcomes: Sequence[Outcome]) -> str:
     counts = {len(outcome.p) for outcome in nulls}
     return f"""## Nulls
 
-How often p ≤ 0.05 where there is nothing to tell ({", ".join(map(str, sorted(counts)))} repetitions; of 600 true 5 %, chance alone makes 3.3 to 6.8 %). {len(nulls) - len(outside)} of {len(nulls)} lie within 3 to 7 %.
+How often p ≤ 0.05 where there is nothing to tell ({", ".join(map(str, sorted(counts)))} repetitions; of 600 repetitions at a true 5 %, chance alone makes 3.3 to 6.8 % in 95 of 100 cases). {len(nulls) - len(outside)} of {len(nulls)} lie within 3 to 7 %.
 
 """ + _table(["", *(NAMES[e][0] for e in estimators)], rows)
 
@@ -143,8 +146,8 @@ Means over {len(next(iter(sweeps[0].found.values())))} repetitions of 605 images
 
 ![Where each breaks](figures/calibration_breaks.png)
 
-- **Gaussian channel.** What 605 images can tell ends at log₂ 605 = 9.24 bits. KDE's upper bound reaches that, and with it says nothing more; the mixture follows the truth up to where it refuses.
-- **Clusters.** All find up to about a hundred; with fewer than six images a cluster, KDE falls short and says so.
+- **Gaussian channel.** What 605 images can tell ends at log₂ 605 = 9.24 bits. KDE's bounds lie where they must, above and below the truth, until they reach that end, from where on they say nothing more; the mixture follows the truth up to where it refuses.
+- **Clusters.** KDE falls short where a cluster has fewer than about ten images, and says so; the mixture goes on to about five.
 - **Labels that nothing tells.** Chance makes labels out of cells: the finer the classes, the more the plain estimate claims. p and the domain tell; the number alone does not.
 - **Normal codes.** Nearest neighbours lose more with every dimension.
 - **Probes.** With as many channels as images can pay for, a probe falls short of the best one; it says how far.
@@ -154,21 +157,20 @@ Means over {len(next(iter(sweeps[0].found.values())))} repetitions of 605 images
 def _believe(outcomes: Sequence[Outcome]) -> str:
     def spread(estimator: str) -> str:
         shares = [o.coverage for o in _judged(outcomes) if o.of[0] == estimator]
-        return f"{min(shares):.0%} to {max(shares):.0%} of {len(shares)}" if shares else "none"
+        if not shares:
+            return "none was repeated often enough"
+        return f"{min(shares):.0%} to {max(shares):.0%}, {len(shares)} estimates"
 
     names = {
         "usable_linear": "**Linear probes** (usable information). For segmentation masks, pixel by pixel, at any width of layer. It does not end at log₂ N, so it tells layers of trained networks apart. It knows nothing of what another family would read: an exclusive or is none of its business. Believe differences between layers by their paired interval.",
         "usable_convolutional": "**Convolutional probes.** The same for what channels say together and what neighbours say. More to read, more to fit: compare with the linear ones before concluding that a skip is needed.",
-        "mixture": "**Mixture.** The only one whose number is the information of a noisy layer itself and not a bound. Believe it wherever it gives a number; it refuses early, and costs the most.",
+        "mixture": "**Mixture.** The only one whose number is the information of a noisy layer itself and not a bound. Believe it wherever it gives a number; it refuses early, and costs more than KDE.",
         "kde_upper": "**KDE.** Cheap, and comparable with the literature. Believe its limit and its interval, not its plain number; where it is `saturated` or out of domain it says only that images lie apart.",
         "binning": "**Binning.** The same in cells. In a layer of a hundred values nearly every image has a cell of its own: it is for narrow layers, or for comparison.",
         "ksg": "**KSG on PCA codes.** A cross-check for codes of up to three or four dimensions; of a layer it describes its first components only.",
         "renyi": "**Rényi index.** To compare layers with one bandwidth, against its own null. Its bits are not Shannon's.",
     }
-    lines = [
-        f"- {text} Coverage where it has an interval: {spread(estimator)} estimates."
-        for estimator, text in names.items()
-    ]
+    lines = [f"- {text} Coverage where it has an interval: {spread(estimator)}." for estimator, text in names.items()]
     return (
         "## Which to believe\n\n"
         + "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import multiprocessing
@@ -11,15 +10,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from calibration import cases as known
-from calibration import laws
+import unetscope
 from calibration.cases import Case, Of, cases
 
 TOLERANCE = 1e-3  # bits: to which every estimate is held, whatever its interval
@@ -119,11 +117,19 @@ def _alone() -> None:
 
 
 def _file(kept: Path, place: int, repetitions: int) -> Path:
-    """Where the outcomes of a case are kept; a study by other code, or of other laws, has other files."""
+    """Where the outcomes of a case are kept; a study by other estimators, or of other laws, has other files."""
     case = cases()[place]
-    code = "".join(inspect.getsource(module) for module in (known, laws))
-    key = hashlib.blake2b(f"{case.group}{case.name}{repetitions}{code}".encode(), digest_size=8).hexdigest()
+    key = hashlib.blake2b(f"{case.group}{case.name}{repetitions}{_code()}".encode(), digest_size=8).hexdigest()
     return kept / f"{place:02d}_{key}.json"
+
+
+@cache
+def _code() -> str:
+    """All that the outcomes depend on."""
+    package, here = Path(unetscope.__file__).parent, Path(__file__).parent
+    estimating = (package / name for name in ("probing.py", "merges.py", "moments.py", "intervals.py"))
+    files = [here / "cases.py", here / "laws.py", *estimating, *sorted((package / "estimators").glob("*.py"))]
+    return "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def _run(kept: Path, job: tuple[int, int]) -> str:

@@ -130,5 +130,5 @@ def test_the_page_names_what_misses_its_bar(scripted: Case) -> None:
     text = page([good, bad], [sweep], 60)
     assert "Of 2 estimates that mostly have an interval" in text
     assert "- mixture, I(X;M); Nothing to be told: scripted: 80%" in text
-    assert "- mixture, I(X;M); Nothing to be told: scripted: 100.0%" in text
+    assert "- Nothing to be told: 1 of 2" in text
     assert "| scripted | 15.0% |" in text
