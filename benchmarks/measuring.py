@@ -68,6 +68,9 @@ def against_the_limit(source: str | None, repeats: int, say: Say) -> Results:
     return results
 
 
+LARGEST_CONVOLVED = 64  # pixels a side: convolutional probes of larger images take minutes
+
+
 def probes(
     source: str | None, repeats: int, say: Say, sizes: Sequence[tuple[int, int]] = ((16, 128), (8, 64))
 ) -> Results:
@@ -84,12 +87,12 @@ def probes(
                     for batch in batches(part):
                         model(batch)
 
-        taken = medians(
-            {"forward": forward, "linear": lambda: one.measure(0), "convolutional": lambda: both.measure(0)},  # noqa: B023
-            repeats,
-        )
-        results[f"{width}, {image_size}×{image_size}"] = taken | {"tensors": len(one.layers)}
+        taken = medians({"forward": forward, "linear": lambda: one.measure(0)}, repeats)  # noqa: B023
         say(f"width {width}, {image_size}: linear probes {taken['linear'] / taken['forward']:.2f} forward passes")
+        if image_size <= LARGEST_CONVOLVED:
+            taken |= medians({"convolutional": lambda: both.measure(0)}, repeats)  # noqa: B023
+            say(f"width {width}, {image_size}: convolutional probes {taken['convolutional'] / taken['forward']:.1f}")
+        results[f"{width}, {image_size}×{image_size}"] = taken | {"tensors": len(one.layers)}
     return results
 
 

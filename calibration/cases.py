@@ -9,21 +9,23 @@ from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from calibration import laws
 from unetscope.capture import with_shapes
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.families import Convolutional, Family, Linear
-from unetscope.estimators.kde import KDE
+from unetscope.estimators.kde import EXPONENT, KDE, Bound
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading
 from unetscope.estimators.renyi import Renyi
+from unetscope.labels import entropy_nats
 from unetscope.measure import placed
 from unetscope.merges import at_merge
 from unetscope.probing import Segmented, probe
 from unetscope.records import Layer, Quantity, Skip
+from unetscope.selfcheck import Channels
 
 N = 605  # images of the paper's probe set
 BIT = math.log(2)
@@ -99,7 +101,7 @@ def _read(
     return measure
 
 
-def _bounds(of: Callable[[str], float], quantity: Quantity = "I(X;M)") -> dict[Of, float | None]:
+def _bounds(of: Callable[[Bound], float], quantity: Quantity = "I(X;M)") -> dict[Of, float | None]:
     return {(f"kde_{bound}", quantity): of(bound) / BIT for bound in ("upper", "lower")}
 
 
@@ -204,10 +206,10 @@ def _silent_law() -> tuple[np.ndarray, np.ndarray]:
     return grid, np.diff(laws.norm.cdf(edges))
 
 
-def _silent_bound(bound: str) -> float:
+def _silent_bound(bound: Bound) -> float:
     values, p = _silent_law()
     kept = p > 1e-12
-    scale = {"upper": 2.0, "lower": 8.0}[bound] * 0.1
+    scale = EXPONENT[bound] * 0.1
     inner = np.array([p @ np.exp(-np.square(value - values) / scale) for value in values[kept]])
     return float(-(p[kept] * np.log(inner)).sum())
 
@@ -340,29 +342,6 @@ def _unrelated(seed: int) -> tuple[Tensor, Tensor]:
 # Of pixels
 
 
-class _Channels(nn.Module):
-    """A network whose layers are parts of its input's channels, so that what they hold is known."""
-
-    def __init__(self, parts: Mapping[str, slice]) -> None:
-        super().__init__()
-        for name, part in parts.items():
-            self.add_module(name, _Part(part))
-
-    def forward(self, images: Tensor) -> Tensor:
-        for part in self.children():
-            part(images)
-        return images
-
-
-class _Part(nn.Module):
-    def __init__(self, channels: slice) -> None:
-        super().__init__()
-        self._channels = channels
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images[:, self._channels]
-
-
 def _probed(
     drawn: Callable[[int], tuple[Tensor, Tensor]], parts: int | tuple[int, int], family: Family, train: float = 0.5
 ) -> Callable[[int], Iterator[Found]]:
@@ -377,7 +356,7 @@ def _probed(
             named = {"U": slice(0, parts[0]), "S": slice(parts[0], sum(parts))}
             layers = (Layer("U", "U"), Layer("S", "S"), Layer("SU", "", role="merge", parts=("U", "S")))
             skips = (Skip("skip1", "S", "U", "SU"),)
-        network, first = _Channels(named), round(train * len(images))
+        network, first = Channels(named), round(train * len(images))
         sets = [Segmented(images[part], masks[part]) for part in (slice(0, first), slice(first, None))]
         readings = probe(network, *sets, with_shapes(network, layers, images[:1]), skips, family=family, seed=seed)
         yield from map(Found.of, readings[layers[-1].label])
@@ -454,7 +433,9 @@ def _of_streams(law: np.ndarray, d: int) -> Callable[[int], Iterator[Found]]:
         squared = {"U": laws.clusters(u, d, 2 * seed), "S": laws.clusters(s, d, 2 * seed + 1)}
         squared["SU"] = squared["U"] + squared["S"]
         rows = [
-            placed(reading, Layer(layer, layer, shape=(d, 1, 1)), 0, N, math.log(N))
+            placed(
+                reading, Layer(layer, layer, shape=(d, 1, 1)), 0, N, entropy_nats(y) if reading.labels else math.log(N)
+            )
             for layer, distances in squared.items()
             for estimator in (KDE(permutations=9), Mixture(permutations=9))
             for reading in estimator.readings(distances, {"y": y})

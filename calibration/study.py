@@ -127,8 +127,9 @@ def _file(kept: Path, place: int, repetitions: int) -> Path:
 def _code() -> str:
     """All that the outcomes depend on."""
     package, here = Path(unetscope.__file__).parent, Path(__file__).parent
-    estimating = (package / name for name in ("probing.py", "merges.py", "moments.py", "intervals.py"))
-    files = [here / "cases.py", here / "laws.py", *estimating, *sorted((package / "estimators").glob("*.py"))]
+    rooms = ("capture", "intervals", "labels", "measure", "merges", "moments", "precision", "probing", "records")
+    estimating = [package / f"{room}.py" for room in rooms] + sorted((package / "estimators").glob("*.py"))
+    files = [here / "cases.py", here / "laws.py", *estimating]
     return "".join(file.read_text(encoding="utf-8") for file in files)
 
 

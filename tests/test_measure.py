@@ -14,6 +14,7 @@ from unetscope.data.segmentation import SegmentationData
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.estimators.binning import Binning
+from unetscope.estimators.families import Convolutional, Linear
 from unetscope.estimators.kde import KDE, mixture_information
 from unetscope.estimators.mixture import Mixture
 from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
@@ -554,12 +555,13 @@ def test_measuring_uint16_images_reads_them_as_uint8_ones() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_estimates_on_cuda_are_those_on_the_cpu() -> None:
-    data = synthetic_nuclei(12, image_size=32)
+    data, held_out = synthetic_nuclei(18, image_size=32).split(1 / 3)
     model = trained_a_little(data, steps=2)
-    on_cpu = Scope(model, data, labels=[BlockLabels()]).measure(0)
+    what = {"labels": [BlockLabels()], "held_out": held_out, "probes": [Linear(), Convolutional(8)]}
+    on_cpu = Scope(model, data, **what).measure(0)
     torch.set_float32_matmul_precision("high")
     try:
-        on_gpu = Scope(model.cuda(), data, labels=[BlockLabels()]).measure(0)
+        on_gpu = Scope(model.cuda(), data, **what).measure(0)
     finally:
         torch.set_float32_matmul_precision("highest")
     assert [e.bits for e in on_gpu] == pytest.approx([e.bits for e in on_cpu], abs=1e-3)

@@ -37,7 +37,7 @@ def truth(law: np.ndarray) -> dict[str, float]:
 
 
 def estimates(
-    law: np.ndarray, n: int, seed: int, estimator: KDE | Mixture, d: int = 3
+    law: np.ndarray, n: int, seed: int, estimator: KDE | Mixture, d: int = 3, ceiling_of_labels: float = math.inf
 ) -> dict[tuple[str, str], Estimate]:
     """Estimates of the merge of two streams whose symbols are far apart in d dimensions, by quantity and estimator."""
     generator = np.random.default_rng(seed)
@@ -51,7 +51,9 @@ def estimates(
     squared["SU"] = squared["U"] + squared["S"]
     labels = torch.from_numpy(y)
     rows = [
-        placed(reading, Layer(layer, layer, shape=(d, 1, 1)), 0, n, math.log(n))
+        placed(
+            reading, Layer(layer, layer, shape=(d, 1, 1)), 0, n, ceiling_of_labels if reading.labels else math.log(n)
+        )
         for layer, distances in squared.items()
         for reading in estimator.readings(distances, {"y": labels})
     ]
@@ -79,6 +81,15 @@ def test_limits_at_a_merge_are_those_of_its_sums() -> None:
     assert row.extrapolated == pytest.approx(0.0, abs=0.03)
     assert row.low < 0 < row.high
     assert math.isnan(row.p)
+
+
+def test_a_difference_with_a_ceiling_has_a_number_and_no_interval() -> None:
+    """The merge tells the label wholly, as the table of a run knows, so that there is nothing that varies."""
+    unique = np.einsum("y,u,ys->yus", np.full(4, 1 / 4), np.full(4, 1 / 4), np.eye(4))
+    row = estimates(unique, 300, 0, KDE(permutations=9), ceiling_of_labels=math.log(4))["I(Y;S|U)", "kde_upper"]
+    assert row.bits == pytest.approx(2.0, rel=0.05)
+    assert (math.isnan(row.low), row.per_image, row.saturated) == (True, (), False)
+    assert row.reason == "what layer S and SU tells of the label is at its ceiling: the difference has no interval"
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from unetscope.estimators.reading import Reading
 from unetscope.estimators.usable import (
     Calibration,
     HeldOut,
+    LinearProbe,
     Truth,
     cross_validated,
     guessed,
@@ -217,6 +218,7 @@ def probed(
     family: Family = Linear(),  # noqa: B008
     classes: int = 2,
     ignored: int | None = None,
+    batch_size: int = 16,
     **channels: slice,
 ) -> dict[str, list[Reading]]:
     """Readings of a network of channels; the last images are held out. Layers U and S have a merge SU."""
@@ -229,7 +231,7 @@ def probed(
     train = Segmented(images[:-held_out], masks[:-held_out], ignored=ignored)
     test = Segmented(images[-held_out:], masks[-held_out:], ignored=ignored)
     layers = with_shapes(network, layers, images[:1])
-    return probe(network, train, test, layers, skips, family=family, classes=classes)
+    return probe(network, train, test, layers, skips, family=family, classes=classes, batch_size=batch_size)
 
 
 def bits_of(readings: list[Reading], quantity: str = "I_V(M→Y)") -> Reading:
@@ -515,6 +517,32 @@ def test_too_few_images_have_a_reason() -> None:
         assert (math.isnan(few.low), few.per_image) == (True, ())
         assert few.reason == f"out of domain: {judged} held-out images with labels are too few for an interval"
     assert bits_of(probed(images, masks, held_out=1)["1"]).p == 1.0
+
+
+def test_a_calibration_goes_where_the_probe_is() -> None:
+    calibration = Calibration(torch.ones(1, 1), torch.zeros(1))
+    there = calibration.of(LinearProbe(torch.empty(3, 4, device="meta"), torch.empty(4, device="meta")))
+    assert (there.weights.device.type, there.offset.device.type) == ("meta", "meta")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_labelled_pixels_an_image_are_enough_or_said_to_be_too_few(seed: int) -> None:
+    images = random(24, 2, 128, 128, seed=seed)
+    masks = torch.full((24, 128, 128), 255, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(seed)
+    for image, mask in zip(images, masks, strict=True):
+        at = torch.randint(128, (2, 2), generator=generator)
+        mask[at[0], at[1]] = (image[0, at[0], at[1]] > 0).to(torch.uint8)
+    reading = bits_of(probed(images, masks, held_out=8, ignored=255)["1"])
+    assert math.isfinite(reading.nats)
+    assert math.isfinite(reading.low) != bool(reading.reason)
+
+
+def test_the_size_of_a_batch_changes_no_linear_probe() -> None:
+    images, masks = logistic_case(0)
+    one, other = (bits_of(probed(images, masks, held_out=20, batch_size=size)["1"]) for size in (1, 16))
+    assert one.nats == pytest.approx(other.nats, abs=1e-6)
+    assert one.train == pytest.approx(other.train, abs=1e-6)
 
 
 def test_images_without_a_label_are_no_images() -> None:

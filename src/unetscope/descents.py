@@ -192,7 +192,10 @@ def dpi_violations(
     if quantity not in {"I(X;M)", "I(Y;M)"}:
         raise InvalidArgument(f"quantity must be I(X;M) or I(Y;M), got {quantity!r}")
     found = flow.narrowed(quantity=quantity, labels="" if quantity == "I(X;M)" else labels)
-    found = found.narrowed(estimator=estimator, resolution=resolution)
+    shannon = tuple(dict.fromkeys(e.estimator for e in found.estimates if e.estimator not in NOT_SHANNON))
+    found = found.narrowed(estimator=estimator or next(iter(shannon), None), resolution=resolution)
+    if found.estimates[0].estimator in NOT_SHANNON:
+        raise InvalidArgument("only indices and codes were measured: name an estimator such as KDE or Binning")
     found = found.narrowed(epoch=found.epochs[-1] if epoch is None else epoch)
     known = {e.layer: e for e in found.estimates}
     same = {frozenset((layer.label, *layer.parts)) for layer in flow.layers if len(layer.parts) == 1}

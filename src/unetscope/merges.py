@@ -59,13 +59,23 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
                 lower=sum(e.lower for e in plus) - sum(e.upper for e in minus),
                 upper=sum(e.upper for e in plus) - sum(e.lower for e in minus),
                 saturated=apart.saturated,
-                reason=next((e.reason for e in (both, s, u) if e.reason), ""),
+                reason=next((e.reason for e in (both, s, u) if e.reason), "") or _ceiling_of(s, u, both),
             )
-            if all(e.per_image for e in (both, s, u)):
+            if not apart.saturated and all(e.per_image for e in (both, s, u)):
                 added, taken = (np.sum([e.per_image for e in part], axis=0) for part in (plus, minus))
                 row = _judged(row, added - taken)
             found.append(row)
     return found
+
+
+def _ceiling_of(*parts: Estimate) -> str:
+    """Why a difference has no interval: what some of its parts tell of the label is at its ceiling, and does not vary."""
+    full = [e.layer for e in parts if e.saturated]
+    return (
+        f"what layer {' and '.join(full)} tells of the label is at its ceiling: the difference has no interval"
+        if full
+        else ""
+    )
 
 
 def _sum(plus: Sequence[Estimate], minus: Sequence[Estimate], what: str) -> float:

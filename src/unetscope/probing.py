@@ -37,10 +37,11 @@ from unetscope.records import Layer, Quantity, Skip
 
 FOLDS = 4
 SHARES = {"quarter": (0,), "half": (0, 1), "whole": tuple(range(FOLDS))}  # the folds that a probe is fitted on
-PLACES_AN_IMAGE = 1024  # at most, that a probe is fitted on: neighbours say much the same
-CALIBRATION_IMAGES, CALIBRATION_PIXELS = 128, 256  # the latter of each of the former
+PLACES_AN_IMAGE = 256  # at most, that a probe is fitted on: neighbours say much the same
+CALIBRATION_IMAGES, CALIBRATION_PIXELS = 64, 128  # the latter of each of the former
 FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
 SMALLEST_GAP = 0.005  # nats a pixel that a probe may always be short of one of ever more images
+SPARSE = 0.5  # of the pixels: of masks with fewer labels a probe is fitted on all of them
 ROUNDING = 1e-6  # of a mean: a spread below it is none
 LINEAR = Linear()
 DEAD_LAYER = "the layer is the same at every place of every image"
@@ -135,7 +136,13 @@ class _Probing:
             self._fold_of[rows] = fold
         self._seed, self._on_batch, self._done = seed, on_batch, 0
         self._fitted_on = len(order)
+        self._sparse = bool(_labelled(train.masks, train.ignored).double().mean() < SPARSE)
         self._frequencies = self._class_frequencies()
+        self._unseen = [
+            str(label)
+            for label in range(classes)
+            if self._frequencies[label] == 0 and bool((held_out.masks == label).any())
+        ]
         self._shared: dict[tuple[int, ...], tuple[Tensor, Tensor | None]] = {}  # of a batch, by grid
         self._pixels: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor, Tensor]] = {}  # likewise
         self._some_places: dict[tuple[int, ...], Tensor] = {}
@@ -244,7 +251,7 @@ class _Probing:
     def _some(self, grid: tuple[int, ...]) -> Tensor | None:
         """Some places of an image, if there are too many: the same for all layers of a grid."""
         places = math.prod(grid)
-        if places <= PLACES_AN_IMAGE:
+        if places <= PLACES_AN_IMAGE or self._sparse:
             return None
         if grid not in self._some_places:
             chosen = torch.randperm(places, generator=torch.Generator().manual_seed(self._seed))[:PLACES_AN_IMAGE]
@@ -282,18 +289,11 @@ class _Probing:
         self, rows: Tensor, grid: tuple[int, ...], device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of some pixels of a batch: the place below each, its number among those of the place, whether it counts; and the
-        labels of those that do. The same pixels for all layers."""
+        labels of those that do. The same pixels for all layers, however many images a batch has."""
         if grid not in self._pixels:
             sides = self._train.masks.shape[1:]
-            generator = torch.Generator().manual_seed(self._seed + int(rows[0]))
-            pixels = torch.randint(math.prod(sides), (len(rows), CALIBRATION_PIXELS), generator=generator)
-            known = _labelled(self._train.masks[rows], self._train.ignored).flatten(1)
-            valid = torch.ones_like(pixels, dtype=torch.bool)
-            if not bool(known.all()):  # as many as the image has its share of them, and at least one
-                pixels = torch.multinomial(known.float(), CALIBRATION_PIXELS, replacement=True, generator=generator)
-                wanted = (CALIBRATION_PIXELS * known.float().mean(dim=1, keepdim=True)).ceil()
-                valid = torch.arange(CALIBRATION_PIXELS) < wanted
-            valid = valid.reshape(-1)
+            chosen, counted = zip(*(self._pixels_of(int(row)) for row in rows), strict=True)
+            pixels, valid = torch.stack(chosen), torch.stack(counted).reshape(-1)
             labels = self._train.masks[rows].reshape(len(rows), -1).gather(1, pixels).long().reshape(-1)
             above = math.prod(sides) // math.prod(grid)
             order = _places(sides, grid)[pixels]
@@ -301,6 +301,16 @@ class _Probing:
             output = (order % above).reshape(-1)
             self._pixels[grid] = place.to(device), output.to(device), labels[valid], valid.to(device)
         return self._pixels[grid]
+
+    def _pixels_of(self, row: int) -> tuple[Tensor, Tensor]:
+        """Some pixels of a training image, and which of them count: as many as its share of labelled ones, and at least one."""
+        generator = torch.Generator().manual_seed(self._seed + row)
+        known = _labelled(self._train.masks[row], self._train.ignored).flatten()
+        if bool(known.all()):
+            pixels = torch.randint(len(known), (CALIBRATION_PIXELS,), generator=generator)
+            return pixels, torch.ones_like(pixels, dtype=torch.bool)
+        pixels = torch.multinomial(known.float(), CALIBRATION_PIXELS, replacement=True, generator=generator)
+        return pixels, torch.arange(CALIBRATION_PIXELS) < math.ceil(CALIBRATION_PIXELS * known.float().mean().item())
 
     def _judge(self, rows: Tensor, label: str, features: Tensor) -> None:
         _check_finite(label, features)
@@ -316,7 +326,7 @@ class _Probing:
 
     def _guess(self) -> Tensor:
         """Cross-entropy in nats of each held-out image under the frequencies of the training masks."""
-        total = self._train.masks.numel()
+        total = int(_labelled(self._train.masks, self._train.ignored).sum())
         smoothed = (self._frequencies * total + 1) / (total + self._classes)
         return guessed(self._held_out.masks.reshape(len(self._held_out.masks), -1), smoothed)
 
@@ -396,10 +406,8 @@ class _Probing:
 
     def _out_of_domain(self, judged: int, half: float, gap: float) -> str:
         """Why an interval would not hold; empty if it does."""
-        held_out = self._held_out.masks[_labelled(self._held_out.masks, self._held_out.ignored)]
-        unseen = [str(label) for label in held_out.unique().tolist() if self._frequencies[label] == 0]
-        if unseen:
-            return f"out of domain: held-out masks have class {', '.join(unseen)}, which no training mask has"
+        if self._unseen:
+            return f"out of domain: held-out masks have class {', '.join(self._unseen)}, which no training mask has"
         if judged < FEWEST_JUDGED:
             return f"out of domain: {judged} held-out images with labels are too few for an interval"
         if not negligible(gap, half, SMALLEST_GAP):
@@ -466,7 +474,7 @@ def _check(part: str, data: Segmented, classes: int) -> None:
         raise InvalidArgument(f"{len(data.masks)} {part} masks for {len(data.images)} images: expected one an image")
     if data.ignored is not None and 0 <= data.ignored < classes:
         raise InvalidArgument(f"ignored pixels have label {data.ignored}, which is that of a class: 0 to {classes - 1}")
-    known = data.masks[_labelled(data.masks, data.ignored)]
+    known = data.masks if data.ignored is None else data.masks[data.masks != data.ignored]
     if not len(known):
         raise InvalidArgument(f"the {part} masks have no pixel that is not ignored")
     if int(known.min()) < 0 or int(known.max()) >= classes:

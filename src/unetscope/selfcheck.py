@@ -5,7 +5,7 @@ estimators, moments, capture and probing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,7 +107,7 @@ def _binned(generator: torch.Generator) -> Iterator[Check]:
 
 
 def _neighbours(generator: torch.Generator) -> Iterator[Check]:
-    """Correlated normal codes, −½ log₂(1 − ρ²) of two of them; and classes of which each dimension of many holds nothing."""
+    """Correlated normal codes, −½ log₂(1 − ρ²); and a label that an independent one knows nothing about."""
     x, noise = torch.randn(605, 1, generator=generator), torch.randn(605, 1, generator=generator)
     for rho in (0.0, 0.9):
         layer = _squared(rho * x + math.sqrt(1 - rho**2) * noise)
@@ -163,15 +163,16 @@ def _binary_entropy(p: np.ndarray | float) -> np.ndarray:
     return np.asarray(-(p * np.log2(p) + (1 - p) * np.log2(1 - np.asarray(p))))
 
 
-class _Channels(nn.Module):
+class Channels(nn.Module):
     """A network whose layers are parts of its input's channels, so that what they hold is known."""
 
-    def __init__(self, channels: dict[str, slice]) -> None:
+    def __init__(self, channels: Mapping[str, slice]) -> None:
         super().__init__()
         for name, part in channels.items():
             self.add_module(name, _Part(part))
 
     def forward(self, images: Tensor) -> Tensor:
+        """The images as they come, shown to every layer."""
         for part in self.children():
             part(images)
         return images
@@ -187,7 +188,7 @@ class _Part(nn.Module):
 
 
 def _probed(images: Tensor, masks: Tensor, **channels: slice) -> dict[str, list[Reading]]:
-    network, half = _Channels(channels), len(images) // 2
+    network, half = Channels(channels), len(images) // 2
     layers = tuple(Layer(name, name) for name in channels)
     skips: tuple[Skip, ...] = ()
     if len(channels) > 1:

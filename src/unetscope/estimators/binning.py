@@ -21,7 +21,14 @@ from torch import Tensor
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
 from unetscope.estimators.reading import Reading, explained
-from unetscope.estimators.resampling import PERMUTATIONS, judged, permuted_symbols, quarters, symbol_entropy
+from unetscope.estimators.resampling import (
+    PERMUTATIONS,
+    check_permutations,
+    judged,
+    permuted_symbols,
+    quarters,
+    symbol_entropy,
+)
 from unetscope.labels import entropy_nats
 
 SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64
@@ -77,6 +84,7 @@ class Binning:
             raise InvalidArgument(f"bin_size must be > 0, got {self.bin_size}")
         if self.bin_size < SMALLEST_BIN:
             raise InvalidArgument(f"bin_size must be at least {SMALLEST_BIN}, got {self.bin_size}")
+        check_permutations(self.permutations)
 
     def readings(self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme; symbols: `unetscope.symbols.Symbols.groups`, or any other numbering.

@@ -1,4 +1,4 @@
-"""Families of probes: what of a layer they read linearly. Imports moments.
+"""Families of probes: what of a layer they read linearly. Imports errors and moments.
 
 A family decides what usable information counts. Both are fitted in closed form, so what they find is the best that they can.
 """
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from unetscope.errors import InvalidArgument
 from unetscope.moments import features_of
 
 SMALLEST_SPREAD = 1e-12
@@ -42,7 +43,7 @@ class Convolutional:
     """The channels, and units that see beyond one place and beyond sums: a 3×3 convolution with random weights, then a ReLU.
 
     units: half of them see one place only, so that they tell what channels say together (an exclusive or), half of them
-    its neighbours too. Of each half, one half sees the channels in units of their own spread over the first images seen, so
+    its neighbours too. Of each half, one half sees the channels in units of their own spread over the first batch seen, so
     that quiet ones count, the other as they are, so that many of those do not drown a loud one. Weights are drawn once; only
     what reads the units is fitted, so the best of the family is found in closed form like that of `Linear`, which it
     contains. Of a merge it reads what it reads of each part, and units of both.
@@ -57,6 +58,10 @@ class Convolutional:
     units: int = 128
     seed: int = 0
     name = "convolutional"
+
+    def __post_init__(self) -> None:
+        if self.units < 4:
+            raise InvalidArgument(f"units must be 4 or more, got {self.units}: each kind of unit needs one")
 
     def reader(self, parts: Mapping[Reader, int] | None = None) -> ConvolutionalReader:
         """What reads one layer; parts: of a concatenation, what reads its parts, with the number of channels of each.
@@ -114,7 +119,7 @@ class ConvolutionalReader:
         """Units whose input has, on these images, variance 1 about a point that is drawn at random too."""
         generator = torch.Generator().manual_seed(self.seed)
         features, sides = features_of(activation), (1,) * (activation.ndim - 2)
-        mean, spread = features.mean(dim=0), features.std(dim=0)
+        mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
         self._mean = mean.reshape(1, -1, *sides)
         own = torch.where((spread > SMALLEST_SPREAD * spread.max()) & (spread > 0), 1 / spread, 0.0)
         parts = spread.split([channels for _, channels in self.parts] or [len(spread)])

@@ -27,6 +27,7 @@ from unetscope.estimators.resampling import (
     Null,
     Resampled,
     Sharing,
+    check_permutations,
     judged,
     kernel_information,
     permuted_kernel,
@@ -183,6 +184,7 @@ class KDE:
 
     def __post_init__(self) -> None:
         check_noise_variance(self.noise_variance)
+        check_permutations(self.permutations)
 
     def readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]

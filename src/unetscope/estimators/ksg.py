@@ -28,6 +28,7 @@ from unetscope.estimators.resampling import (
     UNSEEN,
     Null,
     Resampled,
+    check_permutations,
     judged,
     negligible,
     quarters,
@@ -157,8 +158,7 @@ class KSG:
     def __post_init__(self) -> None:
         _check_components(self.components)
         _check_neighbours(self.neighbours)
-        if self.permutations < 1:
-            raise InvalidArgument(f"permutations must be 1 or more, got {self.permutations}")
+        check_permutations(self.permutations)
 
     def readings(
         self,

@@ -24,6 +24,7 @@ from unetscope.estimators.kde import BOUNDS, Bound, check_noise_variance
 from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import (
     around,
+    check_permutations,
     negligible,
     permuted_kernel,
     told_by_chance,
@@ -82,8 +83,9 @@ class Mixture:
 
     def __post_init__(self) -> None:
         check_noise_variance(self.noise_variance)
-        if self.draws < 1 or self.permutations < 1:
-            raise InvalidArgument(f"draws and permutations must be 1 or more, got {self.draws} and {self.permutations}")
+        if self.draws < 1:
+            raise InvalidArgument(f"draws must be 1 or more, got {self.draws}")
+        check_permutations(self.permutations)
 
     def readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]

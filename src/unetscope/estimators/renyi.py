@@ -30,7 +30,7 @@ from torch import Tensor
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
 from unetscope.estimators.reading import Reading, explained
-from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, judged, quarters
+from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, judged, quarters
 
 TERMS_AT_ONCE = 4_000_000  # of the blocks whose eigenvalues are taken together
 
@@ -99,8 +99,7 @@ class Renyi:
         if not 0 < self.bandwidth < math.inf:
             raise InvalidArgument(f"bandwidth must be > 0, got {self.bandwidth}")
         _check_alpha(self.alpha)
-        if self.permutations < 1:
-            raise InvalidArgument(f"permutations must be 1 or more, got {self.permutations}")
+        check_permutations(self.permutations)
 
     def readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]

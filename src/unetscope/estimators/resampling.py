@@ -1,5 +1,5 @@
 """How far an estimate would move with other images, where it goes with ever more, and what chance gives: from the statistics
-already held, without a pass over images. Imports intervals and readings.
+already held, without a pass over images. Imports errors, intervals and readings.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from unetscope.errors import InvalidArgument
 from unetscope.estimators.reading import SATURATED_FROM, Reading
 from unetscope.intervals import student
 
@@ -282,6 +283,12 @@ def permuted_symbols(
     apart = _n_ln_n(occurrences).sum() + _n_ln_n(sizes).sum()
     value, chance = ((n * math.log(n) + together - apart) / n).tensor_split([1])
     return Null.of(value.item(), chance)
+
+
+def check_permutations(permutations: int) -> None:
+    """Refuse none of them: a null needs at least one."""
+    if permutations < 1:
+        raise InvalidArgument(f"permutations must be 1 or more, got {permutations}")
 
 
 def turned(values: Sequence[float], times: int = 999, seed: int = 0) -> Null:

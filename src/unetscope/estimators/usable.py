@@ -136,9 +136,10 @@ class Calibration:
 
     def of(self, probe: LinearProbe) -> LinearProbe:
         """The probe that gives the logits of this one's scores at once."""
-        k = len(self.offset)
-        weights = probe.weights.reshape(-1, k) @ self.slopes
-        return LinearProbe(weights.reshape(probe.weights.shape), self.logits(probe.offset.reshape(-1, k)).reshape(-1))
+        k, device = len(self.offset), probe.weights.device
+        there = Calibration(self.slopes.to(device), self.offset.to(device))
+        weights = probe.weights.reshape(-1, k) @ there.slopes
+        return LinearProbe(weights.reshape(probe.weights.shape), there.logits(probe.offset.reshape(-1, k)).reshape(-1))
 
 
 def _newton(design: Float[Tensor, "m p"], wanted: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:

@@ -14,6 +14,8 @@ from unetscope.plots.style import FAINT, INK, LARGE, MEDIUM, SKY, SMALL, VERMILL
 from unetscope.plots.u import tick_names
 from unetscope.records import Quantity, unit_of
 
+FURTHER = 0.05  # bits, from which an arrow says that a limit lies elsewhere
+
 
 @in_style
 def image_limits(
@@ -28,9 +30,9 @@ def image_limits(
 ) -> Axes:
     """The estimate of a quarter, of half and of all images for each layer at one epoch, and where it goes with ever more.
 
-    The limit has its 95 % interval where the estimate is in its domain; where it is not, an arrow says which way it goes. An
-    estimate whose curve has not flattened says how many images there were. What is None stands for the first one measured, and
-    the last epoch.
+    The limit has its 95 % interval where the estimate is in its domain; where it is not, or is saturated, an arrow says which
+    way it goes. An estimate whose curve has not flattened says how many images there were. What is None stands for the first
+    one measured, and the last epoch.
 
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
     """
@@ -44,26 +46,45 @@ def image_limits(
     tidy(axes)
     places = np.arange(len(found))
     n = max(e.n for e in found if e is not None)
-    for share, colour in (("quarter_bits", "#C9DCEB"), ("half_bits", SKY), ("bits", INK)):
+    kind = "training images" if quantity.startswith("I_V") else "images"
+    for share, colour, name in (
+        ("quarter_bits", "#C9DCEB", f"a quarter of the {kind}"),
+        ("half_bits", SKY, f"half of the {kind}"),
+        ("bits", INK, f"all {kind}"),
+    ):
         bits = [math.nan if e is None else getattr(e, share) for e in found]
-        name = {"quarter_bits": f"{n // 4} images", "half_bits": f"{n // 2} images", "bits": f"{n} images"}[share]
         axes.plot(places, bits, color=colour, linewidth=1.1, marker="o", markersize=2.6, label=name)
     for place, e in zip(places, found, strict=True):
         if e is None or not math.isfinite(e.extrapolated):
             continue
         if math.isfinite(e.low):
-            middle, off = (e.low + e.high) / 2, (e.high - e.low) / 2
+            off = [[max(0.0, e.extrapolated - e.low)], [max(0.0, e.high - e.extrapolated)]]
             axes.errorbar(
-                place, middle, off, color=VERMILLION, fmt="_", markersize=4, linewidth=0.9, capsize=1.5, label="_limit"
+                place,
+                e.extrapolated,
+                off,
+                color=VERMILLION,
+                fmt="_",
+                markersize=4,
+                linewidth=0.9,
+                capsize=1.5,
+                label="_limit",
             )
-        else:
+        elif abs(e.extrapolated - e.bits) > FURTHER:
             up = e.extrapolated > e.bits
             axes.annotate(
                 "", (place, e.bits), (0, 9 if up else -9), textcoords="offset points",
                 arrowprops={"arrowstyle": "<-", "color": VERMILLION, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 2},
             )  # fmt: skip
     axes.plot([], [], color=VERMILLION, marker="_", linestyle="none", label="limit, 95 %")
-    axes.plot([], [], color=VERMILLION, marker=r"$\uparrow$", linestyle="none", label="goes further:\nout of domain")
+    axes.plot(
+        [],
+        [],
+        color=VERMILLION,
+        marker=r"$\uparrow$",
+        linestyle="none",
+        label="goes further than\nan interval could say",
+    )
     for ceiling in selection.ceilings:
         axes.axhline(ceiling, color=FAINT, linewidth=0.8, linestyle=(0, (5, 3)), label=f"ceiling of {n} images")
     axes.margins(y=0.09)
