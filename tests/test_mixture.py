@@ -160,5 +160,7 @@ def test_a_layer_that_tells_nothing_tells_nothing() -> None:
 def test_a_mixture_that_cannot_be_is_refused() -> None:
     with pytest.raises(InvalidArgument, match=r"noise_variance must be > 0, got 0\.0"):
         Mixture(0.0)
-    with pytest.raises(InvalidArgument, match="draws and permutations must be 1 or more, got 0 and 99"):
+    with pytest.raises(InvalidArgument, match="draws must be 1 or more, got 0"):
         Mixture(draws=0)
+    with pytest.raises(InvalidArgument, match="permutations must be 1 or more, got 0"):
+        Mixture(permutations=0)
