@@ -174,8 +174,9 @@ class _Probing:
         self._probes[layer.label] = _Probes(layer, reader, folds)
         if isinstance(reader, ConvolutionalReader) and reader.parts:
             for which, part in enumerate(layer.parts):
-                folds = [Moments(reader.width(layer.shape[0]), outputs, device) for _ in range(FOLDS)]
-                self._probes[_alone(part, layer.label)] = _Probes(layer, PartAlone(reader, which), folds)
+                alone = PartAlone(reader, which)
+                folds = [Moments(alone.width(layer.shape[0]), outputs, device) for _ in range(FOLDS)]
+                self._probes[_alone(part, layer.label)] = _Probes(layer, alone, folds)
 
     def readings(self, skips: Sequence[Skip]) -> dict[str, list[Reading]]:
         self._pass("moments", self._train, self._take_moments)
@@ -200,7 +201,7 @@ class _Probing:
         return found
 
     def _pass(self, name: str, data: Segmented, take: Callable[[Tensor, str, Tensor], None]) -> None:
-        """Show the features [m, channels] of every layer, merges too, of one batch after the other to `take`."""
+        """Show the activation of every layer, merges too, of one batch after the other to `take`."""
         if not self._probes:
             return
         merging, parts = _Merging(self._layers), {layer.label: layer.parts for layer in self._layers}
@@ -210,7 +211,7 @@ class _Probing:
             for label, whole in merging.add(layer.label, activation):
                 for known in (label, *(_alone(part, label) for part in parts[label])):
                     if known in self._probes:
-                        take(rows, known, self._probes[known].reader.features(whole))
+                        take(rows, known, whole)
 
         def told(_done: int) -> None:
             self._done += 1
@@ -228,11 +229,11 @@ class _Probing:
             on_batch=told,
         )
 
-    def _take_moments(self, rows: Tensor, label: str, features: Tensor) -> None:
+    def _take_moments(self, rows: Tensor, label: str, activation: Tensor) -> None:
         probes = self._probes[label]
-        targets, kept = self._targets(rows, probes.grid, features.device)
-        probes.folds[int(self._fold_of[rows[0]])].add(features if kept is None else features[kept], targets)
-        _check_finite(label, features)
+        targets, kept = self._targets(rows, probes.grid, activation.device)
+        _check_finite(label, activation)
+        probes.folds[int(self._fold_of[rows[0]])].add(probes.reader.features(activation, kept), targets)
 
     def _targets(self, rows: Tensor, grid: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor | None]:
         """What is to be told at the places that the batch's layers of this grid are fitted on, and which these are."""
@@ -270,15 +271,15 @@ class _Probing:
             probes.fitted[name] = ridge(Moments.joined([probes.folds[fold] for fold in folds]), strength)
         probes.fitted |= {f"without {fold}": fitted for fold, fitted in enumerate(without)}
 
-    def _take_scores(self, rows: Tensor, label: str, features: Tensor) -> None:
+    def _take_scores(self, rows: Tensor, label: str, activation: Tensor) -> None:
         """Scores at some pixels of training images, by probes that were not fitted on them; of the whole fit, by it too."""
         probes, fold = self._probes[label], int(self._fold_of[rows[0]])
         wanted = {name: name for name, folds in SHARES.items() if fold not in folds}
         wanted |= {"whole": f"without {fold}", "seen": "whole"}
-        place, output, labels, valid = self._some_pixels(rows, probes.grid, features.device)
+        place, output, labels, valid = self._some_pixels(rows, probes.grid, activation.device)
         all_places = math.prod(probes.grid) <= CALIBRATION_PIXELS
         fitted = LinearProbe.beside([probes.fitted[name] for name in wanted.values()])
-        scores = fitted.scores(features if all_places else features[place])
+        scores = fitted.scores(probes.reader.features(activation, None if all_places else place))
         scores = scores.reshape(len(scores), len(wanted), -1, self._classes - 1)
         at = place if all_places else torch.arange(len(place), device=place.device)
         for number, name in enumerate(wanted):
@@ -312,9 +313,10 @@ class _Probing:
         pixels = torch.multinomial(known.float(), CALIBRATION_PIXELS, replacement=True, generator=generator)
         return pixels, torch.arange(CALIBRATION_PIXELS) < math.ceil(CALIBRATION_PIXELS * known.float().mean().item())
 
-    def _judge(self, rows: Tensor, label: str, features: Tensor) -> None:
-        _check_finite(label, features)
+    def _judge(self, rows: Tensor, label: str, activation: Tensor) -> None:
+        _check_finite(label, activation)
         probes = self._probes[label]
+        features = probes.reader.features(activation)
         logits = probes.fitted["calibrated"].scores(features).reshape(len(rows), -1, len(SHARES), probes.outputs)
         for number, name in enumerate(SHARES):
             of_share = logits[:, :, number].reshape(len(rows), -1, self._classes - 1)
@@ -462,8 +464,8 @@ def _labelled(masks: Tensor, ignored: int | None) -> Tensor:
     return torch.ones_like(masks, dtype=torch.bool) if ignored is None else masks != ignored
 
 
-def _check_finite(label: str, features: Tensor) -> None:
-    if not features.sum().isfinite():
+def _check_finite(label: str, activation: Tensor) -> None:
+    if not activation.sum().isfinite():
         raise MeasurementError(
             f"layer {label}: activations are not finite; the network has diverged, use an earlier checkpoint"
         )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,9 +33,11 @@ class Linear:
         """How many features a place has."""
         return channels
 
-    def features(self, activation: Float[Tensor, "b channels *sides"]) -> Float[Tensor, "m features"]:
-        """The features of every place, float32."""
-        return features_of(activation).float()
+    def features(
+        self, activation: Float[Tensor, "b channels *sides"], places: Int64[Tensor, " m"] | None = None
+    ) -> Float[Tensor, "m features"]:
+        """The features of every place, or of some of all the images' places, float32."""
+        return _at(activation, places).float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,34 +88,42 @@ class ConvolutionalReader:
         """How many features a place has."""
         return channels + self.units + sum(one.width(0) for one, _ in self.parts)
 
-    def features(self, activation: Float[Tensor, "b channels *sides"]) -> Float[Tensor, "m features"]:
-        """The features of every place, float32."""
-        activation = activation.float()
-        return torch.cat([features_of(part) for part in (activation, *self._seen(activation))], dim=1)
+    def features(
+        self, activation: Float[Tensor, "b channels *sides"], places: Int64[Tensor, " m"] | None = None
+    ) -> Float[Tensor, "m features"]:
+        """The features of every place, or of some of all the images' places, float32."""
+        activation = _places_together(activation)
+        return torch.cat([_at(activation, places), *self._seen(activation, places)], dim=1)
 
-    def alone(self, activation: Float[Tensor, "b channels *sides"], which: int) -> Float[Tensor, "m features"]:
-        """The same of a concatenation with one part alone: the others are shown as what they are on the mean."""
+    def alone(
+        self, activation: Float[Tensor, "b channels *sides"], which: int, places: Int64[Tensor, " m"] | None = None
+    ) -> Float[Tensor, "m features"]:
+        """The same of a concatenation with one part alone: the others are shown as what they are on the mean.
+
+        What reads only the others is then the same everywhere, and left out.
+        """
+        channels = [channels for _, channels in self.parts]
+        of_part = slice(sum(channels[:which]), sum(channels[: which + 1]))
+        activation = _places_together(activation)
         if self._mean is None:
             self._draw(activation)
         assert self._mean is not None
-        channels = [channels for _, channels in self.parts]
-        first = sum(channels[:which])
-        shown = self._mean.expand_as(activation).clone()
-        shown[:, first : first + channels[which]] = activation[:, first : first + channels[which]]
-        return self.features(shown)
+        part = activation[:, of_part]
+        centred = _places_together(part - self._mean[:, of_part])
+        own = [_respond(centred, weight[:, of_part], bias, places) for weight, bias in self._weights]
+        return torch.cat([_at(part, places), *self.parts[which][0]._seen(part, places), *own], dim=1)
 
-    def _seen(self, activation: Tensor) -> list[Tensor]:
+    def _seen(self, activation: Tensor, places: Tensor | None) -> list[Tensor]:
         """What the units see, of the parts first."""
         seen = []
         if self.parts:
             split = activation.split([channels for _, channels in self.parts], dim=1)
-            seen = [unit for (one, _), part in zip(self.parts, split, strict=True) for unit in one._seen(part)]
+            seen = [unit for (one, _), part in zip(self.parts, split, strict=True) for unit in one._seen(part, places)]
         if self._mean is None:
             self._draw(activation)
         assert self._mean is not None
-        centred = activation - self._mean  # so that what lies beyond the edge is as the mean
-        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[activation.ndim - 3]
-        return [*seen, *(convolve(centred, weight, bias, padding="same").relu_() for weight, bias in self._weights)]
+        centred = _places_together(activation - self._mean)  # so that what lies beyond the edge is as the mean
+        return [*seen, *(_respond(centred, weight, bias, places) for weight, bias in self._weights)]
 
     def _draw(self, activation: Tensor) -> None:
         """Units whose input has, on these images, variance 1 about a point that is drawn at random too."""
@@ -131,6 +141,34 @@ class ConvolutionalReader:
             scale = torch.cat([scales[which].expand(share, -1) for which, share in enumerate(_shares(units))])
             weight = weight.to(activation.device) * scale.reshape(units, -1, *sides) / side ** (len(sides) / 2)
             self._weights.append((weight, bias.to(activation.device)))
+
+
+def _places_together(activation: Tensor) -> Tensor:
+    """float32, with the channels of a place side by side in memory."""
+    return activation.float().movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _at(activation: Tensor, places: Tensor | None) -> Tensor:
+    """The channels at every place, or at some."""
+    every = features_of(activation)
+    return every if places is None else every[places]
+
+
+def _respond(centred: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None) -> Tensor:
+    """What units [units, channels, *sides] say at every place, or at some, of which then alone the surroundings are read."""
+    side, sides = weight.shape[-1], centred.shape[2:]
+    if side == 1:
+        seen, flat = _at(centred, places), weight.flatten(1)
+    elif places is None:
+        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[len(sides) - 1]
+        return features_of(convolve(centred, weight, bias, padding="same")).relu_()
+    else:
+        padded = functional.pad(centred, (side // 2, side // 2) * len(sides)).movedim(1, -1)
+        image, *at = torch.unravel_index(places, (len(centred), *sides))
+        around = torch.cartesian_prod(*[torch.arange(side, device=places.device)] * len(sides)).reshape(-1, len(sides))
+        index = (image[:, None], *(one[:, None] + step for one, step in zip(at, around.T, strict=True)))
+        seen, flat = padded[index].flatten(1), weight.movedim(1, -1).flatten(1)
+    return torch.addmm(bias, seen, flat.T).relu_()
 
 
 def _shares(units: int) -> tuple[int, int]:
@@ -151,13 +189,16 @@ class PartAlone:
     whole: ConvolutionalReader
     which: int
 
-    def width(self, channels: int) -> int:
+    def width(self, _channels: int) -> int:
         """How many features a place has."""
-        return self.whole.width(channels)
+        one, channels = self.whole.parts[self.which]
+        return one.width(channels) + self.whole.units
 
-    def features(self, activation: Float[Tensor, "b channels *sides"]) -> Float[Tensor, "m features"]:
-        """The features of every place, float32."""
-        return self.whole.alone(activation.float(), self.which)
+    def features(
+        self, activation: Float[Tensor, "b channels *sides"], places: Int64[Tensor, " m"] | None = None
+    ) -> Float[Tensor, "m features"]:
+        """The features of every place, or of some of all the images' places, float32."""
+        return self.whole.alone(activation, self.which, places)
 
 
 Family = Linear | Convolutional
