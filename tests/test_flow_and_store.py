@@ -92,6 +92,8 @@ def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> N
     with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
         for name in new:
             tables.execute(f"ALTER TABLE estimates DROP COLUMN {name}")
+        for name in ("validation_range", "dice_per_image"):
+            tables.execute(f"ALTER TABLE epochs DROP COLUMN {name}")
         tables.execute("PRAGMA user_version = 1")
     (again,) = RunFolder.open(run.path).flow().estimates
     assert again.bits == 2.0
@@ -101,13 +103,16 @@ def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> N
     RunFolder.open(run.path).write_measurement(1, [replace(estimate, epoch=1, low=1.0, per_image=(1.5, 2.5))])
     last = RunFolder.open(run.path).flow().estimates[1]
     assert (last.low, last.per_image) == (1.0, (1.5, 2.5))
+    record = EpochRecord(1, 0.5, 0.6, 0.7, 0.8, 1.0, 0.25, (0.5, 1.0))
+    RunFolder.open(run.path).write_epoch(record)
+    assert RunFolder.open(run.path).epochs() == (record,)
 
 
 def test_a_folder_of_another_format_is_refused(run: RunFolder) -> None:
     with sqlite3.connect(run.path / "flow.sqlite") as tables:
         tables.execute("PRAGMA user_version = 99")
     tables.close()
-    with pytest.raises(RunFolderError, match="has tables of format 99, this version reads 3: run it again"):
+    with pytest.raises(RunFolderError, match="has tables of format 99, this version reads 4: run it again"):
         RunFolder.open(run.path)
 
 

@@ -101,9 +101,7 @@ def prepare(config: RunConfig, watcher: Watcher | None = None) -> Experiment:
     removed_skips(config.network.depth, config.network.without)
     marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = gather(config.data, watcher)
-    torch.manual_seed(config.seed)
-    model = UNet(config.network.width, config.network.depth, without=config.network.without, in_channels=train.channels)
-    model.to(resolved_device(config.training))
+    model = network(config, train.channels)
     watcher.stage("labels", 0)
     scope = _scope(model, train, validation, config.measuring)
     return Experiment(config, train, validation, model, scope)
@@ -118,7 +116,7 @@ def run(config: RunConfig, out: str | Path, *, resume: bool = False, watcher: Wa
     config, folder = begun(config, out, resume=resume, watcher=watcher)
     experiment = prepare(config, watcher)
     if folder is not None:
-        _refuse_other_data(folder, experiment)
+        refuse_other_data(folder, experiment.train, experiment.validation)
     else:
         folder = RunFolder.create(out, {"configuration": config.model_dump(mode="json"), "facts": experiment.facts()})
     with folder.locked():
@@ -148,7 +146,7 @@ def measure_again(
             f"{folder.path} keeps no checkpoint of epoch {missing[0]}: it has {', '.join(map(str, kept.epochs())) or 'none'}"
         )
     experiment = prepare(config, watcher)
-    _refuse_other_data(folder, experiment)
+    refuse_other_data(folder, experiment.train, experiment.validation)
     laid_out(experiment.model, config.training)
     chosen = sorted(epochs) or [epoch for epoch in kept.epochs() if folder.measured(epoch)]
     watcher.stage("measuring", len(chosen))
@@ -186,6 +184,17 @@ def begun(config: RunConfig, out: str | Path, *, resume: bool, watcher: Watcher)
     budget = config.measuring.memory_budget or default_budget(torch.device(device))
     measuring = config.measuring.model_copy(update={"memory_budget": budget})
     return config.model_copy(update={"threads": _threads(config), "training": training, "measuring": measuring}), None
+
+
+def network(config: RunConfig, in_channels: int) -> UNet:
+    """The network of a configuration with the weights that its seed gives, on its device.
+
+    Weights are drawn from the input to the output, so two networks of one seed share those of every layer up to the first
+    that differs in shape.
+    """
+    torch.manual_seed(config.seed)
+    model = UNet(config.network.width, config.network.depth, without=config.network.without, in_channels=in_channels)
+    return model.to(resolved_device(config.training))
 
 
 def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, SegmentationData]:
@@ -233,11 +242,11 @@ def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationDa
 
 
 def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watcher) -> None:
-    examples = _examples(experiment.validation)
+    examples = examples_of(experiment.validation)
     folder.describe(
         experiment.scope.layers,
         experiment.scope.skips,
-        [*_cluster_pictures(experiment.scope), *_example_pictures(examples)],
+        [*_cluster_pictures(experiment.scope), *example_pictures(examples)],
     )
     epochs = experiment.config.training.epochs
     trainer = Trainer(
@@ -261,7 +270,7 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watch
         estimates = experiment.scope.measure(
             epoch, on_batch=lambda done, total: watcher.advance(epoch, f"measuring epoch {epoch}, {done / total:.0%}")
         )
-        folder.write_measurement(epoch, estimates, _prediction_pictures(model, examples, epoch))
+        folder.write_measurement(epoch, estimates, prediction_pictures(model, examples, epoch))
 
     trainer.run(on_epoch=on_epoch, on_marked=on_marked)
 
@@ -286,9 +295,10 @@ def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
     return stored
 
 
-def _refuse_other_data(folder: RunFolder, experiment: Experiment) -> None:
+def refuse_other_data(folder: RunFolder, train: SegmentationData, validation: SegmentationData) -> None:
+    """Raises: RunFolderError if these are not the images that a run was begun with."""
     known = folder.facts.get("data", {})
-    for part, data in (("train", experiment.train), ("validation", experiment.validation)):
+    for part, data in (("train", train), ("validation", validation)):
         if known.get(part, {}).get("fingerprint") != data.fingerprint:
             raise RunFolderError(
                 f"the {part} images of {data.source} are not those that {folder.path} was begun with: "
@@ -317,14 +327,15 @@ def _about(data: SegmentationData) -> dict[str, Any]:
     }
 
 
-def _examples(validation: SegmentationData) -> SegmentationData:
+def examples_of(validation: SegmentationData) -> SegmentationData:
     """A few validation images from the emptiest to the fullest mask, always the same ones."""
     by_foreground = np.argsort(validation.masks.mean(axis=(1, 2)), kind="stable")
     places = np.linspace(0, len(validation) - 1, min(EXAMPLE_IMAGES, len(validation)) + 2)[1:-1]
     return validation.subset(by_foreground[np.unique(places.round().astype(int))])
 
 
-def _example_pictures(examples: SegmentationData) -> Iterator[Picture]:
+def example_pictures(examples: SegmentationData) -> Iterator[Picture]:
+    """Images and masks of the examples, as they are kept for the figures."""
     images = (examples.images * (examples.scale * 255)).round().astype(np.uint8)
     for place, name in enumerate(examples.names):
         channels = images[place][[0, 1, 2] if examples.channels >= 3 else [0, 0, 0]]
@@ -332,7 +343,8 @@ def _example_pictures(examples: SegmentationData) -> Iterator[Picture]:
         yield Picture("truth", name, 0, place, examples.masks[place] * np.uint8(255))
 
 
-def _prediction_pictures(model: nn.Module, examples: SegmentationData, epoch: int) -> Iterator[Picture]:
+def prediction_pictures(model: nn.Module, examples: SegmentationData, epoch: int) -> Iterator[Picture]:
+    """What a network marks on the examples."""
     device = next(model.parameters()).device
     with frozen(model):
         probabilities = model(to_input(pixels(examples).to(device), examples.scale)).cpu().numpy()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +106,8 @@ class Flow:
 
 def save_epochs(epochs: Iterable[EpochRecord], path: str | Path) -> Path:
     """Write the Dice and loss of each epoch to a `.csv` or `.parquet` file, whole or not at all; returns the path."""
-    rows = [asdict(epoch) for epoch in epochs]
-    return save_rows(rows, [field.name for field in fields(EpochRecord)], Path(path))
+    columns = [field.name for field in fields(EpochRecord) if field.name != "dice_per_image"]
+    return save_rows([{name: getattr(epoch, name) for name in columns} for epoch in epochs], columns, Path(path))
 
 
 def save_rows(rows: list[dict[str, Any]], columns: list[str], path: Path) -> Path:

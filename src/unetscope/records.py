@@ -157,6 +157,8 @@ class EpochRecord:
     The train figures are running means over the epoch's steps, taken while the weights moved (NaN at epoch 0); the
     validation figures are of the whole validation set with the weights at the end of the epoch. Loss: binary
     cross-entropy in nats a pixel. Dice: hard masks at one half, smooth 1, mean over images. seconds: wall time.
+    validation_range: the largest less the smallest probability of any pixel, 0 for an output that is constant.
+    dice_per_image: the Dice of each validation image, in their order.
     """
 
     epoch: int
@@ -165,3 +167,5 @@ class EpochRecord:
     validation_loss: float
     validation_dice: float
     seconds: float
+    validation_range: float = math.nan
+    dice_per_image: tuple[float, ...] = ()

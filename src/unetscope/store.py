@@ -5,6 +5,8 @@ RUN/flow.sqlite      layers, skips, estimates, epochs and small pictures, each e
 RUN/checkpoints/     one folder a kept epoch
 RUN/figures/         PNG and SVG
 RUN/report.html      the page
+RUN/ending.json      of a training that was not measured: what was found at its end
+RUN/verification/    one run folder a variant and seed
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import io
 import json
 import math
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
@@ -28,8 +31,8 @@ from unetscope.files import finished_files, remove_unfinished, whole_file
 from unetscope.flow import Flow
 from unetscope.records import EpochRecord, Estimate, Layer, Skip
 
-FORMAT = 3
-CONFIG, TABLES = "config.json", "flow.sqlite"
+FORMAT = 4
+CONFIG, TABLES, ENDING = "config.json", "flow.sqlite", "ending.json"
 
 SCHEMA = f"""
 PRAGMA user_version = {FORMAT};
@@ -37,7 +40,7 @@ CREATE TABLE layers (place INTEGER PRIMARY KEY, label TEXT UNIQUE, module TEXT, 
     parts TEXT, shape TEXT);
 CREATE TABLE skips (place INTEGER PRIMARY KEY, name TEXT UNIQUE, source TEXT, upsampled TEXT, merge TEXT);
 CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, train_loss_running REAL, train_dice_running REAL, validation_loss REAL,
-    validation_dice REAL, seconds REAL);
+    validation_dice REAL, seconds REAL, validation_range REAL, dice_per_image BLOB);
 CREATE TABLE estimates (epoch INTEGER, layer TEXT, quantity TEXT, estimator TEXT, resolution REAL, labels TEXT,
     bits REAL, lower REAL, upper REAL, ceiling REAL, saturated INTEGER, n INTEGER, d INTEGER, unique_share REAL,
     reason TEXT, low REAL, high REAL, null_mean REAL, null_high REAL, p REAL, train_bits REAL, extrapolated REAL,
@@ -47,19 +50,23 @@ CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png 
     PRIMARY KEY (kind, title, epoch, place));
 """
 
-# From each older format to the next: columns of `estimates` that it did not have.
+# From each older format to the next: columns that a table did not have.
 MIGRATIONS = {
     1: (
-        "low REAL",
-        "high REAL",
-        "null_mean REAL",
-        "null_high REAL",
-        "p REAL",
-        "train_bits REAL",
-        "extrapolated REAL",
-        "per_image BLOB",
+        "estimates",
+        (
+            "low REAL",
+            "high REAL",
+            "null_mean REAL",
+            "null_high REAL",
+            "p REAL",
+            "train_bits REAL",
+            "extrapolated REAL",
+            "per_image BLOB",
+        ),
     ),
-    2: ("quarter_bits REAL", "half_bits REAL", "singleton_share REAL"),
+    2: ("estimates", ("quarter_bits REAL", "half_bits REAL", "singleton_share REAL")),
+    3: ("epochs", ("validation_range REAL", "dice_per_image BLOB")),
 }
 
 
@@ -121,7 +128,8 @@ class RunFolder:
         with folder._tables() as tables:
             found = tables.execute("PRAGMA user_version").fetchone()[0]
             while found in MIGRATIONS:
-                columns = "; ".join(f"ALTER TABLE estimates ADD COLUMN {column}" for column in MIGRATIONS[found])
+                table, added = MIGRATIONS[found]
+                columns = "; ".join(f"ALTER TABLE {table} ADD COLUMN {column}" for column in added)
                 found += 1
                 tables.executescript(f"BEGIN; {columns}; PRAGMA user_version = {found}; COMMIT;")
         if found != FORMAT:
@@ -201,7 +209,12 @@ class RunFolder:
         with self._tables() as tables:
             columns = ", ".join(field.name for field in fields(EpochRecord))
             rows = tables.execute(f"SELECT {columns} FROM epochs ORDER BY epoch").fetchall()  # noqa: S608
-        return tuple(EpochRecord(int(row[0]), *map(_number, row[1:])) for row in rows)
+        return tuple(EpochRecord(int(row[0]), *map(_number, row[1:-1]), _values(row[-1], "<f4")) for row in rows)
+
+    def last_epoch(self) -> int:
+        """The last epoch of which there is a record, -1 if there is none: how far a training is."""
+        with self._tables() as tables:
+            return int(tables.execute("SELECT coalesce(max(epoch), -1) FROM epochs").fetchone()[0])
 
     def pictures(self, kind: str) -> tuple[Picture, ...]:
         """The pictures of one kind, by epoch and place."""
@@ -239,7 +252,9 @@ class RunFolder:
     def write_epoch(self, record: EpochRecord) -> None:
         """Write the Dice and loss of one epoch, in place of what was there for it."""
         with self._tables() as tables:
-            tables.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?, ?)", astuple(record))
+            columns = ", ".join(field.name for field in fields(EpochRecord))
+            row = (*astuple(record)[:-1], _blob(record.dice_per_image, "<f4"))
+            tables.execute(f"INSERT OR REPLACE INTO epochs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
 
     def write_measurement(self, epoch: int, estimates: Iterable[Estimate], pictures: Iterable[Picture] = ()) -> None:
         """Add estimates and pictures of one marked epoch, all at once; the same measurement takes the place of an older one.
@@ -263,14 +278,29 @@ class RunFolder:
         with self._tables() as tables:
             return tables.execute("SELECT 1 FROM estimates WHERE epoch = ? LIMIT 1", (epoch,)).fetchone() is not None
 
+    @property
+    def ending(self) -> dict[str, Any] | None:
+        """What was found at the end of a training, None as long as it goes on."""
+        path = self.path / ENDING
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+    def end(self, found: Mapping[str, Any]) -> None:
+        """Write what was found at the end of the training."""
+        with whole_file(self.path / ENDING) as beside:
+            beside.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, patience: float = 0.0) -> Iterator[None]:
         """Keep other processes from working on the run, and clear away what a kill left half written in it.
 
-        Raises: RunFolderError if another process works on it already.
+        patience: seconds to wait for another process to go.
+        Raises: RunFolderError if another process still works on it then.
         """
         with (self.path / CONFIG).open("rb") as file:
-            if not _lock(file):
+            until = time.monotonic() + patience
+            while not (taken := _lock(file)) and time.monotonic() < until:
+                time.sleep(0.1)
+            if not taken:
                 raise RunFolderError(f"{self.path} is in use: another process is working on this run")
             for folder in (self.path, self.figures):
                 remove_unfinished(folder)
@@ -304,9 +334,17 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
+def _blob(values: Sequence[float], dtype: str) -> bytes | None:
+    return np.asarray(values, dtype=dtype).tobytes() if values else None
+
+
+def _values(blob: bytes | None, dtype: str) -> tuple[float, ...]:
+    """The inverse of `_blob`."""
+    return tuple(np.frombuffer(blob or b"", dtype=dtype).tolist())
+
+
 def _row(estimate: Estimate) -> tuple[Any, ...]:
-    values = np.asarray(estimate.per_image, dtype="<f8")
-    return (*astuple(estimate)[:-1], values.tobytes() if len(values) else None)
+    return (*astuple(estimate)[:-1], _blob(estimate.per_image, "<f8"))
 
 
 def _estimate(row: Sequence[Any]) -> Estimate:
@@ -315,7 +353,7 @@ def _estimate(row: Sequence[Any]) -> Estimate:
         if field.type == "float":
             values[field.name] = _number(values[field.name])
     values["saturated"] = bool(values["saturated"])
-    values["per_image"] = tuple(np.frombuffer(values["per_image"] or b"", dtype="<f8").tolist())
+    values["per_image"] = _values(values["per_image"], "<f8")
     return Estimate(**values)
 
 

@@ -202,22 +202,26 @@ class Trainer:
         return self._record(epoch, train_loss, dice_sum.item() / len(images), started)
 
     def _record(self, epoch: int, train_loss: float, train_dice: float, started: float) -> EpochRecord:
-        loss, dice = self._evaluate()
+        loss, dice, reach = self._evaluate()
         self._refuse_nan(epoch, loss)
-        return EpochRecord(epoch, train_loss, train_dice, loss, dice, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        mean = sum(dice) / len(dice)
+        return EpochRecord(epoch, train_loss, train_dice, loss, mean, seconds, reach, tuple(dice))
 
-    def _evaluate(self) -> tuple[float, float]:
-        """Loss (nats a pixel) and Dice over the whole validation set, with the weights as they are."""
+    def _evaluate(self) -> tuple[float, list[float], float]:
+        """Over the validation set, with the weights as they are: loss (nats a pixel), Dice by image, range of the output."""
         images, masks, scale = self._validation
-        loss_sum, dice_sum = 0.0, 0.0
+        loss_sum, dice, lows, highs = 0.0, list[float](), list[Tensor](), list[Tensor]()
         self._network.eval()
         with torch.no_grad():
             for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
                 truth = masks[rows].float()
                 probabilities = self._network(to_input(images[rows], scale))
                 loss_sum += binary_cross_entropy(probabilities, truth).item() * len(rows)
-                dice_sum += dice_per_image(probabilities, truth).sum().item()
-        return loss_sum / len(images), dice_sum / len(images)
+                dice += dice_per_image(probabilities, truth).tolist()
+                lows.append(probabilities.min())
+                highs.append(probabilities.max())
+        return loss_sum / len(images), dice, float(torch.stack(highs).max() - torch.stack(lows).min())
 
     def _refuse_nan(self, epoch: int, loss: float) -> None:
         if math.isfinite(loss):
