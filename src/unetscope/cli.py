@@ -153,8 +153,13 @@ def run(
     usable: Annotated[
         bool | None, typer.Option("--usable/--no-usable", help="Usable information by linear probes.")
     ] = None,
+    merge_probes: Annotated[
+        bool | None,
+        typer.Option("--merge-probes/--no-merge-probes", help="Convolutional probes of the merges, for verdicts."),
+    ] = None,
     convolutional: Annotated[
-        bool | None, typer.Option("--convolutional", help="Usable information by convolutional probes too.")
+        bool | None,
+        typer.Option("--convolutional", help="Usable information of every layer by convolutional probes too."),
     ] = None,
     clusters: Annotated[int | None, typer.Option(help="K of the K-means labels.")] = None,
     cluster_initialisations: Annotated[int | None, typer.Option(help="Initialisations of K-means.")] = None,
@@ -196,6 +201,7 @@ def run(
         "measuring.renyi_bandwidths": renyi,
         "measuring.ksg_components": ksg,
         "measuring.usable": usable,
+        "measuring.merge_probes": merge_probes,
         "measuring.convolutional": convolutional,
         "measuring.clusters": clusters,
         "measuring.cluster_initialisations": cluster_initialisations,
@@ -242,8 +248,11 @@ def measure(
     ksg: KSGComponents = None,
     sweep: Sweep = False,
     usable: Annotated[bool, typer.Option("--usable", help="Usable information by linear probes.")] = False,
+    merge_probes: Annotated[
+        bool, typer.Option("--merge-probes", help="Convolutional probes of the merges, for verdicts.")
+    ] = False,
     convolutional: Annotated[
-        bool, typer.Option("--convolutional", help="Usable information by convolutional probes.")
+        bool, typer.Option("--convolutional", help="Usable information of every layer by convolutional probes.")
     ] = False,
     epochs: Annotated[
         str | None, typer.Option(help="Epochs with a checkpoint, such as 10,100 [default: all measured].")
@@ -264,6 +273,7 @@ def measure(
         "renyi_bandwidths": renyi,
         "ksg_components": ksg,
         "usable": usable,
+        "merge_probes": merge_probes,
         "convolutional": convolutional,
     }
     with watching(quiet or json) as watcher:

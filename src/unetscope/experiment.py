@@ -54,6 +54,7 @@ NOTHING: dict[str, Any] = {
     "renyi_bandwidths": (),
     "ksg_components": (),
     "usable": False,
+    "merge_probes": False,
     "convolutional": False,
 }
 
@@ -226,6 +227,7 @@ def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationDa
     estimators += [Renyi(bandwidth) for bandwidth in config.renyi_bandwidths]
     estimators += [KSG(components) for components in config.ksg_components]
     families: list[Family] = [Linear()] * config.usable + [Convolutional()] * config.convolutional
+    at_merges: list[Family] = [Convolutional()] * config.merge_probes
     return Scope(
         model,
         train.probe_set(config.probe_images),
@@ -234,8 +236,9 @@ def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationDa
             KMeansLabels(config.clusters, config.cluster_initialisations),
             BlockLabels(config.blocks, config.block_threshold),
         ],
-        held_out=validation if families else None,
+        held_out=validation if families or at_merges else None,
         probes=families,
+        merge_probes=at_merges,
         epochs=config.marked,
         memory_budget=config.memory_budget,
     )

@@ -166,7 +166,15 @@ def _probe_seconds(experiment: Experiment) -> float:
         data.subset(range(min(len(data), max(4, round(share * len(data))))))
         for data in (scope.probe_set, scope.held_out)
     )
-    sampled = Scope(experiment.model, train, estimators=[], labels=[], held_out=held_out)
+    sampled = Scope(
+        experiment.model,
+        train,
+        estimators=[],
+        labels=[],
+        held_out=held_out,
+        probes=scope.probes,
+        merge_probes=scope.merge_probes,
+    )
     return _seconds(lambda: sampled.measure(0)) * images / (len(train) + len(held_out))
 
 
@@ -176,7 +184,7 @@ def _figures_seconds(experiment: Experiment) -> float:
     with tempfile.TemporaryDirectory() as folder:
         drawing = _seconds(lambda: save(architecture(scope.layers, scope.skips).figure, folder, "architecture"))  # type: ignore[arg-type]
     series = sum(len(estimator.series) for estimator in scope.estimators)
-    usable = 3 if scope.held_out is not None else 0
+    usable = 3 * len(scope.probes) + len(scope.merge_probes)
     return drawing * (3 + usable + 2 * len(scope.classes) + series * (1 + len(scope.classes)))
 
 
@@ -185,7 +193,8 @@ def _row_bytes(experiment: Experiment) -> int:
     scope = experiment.scope
     series = sum(len(estimator.series) for estimator in scope.estimators)
     rows = series * (len(scope.layers) * (1 + len(scope.classes)) + 3 * len(scope.skips) * len(scope.classes))
-    probed = 0 if scope.held_out is None else len(scope.layers) + 3 * len(scope.skips)
+    gains = 3 * len(scope.skips)
+    probed = len(scope.probes) * (len(scope.layers) + gains) + len(scope.merge_probes) * gains
     per_image = 0 if scope.held_out is None else 8 * len(scope.held_out)
     return rows * ESTIMATE_BYTES + probed * (ESTIMATE_BYTES + per_image)
 

@@ -21,7 +21,7 @@ from unetscope.data.segmentation import SegmentationData
 from unetscope.distances import Distances
 from unetscope.errors import InvalidArgument, NetworkError
 from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
-from unetscope.estimators.families import Family, Linear
+from unetscope.estimators.families import Convolutional, Family, Linear
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.reading import SATURATED_FROM, Reading
@@ -43,7 +43,7 @@ from unetscope.records import Estimate, Layer, Skip, estimator_text
 from unetscope.schedule import Schedule, is_marked
 from unetscope.tensors import pixels, to_input
 
-LINEAR = Linear()
+LINEAR, CONVOLUTIONAL = Linear(), Convolutional()
 
 
 class Scope:
@@ -53,9 +53,10 @@ class Scope:
     which activations are measured. layers: module names or `Layer` records (default: those that the model itself
     describes, as `unetscope.UNet` does). skips: the skips, likewise. estimators: `KDE`, `Mixture`, `Binning`, `Renyi` and
     `KSG` with their resolutions. labels: how masks become classes for I(Y;M). held_out: other images with masks; with them,
-    the usable information of every layer and merge is measured too, by each family of `probes`. epochs: which epochs are
-    marked. memory_budget: bytes that measuring may hold at once (default: a quarter of what is free); the less, the more
-    forward passes. largest_batch: images that run through the network at a time, fewer if memory is short.
+    the usable information of every layer and merge is measured too, by each family of `probes`, and what the streams of each
+    merge add to each other by each family of `merge_probes`, on which verdicts rest. epochs: which epochs are marked.
+    memory_budget: bytes that measuring may hold at once (default: a quarter of what is free); the less, the more forward
+    passes. largest_batch: images that run through the network at a time, fewer if memory is short.
 
     Raises: InvalidArgument or NetworkError for a description that does not fit, before anything is measured.
 
@@ -78,6 +79,7 @@ class Scope:
         labels: Sequence[LabelScheme] = (KMeansLabels(), BlockLabels()),
         held_out: SegmentationData | None = None,
         probes: Sequence[Family] = (LINEAR,),
+        merge_probes: Sequence[Family] = (CONVOLUTIONAL,),
         epochs: Schedule = "log",
         memory_budget: int | None = None,
         largest_batch: int = LARGEST_BATCH,
@@ -90,11 +92,14 @@ class Scope:
         self.probe_set = probe_set
         self.held_out = held_out
         self.probes = tuple(probes) if held_out is not None else ()
+        of_all = {family.name for family in self.probes}
+        self.merge_probes = tuple(f for f in merge_probes if held_out is not None and f.name not in of_all)
         _check_held_out(probe_set, held_out)
         given = {
             "estimators": [estimator_text(*series) for estimator in estimators for series in estimator.series],
             "labels": [scheme.name for scheme in labels],
             "probes": [family.name for family in probes],
+            "merge_probes": [family.name for family in merge_probes],
         }
         for what, names in given.items():
             if repeated := [one for place, one in enumerate(names) if one in names[:place]]:
@@ -130,20 +135,31 @@ class Scope:
         """
         estimates = self._clustering(epoch, on_batch) if self.estimators else []
         for family in self.probes:
-            assert self.held_out is not None
-            estimates += measure_usable(
-                self.model,
-                _segmented(self.probe_set),
-                _segmented(self.held_out),
-                self.layers,
-                self.skips,
-                family=family,
-                epoch=epoch,
-                batch_size=self.budget.batch_size,
-                on_batch=on_batch,
-            )
+            estimates += self._usable(family, self.layers, epoch, on_batch)
+        at_merges = {label for skip in self.skips for label in (skip.source, skip.upsampled, skip.merge)}
+        layers = [layer for layer in self.layers if layer.label in at_merges]
+        for family in self.merge_probes if layers else ():
+            found = self._usable(family, layers, epoch, on_batch)
+            estimates += [estimate for estimate in found if estimate.quantity != "I_V(M→Y)"]
         self._estimates.update({estimate.key: estimate for estimate in estimates})
         return tuple(estimates)
+
+    def _usable(
+        self, family: Family, layers: Sequence[Layer], epoch: int, on_batch: Callable[[int, int], None] | None
+    ) -> list[Estimate]:
+        """What probes of a family make of some layers, and of the merges among them."""
+        assert self.held_out is not None
+        return measure_usable(
+            self.model,
+            _segmented(self.probe_set),
+            _segmented(self.held_out),
+            layers,
+            self.skips,
+            family=family,
+            epoch=epoch,
+            batch_size=self.budget.batch_size,
+            on_batch=on_batch,
+        )
 
     def _clustering(self, epoch: int, on_batch: Callable[[int, int], None] | None) -> list[Estimate]:
         """What the estimators make of how the images cluster in each layer."""

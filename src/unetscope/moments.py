@@ -112,3 +112,26 @@ def blocks_of(masks: Tensor, grid: Sequence[int]) -> Tensor:
     axes = range(1, 2 * len(sides) + 1)
     spread = masks.reshape(len(masks), *cut).permute(0, *axes[::2], *axes[1::2])
     return spread.reshape(len(masks) * math.prod(grid), -1)
+
+
+def folded(activation: Float[Tensor, "b channels *sides"]) -> Float[Tensor, "b more *halves"]:
+    """The same values at half as many places along each side, those of 2 × 2 as channels of one; sides must be even.
+
+    >>> folded(torch.arange(4.0).reshape(1, 1, 2, 2)).flatten().tolist()
+    [0.0, 1.0, 2.0, 3.0]
+    """
+    b, channels, *sides = activation.shape
+    cut = activation.reshape(b, channels, *(half for side in sides for half in (side // 2, 2)))
+    axes = range(2, 2 + 2 * len(sides))
+    return cut.permute(0, 1, *axes[1::2], *axes[::2]).reshape(b, -1, *(side // 2 for side in sides))
+
+
+def halved(activation: Float[Tensor, "b channels *sides"]) -> Float[Tensor, "b channels *halves"]:
+    """The largest of every 2 × 2 places, as max pooling leaves it."""
+    b, channels, *sides = activation.shape
+    return folded(activation).reshape(b, channels, -1, *(side // 2 for side in sides)).amax(dim=2)
+
+
+def below(dimensions: int, upsampled: int, source: int) -> tuple[int, int]:
+    """The channels that the deeper path, with the skip pooled, and the skip have when folded."""
+    return 2**dimensions * upsampled + source, 2**dimensions * source

@@ -162,14 +162,14 @@ def _usable(flow: Flow) -> Iterator[Drawing]:
             "The step of usable information from each layer to the next, paired over the held-out images, with 95 % intervals.",
             partial(plots.neighbour_steps, flow, quantity="I_V(M→Y)", estimator=estimator),
         )
-        if flow.skips:
-            yield Drawing(
-                f"merges_{estimator}",
-                f"What each merge joins: {estimator_text(estimator, 0)}",
-                "What the skip adds to the upsampled path, what that adds to the skip, and what both hold, at each merge, with "
-                "95 % intervals over held-out images.",
-                partial(plots.merge_gains, flow, estimator=estimator),
-            )
+    for estimator, _ in flow.select(quantity="I_V(S→Y|U)").series:
+        yield Drawing(
+            f"merges_{estimator}",
+            f"What each merge joins: {estimator_text(estimator, 0)}",
+            "What the skip adds to the upsampled path, what that adds to the skip, and what both hold, at each merge, with "
+            "95 % intervals over held-out images.",
+            partial(plots.merge_gains, flow, estimator=estimator),
+        )
 
 
 def _u_plot_of_input(flow: Flow, estimator: str, resolution: float) -> Drawing:

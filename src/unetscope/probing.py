@@ -32,7 +32,7 @@ from unetscope.estimators.usable import (
     shuffled_masks,
 )
 from unetscope.intervals import ratio_values, student
-from unetscope.moments import Moments, blocks_of, ratios
+from unetscope.moments import Moments, below, blocks_of, folded, halved, ratios
 from unetscope.records import Layer, Quantity, Skip
 
 FOLDS = 4
@@ -101,7 +101,7 @@ def probe(
 
     Raises: MeasurementError if an activation is not finite, naming the layer; InvalidArgument for masks that do not fit.
     """
-    return _Probing(model, train, held_out, layers, family, classes, batch_size, seed, on_batch).readings(skips)
+    return _Probing(model, train, held_out, layers, skips, family, classes, batch_size, seed, on_batch).readings()
 
 
 class _Probing:
@@ -111,6 +111,7 @@ class _Probing:
         train: Segmented,
         held_out: Segmented,
         layers: Sequence[Layer],
+        skips: Sequence[Skip],
         family: Family,
         classes: int,
         batch_size: int,
@@ -122,6 +123,8 @@ class _Probing:
         self._model, self._train, self._held_out, self._classes = model, train, held_out, classes
         self._family, self._estimator = family, f"usable_{family.name}"
         self._layers, self._captured = layers, [layer for layer in layers if not layer.parts]
+        labels = {layer.label for layer in layers}
+        self._skips = [skip for skip in skips if labels >= {skip.source, skip.upsampled, skip.merge}]
         labelled = torch.nonzero(_labelled(train.masks, train.ignored).flatten(1).any(dim=1))[:, 0]
         order = labelled[torch.randperm(len(labelled), generator=torch.Generator().manual_seed(seed))]
         self._fold_rows = [rows.sort().values for rows in order.tensor_split(FOLDS)]
@@ -150,10 +153,11 @@ class _Probing:
         self._probes: dict[str, _Probes] = {}
         for layer in layers:
             self._begin(layer)
+        self._pooled = {skip.merge: _pooled_label(skip.merge) for skip in self._skips if self._begin_pooled(skip)}
 
     def _begin(self, layer: Layer) -> None:
         try:
-            r = math.prod(ratios(layer.shape[1:], self._train.masks.shape[1:]))
+            ratios(layer.shape[1:], self._train.masks.shape[1:])
         except InvalidArgument as unfit:
             self._reasons[layer.label] = str(unfit)
             return
@@ -165,20 +169,37 @@ class _Probing:
         if (self._frequencies > 0).sum() < 2:
             self._reasons[layer.label] = ONE_CLASS
             return
-        outputs = r * (self._classes - 1)
-        device = device_of(self._model)
         known = [self._probes[part] for part in layer.parts if part in self._probes]
         whole = len(known) == len(layer.parts)
         reader = self._family.reader({part.reader: part.layer.shape[0] for part in known} if whole else None)
-        folds = [Moments(reader.width(layer.shape[0]), outputs, device) for _ in range(FOLDS)]
-        self._probes[layer.label] = _Probes(layer, reader, folds)
+        self._probes[layer.label] = self._unfitted(layer, reader)
         if isinstance(reader, ConvolutionalReader) and reader.parts:
             for which, part in enumerate(layer.parts):
-                alone = PartAlone(reader, which)
-                folds = [Moments(alone.width(layer.shape[0]), outputs, device) for _ in range(FOLDS)]
-                self._probes[_alone(part, layer.label)] = _Probes(layer, alone, folds)
+                self._probes[_alone(part, layer.label)] = self._unfitted(layer, PartAlone(reader, which))
 
-    def readings(self, skips: Sequence[Skip]) -> dict[str, list[Reading]]:
+    def _begin_pooled(self, skip: Skip) -> bool:
+        """Probes of a skip beside all that a deeper path could know, at the places of the level below: if it can be halved."""
+        whole = self._probes.get(skip.merge)
+        if whole is None or not isinstance(whole.reader, ConvolutionalReader) or len(whole.layer.parts) != 2:
+            return False
+        if any(side % 2 for side in whole.grid):
+            return False
+        channels = {label: self._probes[label].layer.shape[0] for label in (skip.upsampled, skip.source)}
+        deeper, own = below(len(whole.grid), channels[skip.upsampled], channels[skip.source])
+        layer = Layer(_pooled_label(skip.merge), "", shape=(deeper + own, *(side // 2 for side in whole.grid)))
+        parts: dict[Reader, int] = {self._family.reader(): deeper, self._family.reader(): own}
+        reader = self._family.reader(parts)
+        assert isinstance(reader, ConvolutionalReader)
+        for label, one in ((layer.label, reader), (_alone("deeper", layer.label), PartAlone(reader, 0))):
+            self._probes[label] = self._unfitted(layer, one)
+        return True
+
+    def _unfitted(self, layer: Layer, reader: Reader) -> _Probes:
+        outputs = math.prod(ratios(layer.shape[1:], self._train.masks.shape[1:])) * (self._classes - 1)
+        width, device = reader.width(layer.shape[0]), device_of(self._model)
+        return _Probes(layer, reader, [Moments(width, outputs, device) for _ in range(FOLDS)])
+
+    def readings(self) -> dict[str, list[Reading]]:
         self._pass("moments", self._train, self._take_moments)
         for label, probes in list(self._probes.items()):
             self._fit(label, probes)
@@ -195,9 +216,8 @@ class _Probing:
             probes.fitted["calibrated"] = LinearProbe.beside(calibrated)
         self._pass("held out", self._held_out, self._judge)
         found = {layer.label: [self._reading(layer.label, guess)] for layer in self._layers}
-        for skip in skips:
-            if found.keys() >= {skip.source, skip.upsampled, skip.merge}:  # else some of them are not measured
-                found[skip.merge] += self._at_merge(skip, guess)
+        for skip in self._skips:
+            found[skip.merge] += self._at_merge(skip, guess)
         return found
 
     def _pass(self, name: str, data: Segmented, take: Callable[[Tensor, str, Tensor], None]) -> None:
@@ -212,6 +232,11 @@ class _Probing:
                 for known in (label, *(_alone(part, label) for part in parts[label])):
                     if known in self._probes:
                         take(rows, known, whole)
+                if label in self._pooled:
+                    pooled = self._beside_pooled(whole, label)
+                    for known in (self._pooled[label], _alone("deeper", self._pooled[label])):
+                        if known in self._probes:
+                            take(rows, known, pooled)
 
         def told(_done: int) -> None:
             self._done += 1
@@ -228,6 +253,15 @@ class _Probing:
             prepare=data.prepare,
             on_batch=told,
         )
+
+    def _beside_pooled(self, merged: Tensor, merge: str) -> Tensor:
+        """Of a merge: the upsampled path, the skip pooled, and the skip, all at the places of the level below."""
+        skip = next(skip for skip in self._skips if skip.merge == merge)
+        parts = next(layer.parts for layer in self._layers if layer.label == merge)
+        channels = [self._probes[part].layer.shape[0] for part in parts]
+        of = dict(zip(parts, merged.split(channels, dim=1), strict=True))
+        upsampled, source = of[skip.upsampled], of[skip.source]
+        return torch.cat((folded(upsampled), halved(source), folded(source)), dim=1)
 
     def _take_moments(self, rows: Tensor, label: str, activation: Tensor) -> None:
         probes = self._probes[label]
@@ -346,6 +380,9 @@ class _Probing:
 
     def _at_merge(self, skip: Skip, guess: Tensor) -> Iterator[Reading]:
         """What the skip adds to the upsampled path, what that adds to the skip, and what both hold, paired over images."""
+        if skip.merge in self._pooled:
+            label = self._pooled[skip.merge]
+            yield self._at_pooled(label, _alone("deeper", label), guess)
         u, s = (
             alone if (alone := _alone(part, skip.merge)) in self._probes else part
             for part in (skip.upsampled, skip.source)
@@ -364,6 +401,13 @@ class _Probing:
             if sum(signs.values()) == 0:  # what both hold may be of either sign, though neither is of chance
                 reading = turned(reading.per_image, seed=self._seed).beside(reading)
             yield _judged(reading)
+
+    def _at_pooled(self, label: str, deeper: str, guess: Tensor) -> Reading:
+        """What the skip adds to the upsampled path and to itself pooled."""
+        quantity: Quantity = "I_V(S→Y|U,↓S)"
+        if reason := next((self._reasons[one] for one in (deeper, label) if one in self._reasons), ""):
+            return Reading(quantity, self._estimator, 0.0, math.nan, labels="pixels", reason=reason)
+        return _judged(self._gain(quantity, {deeper: 1, label: -1}, guess))
 
     def _gain(self, quantity: Quantity, signs: Mapping[str, int], guess: Tensor) -> Reading:
         """A sum of cross-entropies, and of the best guess's if it has one more of those taken off, in nats a pixel.
@@ -435,6 +479,11 @@ def _judged(reading: Reading) -> Reading:
 def _alone(part: str, merge: str) -> str:
     """What the probe of a merge that is shown one part alone goes by."""
     return f"{part} alone in {merge}"
+
+
+def _pooled_label(merge: str) -> str:
+    """What the probe of a merge at the places of the level below goes by."""
+    return f"{merge} below"
 
 
 class _Merging:

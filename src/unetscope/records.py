@@ -17,7 +17,10 @@ Quantity = Literal[
     "I_V(S→Y|U)",
     "I_V(U→Y|S)",
     "I_V(S;U→Y)",
+    "I_V(S→Y|U,↓S)",
 ]
+Decision = Literal["needed", "redundant", "undecided"]
+Rule = Literal["conditional", "plateau"]
 
 # How an estimator is called in full, and what its resolution is; "" for one that has none.
 ESTIMATORS = {
@@ -95,21 +98,22 @@ class Estimate:
     """One number in bits, with what is needed to judge it; whatever an estimator does not know is NaN.
 
     quantity: of one layer I(X;M), I(Y;M) or the usable information I_V(M→Y); of a merge, by either, what the skip S adds to
-    the upsampled path U, what U adds to S, and what both hold (negative if they tell more together than apart). Usable
-    information is in bits a pixel. estimator: a key of `ESTIMATORS`. resolution: the noise variance or the bin size, in units
-    of the activation (squared, for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M),
-    `"pixels"` for usable information, empty for I(X;M).
+    the upsampled path U, what U adds to S, what both hold (negative if they tell more together than apart), and what S adds to
+    U and to ↓S, itself pooled, which is all that a deeper path is given of it. Usable information is in bits a pixel.
+    estimator: a key of `ESTIMATORS`. resolution: the noise variance or the bin size, in units of the activation (squared,
+    for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M), `"pixels"` for usable
+    information, empty for I(X;M).
 
     lower, upper: bracket of the quantity. ceiling: the largest value the estimate can take. saturated: so near the ceiling
-    that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the share of images whose
-    symbol occurs once (binning). singleton_share: the share of images that are alone in their class. reason: why `bits` is NaN,
-    or 0 for a layer that is the same for all; or, from `out of domain` on, why it holds for these images alone.
+    that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the share of images
+    whose symbol occurs once (binning). singleton_share: the share of images that are alone in their class. reason: why
+    `bits` is NaN, or 0 for a layer that is the same for all; or, from `out of domain` on, why it holds for these images alone.
 
-    quarter_bits, half_bits, extrapolated: the estimate of a quarter and of half of the images, and where it goes for ever more.
-    low, high: 95 % interval of that limit. null_mean, null_high, p: mean and 95th percentile of the estimate with masks or
-    labels shuffled among images, and the share of them that reach it. train_bits: of the images that a probe was fitted on.
-    per_image: values whose mean is `bits`, one an image, in the same order for all layers of an epoch: what paired differences
-    are made of. There are none, and no interval, where an estimate is saturated or out of its domain.
+    quarter_bits, half_bits, extrapolated: the estimate of a quarter and of half of the images, and where it goes for ever
+    more. low, high: 95 % interval of that limit. null_mean, null_high, p: mean and 95th percentile of the estimate with
+    masks or labels shuffled among images, and the share of them that reach it. train_bits: of the images that a probe was
+    fitted on. per_image: values whose mean is `bits`, one an image, in the same order for all layers of an epoch: what
+    paired differences are made of. There are none, and no interval, where an estimate is saturated or out of its domain.
     """
 
     epoch: int
@@ -169,3 +173,33 @@ class EpochRecord:
     seconds: float
     validation_range: float = math.nan
     dice_per_image: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one rule says of one skip or level for a training of `epoch` epochs, with the numbers behind it.
+
+    part: `"skip1"`, or `"level4"` for the network below four halvings. since: the marked epoch from which on the decision has
+    been the same. bits: what the part adds, or (plateau rule) what the merge below tells, with its 95 % interval and the most
+    that it could be; NaN where it is not known. text: why, for people.
+
+    >>> print(Verdict("skip1", 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))
+    skip1 is redundant from epoch 10 on: it adds 0.001 of 0.6 bits a pixel
+    """
+
+    part: str
+    epoch: int
+    rule: Rule
+    decision: Decision
+    bits: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    ceiling: float = math.nan
+    since: int = 0
+    estimator: str = ""
+    text: str = ""
+
+    def __str__(self) -> str:
+        state = "not decided" if self.decision == "undecided" else self.decision
+        by = " by the paper's rule" * (self.rule == "plateau")
+        return f"{self.part} is {state}{by} from epoch {self.since} on: {self.text}"

@@ -14,6 +14,7 @@ from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
     BLUE,
     FAINT,
+    GREEN,
     LARGE,
     MEDIUM,
     VERMILLION,
@@ -28,6 +29,7 @@ from unetscope.records import Quantity, Skip
 _LINES: tuple[tuple[Quantity, str, str], ...] = (
     ("I_V(S→Y|U)", BLUE, "the skip adds, I_V(S→Y|U)"),
     ("I_V(U→Y|S)", VERMILLION, "the deeper path adds, I_V(U→Y|S)"),
+    ("I_V(S→Y|U,↓S)", GREEN, "and to itself pooled, I_V(S→Y|U,↓S)"),
     ("I_V(S;U→Y)", FAINT, "both hold, I_V(S;U→Y)"),
 )
 
@@ -44,7 +46,11 @@ def merge_gains(flow: Flow, *, estimator: str | None = None, figure: Figure | Su
     if not flow.skips:
         raise InvalidArgument("no merge to plot: the flow names no skips")
     skips = tuple(reversed(flow.skips))
-    selections = [select(flow, quantity, estimator, None, None) for quantity, _, _ in _LINES]
+    found = {row.quantity for row in flow.estimates if estimator in (None, row.estimator)}
+    lines = [
+        line for line in _LINES if line[0] in found or line[0] != "I_V(S→Y|U,↓S)"
+    ]  # which linear probes do not measure
+    selections = [select(flow, quantity, estimator, None, None) for quantity, _, _ in lines]
     epochs = selections[0].epochs
     wide = len(skips) > 2
     figure = new_figure(figure, max(1.9 * len(skips) + 0.6, 3.2), 2.9 if wide else 3.3)
@@ -52,14 +58,17 @@ def merge_gains(flow: Flow, *, estimator: str | None = None, figure: Figure | Su
     for panel, skip in zip(panels, skips, strict=True):
         tidy(panel)
         panel.axhline(0, color=FAINT, linewidth=0.6, label="_zero")
-        for selection, (_, colour, label) in zip(selections, _LINES, strict=True):
+        for selection, (_, colour, label) in zip(selections, lines, strict=True):
             _draw(panel, selection, skip, colour, label)
         panel.set_title(f"{shown(skip.name, 14)} into layer {shown(skip.merge, 10)}", fontsize=MEDIUM)
         epochs_on_axis(panel, epochs[0], epochs[-1])
     panels[0].set_ylabel("bits a pixel", fontsize=MEDIUM)
     figure.suptitle(f"What each merge joins\n{selections[0].text}", fontsize=LARGE)
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if wide else 1, frameon=False
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(lines) if wide else 1,
+        frameon=False,
     )
     return np.asarray(panels)
 
