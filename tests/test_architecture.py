@@ -20,10 +20,13 @@ MAY_IMPORT = {
     "config": "errors",
     "data": "errors files data",
     "flow": "errors records files",
+    "variants": "errors",
+    "verdict": "errors records flow variants",
     "intervals": "errors records",
     "labels": "errors",
     "tensors": "data",
     "unet": "errors records",
+    "cost": "",
     "arena": "errors",
     "precision": "",
     "budget": "errors records",
@@ -46,6 +49,9 @@ MAY_IMPORT = {
         "errors records watching schedule config data labels tensors unet budget capture estimators layer_statistics measure "
         "checkpoints training store"
     ),
+    "jobs": "errors config experiment capture schedule store tensors training unet watching",
+    "engines": "errors",
+    "verify": "errors config engines store variants watching",
     "selfcheck": "records capture distances symbols estimators probing",
     "rankings": "errors records flow intervals",
     "descents": "errors records flow intervals",
@@ -60,7 +66,19 @@ MAY_IMPORT = {
     "cli": "errors config data flow store watching terminal experiment forecast presentation selfcheck",
     "__main__": "cli",
 }
-WITHOUT_TORCH = ("flow", "plots", "report", "presentation", "store", "config", "cli", "data", "terminal")
+WITHOUT_TORCH = (
+    "flow",
+    "verdict",
+    "verify",
+    "plots",
+    "report",
+    "presentation",
+    "store",
+    "config",
+    "cli",
+    "data",
+    "terminal",
+)
 
 
 def modules() -> list[Path]:

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from unetscope import plots
     from unetscope.config import TrainingConfig
-    from unetscope.data import SegmentationData, check, fetch, load, paper_split, synthetic_nuclei
+    from unetscope.data import SegmentationData, check, fetch, load, paper_split, planted_task, synthetic_nuclei
     from unetscope.descents import dpi_violations
     from unetscope.errors import UnetscopeError
     from unetscope.estimators.binning import Binning
@@ -28,14 +28,23 @@ if TYPE_CHECKING:
     from unetscope.labels import BlockLabels, KMeansLabels
     from unetscope.measure import Scope
     from unetscope.rankings import ranking
-    from unetscope.records import EpochRecord, Estimate, Layer, Skip
+    from unetscope.records import EpochRecord, Estimate, Layer, Skip, Verdict
     from unetscope.store import RunFolder
     from unetscope.training import Trainer
     from unetscope.unet import UNet
+    from unetscope.verdict import Judgement, judge
 
 _ROOMS = {
     "unetscope.config": ("TrainingConfig",),
-    "unetscope.data": ("SegmentationData", "check", "fetch", "load", "paper_split", "synthetic_nuclei"),
+    "unetscope.data": (
+        "SegmentationData",
+        "check",
+        "fetch",
+        "load",
+        "paper_split",
+        "planted_task",
+        "synthetic_nuclei",
+    ),
     "unetscope.descents": ("dpi_violations",),
     "unetscope.errors": ("UnetscopeError",),
     "unetscope.estimators.binning": ("Binning",),
@@ -49,10 +58,11 @@ _ROOMS = {
     "unetscope.labels": ("BlockLabels", "KMeansLabels"),
     "unetscope.measure": ("Scope",),
     "unetscope.rankings": ("ranking",),
-    "unetscope.records": ("EpochRecord", "Estimate", "Layer", "Skip"),
+    "unetscope.records": ("EpochRecord", "Estimate", "Layer", "Skip", "Verdict"),
     "unetscope.store": ("RunFolder",),
     "unetscope.training": ("Trainer",),
     "unetscope.unet": ("UNet",),
+    "unetscope.verdict": ("Judgement", "judge"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -66,6 +76,7 @@ __all__ = [
     "Estimate",
     "Flow",
     "Interval",
+    "Judgement",
     "KMeansLabels",
     "Layer",
     "Linear",
@@ -79,12 +90,15 @@ __all__ = [
     "TrainingConfig",
     "UNet",
     "UnetscopeError",
+    "Verdict",
     "check",
     "difference",
     "dpi_violations",
     "fetch",
+    "judge",
     "load",
     "paper_split",
+    "planted_task",
     "plots",
     "ranking",
     "synthetic_nuclei",

@@ -209,7 +209,7 @@ class RunFolder:
         with self._tables() as tables:
             columns = ", ".join(field.name for field in fields(EpochRecord))
             rows = tables.execute(f"SELECT {columns} FROM epochs ORDER BY epoch").fetchall()  # noqa: S608
-        return tuple(EpochRecord(int(row[0]), *map(_number, row[1:-1]), _values(row[-1], "<f4")) for row in rows)
+        return tuple(_epoch_record(row) for row in rows)
 
     def last_epoch(self) -> int:
         """The last epoch of which there is a record, -1 if there is none: how far a training is."""
@@ -332,6 +332,12 @@ def _lock(file: IO[bytes]) -> bool:
 def _number(value: float | None) -> float:
     """SQLite keeps NaN as NULL."""
     return math.nan if value is None else value
+
+
+def _epoch_record(row: Sequence[Any]) -> EpochRecord:
+    epoch, *figures, dice = row
+    values = dict(zip((field.name for field in fields(EpochRecord)[1:-1]), map(_number, figures), strict=True))
+    return EpochRecord(int(epoch), **values, dice_per_image=_values(dice, "<f4"))
 
 
 def _blob(values: Sequence[float], dtype: str) -> bytes | None:

@@ -14,30 +14,37 @@ if TYPE_CHECKING:
     from unetscope.data.bbbc038 import paper_split
     from unetscope.data.download import fetch
     from unetscope.data.loading import check, load, shared_images
+    from unetscope.data.planted import PLANTED_TASKS, PlantedTask, planted_task
     from unetscope.data.problems import KINDS, Problem
     from unetscope.data.segmentation import SegmentationData
     from unetscope.data.synthetic import synthetic_nuclei
 
 _MODULE_OF = {
     "KINDS": "problems",
+    "PLANTED_TASKS": "planted",
+    "PlantedTask": "planted",
     "Problem": "problems",
     "SegmentationData": "segmentation",
     "check": "loading",
     "fetch": "download",
     "load": "loading",
     "paper_split": "bbbc038",
+    "planted_task": "planted",
     "shared_images": "loading",
     "synthetic_nuclei": "synthetic",
 }
 
 __all__ = [
     "KINDS",
+    "PLANTED_TASKS",
+    "PlantedTask",
     "Problem",
     "SegmentationData",
     "check",
     "fetch",
     "load",
     "paper_split",
+    "planted_task",
     "shared_images",
     "synthetic_nuclei",
 ]

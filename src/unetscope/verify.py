@@ -1,0 +1,94 @@
+"""Retrain variants of a run's network over several seeds, each training a job of its own. Imports variants, engines, store,
+config.
+
+It needs no torch: the jobs do. RUN/verification/VARIANT/seed-K is the run folder of one job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unetscope.config import RunConfig, differences, overridden
+from unetscope.engines import Engine, Local, cores
+from unetscope.errors import InvalidArgument, RunFolderError
+from unetscope.store import RunFolder
+from unetscope.variants import Variant
+from unetscope.watching import Silent, Watcher
+
+FOLDER = "verification"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One variant trained with one seed, in a run folder of its own."""
+
+    variant: Variant
+    seed: int
+    path: Path
+
+
+def trials(run: RunFolder, variants: Sequence[Variant], seeds: Sequence[int]) -> tuple[Trial, ...]:
+    """Every variant with every seed, seed after seed, so that what is done first can be compared."""
+    if repeated := [seed for place, seed in enumerate(seeds) if seed in seeds[:place]]:
+        raise InvalidArgument(f"seed {repeated[0]} stands twice: the same training would count as two")
+    return tuple(
+        Trial(variant, seed, run.path / FOLDER / variant.name / f"seed-{seed}")
+        for seed in seeds
+        for variant in variants
+    )
+
+
+def retrain(
+    run: RunFolder,
+    planned: Sequence[Trial],
+    *,
+    engine: Engine | None = None,
+    threads: int = 1,
+    watcher: Watcher | None = None,
+) -> dict[Trial, str]:
+    """Train what is not finished of the trials; why each of those that failed did. Started again it goes on where it was.
+
+    Raises: RunFolderError if a trial was begun with another configuration.
+    """
+    watcher = watcher or Silent()
+    engine = engine or Local(max(1, cores() // threads), threads)
+    folders = {trial: _folder(run, trial, threads) for trial in planned}
+    epochs = run.configuration["training"]["epochs"]
+    watcher.stage("retraining", len(planned) * epochs)
+
+    def look() -> None:
+        done = {trial: max(0, folder.last_epoch()) for trial, folder in folders.items()}
+        busy = [f"{trial.variant.name} seed {trial.seed}" for trial, epoch in done.items() if 0 < epoch < epochs]
+        finished = sum(folder.ending is not None for folder in folders.values())
+        watcher.advance(sum(done.values()), f"{finished} of {len(planned)} done; {', '.join(busy)}")
+
+    left = {folder.path: trial for trial, folder in folders.items() if folder.ending is None}
+    failed = engine.run(list(left), look)
+    look()
+    return {left[path]: reason for path, reason in failed.items()}
+
+
+def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:
+    """The run folder of a trial, made if it is not there."""
+    config = _configuration(run, trial, threads).model_dump(mode="json")
+    if not RunFolder.exists(trial.path):
+        return RunFolder.create(trial.path, {"configuration": config, "facts": run.facts})
+    folder = RunFolder.open(trial.path)
+    if changed := differences(folder.configuration, config):
+        raise RunFolderError(
+            f"{folder.path} was begun with another configuration ({'; '.join(changed)}): remove that folder to train it anew"
+        )
+    return folder
+
+
+def _configuration(run: RunFolder, trial: Trial, threads: int) -> RunConfig:
+    changed: dict[str, Any] = {
+        "network.depth": trial.variant.depth,
+        "network.without": trial.variant.without,
+        "seed": trial.seed,
+        "threads": threads,
+    }
+    return overridden(run.configuration, changed)
