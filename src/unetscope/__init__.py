@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from unetscope.training import Trainer
     from unetscope.unet import UNet
     from unetscope.verdict import Judgement, judge
+    from unetscope.verification import Verification, verify
 
 _ROOMS = {
     "unetscope.config": ("TrainingConfig",),
@@ -63,6 +64,7 @@ _ROOMS = {
     "unetscope.training": ("Trainer",),
     "unetscope.unet": ("UNet",),
     "unetscope.verdict": ("Judgement", "judge"),
+    "unetscope.verification": ("Verification", "verify"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -91,6 +93,7 @@ __all__ = [
     "UNet",
     "UnetscopeError",
     "Verdict",
+    "Verification",
     "check",
     "difference",
     "dpi_violations",
@@ -102,6 +105,7 @@ __all__ = [
     "plots",
     "ranking",
     "synthetic_nuclei",
+    "verify",
 ]
 
 

@@ -1,8 +1,4 @@
-"""Many jobs at once: processes of this machine, Ray, Slurm. Imports errors and store.
-
-An engine is given run folders and trains each in a process of its own, as `unetscope.jobs` does. A job that is killed is
-started again and goes on; one that says what is wrong with it is not.
-"""
+"""Processes of this machine, several at a time. Imports interface only."""
 
 from __future__ import annotations
 
@@ -10,25 +6,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-from unetscope.errors import InvalidArgument
-
-STARTS = 4  # of a job that is killed from outside, before it is given up
-SECONDS_BETWEEN_LOOKS = 0.25
-LOG = "log.txt"
-
-Look = Callable[[], None]
-
-
-class Engine(Protocol):
-    """Whatever trains run folders, several at a time."""
-
-    def run(self, folders: Sequence[Path], look: Look) -> dict[Path, str]:
-        """Train all folders; why each of those that failed did. `look` is called several times a second meanwhile."""
+from unetscope.engines.interface import LOG, SECONDS_BETWEEN_LOOKS, STARTS, Look, last_line
 
 
 @dataclass
@@ -37,7 +19,7 @@ class Local:
 
     workers: int
     threads: int = 1
-    _running: dict[Path, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
+    _running: dict[Path, subprocess.Popen[bytes]] = field(default_factory=dict, init=False, repr=False)
 
     def run(self, folders: Sequence[Path], look: Look) -> dict[Path, str]:
         """See `Engine.run`."""
@@ -83,25 +65,3 @@ class Local:
         process = self._running.pop(folder)
         assert process.stdin is not None
         process.stdin.close()
-
-
-def last_line(folder: Path) -> str:
-    """The last thing that a job said."""
-    lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n") if (folder / LOG).is_file() else []
-    said = [line for line in lines if line.strip()]
-    return said[-1].removeprefix("unetscope: ") if said else "it said nothing"
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def engine_named(name: str, workers: int | None, threads: int) -> Engine:
-    """An engine by name, with as many workers as the cores carry if none are asked for.
-
-    Raises: InvalidArgument for a name that is none.
-    """
-    if name != "local":
-        raise InvalidArgument(f"engine {name!r}: expected local, ray or slurm")
-    return Local(workers or max(1, cores() // threads), threads)

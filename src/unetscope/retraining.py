@@ -1,5 +1,5 @@
-"""Retrain variants of a run's network over several seeds, each training a job of its own. Imports variants, engines, store,
-config.
+"""Retrain variants of a run's network over several seeds, each training a job of its own. Imports errors, config, engines,
+store, variants and watching.
 
 It needs no torch: the jobs do. RUN/verification/VARIANT/seed-K is the run folder of one job.
 """

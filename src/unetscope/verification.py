@@ -1,0 +1,325 @@
+"""What retraining says of the verdicts: variants against the run's own network, paired by seed. Imports errors, records,
+intervals, store, variants, verdict, retraining, engines and watching; never torch.
+
+A training that did not start, or whose output has become constant, is no evidence about a skip: it is told apart, and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetscope.engines import Engine
+from unetscope.errors import InvalidArgument, RunFolderError
+from unetscope.intervals import Interval, student
+from unetscope.records import Decision, EpochRecord, Rule
+from unetscope.retraining import Trial, retrain, trials
+from unetscope.store import RunFolder
+from unetscope.variants import REFERENCE, Variant, named
+from unetscope.verdict import Judgement, judge
+from unetscope.watching import Watcher
+
+DICE_MARGIN = 0.02  # a loss of Dice that counts as none
+STARTED_SHARE = 0.1  # of the guess's cross-entropy that a network which has learnt anything is below it
+CONSTANT_RANGE = 1e-3  # between the largest and the smallest probability: below it an output is constant
+
+State = Literal["started", "not started", "collapsed", "not there yet"]
+Agreement = Literal["hit", "miss", "open"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One variant trained with one seed, as its run folder tells.
+
+    guess: the cross-entropy, in nats a pixel, of the best guess without looking at an image. constant: by layer, the share of
+    channels that are the same everywhere at the end. failure: why it ended before its last epoch, if it did.
+    """
+
+    variant: str
+    seed: int
+    records: tuple[EpochRecord, ...]
+    guess: float
+    constant: dict[str, float]
+    failure: str = ""
+
+    @cached_property
+    def _by_epoch(self) -> dict[int, EpochRecord]:
+        return {record.epoch: record for record in self.records}
+
+    @property
+    def started_at(self) -> int | None:
+        """The first epoch after which the network tells a tenth of what the best guess leaves open; None if there is none."""
+        below = (1 - STARTED_SHARE) * self.guess
+        return next((record.epoch for record in self.records if record.validation_loss < below), None)
+
+    def state(self, epoch: int) -> State:
+        """Whether the training, after so many epochs, has learnt anything, ever or still."""
+        if epoch not in self._by_epoch:
+            return "not there yet"
+        if self.started_at is None or self.started_at > epoch:
+            return "not started"
+        return "collapsed" if self._by_epoch[epoch].validation_range < CONSTANT_RANGE else "started"
+
+    def dice(self, epoch: int) -> NDArray[np.float64]:
+        """Dice of every validation image after an epoch."""
+        return np.asarray(self._by_epoch[epoch].dice_per_image, dtype=np.float64)
+
+    def reaches(self, dice: float) -> int | None:
+        """The first epoch with a mean validation Dice of so much or more; None if there is none."""
+        return next((record.epoch for record in self.records if record.validation_dice >= dice), None)
+
+    @property
+    def why_not(self) -> str:
+        """For a training that did not start: which layers are dead, or that none is."""
+        dead = [label for label, share in self.constant.items() if share == 1]
+        return f"layer {dead[0]} is the same for every image" if dead else "no layer is dead: it may start later"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What retraining says of a variant after so many epochs.
+
+    difference: of Dice, variant less reference, over images, then over pairs of seeds. pairs: seeds at which both started.
+    started, seeds: of the variant's trainings that got so far. decision: `redundant` if what is left out costs less than the
+    margin, `needed` if more, else `undecided`.
+    """
+
+    variant: str
+    epoch: int
+    dice: float
+    difference: Interval
+    pairs: int
+    started: int
+    seeds: int
+    decision: Decision
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant's verdicts beside its outcome, at one budget."""
+
+    variant: Variant
+    outcome: Outcome
+    predicted: dict[Rule, Decision]
+
+    def agreement(self, rule: Rule = "conditional") -> Agreement:
+        """Whether a rule was right; open where the rule or the outcome is undecided."""
+        decisions = {self.predicted.get(rule, "undecided"), self.outcome.decision}
+        return "open" if "undecided" in decisions else "hit" if len(decisions) == 1 else "miss"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Trainings of variants of one run, held against its verdicts.
+
+    judgement: of the run, None if it was not measured enough. budgets: the epochs at which they are compared. margin: of Dice.
+    """
+
+    variants: tuple[Variant, ...]
+    trainings: tuple[Training, ...]
+    judgement: Judgement | None
+    budgets: tuple[int, ...]
+    margin: float
+
+    def of(self, variant: str) -> tuple[Training, ...]:
+        """The trainings of a variant, by seed. Raises: InvalidArgument if there are none."""
+        found = tuple(training for training in self.trainings if training.variant == variant)
+        if not found:
+            known = ", ".join(one.name for one in self.variants)
+            raise InvalidArgument(f"variant {variant!r} was not trained: there are {known}")
+        return found
+
+    def outcome(self, variant: str, epoch: int) -> Outcome:
+        """How a variant compares with the reference after so many epochs.
+
+        The interval of the difference holds both what another seed and what other images would change: Student's over pairs of
+        seeds and over images, their halves added as squares.
+        """
+        mine, reference = self.of(variant), {one.seed: one for one in self.of(REFERENCE)}
+        there = [one for one in mine if one.state(epoch) != "not there yet"]
+        states = [one.state(epoch) for one in there]
+        pairs = [
+            one.dice(epoch) - reference[one.seed].dice(epoch)
+            for one in there
+            if one.seed in reference and one.state(epoch) == reference[one.seed].state(epoch) == "started"
+        ]
+        difference = _paired(np.stack(pairs)) if pairs else Interval(math.nan, math.nan, math.nan)
+        dice = [one.dice(epoch).mean() for one in there if one.state(epoch) == "started"]
+        decision, text = self._decided(variant, difference, len(pairs), states)
+        mean = float(np.mean(dice)) if dice else math.nan
+        return Outcome(
+            variant, epoch, mean, difference, len(pairs), states.count("started"), len(there), decision, text
+        )
+
+    def _decided(self, variant: str, difference: Interval, pairs: int, states: Sequence[State]) -> tuple[Decision, str]:
+        if variant == REFERENCE:
+            return "undecided", "the reference"
+        stuck = sum(state in {"not started", "collapsed"} for state in states)
+        out = f"; {stuck} of {len(states)} trainings did not start or collapsed, and are not counted" if stuck else ""
+        if pairs < 2:
+            return "undecided", f"{pairs} pairs of seeds are too few to compare{out}"
+        by = f"{difference.value:+.3f} Dice ({difference.low:+.3f} to {difference.high:+.3f}), {pairs} pairs of seeds{out}"
+        if difference.low > -self.margin:
+            return "redundant", f"{by}: a loss under {self.margin:g}"
+        if difference.high < -self.margin:
+            return "needed", f"{by}: a loss over {self.margin:g}"
+        return "undecided", f"{by}: a loss of {self.margin:g} lies between"
+
+    @property
+    def target(self) -> float:
+        """The Dice that every variant is to reach: the best of the reference's mean curve, less the margin."""
+        curves = [
+            {record.epoch: record.validation_dice for record in one.records}
+            for one in self.of(REFERENCE)
+            if one.started_at is not None
+        ]
+        if not curves:
+            return math.nan
+        shared = set.intersection(*(set(curve) for curve in curves))
+        return max(float(np.mean([curve[epoch] for curve in curves])) for epoch in shared) - self.margin
+
+    def rows(self, epoch: int | None = None) -> tuple[Row, ...]:
+        """Every variant but the reference at a budget, by default the last."""
+        epoch = self.budgets[-1] if epoch is None else epoch
+        return tuple(
+            Row(variant, self.outcome(variant.name, epoch), self._predicted(variant, epoch))
+            for variant in self.variants
+            if variant.name != REFERENCE
+        )
+
+    def _predicted(self, variant: Variant, epoch: int) -> dict[Rule, Decision]:
+        if self.judgement is None or epoch not in self.judgement.epochs:
+            return {}
+        rules: tuple[Rule, ...] = ("conditional", "plateau")
+        return {rule: self.judgement.of_variant(variant, rule=rule, epoch=epoch) for rule in rules}
+
+    def score(self, rule: Rule = "conditional", epochs: Sequence[int] | None = None) -> dict[Agreement, int]:
+        """How many verdicts of a rule were right, wrong and open, at the last budget or at several."""
+        chosen = [self.budgets[-1]] if epochs is None else epochs
+        found = [row.agreement(rule) for epoch in chosen for row in self.rows(epoch)]
+        counts: dict[Agreement, int] = {"hit": 0, "miss": 0, "open": 0}
+        for agreement in found:
+            counts[agreement] += 1
+        return counts
+
+
+def verify(
+    run: str | Path,
+    variants: Sequence[str] = ("paper",),
+    *,
+    seeds: int | Sequence[int] = 3,
+    engine: Engine | None = None,
+    threads: int = 1,
+    margin: float = DICE_MARGIN,
+    watcher: Watcher | None = None,
+) -> Verification:
+    """Train what is not trained yet of a run's variants, and hold them against its verdicts.
+
+    variants: as of `variants.named`. seeds: how many, from the run's own on, or which. Killed and called again, it goes on.
+
+    Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant or a seed that cannot be.
+    """
+    folder = RunFolder.open(run)
+    chosen = chosen_variants(folder, variants)
+    planned = trials(folder, chosen, chosen_seeds(folder, seeds))
+    failed = retrain(folder, planned, engine=engine, threads=threads, watcher=watcher)
+    return verification(folder, planned, failed, margin=margin)
+
+
+def verification(
+    run: RunFolder,
+    planned: Sequence[Trial],
+    failed: dict[Trial, str] | None = None,
+    *,
+    margin: float = DICE_MARGIN,
+) -> Verification:
+    """What the trainings on the disk tell, finished or not. Raises: InvalidArgument for a margin that is no Dice."""
+    if not 0 < margin < 1:
+        raise InvalidArgument(f"margin must be between 0 and 1, got {margin}")
+    trainings = tuple(
+        _training(trial, (failed or {}).get(trial, "")) for trial in planned if RunFolder.exists(trial.path)
+    )
+    judgement = judgement_of(run)
+    reached = min((one.records[-1].epoch for one in trainings if one.records), default=0)
+    last = max((one.records[-1].epoch for one in trainings if one.records), default=0)
+    marked = judgement.epochs if judgement is not None else ()
+    budgets = tuple(sorted({epoch for epoch in marked if epoch <= last} | {reached, last} - {0}))
+    if not budgets:
+        raise RunFolderError(f"{run.path} has no retrained variant: unetscope verify {run.path}")
+    variants = tuple(dict.fromkeys(trial.variant for trial in planned))
+    return Verification(variants, trainings, judgement, budgets, margin)
+
+
+def chosen_variants(run: RunFolder, names: Sequence[str]) -> tuple[Variant, ...]:
+    """Variants of a run's network, by name; `proposed` is what its verdicts leave of it."""
+    network = run.configuration["network"]
+    judgement = judgement_of(run) if "proposed" in names else None
+    proposed = judgement.design() if judgement is not None else None
+    return named(names, depth=network["depth"], without=network["without"], proposed=proposed)
+
+
+def chosen_seeds(run: RunFolder, seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """So many seeds from the run's own on, or those that are named. Raises: InvalidArgument for none."""
+    first = int(run.configuration["seed"])
+    chosen = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not chosen or min(chosen) < 0:
+        raise InvalidArgument(f"seeds must be one or more, and none negative, got {seeds}")
+    return chosen
+
+
+def judgement_of(run: RunFolder) -> Judgement | None:
+    """The verdicts of a run, None if it was not measured enough to judge."""
+    try:
+        return judge(run.flow())
+    except InvalidArgument:
+        return None
+
+
+def trained(run: RunFolder) -> tuple[Trial, ...]:
+    """All variants and seeds of which there is a training, the reference first."""
+    found = []
+    network: dict[str, Any] = run.configuration["network"]
+    for folder in sorted((run.path / "verification").glob("*/seed-*")):
+        if RunFolder.exists(folder):
+            own = RunFolder.open(folder).configuration["network"]
+            variant = Variant(folder.parent.name, own["depth"], tuple(own["without"]))
+            found.append(Trial(variant, int(folder.name.removeprefix("seed-")), folder))
+    return tuple(sorted(found, key=lambda trial: _order(trial, network["depth"])))
+
+
+def _order(trial: Trial, depth: int) -> tuple[Any, ...]:
+    variant = trial.variant
+    return variant.name != REFERENCE, depth - variant.depth, len(variant.without), variant.name, trial.seed
+
+
+def _paired(values: NDArray[np.float64]) -> Interval:
+    """The mean of differences [seeds, images], with an interval over both; without one if there is one seed."""
+    seeds, images = student(values.mean(axis=1)), student(values.mean(axis=0))
+    half = math.hypot(seeds.high - seeds.value, images.high - images.value)
+    return Interval(seeds.value, seeds.value - half, seeds.value + half)
+
+
+def _training(trial: Trial, failure: str) -> Training:
+    folder = RunFolder.open(trial.path)
+    ending = folder.ending or {}
+    shares = [folder.facts["data"][part]["foreground share"] for part in ("train", "validation")]
+    constant = ending.get("constant channels", {})
+    return Training(trial.variant.name, trial.seed, folder.epochs(), guess_nats(*shares), constant, failure)
+
+
+def guess_nats(train_share: float, validation_share: float) -> float:
+    """Cross-entropy of a constant guess at the training foreground's share, in nats a validation pixel.
+
+    >>> round(guess_nats(0.5, 0.2), 4)      # ln 2, whatever the masks
+    0.6931
+    """
+    p = min(max(train_share, 1e-7), 1 - 1e-7)
+    return -(validation_share * math.log(p) + (1 - validation_share) * math.log1p(-p))
