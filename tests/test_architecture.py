@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "tensors": "data",
     "unet": "errors records",
     "cost": "",
+    "models": "errors files unet",
     "arena": "errors",
     "precision": "",
     "budget": "errors records",
@@ -56,21 +57,24 @@ MAY_IMPORT = {
     "selfcheck": "records capture distances symbols estimators probing",
     "rankings": "errors records flow intervals",
     "descents": "errors records flow intervals",
-    "plots": "errors records files flow intervals rankings plots",
+    "plots": "errors records files flow intervals rankings verdict verification plots",
     "forecast": (
         "errors records watching config tensors budget capture layer_statistics measure checkpoints training experiment "
         "plots"
     ),
     "report": "errors records files plots report",
-    "presentation": "errors records flow rankings descents watching store plots report",
-    "terminal": "watching data forecast records selfcheck store",
-    "cli": "errors config data flow store watching terminal experiment forecast presentation selfcheck",
+    "presentation": "errors records flow rankings descents watching store verification plots report",
+    "slimming": "errors config data files experiment checkpoints store training unet models variants cost verification "
+    "watching",
+    "terminal": "watching data forecast records selfcheck store cost retraining slimming verdict verification",
+    "cli": "errors config data engines flow store verdict retraining verification watching terminal experiment forecast "
+    "presentation selfcheck slimming",
     "__main__": "cli",
 }
 WITHOUT_TORCH = (
     "flow",
     "verdict",
-    "verify",
+    "verification",
     "plots",
     "report",
     "presentation",

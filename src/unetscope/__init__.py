@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from unetscope.intervals import Interval, difference
     from unetscope.labels import BlockLabels, KMeansLabels
     from unetscope.measure import Scope
+    from unetscope.models import load_model, save_model
     from unetscope.rankings import ranking
     from unetscope.records import EpochRecord, Estimate, Layer, Skip, Verdict
+    from unetscope.slimming import Slim, slim
     from unetscope.store import RunFolder
     from unetscope.training import Trainer
     from unetscope.unet import UNet
@@ -58,8 +60,10 @@ _ROOMS = {
     "unetscope.flow": ("Flow",),
     "unetscope.labels": ("BlockLabels", "KMeansLabels"),
     "unetscope.measure": ("Scope",),
+    "unetscope.models": ("load_model", "save_model"),
     "unetscope.rankings": ("ranking",),
     "unetscope.records": ("EpochRecord", "Estimate", "Layer", "Skip", "Verdict"),
+    "unetscope.slimming": ("Slim", "slim"),
     "unetscope.store": ("RunFolder",),
     "unetscope.training": ("Trainer",),
     "unetscope.unet": ("UNet",),
@@ -88,6 +92,7 @@ __all__ = [
     "Scope",
     "SegmentationData",
     "Skip",
+    "Slim",
     "Trainer",
     "TrainingConfig",
     "UNet",
@@ -100,10 +105,13 @@ __all__ = [
     "fetch",
     "judge",
     "load",
+    "load_model",
     "paper_split",
     "planted_task",
     "plots",
     "ranking",
+    "save_model",
+    "slim",
     "synthetic_nuclei",
     "verify",
 ]

@@ -284,6 +284,112 @@ def measure(
     print_run(folder, page, json=json)
 
 
+@app.command()
+def verdict(
+    run: Run,
+    epoch: Annotated[int | None, typer.Option(help="Training budget, a measured epoch [default: the last].")] = None,
+    margin: Annotated[float | None, typer.Option(help="Share of what there is to tell that counts as nothing.")] = None,
+    cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Time the proposed design on this machine.")] = True,
+    json: Json = False,
+) -> None:
+    """Say which skips and levels the task needs, from which epoch, how sure, and what a network without the others saves."""
+    from unetscope.store import RunFolder
+    from unetscope.terminal import print_judgement
+    from unetscope.verdict import MARGIN, judge
+
+    folder = RunFolder.open(run)
+    judgement = judge(folder.flow(), margin=MARGIN if margin is None else margin)
+    if epoch is not None:
+        judgement.at(epoch)
+    saved = None
+    if cost and (design := judgement.design(epoch)) is not None:
+        from unetscope.slimming import savings
+
+        saved = savings(folder, design)
+    print_judgement(judgement, epoch, saved, json=json)
+
+
+@app.command()
+def verify(
+    run: Run,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="paper, skips, depths, proposed, no-skips, without-skip2, depth3, …; repeatable [default: paper]."
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="How many seeds, or which, such as 0,1,5.")] = "3",
+    workers: Annotated[int | None, typer.Option(help="Jobs at a time [default: as many as the cores carry].")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of a job.")] = 1,
+    engine: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
+    margin: Annotated[float | None, typer.Option(help="Loss of Dice that counts as none [default: 0.02].")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it will take.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
+    json: Json = False,
+) -> None:
+    """Retrain variants of a run's network over seeds, and hold the verdicts against them; started again, it goes on."""
+    from unetscope.engines import cores, engine_named
+    from unetscope.presentation import present
+    from unetscope.retraining import expected_seconds, retrain, trials
+    from unetscope.store import RunFolder
+    from unetscope.terminal import print_expected, print_verification, watching
+    from unetscope.verification import DICE_MARGIN, chosen_seeds, chosen_variants, verification
+
+    folder = RunFolder.open(run)
+    chosen = chosen_variants(folder, variants or ["paper"])
+    planned = trials(folder, chosen, chosen_seeds(folder, _seeds(seeds)))
+    if dry_run:
+        at_once = workers or max(1, cores() // threads)
+        print_expected(planned, expected_seconds(folder, planned, workers=at_once, threads=threads), json=json)
+        return
+    trained_by = engine_named(engine, workers=workers, threads=threads)
+    with watching(quiet or json) as watcher:
+        try:
+            failed = retrain(folder, planned, engine=trained_by, threads=threads, watcher=watcher)
+        except KeyboardInterrupt:
+            watcher.warn("stopped; the same command goes on where it was")
+            raise typer.Exit(130) from None
+        found = verification(folder, planned, failed, margin=DICE_MARGIN if margin is None else margin)
+        page = present(folder, watcher=watcher)
+    print_verification(found, page, {trial.name: reason for trial, reason in failed.items()}, json=json)
+
+
+@app.command()
+def slim(
+    run: Run,
+    design: Annotated[
+        str,
+        typer.Option(help="What to leave out, such as without-skip1 or depth2 [default: what the verdicts propose]."),
+    ] = "proposed",
+    fine_tune: Annotated[int, typer.Option(help="Epochs to train the carried weights on.")] = 0,
+    retrained: Annotated[
+        bool, typer.Option("--retrained", help="Take the weights of its retraining by verify.")
+    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX too.")] = False,
+    torch_export: Annotated[bool, typer.Option("--torch-export", help="Write a program of torch.export too.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
+    json: Json = False,
+) -> None:
+    """Write the smaller network with weights carried over, and its Dice before and after."""
+    from unetscope.slimming import Export
+    from unetscope.slimming import slim as make_slim
+    from unetscope.terminal import print_slim, watching
+
+    if fine_tune < 0:
+        raise InvalidArgument(f"--fine-tune must be 0 or more, got {fine_tune}")
+    kinds: dict[Export, bool] = {"onnx": onnx, "torch": torch_export}
+    with watching(quiet or json) as watcher:
+        found = make_slim(
+            run,
+            design,
+            fine_tune=fine_tune,
+            retrained=retrained,
+            exports=tuple(kind for kind, wanted in kinds.items() if wanted),
+            watcher=watcher,
+        )
+    print_slim(found, json=json)
+
+
 @app.command("check-data")
 def check_data(
     path: Annotated[Path, typer.Argument(help="Folder or zip of images and masks.")],
@@ -407,6 +513,15 @@ def _epochs(text: str | None) -> list[int]:
         return [] if text is None else [int(epoch) for epoch in text.split(",")]
     except ValueError:
         raise InvalidArgument(f"--epochs {text}: expected epochs such as 10,100") from None
+
+
+def _seeds(text: str) -> int | list[int]:
+    """How many seeds, or which."""
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError:
+        raise InvalidArgument(f"--seeds {text}: expected a number of seeds, or seeds such as 0,1,5") from None
+    return numbers if "," in text else numbers[0]
 
 
 def _bytes(text: str | None) -> int | None:

@@ -9,7 +9,7 @@ import statistics
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -31,6 +31,42 @@ class Cost:
     multiply_adds: int
     activation_bytes: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Savings:
+    """What a smaller network costs beside the whole one."""
+
+    whole: Cost
+    slim: Cost
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for machines."""
+        return {"whole": asdict(self.whole), "slim": asdict(self.slim)}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """All of it, for people."""
+        return [
+            (name, f"{_shown(before, unit)} → {_shown(after, unit)} ({after / before - 1:+.0%})")
+            for name, unit, before, after in (
+                ("parameters", "", self.whole.parameters, self.slim.parameters),
+                ("multiply-adds", "", self.whole.multiply_adds, self.slim.multiply_adds),
+                ("peak activation memory", "B", self.whole.activation_bytes, self.slim.activation_bytes),
+                ("time of a forward pass, here", "s", self.whole.seconds, self.slim.seconds),
+            )
+        ]
+
+
+def _shown(value: float, unit: str) -> str:
+    """A number with the prefix that makes it short.
+
+    >>> _shown(485817, ""), _shown(688128, "B"), _shown(0.0126, "s")
+    ('486 k', '688 kB', '12.6 ms')
+    """
+    for power, prefix in ((9, "G"), (6, "M"), (3, "k"), (0, ""), (-3, "m"), (-6, "µ")):
+        if value >= 10.0**power:
+            return f"{value / 10.0**power:.3g} {prefix}{unit}".rstrip()
+    return f"{value:g} {unit}".rstrip()
 
 
 def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ...]:

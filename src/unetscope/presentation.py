@@ -1,5 +1,5 @@
-"""A run folder to its figures and its page, without torch. Imports errors, records, flow, descents, rankings, store, plots,
-report and watching.
+"""A run folder to its figures and its page, without torch. Imports records, flow, descents, rankings, store, verification,
+plots, report and watching.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from unetscope.rankings import ranking
 from unetscope.records import estimator_text
 from unetscope.report import ReportFigure, write_report
 from unetscope.store import RunFolder
+from unetscope.verification import judgement_of, trained, verification
 from unetscope.watching import Silent, Watcher
 
 MOST_RESOLUTIONS = 3  # of an estimator, of each of which the page has figures; of more, a sweep
@@ -59,7 +60,7 @@ def present(run: RunFolder, *, watcher: Watcher | None = None) -> Path:
         summary=_summary(run, flow),
         facts=_facts(run),
         figures=figures,
-        notes=_notes(flow),
+        notes=_notes(run, flow),
     )
 
 
@@ -71,6 +72,7 @@ def _drawings(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
         "Layers as the paper numbers them, with channels × height × width of one image; skips as arrows into their merge.",
         partial(plots.architecture, flow.layers, flow.skips),
     )
+    yield from _verdicts(run, flow)
     swept = _swept(flow)
     series_of_input = [
         (estimator, resolution)
@@ -108,6 +110,34 @@ def _drawings(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
         yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels)
     yield from (_sweep(flow, estimator) for estimator in swept)
     yield from (_limits(flow, *series) for series in first if _has_limits(flow, *series))
+
+
+def _verdicts(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
+    """What the rules say, and what retraining says of them, if there is any of it."""
+    if (judgement := judgement_of(run)) is None:
+        return
+    yield Drawing(
+        "verdicts",
+        "Which skips and levels are needed",
+        "What each rule says of every skip and level for a training of so many epochs. `level2` is the network below two "
+        "halvings. Saturated and uncertain numbers decide nothing.",
+        partial(plots.verdict_map, judgement),
+    )
+    if len({trial.variant for trial in trained(run)}) > 1:
+        found = verification(run, trained(run))
+        yield Drawing(
+            "verification_dice",
+            "Variants, retrained",
+            "Validation Dice of the network without some of its parts: mean and range over the seeds that started.",
+            partial(plots.dice_bands, found),
+        )
+        yield Drawing(
+            "verification",
+            "Were the verdicts right?",
+            "The loss of Dice against the whole network, paired by seed, with 95 % intervals over seeds and images, beside "
+            "what the rules said. A tick is a verdict that was right, a cross (red) one that was wrong.",
+            partial(plots.outcomes, found),
+        )
 
 
 def _swept(flow: Flow) -> dict[str, float]:
@@ -268,9 +298,12 @@ def _summary(run: RunFolder, flow: Flow) -> str:
     )
 
 
-def _notes(flow: Flow) -> tuple[str, ...]:
+def _notes(run: RunFolder, flow: Flow) -> tuple[str, ...]:
     """What a reader must know before believing the figures."""
-    notes = []
+    judgement = judgement_of(run)
+    notes = [f"{verdict}." for verdict in judgement or () if verdict.rule == "conditional"]
+    if judgement is not None and (design := judgement.design()) is not None:
+        notes.append(f"Proposed: {design.text}, to be retrained before it is believed.")
     rows = [row for row in flow.estimates if row.quantity == "I(Y;M)"]
     for labels in flow.labels:
         chosen = [row for row in rows if row.labels == labels]

@@ -41,6 +41,7 @@ PLACES_AN_IMAGE = 256  # at most, that a probe is fitted on: neighbours say much
 CALIBRATION_IMAGES, CALIBRATION_PIXELS = 64, 128  # the latter of each of the former
 FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
 SMALLEST_GAP = 0.005  # nats a pixel that a probe may always be short of one of ever more images
+UNSURE = 2.0  # how many times what ever more images would change the bracket is stretched by
 SPARSE = 0.5  # of the pixels: of masks with fewer labels a probe is fitted on all of them
 ROUNDING = 1e-6  # of a mean: a spread below it is none
 LINEAR = Linear()
@@ -96,8 +97,8 @@ def probe(
 ) -> dict[str, list[Reading]]:
     """Usable information of each layer, and what each skip and its upsampled path add to each other, by label of the layer.
 
-    layers: with their shapes known; a merge is probed through its parts. A probe of N training images is judged beside those of
-    N/2 and N/4, which tells where it would end with ever more of them. The same seed gives the same folds.
+    layers: with their shapes known; a merge is probed through its parts. A probe of N training images is judged beside those
+    of N/2 and N/4, which tells where it would end with ever more of them. The same seed gives the same folds.
 
     Raises: MeasurementError if an activation is not finite, naming the layer; InvalidArgument for masks that do not fit.
     """
@@ -338,7 +339,7 @@ class _Probing:
         return self._pixels[grid]
 
     def _pixels_of(self, row: int) -> tuple[Tensor, Tensor]:
-        """Some pixels of a training image, and which of them count: as many as its share of labelled ones, and at least one."""
+        """Some pixels of a training image, and which of them count: its share of labelled ones, and at least one."""
         generator = torch.Generator().manual_seed(self._seed + row)
         known = _labelled(self._train.masks[row], self._train.ignored).flatten()
         if bool(known.all()):
@@ -412,7 +413,8 @@ class _Probing:
     def _gain(self, quantity: Quantity, signs: Mapping[str, int], guess: Tensor) -> Reading:
         """A sum of cross-entropies, and of the best guess's if it has one more of those taken off, in nats a pixel.
 
-        The interval reaches from where the value may be to where it would be of ever more training images, by either account.
+        The interval reaches from where the value may be to where it would be of ever more training images, by either account;
+        the bracket twice as far beyond, and is known where the interval would not hold.
         """
         pixels = next(self._probes[label].held_out["whole"].truth for label in signs).pixels.cpu()
         judged = pixels > 0
@@ -426,11 +428,14 @@ class _Probing:
         curve = tuple(float(values[name].mean()) for name in SHARES)
         limit = extrapolated(curve)
         gaps = (0.0, limit - interval.value, -sum(sign * self._shortfall(label) for label, sign in signs.items()))
+        judged_enough = len(values["whole"]) >= FEWEST_JUDGED and not self._unseen
         return Reading(
             quantity,
             self._estimator,
             0.0,
             interval.value,
+            lower=interval.low + UNSURE * min(gaps) if judged_enough else math.nan,
+            upper=interval.high + UNSURE * max(gaps) if judged_enough else math.nan,
             labels="pixels",
             ceiling=guess.sum().item() / pixels.sum().item(),
             low=interval.low + min(gaps),

@@ -104,10 +104,12 @@ class Estimate:
     for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M), `"pixels"` for usable
     information, empty for I(X;M).
 
-    lower, upper: bracket of the quantity. ceiling: the largest value the estimate can take. saturated: so near the ceiling
-    that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the share of images
-    whose symbol occurs once (binning). singleton_share: the share of images that are alone in their class. reason: why
-    `bits` is NaN, or 0 for a layer that is the same for all; or, from `out of domain` on, why it holds for these images alone.
+    lower, upper: bracket of the quantity; of usable information its interval, stretched by twice what ever more training
+    images may change, which is known out of its domain too. ceiling: the largest value the estimate can take. saturated: so
+    near the ceiling that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the
+    share of images whose symbol occurs once (binning). singleton_share: the share of images that are alone in their class.
+    reason: why `bits` is NaN, or 0 for a layer that is the same for all; or, from `out of domain` on, why it holds for these
+    images alone.
 
     quarter_bits, half_bits, extrapolated: the estimate of a quarter and of half of the images, and where it goes for ever
     more. low, high: 95 % interval of that limit. null_mean, null_high, p: mean and 95th percentile of the estimate with

@@ -29,6 +29,11 @@ class Trial:
     seed: int
     path: Path
 
+    @property
+    def name(self) -> str:
+        """What it is called, for people."""
+        return f"{self.variant.name} with seed {self.seed}"
+
 
 def trials(run: RunFolder, variants: Sequence[Variant], seeds: Sequence[int]) -> tuple[Trial, ...]:
     """Every variant with every seed, seed after seed, so that what is done first can be compared."""
@@ -69,6 +74,23 @@ def retrain(
     failed = engine.run(list(left), look)
     look()
     return {left[path]: reason for path, reason in failed.items()}
+
+
+def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, threads: int = 1) -> float:
+    """Roughly what is left to train will take, from the seconds of the run's own epochs.
+
+    It takes twice the threads to be twice as fast, and every variant to be as dear as the whole network, so it is rather too
+    much.
+    """
+    records = run.epochs()[1:]
+    if not records:
+        raise RunFolderError(
+            f"{run.path} has trained no epoch yet: finish it with unetscope run --out {run.path} --resume"
+        )
+    epoch = sum(record.seconds for record in records) / len(records) * (run.configuration["threads"] or 1) / threads
+    epochs = run.configuration["training"]["epochs"]
+    done = [RunFolder.open(trial.path).last_epoch() if RunFolder.exists(trial.path) else 0 for trial in planned]
+    return epoch * sum(epochs - max(0, epoch) for epoch in done) / min(workers, len(planned))
 
 
 def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:

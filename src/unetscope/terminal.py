@@ -9,7 +9,7 @@ import json as jsonlib
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,11 +20,18 @@ from unetscope.watching import Silent, Watcher
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+    from rich.text import Text
 
+    from unetscope.cost import Savings
     from unetscope.data import Problem
     from unetscope.forecast import Forecast
+    from unetscope.records import Rule
+    from unetscope.retraining import Trial
     from unetscope.selfcheck import Check
+    from unetscope.slimming import Slim
     from unetscope.store import RunFolder
+    from unetscope.verdict import Judgement
+    from unetscope.verification import Row, Verification
 
 
 def one_line(text: str) -> str:
@@ -183,6 +190,116 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
         title = ESTIMATORS[check.estimator][0]
         table.add_row(check.case, title, f"{check.truth:.3f}", measured, says, "✓" if check.passed else "✗")
     Console().print(table)
+
+
+def print_judgement(judgement: Judgement, epoch: int | None, saved: Savings | None, *, json: bool) -> None:
+    """What both rules say of every skip and level, and the design that is left."""
+    design = judgement.design(epoch)
+    verdicts = judgement.at(judgement.epochs[-1] if epoch is None else epoch)
+    if json:
+        proposed = None if design is None else {**asdict(design), "savings": None if saved is None else saved.as_dict()}
+        print_json({"verdicts": [asdict(verdict) for verdict in verdicts], "proposed": proposed})
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"What a training of {verdicts[0].epoch} epochs needs", title_justify="left")
+    for name in ("part", "rule", "verdict", "from epoch", "why"):
+        table.add_column(name, overflow="fold", justify="right" if name == "from epoch" else "left")
+    colours = {"needed": "red", "redundant": "blue", "undecided": "dim"}
+    for verdict in verdicts:
+        rule = "paper's" if verdict.rule == "plateau" else verdict.rule
+        decision = Text(verdict.decision, style=colours[verdict.decision])
+        table.add_row(Text(verdict.part), rule, decision, str(verdict.since), Text(one_line(verdict.text)))
+    console = Console()
+    console.print(table)
+    if design is None:
+        print("Nothing is proposed to be left out.")
+        return
+    print(f"Proposed: {design.text}. Retrain it before you believe it: unetscope verify RUN --variants proposed")
+    if saved is not None:
+        _print_table("What it saves, of one image", saved.rows())
+
+
+def print_expected(planned: Sequence[Trial], seconds: float, *, json: bool) -> None:
+    """What retraining will take."""
+    if json:
+        print_json({"jobs": [trial.name for trial in planned], "seconds": seconds})
+        return
+    names = ", ".join(dict.fromkeys(trial.variant.name for trial in planned))
+    rows = [("jobs", str(len(planned))), ("variants", names), ("time, roughly", f"{seconds / 60:.0f} min")]
+    _print_table("What retraining will take", rows)
+
+
+def print_verification(verification: Verification, page: Path, failed: Mapping[str, str], *, json: bool) -> None:
+    """Every variant's outcome beside its verdicts, and how often each rule was right."""
+    rows, epoch = verification.rows(), verification.budgets[-1]
+    rules: tuple[Rule, ...] = ("conditional", "plateau")
+    scores = {rule: verification.score(rule) for rule in rules}
+    if json:
+        found = [
+            {**asdict(row.outcome), "predicted": row.predicted, "reaches target at": _reached(verification, row)}
+            for row in rows
+        ]
+        print_json(
+            {"epoch": epoch, "target": verification.target, "outcomes": found, "scores": scores, "failed": dict(failed)}
+            | {"report": str(page)}
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"Retrained, after {epoch} epochs", title_justify="left")
+    for name in ("variant", "conditional", "paper's", "outcome", f"reaches {verification.target:.3f}", "why"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        said = [_beside(row, rule) for rule in rules]
+        epochs = ", ".join("never" if one is None else str(one) for one in _reached(verification, row))
+        table.add_row(row.variant.name, *said, row.outcome.decision, epochs, Text(one_line(row.outcome.text)))
+    Console().print(table)
+    for training in verification.trainings:
+        if training.records and training.started_at is None:
+            print(f"{training.variant} with seed {training.seed} did not start: {training.why_not}")
+    for name, reason in failed.items():
+        print(f"{name} failed: {one_line(reason)}")
+    for rule, score in scores.items():
+        title = "paper's" if rule == "plateau" else rule
+        print(f"The {title} rule: {score['hit']} right, {score['miss']} wrong, {score['open']} open")
+    print(f"report: {one_line(str(page))}")
+
+
+def print_slim(slim: Slim, *, json: bool) -> None:
+    """Where the smaller network lies, what it saves and what it costs in Dice."""
+    if json:
+        print_json(slim.as_dict())
+        return
+    how = f"after {slim.fine_tuned} epochs of fine-tuning" if slim.fine_tuned else "as written"
+    rows = [
+        ("network", slim.design.text),
+        ("validation Dice, whole network", f"{slim.dice_whole:.4f}"),
+        ("validation Dice, weights carried over", f"{slim.dice_carried:.4f}"),
+        (f"validation Dice, {how}", f"{slim.dice:.4f}"),
+        *slim.savings.rows(),
+        *(("also written", one_line(str(path))) for path in slim.exports),
+    ]
+    _print_table("The smaller network", rows)
+    print(f"model = us.load_model({str(slim.path)!r})")
+
+
+def _reached(verification: Verification, row: Row) -> list[int | None]:
+    """Of each seed, the epoch at which the variant reaches the target."""
+    return [training.reaches(verification.target) for training in verification.of(row.variant.name)]
+
+
+def _beside(row: Row, rule: Rule) -> Text:
+    """What a rule said, marked by whether it was right."""
+    from rich.text import Text
+
+    marks = {"hit": (" ✓", ""), "miss": (" ✗", "bold red"), "open": ("", "dim")}
+    mark, style = marks[row.agreement(rule)]
+    return Text(f"{row.predicted.get(rule, 'undecided')}{mark}", style=style)
 
 
 def _print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:

@@ -24,7 +24,7 @@ from unetscope.checkpoints import Checkpoints
 from unetscope.config import TrainingConfig
 from unetscope.data.segmentation import SegmentationData
 from unetscope.errors import InvalidArgument, TrainingError
-from unetscope.precision import has_bfloat16
+from unetscope.precision import full_float32, has_bfloat16
 from unetscope.records import EpochRecord
 from unetscope.tensors import pixels, to_input
 
@@ -50,6 +50,21 @@ def dice_per_image(
     predicted = (probabilities > 0.5).flatten(1).float()
     truth = masks.flatten(1)
     return (2 * (predicted * truth).sum(1) + 1) / (predicted.sum(1) + truth.sum(1) + 1)
+
+
+def validation_dice(model: nn.Module, data: SegmentationData) -> Float[Tensor, " n"]:
+    """Dice of every image, by a network as it is, in float32 and in evaluation mode; afterwards it is as it was."""
+    device, images = next(model.parameters()).device, pixels(data)
+    masks, was_training, dice = torch.from_numpy(data.masks)[:, None], model.training, []
+    model.eval()
+    try:
+        with torch.no_grad(), full_float32():
+            for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
+                probabilities = model(to_input(images[rows].to(device), data.scale))
+                dice.append(dice_per_image(probabilities.cpu(), masks[rows].float()))
+    finally:
+        model.train(was_training)
+    return torch.cat(dice)
 
 
 def binary_cross_entropy(probabilities: Tensor, masks: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from unetscope.variants import Variant, design_name, part_names
 
 MARGIN = 0.05  # of the ceiling: what may be lost and count as next to nothing
 FEWEST_EPOCHS = 2
+LEARNT_SHARE = 0.1  # of the ceiling: an output that tells less has learnt next to nothing
 ESTIMATOR = "usable_convolutional"
 OF_SKIP: Quantity = "I_V(S→Y|U,↓S)"
 OF_DEPTH: Quantity = "I_V(U→Y|S)"
@@ -31,17 +32,26 @@ OF_DEPTH: Quantity = "I_V(U→Y|S)"
 class Gain:
     """What a stream adds at the merge of one skip: its estimate, or None if there is none.
 
-    stream: the skip itself, or the deeper path that it meets.
+    stream: the skip itself, or the deeper path that it meets. unlearnt: why no number of this epoch may be believed, if so.
     """
 
     stream: Literal["skip", "depth"]
     skip: str
     row: Estimate | None
+    unlearnt: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """What it is judged by: its interval, or where so few images leave none, its bracket; NaN without either."""
+        if self.unlearnt or self.row is None:
+            return math.nan, math.nan
+        has_one = math.isfinite(self.row.low)
+        return (self.row.low, self.row.high) if has_one else (self.row.lower, self.row.upper)
 
     @property
     def known(self) -> bool:
-        """Whether there is an interval to judge by."""
-        return self.row is not None and math.isfinite(self.row.low)
+        """Whether there is something to judge by."""
+        return math.isfinite(self.interval[0])
 
     @property
     def text(self) -> str:
@@ -52,6 +62,8 @@ class Gain:
     @property
     def reason(self) -> str:
         """Why it is not known."""
+        if self.unlearnt:
+            return self.unlearnt
         if self.row is None:
             return "it was not measured; `unetscope measure RUN --merge-probes` does"
         return self.row.reason
@@ -187,12 +199,8 @@ def judge(
         )
     skips = sorted(flow.skips, key=lambda skip: _number(skip.name))
     gains = _gains(flow, skips, epochs, estimator)
-    verdicts = [
-        _least(part, epoch, gains, margin, ())
-        for epoch in epochs
-        for skip in skips
-        for part in (skip.name, f"level{_number(skip.name)}")
-    ]
+    parts = [part for skip in skips for part in (skip.name, f"level{_number(skip.name)}")]
+    verdicts = [_least(part, epoch, gains, margin, ()) for epoch in epochs for part in parts]
     verdicts += _plateau(flow, skips, epochs, plateau_estimator, resolution, labels)
     depth = max(layer.level for layer in flow.layers)
     there = {skip.name for skip in skips}
@@ -211,10 +219,20 @@ def _gains(
     rows = {(e.epoch, e.layer, e.quantity): e for e in flow.select(estimator=estimator).estimates}
     found = {}
     for epoch in epochs:
+        why = _unlearnt(flow, epoch)
         for skip in skips:
-            found[epoch, "skip", skip.name] = Gain("skip", skip.name, rows.get((epoch, skip.merge, OF_SKIP)))
-            found[epoch, "depth", skip.name] = Gain("depth", skip.name, rows.get((epoch, skip.merge, OF_DEPTH)))
+            found[epoch, "skip", skip.name] = Gain("skip", skip.name, rows.get((epoch, skip.merge, OF_SKIP)), why)
+            found[epoch, "depth", skip.name] = Gain("depth", skip.name, rows.get((epoch, skip.merge, OF_DEPTH)), why)
     return found
+
+
+def _unlearnt(flow: Flow, epoch: int) -> str:
+    """Why nothing follows from a network at an epoch: it tells next to nothing yet. Empty if it does, or is not known."""
+    outputs = [layer.label for layer in flow.layers if layer.role == "output"]
+    for row in flow.select(epoch=epoch, quantity="I_V(M→Y)").estimates:
+        if row.layer in outputs and row.bits < LEARNT_SHARE * row.ceiling:
+            return f"the network tells {row.bits:.3f} of {row.ceiling:.3f} bits a pixel so far, next to nothing"
+    return ""
 
 
 def _least(
@@ -234,13 +252,14 @@ def _least(
     verdict = Verdict(part, epoch, "conditional", "undecided", estimator=ESTIMATOR)
     if not bounds:
         return replace(verdict, text=f"nothing was measured at the skips above {part}")
-    known = [gain.row for gain in bounds if gain.known and gain.row is not None]
+    known = [gain for gain in bounds if gain.known]
     unknown = [gain for gain in bounds if not gain.known]
     if known:
-        least = min((gain for gain in bounds if gain.known), key=lambda gain: gain.row.high if gain.row else math.inf)
-        bits, low, high = (min(getattr(row, name) for row in known) for name in ("bits", "low", "high"))
-        ceiling = known[0].ceiling
-        verdict = replace(verdict, bits=bits, low=low, high=high, ceiling=ceiling, estimator=known[0].estimator)
+        least = min(known, key=lambda gain: gain.interval[1])
+        rows = [gain.row for gain in known if gain.row is not None]
+        bits, ceiling = min(row.bits for row in rows), rows[0].ceiling
+        low, high = (min(gain.interval[end] for gain in known) for end in (0, 1))
+        verdict = replace(verdict, bits=bits, low=low, high=high, ceiling=ceiling, estimator=rows[0].estimator)
         text = f"{_said(part, least)} {bits:.3f} ({low:.3f} to {high:.3f}) of {ceiling:.3f} bits a pixel {_to(least)}"
         if high < margin * ceiling:
             return replace(verdict, decision="redundant", text=f"{text}, under {margin:.0%}")
@@ -275,24 +294,28 @@ def _plateau(
         return []
     told = told.narrowed(estimator=estimator, resolution=resolution, labels=labels)
     first = told.estimates[0]
+    unlearnt = {epoch: why for epoch in epochs if (why := _unlearnt(flow, epoch))}
     about = {(row.epoch, row.layer): row for row in told.estimates}
     of_input = flow.select(quantity="I(X;M)", estimator=first.estimator, resolution=first.resolution).estimates
     inputs = {(row.epoch, row.layer): row for row in of_input}
     return [
-        _by_the_merge_below(skip.name, about[epoch, below.merge], inputs.get((epoch, below.merge)))
+        _by_the_merge_below(
+            skip.name, about[epoch, below.merge], inputs.get((epoch, below.merge)), unlearnt.get(epoch, "")
+        )
         for epoch in epochs
         for skip, below in pairwise(skips)
         if (epoch, below.merge) in about
     ]
 
 
-def _by_the_merge_below(part: str, row: Estimate, of_input: Estimate | None) -> Verdict:
+def _by_the_merge_below(part: str, row: Estimate, of_input: Estimate | None, unlearnt: str) -> Verdict:
     verdict = Verdict(
         part, row.epoch, "plateau", "undecided", row.bits, row.low, row.high, row.ceiling, estimator=row.estimator
     )
     how = f"{estimator_text(row.estimator, row.resolution)}, {row.labels}"
-    if math.isnan(row.bits):
-        return replace(verdict, text=f"I(Y;M) of layer {row.layer} below is not known ({how}): {row.reason}")
+    if unlearnt or math.isnan(row.bits):
+        unknown = f"I(Y;M) of layer {row.layer} below is not known ({how}): {row.reason}"
+        return replace(verdict, text=unlearnt or unknown)
     told = f"layer {row.layer} below tells {row.bits:.2f} of {row.ceiling:.2f} bits of the label ({how})"
     if row.saturated and of_input is not None and not of_input.saturated:
         return replace(verdict, decision="redundant", text=f"{told}, all there is to tell")

@@ -261,8 +261,7 @@ def verification(
 def chosen_variants(run: RunFolder, names: Sequence[str]) -> tuple[Variant, ...]:
     """Variants of a run's network, by name; `proposed` is what its verdicts leave of it."""
     network = run.configuration["network"]
-    judgement = judgement_of(run) if "proposed" in names else None
-    proposed = judgement.design() if judgement is not None else None
+    proposed = judge(run.flow()).design() if "proposed" in names else None
     return named(names, depth=network["depth"], without=network["without"], proposed=proposed)
 
 

@@ -1,8 +1,8 @@
 """Figures of a measurement: architecture, clusters, information planes, U-Plots, gains at merges, sweeps of the resolution,
-limits for many images, Dice curves, predicted masks.
+limits for many images, Dice curves, predicted masks, verdicts and what retraining says of them.
 
-Imports records, flow, errors, files, intervals and rankings, never torch. Every function takes and returns matplotlib axes,
-selects no backend, opens no window and leaves the global rcParams as they were.
+Imports records, flow, errors, files, intervals, rankings, verdict and verification, never torch. Every function takes and
+returns matplotlib axes, selects no backend, opens no window and leaves the global rcParams as they were.
 """
 
 from unetscope.plots.drawing import architecture
@@ -15,9 +15,11 @@ from unetscope.plots.resolution import resolution_sweep
 from unetscope.plots.style import save
 from unetscope.plots.training import dice_curves
 from unetscope.plots.u import u_plot
+from unetscope.plots.verdicts import dice_bands, outcomes, verdict_map
 
 __all__ = [
     "architecture",
+    "dice_bands",
     "dice_curves",
     "image_limits",
     "information_plane",
@@ -25,8 +27,10 @@ __all__ = [
     "merge_gains",
     "neighbour_steps",
     "neighbours",
+    "outcomes",
     "predictions",
     "resolution_sweep",
     "save",
     "u_plot",
+    "verdict_map",
 ]

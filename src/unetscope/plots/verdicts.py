@@ -1,0 +1,190 @@
+"""Verdicts along training, and what retraining says of them. Imports records, verdict, verification and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
+
+from unetscope.errors import InvalidArgument
+from unetscope.plots.style import (
+    BLUE,
+    CATEGORIES,
+    FAINT,
+    INK,
+    LARGE,
+    MEDIUM,
+    SMALL,
+    VERMILLION,
+    epochs_on_axis,
+    in_style,
+    new_axes,
+    new_figure,
+    shown,
+    tidy,
+)
+from unetscope.records import Decision, Rule
+from unetscope.verdict import Judgement
+from unetscope.verification import Row, Training, Verification
+
+_COLOURS: dict[Decision, str] = {"needed": VERMILLION, "redundant": BLUE, "undecided": "#E4E4E4"}
+_LETTERS: dict[Decision, str] = {"needed": "N", "redundant": "R", "undecided": "?"}
+_TITLES: dict[Rule, str] = {"conditional": "Conditional rule", "plateau": "The paper's rule"}
+_LINES = (*CATEGORIES, INK, "#8C6D31")
+_BANDED = 2  # trainings that make a band
+
+
+@in_style
+def verdict_map(judgement: Judgement, *, figure: Figure | SubFigure | None = None) -> NDArray[Any]:
+    """A panel for each rule: what it says of every skip and level, a row each, at every marked epoch, a column each.
+
+    Returns the panels.
+
+    >>> from unetscope.flow import Flow
+    >>> from unetscope.records import Estimate, Layer, Skip
+    >>> from unetscope.verdict import judge
+    >>> layers = (Layer("2", "a", 0), Layer("4", "b", 1), Layer("5", "cat", 0, "merge", ("5up", "2")))
+    >>> rows = [Estimate(epoch, "5", "I(X;M)", "kde_upper", 1, "", 1, 1, 1, 3, False, 9, 9) for epoch in (1, 10)]
+    >>> panels = verdict_map(judge(Flow(layers, (Skip("skip1", "2", "5up", "5"),), tuple(rows))))
+    >>> [text.get_text() for text in panels[0].get_yticklabels()]
+    ['skip1', 'level1']
+    """
+    rules = [rule for rule in _TITLES if any(verdict.rule == rule for verdict in judgement.verdicts)]
+    parts = {rule: _parts(judgement, rule) for rule in rules}
+    epochs = judgement.epochs
+    tallest = max(map(len, parts.values()))
+    figure = new_figure(figure, max(4.4, 0.9 + len(rules) * (0.33 * len(epochs) + 0.8)), 1.3 + 0.27 * tallest)
+    panels = figure.subplots(1, len(rules), squeeze=False)[0]
+    for panel, rule in zip(panels, rules, strict=True):
+        found = {(v.part, v.epoch): v.decision for v in judgement.verdicts if v.rule == rule}
+        for row, part in enumerate(parts[rule]):
+            for column, epoch in enumerate(epochs):
+                _cell(panel, column, row, found.get((part, epoch), "undecided"))
+        panel.set_xlim(-0.5, len(epochs) - 0.5)
+        panel.set_ylim(len(parts[rule]) - 0.5, -0.5)
+        panel.set_xticks(range(len(epochs)), list(map(str, epochs)), fontsize=SMALL)
+        panel.set_yticks(range(len(parts[rule])), parts[rule], fontsize=MEDIUM)
+        panel.tick_params(length=0)
+        panel.spines[:].set_visible(False)
+        panel.set_xlabel("training epochs", fontsize=MEDIUM)
+        panel.set_title(_TITLES[rule], fontsize=MEDIUM)
+    handles = [Patch(color=colour, label=f"{_LETTERS[what]}  {what}") for what, colour in _COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle("Which skips and levels a training of so many epochs needs", fontsize=LARGE)
+    return np.asarray(panels)
+
+
+def _parts(judgement: Judgement, rule: Rule) -> list[str]:
+    parts = dict.fromkeys(verdict.part for verdict in judgement.verdicts if verdict.rule == rule)
+    return sorted(parts, key=lambda part: (part.startswith("level"), part))
+
+
+def _cell(panel: Axes, column: int, row: int, decision: Decision) -> None:
+    """A square in the colour of a decision, less than the whole cell, so that white tells neighbours apart."""
+    panel.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, facecolor=_COLOURS[decision], linewidth=0))
+    ink = INK if decision == "undecided" else "white"
+    panel.text(column, row, _LETTERS[decision], ha="center", va="center", fontsize=SMALL, color=ink)
+
+
+@in_style
+def dice_bands(verification: Verification, *, axes: Axes | None = None) -> Axes:
+    """Validation Dice of every variant: the mean over its seeds that started, with a band from the worst to the best of them.
+
+    Seeds that never started are thin dotted lines, and counted in the legend. A dashed line is the Dice that the others are
+    to reach, the reference's best less the margin.
+
+    Source: Fig. 5 of Lee & Bajić 2021.
+    """
+    axes = new_axes(axes, 5.8, 3.5)
+    tidy(axes)
+    handles = list[Line2D]()
+    for index, variant in enumerate(verification.variants):
+        trainings = [one for one in verification.of(variant.name) if one.records]
+        handles += [_band(axes, variant.name, trainings, _LINES[index % len(_LINES)], index)] if trainings else []
+    axes.axhline(verification.target, color=INK, linewidth=0.7, linestyle="--")
+    handles.append(Line2D([], [], color=INK, linewidth=0.7, linestyle="--", label=f"target: {verification.target:.3f}"))
+    epochs = [record.epoch for one in verification.trainings for record in one.records]
+    epochs_on_axis(axes, min(epochs), max(epochs))
+    axes.set_ylim(0, 1.02)
+    axes.set_ylabel("validation Dice (1 = perfect)", fontsize=MEDIUM)
+    axes.set_title("Retrained variants: mean and range over seeds", fontsize=LARGE)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0.0, labelspacing=0.45)
+    return axes
+
+
+def _band(axes: Axes, name: str, trainings: Sequence[Training], colour: str, index: int) -> Line2D:
+    """One variant's curves; returns its line for the legend."""
+    style: Literal["-", "-."] = "-" if index < len(_LINES) else "-."
+    curves = {one.seed: {record.epoch: record.validation_dice for record in one.records} for one in trainings}
+    started = [curves[one.seed] for one in trainings if one.started_at is not None]
+    for one in trainings:
+        if one.started_at is None:
+            axes.plot(*zip(*curves[one.seed].items(), strict=True), color=colour, linewidth=0.8, linestyle=":")
+    if started:
+        epochs = sorted(set.union(*(set(curve) for curve in started)))
+        values = [[curve[epoch] for curve in started if epoch in curve] for epoch in epochs]
+        axes.plot(epochs, [np.mean(some) for some in values], color=colour, linewidth=1.4, linestyle=style)
+        if len(started) >= _BANDED:
+            low, high = [min(some) for some in values], [max(some) for some in values]
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+    count = f"{len(started)} of {len(trainings)} started" if len(started) < len(trainings) else f"{len(started)} seeds"
+    return Line2D([], [], color=colour, linewidth=2.0, linestyle=style, label=f"{shown(name, 40)}: {count}")
+
+
+@in_style
+def outcomes(verification: Verification, *, epoch: int | None = None, axes: Axes | None = None) -> Axes:
+    """Every variant's loss of Dice against the reference, with its interval, beside what each rule said; misses in red.
+
+    epoch: the budget, by default the last.
+    Raises: InvalidArgument if nothing but the reference was trained.
+    """
+    rows = verification.rows(epoch)
+    if not rows:
+        raise InvalidArgument("nothing to compare: only the reference was trained")
+    axes = new_axes(axes, 6.4, 1.2 + 0.3 * len(rows))
+    tidy(axes)
+    axes.axvline(0, color=FAINT, linewidth=0.7)
+    axes.axvline(-verification.margin, color=INK, linewidth=0.7, linestyle="--")
+    for place, row in enumerate(rows):
+        difference, colour = row.outcome.difference, _COLOURS[row.outcome.decision]
+        colour = FAINT if row.outcome.decision == "undecided" else colour
+        if difference.value == difference.value:
+            if difference.low == difference.low:
+                axes.plot([difference.low, difference.high], [place, place], color=colour, linewidth=2)
+            axes.plot(difference.value, place, "o", color=colour, markersize=5)
+        for offset, rule in zip((1.02, 1.26), _TITLES, strict=True):
+            _said(axes, row, rule, offset, place)
+    for offset, title in zip((1.02, 1.26), ("conditional rule", "paper's rule"), strict=True):
+        axes.text(offset, -0.6, title, transform=axes.get_yaxis_transform(), fontsize=SMALL, va="bottom")
+    axes.set_yticks(range(len(rows)), [f"{shown(row.variant.name, 34)}" for row in rows], fontsize=MEDIUM)
+    axes.set_ylim(len(rows) - 0.4, -0.6)  # the first variant on top
+    reach = [end for row in rows for end in (row.outcome.difference.value,) if end == end]
+    axes.set_xlim(min([*reach, -0.1]) * 1.25, max([*reach, 0.0]) + 0.1)
+    axes.set_xlabel("validation Dice, variant less reference (dashed: the margin)", fontsize=MEDIUM)
+    at = verification.budgets[-1] if epoch is None else epoch
+    axes.set_title(f"What leaving parts out costs after {at} epochs", fontsize=LARGE, pad=14)
+    return axes
+
+
+def _said(axes: Axes, row: Row, rule: Rule, offset: float, place: int) -> None:
+    """What a rule said of a variant, with a mark if it was right or wrong."""
+    decision, agreement = row.predicted.get(rule, "undecided"), row.agreement(rule)
+    mark = {"hit": " ✓", "miss": " ✗", "open": ""}[agreement]
+    colour = {"hit": INK, "miss": "#C00000", "open": FAINT}[agreement]
+    axes.text(
+        offset,
+        place,
+        f"{decision}{mark}",
+        transform=axes.get_yaxis_transform(),
+        fontsize=MEDIUM,
+        va="center",
+        color=colour,
+        weight="bold" if agreement == "miss" else "normal",
+    )
