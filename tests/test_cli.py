@@ -150,10 +150,17 @@ def test_export_writes_both_tables(unetscope, finished: Path, tmp_path: Path, su
         epochs = pyarrow.parquet.read_table(tmp_path / "flow-epochs.parquet").to_pylist()
     assert set(rows[0]) >= COLUMNS
     assert {row["quantity"] for row in rows} == set(get_args(Quantity))
-    assert {row["estimator"] for row in rows} == {"kde_upper", "kde_lower", "binning", "usable_linear"}
+    assert {row["estimator"] for row in rows} == {
+        "kde_upper",
+        "kde_lower",
+        "binning",
+        "usable_linear",
+        "usable_convolutional",
+    }
     assert {row["layer"] for row in rows} == {*map(str, range(1, 14)), "7up", "10up"}
     at_merges = 2 * 3 * (3 * 2 + 1)  # skips, quantities, and by three estimators of two label schemes or by probes
-    assert len(rows) == 4 * (15 * (3 * 3 + 1) + at_merges)
+    for_verdicts = 2 * 4
+    assert len(rows) == 4 * (15 * (3 * 3 + 1) + at_merges + for_verdicts)
     assert [int(row["epoch"]) for row in epochs] == [0, 1, 2, 3]
     assert all(0 <= float(row["validation_dice"]) <= 1 for row in epochs)
 

@@ -337,7 +337,7 @@ def test_one_layer_or_one_epoch_is_enough(count, epochs, texts) -> None:
         (
             {"quantity": "I(Z;M)"},
             "quantity must be one of I(X;M), I(Y;M), I(Y;S|U), I(Y;U|S), I(Y;S;U), I_V(M→Y), I_V(S→Y|U), I_V(U→Y|S), "
-            "I_V(S;U→Y), got 'I(Z;M)'",
+            "I_V(S;U→Y), I_V(S→Y|U,↓S), got 'I(Z;M)'",
         ),
         (
             {"estimator": "kde_lower"},

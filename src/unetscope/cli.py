@@ -133,6 +133,8 @@ def run(
     epochs: Annotated[int | None, typer.Option(help="Training epochs.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Learning rate.")] = None,
+    warm_up_epochs: Annotated[int | None, typer.Option(help="Epochs over which the learning rate rises.")] = None,
+    initialisation: Annotated[str | None, typer.Option(help="Of weights: glorot or he.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a training step.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     channels_last: Annotated[
@@ -186,6 +188,8 @@ def run(
         "training.epochs": epochs,
         "training.optimizer": optimizer,
         "training.learning_rate": learning_rate,
+        "training.warm_up_epochs": warm_up_epochs,
+        "network.initialisation": initialisation,
         "training.batch_size": batch_size,
         "training.precision": precision,
         "training.channels_last": channels_last,

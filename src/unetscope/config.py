@@ -32,11 +32,12 @@ class DataConfig(Section):
 
 
 class NetworkConfig(Section):
-    """The paper's U-Net: channels at the top, levels, skips taken out."""
+    """The paper's U-Net: channels at the top, levels, skips taken out, how its weights are drawn."""
 
     width: int = Field(16, ge=1)
     depth: int = Field(4, ge=1, le=6)
     without: tuple[str, ...] = ()
+    initialisation: Literal["glorot", "he"] = "glorot"
 
 
 class TrainingConfig(Section):
@@ -49,6 +50,7 @@ class TrainingConfig(Section):
     epochs: int = Field(100, ge=0)
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
+    warm_up_epochs: int = Field(0, ge=0, description="over which the learning rate rises from nothing, step by step")
     batch_size: int = Field(16, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool = True

@@ -194,7 +194,8 @@ def network(config: RunConfig, in_channels: int) -> UNet:
     that differs in shape.
     """
     torch.manual_seed(config.seed)
-    model = UNet(config.network.width, config.network.depth, without=config.network.without, in_channels=in_channels)
+    of = config.network
+    model = UNet(of.width, of.depth, without=of.without, in_channels=in_channels, initialisation=of.initialisation)
     return model.to(resolved_device(config.training))
 
 

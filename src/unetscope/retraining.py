@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unetscope.config import RunConfig, differences, overridden
+from unetscope.config import RunConfig, differences, overridden, validated
 from unetscope.engines import Engine, Local, cores
 from unetscope.errors import InvalidArgument, RunFolderError
 from unetscope.store import RunFolder
@@ -99,7 +99,7 @@ def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:
     if not RunFolder.exists(trial.path):
         return RunFolder.create(trial.path, {"configuration": config, "facts": run.facts})
     folder = RunFolder.open(trial.path)
-    if changed := differences(folder.configuration, config):
+    if changed := differences(validated(folder.configuration).model_dump(mode="json"), config):
         raise RunFolderError(
             f"{folder.path} was begun with another configuration ({'; '.join(changed)}): remove that folder to train it anew"
         )

@@ -203,7 +203,9 @@ class Trainer:
         loss_sum = torch.zeros((), device=images.device)
         dice_sum = torch.zeros((), device=images.device)
         self._network.train()
-        for rows in order.split(self.config.batch_size):
+        batches = order.split(self.config.batch_size)
+        for number, rows in enumerate(batches):
+            self._warm_up((epoch - 1) * len(batches) + number + 1, self.config.warm_up_epochs * len(batches))
             truth = masks[rows].float()
             self._optimizer.zero_grad(set_to_none=True)
             probabilities = self._network(to_input(images[rows], scale))
@@ -215,6 +217,11 @@ class Trainer:
         train_loss = loss_sum.item() / len(images)
         self._refuse_nan(epoch, train_loss)
         return self._record(epoch, train_loss, dice_sum.item() / len(images), started)
+
+    def _warm_up(self, step: int, steps: int) -> None:
+        """The learning rate of a step: its share of the whole one while it warms up."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * (step / steps if step < steps else 1.0)
 
     def _record(self, epoch: int, train_loss: float, train_dice: float, started: float) -> EpochRecord:
         loss, dice, reach = self._evaluate()

@@ -7,6 +7,7 @@ decoder, to the output. At depth 4 that is 1 to 23, with skips 2→20, 4→17, 6
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ class UNet(nn.Module):
 
     width: channels at full resolution. depth: how many times the image is halved, 1 to 6. without: skips to take out, by
     name, `"skip1"` being the top one; at such a level the decoder goes on with the upsampled path alone, and the
-    convolution there reads half as many channels. in_channels, out_channels: of the image and of the masks.
+    convolution there reads half as many channels. in_channels, out_channels: of the image and of the masks. initialisation:
+    `"glorot"`, the published code's, or `"he"`, which is made for ReLUs (He et al., ICCV 2015).
 
     Input [batch, in_channels, height, width] in [0, 1], output [batch, out_channels, height, width] in [0, 1], float32.
     Source: Ronneberger et al., MICCAI 2015; Lee & Bajić, ISBI 2021, Fig. 1.
@@ -49,6 +51,7 @@ class UNet(nn.Module):
         without: Collection[str] = (),
         in_channels: int = 3,
         out_channels: int = 1,
+        initialisation: Literal["glorot", "he"] = "glorot",
     ) -> None:
         super().__init__()
         _check_positive(width=width, in_channels=in_channels, out_channels=out_channels)
@@ -73,6 +76,10 @@ class UNet(nn.Module):
             self.add_module(f"layer{number + 3}", _convolution(channels[level], channels[level]))
             number += 3
         self.add_module(f"layer{number + 1}", Probability(channels[0], out_channels))
+        if initialisation == "he":
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
         self.layers, self.skips = _describe(depth, removed)
 
     def forward(self, images: Tensor) -> Tensor:

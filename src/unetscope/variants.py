@@ -13,7 +13,7 @@ from unetscope.errors import InvalidArgument
 
 GROUPS = ("paper", "skips", "depths")
 REFERENCE = "model1"
-_GRAMMAR = re.compile(r"(?:depth(\d+))?-?(?:without((?:-skip\d+)+))?")
+_GRAMMAR = re.compile(r"(?:depth(?P<depth>\d+)-)?without(?P<skips>(?:-skip\d+)+)|depth(?P<only>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,12 @@ def _single(name: str, depth: int, without: Collection[str], proposed: Variant |
         good = True
     else:
         parts = _GRAMMAR.fullmatch(name)
-        good = parts is not None and bool(name)
+        good = parts is not None
         if parts is not None:
-            deep = int(parts[1] or depth)
-            asked = set(re.findall(r"skip\d+", parts[2] or ""))
+            deep = int(parts["depth"] or parts["only"] or depth)
+            asked = set(re.findall(r"skip\d+", parts["skips"] or ""))
             removed |= asked
-            good = good and 1 <= deep <= depth and asked <= {f"skip{k}" for k in range(1, deep + 1)}
+            good = 1 <= deep <= depth and asked <= {f"skip{k}" for k in range(1, deep + 1)}
     if not good:
         raise InvalidArgument(
             f"no variant {name!r} of a network of depth {depth}: expected {', '.join(GROUPS)}, model1 to model{depth}, "

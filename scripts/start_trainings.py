@@ -1,0 +1,61 @@
+"""What starts a training: Model 2 and Model 3 of a study's run for a few epochs, with other weights, rates and warm-ups.
+
+    python scripts/start_trainings.py runs/study --seeds 12 --epochs 15
+
+Each training is a job of its own under RUN/starts/RECIPE/VARIANT/seed-K; started again, it goes on. `make_study.py` reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unetscope.config import overridden
+from unetscope.engines import cores, engine_named
+from unetscope.store import RunFolder
+from unetscope.variants import named
+
+RECIPES = {
+    "as the run": {},
+    "He's weights": {"network.initialisation": "he"},
+    "a third of the learning rate": {"training.learning_rate": 3e-4},
+    "three times the learning rate": {"training.learning_rate": 3e-3},
+    "warm-up of 3 epochs": {"training.warm_up_epochs": 3},
+}
+VARIANTS = ("model1", "model2", "model3")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--workers", type=int, default=cores())
+    words = parser.parse_args()
+    run = RunFolder.open(words.run)
+    folders = []
+    for recipe, changed in RECIPES.items():
+        for variant in named(VARIANTS, depth=run.configuration["network"]["depth"]):
+            for seed in range(100, 100 + words.seeds):  # other seeds than the study's own
+                path = run.path / "starts" / recipe.replace(" ", "-") / variant.name / f"seed-{seed}"
+                config = overridden(
+                    run.configuration,
+                    {
+                        **changed,
+                        "network.without": variant.without,
+                        "training.epochs": words.epochs,
+                        "measuring.marked": [],
+                        "seed": seed,
+                        "threads": 1,
+                    },
+                )
+                if not RunFolder.exists(path):
+                    about = {"configuration": config.model_dump(mode="json"), "facts": run.facts}
+                    RunFolder.create(path, {**about, "facts": {**run.facts, "recipe": recipe}})
+                if RunFolder.open(path).ending is None:
+                    folders.append(path)
+    print(engine_named("local", workers=words.workers).run(folders, lambda: None) or "all trained")
+
+
+if __name__ == "__main__":
+    main()

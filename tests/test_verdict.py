@@ -1,0 +1,265 @@
+"""Verdicts from tables whose answer is plain, and from planted tasks whose answer is known by construction."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import unetscope as us
+from unetscope.data import PLANTED_TASKS, planted_task
+from unetscope.errors import InvalidArgument
+from unetscope.flow import Flow
+from unetscope.records import Decision, Estimate
+from unetscope.unet import UNet
+from unetscope.variants import Variant, named
+from unetscope.verdict import Judgement, judge
+
+CEILING = 0.6  # bits a pixel; the margin is 0.03 of it
+Added = dict[str, tuple[float, float]]  # by stream and skip: low and high
+
+
+def gain(epoch: int, merge: str, quantity: str, low: float, high: float) -> Estimate:
+    bits = (low + high) / 2
+    row = Estimate(
+        epoch, merge, quantity, "usable_convolutional", 0.0, "pixels", bits, low, high, CEILING, False, 60, 9
+    )  # type: ignore[arg-type]
+    return replace(row, low=low, high=high)
+
+
+def flow_of(depth: int = 3, without: tuple[str, ...] = (), **at: Added) -> Flow:
+    """A flow with what streams add, by epoch (`e10={"skip1": (low, high), "depth1": …}`); 0.3 where nothing is said."""
+    model, rows = UNet(2, depth, without=without), []
+    for name, added in at.items():
+        epoch = int(name.removeprefix("e"))
+        for skip in model.skips:
+            k = skip.name.removeprefix("skip")
+            rows.append(gain(epoch, skip.merge, "I_V(S→Y|U,↓S)", *added.get(f"skip{k}", (0.29, 0.31))))
+            rows.append(gain(epoch, skip.merge, "I_V(U→Y|S)", *added.get(f"depth{k}", (0.29, 0.31))))
+    return Flow(model.layers, model.skips, tuple(rows))
+
+
+def decisions(judgement: Judgement, epoch: int | None = None) -> dict[str, Decision]:
+    verdicts = list(judgement) if epoch is None else judgement.at(epoch)
+    return {verdict.part: verdict.decision for verdict in verdicts if verdict.rule == "conditional"}
+
+
+def test_what_adds_little_is_redundant_and_what_adds_much_is_needed() -> None:
+    added: Added = {"skip1": (0.0, 0.02), "skip2": (0.02, 0.04), "skip3": (0.031, 0.2)}
+    judgement = judge(flow_of(e1=added, e10=added))
+    assert decisions(judgement) == {
+        "skip1": "redundant",
+        "skip2": "undecided",
+        "skip3": "needed",
+        "level1": "needed",
+        "level2": "needed",
+        "level3": "needed",
+    }
+    assert str(next(iter(judgement))) == (
+        "skip1 is redundant from epoch 1 on: it adds 0.010 (0.000 to 0.020) of 0.600 bits a pixel to the deeper path, under 5%"
+    )
+
+
+def test_a_deeper_path_that_adds_nothing_makes_all_that_it_holds_redundant() -> None:
+    judgement = judge(flow_of(e1={"depth2": (-0.01, 0.0)}, e10={"depth2": (-0.01, 0.0)}))
+    found = decisions(judgement)
+    assert found["skip2"] == "needed"  # it meets that path, and is no part of it
+    assert (found["skip3"], found["level2"], found["level3"]) == ("redundant",) * 3
+    assert found["level1"] == "needed"
+    assert judgement.design() == Variant("depth1", 1, ())
+
+
+def test_a_part_is_needed_without_the_skip_that_made_it_redundant() -> None:
+    added: Added = {"skip1": (0.0, 0.01), "depth1": (0.0, 0.01)}
+    judgement = judge(flow_of(e1=added, e10=added))
+    assert decisions(judgement)["skip2"] == "redundant"
+    assert judgement.of_variant(Variant("", 3, ("skip2",))) == "redundant"
+    assert judgement.of_variant(Variant("", 3, ("skip1",))) == "redundant"
+    assert judgement.of_variant(Variant("", 3, ("skip1", "skip2"))) == "needed"
+    assert judgement.design() == Variant("depth1", 1, ())  # without skip1 too, the levels would be needed
+
+
+def test_the_design_leaves_out_only_what_is_redundant_together() -> None:
+    added: Added = {"skip1": (0.0, 0.01), "skip2": (0.0, 0.01), "depth3": (0.0, 0.01)}
+    judgement = judge(flow_of(e1=added, e10=added))
+    design = judgement.design()
+    assert design == Variant("depth2-without-skip1-skip2", 2, ("skip1", "skip2"))
+    assert judgement.of_variant(design) == "redundant"
+    assert judge(flow_of(e1={}, e10={})).design() is None
+
+
+def test_a_network_that_lacks_a_skip_is_judged_by_the_others() -> None:
+    added: Added = {"skip3": (0.0, 0.01)}
+    judgement = judge(flow_of(without=("skip2",), e1=added, e10=added))
+    assert (judgement.depth, judgement.without) == (3, ("skip2",))
+    assert "skip2" not in decisions(judgement)
+    assert judgement.design() == Variant("without-skip3", 3, ("skip2", "skip3"))
+
+
+def test_the_epoch_from_which_a_verdict_holds() -> None:
+    little: Added = {"skip1": (0.0, 0.01)}
+    judgement = judge(flow_of(e1=little, e2={}, e5=little, e10=little))
+    assert [next(iter(judgement.at(epoch))).since for epoch in (1, 2, 5, 10)] == [1, 2, 5, 5]
+    assert judgement.decision("skip1", epoch=2) == "needed"
+    assert judgement.epochs == (1, 2, 5, 10)
+
+
+def test_numbers_that_are_not_known_decide_nothing() -> None:
+    flow = flow_of(e1={}, e10={"skip1": (math.nan, math.nan), "skip2": (math.nan, math.nan), "depth1": (0.0, 0.01)})
+    reason = "out of domain: 3 held-out images with labels are too few for an interval"
+    rows = [replace(row, reason=reason) if math.isnan(row.low) else row for row in flow.estimates]
+    judgement = judge(Flow(flow.layers, flow.skips, tuple(rows)))
+    found = {verdict.part: verdict for verdict in judgement}
+    assert found["skip1"].decision == "undecided"
+    assert found["skip1"].text == f"what skip1 adds to the deeper path is not known: {reason}"
+    assert found["skip2"].decision == "redundant"  # it adds no more than the deeper path that it belongs to
+    linear = tuple(replace(row, estimator="usable_linear") for row in flow.estimates)
+    only_linear = judge(Flow(flow.layers, flow.skips, linear))
+    assert set(decisions(only_linear).values()) == {"undecided"}
+    assert "`unetscope measure RUN --merge-probes` does" in str(only_linear)
+
+
+def test_where_there_is_no_interval_the_wider_bracket_decides() -> None:
+    flow = flow_of(e1={}, e10={"skip1": (0.1, 0.2), "skip2": (0.02, 0.04)})
+    rows = [replace(row, low=math.nan, high=math.nan, reason="out of domain: few") for row in flow.estimates]
+    found = decisions(judge(Flow(flow.layers, flow.skips, tuple(rows))))
+    assert (found["skip1"], found["skip2"]) == ("needed", "undecided")
+
+
+def test_nothing_follows_from_a_network_that_has_learnt_nothing() -> None:
+    flow = flow_of(e1={}, e10={})
+    output = Estimate(
+        1, flow.layers[-1].label, "I_V(M→Y)", "usable_linear", 0.0, "pixels", 0.05, 0, 0, CEILING, False, 60, 9
+    )
+    rows = (*flow.estimates, output, replace(output, epoch=10, bits=0.4))
+    judgement = judge(Flow(flow.layers, flow.skips, rows))
+    assert set(decisions(judgement, 1).values()) == {"undecided"}
+    assert "the network tells 0.050 of 0.600 bits a pixel so far, next to nothing" in judgement.at(1)[0].text
+    assert set(decisions(judgement, 10).values()) == {"needed"}
+
+
+@given(st.floats(-0.1, 0.5), st.floats(0, 0.3), st.floats(0, 0.3))
+def test_a_wider_interval_never_turns_a_verdict_into_its_opposite(middle: float, half: float, more: float) -> None:
+    found = []
+    for width in (half, half + more):
+        added: Added = {"skip1": (middle - width, middle + width)}
+        found.append(decisions(judge(flow_of(depth=1, e1=added, e2=added)))["skip1"])
+    assert found[1] in {found[0], "undecided"}
+
+
+def plateau(row: Estimate, of_input: Estimate) -> us.Verdict:
+    """What the paper's rule says of skip1, from what the merge of skip2 tells at epoch 10."""
+    flow = flow_of(depth=2, e1={}, e10={})
+    rows = [replace(one, epoch=epoch, layer=flow.skips[1].merge) for epoch in (1, 10) for one in (row, of_input)]
+    judgement = judge(Flow(flow.layers, flow.skips, (*flow.estimates, *rows)))
+    (verdict,) = (verdict for verdict in judgement if verdict.rule == "plateau")
+    assert verdict.part == "skip1"
+    return verdict
+
+
+def test_the_papers_rule() -> None:
+    row = Estimate(0, "", "I(Y;M)", "kde_upper", 1.0, "kmeans", 2.0, 1.9, 2.0, 3.0, False, 60, 9, low=1.8, high=2.2)
+    of_input = replace(row, quantity="I(X;M)", labels="", ceiling=6.0)
+    assert plateau(row, of_input).decision == "needed"
+    assert plateau(replace(row, high=3.0), of_input).decision == "undecided"
+    assert (
+        plateau(replace(row, low=math.nan, high=math.nan, reason="out of domain: …"), of_input).decision == "undecided"
+    )
+    full = replace(row, bits=3.0, saturated=True, low=math.nan, high=math.nan)
+    assert plateau(full, of_input).decision == "redundant"
+    blind = plateau(full, replace(of_input, bits=6.0, saturated=True))
+    assert blind.decision == "undecided"
+    assert blind.text.endswith("as would any layer that tells all images apart")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda flow: judge(flow, margin=0.0), "margin must be between 0 and 1, got 0.0"),
+        (lambda flow: judge(Flow(flow.layers, (), flow.estimates)), "nothing to judge: the network has no skips"),
+        (
+            lambda flow: judge(flow.select(epoch=10)),
+            r"judging needs 2 measured epochs of training or more, got 1 \(10\): mark more, such as with --marked log",
+        ),
+        (lambda flow: judge(flow).at(3), "epoch 3 was not judged: measured are 1, 10"),
+        (
+            lambda flow: judge(flow).decision("skip9"),
+            "the conditional rule says nothing of skip9: expected any of skip1, ",
+        ),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(change, text: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InvalidArgument, match=text):
+        change(flow_of(e1={}, e10={}))
+
+
+@pytest.mark.parametrize(
+    "name", ["model5", "depth0", "depth5", "without-skip5", "without", "", "-", "skip1", "depth3-without-skip4"]
+)
+def test_a_variant_that_does_not_exist_is_refused(name: str) -> None:
+    with pytest.raises(
+        InvalidArgument, match=f"no variant '{name}' of a network of depth 4: expected paper, skips, depths"
+    ):
+        named([name], depth=4)
+    with pytest.raises(InvalidArgument, match="no design is proposed"):
+        named(["proposed"], depth=4)
+
+
+def test_variants_are_what_the_paper_calls_them() -> None:
+    found = {variant.name: variant for variant in named(["paper", "skips", "depths", "no-skips"], depth=4)}
+    assert [found[f"model{k}"].without for k in (1, 2, 3, 4)] == [
+        (),
+        ("skip1",),
+        ("skip1", "skip2"),
+        ("skip1", "skip2", "skip3"),
+    ]
+    assert "without-skip1" not in found  # that is model2
+    assert (found["depth2"].depth, found["depth2"].without) == (2, ())
+
+
+def judged(task: str, seed: int, folder: Path, *, n: int, epochs: int) -> tuple[us.data.PlantedTask, Judgement]:
+    """A network trained on a planted task, and its verdicts."""
+    torch.set_num_threads(1)
+    planted = planted_task(task, n, seed=seed)
+    train, validation = planted.data.split(0.25, seed=seed)
+    torch.manual_seed(seed)
+    model = UNet(width=8, depth=3, in_channels=1)
+    scope = us.Scope(model, train, estimators=[], labels=[], held_out=validation)
+    config = us.TrainingConfig(epochs=epochs, learning_rate=2e-3)
+    marked = (epochs // 2, epochs)
+    us.Trainer(model, train, validation, config, folder, marked=marked, seed=seed).run(
+        on_marked=lambda epoch, _: scope.measure(epoch)
+    )
+    return planted, judge(scope.flow)
+
+
+def missed(planted: us.data.PlantedTask, judgement: Judgement) -> dict[str, Decision]:
+    wanted: dict[str, Decision] = dict.fromkeys(planted.needed, "needed") | dict.fromkeys(
+        planted.redundant, "redundant"
+    )
+    found = {part: judgement.decision(part) for part in wanted}
+    return {part: decision for part, decision in found.items() if decision != wanted[part]}
+
+
+@pytest.mark.parametrize("task", PLANTED_TASKS)
+def test_planted_tasks_are_judged_rightly(task: str, tmp_path: Path) -> None:
+    assert missed(*judged(task, 0, tmp_path, n=240, epochs=24)) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("task", PLANTED_TASKS)
+def test_planted_tasks_are_judged_rightly_over_five_seeds(task: str, seed: int, tmp_path: Path) -> None:
+    assert missed(*judged(task, seed, tmp_path, n=600, epochs=16)) == {}
+
+
+def test_a_planted_task_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="planted task 'fine': expected one of coarse, pixel, global, local"):
+        planted_task("fine")
+    with pytest.raises(InvalidArgument, match="a planted task of 1 images: give at least 2"):
+        planted_task("pixel", 1)
