@@ -50,8 +50,8 @@ MAY_IMPORT = {
         "errors records watching schedule config data labels tensors unet budget capture estimators layer_statistics measure "
         "checkpoints training store"
     ),
-    "engines": "errors engines",
     "jobs": "errors config experiment capture schedule store tensors training unet watching",
+    "engines": "errors jobs engines",
     "retraining": "errors config engines store variants watching",
     "verification": "errors records intervals store variants verdict retraining engines watching",
     "selfcheck": "records capture distances symbols estimators probing",

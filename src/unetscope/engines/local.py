@@ -13,6 +13,11 @@ from pathlib import Path
 from unetscope.engines.interface import LOG, SECONDS_BETWEEN_LOOKS, STARTS, Look, last_line
 
 
+def job_command(folder: Path) -> list[str]:
+    """What trains a run folder as long as this process lives."""
+    return [sys.executable, "-m", "unetscope.jobs", "--with-parent", str(folder)]
+
+
 @dataclass
 class Local:
     """Processes of this machine, `workers` at a time; they end when this process does, and lose no finished epoch."""
@@ -53,7 +58,7 @@ class Local:
         threads = str(self.threads)
         with (folder / LOG).open("ab") as log:
             return subprocess.Popen(  # noqa: S603 (this package, in this interpreter)
-                [sys.executable, "-m", "unetscope.jobs", "--with-parent", str(folder)],
+                job_command(folder),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,337 @@
+"""Retraining that survives kills, and what it says of the verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from unetscope.config import resolve
+from unetscope.engines import Local, engine_named
+from unetscope.engines.interface import LOG
+from unetscope.errors import InvalidArgument, RunFolderError, UnetscopeError
+from unetscope.experiment import run as run_experiment
+from unetscope.records import EpochRecord
+from unetscope.retraining import Trial, expected_seconds, retrain, trials
+from unetscope.store import RunFolder
+from unetscope.variants import Variant, named
+from unetscope.verification import (
+    Training,
+    Verification,
+    chosen_seeds,
+    guess_nats,
+    trained,
+    verification,
+    verify,
+)
+
+GUESS = 0.5
+EPOCHS = 60
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run, measured at enough epochs to be judged."""
+    changed = {
+        "data.synthetic_images": 16,
+        "data.image_size": 16,
+        "network.width": 2,
+        "network.depth": 2,
+        "training.epochs": EPOCHS,
+        "measuring.marked": [1, 10, 60],
+        "measuring.clusters": 2,
+        "threads": 1,
+    }
+    return run_experiment(resolve("demo", changed), tmp_path_factory.mktemp("finished") / "run").path
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> RunFolder:
+    return RunFolder.open(shutil.copytree(finished, tmp_path / "run"))
+
+
+def planned(run: RunFolder, names: tuple[str, ...] = ("model2",), seeds: tuple[int, ...] = (0, 1)) -> tuple[Trial, ...]:
+    return trials(run, named(names, depth=2), seeds)
+
+
+def records(trial: Trial, *, with_time: bool = False) -> list[tuple[object, ...]]:
+    """The epochs of a trial as they were kept."""
+    with sqlite3.connect(f"file:{trial.path}/flow.sqlite?mode=ro", uri=True) as tables:
+        rows = tables.execute("SELECT * FROM epochs ORDER BY epoch").fetchall()
+    tables.close()
+    return rows if with_time else [(*row[:5], *row[6:]) for row in rows]
+
+
+def test_every_variant_is_trained_with_every_seed_and_paired_by_it(run: RunFolder) -> None:
+    jobs = planned(run)
+    looks = []
+    assert retrain(run, jobs, engine=Local(2), watcher=Watching(looks)) == {}
+    assert [trial.path.relative_to(run.path).as_posix() for trial in jobs] == [
+        "verification/model1/seed-0",
+        "verification/model2/seed-0",
+        "verification/model1/seed-1",
+        "verification/model2/seed-1",
+    ]
+    assert looks[-1] == 4 * EPOCHS
+    for trial in jobs:
+        folder = RunFolder.open(trial.path)
+        assert folder.last_epoch() == EPOCHS
+        assert set(folder.ending["constant channels"]) >= {"1", "7up", "13"}
+        assert len(list(folder.checkpoints.iterdir())) == 1
+    assert len(trained(run)) == 4
+    first, again = records(jobs[0]), records(jobs[2])
+    assert first != again  # another seed
+    whole = [tuple(row) for row in sqlite3.connect(run.path / "flow.sqlite").execute("SELECT * FROM epochs")]
+    assert [row[4] for row in whole] == [
+        row[4] for row in records(jobs[0], with_time=True)
+    ]  # the run's own seed and threads
+
+
+class Watching:
+    """A watcher that keeps how far the job was."""
+
+    def __init__(self, looks: list[int]) -> None:
+        self.looks = looks
+
+    def stage(self, name: str, total: int) -> None:
+        self.total = total
+
+    def advance(self, done: int, note: str = "") -> None:
+        self.looks.append(done)
+
+    def warn(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+class KillingOne(Local):
+    """An engine one of whose workers is killed when its job has trained some epochs."""
+
+    killed = ""
+
+    def run(self, folders, look):  # type: ignore[no-untyped-def]
+        def looking() -> None:
+            look()
+            for folder, process in list(self._running.items()):
+                if not self.killed and 3 <= RunFolder.open(folder).last_epoch() < EPOCHS - 5:
+                    self.kept = RunFolder.open(folder).last_epoch()
+                    process.send_signal(signal.SIGKILL)
+                    self.killed = str(folder)
+
+        return super().run(folders, looking)
+
+
+def test_a_killed_worker_is_started_again_and_loses_no_finished_epoch(
+    run: RunFolder, finished: Path, tmp_path: Path
+) -> None:
+    undisturbed = RunFolder.open(shutil.copytree(finished, tmp_path / "other"))
+    retrain(undisturbed, planned(undisturbed), engine=Local(2))
+    engine = KillingOne(2)
+    looks: list[int] = []
+    assert retrain(run, planned(run), engine=engine, watcher=Watching(looks)) == {}
+    assert engine.killed
+    assert looks == sorted(looks)  # no epoch was ever taken back
+    for mine, other in zip(planned(run), planned(undisturbed), strict=True):
+        assert records(mine) == records(other)
+
+
+def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunFolder) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "unetscope",
+        "verify",
+        str(run.path),
+        "--variants=model2",
+        "--seeds=2",
+        "--workers=2",
+        "-q",
+    ]
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    jobs = planned(run)
+    try:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            far = [RunFolder.open(trial.path).last_epoch() for trial in jobs[:2] if RunFolder.exists(trial.path)]
+            if len(far) == 2 and min(far) >= 3:
+                break
+            time.sleep(0.05)
+        workers = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.kill()
+        process.wait()
+    gone, alive = psutil.wait_procs(workers, timeout=10)
+    assert len(gone) >= 2
+    assert not alive
+    # the newest checkpoint is of the last finished epoch, or of the one before if the kill came between record and checkpoint
+    before = {trial: records(trial, with_time=True) for trial in jobs[:2]}
+    for trial in jobs[:2]:
+        kept = sorted(
+            int(path.name.removeprefix("epoch-")) for path in RunFolder.open(trial.path).checkpoints.glob("epoch-*")
+        )
+        assert kept[-1] in {before[trial][-1][0], before[trial][-1][0] - 1}
+    subprocess.run(words, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    for trial in jobs[:2]:
+        again = records(trial, with_time=True)
+        assert again[: len(before[trial]) - 1] == before[trial][:-1]  # with their seconds: they were not trained anew
+        assert len(again) == EPOCHS + 1
+
+
+def test_a_job_that_says_what_is_wrong_is_not_started_again(run: RunFolder) -> None:
+    jobs = planned(run, seeds=(0,))
+    config = json.loads((run.path / "config.json").read_text())
+    retrain(run, jobs[:1], engine=Local(1))
+    config["facts"]["data"]["train"]["fingerprint"] = "other"
+    (run.path / "config.json").write_text(json.dumps(config))
+    changed = RunFolder.open(run.path)
+    failed = retrain(changed, jobs, engine=Local(1))
+    assert [trial.name for trial in failed] == ["model2 with seed 0"]
+    assert "the train images of" in failed[jobs[1]]
+    assert "are not those that" in failed[jobs[1]]
+    assert (jobs[1].path / LOG).read_text().count("\n") == 1
+
+
+def test_a_job_that_keeps_being_killed_is_given_up(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = planned(run, seeds=(0,))
+    killer = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr("unetscope.engines.local.job_command", lambda folder: [sys.executable, "-c", killer])
+    failed = retrain(run, jobs, engine=Local(2))
+    assert set(failed) == set(jobs)
+    assert failed[jobs[0]] == f"it was killed 4 times: see {jobs[0].path / LOG}"
+
+
+def test_a_trial_of_another_configuration_is_refused(run: RunFolder) -> None:
+    jobs = planned(run, seeds=(0,))
+    retrain(run, jobs[:1], engine=Local(1))
+    with pytest.raises(
+        RunFolderError, match=r"was begun with another configuration \(threads: 1 → 2\): remove that folder"
+    ):
+        retrain(run, jobs, engine=Local(1, threads=2), threads=2)
+
+
+def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:
+    with pytest.raises(InvalidArgument, match="seed 1 stands twice: the same training would count as two"):
+        trials(run, named(["model2"], depth=2), [1, 0, 1])
+    with pytest.raises(InvalidArgument, match="seeds must be one or more, and none negative, got 0"):
+        chosen_seeds(run, 0)
+    with pytest.raises(InvalidArgument, match="engine 'cloud': expected local, ray, slurm"):
+        engine_named("cloud")
+    with pytest.raises(InvalidArgument, match="workers must be 1 or more, got 0"):
+        engine_named("local", workers=0)
+    with pytest.raises(RunFolderError, match=r"has no retrained variant: unetscope verify"):
+        verification(run, ())
+    assert chosen_seeds(run, 3) == (0, 1, 2)
+    assert expected_seconds(run, planned(run), workers=2) > 0
+
+
+# What trainings say, from trainings that are written here.
+
+
+def training(variant: str, seed: int, dice: list[list[float]], *, loss: float = 0.2, reach: float = 0.9) -> Training:
+    """dice: of every image, by epoch."""
+    made = [
+        EpochRecord(epoch, 0.1, 0.5, GUESS if epoch == 0 else loss, float(np.mean(row)), 1.0, reach, tuple(row))
+        for epoch, row in enumerate(dice)
+    ]
+    return Training(variant, seed, tuple(made), GUESS, {"1": 0.0, "2": 1.0})
+
+
+def held(*trainings: Training, margin: float = 0.02) -> Verification:
+    variants = (Variant("model1", 2, ()), Variant("model2", 2, ("skip1",)))
+    return Verification(variants, trainings, None, (1,), margin)
+
+
+def test_a_difference_is_paired_by_seed_and_image() -> None:
+    rng = np.random.default_rng(0)
+    reference = rng.uniform(0.5, 0.9, (3, 40))
+    lost = 0.10 + rng.normal(0, 0.01, (3, 1)) + rng.normal(0, 0.02, (3, 40))
+    made = [training("model1", seed, [[0.0], list(row)]) for seed, row in enumerate(reference)]
+    made += [training("model2", seed, [[0.0], list(row)]) for seed, row in enumerate(reference - lost)]
+    outcome = held(*made).outcome("model2", 1)
+    values = -lost
+    by_seed = values.mean(axis=1)
+    seeds = 4.302652729911275 * by_seed.std(ddof=1) / math.sqrt(3)  # Student's 97.5 % point of 2 degrees of freedom
+    images = 2.0226909117347285 * values.mean(axis=0).std(ddof=1) / math.sqrt(40)  # of 39
+    assert outcome.difference.value == pytest.approx(values.mean())
+    assert outcome.difference.high - outcome.difference.value == pytest.approx(math.hypot(seeds, images))
+    assert (outcome.pairs, outcome.started, outcome.seeds) == (3, 3, 3)
+    assert outcome.decision == "needed"
+
+
+@pytest.mark.parametrize(
+    ("loss", "decision"), [(-0.001, "redundant"), (0.0, "redundant"), (0.02, "undecided"), (0.05, "needed")]
+)
+def test_an_outcome_is_held_against_the_margin(loss: float, decision: str) -> None:
+    made = []
+    for seed in range(3):
+        wiggle = 0.001 * seed
+        made.append(training("model1", seed, [[0.0] * 4, [0.8, 0.81, 0.82, 0.83]]))
+        made.append(training("model2", seed, [[0.0] * 4, [one - loss + wiggle for one in (0.8, 0.81, 0.82, 0.83)]]))
+    assert held(*made).outcome("model2", 1).decision == decision
+
+
+def test_a_training_that_did_not_start_is_counted_and_not_compared() -> None:
+    good = [training(name, seed, [[0.0, 0.0], [0.8, 0.9]]) for name in ("model1", "model2") for seed in range(3)]
+    stuck = training("model2", 3, [[0.0, 0.0], [0.0, 0.0]], loss=GUESS)
+    collapsed = training("model2", 4, [[0.0, 0.0], [0.0, 0.0]], reach=0.0)
+    others = [training("model1", seed, [[0.0, 0.0], [0.8, 0.9]]) for seed in (3, 4)]
+    outcome = held(*good, *others, stuck, collapsed).outcome("model2", 1)
+    assert (outcome.difference.value, outcome.pairs, outcome.started, outcome.seeds) == (0.0, 3, 3, 5)
+    assert "2 of 5 trainings did not start or collapsed, and are not counted" in outcome.text
+    assert [one.state(1) for one in (good[0], stuck, collapsed)] == ["started", "not started", "collapsed"]
+    assert good[0].state(2) == "not there yet"
+    assert (good[0].started_at, stuck.started_at) == (1, None)
+    assert stuck.why_not == "layer 2 is the same for every image"
+    assert replace(stuck, constant={"1": 0.5}).why_not == "no layer is dead: it may start later"
+
+
+def test_one_pair_says_nothing_of_another_seed() -> None:
+    made = [training(name, 0, [[0.0], [0.9 if name == "model1" else 0.1]]) for name in ("model1", "model2")]
+    outcome = held(*made).outcome("model2", 1)
+    assert outcome.decision == "undecided"
+    assert outcome.text == "1 pairs of seeds are too few to compare"
+
+
+def test_the_target_is_the_references_best_less_the_margin() -> None:
+    reference = [training("model1", seed, [[0.1], [0.7 + 0.1 * seed], [0.6]]) for seed in (0, 1)]
+    found = held(*reference, training("model2", 0, [[0.1], [0.72], [0.74]]))
+    assert found.target == pytest.approx(0.75 - 0.02)
+    assert found.of("model2")[0].reaches(found.target) == 2
+    assert reference[0].reaches(0.9) is None
+    with pytest.raises(InvalidArgument, match="variant 'model9' was not trained: there are model1, model2"):
+        found.of("model9")
+
+
+def test_the_guess_is_the_cross_entropy_of_the_training_share() -> None:
+    masks, share = np.array([1, 0, 0, 0, 1]), 0.3
+    assert guess_nats(share, masks.mean()) == pytest.approx(
+        -np.mean(np.where(masks, math.log(share), math.log(1 - share)))
+    )
+    assert math.isfinite(guess_nats(0.0, 0.1))
+
+
+def test_verdicts_and_outcomes_stand_side_by_side(run: RunFolder) -> None:
+    found = verify(run.path, ["paper", "depth1"], seeds=2, engine=Local(2))
+    assert [row.variant.name for row in found.rows()] == ["model2", "depth1"]
+    assert found.budgets == (1, 10, 60)
+    assert sum(found.score().values()) == 2
+    assert sum(found.score(epochs=found.budgets).values()) == 6
+    assert {row.agreement("plateau") for row in found.rows()} <= {"hit", "miss", "open"}
+    with pytest.raises(InvalidArgument, match="margin must be between 0 and 1, got 2"):
+        verification(run, trained(run), margin=2)
+    assert isinstance(found, Verification)
+    with pytest.raises(UnetscopeError, match="is not a run folder"):
+        verify(run.path / "nothing")
