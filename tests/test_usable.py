@@ -671,3 +671,43 @@ def test_more_units_are_not_more_information() -> None:
     assert bits_of(readings, "I_V(S→Y|U)").nats > 0.15
     adds = bits_of(readings, "I_V(U→Y|S)")
     assert adds.nats <= 0.005
+
+
+def folded_away(images: Tensor) -> Tensor:
+    """The first channel is noise, the second one value for every 2×2 places."""
+    coarse = images[:, 1:, ::2, ::2].repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    return torch.cat((images[:, :1], coarse), dim=1)
+
+
+def test_a_skip_is_worth_what_pooling_loses_of_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((500, 2, 16, 16), generator=generator)
+    fine = (images[:, 1] > 0).to(torch.uint8)
+    parts = {"U": slice(0, 1), "S": slice(1, 2)}
+    lost = probed(images, fine, held_out=100, family=Convolutional(), **parts)["SU"]
+    alone = bits_of(lost, "I_V(S→Y|U)").nats
+    # Pooling keeps the largest of four, t of which lie below it. If it is dark all are; else it is bright, and each of the
+    # others with a chance of (t - 1/2) / t.
+    t = np.linspace(0.5, 1, 2001)
+    left = np.trapezoid(4 * t**3 * binary_entropy(0.25 + 0.75 * (t - 0.5) / t), t)
+    truth = alone - (math.log(2) - left)
+    assert (
+        0.85 * truth < bits_of(lost, "I_V(S→Y|U,↓S)").nats < truth + 0.02
+    )  # signs of four values are harder to read than one
+    coarse = folded_away(images)
+    whole = probed(coarse, (coarse[:, 1] > 0).to(torch.uint8), held_out=100, family=Convolutional(), **parts)["SU"]
+    assert bits_of(whole, "I_V(S→Y|U)").nats > 0.5
+    assert bits_of(whole, "I_V(S→Y|U,↓S)").nats == pytest.approx(0, abs=0.02)
+
+
+def binary_entropy(share: np.ndarray) -> np.ndarray:
+    return -share * np.log(share) - (1 - share) * np.log(1 - share)
+
+
+def test_a_dead_skip_has_its_reason_and_stops_nothing() -> None:
+    images, masks = logistic_case(0, n=40)
+    images[:, 1] = 0.0
+    readings = probed(images, masks, held_out=10, family=Convolutional(16), U=slice(0, 1), S=slice(1, 2))
+    assert bits_of(readings["S"]).reason == "the layer is the same at every place of every image"
+    assert bits_of(readings["SU"], "I_V(S→Y|U,↓S)").nats == pytest.approx(0, abs=0.05)
+    assert math.isfinite(bits_of(readings["U"]).nats)

@@ -58,8 +58,10 @@ def load_model(path: str | Path) -> UNet:
                 raise NetworkError(f"{path} has no network in its header: expected a file written by unetscope slim")
             about = json.loads(header["network"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if not 1 <= about["width"] <= LARGEST_WIDTH:
-            raise NetworkError(f"{path} names a width of {about['width']}: expected 1 to {LARGEST_WIDTH}")
+        for name in ("width", "in_channels", "out_channels"):  # before any memory is taken for them
+            if not 1 <= about[name] <= LARGEST_WIDTH:
+                what = "a width of" if name == "width" else "channels:"
+                raise NetworkError(f"{path} names {what} {about[name]}: expected 1 to {LARGEST_WIDTH}")
         model = UNet(
             about["width"],
             about["depth"],

@@ -258,8 +258,9 @@ class _Probing:
     def _beside_pooled(self, merged: Tensor, merge: str) -> Tensor:
         """Of a merge: the upsampled path, the skip pooled, and the skip, all at the places of the level below."""
         skip = next(skip for skip in self._skips if skip.merge == merge)
-        parts = next(layer.parts for layer in self._layers if layer.label == merge)
-        channels = [self._probes[part].layer.shape[0] for part in parts]
+        layers = {layer.label: layer for layer in self._layers}
+        parts = layers[merge].parts
+        channels = [layers[part].shape[0] for part in parts]
         of = dict(zip(parts, merged.split(channels, dim=1), strict=True))
         upsampled, source = of[skip.upsampled], of[skip.source]
         return torch.cat((folded(upsampled), halved(source), folded(source)), dim=1)

@@ -5,7 +5,11 @@ config, experiment, checkpoints, store, unet, training, variants, verification, 
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -238,6 +242,21 @@ def _exported(model: UNet, folder: Path, kind: Export, shape: tuple[int, ...]) -
         if kind == "torch":
             torch.export.save(program, written)
         else:
-            torch.onnx.export(program, f=str(written), external_data=False, dynamo=True, verbose=False)
+            with _without_chatter():
+                torch.onnx.export(program, f=str(written), external_data=False, dynamo=True, verbose=False)
         written.replace(path)
     return path
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """The exporter tells of packages that it could use, and warns of itself; neither is the user's to mend."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,204 @@
+"""The smaller network: what it keeps, what it says of itself, and that a stranger's file does no harm."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import unetscope as us
+from unetscope.config import resolve
+from unetscope.cost import Savings, costs
+from unetscope.errors import InvalidArgument, NetworkError, RunFolderError
+from unetscope.experiment import run as run_experiment
+from unetscope.slimming import carry_over, savings, slim
+from unetscope.store import RunFolder
+from unetscope.training import validation_dice
+from unetscope.unet import UNet
+from unetscope.variants import Variant
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    changed = {
+        "data.synthetic_images": 40,
+        "data.image_size": 32,
+        "network.width": 8,
+        "network.depth": 2,
+        "training.epochs": 30,
+        "training.learning_rate": 2e-3,
+        "training.batch_size": 4,
+        "measuring.marked": [2, 30],
+        "measuring.clusters": 2,
+        "threads": 1,
+    }
+    return run_experiment(resolve("demo", changed), tmp_path_factory.mktemp("finished") / "run").path
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_without_the_half_that_reads_the_skip_nothing_changes() -> None:
+    torch.manual_seed(0)
+    whole, images = UNet(4, depth=3), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        for module, channels in ((whole.layer16[0], 4), (whole.layer10[0], 16)):
+            module.weight[:, channels:] = 0  # what the skip brings is not read
+    small = UNet(4, depth=3, without=["skip1", "skip3"])
+    assert carry_over(whole, small) == 1.0
+    assert torch.equal(small(images), whole(images))
+
+
+def test_a_shallower_network_keeps_every_layer_that_is_at_its_level() -> None:
+    torch.manual_seed(1)
+    whole, small = UNet(2, depth=4), UNet(2, depth=2)
+    assert carry_over(whole, small) == 1.0
+    pairs = {"layer1": "layer1", "layer6": "layer6", "up7": "up17", "layer8": "layer18", "layer13": "layer23"}
+    for mine, other in pairs.items():
+        for name, weight in small.get_submodule(mine).named_parameters():
+            assert torch.equal(weight, whole.get_submodule(other).get_parameter(name)), (mine, name)
+
+
+def test_the_written_network_gives_the_printed_dice_in_a_process_of_its_own(run: Path) -> None:
+    found = slim(run, "without-skip1", fine_tune=2)
+    assert found.path == run / "slim" / "without-skip1" / "model.safetensors"
+    assert json.loads((found.path.parent / "slim.json").read_text())["dice"] == found.dice
+    code = (
+        "import unetscope as us, sys, torch\n"
+        "_, held_out = us.synthetic_nuclei(40, seed=0, image_size=32).split(0.1, seed=0)\n"
+        f"model = us.load_model({str(found.path)!r})\n"
+        "images = torch.from_numpy(held_out.images).float() / 255\n"
+        "with torch.no_grad(): marked = model(images)[:, 0] > 0.5\n"
+        "masks = torch.from_numpy(held_out.masks).bool()\n"
+        "both = (marked & masks).sum((1, 2))\n"
+        "print(((2 * both + 1) / (marked.sum((1, 2)) + masks.sum((1, 2)) + 1)).mean().item())"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert float(printed) == pytest.approx(found.dice, abs=1e-6)
+    more = slim(run, "without-skip1", fine_tune=4)  # goes on from the second epoch
+    assert more.dice_carried == found.dice_carried
+    assert more.dice != found.dice
+
+
+def test_the_weights_of_a_retraining_are_handed_over(run: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"depth1 has not been retrained: unetscope verify .* --variants depth1"):
+        slim(run, "depth1", retrained=True)
+    us.verify(run, ["depth1"], seeds=1)
+    found = slim(run, "depth1", retrained=True)
+    last = RunFolder.open(run / "verification" / "depth1" / "seed-0").epochs()[-1]
+    assert found.dice == pytest.approx(last.validation_dice, abs=0.02)  # that one in bfloat16 where there is any
+    assert found.dice != found.dice_carried
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_exported_programs_do_the_same(run: Path, kind: str) -> None:
+    if kind == "onnx":
+        runtime = pytest.importorskip("onnxruntime", reason="onnxruntime runs what was exported")
+        pytest.importorskip("onnxscript", reason="torch exports ONNX through it")
+    found = slim(run, "depth1", exports=(kind,))  # type: ignore[arg-type]
+    images = torch.rand(5, 3, 32, 32)
+    with torch.no_grad():
+        wanted = us.load_model(found.path)(images)
+    (path,) = found.exports
+    if kind == "torch":
+        given = torch.export.load(path).module()(images)
+    else:
+        session = runtime.InferenceSession(str(path))
+        (given,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        given = torch.from_numpy(np.asarray(given))
+    torch.testing.assert_close(given, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_what_cannot_be_slimmed_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidArgument, match="model1 is the whole network: name what to leave out"):
+        slim(run, "model1")
+    with pytest.raises(InvalidArgument, match="retrained weights are not trained on"):
+        slim(run, "depth1", retrained=True, fine_tune=1)
+    with pytest.raises(InvalidArgument, match="export 'tflite': expected onnx or torch"):
+        slim(run, "depth1", exports=("tflite",))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(us.UnetscopeError, match=r'ONNX needs onnx and onnxscript: pip install "unetscope\[onnx\]"'):
+        slim(run, "depth1", exports=("onnx",))
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(RunFolderError, match="keeps no checkpoint: train it first"):
+        slim(run, "depth1")
+
+
+def test_a_strangers_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(
+        NetworkError, match=r"no network in .*model\.safetensors: expected a file written by unetscope slim"
+    ):
+        us.load_model(tmp_path)
+    path.write_bytes(pickle.dumps({"weights": [1, 2]}))
+    with pytest.raises(NetworkError, match=r"cannot be read as a network \("):
+        us.load_model(path)
+    us.save_model(UNet(2, depth=1), path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(NetworkError, match=r"cannot be read as a network \("):
+        us.load_model(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(NetworkError, match="has no network in its header"):
+        us.load_model(path)
+
+    def headed(**network: object) -> None:
+        about = {"width": 2, "depth": 1, "without": [], "in_channels": 3, "out_channels": 1, **network}
+        save_file({"a": torch.zeros(1)}, path, {"format": "unetscope 1", "network": json.dumps(about)})
+
+    for network, text in (
+        ({"width": 10**9}, "names a width of 1000000000: expected 1 to 4096"),
+        ({"depth": 99}, "depth must be 1 to 6, got 99"),
+        ({"without": ["skip7"]}, "no skip skip7"),
+        ({"width": "2"}, "cannot be read as a network"),
+        ({"in_channels": 10**9}, "names channels: 1000000000: expected 1 to 4096"),
+        ({}, "cannot be read as a network"),  # the weights are not its own
+    ):
+        headed(**network)
+        with pytest.raises(us.UnetscopeError, match=text):
+            us.load_model(path)
+
+
+def test_costs_are_those_of_a_count_by_hand() -> None:
+    model, side, width = UNet(2, depth=1), 8, 2
+    (found,) = costs([model], (3, side, side))
+    fine, coarse = side * side, side * side // 4
+    convolutions = [  # places, kernel, channels in and out
+        (fine, 9, 3, width),
+        (fine, 9, width, width),
+        (coarse, 9, width, 2 * width),
+        (coarse, 9, 2 * width, 2 * width),
+        (coarse, 4, 2 * width, width),
+        (fine, 9, 2 * width, width),
+        (fine, 9, width, width),
+        (fine, 1, width, 1),
+    ]
+    assert found.multiply_adds == sum(places * kernel * one * other for places, kernel, one, other in convolutions)
+    assert found.parameters == sum(kernel * one * other + other for _, kernel, one, other in convolutions)
+    # most lives where the skip joins: image, skip, upsampled path, and both together
+    assert found.activation_bytes == 4 * fine * (3 + width + width + 2 * width)
+    assert found.seconds > 0
+
+
+def test_savings_are_told(run: Path) -> None:
+    found = savings(RunFolder.open(run), Variant("depth1", 1, ()))
+    assert found.slim.parameters < found.whole.parameters
+    assert dict(Savings(found.whole, found.whole).rows())["parameters"].endswith("(+0%)")
+    assert set(found.as_dict()) == {"whole", "slim"}
+
+
+def test_dice_leaves_the_network_as_it_was() -> None:
+    model, data = UNet(2, depth=1).train(), us.synthetic_nuclei(3, image_size=16)
+    dice = validation_dice(model, data)
+    assert model.training
+    assert dice.shape == (3,)
+    assert bool(((dice > 0) & (dice <= 1)).all())
