@@ -78,7 +78,7 @@ def probes(
     results: Results = {}
     for width, image_size in sizes:
         train, held_out = images(source, image_size).split(0.1)
-        one = us.Scope(network(width), train, estimators=[], labels=[], held_out=held_out)
+        one = us.Scope(network(width), train, estimators=[], labels=[], held_out=held_out, merge_probes=[])
         both = us.Scope(one.model, train, estimators=[], labels=[], held_out=held_out, probes=[us.Convolutional()])
 
         def forward(data: Sequence[us.SegmentationData] = (train, held_out), model: Any = one.model) -> None:

@@ -132,6 +132,6 @@ def halved(activation: Float[Tensor, "b channels *sides"]) -> Float[Tensor, "b c
     return folded(activation).reshape(b, channels, -1, *(side // 2 for side in sides)).amax(dim=2)
 
 
-def below(dimensions: int, upsampled: int, source: int) -> tuple[int, int]:
-    """The channels that the deeper path, with the skip pooled, and the skip have when folded."""
-    return 2**dimensions * upsampled + source, 2**dimensions * source
+def folded_channels(dimensions: int, upsampled: int, source: int) -> tuple[int, int, int]:
+    """The channels of the upsampled path folded, of the skip halved, and of the skip folded."""
+    return 2**dimensions * upsampled, source, 2**dimensions * source

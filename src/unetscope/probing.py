@@ -32,7 +32,7 @@ from unetscope.estimators.usable import (
     shuffled_masks,
 )
 from unetscope.intervals import ratio_values, student
-from unetscope.moments import Moments, below, blocks_of, folded, halved, ratios
+from unetscope.moments import Moments, blocks_of, folded, folded_channels, halved, ratios
 from unetscope.records import Layer, Quantity, Skip
 
 FOLDS = 4
@@ -176,7 +176,7 @@ class _Probing:
         self._probes[layer.label] = self._unfitted(layer, reader)
         if isinstance(reader, ConvolutionalReader) and reader.parts:
             for which, part in enumerate(layer.parts):
-                self._probes[_alone(part, layer.label)] = self._unfitted(layer, PartAlone(reader, which))
+                self._probes[_alone(part, layer.label)] = self._unfitted(layer, PartAlone(reader, (which,)))
 
     def _begin_pooled(self, skip: Skip) -> bool:
         """Probes of a skip beside all that a deeper path could know, at the places of the level below: if it can be halved."""
@@ -186,12 +186,12 @@ class _Probing:
         if any(side % 2 for side in whole.grid):
             return False
         channels = {label: self._probes[label].layer.shape[0] for label in (skip.upsampled, skip.source)}
-        deeper, own = below(len(whole.grid), channels[skip.upsampled], channels[skip.source])
-        layer = Layer(_pooled_label(skip.merge), "", shape=(deeper + own, *(side // 2 for side in whole.grid)))
-        parts: dict[Reader, int] = {self._family.reader(): deeper, self._family.reader(): own}
+        shares = folded_channels(len(whole.grid), channels[skip.upsampled], channels[skip.source])
+        layer = Layer(_pooled_label(skip.merge), "", shape=(sum(shares), *(side // 2 for side in whole.grid)))
+        parts: dict[Reader, int] = {self._family.reader(): share for share in shares}
         reader = self._family.reader(parts)
         assert isinstance(reader, ConvolutionalReader)
-        for label, one in ((layer.label, reader), (_alone("deeper", layer.label), PartAlone(reader, 0))):
+        for label, one in ((layer.label, reader), (_alone("deeper", layer.label), PartAlone(reader, (0, 1)))):
             self._probes[label] = self._unfitted(layer, one)
         return True
 

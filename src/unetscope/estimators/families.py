@@ -5,8 +5,9 @@ A family decides what usable information counts. Both are fitted in closed form,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int64
@@ -96,22 +97,26 @@ class ConvolutionalReader:
         return torch.cat([_at(activation, places), *self._seen(activation, places)], dim=1)
 
     def alone(
-        self, activation: Float[Tensor, "b channels *sides"], which: int, places: Int64[Tensor, " m"] | None = None
+        self,
+        activation: Float[Tensor, "b channels *sides"],
+        which: Sequence[int],
+        places: Int64[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "m features"]:
-        """The same of a concatenation with one part alone: the others are shown as what they are on the mean.
+        """The same of a concatenation with some of its parts alone: the others are shown as what they are on the mean.
 
         What reads only the others is then the same everywhere, and left out.
         """
-        channels = [channels for _, channels in self.parts]
-        of_part = slice(sum(channels[:which]), sum(channels[: which + 1]))
         activation = _places_together(activation)
         if self._mean is None:
             self._draw(activation)
         assert self._mean is not None
-        part = activation[:, of_part]
-        centred = _places_together(part - self._mean[:, of_part])
-        own = [_respond(centred, weight[:, of_part], bias, places) for weight, bias in self._weights]
-        return torch.cat([_at(part, places), *self.parts[which][0]._seen(part, places), *own], dim=1)
+        ends = list(accumulate(channels for _, channels in self.parts))
+        spans = {part: slice(ends[part] - self.parts[part][1], ends[part]) for part in which}
+        shown = torch.cat([torch.arange(span.start, span.stop) for span in spans.values()]).to(activation.device)
+        seen = [unit for part, span in spans.items() for unit in self.parts[part][0]._seen(activation[:, span], places)]
+        centred = _places_together(activation[:, shown] - self._mean[:, shown])
+        own = [_respond(centred, weight[:, shown], bias, places) for weight, bias in self._weights]
+        return torch.cat([_at(activation[:, shown], places), *seen, *own], dim=1)
 
     def _seen(self, activation: Tensor, places: Tensor | None) -> list[Tensor]:
         """What the units see, of the parts first."""
@@ -178,7 +183,7 @@ def _shares(units: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class PartAlone:
-    """The reader of a concatenation that is shown one part alone.
+    """The reader of a concatenation that is shown some of its parts alone.
 
     What a part adds to the others is judged against as many units that read the others: else more units would seem to be more
     information. Conditional usable information is of one family, any input of which may be left out.
@@ -187,12 +192,12 @@ class PartAlone:
     """
 
     whole: ConvolutionalReader
-    which: int
+    which: tuple[int, ...]
 
     def width(self, _channels: int) -> int:
         """How many features a place has."""
-        one, channels = self.whole.parts[self.which]
-        return one.width(channels) + self.whole.units
+        shown = [self.whole.parts[part] for part in self.which]
+        return sum(one.width(channels) for one, channels in shown) + self.whole.units
 
     def features(
         self, activation: Float[Tensor, "b channels *sides"], places: Int64[Tensor, " m"] | None = None
