@@ -563,3 +563,65 @@ def test_help_needs_no_torch() -> None:
     code = "import sys; sys.argv = ['unetscope', 'run', '--help']\nfrom unetscope.cli import main\n"
     code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["verdict", "nowhere"], "nowhere is not a run folder: it has no config.json"),
+        (["verify", "nowhere"], "nowhere is not a run folder: it has no config.json"),
+        (["slim", "nowhere", "-q"], "nowhere is not a run folder: it has no config.json"),
+        (["verdict", "RUN", "--epoch=9"], "epoch 9 was not judged: measured are 1, 2, 3"),
+        (["verdict", "RUN", "--margin=5"], "margin must be between 0 and 1, got 5.0"),
+        (
+            ["verify", "RUN", "--variants=model9"],
+            "no variant 'model9' of a network of depth 2: expected paper, skips, depths",
+        ),
+        (["verify", "RUN", "--seeds=many"], "--seeds many: expected a number of seeds, or seeds such as 0,1,5"),
+        (["verify", "RUN", "--seeds=0,0"], "seed 0 stands twice"),
+        (["verify", "RUN", "--engine=cloud"], "engine 'cloud': expected local, ray, slurm"),
+        (["verify", "RUN", "--workers=0"], "workers must be 1 or more, got 0"),
+        (["verify", "RUN", "--margin=0"], "margin must be between 0 and 1, got 0.0"),
+        (["slim", "RUN", "--design=model1", "-q"], "model1 is the whole network: name what to leave out"),
+        (["slim", "RUN", "--design=depth1", "--fine-tune=-1"], "--fine-tune must be 0 or more, got -1"),
+    ],
+)
+def test_what_cannot_be_judged_or_retrained_is_one_line(unetscope, finished: Path, words: list[str], text: str) -> None:
+    code, _, errors = unetscope(*(finished if word == "RUN" else word for word in words))
+    assert code == 2
+    assert text in errors
+    assert errors.count("\n") == 1
+    assert not (finished / "verification").exists()
+
+
+def test_a_run_with_too_few_marked_epochs_is_not_judged(unetscope, tmp_path: Path) -> None:
+    unetscope("run", "--out", tmp_path / "run", "--epochs=1", "--marked=0,1", "--quiet", *TINY)
+    code, _, errors = unetscope("verdict", tmp_path / "run")
+    assert code == 2
+    assert (
+        "judging needs 2 measured epochs of training or more, got 1 (1): mark more, such as with --marked log" in errors
+    )
+
+
+def test_from_verdict_to_the_smaller_network(unetscope, finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    code, output, _ = unetscope("verdict", run, "--json")
+    assert code == 0
+    found = json.loads(output)
+    conditional = [verdict["part"] for verdict in found["verdicts"] if verdict["rule"] == "conditional"]
+    assert conditional == ["skip1", "level1", "skip2", "level2"]
+    code, output, _ = unetscope("verdict", run)
+    assert code == 0
+    assert "What a training of 3 epochs needs" in output
+    words = ("verify", run, "--variants=depth1", "--seeds=1")
+    code, output, _ = unetscope(*words, "--dry-run", "--json")
+    assert (code, json.loads(output)["jobs"]) == (0, ["model1 with seed 0", "depth1 with seed 0"])
+    code, output, _ = unetscope(*words, "--quiet")
+    assert code == 0
+    assert "The conditional rule: " in output
+    assert (run / "figures" / "verification_dice.png").exists()
+    code, output, _ = unetscope("slim", run, "--design=depth1", "--quiet", "--json")
+    assert code == 0
+    assert json.loads(output)["design"]["depth"] == 1
+    code, output, _ = unetscope("slim", run, "--design=depth1", "--quiet")
+    assert "model = us.load_model(" in output

@@ -337,7 +337,7 @@ def verify(
     from unetscope.retraining import expected_seconds, retrain, trials
     from unetscope.store import RunFolder
     from unetscope.terminal import print_expected, print_verification, watching
-    from unetscope.verification import DICE_MARGIN, chosen_seeds, chosen_variants, verification
+    from unetscope.verification import DICE_MARGIN, check_margin, chosen_seeds, chosen_variants, verification
 
     folder = RunFolder.open(run)
     chosen = chosen_variants(folder, variants or ["paper"])
@@ -346,6 +346,8 @@ def verify(
         at_once = workers or max(1, cores() // threads)
         print_expected(planned, expected_seconds(folder, planned, workers=at_once, threads=threads), json=json)
         return
+    loss = DICE_MARGIN if margin is None else margin
+    check_margin(loss)
     trained_by = engine_named(engine, workers=workers, threads=threads)
     with watching(quiet or json) as watcher:
         try:
@@ -353,7 +355,7 @@ def verify(
         except KeyboardInterrupt:
             watcher.warn("stopped; the same command goes on where it was")
             raise typer.Exit(130) from None
-        found = verification(folder, planned, failed, margin=DICE_MARGIN if margin is None else margin)
+        found = verification(folder, planned, failed, margin=loss)
         page = present(folder, watcher=watcher)
     print_verification(found, page, {trial.name: reason for trial, reason in failed.items()}, json=json)
 

@@ -227,6 +227,7 @@ def verify(
 
     Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant or a seed that cannot be.
     """
+    check_margin(margin)
     folder = RunFolder.open(run)
     chosen = chosen_variants(folder, variants)
     planned = trials(folder, chosen, chosen_seeds(folder, seeds))
@@ -242,8 +243,7 @@ def verification(
     margin: float = DICE_MARGIN,
 ) -> Verification:
     """What the trainings on the disk tell, finished or not. Raises: InvalidArgument for a margin that is no Dice."""
-    if not 0 < margin < 1:
-        raise InvalidArgument(f"margin must be between 0 and 1, got {margin}")
+    check_margin(margin)
     trainings = tuple(
         _training(trial, (failed or {}).get(trial, "")) for trial in planned if RunFolder.exists(trial.path)
     )
@@ -256,6 +256,12 @@ def verification(
         raise RunFolderError(f"{run.path} has no retrained variant: unetscope verify {run.path}")
     variants = tuple(dict.fromkeys(trial.variant for trial in planned))
     return Verification(variants, trainings, judgement, budgets, margin)
+
+
+def check_margin(margin: float) -> None:
+    """Raises: InvalidArgument for a margin that is no Dice."""
+    if not 0 < margin < 1:
+        raise InvalidArgument(f"margin must be between 0 and 1, got {margin}")
 
 
 def chosen_variants(run: RunFolder, names: Sequence[str]) -> tuple[Variant, ...]:
