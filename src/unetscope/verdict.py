@@ -263,6 +263,9 @@ def _least(
         text = f"{_said(part, least)} {bits:.3f} ({low:.3f} to {high:.3f}) of {ceiling:.3f} bits a pixel {_to(least)}"
         if high < margin * ceiling:
             return replace(verdict, decision="redundant", text=f"{text}, under {margin:.0%}")
+        above = [gain.skip for gain in bounds if gain.stream == "depth" and is_skip]
+        if low > margin * ceiling and not unknown and above:
+            return replace(verdict, text=f"{text}, over {margin:.0%}, but {above[0]} may bring the same")
         if low > margin * ceiling and not unknown:
             return replace(verdict, decision="needed", text=f"{text}, over {margin:.0%}")
         if not unknown:
