@@ -115,6 +115,7 @@ class TestWithRay:
         yield
         ray.shutdown()
 
+    @pytest.mark.slow
     def test_its_tables_are_those_of_local_processes(
         self, folder: RunFolder, expected: dict[str, list[tuple[Any, ...]]]
     ) -> None:
@@ -130,28 +131,29 @@ class TestWithRay:
         assert {trial.name: table(trial.path) for trial in jobs} == expected
         assert all(RunFolder.open(path).ending for path in paths)
 
-    @pytest.mark.slow
-    def test_a_killed_worker_is_started_again_and_loses_no_epoch(
+    def test_one_of_two_workers_is_killed_and_loses_no_epoch(
         self, folder: RunFolder, expected: dict[str, list[tuple[Any, ...]]]
     ) -> None:
-        job = plan(folder)[0]
-        (path,) = made(folder, [job])
-        seen: list[int] = []
+        jobs = plan(folder)[:2]
+        paths = made(folder, jobs)
+        seen: list[tuple[int, ...]] = []
         killed: list[int] = []
 
         def look() -> None:
-            seen.append(RunFolder.open(path).last_epoch())
-            if 3 <= seen[-1] < EPOCHS - 5 and not killed:
-                (worker,) = busy_workers()
-                worker.kill()
-                killed.append(seen[-1])
+            seen.append(tuple(RunFolder.open(path).last_epoch() for path in paths))
+            workers = busy_workers()
+            if len(workers) == 2 and min(seen[-1]) >= 3 and max(seen[-1]) < EPOCHS - 5 and not killed:
+                workers[0].kill()
+                killed.append(workers[0].pid)
 
-        assert engine(workers=1).run([path], look) == {}
-        assert killed, "the training was over before it could be killed"
-        assert seen == sorted(seen)
-        assert seen[-1] == EPOCHS
-        assert table(path) == expected[job.name]
+        assert engine(workers=2).run(paths, look) == {}
+        assert killed, "the trainings were over before one could be killed"
+        for epochs in zip(*seen, strict=True):
+            assert list(epochs) == sorted(epochs)
+            assert epochs[-1] == EPOCHS
+        assert {job.name: table(job.path) for job in jobs} == {job.name: expected[job.name] for job in jobs}
 
+    @pytest.mark.slow
     def test_one_that_is_killed_each_time_is_given_up(self, folder: RunFolder) -> None:
         (path,) = made(folder, plan(folder)[:1])
         killed: set[int] = set()
@@ -177,6 +179,7 @@ class TestWithRay:
         assert failed[damaged].startswith("json.decoder.JSONDecodeError: ")
         assert RunFolder.open(whole).ending
 
+    @pytest.mark.slow
     def test_an_interrupt_ends_its_tasks_and_not_the_cluster_and_a_second_call_goes_on(
         self, folder: RunFolder, expected: dict[str, list[tuple[Any, ...]]]
     ) -> None:
