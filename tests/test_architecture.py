@@ -63,7 +63,7 @@ MAY_IMPORT = {
         "plots"
     ),
     "report": "errors records files plots report",
-    "presentation": "errors records flow rankings descents watching store verification plots report",
+    "presentation": "errors records flow rankings descents watching store variants verification plots report",
     "slimming": "errors config data files experiment checkpoints store training unet models variants cost verification "
     "watching",
     "terminal": "watching data forecast records selfcheck store cost retraining slimming verdict verification",

@@ -23,6 +23,7 @@ from unetscope.engines import Local, engine_named
 from unetscope.engines.interface import LOG
 from unetscope.errors import InvalidArgument, RunFolderError, UnetscopeError
 from unetscope.experiment import run as run_experiment
+from unetscope.presentation import present
 from unetscope.records import EpochRecord
 from unetscope.retraining import Trial, expected_seconds, retrain, trials
 from unetscope.store import RunFolder
@@ -335,3 +336,24 @@ def test_verdicts_and_outcomes_stand_side_by_side(run: RunFolder) -> None:
     assert isinstance(found, Verification)
     with pytest.raises(UnetscopeError, match="is not a run folder"):
         verify(run.path / "nothing")
+
+
+def test_a_page_waits_for_the_reference_and_another_variant(run: RunFolder) -> None:
+    jobs = planned(run, seeds=(0,))
+    retrain(run, jobs, engine=Nothing())
+    present(run)  # folders without an epoch
+    assert not (run.figures / "verification.png").exists()
+    retrain(run, jobs, engine=Local(2))
+    shutil.move(jobs[0].path, run.path / "elsewhere")
+    present(run)  # without the reference
+    assert not (run.figures / "verification.png").exists()
+    shutil.move(run.path / "elsewhere", jobs[0].path)
+    present(run)
+    assert (run.figures / "verification.png").exists()
+
+
+class Nothing:
+    """An engine that trains nothing."""
+
+    def run(self, folders, look):  # type: ignore[no-untyped-def]
+        return {}

@@ -1,5 +1,5 @@
-"""A run folder to its figures and its page, without torch. Imports records, flow, descents, rankings, store, verification,
-plots, report and watching.
+"""A run folder to its figures and its page, without torch. Imports records, flow, descents, rankings, store, variants,
+verification, plots, report and watching.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from unetscope.rankings import ranking
 from unetscope.records import estimator_text
 from unetscope.report import ReportFigure, write_report
 from unetscope.store import RunFolder
+from unetscope.variants import REFERENCE
 from unetscope.verification import judgement_of, trained, verification
 from unetscope.watching import Silent, Watcher
 
@@ -123,8 +124,10 @@ def _verdicts(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
         "halvings. Saturated and uncertain numbers decide nothing.",
         partial(plots.verdict_map, judgement),
     )
-    if len({trial.variant for trial in trained(run)}) > 1:
-        found = verification(run, trained(run))
+    begun = [trial for trial in trained(run) if RunFolder.open(trial.path).last_epoch() > 0]
+    names = {trial.variant.name for trial in begun}
+    if REFERENCE in names and len(names) > 1:
+        found = verification(run, begun)
         yield Drawing(
             "verification_dice",
             "Variants, retrained",
