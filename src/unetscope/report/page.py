@@ -50,8 +50,8 @@ def write_report(
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     page = write_report(Path(folder, "r.html"), title="<b>", summary="", facts={"Run": {"seed": 0}}, figures=[])
-    ...     "<b>" in page.read_text(), "&lt;b&gt;" in page.read_text()
+    ...     page = write_report(Path(folder, "r.html"), title="<wbr>", summary="", facts={"Run": {"seed": 0}}, figures=[])
+    ...     "<wbr>" in page.read_text(), "&lt;wbr&gt;" in page.read_text()
     (False, True)
     """
     path = Path(path)
