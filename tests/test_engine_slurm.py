@@ -148,8 +148,17 @@ class TestWithSubmitit:
             program.chmod(0o755)
         monkeypatch.setenv("PATH", str(programs))
         with pytest.raises(InvalidArgument) as refusal:
-            Slurm(workers=2, threads=3, partition="night", minutes=90).run(jobs_of(begun, tmp_path, 4), lambda: None)
+            Slurm(workers=2, threads=3, partition="night", minutes=90, gpus=1).run(
+                jobs_of(begun, tmp_path, 4), lambda: None
+            )
         assert str(refusal.value) == "Slurm refuses the jobs: sbatch: error: no night"
         asked = (tmp_path / "asked").read_text()
-        for option in ("array=0-3%2", "cpus-per-task=3", "job-name=unetscope", "partition=night", "time=90"):
+        for option in (
+            "array=0-3%2",
+            "cpus-per-task=3",
+            "gpus-per-node=1",
+            "job-name=unetscope",
+            "partition=night",
+            "time=90",
+        ):
             assert f"#SBATCH --{option}\n" in asked

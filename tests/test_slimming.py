@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -88,16 +90,37 @@ def test_the_written_network_gives_the_printed_dice_in_a_process_of_its_own(run:
     more = slim(run, "without-skip1", fine_tune=4)  # goes on from the second epoch
     assert more.dice_carried == found.dice_carried
     assert more.dice != found.dice
+    with pytest.raises(InvalidArgument, match=r"training-30 was trained on for 4 epochs already: ask for 4 or more"):
+        slim(run, "without-skip1", fine_tune=2)
+    with RunFolder.open(run).locked(), pytest.raises(RunFolderError, match="another process is working on this run"):
+        slim(run, "without-skip1", fine_tune=5)
 
 
 def test_the_weights_of_a_retraining_are_handed_over(run: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"depth1 has not been retrained: unetscope verify .* --variants depth1"):
+    with pytest.raises(
+        RunFolderError,
+        match=r"depth1 has not been retrained, or no seed of it started: unetscope verify .* --variants depth1",
+    ):
         slim(run, "depth1", retrained=True)
     us.verify(run, ["depth1"], seeds=1)
     found = slim(run, "depth1", retrained=True)
     last = RunFolder.open(run / "verification" / "depth1" / "seed-0").epochs()[-1]
     assert found.dice == pytest.approx(last.validation_dice, abs=0.02)  # that one in bfloat16 where there is any
     assert found.dice != found.dice_carried
+    guess = math.inf  # as if it had never got below it
+    with sqlite3.connect(run / "verification" / "depth1" / "seed-0" / "flow.sqlite") as tables:
+        tables.execute("UPDATE epochs SET validation_loss = ?", (guess,))
+    tables.close()
+    with pytest.raises(RunFolderError, match="depth1 has not been retrained, or no seed of it started"):
+        slim(run, "depth1", retrained=True)
+
+
+def test_a_run_of_a_gpu_is_read_where_there_is_none(run: Path) -> None:
+    about = json.loads((run / "config.json").read_text())
+    about["configuration"]["training"]["device"] = "cuda"
+    (run / "config.json").write_text(json.dumps(about))
+    assert savings(RunFolder.open(run), Variant("depth1", 1, ())).slim.parameters > 0
+    assert slim(run, "depth1").path.is_file()
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
@@ -187,6 +210,12 @@ def test_costs_are_those_of_a_count_by_hand() -> None:
     # most lives where the skip joins: image, skip, upsampled path, and both together
     assert found.activation_bytes == 4 * fine * (3 + width + width + 2 * width)
     assert found.seconds > 0
+
+
+def test_a_skip_that_is_taken_out_is_not_kept_in_memory() -> None:
+    whole, small = costs([UNet(8), UNet(8, without=["skip1"])], (3, 64, 64))
+    # where most lives, the whole network holds the top skip beside both streams; the other has nothing of it any more
+    assert small.activation_bytes < 0.6 * whole.activation_bytes
 
 
 def test_savings_are_told(run: Path) -> None:

@@ -212,6 +212,7 @@ def test_a_job_that_keeps_being_killed_is_given_up(run: RunFolder, monkeypatch: 
     failed = retrain(run, jobs, engine=Local(2))
     assert set(failed) == set(jobs)
     assert failed[jobs[0]] == f"it was killed 4 times: see {jobs[0].path / LOG}"
+    assert RunFolder.open(jobs[0].path).failure == failed[jobs[0]]  # for the page
 
 
 def test_a_trial_of_another_configuration_is_refused(run: RunFolder) -> None:
@@ -235,7 +236,20 @@ def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:
     with pytest.raises(RunFolderError, match=r"has no retrained variant: unetscope verify"):
         verification(run, ())
     assert chosen_seeds(run, 3) == (0, 1, 2)
-    assert expected_seconds(run, planned(run), workers=2) > 0
+    one = expected_seconds(run, planned(run, seeds=(0,)), workers=2)  # two jobs, side by side
+    assert one > 0
+    assert expected_seconds(run, planned(run, ("model2", "depth1"), seeds=(0,)), workers=2) == pytest.approx(2 * one)
+
+
+def test_a_network_keeps_its_folder_whatever_it_is_called(run: RunFolder) -> None:
+    (first,) = [trial for trial in planned(run, seeds=(0,)) if trial.variant.name == "model2"]
+    about = {"configuration": run.configuration | {"network": run.configuration["network"] | {"without": ["skip1"]}}}
+    RunFolder.create(first.path, about | {"facts": run.facts})
+    (first.path.parent / "seed-0.old").mkdir()
+    for name in ("without-skip1", "depth2-without-skip1", "depth02-without-skip1"):
+        assert planned(run, (name,), (0,))[1].path == first.path
+    assert planned(run, ("no-skips",), (0,))[1].path.parent.name == "no-skips"
+    assert [trial.path for trial in trained(run)] == [first.path]
 
 
 # What trainings say, from trainings that are written here.
@@ -291,12 +305,38 @@ def test_a_training_that_did_not_start_is_counted_and_not_compared() -> None:
     others = [training("model1", seed, [[0.0, 0.0], [0.8, 0.9]]) for seed in (3, 4)]
     outcome = held(*good, *others, stuck, collapsed).outcome("model2", 1)
     assert (outcome.difference.value, outcome.pairs, outcome.started, outcome.seeds) == (0.0, 3, 3, 5)
-    assert "2 of 5 trainings did not start or collapsed, and are not counted" in outcome.text
+    assert "2 of 5 trainings did not start, collapsed or failed, and are not counted" in outcome.text
     assert [one.state(1) for one in (good[0], stuck, collapsed)] == ["started", "not started", "collapsed"]
     assert good[0].state(2) == "not there yet"
     assert (good[0].started_at, stuck.started_at) == (1, None)
     assert stuck.why_not == "layer 2 is the same for every image"
     assert replace(stuck, constant={"1": 0.5}).why_not == "no layer is dead: it may start later"
+    assert replace(stuck, constant={}).why_not == "it has not ended, and no layer was looked at"
+    assert [one.sound for one in (good[0], stuck, collapsed)] == [True, False, False]
+
+
+def test_a_training_that_failed_is_counted_and_not_compared() -> None:
+    good = [training(name, seed, [[0.0, 0.0], [0.8, 0.9]]) for name in ("model1", "model2") for seed in range(3)]
+    failed = replace(training("model2", 3, [[0.0, 0.0]]), failure="the loss is not a number")
+    outcome = held(*good, training("model1", 3, [[0.0, 0.0], [0.8, 0.9]]), failed).outcome("model2", 1)
+    assert (outcome.pairs, outcome.started, outcome.seeds) == (3, 3, 4)
+    assert "1 of 4 trainings did not start, collapsed or failed" in outcome.text
+    assert (failed.state(0), failed.state(1), failed.why_not) == ("not started", "failed", "the loss is not a number")
+
+
+def test_a_training_that_starts_late_has_learnt_less_until_then() -> None:
+    """Left out, the slow seeds of a variant would leave the fast ones to speak for it."""
+    made = [training("model1", seed, [[0.0] * 2, [0.8] * 2, [0.9] * 2]) for seed in range(3)]
+    for seed in range(3):
+        late = training("model2", seed, [[0.0] * 2, [0.0] * 2, [0.9] * 2])
+        late = replace(
+            late, records=(late.records[0], replace(late.records[1], validation_loss=GUESS), late.records[2])
+        )
+        made.append(late)
+        assert (late.started_at, late.state(1)) == (2, "started")
+    found = held(*made)
+    assert found.outcome("model2", 1).decision == "needed"
+    assert found.outcome("model2", 2).decision == "redundant"
 
 
 def test_one_pair_says_nothing_of_another_seed() -> None:
@@ -312,6 +352,11 @@ def test_the_target_is_the_references_best_less_the_margin() -> None:
     assert found.target == pytest.approx(0.75 - 0.02)
     assert found.of("model2")[0].reaches(found.target) == 2
     assert reference[0].reaches(0.9) is None
+    collapsed = training("model1", 2, [[0.1], [0.7], [0.0]])
+    collapsed = replace(
+        collapsed, records=(*collapsed.records[:2], replace(collapsed.records[2], validation_range=0.0))
+    )
+    assert held(*reference, collapsed).target == found.target
     with pytest.raises(InvalidArgument, match="variant 'model9' was not trained: there are model1, model2"):
         found.of("model9")
 

@@ -334,7 +334,7 @@ def verify(
     """Retrain variants of a run's network over seeds, and hold the verdicts against them; started again, it goes on."""
     from unetscope.engines import cores, engine_named
     from unetscope.presentation import present
-    from unetscope.retraining import expected_seconds, retrain, trials
+    from unetscope.retraining import expected_seconds, on_gpu, retrain, trials
     from unetscope.store import RunFolder
     from unetscope.terminal import print_expected, print_verification, watching
     from unetscope.verification import DICE_MARGIN, check_margin, chosen_seeds, chosen_variants, verification
@@ -342,21 +342,21 @@ def verify(
     folder = RunFolder.open(run)
     chosen = chosen_variants(folder, variants or ["paper"])
     planned = trials(folder, chosen, chosen_seeds(folder, _seeds(seeds)))
+    trained_by = engine_named(engine, workers=workers, threads=threads, gpu=on_gpu(folder))
     if dry_run:
         at_once = workers or max(1, cores() // threads)
         print_expected(planned, expected_seconds(folder, planned, workers=at_once, threads=threads), json=json)
         return
     loss = DICE_MARGIN if margin is None else margin
     check_margin(loss)
-    trained_by = engine_named(engine, workers=workers, threads=threads)
     with watching(quiet or json) as watcher:
         try:
             failed = retrain(folder, planned, engine=trained_by, threads=threads, watcher=watcher)
         except KeyboardInterrupt:
             watcher.warn("stopped; the same command goes on where it was")
             raise typer.Exit(130) from None
-        found = verification(folder, planned, failed, margin=loss)
-        page = present(folder, watcher=watcher)
+        found = verification(folder, planned, margin=loss)
+        page = present(folder, watcher=watcher, dice_margin=loss)
     print_verification(found, page, {trial.name: reason for trial, reason in failed.items()}, json=json)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -58,18 +59,21 @@ def load_model(path: str | Path) -> UNet:
                 raise NetworkError(f"{path} has no network in its header: expected a file written by unetscope slim")
             about = json.loads(header["network"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        for name in ("width", "in_channels", "out_channels"):  # before any memory is taken for them
+        for name in ("width", "in_channels", "out_channels"):
             if not 1 <= about[name] <= LARGEST_WIDTH:
                 what = "a width of" if name == "width" else "channels:"
                 raise NetworkError(f"{path} names {what} {about[name]}: expected 1 to {LARGEST_WIDTH}")
-        model = UNet(
-            about["width"],
-            about["depth"],
-            without=about["without"],
-            in_channels=about["in_channels"],
-            out_channels=about["out_channels"],
-        )
-        model.load_state_dict(weights)
+        with torch.device(
+            "meta"
+        ):  # a header may name a network that no memory holds; its weights are in the file or nowhere
+            model = UNet(
+                about["width"],
+                about["depth"],
+                without=about["without"],
+                in_channels=about["in_channels"],
+                out_channels=about["out_channels"],
+            )
+        model.load_state_dict(weights, assign=True)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as damage:
         reason = str(damage).splitlines()[0] if str(damage) else type(damage).__name__
         raise NetworkError(f"{path} cannot be read as a network ({reason})") from None

@@ -23,7 +23,7 @@ from unetscope.records import estimator_text
 from unetscope.report import ReportFigure, write_report
 from unetscope.store import RunFolder
 from unetscope.variants import REFERENCE
-from unetscope.verification import judgement_of, trained, verification
+from unetscope.verification import DICE_MARGIN, judgement_of, trained, verification
 from unetscope.watching import Silent, Watcher
 
 MOST_RESOLUTIONS = 3  # of an estimator, of each of which the page has figures; of more, a sweep
@@ -42,11 +42,14 @@ class Drawing:
     draw: Callable[[], Any]
 
 
-def present(run: RunFolder, *, watcher: Watcher | None = None) -> Path:
-    """Draw every figure of a run as PNG and SVG and write `report.html`; returns the page's path."""
+def present(run: RunFolder, *, watcher: Watcher | None = None, dice_margin: float = DICE_MARGIN) -> Path:
+    """Draw every figure of a run as PNG and SVG and write `report.html`; returns the page's path.
+
+    dice_margin: the loss of Dice that counts as none where retrained variants are compared.
+    """
     watcher = watcher or Silent()
     flow = run.flow()
-    drawings = list(_drawings(run, flow))
+    drawings = list(_drawings(run, flow, dice_margin))
     watcher.stage("figures", len(drawings))
     run.figures.mkdir(exist_ok=True)
     figures = []
@@ -65,7 +68,7 @@ def present(run: RunFolder, *, watcher: Watcher | None = None) -> Path:
     )
 
 
-def _drawings(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
+def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawing]:
     """The paper's six figures in its order, by the first estimator and label scheme; then the same by the others."""
     yield Drawing(
         "architecture",
@@ -73,7 +76,7 @@ def _drawings(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
         "Layers as the paper numbers them, with channels × height × width of one image; skips as arrows into their merge.",
         partial(plots.architecture, flow.layers, flow.skips),
     )
-    yield from _verdicts(run, flow)
+    yield from _verdicts(run, flow, dice_margin)
     swept = _swept(flow)
     series_of_input = [
         (estimator, resolution)
@@ -113,7 +116,7 @@ def _drawings(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
     yield from (_limits(flow, *series) for series in first if _has_limits(flow, *series))
 
 
-def _verdicts(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
+def _verdicts(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawing]:
     """What the rules say, and what retraining says of them, if there is any of it."""
     if (judgement := judgement_of(run)) is None:
         return
@@ -127,7 +130,7 @@ def _verdicts(run: RunFolder, flow: Flow) -> Iterator[Drawing]:
     begun = [trial for trial in trained(run) if RunFolder.open(trial.path).last_epoch() > 0]
     names = {trial.variant.name for trial in begun}
     if REFERENCE in names and len(names) > 1:
-        found = verification(run, begun)
+        found = verification(run, begun, margin=dice_margin)
         yield Drawing(
             "verification_dice",
             "Variants, retrained",

@@ -6,13 +6,15 @@ It needs no torch: the jobs do. RUN/verification/VARIANT/seed-K is the run folde
 
 from __future__ import annotations
 
+import heapq
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unetscope.config import RunConfig, differences, overridden, validated
-from unetscope.engines import Engine, Local, cores
+from unetscope.engines import Engine, engine_named
 from unetscope.errors import InvalidArgument, RunFolderError
 from unetscope.store import RunFolder
 from unetscope.variants import Variant
@@ -36,14 +38,28 @@ class Trial:
 
 
 def trials(run: RunFolder, variants: Sequence[Variant], seeds: Sequence[int]) -> tuple[Trial, ...]:
-    """Every variant with every seed, seed after seed, so that what is done first can be compared."""
+    """Every variant with every seed, seed after seed, so that what is done first can be compared.
+
+    A network that was trained before under another name, such as `proposed` and `model2`, keeps its folder.
+    """
     if repeated := [seed for place, seed in enumerate(seeds) if seed in seeds[:place]]:
         raise InvalidArgument(f"seed {repeated[0]} stands twice: the same training would count as two")
-    return tuple(
-        Trial(variant, seed, run.path / FOLDER / variant.name / f"seed-{seed}")
-        for seed in seeds
-        for variant in variants
-    )
+    trained = {(trial.variant.depth, trial.variant.without): trial.path.parent for trial in begun(run)}
+    homes = {
+        variant: trained.get((variant.depth, variant.without), run.path / FOLDER / variant.name) for variant in variants
+    }
+    return tuple(Trial(variant, seed, homes[variant] / f"seed-{seed}") for seed in seeds for variant in variants)
+
+
+def begun(run: RunFolder) -> tuple[Trial, ...]:
+    """All variants and seeds of which there is a run folder, by name and seed."""
+    found = []
+    for folder in sorted((run.path / FOLDER).glob("*/seed-*")):
+        seed = re.fullmatch(r"seed-(\d+)", folder.name)
+        if seed and RunFolder.exists(folder):
+            own = RunFolder.open(folder).configuration["network"]
+            found.append(Trial(Variant(folder.parent.name, own["depth"], tuple(own["without"])), int(seed[1]), folder))
+    return tuple(found)
 
 
 def retrain(
@@ -59,7 +75,7 @@ def retrain(
     Raises: RunFolderError if a trial was begun with another configuration.
     """
     watcher = watcher or Silent()
-    engine = engine or Local(max(1, cores() // threads), threads)
+    engine = engine or engine_named("local", threads=threads, gpu=on_gpu(run))
     folders = {trial: _folder(run, trial, threads) for trial in planned}
     epochs = run.configuration["training"]["epochs"]
     watcher.stage("retraining", len(planned) * epochs)
@@ -71,16 +87,25 @@ def retrain(
         watcher.advance(sum(done.values()), f"{finished} of {len(planned)} done; {', '.join(busy)}")
 
     left = {folder.path: trial for trial, folder in folders.items() if folder.ending is None}
-    failed = engine.run(list(left), look)
+    for trial in left.values():
+        folders[trial].failed("")
+    failed = {left[path]: reason for path, reason in engine.run(list(left), look).items()}
+    for trial, reason in failed.items():
+        folders[trial].failed(reason)
     look()
-    return {left[path]: reason for path, reason in failed.items()}
+    return failed
+
+
+def on_gpu(run: RunFolder) -> bool:
+    """Whether the run's network, and so every variant, is trained on a GPU."""
+    return bool(run.configuration["training"]["device"] == "cuda")
 
 
 def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, threads: int = 1) -> float:
     """Roughly what is left to train will take, from the seconds of the run's own epochs.
 
-    It takes twice the threads to be twice as fast, and every variant to be as dear as the whole network, so it is rather too
-    much.
+    Jobs start in their order, each as soon as a worker is free. It takes twice the threads to be twice as fast, and every
+    variant to be as dear as the whole network.
     """
     records = run.epochs()[1:]
     if not records:
@@ -90,7 +115,10 @@ def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, 
     epoch = sum(record.seconds for record in records) / len(records) * (run.configuration["threads"] or 1) / threads
     epochs = run.configuration["training"]["epochs"]
     done = [RunFolder.open(trial.path).last_epoch() if RunFolder.exists(trial.path) else 0 for trial in planned]
-    return epoch * sum(epochs - max(0, epoch) for epoch in done) / min(workers, len(planned))
+    busy = [0] * workers  # epochs until each worker is free
+    for left in (epochs - max(0, last) for last in done):
+        heapq.heapreplace(busy, busy[0] + left)
+    return epoch * max(busy)
 
 
 def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:

@@ -30,7 +30,7 @@ from unetscope.store import RunFolder
 from unetscope.training import Trainer, laid_out, validation_dice
 from unetscope.unet import UNet
 from unetscope.variants import Variant
-from unetscope.verification import chosen_variants, trained
+from unetscope.verification import chosen_variants, trained, training_of
 from unetscope.watching import Silent, Watcher
 
 FOLDER = "slim"
@@ -74,9 +74,9 @@ def slim(
     """Write a run's network without some of its parts, to RUN/slim/DESIGN/model.safetensors.
 
     design: a variant's name, by default what the verdicts propose. fine_tune: epochs to train the carried weights on, as the
-    run was trained; called again with more, it goes on. retrained: take the weights of its retraining by `verify`, of the
-    first seed that started, instead of the run's. exports: `onnx` and `torch` (a program of `torch.export`), for images of
-    the run's size.
+    run was trained; called again with more, it goes on. retrained: take the weights
+    of its retraining by `verify`, of the first seed that started, instead of the run's. exports: `onnx` and `torch` (a
+    program of `torch.export`), for images of the run's size.
 
     Raises: InvalidArgument for a design that cannot be, or that is the whole network; RunFolderError if the run has no
     checkpoint, or its data have changed.
@@ -86,7 +86,7 @@ def slim(
     chosen = chosen_variants(folder, [design])
     if len(chosen) == 1:
         raise InvalidArgument(f"{design} is the whole network: name what to leave out, such as without-skip1 or depth3")
-    variant, config = chosen[1], validated(folder.configuration)
+    variant, config = chosen[1], _here(folder)
     if retrained and fine_tune:
         raise InvalidArgument("retrained weights are not trained on: leave out one of retrained and fine_tune")
     _check_exports(exports)
@@ -94,7 +94,7 @@ def slim(
     train, held_out = gather(config.data, watcher)
     refuse_other_data(folder, train, held_out)
     whole = network(config, train.channels)
-    _load_last(folder, whole)
+    epoch = _load_last(folder, whole)
     small = network(_smaller(config, variant), train.channels)
     share = carry_over(whole, small)
     dice_whole, dice_carried = _dice(whole, held_out), _dice(small, held_out)
@@ -104,7 +104,8 @@ def slim(
         _load_last(_retraining(folder, variant), small)
         share = 0.0
     elif fine_tune:
-        _train_on(small, train, held_out, config, out / "training", fine_tune, watcher)
+        with folder.locked():
+            _train_on(small, train, held_out, config, out / f"training-{epoch}", fine_tune, watcher)
     saved = Savings(*costs([whole, small], (train.channels, *train.image_size)))
     dice = _dice(small, held_out)
     about = {
@@ -123,7 +124,7 @@ def slim(
 
 def savings(run: RunFolder, design: Variant) -> Savings:
     """What a design costs beside the run's own network, for one image of the run's size."""
-    config = validated(run.configuration)
+    config = _here(run)
     about = run.facts["data"]["train"]
     models = [network(one, about["channels"]) for one in (config, _smaller(config, design))]
     whole, small = costs(models, (about["channels"], *about["image size"]))
@@ -174,26 +175,37 @@ def _fitting(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor | None:
     return first if first.shape == wanted.shape else None
 
 
+def _here(folder: RunFolder) -> RunConfig:
+    """A run's configuration on the device that there is here: one trained with CUDA is read where there is none."""
+    config = validated(folder.configuration)
+    if config.training.device != "cuda":
+        return config
+    return config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})})
+
+
 def _smaller(config: RunConfig, design: Variant) -> RunConfig:
     changed = {"depth": design.depth, "without": design.without}
     return config.model_copy(update={"network": config.network.model_copy(update=changed)})
 
 
-def _load_last(folder: RunFolder, model: nn.Module) -> None:
+def _load_last(folder: RunFolder, model: nn.Module) -> int:
+    """Give a network the weights of a run's last kept epoch, which is returned."""
     kept = Checkpoints(folder.checkpoints)
     if not kept.epochs():
         raise RunFolderError(f"{folder.path} keeps no checkpoint: train it first")
-    kept.load_weights(kept.epochs()[-1], model)
+    epoch = kept.epochs()[-1]
+    kept.load_weights(epoch, model)
+    return epoch
 
 
 def _retraining(folder: RunFolder, design: Variant) -> RunFolder:
-    """The run folder of a design's retraining."""
+    """The run folder of a design's retraining, of the first seed that started."""
     for trial in trained(folder):
         same = (trial.variant.depth, trial.variant.without) == (design.depth, design.without)
-        if same and RunFolder.open(trial.path).ending is not None:
+        if same and RunFolder.open(trial.path).ending is not None and training_of(trial).sound:
             return RunFolder.open(trial.path)
     raise RunFolderError(
-        f"{design.name} has not been retrained: unetscope verify {folder.path} --variants {design.name}"
+        f"{design.name} has not been retrained, or no seed of it started: unetscope verify {folder.path} --variants {design.name}"
     )
 
 
@@ -206,6 +218,10 @@ def _train_on(
     epochs: int,
     watcher: Watcher,
 ) -> None:
+    if (there := max(Checkpoints(folder).epochs(), default=0)) > epochs:
+        raise InvalidArgument(
+            f"{folder} was trained on for {there} epochs already: ask for {there} or more, or remove that folder"
+        )
     watcher.stage("fine-tuning", epochs)
     trainer = Trainer(
         model, train, held_out, config.training.model_copy(update={"epochs": epochs}), folder, seed=config.seed

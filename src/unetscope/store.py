@@ -6,11 +6,13 @@ RUN/checkpoints/     one folder a kept epoch
 RUN/figures/         PNG and SVG
 RUN/report.html      the page
 RUN/ending.json      of a training that was not measured: what was found at its end
+RUN/failure.json     of a training that failed: why
 RUN/verification/    one run folder a variant and seed
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -32,7 +34,7 @@ from unetscope.flow import Flow
 from unetscope.records import EpochRecord, Estimate, Layer, Skip
 
 FORMAT = 4
-CONFIG, TABLES, ENDING = "config.json", "flow.sqlite", "ending.json"
+CONFIG, TABLES, ENDING, FAILURE = "config.json", "flow.sqlite", "ending.json", "failure.json"
 
 SCHEMA = f"""
 PRAGMA user_version = {FORMAT};
@@ -284,6 +286,20 @@ class RunFolder:
         path = self.path / ENDING
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
+    @property
+    def failure(self) -> str:
+        """Why the training ended before its last epoch, empty if it did not or nobody knows."""
+        path = self.path / FAILURE
+        return str(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else ""
+
+    def failed(self, reason: str) -> None:
+        """Write why the training ended before its last epoch; an empty reason takes that back."""
+        if not reason:
+            (self.path / FAILURE).unlink(missing_ok=True)
+            return
+        with whole_file(self.path / FAILURE) as beside:
+            beside.write_text(json.dumps(reason) + "\n", encoding="utf-8")
+
     def end(self, found: Mapping[str, Any]) -> None:
         """Write what was found at the end of the training."""
         with whole_file(self.path / ENDING) as beside:
@@ -296,7 +312,7 @@ class RunFolder:
         patience: seconds to wait for another process to go.
         Raises: RunFolderError if another process still works on it then.
         """
-        with (self.path / CONFIG).open("rb") as file:
+        with (self.path / CONFIG).open("rb+") as file:
             until = time.monotonic() + patience
             while not (taken := _lock(file)) and time.monotonic() < until:
                 time.sleep(0.1)
@@ -317,15 +333,18 @@ class RunFolder:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Take the file's lock, which goes with the process; where the system has none, always succeed."""
+    """Take the file's lock, which goes with the process; where the system or the file system has none, always succeed."""
     try:
         import fcntl
     except ImportError:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError as missing:
+        if missing.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
     return True
 
 

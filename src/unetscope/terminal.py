@@ -217,7 +217,7 @@ def print_judgement(judgement: Judgement, epoch: int | None, saved: Savings | No
     if design is None:
         print("Nothing is proposed to be left out.")
         return
-    print(f"Proposed: {design.text}. Retrain it before you believe it: unetscope verify RUN --variants proposed")
+    print(f"Proposed: {design.text}. Retrain it before you believe it: unetscope verify RUN --variants {design.name}")
     if saved is not None:
         _print_table("What it saves, of one image", saved.rows())
 
@@ -260,8 +260,9 @@ def print_verification(verification: Verification, page: Path, failed: Mapping[s
         table.add_row(row.variant.name, *said, row.outcome.decision, epochs, Text(one_line(row.outcome.text)))
     Console().print(table)
     for training in verification.trainings:
-        if training.records and training.started_at is None:
-            print(f"{training.variant} with seed {training.seed} did not start: {training.why_not}")
+        if training.records and not training.sound and not training.failure:
+            ended = "did not start" if training.started_at is None else "collapsed"
+            print(f"{training.variant} with seed {training.seed} {ended}: {training.why_not}")
     for name, reason in failed.items():
         print(f"{name} failed: {one_line(reason)}")
     for rule, score in scores.items():

@@ -85,18 +85,20 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[batch, in_channels, height, width] in [0, 1] to the foreground probability of each pixel."""
         self._check_input(images)
-        x, number, carried = images, 0, []
+        x, number = images, 0
+        carried: dict[int, Tensor] = {}  # what is not joined any more is not kept
         for level in range(self.depth + 1):
             x = self.get_submodule(f"layer{number + 1}")(x)
             x = self.get_submodule(f"layer{number + 2}")(x)
             number += 2
             if level < self.depth:
-                carried.append(x)
+                if f"skip{level + 1}" not in self.without:
+                    carried[level] = x
                 x = self.pool(x)
         for level in reversed(range(self.depth)):
             x = self.get_submodule(f"up{number + 1}")(x)
             if f"skip{level + 1}" not in self.without:
-                x = self.get_submodule(f"merge{number + 1}")(x, carried[level])
+                x = self.get_submodule(f"merge{number + 1}")(x, carried.pop(level))
             x = self.get_submodule(f"layer{number + 2}")(x)
             x = self.get_submodule(f"layer{number + 3}")(x)
             number += 3

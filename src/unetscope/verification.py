@@ -20,7 +20,7 @@ from unetscope.engines import Engine
 from unetscope.errors import InvalidArgument, RunFolderError
 from unetscope.intervals import Interval, student
 from unetscope.records import Decision, EpochRecord, Rule
-from unetscope.retraining import Trial, retrain, trials
+from unetscope.retraining import Trial, begun, retrain, trials
 from unetscope.store import RunFolder
 from unetscope.variants import REFERENCE, Variant, named
 from unetscope.verdict import Judgement, judge
@@ -30,7 +30,7 @@ DICE_MARGIN = 0.02  # a loss of Dice that counts as none
 STARTED_SHARE = 0.1  # of the guess's cross-entropy that a network which has learnt anything is below it
 CONSTANT_RANGE = 1e-3  # between the largest and the smallest probability: below it an output is constant
 
-State = Literal["started", "not started", "collapsed", "not there yet"]
+State = Literal["started", "not started", "collapsed", "failed", "not there yet"]
 Agreement = Literal["hit", "miss", "open"]
 
 
@@ -39,7 +39,7 @@ class Training:
     """One variant trained with one seed, as its run folder tells.
 
     guess: the cross-entropy, in nats a pixel, of the best guess without looking at an image. constant: by layer, the share of
-    channels that are the same everywhere at the end. failure: why it ended before its last epoch, if it did.
+    channels that are the same everywhere at the end (empty before it). failure: why it ended before its last epoch, if it did.
     """
 
     variant: str
@@ -60,12 +60,18 @@ class Training:
         return next((record.epoch for record in self.records if record.validation_loss < below), None)
 
     def state(self, epoch: int) -> State:
-        """Whether the training, after so many epochs, has learnt anything, ever or still."""
+        """Whether the training, after so many epochs, has learnt anything, or ever will; one that starts later is only slow."""
         if epoch not in self._by_epoch:
-            return "not there yet"
-        if self.started_at is None or self.started_at > epoch:
+            return "failed" if self.failure else "not there yet"
+        if self.started_at is None:
             return "not started"
-        return "collapsed" if self._by_epoch[epoch].validation_range < CONSTANT_RANGE else "started"
+        constant = self.started_at <= epoch and self._by_epoch[epoch].validation_range < CONSTANT_RANGE
+        return "collapsed" if constant else "started"
+
+    @property
+    def sound(self) -> bool:
+        """Whether it has learnt something and still knows it, so that it may be compared."""
+        return bool(self.records) and not self.failure and self.state(self.records[-1].epoch) == "started"
 
     def dice(self, epoch: int) -> NDArray[np.float64]:
         """Dice of every validation image after an epoch."""
@@ -77,7 +83,9 @@ class Training:
 
     @property
     def why_not(self) -> str:
-        """For a training that did not start: which layers are dead, or that none is."""
+        """For a training that did not start or has failed: the failure, which layers are dead, or that none is."""
+        if self.failure or not self.constant:
+            return self.failure or "it has not ended, and no layer was looked at"
         dead = [label for label, share in self.constant.items() if share == 1]
         return f"layer {dead[0]} is the same for every image" if dead else "no layer is dead: it may start later"
 
@@ -162,8 +170,12 @@ class Verification:
     def _decided(self, variant: str, difference: Interval, pairs: int, states: Sequence[State]) -> tuple[Decision, str]:
         if variant == REFERENCE:
             return "undecided", "the reference"
-        stuck = sum(state in {"not started", "collapsed"} for state in states)
-        out = f"; {stuck} of {len(states)} trainings did not start or collapsed, and are not counted" if stuck else ""
+        stuck = sum(state != "started" for state in states)
+        out = (
+            f"; {stuck} of {len(states)} trainings did not start, collapsed or failed, and are not counted"
+            if stuck
+            else ""
+        )
         if pairs < 2:
             return "undecided", f"{pairs} pairs of seeds are too few to compare{out}"
         by = f"{difference.value:+.3f} Dice ({difference.low:+.3f} to {difference.high:+.3f}), {pairs} pairs of seeds{out}"
@@ -177,9 +189,7 @@ class Verification:
     def target(self) -> float:
         """The Dice that every variant is to reach: the best of the reference's mean curve, less the margin."""
         curves = [
-            {record.epoch: record.validation_dice for record in one.records}
-            for one in self.of(REFERENCE)
-            if one.started_at is not None
+            {record.epoch: record.validation_dice for record in one.records} for one in self.of(REFERENCE) if one.sound
         ]
         if not curves:
             return math.nan
@@ -231,22 +241,14 @@ def verify(
     folder = RunFolder.open(run)
     chosen = chosen_variants(folder, variants)
     planned = trials(folder, chosen, chosen_seeds(folder, seeds))
-    failed = retrain(folder, planned, engine=engine, threads=threads, watcher=watcher)
-    return verification(folder, planned, failed, margin=margin)
+    retrain(folder, planned, engine=engine, threads=threads, watcher=watcher)
+    return verification(folder, planned, margin=margin)
 
 
-def verification(
-    run: RunFolder,
-    planned: Sequence[Trial],
-    failed: dict[Trial, str] | None = None,
-    *,
-    margin: float = DICE_MARGIN,
-) -> Verification:
+def verification(run: RunFolder, planned: Sequence[Trial], *, margin: float = DICE_MARGIN) -> Verification:
     """What the trainings on the disk tell, finished or not. Raises: InvalidArgument for a margin that is no Dice."""
     check_margin(margin)
-    trainings = tuple(
-        _training(trial, (failed or {}).get(trial, "")) for trial in planned if RunFolder.exists(trial.path)
-    )
+    trainings = tuple(training_of(trial) for trial in planned if RunFolder.exists(trial.path))
     judgement = judgement_of(run)
     reached = min((one.records[-1].epoch for one in trainings if one.records), default=0)
     last = max((one.records[-1].epoch for one in trainings if one.records), default=0)
@@ -290,14 +292,8 @@ def judgement_of(run: RunFolder) -> Judgement | None:
 
 def trained(run: RunFolder) -> tuple[Trial, ...]:
     """All variants and seeds of which there is a training, the reference first."""
-    found = []
-    network: dict[str, Any] = run.configuration["network"]
-    for folder in sorted((run.path / "verification").glob("*/seed-*")):
-        if RunFolder.exists(folder):
-            own = RunFolder.open(folder).configuration["network"]
-            variant = Variant(folder.parent.name, own["depth"], tuple(own["without"]))
-            found.append(Trial(variant, int(folder.name.removeprefix("seed-")), folder))
-    return tuple(sorted(found, key=lambda trial: _order(trial, network["depth"])))
+    depth = int(run.configuration["network"]["depth"])
+    return tuple(sorted(begun(run), key=lambda trial: _order(trial, depth)))
 
 
 def _order(trial: Trial, depth: int) -> tuple[Any, ...]:
@@ -312,12 +308,13 @@ def _paired(values: NDArray[np.float64]) -> Interval:
     return Interval(seeds.value, seeds.value - half, seeds.value + half)
 
 
-def _training(trial: Trial, failure: str) -> Training:
+def training_of(trial: Trial) -> Training:
+    """What the run folder of a trial tells of its training."""
     folder = RunFolder.open(trial.path)
     ending = folder.ending or {}
     shares = [folder.facts["data"][part]["foreground share"] for part in ("train", "validation")]
     constant = ending.get("constant channels", {})
-    return Training(trial.variant.name, trial.seed, folder.epochs(), guess_nats(*shares), constant, failure)
+    return Training(trial.variant.name, trial.seed, folder.epochs(), guess_nats(*shares), constant, folder.failure)
 
 
 def guess_nats(train_share: float, validation_share: float) -> float:

@@ -15,27 +15,29 @@ from unetscope.errors import InvalidArgument
 __all__ = ["Engine", "Local", "Look", "cores", "engine_named"]
 
 
-def _local(workers: int | None, threads: int) -> Engine:
-    return Local(workers or max(1, cores() // threads), threads)
+def _local(workers: int | None, threads: int, gpu: bool) -> Engine:
+    return Local(workers or (1 if gpu else max(1, cores() // threads)), threads)
 
 
-def _ray(workers: int | None, threads: int) -> Engine:
+def _ray(workers: int | None, threads: int, gpu: bool) -> Engine:
     from unetscope.engines.ray import Ray
 
-    return Ray(workers, threads)
+    return Ray(workers, threads, gpus=int(gpu))
 
 
-def _slurm(workers: int | None, threads: int) -> Engine:
+def _slurm(workers: int | None, threads: int, gpu: bool) -> Engine:
     from unetscope.engines.slurm import Slurm
 
-    return Slurm(workers, threads)
+    return Slurm(workers, threads, gpus=int(gpu))
 
 
-_ENGINES: dict[str, Callable[[int | None, int], Engine]] = {"local": _local, "ray": _ray, "slurm": _slurm}
+_ENGINES: dict[str, Callable[[int | None, int, bool], Engine]] = {"local": _local, "ray": _ray, "slurm": _slurm}
 
 
-def engine_named(name: str, *, workers: int | None = None, threads: int = 1) -> Engine:
-    """An engine by name; workers: jobs at a time, by default as many as the cores carry.
+def engine_named(name: str, *, workers: int | None = None, threads: int = 1, gpu: bool = False) -> Engine:
+    """An engine by name; workers: jobs at a time, by default as many as the cores carry. gpu: whether every job needs one.
+
+    Ray and Slurm are asked for one GPU a job. Jobs of the local engine share the GPU, so by default it runs one at a time.
 
     Raises: InvalidArgument for a name that is none, or for numbers that cannot be; MissingDependency without its extra.
 
@@ -47,7 +49,7 @@ def engine_named(name: str, *, workers: int | None = None, threads: int = 1) -> 
     for what, count in (("workers", workers), ("threads", threads)):
         if count is not None and count < 1:
             raise InvalidArgument(f"{what} must be 1 or more, got {count}")
-    return _ENGINES[name](workers, threads)
+    return _ENGINES[name](workers, threads, gpu)
 
 
 def cores() -> int:

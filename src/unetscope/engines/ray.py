@@ -23,12 +23,13 @@ class Ray:
     """Tasks of a Ray cluster, `workers` at a time, by default as many as it has processors for.
 
     The cluster is the one that this process has joined, else the one of RAY_ADDRESS, else one that is started on this
-    machine and ends with the call. A task takes `threads` of its processors, so on a cluster without a machine that large
-    it waits for one. Whatever ends the call ends its tasks, and they lose no finished epoch.
+    machine and ends with the call. A task takes `threads` of its processors and `gpus` of its GPUs, so on a cluster without
+    a machine that large it waits for one. Whatever ends the call ends its tasks, and they lose no finished epoch.
     """
 
     workers: int | None
     threads: int = 1
+    gpus: int = 0
 
     def __post_init__(self) -> None:
         try:
@@ -46,6 +47,7 @@ class Ray:
 
         task = ray.remote(
             num_cpus=self.threads,
+            num_gpus=self.gpus,
             max_calls=1,  # a process of its own
             max_retries=STARTS - 1,
             retry_exceptions=False,

@@ -26,7 +26,7 @@ class Slurm:
     Jobs outlive the call: an interrupt ends only the waiting for them. A later call sends those that are not finished
     again, and of a folder that an older job still trains it says that it is in use. Their logs are in the folder `slurm`
     beside those of the variants. minutes: what a job may take before Slurm stops it; it is then queued again and goes on.
-    cluster: another executor of submitit, such as `"local"`: processes of this machine, all at once.
+    cluster: another executor of submitit, such as `"local"`: processes of this machine, all at once. gpus: of a job.
     """
 
     workers: int | None
@@ -34,6 +34,7 @@ class Slurm:
     partition: str = ""
     minutes: int = 24 * 60
     cluster: str | None = None
+    gpus: int = 0
 
     def __post_init__(self) -> None:
         try:
@@ -77,6 +78,7 @@ class Slurm:
         executor.update_parameters(
             name="unetscope",
             cpus_per_task=self.threads,
+            gpus_per_node=self.gpus or None,
             timeout_min=self.minutes,
             slurm_array_parallelism=self.workers,
             slurm_partition=self.partition or None,

@@ -94,10 +94,11 @@ def _cell(panel: Axes, column: int, row: int, decision: Decision) -> None:
 
 @in_style
 def dice_bands(verification: Verification, *, axes: Axes | None = None) -> Axes:
-    """Validation Dice of every variant: the mean over its seeds that started, with a band from the worst to the best of them.
+    """Validation Dice of every variant: the mean over its seeds that are compared, with a band from the worst to the best of
+    them.
 
-    Seeds that never started are thin dotted lines, and counted in the legend. A dashed line is the Dice that the others are
-    to reach, the reference's best less the margin.
+    Seeds that never started, or forgot all, are thin dotted lines, and counted in the legend. A dashed line is the Dice that
+    the others are to reach, the reference's best less the margin.
 
     Source: Fig. 5 of Lee & Bajić 2021.
     """
@@ -123,9 +124,9 @@ def _band(axes: Axes, name: str, trainings: Sequence[Training], colour: str, ind
     """One variant's curves; returns its line for the legend."""
     style: Literal["-", "-."] = "-" if index < len(_LINES) else "-."
     curves = {one.seed: {record.epoch: record.validation_dice for record in one.records} for one in trainings}
-    started = [curves[one.seed] for one in trainings if one.started_at is not None]
+    started = [curves[one.seed] for one in trainings if one.sound]
     for one in trainings:
-        if one.started_at is None:
+        if not one.sound:
             axes.plot(*zip(*curves[one.seed].items(), strict=True), color=colour, linewidth=0.8, linestyle=":")
     if started:
         epochs = sorted(set.union(*(set(curve) for curve in started)))
@@ -134,7 +135,7 @@ def _band(axes: Axes, name: str, trainings: Sequence[Training], colour: str, ind
         if len(started) >= _BANDED:
             low, high = [min(some) for some in values], [max(some) for some in values]
             axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
-    count = f"{len(started)} of {len(trainings)} started" if len(started) < len(trainings) else f"{len(started)} seeds"
+    count = f"{len(started)} of {len(trainings)} compared" if len(started) < len(trainings) else f"{len(started)} seeds"
     return Line2D([], [], color=colour, linewidth=2.0, linestyle=style, label=f"{shown(name, 40)}: {count}")
 
 
