@@ -205,7 +205,8 @@ def _retraining(folder: RunFolder, design: Variant) -> RunFolder:
         if same and RunFolder.open(trial.path).ending is not None and training_of(trial).sound:
             return RunFolder.open(trial.path)
     raise RunFolderError(
-        f"{design.name} has not been retrained, or no seed of it started: unetscope verify {folder.path} --variants {design.name}"
+        f"{design.name} has not been retrained, or no seed of it started: "
+        f"unetscope verify {folder.path} --variants {design.name}"
     )
 
 
