@@ -93,11 +93,19 @@ def test_a_skip_may_bring_what_a_deeper_one_does() -> None:
 
 
 def test_the_design_leaves_out_only_what_is_redundant_together() -> None:
-    added: Added = {"skip1": (0.0, 0.01), "skip2": (0.0, 0.01), "depth3": (0.0, 0.01)}
+    added: Added = {"skip1": (0.0, 0.008), "skip2": (0.0, 0.008), "depth3": (0.0, 0.008)}
     judgement = judge(flow_of(e1=added, e10=added))
     design = judgement.design()
     assert design == Variant("depth2-without-skip1-skip2", 2, ("skip1", "skip2"))
     assert judgement.of_variant(design) == "redundant"
+    more: Added = {
+        f"skip{k}": (0.0, 0.02) for k in (1, 2, 3)
+    }  # each is next to nothing, together they may be twice that
+    judgement = judge(flow_of(e1=more, e10=more))
+    assert judgement.design() == Variant("without-skip1", 3, ("skip1",))
+    assert judgement.of_variant(Variant("", 3, ("skip1", "skip2"))) == "undecided"
+    levels: Added = {"depth2": (0.0, 0.02), "depth3": (0.0, 0.02)}  # the deeper path at skip2 holds that at skip3
+    assert judge(flow_of(e1=levels, e10=levels)).design() == Variant("depth1", 1, ())
     assert judge(flow_of(e1={}, e10={})).design() is None
 
 
@@ -147,8 +155,41 @@ def test_nothing_follows_from_a_network_that_has_learnt_nothing() -> None:
     rows = (*flow.estimates, output, replace(output, epoch=10, bits=0.4))
     judgement = judge(Flow(flow.layers, flow.skips, rows))
     assert set(decisions(judgement, 1).values()) == {"undecided"}
+    dead = replace(output, epoch=10, bits=math.nan, reason="the layer is the same at every place of every image")
+    constant = judge(Flow(flow.layers, flow.skips, (*flow.estimates, dead)))
+    assert set(decisions(constant).values()) == {"undecided"}
+    assert "what the network tells is not known: the layer is the same at every place" in str(constant)
     assert "the network tells 0.050 of 0.600 bits a pixel so far, next to nothing" in judgement.at(1)[0].text
     assert decisions(judgement, 10)["level3"] == decisions(judgement, 10)["skip1"] == "needed"
+
+
+def test_the_margin_is_a_share_of_what_the_network_tells() -> None:
+    """A mask that nothing tells much of has details that are worth little beside its entropy, and much beside what is told."""
+    added: Added = {"skip1": (0.018, 0.022)}  # of 0.6 bits a pixel, 3.3 %
+    flow = flow_of(depth=1, e1=added, e10=added)
+    last = flow.layers[-1].label
+    output = Estimate(1, last, "I_V(M→Y)", "usable_linear", 0.0, "pixels", 0.2, 0.1, 0.3, CEILING, False, 60, 9)
+    rows = (output, replace(output, epoch=10))
+    assert decisions(judge(flow))["skip1"] == "redundant"
+    judgement = judge(Flow(flow.layers, flow.skips, (*flow.estimates, *rows)))
+    assert decisions(judgement)["skip1"] == "needed"
+    assert "it adds 0.020 (0.018 to 0.022) of 0.200 bits a pixel to the deeper path, over 5%" in str(judgement)
+
+
+def test_a_verdict_has_the_numbers_of_what_it_rests_on() -> None:
+    added: Added = {"depth1": (0.04, 0.5), "depth2": (0.29, 0.31)}
+    (verdict,) = (verdict for verdict in judge(flow_of(e1=added, e10=added)) if verdict.part == "level2")
+    assert verdict.text.startswith(
+        "the deeper path that it belongs to adds 0.270 (0.040 to 0.500) of 0.600 bits a pixel to skip1"
+    )
+    assert (verdict.bits, verdict.low, verdict.high) == pytest.approx((0.27, 0.04, 0.5))
+
+
+@pytest.mark.parametrize("change", [{"high": math.nan}, {"ceiling": 0.0}, {"saturated": True}])
+def test_half_an_interval_nothing_to_tell_and_saturation_decide_nothing(change: dict[str, object]) -> None:
+    flow = flow_of(e1={}, e10={})
+    rows = tuple(replace(row, **change) for row in flow.estimates)  # type: ignore[arg-type]
+    assert set(decisions(judge(Flow(flow.layers, flow.skips, rows))).values()) == {"undecided"}
 
 
 @given(st.floats(-0.1, 0.5), st.floats(0, 0.3), st.floats(0, 0.3))
@@ -183,6 +224,10 @@ def test_the_papers_rule() -> None:
     blind = plateau(full, replace(of_input, bits=6.0, saturated=True))
     assert blind.decision == "undecided"
     assert blind.text.endswith("as would any layer that tells all images apart")
+    by_chance = plateau(replace(full, reason="out of domain: permuted labels are told too"), of_input)
+    assert by_chance.decision == "undecided"
+    assert by_chance.text.endswith("out of domain: permuted labels are told too")
+    assert plateau(full, replace(of_input, bits=math.nan, reason="distances are not finite")).decision == "undecided"
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,9 @@ def test_a_difference_is_paired_by_seed_and_image() -> None:
     values = -lost
     by_seed = values.mean(axis=1)
     seeds = 4.302652729911275 * by_seed.std(ddof=1) / math.sqrt(3)  # Student's 97.5 % point of 2 degrees of freedom
-    images = 2.0226909117347285 * values.mean(axis=0).std(ddof=1) / math.sqrt(40)  # of 39
+    by_image = values.mean(axis=0)
+    furthest = np.append(by_image, by_image.max())  # one image more may be as far out
+    images = furthest.mean() - by_image.mean() + 2.021075390306273 * furthest.std(ddof=1) / math.sqrt(41)  # of 40
     assert outcome.difference.value == pytest.approx(values.mean())
     assert outcome.difference.high - outcome.difference.value == pytest.approx(math.hypot(seeds, images))
     assert (outcome.pairs, outcome.started, outcome.seeds) == (3, 3, 3)
@@ -326,9 +328,10 @@ def test_a_training_that_failed_is_counted_and_not_compared() -> None:
 
 def test_a_training_that_starts_late_has_learnt_less_until_then() -> None:
     """Left out, the slow seeds of a variant would leave the fast ones to speak for it."""
-    made = [training("model1", seed, [[0.0] * 2, [0.8] * 2, [0.9] * 2]) for seed in range(3)]
+    made = [training("model1", seed, [[0.0] * 2, [0.8, 0.81], [0.9, 0.91]]) for seed in range(3)]
     for seed in range(3):
-        late = training("model2", seed, [[0.0] * 2, [0.0] * 2, [0.9] * 2])
+        wiggle = 1e-3 * seed
+        late = training("model2", seed, [[0.0] * 2, [wiggle, 0.0], [0.9 + wiggle, 0.91]])
         late = replace(
             late, records=(late.records[0], replace(late.records[1], validation_loss=GUESS), late.records[2])
         )
@@ -337,6 +340,44 @@ def test_a_training_that_starts_late_has_learnt_less_until_then() -> None:
     found = held(*made)
     assert found.outcome("model2", 1).decision == "needed"
     assert found.outcome("model2", 2).decision == "redundant"
+
+
+def test_a_variant_that_seldom_starts_is_not_called_redundant() -> None:
+    fine = [[0.0] * 3, [0.8, 0.81, 0.82]]
+    made = [training("model1", seed, fine) for seed in range(10)]
+    made += [training("model2", seed, [fine[0], [one + 1e-3 * seed for one in fine[1]]]) for seed in range(2)]
+    made += [training("model2", seed, [[0.0] * 3] * 2, loss=GUESS) for seed in range(2, 10)]
+    outcome = held(*made).outcome("model2", 1)
+    assert (outcome.decision, outcome.stalls) == ("undecided", True)
+    assert outcome.text == (
+        "2 of 10 trainings start, 10 of 10 of the reference's (p = 0.00036): without it a training starts less often"
+    )
+    assert not held(*made[:11], made[11]).outcome("model2", 1).stalls
+
+
+def test_a_loss_in_few_images_is_not_hidden_by_the_others() -> None:
+    """5 % of images lose 0.6: of 40 images none or one may be among those seen."""
+    rng, wrong = np.random.default_rng(3), 0
+    for _ in range(300):
+        lost = 0.6 * (rng.random(40) < 0.05) + rng.normal(0, 0.005, (3, 40)) + rng.normal(0, 0.002, (3, 1))
+        made = [training("model1", seed, [[0.0], [0.9] * 40]) for seed in range(3)]
+        made += [training("model2", seed, [[0.0], list(0.9 - row)]) for seed, row in enumerate(lost)]
+        wrong += held(*made).outcome("model2", 1).decision == "redundant"
+    assert wrong / 300 < 0.16  # no image of 40 is among them in 13 %: nothing can tell then
+
+
+def test_what_is_the_same_everywhere_has_no_interval() -> None:
+    made = [
+        training(name, seed, [[0.0] * 3, [dice] * 3])
+        for name, dice in (("model1", 0.9), ("model2", 0.88))
+        for seed in (0, 1)
+    ]
+    outcome = held(*made).outcome("model2", 1)
+    assert (outcome.decision, outcome.text) == ("undecided", "-0.020 Dice, and there is no interval")
+    one = [training(name, seed, [[0.0], [0.9 - 0.1 * seed]]) for name in ("model1", "model2") for seed in (0, 1)]
+    assert "there is no interval" in held(*one).outcome("model2", 1).text
+    with pytest.raises(InvalidArgument, match="model2 and model1 with seed 0 were validated on 2 and 3 images"):
+        held(*made[:2], training("model2", 0, [[0.0], [0.9, 0.9]])).outcome("model2", 1)
 
 
 def test_one_pair_says_nothing_of_another_seed() -> None:
@@ -357,6 +398,9 @@ def test_the_target_is_the_references_best_less_the_margin() -> None:
         collapsed, records=(*collapsed.records[:2], replace(collapsed.records[2], validation_range=0.0))
     )
     assert held(*reference, collapsed).target == found.target
+    short = training("model1", 3, [[0.1], [0.2]])
+    assert held(*reference, short).target == found.target
+    assert math.isnan(held(collapsed).target)
     with pytest.raises(InvalidArgument, match="variant 'model9' was not trained: there are model1, model2"):
         found.of("model9")
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from unetscope.slimming import Slim
     from unetscope.store import RunFolder
     from unetscope.verdict import Judgement
-    from unetscope.verification import Row, Verification
+    from unetscope.verification import Row, Training, Verification
 
 
 def one_line(text: str) -> str:
@@ -256,7 +256,7 @@ def print_verification(verification: Verification, page: Path, failed: Mapping[s
         table.add_column(name, overflow="fold")
     for row in rows:
         said = [_beside(row, rule) for rule in rules]
-        epochs = ", ".join("never" if one is None else str(one) for one in _reached(verification, row))
+        epochs = ", ".join(_reached_text(verification, training) for training in verification.of(row.variant.name))
         table.add_row(row.variant.name, *said, row.outcome.decision, epochs, Text(one_line(row.outcome.text)))
     Console().print(table)
     for training in verification.trainings:
@@ -268,6 +268,8 @@ def print_verification(verification: Verification, page: Path, failed: Mapping[s
     for rule, score in scores.items():
         title = "paper's" if rule == "plateau" else rule
         print(f"The {title} rule: {score['hit']} right, {score['miss']} wrong, {score['open']} open")
+    if stalled := [row.variant.name for row in rows if row.outcome.stalls]:
+        print(f"Open because they start less often than the reference: {', '.join(stalled)}")
     print(f"report: {one_line(str(page))}")
 
 
@@ -292,6 +294,17 @@ def print_slim(slim: Slim, *, json: bool) -> None:
 def _reached(verification: Verification, row: Row) -> list[int | None]:
     """Of each seed, the epoch at which the variant reaches the target."""
     return [training.reaches(verification.target) for training in verification.of(row.variant.name)]
+
+
+def _reached_text(verification: Verification, training: Training) -> str:
+    """When a training reaches the target, for people."""
+    epoch = training.reaches(verification.target)
+    if epoch is not None:
+        return str(epoch)
+    if math.isnan(verification.target):
+        return "not known"
+    ended = training.failure or (training.records and training.records[-1].epoch == verification.budgets[-1])
+    return "never" if ended else "not yet"
 
 
 def _beside(row: Row, rule: Rule) -> Text:

@@ -20,7 +20,7 @@ from unetscope.flow import Flow
 from unetscope.records import Decision, Estimate, Quantity, Rule, Skip, Verdict, estimator_text
 from unetscope.variants import Variant, design_name, part_names
 
-MARGIN = 0.05  # of the ceiling: what may be lost and count as next to nothing
+MARGIN = 0.05  # of what the network tells: what may be lost and count as next to nothing
 FEWEST_EPOCHS = 2
 LEARNT_SHARE = 0.1  # of the ceiling: an output that tells less has learnt next to nothing
 ESTIMATOR = "usable_convolutional"
@@ -32,12 +32,14 @@ OF_DEPTH: Quantity = "I_V(U→Y|S)"
 class Gain:
     """What a stream adds at the merge of one skip: its estimate, or None if there is none.
 
-    stream: the skip itself, or the deeper path that it meets. unlearnt: why no number of this epoch may be believed, if so.
+    stream: the skip itself, or the deeper path that it meets. told: bits that the network's output tells, NaN if not known.
+    unlearnt: why no number of this epoch may be believed, if so.
     """
 
     stream: Literal["skip", "depth"]
     skip: str
     row: Estimate | None
+    told: float = math.nan
     unlearnt: str = ""
 
     @property
@@ -51,7 +53,23 @@ class Gain:
     @property
     def known(self) -> bool:
         """Whether there is something to judge by."""
-        return math.isfinite(self.interval[0])
+        return (
+            all(map(math.isfinite, self.interval))
+            and self.row is not None
+            and self.whole > 0
+            and not self.row.saturated
+        )
+
+    @property
+    def whole(self) -> float:
+        """Bits that a loss is a share of: what the network tells, or where that is not known all there is to tell."""
+        ceiling = math.nan if self.row is None else self.row.ceiling
+        return ceiling if math.isnan(self.told) else min(self.told, ceiling)
+
+    @property
+    def share(self) -> float:
+        """The most that it may add, as a share."""
+        return self.interval[1] / self.whole
 
     @property
     def text(self) -> str:
@@ -73,7 +91,7 @@ class Gain:
 class Judgement:
     """Verdicts on every skip and level at every marked epoch, by both rules; iterating goes through those of the last epoch.
 
-    depth, without: of the network that was judged. margin: the share of the ceiling that counts as next to nothing.
+    depth, without: of the network that was judged. margin: the share of what it tells that counts as next to nothing.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -115,7 +133,8 @@ class Judgement:
     def of_variant(self, variant: Variant, *, rule: Rule = "conditional", epoch: int | None = None) -> Decision:
         """What a rule says of all that a variant leaves out, together: redundant if all of it is, needed if any of it is.
 
-        By the conditional rule a part that is redundant beside a skip may be needed without that skip.
+        By the conditional rule a part that is redundant beside a skip may be needed without that skip, and parts that are each
+        next to nothing are redundant only if what they may add comes to next to nothing too.
         """
         epoch = self.epochs[-1] if epoch is None else epoch
         taken = part_names(variant, self.depth, self.without)
@@ -123,8 +142,14 @@ class Judgement:
             known = {v.part: v.decision for v in self.at(epoch) if v.rule == rule}
             decisions = {known.get(part, "undecided") for part in taken}
         else:
-            left_out = {part for part in taken if part.startswith("skip")}
-            decisions = {_least(part, epoch, self.gains, self.margin, left_out).decision for part in taken}
+            skips = [part for part in taken if part.startswith("skip")]
+            levels = [part for part in taken if not part.startswith("skip")]
+            found = [_least(part, epoch, self.gains, self.margin, skips) for part in skips + levels]
+            decisions = {verdict.decision for verdict, _ in found}
+            # the shallowest level comes first, and all below go with it
+            bounds = {gain for _, gain in found[: len(skips) + 1] if gain is not None}
+            if decisions == {"redundant"} and sum(gain.share for gain in bounds) >= self.margin:
+                return "undecided"
         return "needed" if "needed" in decisions else "redundant" if decisions <= {"redundant"} else "undecided"
 
     def design(self, epoch: int | None = None) -> Variant | None:
@@ -165,8 +190,9 @@ def judge(
     But a deeper path is given nothing of the skip S except S pooled. So S is worth no more than what it tells beside the
     upsampled path U and beside itself pooled, I_V(S→Y|U,↓S); nor than what the deeper path that it is part of adds to each
     skip above it, I_V(U→Y|S). Level k, with all below it, is worth no more than I_V(U→Y|S) at skip k and above. If the 95 %
-    interval of the least of these lies below `margin` times H_V(Y), the part is redundant; if it lies above, needed; else,
-    or if one of them is not known, undecided.
+    interval of the least of these lies below `margin` times what the network's output tells, the part is redundant; if it
+    lies above, needed; else, or if one of them is not known, undecided. Bits and Dice part ways where masks are nearly as
+    likely as not: a detail that is worth few bits can decide which side of one half a pixel falls on.
 
     Plateau rule (the paper's). A skip is redundant once I(Y;M) of the merge below has reached H(Y), needed as long as it has
     not. An estimate that is at its ceiling because the layer tells all images apart would be there whatever the layer, so it
@@ -200,7 +226,7 @@ def judge(
     skips = sorted(flow.skips, key=lambda skip: _number(skip.name))
     gains = _gains(flow, skips, epochs, estimator)
     parts = [part for skip in skips for part in (skip.name, f"level{_number(skip.name)}")]
-    verdicts = [_least(part, epoch, gains, margin, ()) for epoch in epochs for part in parts]
+    verdicts = [_least(part, epoch, gains, margin, ())[0] for epoch in epochs for part in parts]
     verdicts += _plateau(flow, skips, epochs, plateau_estimator, resolution, labels)
     depth = max(layer.level for layer in flow.layers)
     there = {skip.name for skip in skips}
@@ -219,26 +245,33 @@ def _gains(
     rows = {(e.epoch, e.layer, e.quantity): e for e in flow.select(estimator=estimator).estimates}
     found = {}
     for epoch in epochs:
-        why = _unlearnt(flow, epoch)
+        told, why = _told(flow, epoch)
         for skip in skips:
-            found[epoch, "skip", skip.name] = Gain("skip", skip.name, rows.get((epoch, skip.merge, OF_SKIP)), why)
-            found[epoch, "depth", skip.name] = Gain("depth", skip.name, rows.get((epoch, skip.merge, OF_DEPTH)), why)
+            found[epoch, "skip", skip.name] = Gain("skip", skip.name, rows.get((epoch, skip.merge, OF_SKIP)), told, why)
+            found[epoch, "depth", skip.name] = Gain(
+                "depth", skip.name, rows.get((epoch, skip.merge, OF_DEPTH)), told, why
+            )
     return found
 
 
-def _unlearnt(flow: Flow, epoch: int) -> str:
-    """Why nothing follows from a network at an epoch: it tells next to nothing yet. Empty if it does, or is not known."""
+def _told(flow: Flow, epoch: int) -> tuple[float, str]:
+    """Bits that the output tells, NaN if not known, and why nothing follows from a network that tells next to nothing yet."""
     outputs = [layer.label for layer in flow.layers if layer.role == "output"]
+    told = math.nan
     for row in flow.select(epoch=epoch, quantity="I_V(M→Y)").estimates:
-        if row.layer in outputs and row.bits < LEARNT_SHARE * row.ceiling:
-            return f"the network tells {row.bits:.3f} of {row.ceiling:.3f} bits a pixel so far, next to nothing"
-    return ""
+        if row.layer not in outputs:
+            continue
+        if not row.bits >= LEARNT_SHARE * row.ceiling:
+            so_far = f"the network tells {row.bits:.3f} of {row.ceiling:.3f} bits a pixel so far, next to nothing"
+            return math.nan, f"what the network tells is not known: {row.reason}" if math.isnan(row.bits) else so_far
+        told = row.bits if math.isnan(told) else max(told, row.bits)
+    return told, ""
 
 
 def _least(
     part: str, epoch: int, gains: Mapping[tuple[int, str, str], Gain], margin: float, left_out: Collection[str]
-) -> Verdict:
-    """The verdict on a part: it adds no more than the least of some gains.
+) -> tuple[Verdict, Gain | None]:
+    """The verdict on a part, which adds no more than the least of some gains; and the gain that it rests on.
 
     left_out: skips that are not there to make what the deeper path adds small.
     """
@@ -251,26 +284,36 @@ def _least(
     ]
     verdict = Verdict(part, epoch, "conditional", "undecided", estimator=ESTIMATOR)
     if not bounds:
-        return replace(verdict, text=f"nothing was measured at the skips above {part}")
+        return replace(verdict, text=f"nothing was measured at the skips above {part}"), None
     known = [gain for gain in bounds if gain.known]
     unknown = [gain for gain in bounds if not gain.known]
-    if known:
-        least = min(known, key=lambda gain: gain.interval[1])
-        rows = [gain.row for gain in known if gain.row is not None]
-        bits, ceiling = min(row.bits for row in rows), rows[0].ceiling
-        low, high = (min(gain.interval[end] for gain in known) for end in (0, 1))
-        verdict = replace(verdict, bits=bits, low=low, high=high, ceiling=ceiling, estimator=rows[0].estimator)
-        text = f"{_said(part, least)} {bits:.3f} ({low:.3f} to {high:.3f}) of {ceiling:.3f} bits a pixel {_to(least)}"
-        if high < margin * ceiling:
-            return replace(verdict, decision="redundant", text=f"{text}, under {margin:.0%}")
-        above = [gain.skip for gain in bounds if gain.stream == "depth" and is_skip]
-        if low > margin * ceiling and not unknown and above:
-            return replace(verdict, text=f"{text}, over {margin:.0%}, but {above[0]} may bring the same")
-        if low > margin * ceiling and not unknown:
-            return replace(verdict, decision="needed", text=f"{text}, over {margin:.0%}")
-        if not unknown:
-            return replace(verdict, text=f"{text}, and {margin:.0%} lies between")
-    return replace(verdict, text=f"what {unknown[0].text} is not known: {unknown[0].reason}")
+    if known and (least := min(known, key=lambda gain: gain.share)).share < margin:
+        return _resting(verdict, least, "redundant", f"under {margin:.0%}"), least
+    if unknown:
+        return replace(verdict, text=f"what {unknown[0].text} is not known: {unknown[0].reason}"), None
+    least = min(known, key=lambda gain: gain.interval[0] / gain.whole)
+    if least.interval[0] <= margin * least.whole:
+        return _resting(verdict, least, "undecided", f"and {margin:.0%} lies between"), least
+    if is_skip and (above := [gain.skip for gain in bounds if gain.stream == "depth"]):
+        return _resting(verdict, least, "undecided", f"over {margin:.0%}, but {above[0]} may bring the same"), least
+    return _resting(verdict, least, "needed", f"over {margin:.0%}"), least
+
+
+def _resting(verdict: Verdict, gain: Gain, decision: Decision, why: str) -> Verdict:
+    """The verdict with the numbers of the gain that it rests on."""
+    assert gain.row is not None
+    low, high = gain.interval
+    return replace(
+        verdict,
+        decision=decision,
+        bits=gain.row.bits,
+        low=low,
+        high=high,
+        ceiling=gain.row.ceiling,
+        estimator=gain.row.estimator,
+        text=f"{_said(verdict.part, gain)} {gain.row.bits:.3f} ({low:.3f} to {high:.3f}) of {gain.whole:.3f} bits a pixel "
+        f"{_to(gain)}, {why}",
+    )
 
 
 def _said(part: str, gain: Gain) -> str:
@@ -297,7 +340,7 @@ def _plateau(
         return []
     told = told.narrowed(estimator=estimator, resolution=resolution, labels=labels)
     first = told.estimates[0]
-    unlearnt = {epoch: why for epoch in epochs if (why := _unlearnt(flow, epoch))}
+    unlearnt = {epoch: why for epoch in epochs if (why := _told(flow, epoch)[1])}
     about = {(row.epoch, row.layer): row for row in told.estimates}
     of_input = flow.select(quantity="I(X;M)", estimator=first.estimator, resolution=first.resolution).estimates
     inputs = {(row.epoch, row.layer): row for row in of_input}
@@ -320,15 +363,19 @@ def _by_the_merge_below(part: str, row: Estimate, of_input: Estimate | None, unl
         unknown = f"I(Y;M) of layer {row.layer} below is not known ({how}): {row.reason}"
         return replace(verdict, text=unlearnt or unknown)
     told = f"layer {row.layer} below tells {row.bits:.2f} of {row.ceiling:.2f} bits of the label ({how})"
-    if row.saturated and of_input is not None and not of_input.saturated:
-        return replace(verdict, decision="redundant", text=f"{told}, all there is to tell")
+    if row.reason.startswith("out of domain"):
+        return replace(verdict, text=f"{told}, {row.reason}")
     if row.saturated:
-        return replace(verdict, text=f"{told}, as would any layer that tells all images apart")
-    if math.isnan(row.high):
-        return replace(verdict, text=f"{told}: {row.reason or 'it has no interval'}")
-    if row.high >= row.ceiling:
-        return replace(verdict, text=f"{told}, perhaps all ({row.low:.2f} to {row.high:.2f})")
-    return replace(verdict, decision="needed", text=f"{told}, not all there is to tell")
+        others = of_input is not None and math.isfinite(of_input.bits) and not of_input.saturated
+        decision: Decision = "redundant" if others else "undecided"
+        why = "all there is to tell" if others else "as would any layer that tells all images apart"
+    elif math.isnan(row.high):
+        decision, why = "undecided", row.reason or "and it has no interval"
+    elif row.high >= row.ceiling:
+        decision, why = "undecided", f"perhaps all ({row.low:.2f} to {row.high:.2f})"
+    else:
+        decision, why = "needed", "not all there is to tell"
+    return replace(verdict, decision=decision, text=f"{told}, {why}")
 
 
 def _since(verdicts: Sequence[Verdict]) -> Iterator[Verdict]:

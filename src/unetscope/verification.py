@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unetscope.engines import Engine
 from unetscope.errors import InvalidArgument, RunFolderError
-from unetscope.intervals import Interval, student
+from unetscope.intervals import Interval, cautious, student
 from unetscope.records import Decision, EpochRecord, Rule
 from unetscope.retraining import Trial, begun, retrain, trials
 from unetscope.store import RunFolder
@@ -28,6 +28,7 @@ from unetscope.watching import Watcher
 
 DICE_MARGIN = 0.02  # a loss of Dice that counts as none
 STARTED_SHARE = 0.1  # of the guess's cross-entropy that a network which has learnt anything is below it
+STALLS_FROM = 0.05  # chance of so few starts: below it a variant starts less often
 CONSTANT_RANGE = 1e-3  # between the largest and the smallest probability: below it an output is constant
 
 State = Literal["started", "not started", "collapsed", "failed", "not there yet"]
@@ -95,8 +96,9 @@ class Outcome:
     """What retraining says of a variant after so many epochs.
 
     difference: of Dice, variant less reference, over images, then over pairs of seeds. pairs: seeds at which both started.
-    started, seeds: of the variant's trainings that got so far. decision: `redundant` if what is left out costs less than the
-    margin, `needed` if more, else `undecided`.
+    started, seeds: of the variant's trainings that got so far. stalls: whether fewer of them start than of the reference's, by
+    more than chance. decision: `redundant` if what is left out costs less than the margin, `needed` if more, else, or if the
+    variant stalls, `undecided`.
     """
 
     variant: str
@@ -106,6 +108,7 @@ class Outcome:
     pairs: int
     started: int
     seeds: int
+    stalls: bool
     decision: Decision
     text: str
 
@@ -149,22 +152,31 @@ class Verification:
         """How a variant compares with the reference after so many epochs.
 
         The interval of the difference holds both what another seed and what other images would change: Student's over pairs of
-        seeds and over images, their halves added as squares.
+        seeds and over images, their halves added as squares. Trainings that did not start are not compared, but fewer starts
+        than the reference has (Fisher's exact test, one-sided, 5 %) forbid to call a part redundant.
+
+        Raises: InvalidArgument if trainings of one seed were validated on different numbers of images.
         """
         mine, reference = self.of(variant), {one.seed: one for one in self.of(REFERENCE)}
         there = [one for one in mine if one.state(epoch) != "not there yet"]
         states = [one.state(epoch) for one in there]
+        of_reference = [one.state(epoch) for one in reference.values() if one.state(epoch) != "not there yet"]
         pairs = [
-            one.dice(epoch) - reference[one.seed].dice(epoch)
+            _lost(one, reference[one.seed], epoch)
             for one in there
             if one.seed in reference and one.state(epoch) == reference[one.seed].state(epoch) == "started"
         ]
         difference = _paired(np.stack(pairs)) if pairs else Interval(math.nan, math.nan, math.nan)
+        p = fewer_starts(states.count("started"), len(states), of_reference.count("started"), len(of_reference))
         dice = [one.dice(epoch).mean() for one in there if one.state(epoch) == "started"]
         decision, text = self._decided(variant, difference, len(pairs), states)
+        if stalls := p <= STALLS_FROM:
+            decision = "undecided"
+            text = f"{states.count('started')} of {len(states)} trainings start, {of_reference.count('started')} of "
+            text += f"{len(of_reference)} of the reference's (p = {p:.2g}): without it a training starts less often"
         mean = float(np.mean(dice)) if dice else math.nan
         return Outcome(
-            variant, epoch, mean, difference, len(pairs), states.count("started"), len(there), decision, text
+            variant, epoch, mean, difference, len(pairs), states.count("started"), len(there), stalls, decision, text
         )
 
     def _decided(self, variant: str, difference: Interval, pairs: int, states: Sequence[State]) -> tuple[Decision, str]:
@@ -178,6 +190,8 @@ class Verification:
         )
         if pairs < 2:
             return "undecided", f"{pairs} pairs of seeds are too few to compare{out}"
+        if not difference.high > difference.low:
+            return "undecided", f"{difference.value:+.3f} Dice, and there is no interval{out}"
         by = f"{difference.value:+.3f} Dice ({difference.low:+.3f} to {difference.high:+.3f}), {pairs} pairs of seeds{out}"
         if difference.low > -self.margin:
             return "redundant", f"{by}: a loss under {self.margin:g}"
@@ -187,14 +201,14 @@ class Verification:
 
     @property
     def target(self) -> float:
-        """The Dice that every variant is to reach: the best of the reference's mean curve, less the margin."""
-        curves = [
-            {record.epoch: record.validation_dice for record in one.records} for one in self.of(REFERENCE) if one.sound
-        ]
-        if not curves:
-            return math.nan
-        shared = set.intersection(*(set(curve) for curve in curves))
-        return max(float(np.mean([curve[epoch] for curve in curves])) for epoch in shared) - self.margin
+        """The Dice that every variant is to reach: the best of the reference's mean curve, less the margin; NaN without one.
+
+        The curve is of the seeds that got furthest: one that was cut short would end it early.
+        """
+        sound = [one for one in self.of(REFERENCE) if one.sound]
+        last = max((one.records[-1].epoch for one in sound), default=0)
+        curves = [[record.validation_dice for record in one.records] for one in sound if one.records[-1].epoch == last]
+        return float(np.mean(curves, axis=0).max()) - self.margin if curves else math.nan
 
     def rows(self, epoch: int | None = None) -> tuple[Row, ...]:
         """Every variant but the reference at a budget, by default the last."""
@@ -256,7 +270,8 @@ def verification(run: RunFolder, planned: Sequence[Trial], *, margin: float = DI
     budgets = tuple(sorted({epoch for epoch in marked if epoch <= last} | {reached, last} - {0}))
     if not budgets:
         raise RunFolderError(f"{run.path} has no retrained variant: unetscope verify {run.path}")
-    variants = tuple(dict.fromkeys(trial.variant for trial in planned))
+    there = {training.variant for training in trainings}
+    variants = tuple(one for one in dict.fromkeys(trial.variant for trial in planned) if one.name in there)
     return Verification(variants, trainings, judgement, budgets, margin)
 
 
@@ -302,10 +317,38 @@ def _order(trial: Trial, depth: int) -> tuple[Any, ...]:
 
 
 def _paired(values: NDArray[np.float64]) -> Interval:
-    """The mean of differences [seeds, images], with an interval over both; without one if there is one seed."""
-    seeds, images = student(values.mean(axis=1)), student(values.mean(axis=0))
-    half = math.hypot(seeds.high - seeds.value, images.high - images.value)
-    return Interval(seeds.value, seeds.value - half, seeds.value + half)
+    """The mean of differences [seeds, images], with an interval over both; without one if there is one seed, or one image."""
+    seeds, images = student(values.mean(axis=1)), cautious(values.mean(axis=0))
+    if values.shape[1] < 2:
+        return Interval(seeds.value, math.nan, math.nan)
+    low, high = (
+        math.hypot(one - seeds.value, other - images.value)
+        for one, other in ((seeds.low, images.low), (seeds.high, images.high))
+    )
+    return Interval(seeds.value, seeds.value - low, seeds.value + high)
+
+
+def _lost(one: Training, reference: Training, epoch: int) -> NDArray[np.float64]:
+    """Dice of a variant less that of the reference, image by image."""
+    mine, others = one.dice(epoch), reference.dice(epoch)
+    if mine.shape != others.shape:
+        raise InvalidArgument(
+            f"{one.variant} and {reference.variant} with seed {one.seed} were validated on {len(mine)} and {len(others)} images"
+        )
+    return mine - others
+
+
+def fewer_starts(started: int, seeds: int, of_reference: int, its_seeds: int) -> float:
+    """The chance of so few starts, or fewer, if a variant starts as often as the reference: Fisher's exact test, one-sided.
+
+    >>> fewer_starts(0, 3, 3, 3)
+    0.05
+    """
+    all_started, everyone = started + of_reference, seeds + its_seeds
+    ways = math.comb(everyone, seeds)
+    return sum(
+        math.comb(all_started, k) * math.comb(everyone - all_started, seeds - k) / ways for k in range(started + 1)
+    )
 
 
 def training_of(trial: Trial) -> Training:

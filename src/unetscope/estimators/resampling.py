@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from unetscope.errors import InvalidArgument
 from unetscope.estimators.reading import SATURATED_FROM, Reading
-from unetscope.intervals import student
+from unetscope.intervals import cautious, student
 
 LARGEST_BIAS = 1 / 3  # of an interval's half width: with such a bias, 90 % of intervals would still hold
 SMALLEST_BIAS = 0.05  # nats: always allowed, as it is taken off
@@ -187,10 +187,10 @@ def around(middle: float, values: NDArray[np.float64], bias: float) -> tuple[flo
 
     Source: Hanley & Lippman-Hand, JAMA 249:1743 (1983), on 3/n.
     """
-    mean, rare = float(values.mean()), UNSEEN / len(values)
-    low, high = (student(np.append(values, extreme)) for extreme in (values.min(), values.max()))
+    found, rare = cautious(values), UNSEEN / len(values)
     unseen = min(1.0, rare) * (1 - math.log(min(1.0, rare))) if rare > RAREST else 0.0
-    return middle - math.hypot(mean - low.low, bias), middle + math.hypot(high.high - mean, bias, unseen)
+    low, high = found.value - found.low, found.high - found.value
+    return middle - math.hypot(low, bias), middle + math.hypot(high, bias, unseen)
 
 
 def told_by_chance(null: float, nats: float, whole: float, entropy: float, half: float) -> str:
