@@ -108,7 +108,7 @@ def _page(run: RunFolder, found: Verification) -> str:
         "",
         *_agreement(run, found),
         "",
-        "The margin, 5 % of what there is to tell, was settled on planted tasks; the gains of two epochs of this run had been seen "
+        "The margin, 5 % of what the network tells, was settled on planted tasks; the gains of two epochs of this run had been seen "
         "by then. At other margins:",
         "",
         *_margins(run, found),
@@ -231,7 +231,7 @@ def _agreement(run: RunFolder, found: Verification) -> list[str]:
 
 def _margins(run: RunFolder, found: Verification) -> list[str]:
     """What the conditional rule would have said at other margins, so that nobody has to believe the one chosen."""
-    lines = ["| margin, of what there is to tell | right | wrong | open |", "|---|---|---|---|"]
+    lines = ["| margin, of what the network tells | right | wrong | open |", "|---|---|---|---|"]
     for margin in MARGINS:
         judged = replace(found, judgement=judge(run.flow(), margin=margin))
         score = judged.score(epochs=[epoch for epoch in found.budgets if epoch >= FIRST_BUDGET])
