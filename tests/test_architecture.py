@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "verdict": "errors records flow variants",
     "intervals": "errors records",
     "labels": "errors",
+    "calls": "",
     "tensors": "data",
     "unet": "errors records",
     "cost": "",
@@ -31,7 +32,9 @@ MAY_IMPORT = {
     "arena": "errors",
     "precision": "",
     "budget": "errors records",
-    "capture": "errors records arena precision budget",
+    "capture": "errors records calls arena precision budget",
+    "recording": "calls capture",
+    "structure": "errors records recording",
     "distances": "precision budget",
     "symbols": "budget",
     "moments": "errors",
@@ -40,8 +43,8 @@ MAY_IMPORT = {
     "layer_statistics": "errors records capture distances symbols estimators",
     "merges": "records intervals estimators",
     "measure": (
-        "errors records flow schedule labels data tensors arena precision budget capture distances estimators probing "
-        "layer_statistics merges"
+        "errors records flow schedule labels data tensors arena precision budget capture structure distances estimators "
+        "probing layer_statistics merges"
     ),
     "checkpoints": "errors files",
     "training": "errors records config data tensors precision checkpoints",

@@ -284,7 +284,7 @@ def test_float32_is_float32_while_measuring_and_as_before_afterwards(newer: bool
     ("layers", "text"),
     [
         (named("frist"), "layer frist: the network has no module 'frist'; the nearest names are 'first'"),
-        (named("xyzzy_qq"), "the network has no module 'xyzzy_qq'; see model.named_modules"),
+        (named("xyzzy_qq"), "the network has no module 'xyzzy_qq'; there are 'first', "),
         (named("activation"), "layer activation: module 'activation' runs more than once in a forward pass"),
         (named("unused"), "layer unused: module 'unused' did not run in the forward pass"),
         (named("pair"), "layer pair: module 'pair' gives a tuple, expected one tensor; name a module inside it"),

@@ -532,8 +532,12 @@ def test_activations_that_are_not_finite_are_named() -> None:
 
 def test_a_scope_that_cannot_be_is_refused_at_once() -> None:
     data = synthetic_nuclei(4, image_size=16)
-    with pytest.raises(NetworkError, match="Sequential does not describe its layers: name those to measure"):
-        Scope(nn.Sequential(nn.Conv2d(3, 1, 1)), data, labels=[])
+    with pytest.raises(NetworkError, match=r"Sequential does not run on an example .* expected input"):
+        Scope(nn.Sequential(nn.Conv2d(4, 1, 1)), data, labels=[])
+    with pytest.raises(NetworkError, match=r"no module matches 'lyaer\*': the nearest names are 'layer"):
+        Scope(UNet(1, depth=1), data, layers=["lyaer*"], labels=[])
+    with pytest.raises(NetworkError, match="skip1 names layer '9', which is not measured: there are '1', '2'"):
+        Scope(UNet(1, depth=1), data, skips=[Skip("skip1", "9", "5up", "5")], labels=[])
     with pytest.raises(InvalidArgument, match="layers is empty"):
         Scope(UNet(1, depth=1), data, layers=[], labels=[])
     with pytest.raises(InvalidArgument, match="estimators is empty"):

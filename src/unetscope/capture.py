@@ -1,4 +1,4 @@
-"""Stream chosen layers of a frozen network, leaving it as it was. Imports records, errors, precision, arena and budget.
+"""Stream chosen layers of a frozen network, leaving it as it was. Imports records, errors, calls, precision, arena and budget.
 
 An exact distance between images needs one layer of all images at once, never all layers: `stream` runs as many forward
 passes as it is given, keeps in each only the slices of the activations that this pass is for, and hands them over.
@@ -6,12 +6,12 @@ passes as it is given, keeps in each only the slices of the activations that thi
 
 from __future__ import annotations
 
-import difflib
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from unetscope.arena import Arena
 from unetscope.budget import Passes, Slice
-from unetscope.errors import NetworkError
+from unetscope.calls import INPUT, following, is_address
+from unetscope.errors import NetworkError, nearest
 from unetscope.precision import full_float32
 from unetscope.records import Layer
-
-Hook = Callable[[nn.Module, object, object], None]
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,11 @@ def with_shapes(model: nn.Module, layers: Sequence[Layer], example: Tensor) -> t
         shapes[layer.label] = tuple(activation.shape[1:])
 
     with frozen(model), _hooked(model, captured, note):
-        model(_as_input(model, example))
+        model(as_input(model, example))
     for layer in captured:
         if layer.label not in shapes:
-            raise NetworkError(f"layer {layer.label}: module {layer.module!r} did not run in the forward pass")
+            what = "call {!r} was not made" if is_address(layer.module) else "module {!r} did not run"
+            raise NetworkError(f"layer {layer.label}: {what.format(layer.module)} in the forward pass")
     parts = {layer.label: layer.parts for layer in layers}
 
     def shape_of(label: str) -> tuple[int, ...]:
@@ -93,7 +93,7 @@ def forward_bytes(model: nn.Module, example: Tensor) -> int:
     with frozen(model), ExitStack() as stack:
         for module in model.modules():
             stack.callback(module.register_forward_hook(note).remove)
-        model(_as_input(model, example))
+        model(as_input(model, example))
     return 2 * most
 
 
@@ -189,7 +189,7 @@ def visit(
             seen = 0
             batch = images[rows]
             with suppress(_AllSeen):
-                model(_as_input(model, batch if prepare is None else prepare(batch)))
+                model(as_input(model, batch if prepare is None else prepare(batch)))
                 raise NetworkError(
                     f"only {seen} of the layers {', '.join(layer.label for layer in layers)} ran for "
                     f"images {int(rows[0])} to {int(rows[-1])}: a layer must run for every image"
@@ -242,32 +242,44 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _hooked(model: nn.Module, layers: Sequence[Layer], receive: Callable[[Layer, Tensor], None]) -> Iterator[None]:
-    """Call `receive(layer, activation)` whenever a layer's module has run."""
+    """Call `receive(layer, activation)` whenever a layer's module has run, or its call has been made."""
     modules = dict(model.named_modules())
+    calls = {layer.module: layer for layer in layers if is_address(layer.module)}
 
-    def hook_for(layer: Layer) -> Hook:
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            if not isinstance(output, Tensor):
-                raise NetworkError(
-                    f"layer {layer.label}: module {layer.module!r} gives a {type(output).__name__}, expected one tensor; "
-                    "name a module inside it"
-                )
-            receive(layer, output)
+    def told(layer: Layer, output: object) -> None:
+        if not isinstance(output, Tensor):
+            raise NetworkError(
+                f"layer {layer.label}: module {layer.module!r} gives a {type(output).__name__}, expected one tensor; "
+                "name a module inside it"
+            )
+        receive(layer, output)
 
-        return hook
+    def see(address: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        result = function(*args, **kwargs)
+        if address in calls:
+            told(calls[address], result)
+        return result
 
     with ExitStack() as stack:
         for layer in layers:
+            if layer.module in calls:
+                continue
             if layer.module not in modules:
                 raise NetworkError(_no_such_module(layer, modules))
-            stack.callback(modules[layer.module].register_forward_hook(hook_for(layer)).remove)
+            stack.callback(
+                modules[layer.module]
+                .register_forward_hook(lambda _m, _i, output, layer=layer: told(layer, output))
+                .remove
+            )
+        if whole := calls.pop(INPUT, None):
+            stack.callback(model.register_forward_pre_hook(lambda _m, inputs: told(whole, inputs[0])).remove)
+        if calls:
+            stack.enter_context(following(model, see))
         yield
 
 
-def _no_such_module(layer: Layer, modules: dict[str, nn.Module]) -> str:
-    nearest = difflib.get_close_matches(layer.module, modules, n=3, cutoff=0.4)
-    hint = f"the nearest names are {', '.join(map(repr, nearest))}" if nearest else "see model.named_modules()"
-    return f"layer {layer.label}: the network has no module {layer.module!r}; {hint}"
+def _no_such_module(layer: Layer, modules: Mapping[str, nn.Module]) -> str:
+    return f"layer {layer.label}: the network has no module {layer.module!r}; {nearest(layer.module, filter(None, modules))}"
 
 
 def _check_labels(layers: Sequence[Layer]) -> None:
@@ -279,13 +291,25 @@ def _check_labels(layers: Sequence[Layer]) -> None:
             raise NetworkError(f"layer {layer.label} is made of layer {missing[0]}, which is not among the layers")
 
 
+def bare(model: nn.Module) -> nn.Module:
+    """The network itself, without what distributes or compiles it.
+
+    >>> bare(nn.DataParallel(nn.Linear(1, 1)))
+    Linear(in_features=1, out_features=1, bias=True)
+    """
+    inner = getattr(model, "_orig_mod", None)
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = model.module
+    return bare(inner) if isinstance(inner, nn.Module) else model
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where a network's weights are; the CPU if it has none."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _as_input(model: nn.Module, batch: Tensor) -> Tensor:
+def as_input(model: nn.Module, batch: Tensor) -> Tensor:
     """The batch on the network's device, in the float type of its weights."""
     weights = (parameter for parameter in model.parameters() if parameter.is_floating_point())
     dtype = next((parameter.dtype for parameter in weights), torch.float32)

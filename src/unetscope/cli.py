@@ -292,7 +292,9 @@ def measure(
 def verdict(
     run: Run,
     epoch: Annotated[int | None, typer.Option(help="Training budget, a measured epoch [default: the last].")] = None,
-    margin: Annotated[float | None, typer.Option(help="Share of what the network tells that counts as nothing.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Share of what the network tells that counts as nothing.")
+    ] = None,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Time the proposed design on this machine.")] = True,
     json: Json = False,
 ) -> None:

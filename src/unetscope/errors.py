@@ -3,6 +3,13 @@
 The command line prints the text of a `UnetscopeError` on one line, without a traceback, and exits with 2.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+MOST_NAMED = 6  # names told to who named none like them
+
 
 class UnetscopeError(Exception):
     """Base of every error that the user, not the programmer, can mend."""
@@ -34,3 +41,15 @@ class RunFolderError(UnetscopeError):
 
 class MissingDependency(UnetscopeError, ImportError):
     """An optional package is absent; the text is the `pip install` line that brings it."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint for who named what there is not: the names nearest to it.
+
+    >>> nearest("frist", ["first", "second"]), nearest("q", ["first"])
+    ("the nearest names are 'first'", "there are 'first'")
+    """
+    known = list(names)
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    shown = ", ".join(map(repr, found or known[:MOST_NAMED])) + (", …" if not found and len(known) > MOST_NAMED else "")
+    return f"the nearest names are {shown}" if found else f"there are {shown or 'none'}"

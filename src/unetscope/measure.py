@@ -1,11 +1,12 @@
 """One network at one epoch to estimates in bits: the only place where capture meets estimators.
 
-Imports records, errors, flow, schedule, labels, arena, budget, capture, distances, layer_statistics, merges, symbols, probing,
-estimators and the data types. Estimators speak nats; the division by ln 2 stands here, once.
+Imports records, errors, flow, schedule, labels, arena, budget, capture, structure, distances, layer_statistics, merges,
+symbols, probing, estimators and the data types. Estimators speak nats; the division by ln 2 stands here, once.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 
 from unetscope.arena import Arena
 from unetscope.budget import FEATURES_AT_ONCE, LARGEST_BATCH, Budget, default_budget
-from unetscope.capture import device_of, forward_bytes, stream, with_shapes
+from unetscope.capture import as_input, bare, device_of, forward_bytes, stream, with_shapes
 from unetscope.data.segmentation import SegmentationData
 from unetscope.distances import Distances
-from unetscope.errors import InvalidArgument, NetworkError
+from unetscope.errors import InvalidArgument, NetworkError, nearest
 from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
 from unetscope.estimators.families import Convolutional, Family, Linear
 from unetscope.estimators.kde import KDE
@@ -41,6 +42,7 @@ from unetscope.precision import full_float32
 from unetscope.probing import Segmented, probe
 from unetscope.records import Estimate, Layer, Skip, estimator_text
 from unetscope.schedule import Schedule, is_marked
+from unetscope.structure import inspect
 from unetscope.tensors import pixels, to_input
 
 LINEAR, CONVOLUTIONAL = Linear(), Convolutional()
@@ -50,8 +52,9 @@ class Scope:
     """What to measure of a network, on which images, with which estimators; and the table of what was measured.
 
     model: any network; it is read when `measure` is called and left exactly as it was. probe_set: the fixed images on
-    which activations are measured. layers: module names or `Layer` records (default: those that the model itself
-    describes, as `unetscope.UNet` does). skips: the skips, likewise. estimators: `KDE`, `Mixture`, `Binning`, `Renyi` and
+    which activations are measured. layers: names of modules, patterns of them such as `"decoder.*"`, or `Layer` records
+    (default: those that the model itself describes, as `unetscope.UNet` does, else what `inspect` finds). skips: the skips,
+    likewise. estimators: `KDE`, `Mixture`, `Binning`, `Renyi` and
     `KSG` with their resolutions. labels: how masks become classes for I(Y;M). held_out: other images with masks; with them,
     the usable information of every layer and merge is measured too, by each family of `probes`, and what the streams of each
     merge add to each other by each family of `merge_probes`, on which verdicts rest. epochs: which epochs are marked.
@@ -88,7 +91,7 @@ class Scope:
             raise InvalidArgument("estimators is empty: give at least one, such as KDE(noise_variance=1.0)")
         if len(probe_set) < 2:
             raise InvalidArgument(f"a probe set of {len(probe_set)} image cannot be measured: give at least 2")
-        self.model = model
+        self.model = model = bare(model)
         self.probe_set = probe_set
         self.held_out = held_out
         self.probes = tuple(probes) if held_out is not None else ()
@@ -111,12 +114,13 @@ class Scope:
         is_marked(epochs, 0)
         self._images = pixels(probe_set)
         example = self._prepare(self._images[:1])
-        self.layers = with_shapes(model, _described(model, layers), example)
+        described, carried = _described(model, layers, skips, example)
+        self.layers = with_shapes(model, described, example)
         self._forward_bytes = forward_bytes(model, example)
         self._budgets: dict[torch.device, Budget] = {}
         self._arena: Arena | None = None
         self._budget_on(device_of(model))  # refuses one that is too small, before any training
-        self.skips = tuple(skips if skips is not None else getattr(model, "skips", ()))
+        self.skips = _checked(carried, self.layers)
         self.classes = {scheme.name: torch.from_numpy(scheme.labels(probe_set.masks)) for scheme in labels}
         self._estimates: dict[tuple[object, ...], Estimate] = {}
 
@@ -385,16 +389,39 @@ def _check_held_out(probe_set: SegmentationData, held_out: SegmentationData | No
         )
 
 
-def _described(model: nn.Module, layers: Sequence[Layer | str] | None) -> tuple[Layer, ...]:
-    """The layers asked for, or those that the model itself describes."""
+def _described(
+    model: nn.Module, layers: Sequence[Layer | str] | None, skips: Sequence[Skip] | None, example: Tensor
+) -> tuple[tuple[Layer, ...], tuple[Skip, ...]]:
+    """The layers and skips asked for, or those that the model itself describes, or those that are found in it."""
+    own = getattr(model, "layers", None)
+    if layers is None and not (isinstance(own, tuple) and own and all(isinstance(layer, Layer) for layer in own)):
+        found = inspect(model, as_input(model, example))
+        return found.layers, found.skips if skips is None else tuple(skips)
     if layers is None:
-        own = getattr(model, "layers", None)
-        if not (isinstance(own, tuple) and own and all(isinstance(layer, Layer) for layer in own)):
-            raise NetworkError(
-                f"{type(model).__name__} does not describe its layers: name those to measure, "
-                "layers=[...], from model.named_modules()"
-            )
-        return own
+        assert own is not None
+        return own, tuple(skips if skips is not None else getattr(model, "skips", ()))
     if not layers:
         raise InvalidArgument("layers is empty: name at least one module")
-    return tuple(Layer(layer, layer) if isinstance(layer, str) else layer for layer in layers)
+    modules = [name for name, _ in model.named_modules() if name]
+    chosen: dict[str, Layer] = {}
+    for layer in layers:
+        names = fnmatch.filter(modules, layer) if isinstance(layer, str) and set(layer) & set("*?[") else [layer]
+        if not names:
+            raise NetworkError(f"no module matches {layer!r}: {nearest(str(layer), modules)}")
+        for name in names:
+            one = Layer(name, name) if isinstance(name, str) else name
+            chosen.setdefault(one.label, one)
+    if skips is None:
+        ends = {layer.label for layer in chosen.values()}
+        skips = [one for one in getattr(model, "skips", ()) if {one.source, one.upsampled, one.merge} <= ends]
+    return tuple(chosen.values()), tuple(skips)
+
+
+def _checked(skips: Sequence[Skip], layers: Sequence[Layer]) -> tuple[Skip, ...]:
+    """The skips, all of whose ends are layers. Raises: NetworkError for one that is not, with the nearest labels."""
+    labels = [layer.label for layer in layers]
+    for skip in skips:
+        for end in (skip.source, skip.upsampled, skip.merge):
+            if end not in labels:
+                raise NetworkError(f"{skip.name} names layer {end!r}, which is not measured: {nearest(end, labels)}")
+    return tuple(skips)

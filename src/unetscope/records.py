@@ -58,9 +58,10 @@ class Layer:
     """One recorded tensor of a network.
 
     label: its number as the paper counts, such as `"7"` or `"11up"`. module: the dotted name of the module whose output
-    it is. level: how many times the image has been halved there. role: where in the U it stands (`"layer"` when
-    unknown). parts: for a merge, the labels of the layers whose concatenation along the channels it is. shape: of one
-    image's activation, `(channels, height, width)`, once it has been seen.
+    it is, or `module:function` for the result of a function that the module calls (`#2` for its second call). level: how many
+    times the image has been halved there. role: where in the U it stands (`"layer"` when unknown). parts: for a merge, the
+    labels of the layers whose concatenation along the channels it is. shape: of one image's activation,
+    `(channels, height, width)`, once it has been seen.
 
     >>> Layer("11", "merge11", level=3, role="merge", parts=("11up", "8"), shape=(256, 16, 16)).size
     65536
