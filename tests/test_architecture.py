@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "capture": "errors records calls arena precision budget",
     "recording": "calls capture",
     "structure": "errors records recording",
+    "ablation": "errors calls capture structure",
     "distances": "precision budget",
     "symbols": "budget",
     "moments": "errors",

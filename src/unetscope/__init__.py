@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unetscope import plots
+    from unetscope.ablation import silenced, without_skips
     from unetscope.config import TrainingConfig
     from unetscope.data import SegmentationData, check, fetch, load, paper_split, planted_task, synthetic_nuclei
     from unetscope.descents import dpi_violations
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from unetscope.records import EpochRecord, Estimate, Layer, Skip, Verdict
     from unetscope.slimming import Slim, slim
     from unetscope.store import RunFolder
+    from unetscope.structure import Structure, inspect
     from unetscope.training import Trainer
     from unetscope.unet import UNet
     from unetscope.verdict import Judgement, judge
     from unetscope.verification import Verification, verify
 
 _ROOMS = {
+    "unetscope.ablation": ("silenced", "without_skips"),
     "unetscope.config": ("TrainingConfig",),
     "unetscope.data": (
         "SegmentationData",
@@ -65,6 +68,7 @@ _ROOMS = {
     "unetscope.records": ("EpochRecord", "Estimate", "Layer", "Skip", "Verdict"),
     "unetscope.slimming": ("Slim", "slim"),
     "unetscope.store": ("RunFolder",),
+    "unetscope.structure": ("Structure", "inspect"),
     "unetscope.training": ("Trainer",),
     "unetscope.unet": ("UNet",),
     "unetscope.verdict": ("Judgement", "judge"),
@@ -93,6 +97,7 @@ __all__ = [
     "SegmentationData",
     "Skip",
     "Slim",
+    "Structure",
     "Trainer",
     "TrainingConfig",
     "UNet",
@@ -103,6 +108,7 @@ __all__ = [
     "difference",
     "dpi_violations",
     "fetch",
+    "inspect",
     "judge",
     "load",
     "load_model",
@@ -111,9 +117,11 @@ __all__ = [
     "plots",
     "ranking",
     "save_model",
+    "silenced",
     "slim",
     "synthetic_nuclei",
     "verify",
+    "without_skips",
 ]
 
 

@@ -37,30 +37,35 @@ def following(model: nn.Module, see: See) -> Iterator[None]:
     it does. Functions that a function of `torch.nn.functional` is made of are not seen apart. Nothing outside the network's
     own forward pass is seen.
     """
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for name, module in model.named_modules() if module is not model}
     running: list[str] = []
     counts: Counter[tuple[str, str]] = Counter()
-    modes: list[_Mode] = []
+    own, forward = "forward" in vars(model), model.forward
+
+    def followed(*args: Any, **kwargs: Any) -> Any:  # not a hook: a pass may be ended by what is no Exception
+        counts.clear()
+        running[:] = [""]
+        with _Mode(running, counts, see):
+            return forward(*args, **kwargs)
 
     def entered(module: nn.Module, _inputs: Any) -> None:
-        if module is model:
-            counts.clear()
-            running.clear()
-            modes.append(_Mode(running, counts, see))
-            modes[-1].__enter__()
         running.append(names[module])
 
-    def left(module: nn.Module, _inputs: Any, _output: Any) -> None:
-        if running:
-            running.pop()
-        if module is model and modes:
-            modes.pop().__exit__(None, None, None)
+    def left(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        running.pop()
 
     with ExitStack() as stack:
         for module in names:
             stack.callback(module.register_forward_pre_hook(entered).remove)
             stack.callback(module.register_forward_hook(left, always_call=True).remove)
-        yield
+        vars(model)["forward"] = followed
+        try:
+            yield
+        finally:
+            if own:
+                vars(model)["forward"] = forward
+            else:
+                del vars(model)["forward"]
 
 
 class _Mode(TorchFunctionMode):
@@ -74,7 +79,7 @@ class _Mode(TorchFunctionMode):
         name = called(function)
         if name.startswith("__"):  # attributes, such as the shape
             return function(*args, **(kwargs or {}))
-        scope = self._running[-1] if self._running else ""
+        scope = self._running[-1]
         self._counts[scope, name] += 1
         number = self._counts[scope, name]
         address = f"{scope}{SEPARATOR}{name}" + (f"#{number}" if number > 1 else "")

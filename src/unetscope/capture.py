@@ -252,7 +252,8 @@ def _hooked(model: nn.Module, layers: Sequence[Layer], receive: Callable[[Layer,
                 f"layer {layer.label}: module {layer.module!r} gives a {type(output).__name__}, expected one tensor; "
                 "name a module inside it"
             )
-        receive(layer, output)
+        with torch._C.DisableTorchFunction():  # what is made of it is no call of the network
+            receive(layer, output)
 
     def see(address: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         result = function(*args, **kwargs)

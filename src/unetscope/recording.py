@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,15 +23,16 @@ class Node:
     """One tensor that the network made.
 
     address: of the call that made it (see `calls`), or the name of the module, if what happens inside cannot be seen. name: of
-    the function. inputs: the tensors it is made of, by number. weights: the names of the network's parameters among its
-    arguments. shape: with the batch. dim: the axis of a concatenation. module: the outermost module that gives this tensor out,
-    empty if none does, or if it runs more than once.
+    the function. inputs: the tensors it is made of, by number. positions: of these among all tensors that the function was
+    given. weights: the names of the network's parameters among its arguments. shape: with the batch. dim: the axis of a
+    concatenation. module: the outermost module that gives this tensor out, empty if none does, or if it runs more than once.
     """
 
     number: int
     address: str
     name: str
     inputs: tuple[int, ...]
+    positions: tuple[int, ...]
     weights: tuple[str, ...]
     shape: tuple[int, ...]
     dim: int | None = None
@@ -73,9 +74,10 @@ class _Recorder:
 
     def add(self, tensor: Tensor, address: str, name: str, arguments: Any, dim: int | None = None) -> None:
         found = [one for one in tree_iter(arguments) if isinstance(one, Tensor)]
-        inputs = tuple(self.made[id(one)] for one in found if id(one) in self.made)
+        known = [(self.made[id(one)], place) for place, one in enumerate(found) if id(one) in self.made]
+        inputs, positions = (tuple(column) for column in zip(*known, strict=True)) if known else ((), ())
         weights = tuple(self.parameters[id(one)] for one in found if id(one) in self.parameters)
-        self.nodes.append(Node(len(self.nodes), address, name, inputs, weights, tuple(tensor.shape), dim))
+        self.nodes.append(Node(len(self.nodes), address, name, inputs, positions, weights, tuple(tensor.shape), dim))
         self.alive.append(tensor)
         self.made[id(tensor)] = len(self.nodes) - 1
 
@@ -121,8 +123,7 @@ def recorded(model: nn.Module, example: Any) -> Graph:
         result = model(*arguments)
     modules = {number: [name for name in names if runs[name] == 1][-1:] for number, names in recorder.given_out.items()}
     nodes = [
-        Node(n.number, n.address, n.name, n.inputs, n.weights, n.shape, n.dim, *modules.get(n.number, ()))
-        for n in recorder.nodes
+        replace(node, module=modules[node.number][0]) if modules.get(node.number) else node for node in recorder.nodes
     ]
     outputs = (recorder.made.get(id(one)) for one in tree_iter(result) if isinstance(one, Tensor))
     return Graph(tuple(nodes), tuple(number for number in outputs if number is not None))

@@ -9,7 +9,7 @@ them, a skip meets the upsampled path. Within a residual block both streams shar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -268,8 +268,7 @@ class _Reading:
         if not self._joins(node):
             return []
         found = []
-        numbers = node.inputs
-        for place, number in enumerate(numbers):
+        for number, place in zip(node.inputs, node.positions, strict=True):
             inner = self.graph[number]
             same = inner.name == "stack" or (JOINS.get(inner.name) == JOINS.get(node.name) and self._joins(inner))
             if same and self.graph.consumers[number] == (node.number,) and self._flattens(inner):
@@ -320,9 +319,8 @@ class _Reading:
     def _siblings(self, node: Node, mine: Iterable[int], other: Iterable[int]) -> bool:
         """Whether two rises are the two ways through one residual block, which rise from the same stream side by side."""
         sources = [{self.rises[self.graph[n].inputs[0]] for n in group} for group in (mine, other)]
-        blocks = {_parent(self.graph[n].address) for n in (*mine, *other)}
-        here = _scope(node.address)
-        return sources[0] == sources[1] and all(_within(block, here) for block in blocks)
+        scopes = {_scope(self.graph[n].address) for n in (*mine, *other)}
+        return sources[0] == sources[1] and all(_within(scope, _scope(node.address)) for scope in scopes)
 
     def _around_the_bottom(self, node: Node, streams: Sequence[Operand]) -> tuple[Operand, tuple[Operand, ...]] | None:
         """A skip around the bottom of a network whose last level does not go down: what is joined goes straight up."""
@@ -349,11 +347,15 @@ class _Reading:
         return False
 
     def _descends(self, number: int, ancestor: int) -> bool:
-        reached = {ancestor}
-        for node in self.graph.nodes[ancestor + 1 : number + 1]:
-            if reached & set(node.inputs):
+        return number in self._made_of({ancestor})
+
+    def _made_of(self, ancestors: Collection[int]) -> set[int]:
+        """These tensors, and all that something of them is in."""
+        reached = set(ancestors)
+        for node in self.graph.nodes:
+            if reached.intersection(node.inputs):
                 reached.add(node.number)
-        return number in reached
+        return reached
 
     # Layers.
 
@@ -409,8 +411,8 @@ class _Reading:
         self, numbers: Sequence[int], merges: dict[int, Any], kernels: set[int], output: int, detail: Detail
     ) -> Structure:
         upsampled = {up.tensor: node for node, (_, _, up, _) in merges.items()}
-        of_up = {n for up in upsampled for n in self.rises[up]}
-        deepest = max((self._level(n) for n in kernels if not self.rises[n] & of_up), default=0)
+        risen = self._made_of(upsampled or {n for n in kernels if any(map(self._is_rise, self.rises[n]))})
+        deepest = max((self._level(n) for n in kernels - risen), default=0)
         labels: dict[int, str] = {}
         layers: list[Layer] = []
         found: list[Merge] = []
@@ -438,7 +440,7 @@ class _Reading:
             if number in upsampled or number in kernels or number == output:
                 count += 1
                 labels[number] = f"{count}up" if number in upsampled else f"{count}"
-                role: Role = "upsampled" if number in upsampled else self._role(number, of_up, deepest)
+                role: Role = "upsampled" if number in upsampled else self._role(number, risen, deepest)
                 role = "output" if number == output else role
             else:
                 labels[number] = self._label_of_carried(number, labels)
@@ -465,8 +467,8 @@ class _Reading:
         ratios = [whole / here for whole, here in zip(self.places, self._grid(self.graph[number]), strict=True) if here]
         return max(0, round(math.log2(max(ratios, default=1.0))))
 
-    def _role(self, number: int, of_up: set[int], deepest: int) -> Role:
-        if self.rises[number] & of_up:
+    def _role(self, number: int, risen: set[int], deepest: int) -> Role:
+        if number in risen:
             return "decoder"
         return "bottom" if self._level(number) == deepest else "encoder"
 
@@ -481,11 +483,6 @@ class _Reading:
 
 def _scope(address: str) -> str:
     return address.rsplit(":", 1)[0]
-
-
-def _parent(address: str) -> str:
-    """The module that holds the one which made a tensor; the module itself for a function that it calls."""
-    return _scope(address).rpartition(".")[0]
 
 
 def _within(scope: str, block: str) -> bool:

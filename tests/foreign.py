@@ -1,0 +1,130 @@
+"""Networks of other people's making, in the ways that they are written. Imports torch alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def block(before: int, after: int, padding: int = 1) -> nn.Sequential:
+    """Two convolutions with normalisation, in place, and dropout."""
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, padding=padding),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(0.2),
+        nn.Conv2d(after, after, 3, padding=padding),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Padded(nn.Module):
+    """Upsampling by interpolation, padded where sizes do not fit: the most copied U-Net there is. Three merges."""
+
+    def __init__(self, channels: int = 3, classes: int = 1, width: int = 4) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(block(channels if k == 0 else width * 2 ** (k - 1), width * 2**k) for k in range(4))
+        self.up = nn.ModuleList(block(width * 2**k * 3, width * 2**k) for k in reversed(range(3)))
+        self.head = nn.Conv2d(width, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, channels, h, w] to logits [b, classes, h, w]."""
+        carried = []
+        for k, down in enumerate(self.down):
+            x = down(x if k == 0 else functional.max_pool2d(x, 2))
+            carried.append(x)
+        for up, skip in zip(self.up, carried[-2::-1], strict=True):
+            x = functional.interpolate(x, scale_factor=2.0, mode="bilinear")
+            rest = [skip.shape[axis] - x.shape[axis] for axis in (3, 2)]
+            x = functional.pad(x, [part for one in rest for part in (one // 2, one - one // 2)])
+            x = up(torch.cat([skip, x], dim=1))  # the skip first
+        return self.head(x)
+
+
+class Cropped(nn.Module):
+    """Convolutions without padding and cropped skips, as in 2015. Two merges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = block(1, 4, 0), block(4, 8, 0), block(8, 16, 0)
+        self.up_b, self.up_a = nn.ConvTranspose2d(16, 8, 2, 2), nn.ConvTranspose2d(8, 4, 2, 2)
+        self.d, self.e, self.head = block(16, 8, 0), block(8, 4, 0), nn.Conv2d(4, 2, 1)
+
+    @staticmethod
+    def crop(skip: Tensor, like: Tensor) -> Tensor:
+        """The middle of the skip."""
+        top, left = ((skip.shape[axis] - like.shape[axis]) // 2 for axis in (2, 3))
+        return skip[:, :, top : top + like.shape[2], left : left + like.shape[3]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, 1, h, w] to logits of two classes, of less height and width."""
+        a = self.a(x)
+        b = self.b(functional.max_pool2d(a, 2))
+        u = self.up_b(self.c(functional.max_pool2d(b, 2)))
+        u = self.up_a(self.d(torch.cat((u, self.crop(b, u)), 1)))
+        return self.head(self.e(torch.cat((u, self.crop(a, u)), 1)))
+
+
+class Supervised(Padded):
+    """Gives out a prediction at every level, as for deep supervision, in a dictionary. Three merges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Conv2d(4 * 2**k, 1, 1) for k in reversed(range(3)))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor | list[Tensor]]:  # type: ignore[override]
+        """[b, 3, h, w] to logits at full resolution, and those of every level."""
+        carried, found = [], []
+        for k, down in enumerate(self.down):
+            x = down(x if k == 0 else functional.max_pool2d(x, 2))
+            carried.append(x)
+        for up, skip, head in zip(self.up, carried[-2::-1], self.heads, strict=True):
+            x = up(torch.cat([skip, functional.interpolate(x, scale_factor=2.0)], dim=1))
+            found.append(head(x))
+        return {"aux": found, "out": self.head(x)}
+
+
+class SubPixel(nn.Module):
+    """Rises by turning channels into places with views, adds its skip in place, and gates it. One merge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 16, 3, stride=2, padding=1)
+        self.gate, self.head = nn.Conv2d(4, 1, 1), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, 1, h, w] to logits."""
+        a = self.a(x).relu_()
+        b = torch.relu(self.b(a))
+        n, c, h, w = b.shape
+        up = b.view(n, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // 4, 2 * h, 2 * w)
+        up += a * torch.sigmoid(self.gate(a + up))
+        return self.head(up)
+
+
+class Residual(nn.Module):
+    """Residual blocks that rise on both ways and none that is a skip. No merge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+        self.rising = Rising(4)
+        self.head = nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, 1, h, w] to logits."""
+        return self.head(self.rising(self.down(x)))
+
+
+class Rising(nn.Module):
+    """A residual block that doubles the resolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.way, self.short = nn.ConvTranspose2d(width, width, 2, 2), nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, width, h, w] to [b, width, 2h, 2w]."""
+        return torch.relu(self.way(x)) + functional.interpolate(self.short(x), scale_factor=2)

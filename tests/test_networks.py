@@ -1,0 +1,216 @@
+"""Anybody's network: what is found in it, that it can be measured, and that its skips can be taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import foreign
+import unetscope as us
+from unetscope.ablation import silenced, without_skips
+from unetscope.capture import with_shapes
+from unetscope.errors import InvalidArgument, NetworkError
+from unetscope.slimming import carry_over
+from unetscope.structure import inspect
+from unetscope.unet import UNet
+
+
+def random_image(*shape: int) -> Tensor:
+    return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("without", [(), ("skip1",)])
+def test_what_is_found_in_the_papers_network_is_what_it_says_of_itself(depth: int, without: tuple[str, ...]) -> None:
+    model, image = UNet(2, depth, without=without), random_image(3, 32, 32)
+    found = inspect(model, image)
+    own = with_shapes(model, model.layers, image)
+    joined = [
+        layer for layer in own if len(layer.parts) != 1
+    ]  # where a skip is out, the merge is the upsampled path again
+    assert [(a.label, a.level, a.role, a.parts, a.shape) for a in found.layers] == [
+        (a.label, a.level, a.role, a.parts, a.shape) for a in joined
+    ] or without
+    assert {(s.source, s.upsampled, s.merge) for s in found.skips} == {
+        (s.source, s.upsampled, s.merge) for s in model.skips
+    } or without
+    assert len(found.skips) == depth - len(without)
+    assert [layer.shape for layer in found.layers if layer.role != "merge"] == [
+        layer.shape for layer in joined if layer.role != "merge"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "merges", "kinds"),
+    [
+        (foreign.Padded, (3, 40, 56), 3, {"cat"}),
+        (foreign.Padded, (3, 33, 47), 3, {"cat"}),
+        (foreign.Cropped, (1, 92, 92), 2, {"cat"}),
+        (foreign.Supervised, (3, 32, 32), 3, {"cat"}),
+        (foreign.SubPixel, (1, 16, 16), 1, {"add"}),
+        (foreign.Residual, (1, 16, 16), 0, set()),
+    ],
+)
+def test_merges_of_networks_written_by_hand(
+    build: Callable[[], nn.Module], shape: tuple[int, ...], merges: int, kinds: set[str]
+) -> None:
+    torch.manual_seed(0)
+    model = build()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = inspect(model, random_image(*shape))
+    assert (len(found.merges), {merge.kind for merge in found.merges}) == (merges, kinds)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+    with_shapes(model, found.layers, random_image(*shape))  # each can be had where it says
+    assert [layer.role for layer in found.layers].count("output") == 1
+    assert [skip.name for skip in found.skips] == [f"skip{k}" for k in range(1, merges + 1)]
+
+
+def test_streams_are_told_apart_whichever_stands_first() -> None:
+    found = inspect(foreign.Padded(), random_image(3, 32, 32))
+    layers = {layer.label: layer for layer in found.layers}
+    for skip, side, channels in zip(found.skips, (32, 16, 8), (4, 8, 16), strict=True):
+        assert layers[skip.source].shape == (channels, side, side)
+        assert layers[skip.upsampled].shape == (2 * channels, side, side)
+        assert layers[skip.merge].shape == (3 * channels, side, side)
+        assert layers[skip.upsampled].module.endswith((":pad", ":pad#2", ":pad#3"))
+
+
+def test_the_layers_of_a_found_network_are_measured() -> None:
+    data = us.synthetic_nuclei(12, image_size=32)
+    train, held_out = data.split(0.5)
+    scope = us.Scope(foreign.Padded(), train, labels=[us.KMeansLabels(2)], held_out=held_out)
+    estimates = scope.measure(0)
+    assert {skip.name for skip in scope.skips} == {"skip1", "skip2", "skip3"}
+    assert {e.quantity for e in estimates} >= {"I(X;M)", "I(Y;S|U)", "I_V(M→Y)", "I_V(S→Y|U,↓S)"}
+    assert {e.layer for e in estimates} == {layer.label for layer in scope.layers}
+    whole = us.Scope(nn.DataParallel(scope.model), train, labels=[us.KMeansLabels(2)])
+    assert whole.layers == scope.layers
+
+
+def test_a_call_is_measured_as_the_module_that_gives_it_out() -> None:
+    """The same tensor by its two names, and not those that measuring itself makes."""
+    data = us.synthetic_nuclei(6, image_size=16)
+    model = foreign.Padded(width=2)
+    by_module = us.Scope(model, data, layers=["down.0", "up.2"], labels=[])
+    by_call = us.Scope(
+        model, data, layers=[us.Layer("down.0", "down.0.6:relu"), us.Layer("up.2", "up.2.6:relu")], labels=[]
+    )
+    mixed = us.Scope(model, data, layers=[us.Layer("down.0", "down.0"), us.Layer("up.2", "up.2.6:relu")], labels=[])
+    first, *others = ([(e.layer, e.quantity, e.bits) for e in one.measure(0)] for one in (by_module, by_call, mixed))
+    assert others == [first, first]
+
+
+# Skips taken out.
+
+
+@pytest.mark.parametrize("names", [("skip1",), ("skip2",), ("skip1", "skip3"), ("skip1", "skip2", "skip3")])
+def test_silenced_and_removed_are_exact_on_the_papers_network(names: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    whole, images = UNet(4, depth=3), torch.rand(3, 3, 32, 32)
+    found = inspect(whole, images[:1])
+    small = UNet(4, depth=3, without=names)
+    carry_over(whole, small)
+    with torch.no_grad():
+        wanted = small(images)
+        removed = without_skips(whole, found, names)
+        assert torch.equal(removed(images), wanted)
+        with silenced(whole, found, names):
+            torch.testing.assert_close(whole(images), wanted, atol=1e-6, rtol=1e-5)  # sums in another order
+        assert not torch.equal(whole(images), wanted)
+    assert sum(p.numel() for p in removed.parameters()) == sum(p.numel() for p in small.parameters())
+
+
+@pytest.mark.parametrize("how", ["mean", "shuffled"])
+def test_what_stands_in_for_a_skip(how: str) -> None:
+    torch.manual_seed(0)
+    whole, images = UNet(4, depth=2), torch.rand(4, 3, 16, 16)
+    found, given = inspect(whole, images[:1]), []
+    seen = whole.merge10.register_forward_hook(lambda _m, inputs, output: given.append((*inputs, output)))
+    with torch.no_grad(), silenced(whole, found, "skip1", how, images=images):  # type: ignore[arg-type]
+        given.clear()
+        whole(images)
+    seen.remove()
+    ((_, skip, joined),) = given
+    instead = joined[:, 4:]
+    if how == "mean":
+        torch.testing.assert_close(instead, skip.mean(dim=(0, 2, 3), keepdim=True).expand_as(skip))
+    else:
+        moved = [next(k for k in range(4) if torch.equal(instead[i], skip[k])) for i in range(4)]
+        assert sorted(moved) == [0, 1, 2, 3]
+        assert all(k != i for i, k in enumerate(moved))
+
+
+def test_a_network_learns_with_its_skip_removed_or_silenced() -> None:
+    torch.manual_seed(0)
+    model, images = foreign.Padded(), torch.rand(2, 3, 32, 32)
+    found = inspect(model, images[:1])
+    removed = without_skips(model, found, ["skip2"])
+    removed(images).mean().backward()
+    assert all(parameter.grad is not None for parameter in removed.parameters())
+    assert len(removed.state_dict()) == len(model.state_dict())
+    with silenced(model, found, "skip1"):
+        model(images).mean().backward()
+    weight = model.get_parameter("up.2.0.weight")
+    assert weight.grad is not None
+    assert bool((weight.grad[:, :4] == 0).all())  # the skip stands first
+    assert not bool((weight.grad[:, 4:] == 0).all())
+
+
+def test_a_sum_goes_on_without_its_skip() -> None:
+    torch.manual_seed(0)
+    model, images = foreign.SubPixel(), torch.rand(2, 1, 16, 16)
+    found = inspect(model, images[:1])
+    with torch.no_grad(), silenced(model, found, "skip1"):
+        silent = model(images)
+    assert torch.equal(without_skips(model, found, "skip1")(images), silent)
+
+
+def test_what_cannot_be_taken_out_is_refused() -> None:
+    class Normalised(foreign.Padded):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up[2] = nn.Sequential(nn.GroupNorm(4, 12), self.up[2])
+
+    model, image = Normalised(), random_image(3, 32, 32)
+    found = inspect(model, image)
+    with pytest.raises(
+        NetworkError, match=r"goes through group_norm \(up.2.0\), so no skip can be removed from it: silence"
+    ):
+        without_skips(model, found, "skip1")
+    with pytest.raises(NetworkError, match="Normalised has no skip 'skip9': there are skip1, skip2, skip3"):
+        without_skips(model, found, "skip9")
+    with (
+        pytest.raises(InvalidArgument, match="silencing by 'noise': expected zeros, mean, shuffled"),
+        silenced(
+            model,
+            found,
+            "skip1",
+            "noise",  # type: ignore[arg-type]
+        ),
+    ):
+        pass
+    with pytest.raises(InvalidArgument, match="needs images"), silenced(model, found, "skip1", "mean"):
+        pass
+    with (
+        pytest.raises(InvalidArgument, match="needs two images or more"),
+        silenced(model.eval(), found, "skip1", "shuffled"),
+    ):
+        model(image)
+
+
+def test_what_cannot_be_inspected_is_refused() -> None:
+    with pytest.raises(NetworkError, match=r"Padded does not run on an example \[1, 1, 32, 32\]: .*expected input"):
+        inspect(foreign.Padded(), random_image(1, 32, 32))
+    with pytest.raises(NetworkError, match="the example must be a tensor"):
+        inspect(foreign.Padded(), "image")
+
+    class Away(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.from_numpy(x.numpy() * 2)
+
+    with pytest.raises(NetworkError, match="Away gives out no tensor that can be followed back to its input"):
+        inspect(Away(), random_image(1, 8, 8))
