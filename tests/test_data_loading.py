@@ -388,8 +388,8 @@ def test_data_that_are_no_images_and_masks_are_refused() -> None:
     images, masks = np.zeros((2, 1, 4, 4), np.uint8), np.zeros((2, 4, 4), np.uint8)
     with pytest.raises(InvalidArgument, match="masks must be uint8 with values 0 and 1, got uint8 up to 255"):
         SegmentationData(images, masks + 255, ("a", "b"), "here")
-    with pytest.raises(InvalidArgument, match="images must be uint8 or uint16, got float32"):
-        SegmentationData(images.astype(np.float32), masks, ("a", "b"), "here")
+    with pytest.raises(InvalidArgument, match="images must be uint8, uint16 or float32, got float64"):
+        SegmentationData(images.astype(np.float64), masks, ("a", "b"), "here")
     with pytest.raises(InvalidArgument, match="names must be unique, one an image"):
         SegmentationData(images, masks, ("a", "a"), "here")
     with pytest.raises(InvalidArgument, match="do not belong together"):

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from unetscope import plots
     from unetscope.ablation import silenced, without_skips
     from unetscope.config import TrainingConfig
-    from unetscope.data import SegmentationData, check, fetch, load, paper_split, planted_task, synthetic_nuclei
+    from unetscope.data import (
+        SegmentationData,
+        check,
+        fetch,
+        from_dataset,
+        load,
+        load_nifti,
+        load_nnunet,
+        paper_split,
+        planted_task,
+        synthetic_nuclei,
+    )
     from unetscope.descents import dpi_violations
     from unetscope.errors import UnetscopeError
     from unetscope.estimators.binning import Binning
@@ -46,7 +57,10 @@ _ROOMS = {
         "SegmentationData",
         "check",
         "fetch",
+        "from_dataset",
         "load",
+        "load_nifti",
+        "load_nnunet",
         "paper_split",
         "planted_task",
         "synthetic_nuclei",
@@ -108,10 +122,13 @@ __all__ = [
     "difference",
     "dpi_violations",
     "fetch",
+    "from_dataset",
     "inspect",
     "judge",
     "load",
     "load_model",
+    "load_nifti",
+    "load_nnunet",
     "paper_split",
     "planted_task",
     "plots",

@@ -6,6 +6,8 @@ of every I(Y;M), so it is part of every result.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class LabelScheme(Protocol):
-    """Whatever has a name and turns masks [n, height, width] into labels [n]."""
+    """Whatever has a name and turns masks [n, height, width], or [n, depth, height, width], into labels [n]."""
 
     @property
     def name(self) -> str:
@@ -68,12 +70,12 @@ class KMeansLabels:
         return f"kmeans(k={self.k}{n_init}{seed})"
 
     def labels(self, masks: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The cluster of each mask of masks [n, height, width]."""
+        """The cluster of each mask of masks [n, *sides]; of several classes, by the share of pixels that are of another one."""
         if self.k > len(masks):
             raise InvalidArgument(
                 f"K = {self.k} clusters for {len(masks)} masks: choose K of at most {len(masks)} (--clusters)"
             )
-        vectors = masks.reshape(len(masks), -1)
+        vectors = _by_class(masks).reshape(len(masks), -1)
         distinct = len(np.unique(np.packbits(vectors, axis=1), axis=0))
         if self.k > distinct:
             raise InvalidArgument(
@@ -121,23 +123,37 @@ class BlockLabels:
         return f"blocks({self.blocks}x{self.blocks}{threshold})"
 
     def labels(self, masks: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The number of each pattern of blocks among those of masks [n, height, width], in lexical order."""
-        n, height, width = masks.shape
-        if height % self.blocks or width % self.blocks:
+        """The number of each pattern of blocks, by class, among those of masks [n, *sides], in lexical order."""
+        n, *sides = masks.shape
+        if any(side % self.blocks for side in sides):
             raise InvalidArgument(
-                f"a mask of {height}x{width} cannot be cut into {self.blocks}x{self.blocks} blocks: "
-                "choose a number of blocks that divides both sides"
+                f"a mask of {_sides(sides)} cannot be cut into {_sides([self.blocks] * len(sides))} blocks: "
+                f"choose a number of blocks that divides {'both' if len(sides) == 2 else 'all'} sides"
             )
-        block = height // self.blocks, width // self.blocks
-        pixels = block[0] * block[1]
+        block = [side // self.blocks for side in sides]
+        pixels = math.prod(block)
         threshold = pixels // 16 if self.threshold is None else self.threshold
         if not 0 <= threshold < pixels:
             raise InvalidArgument(
-                f"threshold must be 0 to {pixels - 1} pixels of a {block[0]}x{block[1]} block, got {threshold}"
+                f"threshold must be 0 to {pixels - 1} pixels of a {_sides(block)} block, got {threshold}"
             )
-        counts = masks.reshape(n, self.blocks, block[0], self.blocks, block[1]).sum(axis=(2, 4), dtype=np.int64)
+        cut = [length for side in block for length in (self.blocks, side)]
+        within = tuple(range(3, 3 + 2 * len(sides), 2))
+        counts = _by_class(masks).reshape(n, -1, *cut).sum(axis=within, dtype=np.int64)
         patterns = np.packbits((counts > threshold).reshape(n, -1), axis=1)
         return np.unique(patterns, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _by_class(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Where each class but the first is, [n, classes − 1, *sides]."""
+    classes = int(masks.max(initial=1))
+    if classes == 1:
+        return masks[:, None]
+    return np.stack([masks == one for one in range(1, classes + 1)], axis=1).astype(np.uint8)
+
+
+def _sides(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))
 
 
 def entropy_nats(labels: Int64[Tensor, " n"]) -> float:

@@ -161,6 +161,7 @@ class Scope:
             self.skips,
             family=family,
             epoch=epoch,
+            classes=self.probe_set.classes,
             batch_size=self.budget.batch_size,
             on_batch=on_batch,
         )
@@ -382,7 +383,13 @@ def _segmented(data: SegmentationData) -> Segmented:
 
 
 def _check_held_out(probe_set: SegmentationData, held_out: SegmentationData | None) -> None:
-    if held_out is not None and (held_out.channels, held_out.image_size) != (probe_set.channels, probe_set.image_size):
+    if held_out is None:
+        return
+    if held_out.classes != probe_set.classes:
+        raise InvalidArgument(
+            f"held-out masks of {held_out.classes} classes do not go with a probe set of {probe_set.classes}"
+        )
+    if (held_out.channels, held_out.image_size) != (probe_set.channels, probe_set.image_size):
         raise InvalidArgument(
             f"held-out images of {held_out.channels} channels, {held_out.image_size} pixels do not go with a probe set of "
             f"{probe_set.channels} channels, {probe_set.image_size} pixels"

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from unetscope.data.segmentation import SegmentationData
 
 
-def pixels(data: SegmentationData) -> Integer[Tensor, "n channels height width"]:
-    """The stored integers of all images; 16-bit ones as int32, which torch can index on every device."""
+def pixels(data: SegmentationData) -> Real[Tensor, "n channels *sides"]:
+    """The stored numbers of all images; 16-bit ones as int32, which torch can index on every device."""
     images = data.images
-    return torch.from_numpy(images if images.dtype == np.uint8 else images.astype(np.int32))
+    return torch.from_numpy(images.astype(np.int32) if images.dtype == np.uint16 else images)
 
 
-def to_input(batch: Integer[Tensor, "b c h w"], scale: float) -> Float[Tensor, "b c h w"]:
-    """A batch of stored integers as float32 in [0, 1]; `scale` is `SegmentationData.scale`."""
+def to_input(batch: Real[Tensor, "b c *sides"], scale: float) -> Float[Tensor, "b c *sides"]:
+    """A batch of stored numbers as float32, integers in [0, 1]; `scale` is `SegmentationData.scale`."""
     return batch.to(torch.float32) * scale

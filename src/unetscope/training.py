@@ -134,6 +134,12 @@ class Trainer:
         seed: int = 0,
         seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
     ) -> None:
+        for data in (train, validation):
+            if data.classes != 2 or len(data.image_size) != 2:
+                raise InvalidArgument(
+                    f"the trainer trains on binary masks of flat images, as the paper does, got {data!r}: "
+                    "measure in a loop of your own"
+                )
         self.config, self.seed, self.marked = config, seed, frozenset(marked)
         self.checkpoints = Checkpoints(Path(checkpoint_folder))
         self.seconds_between_checkpoints = seconds_between_checkpoints

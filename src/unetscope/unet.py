@@ -6,7 +6,7 @@ decoder, to the output. At depth 4 that is 1 to 23, with skips 2→20, 4→17, 6
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
@@ -154,7 +154,7 @@ def removed_skips(depth: int, without: Collection[str]) -> frozenset[str]:
     return removed
 
 
-def check_image_size(image_size: tuple[int, int], depth: int) -> None:
+def check_image_size(image_size: Sequence[int], depth: int) -> None:
     """Refuse an image that a U-Net of this depth cannot halve, naming the nearest sizes that it can.
 
     >>> check_image_size((128, 128), depth=4)
@@ -168,7 +168,7 @@ def check_image_size(image_size: tuple[int, int], depth: int) -> None:
         larger = [-(-side // step) * step for side in image_size]
         sizes = dict.fromkeys(f"{height}x{width}" for height, width in (smaller, larger))
         raise NetworkError(
-            f"image size {image_size[0]}x{image_size[1]} cannot be halved {depth} times: use {' or '.join(sizes)}"
+            f"image size {'x'.join(map(str, image_size))} cannot be halved {depth} times: use {' or '.join(sizes)}"
         )
 
 

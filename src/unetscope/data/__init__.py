@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unetscope.data.bbbc038 import paper_split
+    from unetscope.data.datasets import from_dataset
     from unetscope.data.download import fetch
     from unetscope.data.loading import check, load, shared_images
     from unetscope.data.planted import PLANTED_TASKS, PlantedTask, planted_task
     from unetscope.data.problems import KINDS, Problem
     from unetscope.data.segmentation import SegmentationData
     from unetscope.data.synthetic import synthetic_nuclei
+    from unetscope.data.volumes import load_nifti, load_nnunet
 
 _MODULE_OF = {
     "KINDS": "problems",
@@ -27,7 +29,10 @@ _MODULE_OF = {
     "SegmentationData": "segmentation",
     "check": "loading",
     "fetch": "download",
+    "from_dataset": "datasets",
     "load": "loading",
+    "load_nifti": "volumes",
+    "load_nnunet": "volumes",
     "paper_split": "bbbc038",
     "planted_task": "planted",
     "shared_images": "loading",
@@ -42,7 +47,10 @@ __all__ = [
     "SegmentationData",
     "check",
     "fetch",
+    "from_dataset",
     "load",
+    "load_nifti",
+    "load_nnunet",
     "paper_split",
     "planted_task",
     "shared_images",

@@ -1,7 +1,7 @@
 """Images with their masks, decoded, at one resolution. Imports errors only.
 
 Pixels are kept as the integers they were stored as (8 or 16 bit), so a data set costs a quarter of its float32 size;
-`SegmentationData.scale` turns them into [0, 1].
+`SegmentationData.scale` turns them into [0, 1]. What is float32 is shown to the network as it is.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from unetscope.errors import InvalidArgument
 
 @dataclass(frozen=True, eq=False)
 class SegmentationData:
-    """n images, their binary masks and their names, all at one resolution.
+    """n images or volumes, their masks and their names, all at one resolution.
 
-    images: [n, channels, height, width], uint8 or uint16. masks: [n, height, width], uint8, 0 or 1.
-    names: one unique name an image. source: where they came from, for people.
+    images: [n, channels, height, width], or with a depth before the height, uint8, uint16 or float32. masks: [n, height, width]
+    likewise, uint8, 0 … classes − 1. names: one unique name an image. source: where they came from, for people.
     Raises: InvalidArgument if shapes, types or values are others, or a name stands twice.
 
     >>> import numpy as np
@@ -30,23 +30,27 @@ class SegmentationData:
     (4, 1, (8, 8), 1.0)
     """
 
-    images: NDArray[np.unsignedinteger]
+    images: NDArray[np.unsignedinteger] | NDArray[np.float32]
     masks: NDArray[np.uint8]
     names: tuple[str, ...]
     source: str
+    classes: int = 2
 
     def __post_init__(self) -> None:
-        n, _, *size = self.images.shape
-        if self.masks.shape != (n, *size) or len(self.names) != n:
+        n, _, *size = self.images.shape if self.images.ndim > 2 else (0, 0)
+        if len(size) not in (2, 3) or self.masks.shape != (n, *size) or len(self.names) != n:
             raise InvalidArgument(
                 f"images {self.images.shape}, masks {self.masks.shape} and {len(self.names)} names do not belong together: "
                 "expected [n, channels, height, width], [n, height, width] and n names"
             )
-        if self.images.dtype not in (np.uint8, np.uint16):
-            raise InvalidArgument(f"images must be uint8 or uint16, got {self.images.dtype}")
-        if self.masks.dtype != np.uint8 or (self.masks.size and self.masks.max() > 1):
+        if self.images.dtype not in (np.uint8, np.uint16, np.float32):
+            raise InvalidArgument(f"images must be uint8, uint16 or float32, got {self.images.dtype}")
+        if not 2 <= self.classes <= 255:
+            raise InvalidArgument(f"classes must be 2 to 255, got {self.classes}")
+        if self.masks.dtype != np.uint8 or (self.masks.size and self.masks.max() >= self.classes):
+            values = "0 and 1" if self.classes == 2 else f"0 to {self.classes - 1}"
             raise InvalidArgument(
-                f"masks must be uint8 with values 0 and 1, got {self.masks.dtype} up to {self.masks.max()}"
+                f"masks must be uint8 with values {values}, got {self.masks.dtype} up to {self.masks.max()}"
             )
         if len(set(self.names)) != n:
             raise InvalidArgument("names must be unique, one an image")
@@ -55,8 +59,9 @@ class SegmentationData:
         return len(self.images)
 
     def __repr__(self) -> str:
-        height, width = self.image_size
-        return f"SegmentationData({len(self)} images of {height}x{width}, {self.channels} channels, from {self.source})"
+        sides = "x".join(map(str, self.image_size))
+        classes = "" if self.classes == 2 else f", {self.classes} classes"
+        return f"SegmentationData({len(self)} images of {sides}, {self.channels} channels{classes}, from {self.source})"
 
     @property
     def channels(self) -> int:
@@ -64,19 +69,21 @@ class SegmentationData:
         return int(self.images.shape[1])
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return int(self.images.shape[2]), int(self.images.shape[3])
+    def image_size(self) -> tuple[int, ...]:
+        """Height and width in pixels; of volumes, depth, height and width."""
+        return tuple(map(int, self.images.shape[2:]))
 
     @property
     def scale(self) -> float:
-        """The factor that brings the stored integers to [0, 1]."""
-        return 1.0 / float(np.iinfo(self.images.dtype).max)
+        """The factor that brings the stored integers to [0, 1]; 1 for floats."""
+        if self.images.dtype == np.float32:
+            return 1.0
+        return 1.0 / float(np.iinfo(self.images.dtype.name).max)
 
     @property
     def foreground_share(self) -> float:
-        """The share of mask pixels that are 1."""
-        return float(self.masks.mean())
+        """The share of mask pixels that are not 0."""
+        return float((self.masks > 0).mean())
 
     @property
     def fingerprint(self) -> str:

@@ -1,0 +1,198 @@
+"""Volumes, several classes, and data sets that others hold."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset, IterableDataset
+
+import unetscope as us
+from unetscope.data import from_dataset, load_nifti, load_nnunet
+from unetscope.errors import DataError, InvalidArgument, MissingDependency
+from unetscope.labels import BlockLabels, KMeansLabels
+
+nibabel = pytest.importorskip("nibabel", reason="nibabel is an extra")
+
+
+def volumes(n: int = 8, side: int = 8, classes: int = 3, channels: int = 2, seed: int = 0) -> us.SegmentationData:
+    rng = np.random.default_rng(seed)
+    masks = rng.integers(0, classes, (n, 2, 2, 2), dtype=np.uint8).repeat(side // 2, 1).repeat(side // 2, 2)
+    masks = masks.repeat(side // 2, 3)
+    images = (masks[:, None] + rng.normal(0, 0.1, (n, channels, side, side, side))).astype(np.float32)
+    return us.SegmentationData(images, masks, tuple(map(str, range(n))), "test", classes)
+
+
+class Small3d(nn.Module):
+    def __init__(self, channels: int = 2, classes: int = 3) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv3d(channels, 4, 3, padding=1), nn.Conv3d(4, 8, 3, stride=2, padding=1)
+        self.up, self.head = nn.ConvTranspose3d(8, 4, 2, 2), nn.Conv3d(8, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = torch.relu(self.a(x))
+        return self.head(torch.cat((self.up(torch.relu(self.b(a))), a), 1))
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_volumes_of_several_classes_are_measured(channels: int) -> None:
+    torch.manual_seed(0)
+    data = volumes(16, channels=channels)
+    train, held_out = data.split(0.4)
+    schemes, probes = [KMeansLabels(4), BlockLabels(2, threshold=0)], [us.Linear(), us.Convolutional()]
+    scope = us.Scope(Small3d(channels), train, held_out=held_out, labels=schemes, probes=probes)
+    estimates = scope.measure(0)
+    told = {e.layer: e for e in estimates if e.quantity == "I_V(M→Y)"}
+    assert set(told) == {layer.label for layer in scope.layers}
+    most = max(told.values(), key=lambda row: row.bits)
+    assert most.bits > 0.5 * most.ceiling  # the class is the brightness
+    assert 1.4 < most.ceiling <= np.log2(3) + 0.2
+    assert any(e.quantity == "I_V(S→Y|U,↓S)" and np.isfinite(e.bits) for e in estimates)
+
+
+def test_labels_of_several_classes_tell_them_apart() -> None:
+    masks = np.zeros((6, 4, 4), np.uint8)
+    masks[2:4], masks[4:] = 1, 2
+    for scheme in (KMeansLabels(3), BlockLabels(2, threshold=0)):
+        labels = scheme.labels(masks)
+        assert len(set(labels.tolist())) == 3
+        assert (labels[::2] == labels[1::2]).all()
+    with pytest.raises(InvalidArgument, match=r"a mask of 4x6x4 cannot be cut into 4x4x4 blocks: .* divides all sides"):
+        BlockLabels(4).labels(np.zeros((1, 4, 6, 4), np.uint8))
+
+
+def test_data_that_cannot_be_is_refused() -> None:
+    fine = volumes(2)
+    with pytest.raises(InvalidArgument, match="masks must be uint8 with values 0 and 1, got uint8 up to 2"):
+        us.SegmentationData(fine.images, fine.masks, fine.names, "x")
+    with pytest.raises(InvalidArgument, match="classes must be 2 to 255, got 1"):
+        us.SegmentationData(fine.images, fine.masks, fine.names, "x", 1)
+    with pytest.raises(InvalidArgument, match="held-out masks of 2 classes do not go with a probe set of 3"):
+        held = us.SegmentationData(fine.images, (fine.masks > 0).astype(np.uint8), fine.names, "x")
+        us.Scope(Small3d(), fine, held_out=held, labels=[])
+    with pytest.raises(InvalidArgument, match="the trainer trains on binary masks of flat images"):
+        us.Trainer(Small3d(), fine, fine, us.TrainingConfig(epochs=1), "nowhere")
+
+
+class Pairs(Dataset):
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full((1, 4, 4), row / 10), torch.full((1, 4, 4), row % 2)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        for row in range(100):
+            yield {"image": np.full((4, 4), row, np.uint8), "label": np.eye(4) * (row % 3)}
+
+
+def test_any_dataset_gives_its_images() -> None:
+    found = from_dataset(Pairs(), 4, seed=1)
+    assert found.images.shape == (4, 1, 4, 4)
+    assert found.images.dtype == np.float32
+    assert [float(image.max()) for image in found.images] == pytest.approx([int(name) / 10 for name in found.names])
+    assert (found.classes, found.source) == (2, "Pairs")
+    stream = from_dataset(Stream(), 5, image="image", mask="label")
+    assert (stream.names, stream.images.dtype, stream.classes) == (tuple("01234"), np.dtype(np.uint8), 3)
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        ([(np.zeros((1, 4, 4)), np.zeros((4, 5)))], r"image \[1, 4, 4\] and mask \[4, 5\] do not belong together"),
+        ([(np.zeros((1, 4, 4)), np.full((4, 4), 0.5))], "a mask holds whole numbers from 0 to 254"),
+        ([(np.zeros((1, 4, 4)), np.full((4, 4), 255))], "a mask holds whole numbers from 0 to 254"),
+        ([(np.full((1, 4, 4), np.nan), np.zeros((4, 4)))], "holds what is no finite number"),
+        ([{"x": 1}], r"item 0 of list has no image 0 with a mask 1 \(keys x\): say where they are"),
+        ([7], r"item 0 of list has no image 0 with a mask 1 \(a int\)"),
+        ([], "list gives no image"),
+        (
+            [(np.zeros((1, 4, 4)), np.zeros((4, 4))), (np.zeros((1, 6, 4)), np.zeros((6, 4)))],
+            "resize or crop them in the dataset's transforms",
+        ),
+    ],
+)
+def test_a_dataset_that_does_not_give_them_is_refused(items: list[object], text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        from_dataset(items)
+
+
+@pytest.fixture
+def nnunet(tmp_path: Path) -> Path:
+    """Four cases of 6 × 8 × 10 voxels along x, y, z, two channels and a mask of three classes, bright where x is large."""
+    about = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "a": 1, "b": 2},
+        "file_ending": ".nii.gz",
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for case in range(4):
+        mask = np.zeros((6, 8, 10), np.uint8)
+        mask[3:], mask[3:, :, 5:] = 1, 2
+        nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), tmp_path / "labelsTr" / f"case_{case}.nii.gz")
+        for channel in range(2):
+            image = (mask * (channel + 1) + case).astype(np.float32)
+            nibabel.save(
+                nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "imagesTr" / f"case_{case}_000{channel}.nii.gz"
+            )
+    return tmp_path
+
+
+def test_nnunets_folders_are_read(nnunet: Path) -> None:
+    data = load_nnunet(nnunet, size=(10, 8, 6), standardised=False)
+    assert data.images.shape == (4, 2, 10, 8, 6)  # channels, then z, y, x
+    assert (data.classes, data.names) == (3, ("case_0", "case_1", "case_2", "case_3"))
+    assert (data.images[1, 1] == data.masks[1] * 2 + 1).all()
+    assert (data.masks[:, :, :, :3] == 0).all()
+    assert (data.masks[:, 5:, :, 3:] == 2).all()
+    smaller = load_nnunet(nnunet, size=(5, 4, 4), n=2)
+    assert smaller.images.shape == (2, 2, 5, 4, 4)
+    assert set(np.unique(smaller.masks)) == {0, 1, 2}
+    whole = load_nnunet(nnunet, size=(10, 8, 6))
+    assert whole.images.mean(axis=(2, 3, 4)) == pytest.approx(np.zeros((4, 2)), abs=1e-5)
+    assert whole.images.std(axis=(2, 3, 4)) == pytest.approx(np.ones((4, 2)), abs=1e-4)
+
+
+def test_nifti_files_are_read(nnunet: Path) -> None:
+    images = sorted((nnunet / "imagesTr").glob("*_0000.nii.gz"))
+    masks = sorted((nnunet / "labelsTr").glob("*.nii.gz"))
+    data = load_nifti(images, masks, size=(10, 8, 6))
+    assert data.images.shape == (4, 1, 10, 8, 6)
+    assert data.classes == 3
+
+
+def test_what_is_no_data_set_is_refused(nnunet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"nowhere has no dataset.json: is it a data set of nnU-Net\?"):
+        load_nnunet(tmp_path / "nowhere", size=(4, 4, 4))
+    with pytest.raises(InvalidArgument, match=r"size must be \(height, width\) or \(depth, height, width\)"):
+        load_nnunet(nnunet, size=(4,))
+    with pytest.raises(DataError, match=r"case_0_0000.nii.gz has 3 axes: it cannot be stretched to 4x4"):
+        load_nnunet(nnunet, size=(4, 4))
+    with pytest.raises(DataError, match=r"no \*.nii.gz in labelsTs"):
+        load_nnunet(nnunet, size=(4, 4, 4), part="Ts")
+    first = nnunet / "labelsTr" / "case_0.nii.gz"
+    kept = first.read_bytes()
+    first.write_bytes(b"no volume")
+    with pytest.raises(DataError, match=r"case_0.nii.gz cannot be read as NIfTI"):
+        load_nnunet(nnunet, size=(4, 4, 4))
+    header = bytearray(gzip.decompress(kept))
+    header[40:48] = np.array([3, 30000, 30000, 30000], "<i2").tobytes()  # dim: a bomb of 27 tera-voxels
+    first.write_bytes(gzip.compress(bytes(header)))
+    with pytest.raises(DataError, match=r"case_0\.nii\.gz claims 27000000000000 voxels: at most 512000000 are read"):
+        load_nnunet(nnunet, size=(4, 4, 4))
+    (nnunet / "dataset.json").write_text('{"labels": [')
+    with pytest.raises(DataError, match=r"dataset.json cannot be read"):
+        load_nnunet(nnunet, size=(4, 4, 4))
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(MissingDependency, match=r'NIfTI needs nibabel: pip install "unetscope\[nifti\]"'):
+        load_nifti([first], [first], size=(4, 4, 4))
