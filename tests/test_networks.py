@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_iter
 
 import foreign
+import published
 import unetscope as us
 from unetscope.ablation import silenced, without_skips
 from unetscope.capture import with_shapes
@@ -69,7 +72,7 @@ def test_merges_of_networks_written_by_hand(
     assert [skip.name for skip in found.skips] == [f"skip{k}" for k in range(1, merges + 1)]
 
 
-def test_streams_are_told_apart_whichever_stands_first() -> None:
+def test_streams_are_told_apart_whichever_stands_whole() -> None:
     found = inspect(foreign.Padded(), random_image(3, 32, 32))
     layers = {layer.label: layer for layer in found.layers}
     for skip, side, channels in zip(found.skips, (32, 16, 8), (4, 8, 16), strict=True):
@@ -214,3 +217,72 @@ def test_what_cannot_be_inspected_is_refused() -> None:
 
     with pytest.raises(NetworkError, match="Away gives out no tensor that can be followed back to its input"):
         inspect(Away(), random_image(1, 8, 8))
+
+
+# Published networks.
+
+NEEDS = {"MONAI": "monai", "SMP": "segmentation_models_pytorch"}
+
+
+@pytest.fixture(params=published.NETWORKS, ids=lambda one: one.name)
+def network(request: pytest.FixtureRequest) -> published.Published:
+    one: published.Published = request.param
+    if (maker := one.name.split()[0]) in NEEDS and importlib.util.find_spec(NEEDS[maker]) is None:
+        pytest.skip(f"{NEEDS[maker]} is not installed")
+    return one
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_published_networks(network: published.Published) -> None:
+    """Every merge that the source has is found, its streams can be had, and its skip taken out."""
+    torch.manual_seed(0)
+    model, image = network.build().eval(), random_image(*network.shape)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = inspect(model, image)
+    assert len(found.merges) == network.merges
+    assert len(found.skips) >= len(found.merges)
+    layers = with_shapes(model, found.layers, image)
+    assert [layer.shape for layer in layers] == [layer.shape for layer in found.layers]
+    us.plots.architecture(found.layers, found.skips)
+    with torch.no_grad():
+        for skip in found.skips[:2]:
+            whole = _whole(model(image))
+            with silenced(model, found, skip.name):
+                silent = _whole(model(image))
+            assert not torch.equal(whole, silent)
+            assert torch.equal(whole, _whole(model(image)))  # as before
+            try:
+                removed = without_skips(model, found, skip.name)
+            except NetworkError as refusal:
+                assert "silence it instead" in str(refusal)
+                continue
+            torch.testing.assert_close(_whole(removed(image)), silent, atol=1e-4, rtol=1e-3)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def _whole(output: object) -> Tensor:
+    return torch.cat([one.flatten() for one in tree_iter(output) if isinstance(one, Tensor)])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_exported_program_has_the_same_merges(network: published.Published) -> None:
+    """Another recording of the network, by torch.export, at the places that were found here."""
+    torch.manual_seed(0)
+    model, image = network.build().eval(), random_image(*network.shape)
+    found = inspect(model, image)
+    try:
+        program = torch.export.export(model, (image,), strict=False)
+    except Exception as refusal:
+        pytest.skip(f"torch.export refuses it: {type(refusal).__name__}")
+    operations = {"cat": "cat", "add": ("add", "sum"), "mul": "mul"}
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    for merge in found.merges:  # modules may go by other names there
+        shape, names = found.graph[merge.node].shape, operations[merge.kind]
+        alike = [
+            node
+            for node in calls
+            if node.target.overloadpacket.__name__.rstrip("_").startswith(names)
+            and tuple(node.meta["val"].shape) == shape
+        ]
+        here = [one for one in found.merges if one.kind == merge.kind and found.graph[one.node].shape == shape]
+        assert len(alike) >= len(here), merge.address
