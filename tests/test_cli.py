@@ -599,7 +599,8 @@ def test_a_run_with_too_few_marked_epochs_is_not_judged(unetscope, tmp_path: Pat
     code, _, errors = unetscope("verdict", tmp_path / "run")
     assert code == 2
     assert (
-        "judging needs 2 measured epochs of training or more, got 1 (1): mark more, such as with --marked log" in errors
+        "judging needs 2 measured epochs of training or more, got 1 (1): mark more (--marked, or in Python marked and epochs)"
+        in errors
     )
 
 

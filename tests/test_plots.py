@@ -220,8 +220,9 @@ def test_points_are_hollow_exactly_where_saturated(flow, estimator) -> None:
 def test_markers_have_the_colour_of_their_line(flow) -> None:
     axes = plots.u_plot(flow)
     colours = [to_hex(line.get_color()) for line in epoch_lines(axes).values()]
-    points = [line for line in axes.get_lines() if line.get_marker() == "o"]
     kinds = ["_measured", "_beyond", "_saturated"]
+    points = [line for line in axes.get_lines() if line.get_label() in kinds]
+    assert [line.get_marker() for line in points[:3]] == ["o", "x", "o"]
     assert [(to_hex(line.get_markeredgecolor()), line.get_label()) for line in points] == [
         (colour, kind) for colour in colours for kind in kinds
     ]

@@ -191,6 +191,7 @@ def test_headings_are_in_order_and_the_language_is_named(tmp_path, figures) -> N
     assert page.source.startswith("<!doctype html>")
     assert page.headings == [
         (1, "Information flow: paper-1"),
+        (2, "What this run says"),
         (2, "How to read this page"),
         (2, "Figures"),
         (3, "1. Dice during training"),

@@ -73,7 +73,7 @@ def test_a_shallower_network_keeps_every_layer_that_is_at_its_level() -> None:
 
 def test_the_written_network_gives_the_printed_dice_in_a_process_of_its_own(run: Path) -> None:
     found = slim(run, "without-skip1", fine_tune=2)
-    assert found.path == run / "slim" / "without-skip1" / "model.safetensors"
+    assert found.path == run / "slim" / "without-skip1-fine-tuned" / "model.safetensors"
     assert json.loads((found.path.parent / "slim.json").read_text())["dice"] == found.dice
     code = (
         "import unetscope as us, sys, torch\n"

@@ -237,7 +237,7 @@ def test_the_papers_rule() -> None:
         (lambda flow: judge(Flow(flow.layers, (), flow.estimates)), "nothing to judge: the network has no skips"),
         (
             lambda flow: judge(flow.select(epoch=10)),
-            r"judging needs 2 measured epochs of training or more, got 1 \(10\): mark more, such as with --marked log",
+            r"judging needs 2 measured epochs of training or more, got 1 \(10\): mark more \(--marked, or in Python",
         ),
         (lambda flow: judge(flow).at(3), "epoch 3 was not judged: measured are 1, 10"),
         (

@@ -384,7 +384,7 @@ def test_one_pair_says_nothing_of_another_seed() -> None:
     made = [training(name, 0, [[0.0], [0.9 if name == "model1" else 0.1]]) for name in ("model1", "model2")]
     outcome = held(*made).outcome("model2", 1)
     assert outcome.decision == "undecided"
-    assert outcome.text == "1 pairs of seeds are too few to compare"
+    assert outcome.text == "1 pair of seeds is too few to compare"
 
 
 def test_the_target_is_the_references_best_less_the_margin() -> None:

@@ -312,7 +312,7 @@ def verdict(
         from unetscope.slimming import savings
 
         saved = savings(folder, design)
-    print_judgement(judgement, epoch, saved, json=json)
+    print_judgement(judgement, run, epoch, saved, json=json)
 
 
 @app.command()
@@ -367,7 +367,10 @@ def slim(
     run: Run,
     design: Annotated[
         str,
-        typer.Option(help="What to leave out, such as without-skip1 or depth2 [default: what the verdicts propose]."),
+        typer.Option(
+            help="What to leave out, such as without-skip1 or depth2 [default: what the verdicts propose].",
+            show_default=False,
+        ),
     ] = "proposed",
     fine_tune: Annotated[int, typer.Option(help="Epochs to train the carried weights on.")] = 0,
     retrained: Annotated[

@@ -123,7 +123,7 @@ def _verdicts(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
     yield Drawing(
         "verdicts",
         "Which skips and levels are needed",
-        "What each rule says of every skip and level for a training of so many epochs. `level2` is the network below two "
+        "What each rule says of every skip and level for a training of so many epochs; level2 is the network below two "
         "halvings. Saturated and uncertain numbers decide nothing.",
         partial(plots.verdict_map, judgement),
     )

@@ -30,7 +30,7 @@ from unetscope.store import RunFolder
 from unetscope.training import Trainer, laid_out, validation_dice
 from unetscope.unet import UNet
 from unetscope.variants import Variant
-from unetscope.verification import chosen_variants, trained, training_of
+from unetscope.verification import DICE_MARGIN, chosen_variants, trained, training_of
 from unetscope.watching import Silent, Watcher
 
 FOLDER = "slim"
@@ -56,6 +56,11 @@ class Slim:
     savings: Savings
     exports: tuple[Path, ...]
 
+    @property
+    def loses(self) -> bool:
+        """Whether it is worse than the whole network by more than the margin that counts as none."""
+        return self.dice < self.dice_whole - DICE_MARGIN
+
     def as_dict(self) -> dict[str, Any]:
         """All of it, for machines."""
         found = asdict(self)
@@ -71,7 +76,8 @@ def slim(
     exports: tuple[Export, ...] = (),
     watcher: Watcher | None = None,
 ) -> Slim:
-    """Write a run's network without some of its parts, to RUN/slim/DESIGN/model.safetensors.
+    """Write a run's network without some of its parts, to RUN/slim/DESIGN/model.safetensors (DESIGN-fine-tuned,
+    DESIGN-retrained).
 
     design: a variant's name, by default what the verdicts propose. fine_tune: epochs to train the carried weights on, as the
     run was trained; called again with more, it goes on. retrained: take the weights
@@ -98,7 +104,8 @@ def slim(
     small = network(_smaller(config, variant), train.channels)
     share = carry_over(whole, small)
     dice_whole, dice_carried = _dice(whole, held_out), _dice(small, held_out)
-    out = folder.path / FOLDER / variant.name
+    kind = "-retrained" if retrained else "-fine-tuned" if fine_tune else ""  # none overwrites another
+    out = folder.path / FOLDER / f"{variant.name}{kind}"
     out.mkdir(parents=True, exist_ok=True)
     if retrained:
         _load_last(_retraining(folder, variant), small)

@@ -192,7 +192,7 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
     Console().print(table)
 
 
-def print_judgement(judgement: Judgement, epoch: int | None, saved: Savings | None, *, json: bool) -> None:
+def print_judgement(judgement: Judgement, run: Path, epoch: int | None, saved: Savings | None, *, json: bool) -> None:
     """What both rules say of every skip and level, and the design that is left."""
     design = judgement.design(epoch)
     verdicts = judgement.at(judgement.epochs[-1] if epoch is None else epoch)
@@ -217,19 +217,29 @@ def print_judgement(judgement: Judgement, epoch: int | None, saved: Savings | No
     if design is None:
         print("Nothing is proposed to be left out.")
         return
-    print(f"Proposed: {design.text}. Retrain it before you believe it: unetscope verify RUN --variants {design.name}")
+    print(
+        f"Proposed: {design.text}. Retrain it before you believe it: "
+        f"unetscope verify {one_line(str(run))} --variants {design.name}"
+    )
     if saved is not None:
         _print_table("What it saves, of one image", saved.rows())
 
 
 def print_expected(planned: Sequence[Trial], seconds: float, *, json: bool) -> None:
     """What retraining will take."""
+    from unetscope.verification import FEWEST_SEEDS
+
     if json:
         print_json({"jobs": [trial.name for trial in planned], "seconds": seconds})
         return
     names = ", ".join(dict.fromkeys(trial.variant.name for trial in planned))
-    rows = [("jobs", str(len(planned))), ("variants", names), ("time, roughly", f"{seconds / 60:.0f} min")]
+    seeds = len({trial.seed for trial in planned})
+    time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    rows = [("jobs", str(len(planned))), ("variants, the reference among them", names), ("seeds", str(seeds))]
+    rows.append(("training, roughly", time))
     _print_table("What retraining will take", rows)
+    if seeds < FEWEST_SEEDS:
+        print("With one seed nothing is decided: what another would change is not known")
 
 
 def print_verification(verification: Verification, page: Path, failed: Mapping[str, str], *, json: bool) -> None:
@@ -281,13 +291,18 @@ def print_slim(slim: Slim, *, json: bool) -> None:
     how = f"after {slim.fine_tuned} epochs of fine-tuning" if slim.fine_tuned else "as written"
     rows = [
         ("network", slim.design.text),
-        ("validation Dice, whole network", f"{slim.dice_whole:.4f}"),
+        ("validation Dice in float32, whole network", f"{slim.dice_whole:.4f}"),
         ("validation Dice, weights carried over", f"{slim.dice_carried:.4f}"),
         (f"validation Dice, {how}", f"{slim.dice:.4f}"),
         *slim.savings.rows(),
         *(("also written", one_line(str(path))) for path in slim.exports),
     ]
     _print_table("The smaller network", rows)
+    if slim.loses:
+        print(
+            f"Dice fell by {slim.dice_whole - slim.dice:.2f}: --fine-tune N trains the carried weights on, "
+            "verify and --retrained train anew"
+        )
     print(f"model = us.load_model({str(slim.path)!r})")
 
 

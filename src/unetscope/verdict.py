@@ -83,7 +83,9 @@ class Gain:
         if self.unlearnt:
             return self.unlearnt
         if self.row is None:
-            return "it was not measured; `unetscope measure RUN --merge-probes` does"
+            return (
+                "it was not measured: `unetscope measure RUN --merge-probes` does, or in Python a Scope with held_out"
+            )
         return self.row.reason
 
 
@@ -221,7 +223,7 @@ def judge(
     if len(epochs) < FEWEST_EPOCHS:
         raise InvalidArgument(
             f"judging needs {FEWEST_EPOCHS} measured epochs of training or more, got {len(epochs)}"
-            f"{f' ({epochs[0]})' if epochs else ''}: mark more, such as with --marked log"
+            f"{f' ({epochs[0]})' if epochs else ''}: mark more (--marked, or in Python marked and epochs)"
         )
     skips = sorted(flow.skips, key=lambda skip: _number(skip.name))
     gains = _gains(flow, skips, epochs, estimator)

@@ -28,6 +28,7 @@ from unetscope.watching import Watcher
 
 DICE_MARGIN = 0.02  # a loss of Dice that counts as none
 STARTED_SHARE = 0.1  # of the guess's cross-entropy that a network which has learnt anything is below it
+FEWEST_SEEDS = 2  # pairs of them: of one, nobody knows what another would change
 STALLS_FROM = 0.05  # chance of so few starts: below it a variant starts less often
 CONSTANT_RANGE = 1e-3  # between the largest and the smallest probability: below it an output is constant
 
@@ -188,8 +189,9 @@ class Verification:
             if stuck
             else ""
         )
-        if pairs < 2:
-            return "undecided", f"{pairs} pairs of seeds are too few to compare{out}"
+        if pairs < FEWEST_SEEDS:
+            few = "1 pair of seeds is" if pairs == 1 else "no pairs of seeds are"
+            return "undecided", f"{few} too few to compare{out}"
         if not difference.high > difference.low:
             return "undecided", f"{difference.value:+.3f} Dice, and there is no interval{out}"
         by = f"{difference.value:+.3f} Dice ({difference.low:+.3f} to {difference.high:+.3f}), {pairs} pairs of seeds{out}"

@@ -72,7 +72,7 @@ def problem(kind: str, file: str, what: str) -> Problem:
     'warning'
     """
     severity: Severity = "warning" if kind in _WARNINGS else "error"
-    mend = f"{ {**_MENDS, **_WARNINGS}[kind] }, or --accept {kind}"
+    mend = {**_MENDS, **_WARNINGS}[kind] + (f", or --accept {kind}" if kind != _FINAL else "")
     return Problem(kind, printable(file), what, mend, severity)
 
 

@@ -60,7 +60,7 @@ def u_plot(
 ) -> Axes:
     """Bits against the layers in network order, a line for each marked epoch (about ten of them if there are many).
 
-    The dashed line is the ceiling; hollow points are saturated and say nothing about the order of layers; pale ones are out of
+    The dashed line is the ceiling; hollow points are saturated and say nothing about the order of layers; crosses are out of
     the estimator's domain and describe these images alone; an estimate that is NaN leaves a gap. A tinted band is the 95 %
     interval, where there is one. Grey bands mark the merges; brackets under the axis join the source of each skip to its
     merge. An estimator, resolution or label scheme that is None stands for the first one measured.
@@ -154,7 +154,7 @@ def _draw_lines(axes: Axes, selection: Selection, layers: Sequence[str], epochs:
         }
         pale = np.array([selection.beyond(layer, epoch) for layer in layers], dtype=bool) & ~hollow
         axes.plot(np.where(hollow | pale, np.nan, bits), **marker, label="_measured", zorder=4)
-        axes.plot(np.where(pale, bits, np.nan), **marker, markerfacecolor=MERGE_BAND, label="_beyond", zorder=4)
+        axes.plot(np.where(pale, bits, np.nan), **{**marker, "marker": "x"}, label="_beyond", zorder=4)
         axes.plot(np.where(hollow, bits, np.nan), **marker, markerfacecolor="white", label="_saturated", zorder=4)
 
 
@@ -236,7 +236,7 @@ def _legend(axes: Axes, selection: Selection, epochs: Sequence[int], *, merges: 
     }
     handles: list[Artist] = [*lines, Line2D([], [], **hollow, label="saturated")]
     if any(selection.beyond(layer, epoch) for layer, epoch in selection.estimates):
-        handles.append(Line2D([], [], **{**hollow, "markerfacecolor": MERGE_BAND}, label="out of domain"))
+        handles.append(Line2D([], [], **{**hollow, "marker": "x"}, label="out of domain"))
     if merges:
         handles.append(Patch(facecolor=MERGE_BAND, label="merge"))
     every = selection.epochs
