@@ -700,6 +700,21 @@ def test_a_skip_is_worth_what_pooling_loses_of_it() -> None:
     assert bits_of(whole, "I_V(S→Y|U,↓S)").nats == pytest.approx(0, abs=0.02)
 
 
+@pytest.mark.parametrize("spread", [1.0, 0.01])
+def test_of_a_wide_skip_the_strongest_directions_are_read(spread: float) -> None:
+    """96 channels that say much the same, as those of wide layers do; quiet ones count as much as loud ones."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn((160, 8, 16, 16), generator=generator)
+    mixed = torch.einsum("oc,nchw->nohw", torch.randn((96, 8), generator=generator), hidden)
+    images = spread * torch.cat((torch.randn((160, 1, 16, 16), generator=generator), mixed), dim=1)
+    fine = (hidden[:, 0] > 0).to(torch.uint8)
+    wide = probed(images, fine, held_out=60, family=Convolutional(), U=slice(0, 1), S=slice(1, 97))["SU"]
+    narrow = probed(images[:, :61], fine, held_out=60, family=Convolutional(), U=slice(0, 1), S=slice(1, 61))["SU"]
+    told = bits_of(narrow, "I_V(S→Y|U,↓S)").nats
+    assert told > 0.1
+    assert bits_of(wide, "I_V(S→Y|U,↓S)").nats == pytest.approx(told, rel=0.1)
+
+
 def binary_entropy(share: np.ndarray) -> np.ndarray:
     return -share * np.log(share) - (1 - share) * np.log(1 - share)
 

@@ -32,7 +32,7 @@ from unetscope.estimators.usable import (
     shuffled_masks,
 )
 from unetscope.intervals import ratio_values, student
-from unetscope.moments import Moments, blocks_of, folded, folded_channels, halved, ratios
+from unetscope.moments import Moments, blocks_of, features_of, folded, folded_channels, halved, ratios
 from unetscope.records import Layer, Quantity, Skip
 
 FOLDS = 4
@@ -45,6 +45,7 @@ UNSURE = 2.0  # how many times what ever more images would change the bracket is
 SPARSE = 0.5  # of the pixels: of masks with fewer labels a probe is fitted on all of them
 ROUNDING = 1e-6  # of a mean: a spread below it is none
 LINEAR = Linear()
+MOST_POOLED = 64  # channels of a stream that is read beside the skip pooled, where each counts for all places below
 DEAD_LAYER = "the layer is the same at every place of every image"
 ONE_CLASS = "every pixel of the training masks has the same label"
 
@@ -150,6 +151,7 @@ class _Probing:
         self._shared: dict[tuple[int, ...], tuple[Tensor, Tensor | None]] = {}  # of a batch, by grid
         self._pixels: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor, Tensor]] = {}  # likewise
         self._some_places: dict[tuple[int, ...], Tensor] = {}
+        self._directions: dict[tuple[str, str], Tensor] = {}
         self._reasons: dict[str, str] = {}
         self._probes: dict[str, _Probes] = {}
         for layer in layers:
@@ -185,7 +187,9 @@ class _Probing:
             return False
         if any(side % 2 for side in whole.grid):
             return False
-        channels = {label: self._probes[label].layer.shape[0] for label in (skip.upsampled, skip.source)}
+        channels = {
+            label: min(MOST_POOLED, self._probes[label].layer.shape[0]) for label in (skip.upsampled, skip.source)
+        }
         shares = folded_channels(len(whole.grid), channels[skip.upsampled], channels[skip.source])
         layer = Layer(_pooled_label(skip.merge), "", shape=(sum(shares), *(side // 2 for side in whole.grid)))
         parts: dict[Reader, int] = {self._family.reader(): share for share in shares}
@@ -262,8 +266,22 @@ class _Probing:
         parts = layers[merge].parts
         channels = [layers[part].shape[0] for part in parts]
         of = dict(zip(parts, merged.split(channels, dim=1), strict=True))
-        upsampled, source = of[skip.upsampled], of[skip.source]
+        upsampled, source = (self._strongest(merge, label, of[label]) for label in (skip.upsampled, skip.source))
         return torch.cat((folded(upsampled), halved(source), folded(source)), dim=1)
+
+    def _strongest(self, merge: str, label: str, stream: Tensor) -> Tensor:
+        """Of a wide stream its strongest directions, each channel in its own spread, over the first images seen."""
+        if stream.shape[1] <= MOST_POOLED:
+            return stream
+        features = features_of(stream).float()
+        if (merge, label) not in self._directions:
+            spread, mean = torch.std_mean(features, dim=0, correction=0)
+            scale = torch.where(spread > ROUNDING * mean.abs(), 1 / spread, 0.0)
+            centred = ((features - mean) * scale).double()
+            vectors = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -MOST_POOLED:]
+            self._directions[merge, label] = scale[:, None] * vectors.float()
+        strongest = features @ self._directions[merge, label]
+        return strongest.reshape(len(stream), *stream.shape[2:], -1).movedim(-1, 1)
 
     def _take_moments(self, rows: Tensor, label: str, activation: Tensor) -> None:
         probes = self._probes[label]
