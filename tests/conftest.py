@@ -23,6 +23,10 @@ install_import_hook(
     "beartype.beartype",
 )
 
+from torchvision_stub import declare  # noqa: E402 (after the hook)
+
+declare()
+
 REPOSITORY = Path(__file__).parents[1]
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 import foreign
@@ -44,21 +43,11 @@ def smp(name: str, encoder: str = "resnet18", **arguments: Any) -> Callable[[], 
     def build() -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            compiled_half_of_torchvision()
             import segmentation_models_pytorch
 
             return getattr(segmentation_models_pytorch, name)(encoder, encoder_weights=None, **arguments)
 
     return build
-
-
-def compiled_half_of_torchvision() -> None:
-    """There is no torchvision for a torch without CUDA. No network here needs what it compiles, but it wants that declared."""
-    if not hasattr(compiled_half_of_torchvision, "library"):
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        compiled_half_of_torchvision.library = library  # type: ignore[attr-defined]
 
 
 FLAT = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "intervals": "errors records",
     "labels": "errors",
     "calls": "",
+    "ranks": "",
     "tensors": "data",
     "unet": "errors records",
     "cost": "",
@@ -32,24 +33,26 @@ MAY_IMPORT = {
     "arena": "errors",
     "precision": "",
     "budget": "errors records",
-    "capture": "errors records calls arena precision budget",
+    "capture": "errors records ranks calls arena precision budget",
     "recording": "calls capture",
     "structure": "errors records recording",
     "ablation": "errors calls capture structure",
-    "distances": "precision budget",
+    "distances": "ranks precision budget",
     "symbols": "budget",
     "moments": "errors",
     "estimators": "errors records intervals labels moments estimators",
-    "probing": "errors records intervals capture moments estimators",
+    "probing": "errors records ranks intervals capture moments estimators",
     "layer_statistics": "errors records capture distances symbols estimators",
     "merges": "records intervals estimators",
     "measure": (
-        "errors records flow schedule labels data tensors arena precision budget capture structure distances estimators "
+        "errors records ranks flow schedule labels data tensors arena precision budget capture structure distances estimators "
         "probing layer_statistics merges"
     ),
     "checkpoints": "errors files",
     "training": "errors records config data tensors precision checkpoints",
     "store": "errors records files flow",
+    "recorder": "errors data flow measure ranks records store",
+    "integrations": "errors data flow ranks recorder",
     "experiment": (
         "errors records watching schedule config data labels tensors unet budget capture estimators layer_statistics measure "
         "checkpoints training store"

@@ -36,11 +36,14 @@ if TYPE_CHECKING:
     from unetscope.estimators.mixture import Mixture
     from unetscope.estimators.renyi import Renyi
     from unetscope.flow import Flow
+    from unetscope.integrations.lightning import UnetscopeCallback
+    from unetscope.integrations.monai import UnetscopeHandler
     from unetscope.intervals import Interval, difference
     from unetscope.labels import BlockLabels, KMeansLabels
     from unetscope.measure import Scope
     from unetscope.models import load_model, save_model
     from unetscope.rankings import ranking
+    from unetscope.recorder import Recorder
     from unetscope.records import EpochRecord, Estimate, Layer, Skip, Verdict
     from unetscope.slimming import Slim, slim
     from unetscope.store import RunFolder
@@ -73,12 +76,15 @@ _ROOMS = {
     "unetscope.estimators.ksg": ("KSG",),
     "unetscope.estimators.mixture": ("Mixture",),
     "unetscope.estimators.renyi": ("Renyi",),
+    "unetscope.integrations.lightning": ("UnetscopeCallback",),
+    "unetscope.integrations.monai": ("UnetscopeHandler",),
     "unetscope.intervals": ("Interval", "difference"),
     "unetscope.flow": ("Flow",),
     "unetscope.labels": ("BlockLabels", "KMeansLabels"),
     "unetscope.measure": ("Scope",),
     "unetscope.models": ("load_model", "save_model"),
     "unetscope.rankings": ("ranking",),
+    "unetscope.recorder": ("Recorder",),
     "unetscope.records": ("EpochRecord", "Estimate", "Layer", "Skip", "Verdict"),
     "unetscope.slimming": ("Slim", "slim"),
     "unetscope.store": ("RunFolder",),
@@ -105,6 +111,7 @@ __all__ = [
     "Layer",
     "Linear",
     "Mixture",
+    "Recorder",
     "Renyi",
     "RunFolder",
     "Scope",
@@ -115,7 +122,9 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "UNet",
+    "UnetscopeCallback",
     "UnetscopeError",
+    "UnetscopeHandler",
     "Verdict",
     "Verification",
     "check",

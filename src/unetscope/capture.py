@@ -1,4 +1,5 @@
-"""Stream chosen layers of a frozen network, leaving it as it was. Imports records, errors, calls, precision, arena and budget.
+"""Stream chosen layers of a frozen network, leaving it as it was. Imports records, errors, ranks, calls, precision, arena
+and budget.
 
 An exact distance between images needs one layer of all images at once, never all layers: `stream` runs as many forward
 passes as it is given, keeps in each only the slices of the activations that this pass is for, and hands them over.
@@ -22,6 +23,7 @@ from unetscope.budget import Passes, Slice
 from unetscope.calls import INPUT, following, is_address
 from unetscope.errors import NetworkError, nearest
 from unetscope.precision import full_float32
+from unetscope.ranks import mine, summed
 from unetscope.records import Layer
 
 
@@ -105,13 +107,15 @@ def stream(
     batch_size: int,
     arena: Arena | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
+    share: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Iterator[Block]:
     """Activations for all images, slice by slice, in the order of the passes, each of which is one run of the network.
 
     images: [n, channels, height, width]; `prepare` turns a batch of them into what the network reads (by default, they
     are taken as they are). passes: from `unetscope.budget`. arena: memory for the values of a pass; those of a block are
-    overwritten by the next pass.
+    overwritten by the next pass. share: every process of a group runs the network on its share of the images, and is given the
+    activations of all.
 
     The network runs in evaluation mode, in the float type of its weights (float32 is never rounded to fewer digits), without
     gradients; activations are kept in float32. A pass ends after the last layer that it needs. Modes, gradients, buffers
@@ -121,7 +125,8 @@ def stream(
     """
     n = len(images)
     arena = arena or Arena(device_of(model))
-    batches = torch.arange(n).split(batch_size)
+    every = torch.arange(n).split(batch_size)
+    batches = mine(every) if share else every
     region = arena.take(n * max((sum(part.stop - part.start for part in slices) for slices in passes), default=0))
 
     def told(done: int) -> None:
@@ -130,8 +135,12 @@ def stream(
 
     for number, slices in enumerate(passes):  # noqa: B007 told() reads it
         kept = _Kept(slices, region, n)
+        if share:
+            kept.whole.zero_()
         layers = [part.layer for part in slices]
         visit(model, images, layers, kept.receive, batches=batches, prepare=prepare, on_batch=told)
+        if share:
+            summed(kept.whole)  # each image is zero but in one process
         yield from map(Block, slices, kept.buffers)
 
 
@@ -140,7 +149,8 @@ class _Kept:
 
     def __init__(self, slices: Sequence[Slice], region: Tensor, n: int) -> None:
         sizes = [n * (part.stop - part.start) for part in slices]
-        self.buffers = [values.view(n, -1) for values in region[: sum(sizes)].split(sizes)]
+        self.whole = region[: sum(sizes)]
+        self.buffers = [values.view(n, -1) for values in self.whole.split(sizes)]
         self._places = {part.layer.label: (part, buffer) for part, buffer in zip(slices, self.buffers, strict=True)}
         self._channels_last: dict[str, bool] = {}
 

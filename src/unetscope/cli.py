@@ -308,7 +308,7 @@ def verdict(
     if epoch is not None:
         judgement.at(epoch)
     saved = None
-    if cost and (design := judgement.design(epoch)) is not None:
+    if cost and folder.own_network and (design := judgement.design(epoch)) is not None:
         from unetscope.slimming import savings
 
         saved = savings(folder, design)

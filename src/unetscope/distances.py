@@ -1,4 +1,4 @@
-"""Pairwise squared distances between images in one layer, accumulated over slices. Imports precision and
+"""Pairwise squared distances between images in one layer, accumulated over slices. Imports precision, ranks and
 budget's chunk size."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from unetscope.budget import FEATURES_AT_ONCE
 from unetscope.precision import full_float32
+from unetscope.ranks import rank, summed, world
 
 # Of a strip of the triangle: a thin one computes little in vain, a thick one runs well.
 ROWS_ON_CPU, ROWS_ON_GPU = 96, 2048
@@ -61,18 +62,21 @@ class Distances:
     [[0, 4, 16], [4, 0, 20], [16, 20, 0]]
     """
 
-    def __init__(self, n: int, *, precise: bool = False) -> None:
-        self.precise = precise
+    def __init__(self, n: int, *, precise: bool = False, share: bool = False) -> None:
+        self.precise, self.share, self._chunks = precise, share, 0
         self._products = torch.zeros((n, n), dtype=torch.float64)
         self._errors = torch.zeros(n, dtype=torch.float64)
 
     def add(self, values: Float[Tensor, "n width"]) -> None:
-        """Take in further features of all images, float32."""
+        """Take in further features of all images, float32; if they are shared, every process its chunks of them."""
         n, dtype = len(values), torch.float64 if self.precise else torch.float32
         self._products, self._errors = self._products.to(values.device), self._errors.to(values.device)
         rows = _rows_at_once(values.device)
         with full_float32(), torch.autocast(values.device.type, enabled=False):
             for chunk in values.split(FEATURES_AT_ONCE, dim=1):
+                self._chunks += 1
+                if self.share and self._chunks % world() != rank():
+                    continue
                 mean = chunk[:: -(-n // ROWS_IN_MEAN)].double().mean(dim=0)
                 centred = chunk.to(dtype) - mean.to(dtype)
                 squares = []
@@ -81,6 +85,11 @@ class Distances:
                     self._products[first:, first : first + rows] += strip
                     squares.append(strip.diagonal())
                 self._errors += _chunk_errors(torch.cat(squares), centred)
+
+    def gather(self) -> None:
+        """Add up what the processes have, once all features are in."""
+        if self.share:
+            summed(self._products, self._errors)
 
     @property
     def norms(self) -> Float[Tensor, " n"]:

@@ -111,9 +111,11 @@ class LayerStatistics:
 
 
 def layer_statistics(
-    blocks: Iterable[Block], estimators: Sequence[Estimator], n: int, *, precise: bool = False
+    blocks: Iterable[Block], estimators: Sequence[Estimator], n: int, *, precise: bool = False, share: bool = False
 ) -> Iterator[tuple[Layer, LayerStatistics]]:
     """Turn the stream of blocks into the statistics of one layer after the other; precise: with distances in float64.
+
+    share: the processes of a group, which are all given the blocks, share the products among them.
 
     Raises: MeasurementError if an activation is not finite, naming the layer.
     """
@@ -123,17 +125,19 @@ def layer_statistics(
     for block in blocks:
         layer = block.slice.layer
         if block.slice.start == 0:
-            distances = Distances(n, precise=precise) if read & {"distances", "relative"} else None
+            distances = Distances(n, precise=precise, share=share) if read & {"distances", "relative"} else None
             symbols = [Symbols(n, size) for size in bin_sizes]
         if distances is not None:
             distances.add(block.values)
-        if (distances is None or not distances.norms.isfinite().all()) and not _finite(block.values):
+        if (share or distances is None or not distances.norms.isfinite().all()) and not _finite(block.values):
             raise MeasurementError(
                 f"layer {layer.label}: activations are not finite; the network has diverged, use an earlier checkpoint"
             )
         for symbol in symbols:
             symbol.add(block.values)
         if block.slice.completes_layer:
+            if distances is not None:
+                distances.gather()
             groups = {symbol.bin_size: symbol.groups() for symbol in symbols}
             pairwise = None if distances is None else Pairwise(errors=distances.errors, squared=distances.squared())
             relative = pairwise.relative() if pairwise is not None and "relative" in read else None

@@ -40,6 +40,7 @@ from unetscope.layer_statistics import (
 from unetscope.merges import at_merge
 from unetscope.precision import full_float32
 from unetscope.probing import Segmented, probe
+from unetscope.ranks import told, world
 from unetscope.records import Estimate, Layer, Skip, estimator_text
 from unetscope.schedule import Schedule, is_marked
 from unetscope.structure import inspect
@@ -59,7 +60,8 @@ class Scope:
     the usable information of every layer and merge is measured too, by each family of `probes`, and what the streams of each
     merge add to each other by each family of `merge_probes`, on which verdicts rest. epochs: which epochs are marked.
     memory_budget: bytes that measuring may hold at once (default: a quarter of what is free); the less, the more forward
-    passes. largest_batch: images that run through the network at a time, fewer if memory is short.
+    passes. largest_batch: images that run through the network at a time, fewer if memory is short. share: under a process
+    group (`torchrun`), every process measures its share of the images and all have the estimates; then all must call `measure`.
 
     Raises: InvalidArgument or NetworkError for a description that does not fit, before anything is measured.
 
@@ -86,6 +88,7 @@ class Scope:
         epochs: Schedule = "log",
         memory_budget: int | None = None,
         largest_batch: int = LARGEST_BATCH,
+        share: bool = False,
     ) -> None:
         if not estimators and held_out is None:
             raise InvalidArgument("estimators is empty: give at least one, such as KDE(noise_variance=1.0)")
@@ -111,6 +114,7 @@ class Scope:
         self.epochs: Schedule = epochs
         self.memory_budget = memory_budget
         self.largest_batch = largest_batch
+        self.share = share and world() > 1
         is_marked(epochs, 0)
         self._images = pixels(probe_set)
         example = self._prepare(self._images[:1])
@@ -163,6 +167,7 @@ class Scope:
             epoch=epoch,
             classes=self.probe_set.classes,
             batch_size=self.budget.batch_size,
+            share=self.share,
             on_batch=on_batch,
         )
 
@@ -180,12 +185,17 @@ class Scope:
                 epoch=epoch,
                 budget=self.budget,
                 skips=self.skips,
+                share=self.share,
                 arena=self._arena,
                 prepare=self._prepare,
                 on_batch=on_batch,
             )
         finally:
             self._arena.rest()
+
+    def recall(self, flow: Flow) -> None:
+        """Take up what was measured before of the same layers, so that `flow` holds it too."""
+        self._estimates = {estimate.key: estimate for estimate in flow.estimates} | self._estimates
 
     @property
     def flow(self) -> Flow:
@@ -200,7 +210,7 @@ class Scope:
     def _budget_on(self, device: torch.device) -> Budget:
         if device not in self._budgets:
             self._budgets[device] = Budget(
-                self.memory_budget or default_budget(device),
+                self.memory_budget or (told(default_budget(device)) if self.share else default_budget(device)),
                 n=len(self.probe_set),
                 matrices=most_matrices(self.layers),
                 forward_bytes=self._forward_bytes,
@@ -224,6 +234,7 @@ def measure(
     skips: Sequence[Skip] = (),
     arena: Arena | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
+    share: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[Estimate]:
     """Estimates of I(X;M) and I(Y;M) in bits for every layer, in the order of the network; at the merges of the skips, too,
@@ -250,9 +261,10 @@ def measure(
             batch_size=budget.batch_size,
             arena=arena,
             prepare=prepare,
+            share=share,
             on_batch=on_batch,
         )
-        for layer, statistics in layer_statistics(blocks, estimators, len(images), precise=precise):
+        for layer, statistics in layer_statistics(blocks, estimators, len(images), precise=precise, share=share):
             if not precise and not all(statistics.settled(estimator, tolerance) for estimator in estimators):
                 unsettled.append(layer)
                 continue
@@ -286,6 +298,7 @@ def measure_usable(
     epoch: int,
     classes: int = 2,
     batch_size: int = LARGEST_BATCH,
+    share: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[Estimate]:
     """Usable information in bits a pixel of every layer, and at every skip's merge, in the order of the network.
@@ -301,6 +314,7 @@ def measure_usable(
         family=family,
         classes=classes,
         batch_size=batch_size,
+        share=share,
         on_batch=on_batch,
     )
     return [

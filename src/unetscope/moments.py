@@ -7,7 +7,7 @@ image's activation; above it lies a block of r × r mask pixels (r = mask size /
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -60,6 +60,18 @@ class Moments:
         for part in (first, *others):
             whole._join(part.count, part.features_mean, part.targets_mean, part.scatter, part.cross)
         return whole
+
+    def gather(self, summed: Callable[..., None]) -> None:
+        """Become the moments of the places of all processes; `summed` replaces tensors by their sums over the processes."""
+        count = torch.tensor(self.count, dtype=torch.float64, device=self.scatter.device)
+        means = [self.features_mean * self.count, self.targets_mean * self.count]
+        summed(count, *means)
+        x_mean, y_mean = (mean / max(1.0, count.item()) for mean in means)
+        x_step, y_step = self.features_mean - x_mean, self.targets_mean - y_mean
+        self.scatter += self.count * torch.outer(x_step, x_step)
+        self.cross += self.count * torch.outer(x_step, y_step)
+        summed(self.scatter, self.cross)
+        self.count, self.features_mean, self.targets_mean = int(count.item()), x_mean, y_mean
 
     def _join(self, count: int, x_mean: Tensor, y_mean: Tensor, scatter: Tensor, cross: Tensor) -> None:
         if not count:

@@ -91,12 +91,13 @@ def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
     for series in first:
         yield _u_plot_of_input(flow, *series)
         yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels[:1])
-    yield Drawing(
-        "dice",
-        "Dice during training",
-        "Training: running mean over the epoch's steps, while the weights moved. Validation: the whole set, after the epoch.",
-        partial(plots.dice_curves, {run.path.name: run.epochs()}),
-    )
+    if records := run.epochs():
+        yield Drawing(
+            "dice",
+            "Dice during training",
+            "Training: running mean over the steps of the epoch, as weights moved. Validation: the whole set, after the epoch.",
+            partial(plots.dice_curves, {run.path.name: records}),
+        )
     if rows := _prediction_rows(run):
         yield Drawing(
             "predictions",
@@ -280,8 +281,10 @@ def _shown_epochs(rows: list[tuple[str, Any, Any, dict[int, Any]]]) -> list[int]
 def _summary(run: RunFolder, flow: Flow) -> str:
     """The run in two sentences, from its own numbers."""
     records = run.epochs()
-    if not records or not flow.epochs:
+    if not flow.epochs:
         return "This run has not been measured yet."
+    if not records:
+        return f"Measured at epochs {', '.join(map(str, flow.epochs))}."
     last = records[-1]
     planned = run.configuration.get("training", {}).get("epochs", last.epoch)
     unfinished = f" of {planned} (the run is not finished)" if last.epoch < planned else ""

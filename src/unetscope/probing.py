@@ -33,6 +33,7 @@ from unetscope.estimators.usable import (
 )
 from unetscope.intervals import ratio_values, student
 from unetscope.moments import Moments, blocks_of, features_of, folded, folded_channels, halved, ratios
+from unetscope.ranks import gathered, mine, summed
 from unetscope.records import Layer, Quantity, Skip
 
 FOLDS = 4
@@ -94,16 +95,20 @@ def probe(
     classes: int = 2,
     batch_size: int = 16,
     seed: int = 0,
+    share: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[Reading]]:
     """Usable information of each layer, and what each skip and its upsampled path add to each other, by label of the layer.
 
     layers: with their shapes known; a merge is probed through its parts. A probe of N training images is judged beside those
-    of N/2 and N/4, which tells where it would end with ever more of them. The same seed gives the same folds.
+    of N/2 and N/4, which tells where it would end with ever more of them. The same seed gives the same folds. share: the
+    processes of a group share the images, and all have the readings.
 
     Raises: MeasurementError if an activation is not finite, naming the layer; InvalidArgument for masks that do not fit.
     """
-    return _Probing(model, train, held_out, layers, skips, family, classes, batch_size, seed, on_batch).readings()
+    return _Probing(
+        model, train, held_out, layers, skips, family, classes, batch_size, seed, share, on_batch
+    ).readings()
 
 
 class _Probing:
@@ -118,6 +123,7 @@ class _Probing:
         classes: int,
         batch_size: int,
         seed: int,
+        share: bool,
         on_batch: Callable[[int, int], None] | None,
     ) -> None:
         for part, data in (("training", train), ("held-out", held_out)):
@@ -136,6 +142,11 @@ class _Probing:
             "calibration": [batch for rows in self._fold_rows for batch in rows[:each].split(batch_size)],
             "held out": list(torch.arange(len(held_out.images)).split(batch_size)),
         }
+        self._share = share
+        if share:  # what is drawn from the first images seen has to be the same in all processes
+            self._batches = {"first": self._batches["moments"][:1]} | {
+                name: mine(batches) for name, batches in self._batches.items()
+            }
         self._fold_of = torch.full((len(train.images),), -1)
         for fold, rows in enumerate(self._fold_rows):
             self._fold_of[rows] = fold
@@ -205,10 +216,18 @@ class _Probing:
         return _Probes(layer, reader, [Moments(width, outputs, device) for _ in range(FOLDS)])
 
     def readings(self) -> dict[str, list[Reading]]:
+        if self._share:
+            self._pass("first", self._train, self._draw)
         self._pass("moments", self._train, self._take_moments)
+        if self._share:
+            for probes in self._probes.values():
+                for moments in probes.folds:
+                    moments.gather(summed)
         for label, probes in list(self._probes.items()):
             self._fit(label, probes)
         self._pass("calibration", self._train, self._take_scores)
+        if self._share:
+            self._gather_scores()
         guess = self._guess()
         truths = {grid: self._truth(grid) for grid in dict.fromkeys(probes.grid for probes in self._probes.values())}
         for probes in self._probes.values():
@@ -220,6 +239,10 @@ class _Probing:
             calibrated = [probes.calibrations[name].of(probes.fitted[name]) for name in SHARES]
             probes.fitted["calibrated"] = LinearProbe.beside(calibrated)
         self._pass("held out", self._held_out, self._judge)
+        if self._share:
+            for probes in self._probes.values():
+                for judged in probes.held_out.values():
+                    summed(judged.own, *([] if judged.crossed is None else [judged.crossed]))
         found = {layer.label: [self._reading(layer.label, guess)] for layer in self._layers}
         for skip in self._skips:
             found[skip.merge] += self._at_merge(skip, guess)
@@ -282,6 +305,18 @@ class _Probing:
             self._directions[merge, label] = scale[:, None] * vectors.float()
         strongest = features @ self._directions[merge, label]
         return strongest.reshape(len(stream), *stream.shape[2:], -1).movedim(-1, 1)
+
+    def _draw(self, _rows: Tensor, label: str, activation: Tensor) -> None:
+        self._probes[label].reader.features(activation)
+
+    def _gather_scores(self) -> None:
+        """The scores of all processes, in their order."""
+        own = {label: (probes.scores, probes.labels) for label, probes in self._probes.items()}
+        everyone = gathered(own)
+        for label, probes in self._probes.items():
+            names = dict.fromkeys(name for one in everyone for name in one[label][0])
+            probes.scores = {name: [part for one in everyone for part in one[label][0].get(name, [])] for name in names}
+            probes.labels = {name: [part for one in everyone for part in one[label][1].get(name, [])] for name in names}
 
     def _take_moments(self, rows: Tensor, label: str, activation: Tensor) -> None:
         probes = self._probes[label]

@@ -163,6 +163,11 @@ class RunFolder:
         return self._about("configuration")
 
     @property
+    def own_network(self) -> bool:
+        """Whether the network is this package's U-Net, of which variants can be made, and not one from somebody's own loop."""
+        return "depth" in self.configuration.get("network", {})
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Versions, device, data fingerprints and sizes, as written when the run began."""
         return self._about("facts")

@@ -285,6 +285,11 @@ def check_margin(margin: float) -> None:
 
 def chosen_variants(run: RunFolder, names: Sequence[str]) -> tuple[Variant, ...]:
     """Variants of a run's network, by name; `proposed` is what its verdicts leave of it."""
+    if not run.own_network:
+        raise InvalidArgument(
+            f"{run.path} was measured in a loop of its own, and cannot be trained here: us.without_skips takes skips out of "
+            "the network, to be trained in that loop"
+        )
     network = run.configuration["network"]
     proposed = judge(run.flow()).design() if "proposed" in names else None
     return named(names, depth=network["depth"], without=network["without"], proposed=proposed)
@@ -309,6 +314,8 @@ def judgement_of(run: RunFolder) -> Judgement | None:
 
 def trained(run: RunFolder) -> tuple[Trial, ...]:
     """All variants and seeds of which there is a training, the reference first."""
+    if not run.own_network:
+        return ()
     depth = int(run.configuration["network"]["depth"])
     return tuple(sorted(begun(run), key=lambda trial: _order(trial, depth)))
 

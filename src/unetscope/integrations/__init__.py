@@ -1,0 +1,1 @@
+"""Thin callbacks for training frameworks: `lightning` and `monai`. Each imports its framework, and the recorder."""

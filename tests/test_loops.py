@@ -1,0 +1,248 @@
+"""Any training loop: what a measurement finds and keeps, alone and shared, and that it changes no weight."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import foreign
+import unetscope as us
+from unetscope.errors import NetworkError, RunFolderError
+from unetscope.presentation import present
+from unetscope.recorder import Recorder
+from unetscope.store import RunFolder
+
+FEW = {"labels": [us.KMeansLabels(2)], "epochs": [0, 1, 2]}
+
+
+@pytest.fixture(scope="module")
+def nuclei() -> us.SegmentationData:
+    return us.synthetic_nuclei(12, image_size=32)
+
+
+def loader(data: us.SegmentationData) -> DataLoader:
+    images = torch.from_numpy(data.images).float() / 255
+    return DataLoader(TensorDataset(images, torch.from_numpy(data.masks)[:, None].float()), batch_size=4, shuffle=True)
+
+
+def plain_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoader) -> None:
+    model.train()
+    for images, masks in batches:
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(model(images), masks).backward()
+        optimizer.step()
+
+
+def trained(data: us.SegmentationData, out: Path | None) -> nn.Module:
+    """A network with dropout and normalisation after two epochs, measured on the way or not."""
+    torch.manual_seed(0)
+    model, batches = foreign.Padded(), loader(data)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    recorder = None if out is None else Recorder(us.Scope(model, data, **FEW), out)
+    for epoch in range(3):
+        if epoch:
+            plain_epoch(model, optimizer, batches)
+        if recorder:
+            recorder.measure(epoch)
+            recorder.record(epoch, dice=0.1 * epoch)
+    return model
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_measuring_changes_no_bit_of_a_training(nuclei: us.SegmentationData, tmp_path: Path) -> None:
+    with_it, without = trained(nuclei, tmp_path / "run"), trained(nuclei, None)
+    assert same_weights(with_it, without)
+
+
+def test_what_a_loop_measured_is_a_run_folder(nuclei: us.SegmentationData, tmp_path: Path) -> None:
+    model = trained(nuclei, tmp_path / "run")
+    folder = RunFolder.open(tmp_path / "run")
+    assert folder.flow().epochs == (0, 1, 2)
+    assert [record.validation_dice for record in folder.epochs()] == pytest.approx([0, 0.1, 0.2])
+    page = present(folder).read_text()
+    assert "Padded" in page
+    with pytest.raises(us.UnetscopeError, match="was measured in a loop of its own, and cannot be trained here"):
+        us.verify(folder.path)
+    again = Recorder(us.Scope(model, nuclei, **FEW), tmp_path / "run")  # killed, and begun anew
+    assert not again.measure(2)
+    assert again.flow.epochs == (0, 1, 2)
+    assert len(again.flow) == len(folder.flow())
+    with pytest.raises(RunFolderError, match="holds the layers of another network: choose another folder"):
+        Recorder(us.Scope(us.UNet(2, depth=1), nuclei, labels=[]), tmp_path / "run")
+
+
+def test_a_page_without_dice_is_a_page(nuclei: us.SegmentationData, tmp_path: Path) -> None:
+    recorder = Recorder(us.Scope(foreign.Padded(), nuclei, **FEW), tmp_path / "run")
+    recorder.measure(0)
+    assert present(RunFolder.open(tmp_path / "run")).is_file()
+
+
+# Lightning.
+
+
+def lightning_module() -> nn.Module:
+    pytest.importorskip("lightning", reason="lightning is an extra")
+    from lightning.pytorch import LightningModule
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = foreign.Padded()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.net(images)
+
+        def training_step(self, batch: list[Tensor], _index: int) -> Tensor:
+            images, masks = batch
+            return nn.functional.binary_cross_entropy_with_logits(self.net(images), masks)
+
+        def validation_step(self, batch: list[Tensor], _index: int) -> None:
+            self.log("val_dice", 0.25)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), 1e-2)
+
+    torch.manual_seed(0)
+    return Module()
+
+
+def fit(data: us.SegmentationData, folder: Path, callbacks: list[object], epochs: int = 2, **more: object) -> nn.Module:
+    module = lightning_module()
+    from lightning.pytorch import Trainer, seed_everything
+
+    seed_everything(0, verbose=False)
+    trainer = Trainer(
+        max_epochs=epochs, callbacks=callbacks, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(module, loader(data), loader(data), **more)  # type: ignore[arg-type]
+    return module
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("network", ["", "net"])
+def test_lightning(nuclei: us.SegmentationData, tmp_path: Path, network: str) -> None:
+    without = fit(nuclei, tmp_path / "a", [])
+    callback = us.UnetscopeCallback(nuclei, tmp_path / "run", network=network, **FEW)
+    with_it = fit(nuclei, tmp_path / "b", [callback])
+    assert same_weights(with_it, without)
+    assert callback.flow.epochs == (0, 1, 2)
+    assert {skip.name for skip in callback.flow.skips} == {"skip1", "skip2", "skip3"}
+    assert [record.validation_dice for record in RunFolder.open(tmp_path / "run").epochs()] == [0.25, 0.25]
+    checkpoint = next((tmp_path / "b").rglob("*.ckpt"))
+    later = us.UnetscopeCallback(nuclei, tmp_path / "run", network=network, labels=FEW["labels"], epochs=[0, 1, 2, 3])
+    fit(nuclei, tmp_path / "c", [later], epochs=3, ckpt_path=checkpoint)
+    assert later.flow.epochs == (0, 1, 2, 3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_that_is_not_there(nuclei: us.SegmentationData, tmp_path: Path) -> None:
+    lightning_module()
+    with pytest.raises(NetworkError, match="Module has no attribute 'model': name where the network is"):
+        fit(nuclei, tmp_path, [us.UnetscopeCallback(nuclei, tmp_path / "run", network="model")])
+
+
+# MONAI and Ignite.
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_monai(nuclei: us.SegmentationData, tmp_path: Path) -> None:
+    pytest.importorskip("monai", reason="monai is an extra")
+    pytest.importorskip("ignite", reason="ignite is an extra")
+    from monai.engines import SupervisedTrainer
+
+    def engine(handlers: list[object]) -> nn.Module:
+        torch.manual_seed(0)
+        network = foreign.Padded()
+        batches = [{"image": images, "label": masks} for images, masks in loader(nuclei)]
+        trainer = SupervisedTrainer(
+            device=torch.device("cpu"), max_epochs=2, train_data_loader=batches, network=network,
+            optimizer=torch.optim.Adam(network.parameters(), 1e-2), loss_function=nn.BCEWithLogitsLoss(),
+            train_handlers=handlers,
+        )  # fmt: skip
+        trainer.run()
+        return network
+
+    handler = us.UnetscopeHandler(nuclei, tmp_path / "run", **FEW)
+    assert same_weights(engine([handler]), engine([]))
+    assert handler.flow.epochs == (0, 1, 2)
+    assert RunFolder.open(tmp_path / "run").flow().epochs == (0, 1, 2)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_engine_without_a_network_is_told_so(nuclei: us.SegmentationData, tmp_path: Path) -> None:
+    engines = pytest.importorskip("ignite.engine", reason="ignite is an extra")
+    engine = engines.Engine(lambda _engine, _batch: None)
+    us.UnetscopeHandler(nuclei, tmp_path / "run").attach(engine)
+    with pytest.raises(NetworkError, match="Engine holds no network"):
+        engine.run([0], max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("extra", "missing", "name"),
+    [("lightning", ["lightning", "lightning.pytorch", "pytorch_lightning"], "UnetscopeCallback"),
+     ("monai", ["ignite", "ignite.engine"], "UnetscopeHandler")],
+)  # fmt: skip
+def test_a_missing_extra_says_how_to_get_it(extra: str, missing: list[str], name: str) -> None:
+    code = f"import sys\nfor one in {missing}: sys.modules[one] = None\nimport unetscope as us\n"
+    code += f"try: us.{name}\nexcept us.UnetscopeError as told: print(told)"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert f'pip install "unetscope[{extra}]"' in said
+
+
+# Several processes.
+
+SHARED = """
+import sys, torch
+from torch import distributed, nn
+sys.path.insert(0, sys.argv[1])
+import foreign
+import unetscope as us
+from unetscope.recorder import Recorder
+
+torch.set_num_threads(1)
+distributed.init_process_group("gloo")
+torch.manual_seed(0)
+nuclei = us.synthetic_nuclei(27, image_size=32)
+train, held_out = nuclei.split(0.4)
+model = nn.parallel.DistributedDataParallel(foreign.Padded())
+scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4, share=True,
+                 estimators=[us.KDE(), us.Binning(), us.Renyi()], probes=[us.Linear(), us.Convolutional(16)])
+Recorder(scope, sys.argv[2]).measure(0)
+distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--rdzv-backend=c10d",
+         "--rdzv-endpoint=localhost:0", str(script), str(Path(__file__).parent), str(tmp_path / "run")],
+        check=True, timeout=300, capture_output=True,
+    )  # fmt: skip
+    shared = RunFolder.open(tmp_path / "run").flow()
+    torch.manual_seed(0)
+    train, held_out = us.synthetic_nuclei(27, image_size=32).split(0.4)
+    scope = us.Scope(
+        foreign.Padded(), train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4,
+        estimators=[us.KDE(), us.Binning(), us.Renyi()], probes=[us.Linear(), us.Convolutional(16)],
+    )  # fmt: skip
+    alone = {estimate.key: estimate for estimate in scope.measure(0)}
+    assert {estimate.key for estimate in shared.estimates} == alone.keys()
+    for estimate in shared.estimates:
+        other = alone[estimate.key]
+        for name in ("bits", "lower", "upper", "low", "high", "ceiling", "null_mean", "train_bits"):
+            a, b = getattr(estimate, name), getattr(other, name)
+            assert a == pytest.approx(b, abs=1e-6, nan_ok=True), (estimate.key, name)
+        assert np.allclose(estimate.per_image, other.per_image, atol=1e-6)
