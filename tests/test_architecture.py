@@ -61,6 +61,7 @@ MAY_IMPORT = {
     "engines": "errors jobs engines",
     "retraining": "errors config engines store variants watching",
     "verification": "errors records intervals store variants verdict retraining engines watching",
+    "networks": "errors structure",
     "selfcheck": "records capture distances symbols estimators probing",
     "rankings": "errors records flow intervals",
     "descents": "errors records flow intervals",

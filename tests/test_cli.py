@@ -626,3 +626,38 @@ def test_from_verdict_to_the_smaller_network(unetscope, finished: Path, tmp_path
     assert json.loads(output)["design"]["depth"] == 1
     code, output, _ = unetscope("slim", run, "--design=depth1", "--quiet")
     assert "model = us.load_model(" in output
+
+
+# ---- other networks
+
+
+def test_a_network_is_inspected_on_the_command_line(unetscope, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import foreign\ndef build():\n    return foreign.Padded(width=2)\nready = foreign.SubPixel()\n"
+        "def needs(a): ...\ndef number(): return 3\n"
+    )
+    (tmp_path / "foreign.py").write_text((Path(__file__).parent / "foreign.py").read_text())
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    place = tmp_path / "mine.py"
+    code, output, _ = unetscope("inspect", f"{place}:build", "--shape=3,32,32", "--draw", tmp_path / "u")
+    assert code == 0
+    assert "skip3" in output
+    assert "concatenation" in output
+    assert {(tmp_path / name).is_file() for name in ("u.png", "u.svg")} == {True}
+    code, output, _ = unetscope("inspect", f"{place}:ready", "--shape=1,16,16", "--json")
+    assert [merge["kind"] for merge in json.loads(output)["merges"]] == ["add"]
+    for words, text in (
+        ([f"{place}:bild"], f"{place} has no 'bild': the nearest names are 'build'"),
+        ([f"{place}:needs"], "cannot be built without arguments: needs() missing 1 required positional argument: 'a'"),
+        ([f"{place}:number"], "gives a int, expected a network (torch.nn.Module)"),
+        ([f"{tmp_path}/broken.py:x"], "cannot be imported: division by zero"),
+        (["nowhere.py:x"], "nowhere.py does not exist"),
+        (["nowhere.at.all:x"], "nowhere.at.all cannot be imported: No module named 'nowhere'"),
+        (["build"], "network 'build': expected FILE.py:NAME or package.module:NAME"),
+        ([f"{place}:build", "--shape=3,x"], "--shape 3,x: expected channels and two or three sides, such as 3,128,128"),
+        ([f"{place}:build", "--shape=1,32,32"], "Padded does not run on an example [1, 1, 32, 32]: "),
+        ([f"{place}:build", "--every=layers"], "--every layers: expected kernels or stages"),
+    ):
+        code, _, errors = unetscope("inspect", *words)
+        assert (code, len(errors.splitlines())) == (2, 1), errors
+        assert text in errors

@@ -401,6 +401,38 @@ def slim(
     print_slim(found, json=json)
 
 
+@app.command()
+def inspect(
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="What builds it: FILE.py:NAME or package.module:NAME, a network or what returns one.",
+            metavar="NETWORK",
+        ),
+    ],
+    shape: Annotated[str, typer.Option(help="One image: channels and sides, such as 1,128,128.")] = "3,128,128",
+    every: Annotated[
+        str | None, typer.Option(help="kernels or stages: which layers [default: all kernels up to forty].")
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(help="Draw the U with its skips: NAME.png and NAME.svg.", metavar="NAME")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Find the layers, merges and skips of any network. It runs what it names, as python would."""
+    from unetscope.networks import built, inspected
+    from unetscope.terminal import print_structure
+
+    structure = inspected(built(network), shape, every)
+    if draw is not None:
+        from unetscope import plots
+
+        figure = plots.architecture(structure.layers, structure.skips).get_figure(root=True)
+        assert figure is not None
+        draw = plots.save(figure, draw.parent, draw.stem)[0]
+    print_structure(structure, draw, json=json)
+
+
 @app.command("check-data")
 def check_data(
     path: Annotated[Path, typer.Argument(help="Folder or zip of images and masks.")],

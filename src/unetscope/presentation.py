@@ -95,7 +95,7 @@ def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
         yield Drawing(
             "dice",
             "Dice during training",
-            "Training: running mean over the steps of the epoch, as weights moved. Validation: the whole set, after the epoch.",
+            "Training: running mean over the epoch's steps, as weights moved. Validation: the whole set, after the epoch.",
             partial(plots.dice_curves, {run.path.name: records}),
         )
     if rows := _prediction_rows(run):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from unetscope.selfcheck import Check
     from unetscope.slimming import Slim
     from unetscope.store import RunFolder
+    from unetscope.structure import Structure
     from unetscope.verdict import Judgement
     from unetscope.verification import Row, Training, Verification
 
@@ -223,6 +224,52 @@ def print_judgement(judgement: Judgement, run: Path, epoch: int | None, saved: S
     )
     if saved is not None:
         _print_table("What it saves, of one image", saved.rows())
+
+
+def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> None:
+    """The layers of a network in their order, and what is joined where."""
+    if json:
+        merges = [
+            {"label": one.label, "kind": one.kind, "at": one.address, "skips": list(one.skips)}
+            for one in structure.merges
+        ]
+        print_json(
+            {
+                "network": structure.name,
+                "detail": structure.detail,
+                "layers": [asdict(layer) for layer in structure.layers],
+                "skips": [asdict(skip) for skip in structure.skips],
+                "merges": merges,
+            }
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    kept = "every kernel" if structure.detail == "kernels" else f"the ends of stages, of {structure.kernels} kernels"
+    table = Table(title=f"{one_line(structure.name)}: layers ({kept})", title_justify="left")
+    for name in ("layer", "role", "level", "one image", "where"):
+        table.add_column(name, overflow="fold", justify="right" if name in {"layer", "level"} else "left")
+    for layer in structure.layers:
+        sides = "×".join(map(str, layer.shape))
+        table.add_row(layer.label, layer.role, str(layer.level), sides, Text(one_line(layer.module)))
+    Console().print(table)
+    kinds = {merge.label: merge.kind for merge in structure.merges}
+    joins = Table(title="Skips, the last that joins first", title_justify="left")
+    for name in ("skip", "carries", "meets", "at", "by"):
+        joins.add_column(name)
+    for skip in structure.skips:
+        kind = kinds[structure.merge_of(skip.name).label]
+        joins.add_row(
+            skip.name, skip.source, skip.upsampled, skip.merge, {"cat": "concatenation", "add": "sum"}.get(kind, kind)
+        )
+    if structure.skips:
+        Console().print(joins)
+    else:
+        print("No skip joins an upsampled path: there is nothing for verdicts to judge.")
+    if drawn is not None:
+        print(f"drawn: {one_line(str(drawn))}")
 
 
 def print_expected(planned: Sequence[Trial], seconds: float, *, json: bool) -> None:
