@@ -70,12 +70,13 @@ class Recorder:
         """All that was measured, earlier runs of the same training among it."""
         return self.scope.flow
 
-    def measure(self, epoch: int) -> bool:
+    def measure(self, epoch: int, *, last: bool = False) -> bool:
         """Measure the network as it is now, if the epoch is marked and has not been measured; whether it was.
 
+        last: of the training, an epoch that is measured though it is not marked.
         Raises: MeasurementError as `Scope.measure`.
         """
-        if not self.scope.is_marked(epoch) or epoch in self.scope.flow.epochs:
+        if not (last or self.scope.is_marked(epoch)) or epoch in self.scope.flow.epochs:
             return False
         estimates = self.scope.measure(epoch)
         if rank() == 0:

@@ -51,6 +51,7 @@ class UnetscopeCallback(Callback):
             scope,
         )
         self.recorder: Recorder | None = None
+        self._epoch = 0
 
     @property
     def flow(self) -> Flow:
@@ -72,7 +73,7 @@ class UnetscopeCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the network after a marked epoch."""
         assert self.recorder is not None
-        epoch = trainer.current_epoch + 1
+        epoch = self._epoch = trainer.current_epoch + 1
         self.recorder.measure(epoch)
         found = {
             name: float(trainer.callback_metrics[metric])
@@ -81,3 +82,9 @@ class UnetscopeCallback(Callback):
         }
         if found:
             self.recorder.record(epoch, **found)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the network as it is handed over."""
+        assert self.recorder is not None
+        if self._epoch:
+            self.recorder.measure(self._epoch, last=True)

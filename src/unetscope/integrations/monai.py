@@ -53,6 +53,7 @@ class UnetscopeHandler:
         """Measure whenever the engine begins, and whenever it has completed a marked epoch."""
         engine.add_event_handler(Events.STARTED, self._started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._completed)
+        engine.add_event_handler(Events.COMPLETED, self._ended)
 
     def _started(self, engine: Engine) -> None:
         network = self.network or getattr(engine, "network", None)
@@ -67,3 +68,7 @@ class UnetscopeHandler:
         self.recorder.measure(engine.state.epoch)
         if self.dice in engine.state.metrics:
             self.recorder.record(engine.state.epoch, dice=float(engine.state.metrics[self.dice]))
+
+    def _ended(self, engine: Engine) -> None:
+        assert self.recorder is not None
+        self.recorder.measure(engine.state.epoch, last=True)

@@ -1,0 +1,45 @@
+"""The examples run as they stand."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+from pathlib import Path
+
+import pytest
+
+from unetscope.presentation import present
+from unetscope.store import RunFolder
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NEEDS = {"monai_spleen_like": "monai", "smp_unet": "segmentation_models_pytorch", "lightning_callback": "lightning"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["plain_loop", "monai_spleen_like", "smp_unet", "lightning_callback"])
+def test_an_example_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+        pytest.skip(f"{NEEDS[name]} is not installed")
+    example = runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    flow = example["main"](str(tmp_path / "run"), 2)
+    assert flow.epochs[-1] == 2
+    assert flow.skips
+    assert RunFolder.open(tmp_path / "run").flow().epochs == flow.epochs
+    assert present(RunFolder.open(tmp_path / "run")).is_file()
+    assert "skip1" in capsys.readouterr().out
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="nbclient runs notebooks")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient runs notebooks")
+    pytest.importorskip("monai", reason="monai is an extra")
+    notebook = nbformat.read(EXAMPLES / "your_own_network.ipynb", as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells)  # they are made, not kept
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "skip4 joins" in said or "skip4" in said
+    assert "skip1 silenced: cross-entropy" in said
+    figures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(figures) == 2
