@@ -17,12 +17,16 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, of_any_network = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(code.strip().splitlines()) <= 10
     names: dict[str, object] = {}
     exec(code.replace("epochs=10", "epochs=1").replace("(1, 10)", "(1,)"), names)
     assert names["flow"].epochs == (1,)  # type: ignore[attr-defined]
     assert (tmp_path / "u_plot.png").stat().st_size > 10_000
+    names = {}
+    exec(of_any_network, names)
+    assert names["recorder"].flow.epochs == (0, 1, 2)  # type: ignore[attr-defined]
+    assert "skip1" in str(names["structure"])
 
 
 def test_every_command_of_the_readme_parses() -> None:

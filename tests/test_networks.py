@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +55,7 @@ def test_what_is_found_in_the_papers_network_is_what_it_says_of_itself(depth: in
         (foreign.Cropped, (1, 92, 92), 2, {"cat"}),
         (foreign.Supervised, (3, 32, 32), 3, {"cat"}),
         (foreign.SubPixel, (1, 16, 16), 1, {"add"}),
+        (foreign.Deciding, (3, 32, 32), 3, {"cat"}),
         (foreign.Residual, (1, 16, 16), 0, set()),
     ],
 )
@@ -221,6 +223,11 @@ def test_what_cannot_be_inspected_is_refused() -> None:
 
 # Published networks.
 
+PAGE = {
+    cells[0]: cells
+    for line in (Path(__file__).parents[1] / "docs" / "networks.md").read_text().splitlines()
+    if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 10
+}
 NEEDS = {"MONAI": "monai", "SMP": "segmentation_models_pytorch"}
 
 
@@ -241,6 +248,14 @@ def test_published_networks(network: published.Published) -> None:
     found = inspect(model, image)
     assert len(found.merges) == network.merges
     assert len(found.skips) >= len(found.merges)
+    stages = " (stages)" if found.detail == "stages" else ""
+    row = [
+        f"{len(found.merges)} of {network.merges}",
+        network.why,
+        f"{len(found.skips)}",
+        f"{len(found.layers)}{stages}",
+    ]
+    assert [PAGE[network.name][k] for k in (2, 3, 5, 6)] == row, "make_networks.py writes docs/networks.md anew"
     layers = with_shapes(model, found.layers, image)
     assert [layer.shape for layer in layers] == [layer.shape for layer in found.layers]
     us.plots.architecture(found.layers, found.skips)
