@@ -109,7 +109,7 @@ class Deciding(Padded):
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, 3, h, w] to logits; dark images are turned."""
-        return super().forward(1 - x if float(x.mean()) < 0.5 else x)
+        return super().forward((1 - x) ** 1.0 if float(x.mean()) < 0.5 else x.mT.mT / 1)
 
 
 class Residual(nn.Module):

@@ -77,8 +77,6 @@ class _Mode(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = called(function)
-        if name.startswith("__"):  # attributes, such as the shape
-            return function(*args, **(kwargs or {}))
         scope = self._running[-1]
         self._counts[scope, name] += 1
         number = self._counts[scope, name]
@@ -90,14 +88,11 @@ _OPERATORS = {"iadd": "add", "radd": "add", "imul": "mul", "rmul": "mul", "conca
 
 
 def called(function: Callable[..., Any]) -> str:
-    """The plain name of a torch function: `add` for `x + y`, `x += y` and `torch.add`; with underscores, if it is no operation.
+    """The plain name of a torch function: `add` for `x + y`, `x += y` and `torch.add`, `get` for an attribute such as `x.T`.
 
     >>> import torch
-    >>> called(torch.Tensor.__iadd__), called(torch.relu_), called(torch.concat), called(torch.Tensor.shape.__get__)
-    ('add', 'relu', 'cat', '__get__')
+    >>> called(torch.Tensor.__iadd__), called(torch.relu_), called(torch.concat), called(torch.Tensor.T.__get__)
+    ('add', 'relu', 'cat', 'get')
     """
-    name = getattr(function, "__name__", type(function).__name__)
-    plain = name.strip("_")
-    plain = _OPERATORS.get(plain, plain)
-    operator = name.startswith("__") and plain not in {"add", "sub", "mul", "truediv", "matmul", "neg", "getitem"}
-    return name if operator else plain
+    plain = getattr(function, "__name__", type(function).__name__).strip("_")
+    return _OPERATORS.get(plain, plain)

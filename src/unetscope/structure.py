@@ -35,7 +35,7 @@ RESAMPLING = {
 }  # fmt: skip
 RESHAPING = {
     "view", "reshape", "permute", "transpose", "movedim", "moveaxis", "contiguous", "clone", "flatten", "unflatten", "swapaxes",
-    "squeeze", "unsqueeze", "expand",
+    "squeeze", "unsqueeze", "expand", "get", "detach",
 }  # fmt: skip
 REARRANGING = {
     *RESHAPING, "getitem", "pad", "roll", "split", "chunk", "unbind", "cat", "stack", "repeat", "tile", "narrow",
