@@ -74,7 +74,9 @@ MAY_IMPORT = {
     "presentation": "errors records flow rankings descents watching store variants verification plots report",
     "slimming": "errors config data files experiment checkpoints store training unet models variants cost verification "
     "watching",
-    "terminal": "watching data forecast records selfcheck store structure cost retraining slimming verdict verification",
+    "terminal": (
+        "watching data forecast records selfcheck store structure variants cost retraining slimming verdict verification"
+    ),
     "cli": "errors config data engines flow store verdict retraining verification watching terminal experiment forecast "
     "networks plots presentation selfcheck slimming",
     "__main__": "cli",

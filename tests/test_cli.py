@@ -661,3 +661,25 @@ def test_a_network_is_inspected_on_the_command_line(unetscope, tmp_path: Path) -
         code, _, errors = unetscope("inspect", *words)
         assert (code, len(errors.splitlines())) == (2, 1), errors
         assert text in errors
+
+
+def test_a_run_of_another_loop_is_judged_and_what_is_left_out_is_named(
+    unetscope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import foreign
+    import unetscope as us
+    from unetscope.verdict import Judgement
+
+    train, held_out = us.synthetic_nuclei(20, image_size=32).split(0.4)
+    scope = us.Scope(foreign.Padded(width=2), train, held_out=held_out, estimators=[], labels=[])
+    recorder = us.Recorder(scope, tmp_path / "run")
+    assert [recorder.measure(epoch) for epoch in (1, 2)] == [True, True]
+    assert unetscope("verdict", tmp_path / "run")[0] == 0
+    monkeypatch.setattr(Judgement, "of_variant", lambda *_words, **_more: "redundant")
+    code, output, _ = unetscope("verdict", tmp_path / "run")
+    assert code == 0
+    assert "Proposed to be left out: skip1, all below skip1." in output
+    assert unetscope("report", tmp_path / "run")[0] == 0
+    code, _, errors = unetscope("slim", tmp_path / "run")
+    assert code == 2
+    assert "us.without_skips takes skips out of the network" in errors

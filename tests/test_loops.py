@@ -72,6 +72,7 @@ def test_what_a_loop_measured_is_a_run_folder(nuclei: us.SegmentationData, tmp_p
     assert [record.validation_dice for record in folder.epochs()] == pytest.approx([0, 0.1, 0.2])
     page = present(folder).read_text()
     assert "Padded" in page
+    assert "<h2 id=" in page
     with pytest.raises(us.UnetscopeError, match="was measured in a loop of its own, and cannot be trained here"):
         us.verify(folder.path)
     again = Recorder(us.Scope(model, nuclei, **FEW), tmp_path / "run")  # killed, and begun anew

@@ -312,7 +312,7 @@ def verdict(
         from unetscope.slimming import savings
 
         saved = savings(folder, design)
-    print_judgement(judgement, run, epoch, saved, json=json)
+    print_judgement(judgement, run, epoch, saved, own=folder.own_network, json=json)
 
 
 @app.command()

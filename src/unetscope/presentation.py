@@ -124,8 +124,8 @@ def _verdicts(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
     yield Drawing(
         "verdicts",
         "Which skips and levels are needed",
-        "What each rule says of every skip and level for a training of so many epochs; level2 is the network below two "
-        "halvings. Saturated and uncertain numbers decide nothing.",
+        "What each rule says of every skip and level for a training of so many epochs; level2 is all of the network "
+        "below skip2. Saturated and uncertain numbers decide nothing.",
         partial(plots.verdict_map, judgement),
     )
     begun = [trial for trial in trained(run) if RunFolder.open(trial.path).last_epoch() > 0]

@@ -182,7 +182,7 @@ class EpochRecord:
 class Verdict:
     """What one rule says of one skip or level for a training of `epoch` epochs, with the numbers behind it.
 
-    part: `"skip1"`, or `"level4"` for the network below four halvings. since: the marked epoch from which on the decision has
+    part: `"skip1"`, or `"level4"` for all of the network below skip4. since: the marked epoch from which on the decision has
     been the same. bits: what the part adds, or (plateau rule) what the merge below tells, with its 95 % interval and the most
     that it could be; NaN where it is not known. text: why, for people.
 

@@ -193,8 +193,12 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
     Console().print(table)
 
 
-def print_judgement(judgement: Judgement, run: Path, epoch: int | None, saved: Savings | None, *, json: bool) -> None:
-    """What both rules say of every skip and level, and the design that is left."""
+def print_judgement(
+    judgement: Judgement, run: Path, epoch: int | None, saved: Savings | None, *, own: bool, json: bool
+) -> None:
+    """What both rules say of every skip and level, and the design that is left. own: whether variants can be made here."""
+    from unetscope.variants import part_names
+
     design = judgement.design(epoch)
     verdicts = judgement.at(judgement.epochs[-1] if epoch is None else epoch)
     if json:
@@ -217,6 +221,13 @@ def print_judgement(judgement: Judgement, run: Path, epoch: int | None, saved: S
     console.print(table)
     if design is None:
         print("Nothing is proposed to be left out.")
+        return
+    if not own:
+        left_out = [part for part in part_names(design, judgement.depth, judgement.without) if part.startswith("skip")]
+        left_out += [f"all below skip{design.depth}"] * (design.depth < judgement.depth)
+        print(
+            f"Proposed to be left out: {', '.join(left_out)}. Train it before you believe it: us.without_skips takes skips out"
+        )
         return
     print(
         f"Proposed: {design.text}. Retrain it before you believe it: "
