@@ -301,3 +301,58 @@ def test_the_exported_program_has_the_same_merges(network: published.Published) 
         ]
         here = [one for one in found.merges if one.kind == merge.kind and found.graph[one.node].shape == shape]
         assert len(alike) >= len(here), merge.address
+
+
+# Verdicts.
+
+
+def judged(task: str, model: nn.Module) -> tuple[us.data.PlantedTask, us.Judgement]:
+    """A network trained on a planted task in a plain loop, and its verdicts."""
+    torch.set_num_threads(1)
+    planted = us.planted_task(task, 300, seed=0)
+    train, held_out = planted.data.split(0.25, seed=0)
+    images, masks = torch.from_numpy(train.images) / 255, torch.from_numpy(train.masks)[:, None].float()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    scope = us.Scope(model, train, estimators=[], labels=[], held_out=held_out)
+    for epoch in range(1, 17):
+        model.train()
+        for rows in torch.randperm(len(images)).split(8):
+            optimizer.zero_grad()
+            nn.functional.binary_cross_entropy_with_logits(model(images[rows]), masks[rows]).backward()
+            optimizer.step()
+        if epoch in (8, 16):
+            scope.measure(epoch)
+    return planted, us.judge(scope.flow)
+
+
+@pytest.mark.parametrize(
+    "task", ["pixel", *(pytest.param(one, marks=pytest.mark.slow) for one in ("coarse", "global", "local"))]
+)
+def test_planted_tasks_are_judged_rightly_in_a_network_written_by_hand(task: str) -> None:
+    torch.manual_seed(0)
+    planted, judgement = judged(task, foreign.Padded(1, 1, 8))
+    assert {part: judgement.decision(part) for part in planted.needed} == dict.fromkeys(planted.needed, "needed")
+    assert {part: judgement.decision(part) for part in planted.redundant} == dict.fromkeys(
+        planted.redundant, "redundant"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["pixel", "coarse", "local", "global"])
+def test_planted_tasks_are_judged_rightly_in_monais_network(task: str) -> None:
+    """Instance normalisation shows every layer the mean of the whole image, so that the task that needs it needs no depth here.
+
+    A stack of four 3×3 convolutions at full resolution with InstanceNorm learnt that task (0.07 nats a pixel held out), the same
+    with BatchNorm did not (0.43).
+    """
+    pytest.importorskip("monai", reason="monai is an extra")
+    torch.manual_seed(0)
+    model = published.monai(
+        "BasicUNet", spatial_dims=2, in_channels=1, out_channels=1, features=(8, 16, 32, 32, 32, 8)
+    )()
+    planted, judgement = judged(task, model)
+    needed, redundant = planted.needed, planted.redundant
+    if task == "global":
+        needed, redundant = (), planted.needed
+    assert {part: judgement.decision(part) for part in needed} == dict.fromkeys(needed, "needed")
+    assert {part: judgement.decision(part) for part in redundant} == dict.fromkeys(redundant, "redundant")
