@@ -342,8 +342,8 @@ def test_planted_tasks_are_judged_rightly_in_a_network_written_by_hand(task: str
 def test_planted_tasks_are_judged_rightly_in_monais_network(task: str) -> None:
     """Instance normalisation shows every layer the mean of the whole image, so that the task that needs it needs no depth here.
 
-    Four 3×3 convolutions at full resolution with InstanceNorm learnt that task (0.07 nats a pixel held out), with BatchNorm they
-    did not (0.43).
+    Four 3×3 convolutions at full resolution with InstanceNorm learnt that task (0.07 nats a pixel held out), with BatchNorm
+    they did not (0.43).
     """
     pytest.importorskip("monai", reason="monai is an extra")
     torch.manual_seed(0)
