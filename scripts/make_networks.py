@@ -25,6 +25,7 @@ import published  # noqa: E402
 import torchvision_stub  # noqa: E402
 import unetscope as us  # noqa: E402
 from unetscope.errors import NetworkError  # noqa: E402
+from unetscope.structure import OUTCOMES  # noqa: E402
 
 IMAGES = {2: 16, 3: 4}  # by the number of sides
 BATCH = 4
@@ -96,10 +97,9 @@ def row_of(network: published.Published) -> dict[str, object]:
     scope.measure(1)
     measured = time.perf_counter() - started
     us.plots.u_plot(scope.flow)
-    kinds = {"cat": "concatenation", "add": "sum", "mul": "product"}
     found = {
         "merges": len(structure.merges),
-        "kinds": ", ".join(dict.fromkeys(kinds[merge.kind] for merge in structure.merges)) or "—",
+        "kinds": ", ".join(dict.fromkeys(OUTCOMES[merge.kind] for merge in structure.merges)) or "—",
         "skips": len(structure.skips),
         "layers": f"{len(structure.layers)}" + (" (stages)" if structure.detail == "stages" else ""),
         "removed": removed,

@@ -104,6 +104,30 @@ class SubPixel(nn.Module):
         return self.head(up)
 
 
+class Joined(nn.Module):
+    """Two levels, one skip, joined in one of many ways. One merge."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.up, self.head = nn.ConvTranspose2d(4, 4, 2, 2), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, 1, h, w] to logits."""
+        a = torch.relu(self.a(x))
+        up = self.up(torch.relu(self.b(a)))
+        joined = {
+            "stacked": lambda: torch.stack([a, up]).sum(0),
+            "mean": lambda: 0.5 * (a + up),
+            "by name": lambda: torch.add(input=up, other=a),
+            "largest": lambda: torch.maximum(a, up),
+            "difference": lambda: a - up,
+            "channel": lambda: a + up.mean(dim=1, keepdim=True),
+        }
+        return self.head(joined[self.how]())
+
+
 class Deciding(Padded):
     """Decides by the image, which no exported program can. Three merges."""
 

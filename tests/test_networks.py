@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,31 @@ def test_merges_of_networks_written_by_hand(
     with_shapes(model, found.layers, random_image(*shape))  # each can be had where it says
     assert [layer.role for layer in found.layers].count("output") == 1
     assert [skip.name for skip in found.skips] == [f"skip{k}" for k in range(1, merges + 1)]
+
+
+@pytest.mark.parametrize("how", ["stacked", "mean", "by name", "largest", "difference", "channel"])
+def test_ways_to_join(how: str) -> None:
+    torch.manual_seed(0)
+    model, images = foreign.Joined(how), torch.rand(2, 1, 16, 16)
+    found = inspect(model, images[:1])
+    assert [skip.source for skip in found.skips] == ["1"]
+    assert len(found.merges) == 1
+    with torch.no_grad():
+        with silenced(model, found, "skip1"):
+            silent = model(images)
+        assert not torch.equal(model(images), silent)
+        removed = without_skips(model, found, "skip1")(images)
+    if how == "largest":
+        assert not torch.equal(removed, silent)  # a maximum with zero is not one with nothing
+    else:
+        torch.testing.assert_close(removed, silent)
+
+
+def test_a_network_is_looked_into_as_it_is_distributed_or_compiled() -> None:
+    model, image = foreign.Padded(), random_image(3, 32, 32)
+    wrapped = nn.DataParallel(model), torch.compile(model)
+    for one in wrapped:
+        assert inspect(one, image).layers == inspect(model, image).layers
 
 
 def test_streams_are_told_apart_whichever_stands_whole() -> None:
@@ -212,6 +238,13 @@ def test_what_cannot_be_inspected_is_refused() -> None:
         inspect(foreign.Padded(), random_image(1, 32, 32))
     with pytest.raises(NetworkError, match="the example must be a tensor"):
         inspect(foreign.Padded(), "image")
+
+    scripted = foreign.Padded()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted.head = torch.jit.script(nn.Conv2d(4, 1, 1))
+    with pytest.raises(NetworkError, match="head is a scripted module, which cannot be looked into"):
+        inspect(scripted, random_image(3, 32, 32))
 
     class Away(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

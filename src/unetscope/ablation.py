@@ -193,7 +193,10 @@ class Rewired(nn.Module):
             return function(left, kwargs.get("dim", args[1] if len(args) > 1 else 0))
         if called(function) == "cat":  # all of it goes
             return tensors[0][:, :0]
-        return left[0] if left else torch.zeros_like(tensors[0])  # of a sum or a product of two
+        shape = torch.broadcast_shapes(*(one.shape for one in tensors))  # of a sum, a product or a maximum of two
+        if not left:
+            return torch.zeros(shape, dtype=tensors[0].dtype, device=tensors[0].device)
+        return (-left[0] if called(function) == "sub" and gone == {0} else left[0]).expand(shape)
 
 
 def _channels(structure: Structure, stream: Operand) -> range:

@@ -1,4 +1,4 @@
-"""What a network calls as it runs: every torch function, by the module that calls it. Imports nothing of the package.
+"""What a network calls as it runs: every torch function, by the module that calls it. Imports errors.
 
 A tensor that no module gives out has an address all the same: `decoder.block1:cat` is the first `cat` that the module
 `decoder.block1` calls itself in a forward pass, `decoder.block1:cat#2` the second.
@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from unetscope.errors import NetworkError
 
 SEPARATOR = ":"
 INPUT = ":input"  # the address of what the network is given
@@ -38,6 +41,10 @@ def following(model: nn.Module, see: See) -> Iterator[None]:
     own forward pass is seen.
     """
     names = {module: name for name, module in model.named_modules() if module is not model}
+    if scripted := [name for module, name in names.items() if isinstance(module, torch.jit.ScriptModule)]:
+        raise NetworkError(
+            f"{scripted[0]} is a scripted module, which cannot be looked into: give the network before scripting"
+        )
     running: list[str] = []
     counts: Counter[tuple[str, str]] = Counter()
     own, forward = "forward" in vars(model), model.forward

@@ -112,7 +112,7 @@ def recorded(model: nn.Module, example: Any) -> Graph:
     runs: Counter[str] = Counter()
     with frozen(model), ExitStack() as stack:
         for name, module in model.named_modules():
-            if module is not model:
+            if module is not model and not isinstance(module, torch.jit.ScriptModule):
 
                 def ran(_module: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
                     runs[name] += 1

@@ -1,5 +1,5 @@
 """What is worth measuring in anybody's network: its layers, where skips join the upsampled path, and what is carried there.
-Imports records, errors, recording.
+Imports records, errors, capture, recording.
 
 One forward pass is recorded as a graph of tensors. Going back from a tensor along its makers, the first ones that raised the
 resolution are its *rises*. A stream that came up is known by its rises; where it is joined with a stream that shares none of
@@ -17,11 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from unetscope.capture import bare
 from unetscope.errors import NetworkError, UnetscopeError
 from unetscope.recording import Graph, Node, recorded
 from unetscope.records import Layer, Role, Skip
 
-Kind = Literal["cat", "add", "mul"]
+Kind = Literal["cat", "add", "sub", "mul", "max"]
 Detail = Literal["kernels", "stages"]
 
 MOST_KERNELS = 40  # layers beyond which only the ends of stages are measured by default
@@ -42,7 +43,10 @@ REARRANGING = {
 }  # fmt: skip
 GATES = {"sigmoid", "hardsigmoid", "softmax", "tanh"}
 POOLED = {f"adaptive_{how}_pool{d}d" for how in ("avg", "max") for d in (1, 2, 3)} | {"mean", "amax"}
-JOINS: dict[str, Kind] = {"cat": "cat", "add": "add", "mul": "mul", "sum": "add"}
+JOINS: dict[str, Kind] = {"cat": "cat", "add": "add", "sum": "add", "sub": "sub", "mul": "mul", "maximum": "max"}
+OUTCOMES: dict[Kind, str] = {
+    "cat": "concatenation", "add": "sum", "sub": "difference", "mul": "product", "max": "maximum",
+}  # fmt: skip
 PLAIN = {
     "batch_norm", "instance_norm", "group_norm", "layer_norm", "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu",
     "celu", "gelu", "silu", "mish", "hardtanh", "hardswish", "hardsigmoid", "softplus", "sigmoid", "tanh", "softmax",
@@ -131,6 +135,7 @@ def inspect(model: nn.Module, example: Any, *, detail: Detail | None = None) -> 
     given = example[0] if isinstance(example, tuple | list) else example
     if not isinstance(given, torch.Tensor) or given.ndim < 3:
         raise NetworkError("the example must be a tensor [1, channels, ...], one image as the network is given it")
+    model = bare(model)
     try:
         graph = recorded(model, example)
     except UnetscopeError:
@@ -242,11 +247,18 @@ class _Reading:
         for node in self.graph.nodes:
             if node.number in self.rises[node.number] and self._is_rise(node.number):
                 before = self.graph[node.inputs[0]]
-                while len(before.inputs) == 1 and before.name not in POOLED and not self.rises_here(before):
+                while len(before.inputs) == 1 and not self._pools(before) and not self.rises_here(before):
                     before = self.graph[before.inputs[0]]
-                if before.name in POOLED:
+                if self._pools(before):
                     found.add(node.number)
         return frozenset(found)
+
+    def _pools(self, node: Node) -> bool:
+        """Whether a tensor holds a few places' summary of another, and not one of its channels."""
+        if node.name not in POOLED or not node.inputs:
+            return False
+        before = self.graph[node.inputs[0]]
+        return not (self.spatial(node.number) and self._grid(node) == self._grid(before))
 
     # Merges.
 
@@ -434,7 +446,7 @@ class _Reading:
                     carried[name] = one
                 found.append(Merge(own, node.address, kind, number, up, carried))
                 if kind != "cat":
-                    labels[number] = f"{own}{'sum' if kind == 'add' else 'product'}"
+                    labels[number] = f"{own}{OUTCOMES[kind]}"
                     layers.append(self._layer(labels[number], node, "decoder"))
                 continue
             if number in upsampled or number in kernels or number == output:

@@ -258,6 +258,8 @@ def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> 
     from rich.table import Table
     from rich.text import Text
 
+    from unetscope.structure import OUTCOMES
+
     kept = "every kernel" if structure.detail == "kernels" else f"the ends of stages, of {structure.kernels} kernels"
     table = Table(title=f"{one_line(structure.name)}: layers ({kept})", title_justify="left")
     for name in ("layer", "role", "level", "one image", "where"):
@@ -266,15 +268,12 @@ def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> 
         sides = "×".join(map(str, layer.shape))
         table.add_row(layer.label, layer.role, str(layer.level), sides, Text(one_line(layer.module)))
     Console().print(table)
-    kinds = {merge.label: merge.kind for merge in structure.merges}
     joins = Table(title="Skips, the last that joins first", title_justify="left")
     for name in ("skip", "carries", "meets", "at", "by"):
         joins.add_column(name)
     for skip in structure.skips:
-        kind = kinds[structure.merge_of(skip.name).label]
-        joins.add_row(
-            skip.name, skip.source, skip.upsampled, skip.merge, {"cat": "concatenation", "add": "sum"}.get(kind, kind)
-        )
+        by = OUTCOMES[structure.merge_of(skip.name).kind]
+        joins.add_row(skip.name, skip.source, skip.upsampled, skip.merge, by)
     if structure.skips:
         Console().print(joins)
     else:
