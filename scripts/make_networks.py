@@ -66,7 +66,9 @@ def main() -> None:
         "",
         "A merge is a place where a stream that came up from a lower resolution meets one that did not rise with it. That leaves out",
         "residual blocks, squeeze-and-excitation, and branches that pool the whole image (ASPP, PSP), and counts the fusions of a",
-        "pyramid (FPN, UPerNet). Attention gates are part of the skip that they weigh.",
+        "pyramid (FPN, UPerNet). Attention gates are part of the skip that they weigh. Streams are followed as [batch, channels, *sides]:",
+        "a decoder that joins tokens, or channels that stand last (Swin-UNet), has merges that are not found. Modules that were scripted",
+        "are refused.",
     ]
     (ROOT / "docs" / "networks.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
