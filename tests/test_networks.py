@@ -93,6 +93,29 @@ def test_ways_to_join(how: str) -> None:
         torch.testing.assert_close(removed, silent)
 
 
+def test_a_network_in_which_none_is_found_says_why() -> None:
+    assert str(inspect(foreign.Residual(), random_image(1, 16, 16))).endswith(
+        "No skip joins an upsampled path: there is nothing for verdicts to judge"
+    )
+
+    class Last(nn.Module):
+        """A skip among channels that stand last."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.a(x)
+            up = nn.functional.interpolate(nn.functional.max_pool2d(a, 2), scale_factor=2)
+            return self.b(torch.cat([up.permute(0, 2, 3, 1), a.permute(0, 2, 3, 1)], -1)).permute(0, 3, 1, 2)
+
+    found = inspect(Last(), random_image(1, 16, 16))
+    assert found.why_no_merge.startswith(
+        "No merge is found, but 1 concatenations of tokens or of channels that stand last"
+    )
+
+
 def test_a_network_is_looked_into_as_it_is_distributed_or_compiled() -> None:
     model, image = foreign.Padded(), random_image(3, 32, 32)
     wrapped = nn.DataParallel(model), torch.compile(model)

@@ -95,13 +95,28 @@ class Structure:
     kernels: int
     graph: Graph
 
+    @property
+    def why_no_merge(self) -> str:
+        """If no merge is found: what may be one all the same, or that there is none."""
+        if self.merges:
+            return ""
+        elsewhere = sum(
+            node.name == "cat" and node.dim not in (0, 1) and len(node.inputs) > 1 for node in self.graph.nodes
+        )
+        if elsewhere:
+            return (
+                f"No merge is found, but {elsewhere} concatenations of tokens or of channels that stand last are not followed: "
+                "streams are, as [batch, channels, *sides]. Name layers and skips yourself"
+            )
+        return "No skip joins an upsampled path: there is nothing for verdicts to judge"
+
     def __str__(self) -> str:
         lines = [f"{self.name}: {len(self.layers)} layers, {len(self.merges)} merges, {len(self.skips)} skips"]
         lines += [
             f"{layer.label:>8}  {layer.role:<9} {_sides(layer.shape):<20} {layer.module}" for layer in self.layers
         ]
         lines += [f"{skip.name:>8}  {skip.source} joins {skip.upsampled} at {skip.merge}" for skip in self.skips]
-        return "\n".join(lines)
+        return "\n".join([*lines, *filter(None, [self.why_no_merge])])
 
     def merge_of(self, skip: str) -> Merge:
         """The merge that a skip goes to. Raises: NetworkError for a skip that there is not."""

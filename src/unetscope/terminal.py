@@ -277,7 +277,7 @@ def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> 
     if structure.skips:
         Console().print(joins)
     else:
-        print("No skip joins an upsampled path: there is nothing for verdicts to judge.")
+        print(f"{structure.why_no_merge}.")
     if drawn is not None:
         print(f"drawn: {one_line(str(drawn))}")
 
