@@ -5,8 +5,10 @@ Epoch e is the network after e epochs of training; epoch 0 is the network before
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal
+
+import numpy as np
 
 from unetscope.errors import InvalidArgument
 
@@ -50,3 +52,17 @@ def marked_epochs(schedule: Schedule, last: int) -> tuple[int, ...]:
     if not isinstance(schedule, str) and (beyond := sorted(e for e in schedule if not 0 <= e <= last)):
         raise InvalidArgument(f"marked epoch {beyond[0]} is outside the training: expected 0 to {last}")
     return tuple(epoch for epoch in range(last + 1) if epoch == last or is_marked(schedule, epoch))
+
+
+def log_spaced(epochs: Sequence[int], most: int) -> list[int]:
+    """At most this many of the epochs, the first and the last among them, evenly spread by their logarithm.
+
+    >>> log_spaced(range(145), 10)
+    [0, 1, 2, 3, 6, 12, 22, 42, 77, 144]
+    """
+    if len(epochs) <= most:
+        return list(epochs)
+    after = [epoch for epoch in epochs if epoch > 0]
+    first = [epoch for epoch in epochs if epoch == 0]
+    targets = np.geomspace(after[0], after[-1], most - len(first))
+    return sorted({*first, *(min(after, key=lambda epoch: abs(epoch - target)) for target in targets)})

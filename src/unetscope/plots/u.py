@@ -35,6 +35,7 @@ from unetscope.plots.style import (
     tracks,
 )
 from unetscope.records import Layer, Quantity, Skip, unit_of
+from unetscope.schedule import log_spaced
 
 _MOST_LINES = 10
 _TRACK = 10.0  # points between the brackets of two skips
@@ -100,20 +101,6 @@ def u_plot(
     axes.set_title(f"U-Plot of {quantity}\n{selection.text}", fontsize=LARGE, pad=16 if noted else 6)
     _legend(axes, selection, epochs, merges=any(map(is_merge, flow.layers)))
     return axes
-
-
-def log_spaced(epochs: Sequence[int], most: int) -> list[int]:
-    """At most this many of the epochs, the first and the last among them, evenly spread by their logarithm.
-
-    >>> log_spaced(range(145), 10)
-    [0, 1, 2, 3, 6, 12, 22, 42, 77, 144]
-    """
-    if len(epochs) <= most:
-        return list(epochs)
-    after = [epoch for epoch in epochs if epoch > 0]
-    first = [epoch for epoch in epochs if epoch == 0]
-    targets = np.geomspace(after[0], after[-1], most - len(first))
-    return sorted({*first, *(min(after, key=lambda epoch: abs(epoch - target)) for target in targets)})
 
 
 def tick_names(labels: Sequence[str]) -> tuple[list[str], bool]:
