@@ -191,3 +191,76 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif before != after:
             found.append(f"{prefix}{name}: {before} → {after}")
     return found
+
+
+# The flags of `unetscope run`, by the value that each of them sets.
+FLAGS: Mapping[str, str] = {
+    "data.path": "--data",
+    "data.validation": "--val",
+    "data.validation_share": "--validation-share",
+    "data.synthetic_images": "--synthetic-images",
+    "data.seed": "--data-seed",
+    "data.accept": "--accept",
+    "data.image_size": "--image-size",
+    "network.width": "--width",
+    "network.depth": "--depth",
+    "network.without": "--without",
+    "network.initialisation": "--initialisation",
+    "training.epochs": "--epochs",
+    "training.optimizer": "--optimizer",
+    "training.learning_rate": "--learning-rate",
+    "training.warm_up_epochs": "--warm-up-epochs",
+    "training.batch_size": "--batch-size",
+    "training.precision": "--precision",
+    "training.channels_last": "--channels-last",
+    "training.device": "--device",
+    "threads": "--threads",
+    "seed": "--seed",
+    "measuring.marked": "--marked",
+    "measuring.probe_images": "--probe-images",
+    "measuring.noise_variances": "--noise-variance",
+    "measuring.mixtures": "--mixture",
+    "measuring.relative_noise_variances": "--relative-noise-variance",
+    "measuring.bin_sizes": "--bin-size",
+    "measuring.renyi_bandwidths": "--renyi",
+    "measuring.ksg_components": "--ksg",
+    "measuring.usable": "--usable",
+    "measuring.merge_probes": "--merge-probes",
+    "measuring.convolutional": "--convolutional",
+    "measuring.clusters": "--clusters",
+    "measuring.cluster_initialisations": "--cluster-initialisations",
+    "measuring.blocks": "--blocks",
+    "measuring.block_threshold": "--block-threshold",
+    "measuring.memory_budget": "--memory-budget",
+}
+
+
+def command(values: Mapping[str, Any]) -> list[str]:
+    """The words of the command that repeats a run of this configuration: its preset, and a flag for whatever differs from it.
+
+    Raises: InvalidArgument for values that are no configuration.
+
+    >>> command(resolve("quick", {"training.epochs": 2, "network.without": ["skip1", "skip2"]}).model_dump(mode="json"))
+    ['unetscope', 'run', '--preset', 'quick', '--without', 'skip1', '--without', 'skip2', '--epochs', '2']
+    """
+    config = validated(values)
+    usual = resolve(config.preset, {}).model_dump(mode="json")
+    words = ["unetscope", "run", "--preset", config.preset]
+    dumped = config.model_dump(mode="json")
+    for name, flag in FLAGS.items():
+        section, _, field = name.rpartition(".")
+        value = (dumped[section] if section else dumped)[field]
+        if value != (usual[section] if section else usual)[field]:
+            words += _flagged(name, flag, value)
+    return words
+
+
+def _flagged(name: str, flag: str, value: Any) -> list[str]:
+    """A flag with its value: one that is on or off has a second form, one of many values stands before each."""
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag.removeprefix('--')}"]
+    if name == "measuring.marked" and isinstance(value, list):
+        return [flag, ",".join(map(str, value))]
+    if isinstance(value, list):
+        return [word for one in value for word in (flag, str(one))]
+    return [flag, str(value)]
