@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "records": "",
     "files": "",
     "watching": "",
+    "processes": "",
     "schedule": "errors",
     "config": "errors",
     "data": "errors files data",
@@ -57,7 +58,7 @@ MAY_IMPORT = {
         "errors records watching schedule config data labels tensors unet budget capture estimators layer_statistics measure "
         "checkpoints training store"
     ),
-    "jobs": "errors config experiment capture schedule store tensors training unet watching",
+    "jobs": "errors processes config experiment capture schedule store tensors training unet watching",
     "engines": "errors jobs engines",
     "retraining": "errors config engines store variants watching",
     "verification": "errors records intervals store variants verdict retraining engines watching",
@@ -65,20 +66,22 @@ MAY_IMPORT = {
     "selfcheck": "records capture distances symbols estimators probing",
     "rankings": "errors records flow intervals",
     "descents": "errors records flow intervals",
-    "plots": "errors records files flow intervals rankings verdict verification plots",
+    "plots": "errors records files schedule flow intervals rankings verdict verification plots",
     "forecast": (
         "errors records watching config tensors budget capture layer_statistics measure checkpoints training experiment "
         "plots"
     ),
-    "report": "errors records files plots report",
-    "presentation": "errors records flow rankings descents watching store variants verification plots report",
+    "report": "errors files report",
+    "digest": "config flow records descents rankings schedule store variants verdict verification",
+    "presentation": "records flow digest store verification plots report watching",
+    "viewing": "errors files digest presentation report store",
     "slimming": "errors config data files experiment checkpoints store training unet models variants cost verification "
     "watching",
     "terminal": (
         "watching data forecast records selfcheck store structure variants cost retraining slimming verdict verification"
     ),
     "cli": "errors config data engines flow store verdict retraining verification watching terminal experiment forecast "
-    "networks plots presentation selfcheck slimming",
+    "networks plots presentation processes selfcheck slimming viewing",
     "__main__": "cli",
 }
 WITHOUT_TORCH = (
@@ -87,7 +90,9 @@ WITHOUT_TORCH = (
     "verification",
     "plots",
     "report",
+    "digest",
     "presentation",
+    "viewing",
     "store",
     "config",
     "cli",

@@ -6,7 +6,11 @@ Exit codes: 0 success, 2 what the user can mend (one line, no traceback), 130 st
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -161,7 +165,9 @@ def run(
     ] = None,
     convolutional: Annotated[
         bool | None,
-        typer.Option("--convolutional", help="Usable information of every layer by convolutional probes too."),
+        typer.Option(
+            "--convolutional/--no-convolutional", help="Usable information of every layer by convolutional probes too."
+        ),
     ] = None,
     clusters: Annotated[int | None, typer.Option(help="K of the K-means labels.")] = None,
     cluster_initialisations: Annotated[int | None, typer.Option(help="Initialisations of K-means.")] = None,
@@ -170,6 +176,7 @@ def run(
     memory_budget: Annotated[
         str | None, typer.Option(help="Memory for measuring, such as 2GiB [default: a quarter of what is free].")
     ] = None,
+    live: Annotated[bool, typer.Option("--open", help="Open the page in a browser, live while it trains.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
     json: Json = False,
 ) -> None:
@@ -230,8 +237,9 @@ def run(
             from unetscope.presentation import present
 
             try:
-                finished = run_experiment(config, folder, resume=resume, watcher=watcher)
-                page = present(finished, watcher=watcher)
+                with _viewed(folder) if live else nullcontext():
+                    finished = run_experiment(config, folder, resume=resume, watcher=watcher)
+                    page = present(finished, watcher=watcher)
             except KeyboardInterrupt:
                 watcher.warn(f"stopped; go on with: unetscope run --out {folder} --resume")
                 raise typer.Exit(130) from None
@@ -484,14 +492,65 @@ def selfcheck(json: Json = False) -> None:
 
 
 @app.command()
-def report(run: Run, json: Json = False) -> None:
-    """Draw the figures and write the page of a run again."""
-    from unetscope.presentation import present
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="One run folder, or several to stand side by side.", metavar="RUN...")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="Page to write [default: RUN/report.html; of several, comparison.html here].")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
+    json: Json = False,
+) -> None:
+    """Draw the figures and write the page of a run again, or one page of several runs."""
+    from unetscope.presentation import compare, present
     from unetscope.store import RunFolder
-    from unetscope.terminal import print_json
+    from unetscope.terminal import print_json, watching
 
-    page = present(RunFolder.open(run))
+    folders = [RunFolder.open(run) for run in runs]
+    if len(folders) > 1 or to is not None:
+        page = compare(folders, to or Path("comparison.html"))
+    else:
+        with watching(quiet or json) as watcher:
+            page = present(folders[0], watcher=watcher)
     print_json({"report": str(page)}) if json else typer.echo(page)
+
+
+@app.command()
+def view(
+    runs: Annotated[
+        list[Path], typer.Argument(help="One run folder, or several to stand side by side.", metavar="RUN...")
+    ],
+    host: Annotated[
+        str, typer.Option(help="Interface to serve on; any other than this one lets others in the network ask.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(help="Port [default: the one of the last time, else any free one].")
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+) -> None:
+    """Serve the page of a run to this machine's browser, live while it trains; ends with Ctrl+C."""
+    import webbrowser
+
+    from unetscope.processes import end_with_parent
+    from unetscope.store import RunFolder
+    from unetscope.terminal import one_line
+    from unetscope.viewing import server
+
+    if with_parent:
+        end_with_parent()
+    else:
+        for run in runs:
+            RunFolder.open(run)
+    with server(runs, host=host, port=port) as serving:
+        typer.echo(f"{', '.join(one_line(str(run)) for run in runs)}: {serving.url}", err=with_parent)
+        if browser and _has_screen():
+            webbrowser.open(serving.url)
+        try:
+            serving.serve_forever()
+        except KeyboardInterrupt:
+            raise typer.Exit from None
 
 
 @app.command()
@@ -515,6 +574,22 @@ def export(
         print_json({"estimates": str(estimates), "epochs": str(epochs)})
     else:
         typer.echo(f"{estimates}\n{epochs}")
+
+
+def _has_screen() -> bool:
+    """Whether a browser has somewhere to open: on a server it might take the terminal instead."""
+    return sys.platform != "linux" or any(name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+
+
+@contextmanager
+def _viewed(folder: Path) -> Iterator[None]:
+    """Serve the page of a run from a process of its own, which neither slows the training nor outlives it."""
+    words = [sys.executable, "-m", "unetscope", "view", str(folder), "--with-parent"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as viewer:  # noqa: S603
+        try:
+            yield
+        finally:
+            viewer.kill()
 
 
 def _configured(

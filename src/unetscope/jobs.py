@@ -6,9 +6,7 @@ none of them, and goes on when it is started again.
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 from pathlib import Path
 
 import torch
@@ -26,6 +24,7 @@ from unetscope.experiment import (
     prediction_pictures,
     refuse_other_data,
 )
+from unetscope.processes import end_with_parent
 from unetscope.schedule import marked_epochs
 from unetscope.store import RunFolder
 from unetscope.tensors import pixels, to_input
@@ -115,18 +114,12 @@ def main() -> None:
     words = sys.argv[1:]
     if "--with-parent" in words:
         words.remove("--with-parent")
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        end_with_parent()
     try:
         train(words[0])
     except UnetscopeError as mistake:
         sys.stderr.write(f"unetscope: {mistake}\n")
         raise SystemExit(2) from None
-
-
-def _end_with_parent() -> None:
-    """The parent holds the other end of the standard input; nothing is ever written there, so what comes is its end."""
-    os.read(0, 1)  # not through the buffer, whose lock would keep a finished process from ending
-    os._exit(3)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""A run folder to its figures and its page, without torch. Imports records, flow, descents, rankings, store, variants,
-verification, plots, report and watching.
+"""A run folder to its figures and its page, without torch. Imports records, flow, digest, store, verdict, verification, plots,
+report and watching.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,30 +15,28 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unetscope import plots
-from unetscope.descents import dpi_violations
+from unetscope.digest import Example, digest, examples, retrained, swept
 from unetscope.flow import Flow
-from unetscope.rankings import ranking
 from unetscope.records import estimator_text
 from unetscope.report import ReportFigure, write_report
 from unetscope.store import RunFolder
-from unetscope.variants import REFERENCE
-from unetscope.verification import DICE_MARGIN, judgement_of, trained, verification
+from unetscope.verification import DICE_MARGIN, judgement_of
 from unetscope.watching import Silent, Watcher
 
-MOST_RESOLUTIONS = 3  # of an estimator, of each of which the page has figures; of more, a sweep
-SHOWN_OF_SWEEP = (1.0, 0.2)  # the paper's, if they are among them
 SHARES_SHOWN = (0.1, 0.2, 0.5, 1.0)  # of the training, as the paper's Fig. 6 has it: 1,000 to 10,000 of 10,000 epochs
-UNLEARNT_DICE = 0.1
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure to be drawn: the name of its files, what the page says of it, and what draws its axes."""
+    """A figure to be drawn: the name of its files, what is said of it, what draws its axes, and whether the page shows it as it
+    is, because it draws nothing of the kind itself.
+    """
 
     name: str
     title: str
     caption: str
     draw: Callable[[], Any]
+    still: bool = False
 
 
 def present(run: RunFolder, *, watcher: Watcher | None = None, dice_margin: float = DICE_MARGIN) -> Path:
@@ -48,24 +45,28 @@ def present(run: RunFolder, *, watcher: Watcher | None = None, dice_margin: floa
     dice_margin: the loss of Dice that counts as none where retrained variants are compared.
     """
     watcher = watcher or Silent()
-    flow = run.flow()
-    drawings = list(_drawings(run, flow, dice_margin))
+    drawings = list(_drawings(run, run.flow(), dice_margin))
     watcher.stage("figures", len(drawings))
     run.figures.mkdir(exist_ok=True)
-    figures = []
+    stills = []
     for done, drawing in enumerate(drawings):
         watcher.advance(done, drawing.title)
         png, svg = plots.save(_figure_of(drawing.draw()), run.figures, drawing.name)
-        figures.append(ReportFigure(drawing.title, drawing.caption, png, svg))
+        if drawing.still:
+            stills.append(ReportFigure(drawing.title, drawing.caption, png, svg))
     watcher.advance(len(drawings))
-    return write_report(
-        run.path / "report.html",
-        title=f"Information flow: {run.path.resolve().name}",
-        summary=_summary(run, flow),
-        facts=_facts(run),
-        figures=figures,
-        notes=_notes(run, flow),
-    )
+    told = digest(run, dice_margin=dice_margin)
+    return write_report(run.path / "report.html", [told], title=title_of([run]), figures=stills)
+
+
+def compare(runs: Sequence[RunFolder], path: str | Path, *, dice_margin: float = DICE_MARGIN) -> Path:
+    """Write one page of several runs, side by side; returns its path."""
+    return write_report(path, [digest(run, dice_margin=dice_margin) for run in runs], title=title_of(runs))
+
+
+def title_of(runs: Sequence[RunFolder]) -> str:
+    """What the page of these runs is called."""
+    return f"Information flow: {', '.join(run.path.resolve().name for run in runs)}"
 
 
 def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawing]:
@@ -77,11 +78,11 @@ def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
         partial(plots.architecture, flow.layers, flow.skips),
     )
     yield from _verdicts(run, flow, dice_margin)
-    swept = _swept(flow)
+    sweeps = swept(flow)
     series_of_input = [
         (estimator, resolution)
         for estimator, resolution in flow.select(quantity="I(X;M)").series
-        if estimator not in swept or resolution == swept[estimator]
+        if estimator not in sweeps or resolution == sweeps[estimator]
     ]
     first, others = series_of_input[:1], series_of_input[1:]
     yield from _usable(flow)
@@ -98,12 +99,12 @@ def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
             "Training: running mean over the epoch's steps, as weights moved. Validation: the whole set, after the epoch.",
             partial(plots.dice_curves, {run.path.name: records}),
         )
-    if rows := _prediction_rows(run):
+    if rows := examples(run):
         yield Drawing(
             "predictions",
             "Predicted masks along training",
             "Validation images from a nearly empty to a full mask, with what the network marks at each epoch.",
-            partial(plots.predictions, rows, _shown_epochs(rows)),
+            partial(plots.predictions, [row.pixels for row in rows], _shown_epochs(rows)),
         )
     for labels in flow.labels[1:]:
         yield from _clusters(run, labels)
@@ -113,7 +114,7 @@ def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
     for series in others:
         yield _u_plot_of_input(flow, *series)
         yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels)
-    yield from (_sweep(flow, estimator) for estimator in swept)
+    yield from (_sweep(flow, estimator) for estimator in sweeps)
     yield from (_limits(flow, *series) for series in first if _has_limits(flow, *series))
 
 
@@ -128,10 +129,7 @@ def _verdicts(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
         "below skip2. Saturated and uncertain numbers decide nothing.",
         partial(plots.verdict_map, judgement),
     )
-    begun = [trial for trial in trained(run) if RunFolder.open(trial.path).last_epoch() > 0]
-    names = {trial.variant.name for trial in begun}
-    if REFERENCE in names and len(names) > 1:
-        found = verification(run, begun, margin=dice_margin)
+    if (found := retrained(run, dice_margin)) is not None:
         yield Drawing(
             "verification_dice",
             "Variants, retrained",
@@ -147,18 +145,6 @@ def _verdicts(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
         )
 
 
-def _swept(flow: Flow) -> dict[str, float]:
-    """The estimators with so many resolutions that a figure of each would be too many, and the one that is shown alone."""
-    found: dict[str, list[float]] = {}
-    for estimator, resolution in flow.select(quantity="I(X;M)").series:
-        found.setdefault(estimator, []).append(resolution)
-    return {
-        estimator: next((size for size in sizes if size in SHOWN_OF_SWEEP), sizes[0])
-        for estimator, sizes in found.items()
-        if len(sizes) > MOST_RESOLUTIONS
-    }
-
-
 def _sweep(flow: Flow, estimator: str) -> Drawing:
     return Drawing(
         f"sweep_{estimator}",
@@ -166,6 +152,7 @@ def _sweep(flow: Flow, estimator: str) -> Drawing:
         "I(X;M) of every layer over the resolution, and how the ranking agrees with that at the resolution which tells most "
         "layers apart. Outside the shaded range a ranking says more of the resolution than of the network.",
         partial(plots.resolution_sweep, flow, quantity="I(X;M)", estimator=estimator),
+        still=True,
     )
 
 
@@ -181,6 +168,7 @@ def _limits(flow: Flow, estimator: str, resolution: float) -> Drawing:
         "I(X;M) of a quarter, of half and of all images at the last epoch, and where it goes with ever more of them. Where the "
         "curves lie apart, the estimate counts images.",
         partial(plots.image_limits, flow, quantity="I(X;M)", estimator=estimator, resolution=resolution),
+        still=True,
     )
 
 
@@ -198,6 +186,7 @@ def _usable(flow: Flow) -> Iterator[Drawing]:
             f"Which layers can be told apart: {estimator_text(estimator, 0)}",
             "The step of usable information from each layer to the next, paired over the held-out images, with 95 % intervals.",
             partial(plots.neighbour_steps, flow, quantity="I_V(M→Y)", estimator=estimator),
+            still=True,
         )
     for estimator, _ in flow.select(quantity="I_V(S→Y|U)").series:
         yield Drawing(
@@ -260,106 +249,7 @@ def _file_name(labels: str) -> str:
     return labels.split("(", maxsplit=1)[0]
 
 
-def _prediction_rows(run: RunFolder) -> list[tuple[str, Any, Any, dict[int, Any]]]:
-    truths = {picture.title: picture.pixels // 255 for picture in run.pictures("truth")}
-    predicted: dict[str, dict[int, Any]] = {}
-    for picture in run.pictures("prediction"):
-        predicted.setdefault(picture.title, {})[picture.epoch] = picture.pixels
-    return [
-        (image.title, image.pixels, truths[image.title], predicted[image.title])
-        for image in run.pictures("image")
-        if image.title in truths and image.title in predicted
-    ]
-
-
-def _shown_epochs(rows: list[tuple[str, Any, Any, dict[int, Any]]]) -> list[int]:
+def _shown_epochs(rows: Sequence[Example]) -> list[int]:
     """The marked epochs nearest to some shares of the training, the last among them."""
-    epochs = sorted(set.intersection(*(set(row[3]) for row in rows)))
+    epochs = sorted(set.intersection(*(set(row.predicted) for row in rows)))
     return sorted({min(epochs, key=lambda epoch: abs(epoch - share * epochs[-1])) for share in SHARES_SHOWN})
-
-
-def _summary(run: RunFolder, flow: Flow) -> str:
-    """The run in two sentences, from its own numbers."""
-    records = run.epochs()
-    if not flow.epochs:
-        return "This run has not been measured yet."
-    if not records:
-        return f"Measured at epochs {', '.join(map(str, flow.epochs))}."
-    last = records[-1]
-    planned = run.configuration.get("training", {}).get("epochs", last.epoch)
-    unfinished = f" of {planned} (the run is not finished)" if last.epoch < planned else ""
-    sentence = (
-        f"After {last.epoch} epochs{unfinished} the network reaches a validation Dice of {last.validation_dice:.3f}."
-    )
-    if last.validation_dice < UNLEARNT_DICE:
-        sentence += " It has not learnt to segment: what is measured is not the information of a trained network."
-    estimator, resolution = flow.select(quantity="I(X;M)").series[0]
-    rows = flow.select(quantity="I(X;M)", estimator=estimator, resolution=resolution, epoch=flow.epochs[-1]).estimates
-    told = [row for row in rows if not math.isnan(row.bits)]
-    saturated = sum(row.saturated for row in told)
-    if not told:
-        return sentence
-    lowest = min(told, key=lambda row: row.bits)
-    return (
-        f"{sentence} By {estimator_text(estimator, resolution)}, I(X;M) is lowest at layer {lowest.layer}: "
-        f"{lowest.bits:.1f} of at most {lowest.ceiling:.1f} bits. {saturated} of {len(told)} recorded tensors are at the "
-        "ceiling, where they cannot be ranked."
-    )
-
-
-def _notes(run: RunFolder, flow: Flow) -> tuple[str, ...]:
-    """What a reader must know before believing the figures."""
-    judgement = judgement_of(run)
-    notes = [f"{verdict}." for verdict in judgement or () if verdict.rule == "conditional"]
-    if judgement is not None and (design := judgement.design()) is not None:
-        notes.append(f"Proposed: {design.text}, to be retrained before it is believed.")
-    rows = [row for row in flow.estimates if row.quantity == "I(Y;M)"]
-    for labels in flow.labels:
-        chosen = [row for row in rows if row.labels == labels]
-        reasons = Counter(row.reason.partition(":")[0] for row in chosen if row.reason)
-        counted = "".join(
-            f"; {reason} ({count} of {len(chosen)} estimates)" for reason, count in sorted(reasons.items())
-        )
-        alone = chosen[0].singleton_share
-        few = f"; {alone:.0%} of the images are alone in their class, so telling them is telling the image" * (
-            alone > 0.05
-        )
-        notes.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{few}{counted}.")
-    inputs = flow.select(quantity="I(X;M)")
-    for estimator, resolution in inputs.series:
-        if estimator not in _swept(flow) and len(inputs.select(estimator=estimator).series) == 1:
-            notes += _note_of_series(inputs, estimator, resolution)
-    notes += [ranking(flow, estimator=estimator).text for estimator in _swept(flow)]
-    return tuple(notes)
-
-
-def _note_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str]:
-    """How many layers at the last epoch are beyond what so few images tell, and where data processing is violated."""
-    rows = inputs.select(estimator=estimator, resolution=resolution, epoch=inputs.epochs[-1]).estimates
-    beyond = [row for row in rows if row.reason.startswith("out of domain")]
-    notes = []
-    if beyond:
-        numbered = any(math.isfinite(row.bits) for row in beyond)
-        meant = f"their numbers describe these {rows[0].n} images, not ever more of them" if numbered else "no number"
-        notes.append(
-            f"{estimator_text(estimator, resolution)}: {len(beyond)} of {len(rows)} tensors are out of its domain at epoch "
-            f"{inputs.epochs[-1]}: {meant}."
-        )
-    if estimator.startswith(("kde", "mixture", "binning")):
-        check = dpi_violations(inputs, estimator=estimator, resolution=resolution)
-        notes += [check.text] if check.violations else []
-    return notes
-
-
-def _facts(run: RunFolder) -> dict[str, Mapping[str, Any]]:
-    """The run's configuration and facts as sections of names and values."""
-    facts, configuration = run.facts, run.configuration
-    sections: dict[str, Mapping[str, Any]] = {
-        "Run": {k: v for k, v in configuration.items() if not isinstance(v, dict)}
-    }
-    sections |= {name.capitalize(): values for name, values in configuration.items() if isinstance(values, dict)}
-    for part, about in facts.get("data", {}).items():
-        sections[f"{part.capitalize()} images"] = about
-    sections["Software"] = {"device": facts.get("device", ""), **facts.get("versions", {})}
-    sections["Labels"] = {name: f"H(Y) = {bits:.3f} bits" for name, bits in facts.get("H(Y) bits", {}).items()}
-    return sections

@@ -1,5 +1,8 @@
-"""The page that people open, keep and send: one self-contained HTML file. Imports errors and files only."""
+"""The page that people open, keep and send: one HTML file that needs no network, or served while it changes. Imports errors
+and files.
+"""
 
-from unetscope.report.page import ReportFigure, write_report
+from unetscope.report.page import ReportFigure, page, write_report
+from unetscope.report.server import Server
 
-__all__ = ["ReportFigure", "write_report"]
+__all__ = ["ReportFigure", "Server", "page", "write_report"]

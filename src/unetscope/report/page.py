@@ -1,14 +1,20 @@
-"""Figures and facts to one HTML file without scripts and without network access. Imports errors and files only.
+"""Runs to one HTML file that draws itself and needs no network. Imports errors and files.
 
-Everything foreign (names of layers, of files, of labels) is escaped by jinja2; figures are embedded as images, in which a
-browser runs no script, and the page's own policy forbids scripts and connections altogether.
+Whatever a run brings along (names of layers, of files, of labels) stands compressed in the page and is shown as text; what
+stands in the page itself is escaped by jinja2. The page's own policy allows the one script that it was written with, by its
+hash, and no connection; served, it may ask its own server and no other.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +23,35 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from unetscope.errors import InvalidArgument
 from unetscope.files import whole_file
 
+SCRIPTS = (
+    "dom.js",
+    "scales.js",
+    "run.js",
+    "network.js",
+    "charts.js",
+    "panels.js",
+    "page.js",
+)  # each needs those before it
+SECTIONS = (
+    ("network", "The network"),
+    ("u-plots", "U-Plots"),
+    ("planes", "Information planes"),
+    ("parts", "Skips and levels"),
+    ("verification", "Verified by retraining"),
+    ("dice", "Dice during training"),
+    ("predictions", "Predicted masks along training"),
+    ("clusters", "Masks by class"),
+    ("numbers", "Ceilings and diagnostics"),
+    ("facts", "The run"),
+)
 LARGEST_SVG_BYTES = 250_000  # above it, the PNG is the smaller way to show the same
 
 
 @dataclass(frozen=True, slots=True)
 class ReportFigure:
-    """One figure of the page, as the files that `unetscope.plots.save` wrote; at least one of them.
+    """One still figure of the page, as the files that `unetscope.plots.save` wrote; at least one of them.
 
-    title: also its anchor in the table of contents. caption: one or two sentences on what is seen.
+    caption: one or two sentences on what is seen.
     """
 
     title: str
@@ -34,47 +61,89 @@ class ReportFigure:
 
 
 def write_report(
-    path: str | Path,
-    *,
-    title: str,
-    summary: str,
-    facts: Mapping[str, Mapping[str, Any]],
-    figures: Sequence[ReportFigure],
-    notes: Sequence[str] = (),
+    path: str | Path, runs: Sequence[Mapping[str, Any]], *, title: str, figures: Sequence[ReportFigure] = ()
 ) -> Path:
-    """Write the page, whole or not at all; returns its path.
+    """Write the page of one or more runs, whole or not at all; returns its path.
 
-    summary: the run in a sentence or two. facts: section, then name, then value. notes: what a reader must know before
-    believing the figures.
+    runs: as `unetscope.digest.digest` tells them. figures: that do not move with the epoch.
     Raises: InvalidArgument if the folder or a figure's file is missing.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     page = write_report(Path(folder, "r.html"), title="<wbr>", summary="", facts={"Run": {"seed": 0}}, figures=[])
+    ...     page = write_report(Path(folder, "r.html"), [{"name": "a", "notes": ["</script>"]}], title="<wbr>")
     ...     "<wbr>" in page.read_text(), "&lt;wbr&gt;" in page.read_text()
     (False, True)
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise InvalidArgument(f"cannot write a report in {str(path.parent)!r}: no such folder")
+    html = page(runs, title=title, figures=figures)
+    with whole_file(path) as beside:
+        beside.write_text(html, encoding="utf-8", errors="replace")  # a file's name need not be valid Unicode
+    return path
+
+
+def page(
+    runs: Sequence[Mapping[str, Any]], *, title: str, figures: Sequence[ReportFigure] = (), version: str = ""
+) -> str:
+    """The page as text. version: of the runs, for a page that is served and asks its server for newer ones."""
+    script, style = _script(), _asset("page.css")
+    return _template().render(
+        title=title,
+        several=len(runs) > 1,
+        sections=SECTIONS,
+        notes=[(run["name"], run["notes"]) for run in runs],
+        figures=[(figure, _embedded(figure)) for figure in figures],
+        packed=packed(runs),
+        script=script,
+        style=style,
+        policy=_policy(script, live=bool(version)),
+        version=version,
+    )
+
+
+def packed(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Digests as JSON, compressed, in letters that no markup is made of."""
+    text = as_json(runs)
+    return base64.b64encode(gzip.compress(text, mtime=0)).decode()
+
+
+def as_json(runs: Sequence[Mapping[str, Any]]) -> bytes:
+    """Digests as JSON; half a surrogate pair, as a file's name may hold, becomes a question mark."""
+    return json.dumps(runs, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+        "utf-8", errors="replace"
+    )
+
+
+@cache
+def _template() -> Any:
     environment = Environment(
-        loader=PackageLoader("unetscope.report", "."),
+        loader=PackageLoader("unetscope.report", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["value"] = _value
-    html = environment.get_template("page.html.jinja").render(
-        title=title,
-        summary=summary,
-        facts=facts,
-        notes=notes,
-        figures=[(f"figure-{number}", figure, _embedded(figure)) for number, figure in enumerate(figures, 1)],
-    )
-    with whole_file(path) as beside:
-        beside.write_text(html, encoding="utf-8", errors="replace")  # a file's name need not be valid Unicode
-    return path
+    return environment.get_template("page.html.jinja")
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("unetscope.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+@cache
+def _script() -> str:
+    """The page's parts as one script that leaves nothing behind but the page."""
+    body = "\n".join(map(_asset, SCRIPTS))
+    return f'"use strict";\n(() => {{\n{body}}})();\n'
+
+
+def _policy(script: str, *, live: bool) -> str:
+    """What the page may do. Its script sets styles on elements, which no hash covers, so styles are allowed in line."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'"]
+    return "; ".join([*allowed, *["connect-src 'self'"] * live, "base-uri 'none'", "form-action 'none'"])
 
 
 def _embedded(figure: ReportFigure) -> str:
@@ -90,16 +159,3 @@ def _embedded(figure: ReportFigure) -> str:
     else:
         raise InvalidArgument(f"figure {figure.title!r} has neither a PNG nor an SVG file")
     return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
-
-
-def _value(value: Any) -> str:
-    """A fact as people read it: lists with commas, absent values as a dash, floats without noise."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or value != value:  # NaN alone differs from itself
-        return "—"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_value(item) for item in value) or "—"
-    return str(value)

@@ -1,0 +1,167 @@
+// The network as the U that it is: a box a layer in the colour of its information, an arrow a skip as thick as what it adds.
+
+const BOX = { slot: 46, step: 104, tallest: 64, lowest: 30, left: 112, top: 66, track: 26 };
+
+function placed(layers) {
+  const sides = layers.map((layer) => (layer.shape.length > 1 ? layer.shape[1] : 0));
+  const highest = Math.max(...sides, 1);
+  const width = layers.length > 30 ? Math.max(14, (46 * 30) / layers.length) : BOX.slot;
+  return layers.map((layer, index) => {
+    const share = sides[index] ? sides[index] / highest : 0.5 ** layer.level;
+    const height = Math.max(BOX.lowest, BOX.tallest * share ** 0.6);
+    const [x, y] = [BOX.left + (index + 0.5) * width, BOX.top + BOX.tallest / 2 + layer.level * BOX.step];
+    return { layer, x, y, half: width / 2 - Math.min(5, width * 0.12), width, top: y - height / 2, bottom: y + height / 2 };
+  });
+}
+
+// The way of the data: level, down into the next box from above, or up and into it from the left.
+function way(one, other) {
+  if (other.y > one.y) return `M${one.x + one.half} ${one.y}H${other.x}V${other.top}`;
+  if (other.y < one.y) return `M${one.x} ${one.top}V${other.y}H${other.x - other.half}`;
+  return `M${one.x + one.half} ${one.y}H${other.x - other.half}`;
+}
+
+// Skips that would lie upon each other rise to tracks of their own, the shortest lowest.
+function tracked(arcs) {
+  const taken = [];
+  for (const arc of [...arcs].sort((a, b) => a.to.x - a.from.x - (b.to.x - b.from.x))) {
+    arc.track = 0;
+    const meets = (other) => Math.abs(other.y - arc.y) < 1 && other.track === arc.track
+      && other.from.x < arc.to.x + 4 && arc.from.x < other.to.x + 4;
+    while (taken.some(meets)) arc.track += 1;
+    taken.push(arc);
+  }
+}
+
+function networkView(run, page) {
+  const boxes = placed(run.layers);
+  const arcs = run.skips
+    .map((skip) => ({ skip, from: boxes[run.byLabel.get(skip.source)], to: boxes[run.byLabel.get(skip.merge)] }))
+    .filter((arc) => arc.from && arc.to);
+  for (const arc of arcs) arc.y = Math.min(arc.from.top, arc.to.top);
+  tracked(arcs);
+  const right = boxes.length ? boxes.at(-1).x + boxes.at(-1).width : 300;
+  const low = Math.max(...boxes.map((box) => box.bottom), 0) + 34;
+  const rise = Math.max(0, ...arcs.map((arc) => (arc.y - BOX.top < 40 ? arc.track : 0))) * BOX.track;
+  const drawing = canvas(right, low + rise, `The network ${run.name} as a U`, { class: "network" });
+  const lifted = svg("g", { transform: `translate(0 ${rise})` });
+  drawing.append(lifted);
+
+  lifted.append(...boxes.slice(1).map((box, index) => svg("path", { d: way(boxes[index], box), class: "way" })));
+  const levels = [...new Set(run.layers.map((layer) => layer.level))].sort((a, b) => a - b);
+  const levelTexts = levels.map((level) => {
+    const y = BOX.top + BOX.tallest / 2 + level * BOX.step;
+    const name = write(4, y - 2, `level ${level}`, { class: "level" });
+    const said = write(4, y + 18, "", { class: "decision" });
+    lifted.append(name, said);
+    return { level, said };
+  });
+
+  for (const arc of arcs) {
+    const y = arc.y - 16 - arc.track * BOX.track;
+    arc.line = svg("path", { d: `M${arc.from.x} ${arc.from.top}V${y}H${arc.to.x}V${arc.to.top - 6}`, class: "skip" });
+    arc.head = svg("path", {
+      d: `M${arc.to.x - 5} ${arc.to.top - 9}L${arc.to.x} ${arc.to.top - 1}L${arc.to.x + 5} ${arc.to.top - 9}Z`, class: "head",
+    });
+    arc.text = write((arc.from.x + arc.to.x) / 2, y - 9, "", { class: "skip-text", "text-anchor": "middle" });
+    arc.node = tells(svg("g", {}, arc.line, arc.head, arc.text), () => tellSkip(run, arc.skip, page.state));
+    lifted.append(arc.node);
+  }
+
+  const nodes = boxes.map((box, index) => {
+    const narrow = box.half < 15;
+    box.fill = svg("rect", { x: box.x - box.half, y: box.top, width: 2 * box.half, height: box.bottom - box.top, rx: 3 });
+    box.mark = svg("path", { class: "mark", d: "" });
+    box.text = write(box.x, narrow ? 0 : box.y + 5.5, elided(box.layer.label, narrow ? 14 : 6), {
+      "text-anchor": "middle",
+      class: narrow ? "outside" : box.layer.label.length > 3 ? "inside small" : "inside",
+      ...(narrow ? { transform: `translate(${box.x + 4} ${box.bottom + 6}) rotate(90)`, x: 0, "text-anchor": "start" } : {}),
+    });
+    const node = svg("g", { class: "layer", role: "button", "data-layer": index }, box.fill, box.mark, box.text);
+    lifted.append(node);
+    return tells(node, () => run.tell(page.colouring(run), index, page.state.epoch));
+  });
+  const reach = roving(nodes, (index) => page.set({ layer: run.layers[index].label }));
+  if (boxes.some((box) => box.half < 15)) drawing.setAttribute("viewBox", `0 0 ${right} ${low + rise + 60}`);
+
+  function update(state) {
+    const series = page.colouring(run);
+    const at = series ? series.at(state.epoch) : -1;
+    boxes.forEach((box, index) => {
+      const cell = series ? series.cell(index, at) : null;
+      const bits = cell && known(cell.bits) ? cell.bits : null;
+      const colour = bits === null ? null : viridis(bits / (series.full || series.top));
+      box.fill.style.fill = colour ? rgb(colour) : "";
+      box.text.style.fill = colour && box.text.classList.contains("inside") ? inkOn(colour) : "";
+      box.mark.style.stroke = colour ? inkOn(colour) : "";
+      box.mark.setAttribute("d", markOn(box, cell));
+      const mine = box.layer.label === state.layer;
+      nodes[index].setAttribute("class", `layer${mine ? " chosen" : ""}${bits === null ? " unknown" : ""}`);
+      nodes[index].setAttribute("aria-pressed", String(mine));
+      const value = bits === null ? "no number" : `${fixed(bits)} ${series.unit}${cell.mark === "s" ? ", saturated" : ""}`;
+      nodes[index].setAttribute("aria-label", `layer ${box.layer.label}: ${value}`);
+      if (mine && !drawing.contains(document.activeElement)) reach(index);
+    });
+    drawSkips(run, arcs, state);
+    for (const { level, said } of levelTexts) {
+      const verdict = run.verdict(`level${level}`, state.epoch);
+      said.textContent = verdict ? `${DECISIONS[verdict.decision].sign} ${verdict.decision}` : "";
+      said.setAttribute("class", `decision ${verdict ? verdict.decision : ""}`);
+    }
+  }
+  return { node: drawing, update };
+}
+
+// A stroke through what is saturated, a cross through what holds for these images alone.
+function markOn(box, cell) {
+  if (!cell) return "";
+  const [x, y, half] = [box.x + box.half - 5, box.top + 5, 2.6];
+  if (cell.mark === "s") return `M${x - half} ${y}a${half} ${half} 0 1 0 ${2 * half} 0a${half} ${half} 0 1 0 ${-2 * half} 0`;
+  if (cell.mark === "o") return `M${x - half} ${y - half}l${2 * half} ${2 * half}m0 ${-2 * half}l${-2 * half} ${2 * half}`;
+  return "";
+}
+
+function drawSkips(run, arcs, state) {
+  const gains = run.gains;
+  const at = gains ? gains.at(state.epoch) : -1;
+  for (const arc of arcs) {
+    const cell = gains ? gains.cell(run.byLabel.get(arc.skip.merge), at) : null;
+    const verdict = run.verdict(arc.skip.name, state.epoch);
+    const added = cell && known(cell.bits) ? cell.bits : null;
+    const share = added === null ? 0 : Math.max(0, Math.min(1, added / (gains.full || gains.top)));
+    arc.line.style.strokeWidth = added === null ? 1.2 : 1.2 + 9 * Math.sqrt(share);
+    const decision = verdict ? verdict.decision : "undecided";
+    arc.line.setAttribute("class", `skip ${decision}${added === null ? " unknown" : ""}`);
+    arc.head.setAttribute("class", `head ${decision}`);
+    const adds = added === null ? "" : ` ${signed(added)} ${gains.unit}`;
+    arc.text.textContent = `${elided(arc.skip.name, 24)}${adds}${verdict ? ` · ${DECISIONS[decision].sign} ${decision}` : ""}`;
+  }
+}
+
+function tellSkip(run, skip, state) {
+  const gains = run.gains;
+  const cell = gains ? gains.cell(run.byLabel.get(skip.merge), gains.at(state.epoch)) : null;
+  const verdict = run.verdict(skip.name, state.epoch);
+  const lines = [`${skip.name}: from layer ${skip.source} to layer ${skip.merge}`];
+  if (cell) lines.push(`${gains.quantity} = ${fixed(cell.bits)} ${gains.unit}`);
+  if (cell && known(cell.low)) lines.push(`95 % interval ${interval(cell.low, cell.high)}`);
+  if (cell && cell.reason) lines.push(elided(cell.reason, 160));
+  if (verdict) lines.push(`${verdict.decision} from epoch ${verdict.since} on: ${verdict.text}`);
+  return lines;
+}
+
+// The colours of the boxes, and what the marks mean.
+function legendView(page) {
+  const bar = el("span", { class: "ramp" });
+  bar.style.background = `linear-gradient(to right, ${VIRIDIS.map(rgb).join(",")})`;
+  const [what, most] = [el("span"), el("span", { class: "number" })];
+  const node = el("p", { class: "legend" }, what, " 0 ", bar, " ", most, el("span", { class: "soft" },
+    " · ○ in a box: saturated, at the ceiling · × in a box: holds for these images alone · dashed box: no number · "
+    + "a skip is as thick as what it adds to all that the deeper path knows · ● needed  ○ redundant  ? undecided"));
+  function update() {
+    const series = page.runs.map((run) => page.colouring(run)).find((one) => one);
+    what.textContent = series ? `${series.quantity} by ${series.caption}:` : "No number of this kind was measured.";
+    most.textContent = series ? `${fixed(series.full || series.top)} ${series.unit}` : "";
+  }
+  return { node, update };
+}

@@ -1,0 +1,295 @@
+// Tables, pictures and the panel of the chosen layer.
+
+const RULES = { conditional: "the conditional rule", plateau: "the paper's rule" };
+
+function table(headings, className = "") {
+  const body = el("tbody");
+  const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": headings.filter(Boolean).join(", ") },
+    el("table", { class: className }, el("thead", {}, el("tr", {}, headings.map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))))), body));
+  return { node, body };
+}
+
+function decided(decision, more = "") {
+  return el("span", { class: `decision ${decision}` }, `${DECISIONS[decision].sign} ${decision}${more}`);
+}
+
+// Everything of the layer that is followed: what it is, its numbers at this epoch, one of them along training.
+function layerView(run, page) {
+  const [title, about, numbers, curve] = [el("h3"), el("p", { class: "soft" }), table(["", "value", "95 % interval", "at most"], "tight"), el("div")];
+  let shown = null;
+  let drawn = null;
+  const rows = ["I(X;M)", "I(Y;M)", "I_V(M→Y)"].map((quantity) => {
+    const cells = [el("th", { scope: "row" }, quantity), el("td"), el("td"), el("td")];
+    numbers.body.append(el("tr", {}, cells));
+    return { quantity, cells };
+  });
+  function update(state) {
+    const layer = run.byLabel.get(state.layer);
+    if (layer === undefined) {
+      title.textContent = `No layer ${state.layer} here`;
+      about.textContent = "";
+    } else if (shown !== layer) {
+      shown = layer;
+      const { label, module, role, level, shape } = run.layers[layer];
+      title.textContent = `Layer ${label}`;
+      about.textContent = [module, role === "layer" ? "" : role, `level ${level}`, shape.join(" × ")].filter(Boolean).join(" · ");
+      drawn = layerCurve(run, page, layer);
+      curve.replaceChildren(drawn.node);
+    }
+    for (const { quantity, cells } of rows) {
+      const series = run.chosen(quantity, state);
+      const cell = series && layer !== undefined ? series.cell(layer, series.at(state.epoch)) : null;
+      cells[1].textContent = cell ? fixed(cell.bits) : "—";
+      cells[2].textContent = cell ? interval(cell.low, cell.high) : "—";
+      cells[3].textContent = cell ? `${fixed(cell.ceiling)} ${series.unit}${MARKS[cell.mark] ? `: ${MARKS[cell.mark]}` : ""}` : "—";
+    }
+    if (drawn) drawn.update(state);
+  }
+  return { node: el("div", { class: "followed" }, title, about, numbers.node, curve), update };
+}
+
+// What each rule says of every part at every marked epoch; the column of this epoch is framed.
+function verdictMap(run, page, rule) {
+  const parts = run.verdicts.parts.filter((part) => run.verdicts.rows.some((row) => row.part === part && row.rule === rule));
+  const { epochs } = run.verdicts;
+  if (parts.length === 0) return nothing("This rule says nothing of this network.");
+  const [left, cell, top] = [66, Math.max(4, Math.min(34, 560 / epochs.length)), 8];
+  const [width, height] = [left + cell * epochs.length + 10, top + parts.length * 24 + 38];
+  const drawing = canvas(Math.max(width, 300), height, `${RULES[rule]}: verdicts along training`, { class: "chart map" });
+  const found = new Map(run.verdicts.rows.filter((row) => row.rule === rule).map((row) => [`${row.part} ${row.epoch}`, row]));
+  parts.forEach((part, row) => {
+    drawing.append(write(left - 8, top + row * 24 + 16, part, { "text-anchor": "end", class: "tick" }));
+    epochs.forEach((epoch, column) => {
+      const verdict = found.get(`${part} ${epoch}`);
+      if (!verdict) return;
+      const group = svg("g", { class: `square ${verdict.decision}` },
+        svg("rect", { x: left + column * cell, y: top + row * 24, width: Math.max(cell - 1.5, 2.5), height: 22 }));
+      if (cell > 14) group.append(write(left + (column + 0.5) * cell - 0.75, top + row * 24 + 15.5, DECISIONS[verdict.decision].sign, { "text-anchor": "middle" }));
+      drawing.append(tells(group, () => [`${part} at a training of ${epoch} epochs: ${verdict.decision}`, verdict.text]));
+    });
+  });
+  const shown = cell > 20 ? epochs : logSpaced(epochs, 8);
+  for (const epoch of shown) {
+    drawing.append(write(left + (epochs.indexOf(epoch) + 0.5) * cell, top + parts.length * 24 + 15, epoch, { "text-anchor": "middle", class: "tick" }));
+  }
+  drawing.append(write(left + (cell * epochs.length) / 2, height - 4, "training epochs", { "text-anchor": "middle", class: "name" }));
+  const ring = svg("rect", { y: top - 3, width: cell + 2, height: parts.length * 24 + 4, class: "ring" });
+  drawing.append(ring);
+  function update(state) {
+    const at = epochs.filter((epoch) => epoch <= state.epoch).length - 1;
+    ring.setAttribute("x", at < 0 ? -99 : left + at * cell - 1.5);
+  }
+  return { node: el("div", {}, el("h4", {}, `By ${RULES[rule]}`), drawing), update };
+}
+
+// What retraining said of exactly this part: without the skip alone, or without all that lies below it.
+function answer(run, part, epoch) {
+  const budget = run.verification?.budgets.filter((one) => one.epoch <= epoch).at(-1);
+  const alone = (row) => row.parts[0] === part && (part.startsWith("skip") ? row.parts.length === 1 : row.parts.every((one) => one.startsWith("level")));
+  const row = budget?.rows.find(alone);
+  return row ? { ...row, epoch: budget.epoch } : null;
+}
+
+function partsView(run) {
+  if (!run.verdicts) return nothing("Nothing is judged: that needs skips, two measured epochs of training, and what merges tell (--merge-probes).");
+  const { node, body } = table(["part", "verdict", "by the paper's rule", "adds, of what there is to tell", "why", "retrained without it"], "parts");
+  const rows = run.verdicts.parts.map((part) => {
+    const cells = [el("th", { scope: "row" }, part), ...Array.from({ length: 5 }, () => el("td"))];
+    body.append(el("tr", {}, cells));
+    return { part, cells };
+  });
+  function update(state) {
+    for (const { part, cells } of rows) {
+      const [verdict, plateau] = [run.verdict(part, state.epoch), run.verdict(part, state.epoch, "plateau")];
+      cells[1].replaceChildren(verdict ? decided(verdict.decision, ` from epoch ${verdict.since} on`) : "—");
+      cells[2].replaceChildren(plateau ? decided(plateau.decision) : "says nothing");
+      const adds = verdict && known(verdict.bits) ? `${fixed(verdict.bits)} (${interval(verdict.low, verdict.high)}) of ${fixed(verdict.ceiling)}` : "—";
+      cells[3].textContent = adds;
+      cells[4].textContent = verdict ? verdict.text : "";
+      const row = answer(run, part, state.epoch);
+      cells[5].replaceChildren(...(row ? [decided(row.decision), ` ${signed(row.difference)} Dice (${interval(row.low, row.high)}) at epoch ${row.epoch}`] : ["not retrained"]));
+    }
+  }
+  return { node, update };
+}
+
+// The budget up to an epoch at which variants are compared.
+const budgetAt = (run, epoch) => run.verification.budgets.filter((one) => one.epoch <= epoch).at(-1) ?? run.verification.budgets[0];
+
+// Every variant's loss of Dice with its interval.
+function outcomesView(run) {
+  if (!run.verification) return nothing("Not retrained yet: unetscope verify RUN");
+  const { budgets, margin } = run.verification;
+  const names = budgets.at(-1).rows;
+  const reach = budgets.flatMap((budget) => budget.rows.flatMap((row) => [row.difference, row.low, row.high])).filter(known);
+  const [from, to] = [Math.max(-1, Math.min(-0.1, ...reach) * 1.05), Math.min(1, Math.max(0.05, ...reach) * 1.05)];
+  const [width, height] = [560, names.length * 26 + 56];
+  const x = linear(from, to, 170, width - 14);
+  const { drawing, low, high } = frame({
+    width, height, left: 170, bottom: 46, x, y: (value) => value, xTicks: numbered(ticks(from, to, 5)), yTicks: [],
+    xName: "Dice, variant less whole network", label: "What leaving parts out costs, retrained",
+  });
+  drawing.append(svg("path", { d: `M${x(0)} ${high}V${low}`, class: "axis" }), svg("path", { d: `M${x(-margin)} ${high}V${low}`, class: "ceiling" }));
+  const entries = names.map((row, index) => {
+    const y = high + 14 + index * 26;
+    const entry = { row, y, bar: svg("path", { class: "bar" }), dot: svg("circle", { cy: y, r: 5 }) };
+    drawing.append(write(162, y + 4, elided(row.variant, 24), { "text-anchor": "end", class: "tick" }));
+    drawing.append(tells(svg("g", {}, entry.bar, entry.dot), () => [`${entry.row.variant}: ${entry.row.network}`, entry.row.text]));
+    return entry;
+  });
+  const note = el("p", { class: "caption" });
+  const clip = (value) => x(Math.max(from, Math.min(to, value)));
+  function update(state) {
+    const budget = budgetAt(run, state.epoch);
+    note.textContent = `After ${budget.epoch} epochs; 95 % intervals over seeds and images; dashed: a loss of ${margin} counts as none.`;
+    entries.forEach((entry, index) => {
+      entry.row = budget.rows[index];
+      const { difference, low: least, high: most, decision } = entry.row;
+      entry.dot.setAttribute("cx", known(difference) ? clip(difference) : -99);
+      entry.dot.setAttribute("class", `point ${decision}`);
+      entry.bar.setAttribute("d", known(least) ? `M${clip(least)} ${entry.y}H${clip(most)}` : "");
+      entry.bar.setAttribute("class", `bar ${decision}`);
+    });
+  }
+  return { node: el("div", {}, drawing, note), update };
+}
+
+// The same in words, beside what the rules had said.
+function agreementView(run) {
+  if (!run.verification) return nothing("What the rules said stands here beside what retraining says.");
+  const { node, body } = table(["variant", "network", "Dice", "the conditional rule said", "the paper's rule said", "retraining says"], "agreement");
+  const marks = { hit: " ✓ right", miss: " ✗ wrong", open: "" };
+  function update(state) {
+    body.replaceChildren(...budgetAt(run, state.epoch).rows.map((row) => el("tr", {},
+      el("th", { scope: "row" }, row.variant), el("td", {}, row.network), el("td", {}, fixed(row.dice)),
+      ["conditional", "plateau"].map((rule) => el("td", {}, decided(row.predicted[rule] ?? "undecided", marks[row.agreement[rule]]))),
+      el("td", {}, decided(row.decision), ` ${row.text}`))));
+  }
+  return { node, update };
+}
+
+// Validation Dice of every variant: mean and range over the seeds that may be compared.
+function variantsView(run, page) {
+  if (!run.verification) return nothing("Not retrained yet: unetscope verify RUN");
+  const names = [...new Set(run.verification.curves.map((curve) => curve.variant))];
+  const curves = names.flatMap((name, index) => {
+    const colour = CATEGORIES[index % CATEGORIES.length];
+    const mine = run.verification.curves.filter((curve) => curve.variant === name);
+    const sound = mine.filter((curve) => curve.sound);
+    const lost = mine.filter((curve) => !curve.sound)
+      .map((curve) => ({ name: `${name}, seed ${curve.seed}: not compared`, colour, style: "dotted", points: curve.epoch.map((epoch, at) => [epoch, curve.dice[at]]) }));
+    const epochs = [...new Set(sound.flatMap((curve) => curve.epoch))].sort((a, b) => a - b);
+    const at = sound.map((curve) => new Map(curve.epoch.map((epoch, place) => [epoch, curve.dice[place]])));
+    const values = epochs.map((epoch) => at.map((one) => one.get(epoch)).filter(known));
+    const mean = (some) => some.reduce((sum, value) => sum + value, 0) / some.length;
+    return [{
+      name: `${name} (${sound.length} of ${mine.length} seeds)`, colour, style: index >= CATEGORIES.length ? "dashed" : "",
+      points: epochs.map((epoch, place) => [epoch, values[place].length ? mean(values[place]) : null]),
+      band: sound.length > 1 ? epochs.map((epoch, place) => [epoch, Math.min(...values[place]), Math.max(...values[place])]) : null,
+    }, ...lost];
+  });
+  const { target } = run.verification;
+  return curvesView(run, page, { curves, top: 1, yName: "validation Dice", label: "Variants, retrained", height: 300, lines: known(target) ? [[target, "ceiling"]] : [] });
+}
+
+// Each picture is left as it was stored; the browser enlarges it without smoothing.
+function picture(address, text) {
+  return el("img", { src: address, alt: text });
+}
+
+function clustersView(run) {
+  if (run.clusters.length === 0) return nothing("No masks were kept with this run.");
+  return {
+    node: el("div", {}, run.clusters.map((scheme) => el("div", { class: "clusters" }, el("h4", {}, scheme.labels),
+      el("div", { class: "classes" }, scheme.classes.map((one) => el("figure", {}, el("div", {}, one.masks.map((mask, index) => picture(mask, `mask ${index + 1} of ${one.title}`))), el("figcaption", {}, one.title))))))),
+    update() {},
+  };
+}
+
+function predictionsView(run) {
+  const found = run.predictions;
+  if (!found) return nothing("No predicted masks were kept with this run.");
+  const still = logSpaced(found.epochs, 5);
+  const heading = el("th", { scope: "col" });
+  const body = el("tbody");
+  const now = found.titles.map((title, index) => {
+    const image = picture("", `what the network marks in ${title}`);
+    body.append(el("tr", {}, el("th", { scope: "row" }, elided(title, 28)),
+      el("td", {}, picture(found.images[index], `image ${title}`)), el("td", {}, picture(found.truths[index], `mask of ${title}`)),
+      el("td", { class: "current" }, image),
+      still.map((epoch) => el("td", {}, picture(found.predicted[found.epochs.indexOf(epoch)][index], `marked at epoch ${epoch}`)))));
+    return image;
+  });
+  const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Predicted masks" }, el("table", { class: "pictures" },
+    el("thead", {}, el("tr", {}, ["", "image", "mask"].map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))), heading, still.map((epoch) => el("th", { scope: "col" }, `epoch ${epoch}`)))), body));
+  let shown = -1;
+  function update(state) {
+    const at = Math.max(0, found.epochs.filter((epoch) => epoch <= state.epoch).length - 1);
+    if (at === shown) return;
+    shown = at;
+    heading.textContent = `now: epoch ${found.epochs[at]}`;
+    now.forEach((image, index) => (image.src = found.predicted[at][index]));
+  }
+  return { node, update };
+}
+
+// The numbers behind the pictures: every layer at this epoch, by the series that colours the U.
+const DIAGNOSTICS = {
+  unique_share: "share of unique symbols", null_mean: "null, mean", null_high: "null, 95th percentile", p: "p", train_bits: "on training images",
+  quarter_bits: "of a quarter of the images", half_bits: "of half", extrapolated: "of ever more", singleton_share: "share alone in their class",
+};
+
+function numbersView(run, page) {
+  const series = page.colouring(run);
+  if (!series) return nothing("No number of this kind was measured.");
+  const more = Object.keys(DIAGNOSTICS).filter((name) => series[name]);
+  const { node, body } = table(["layer", "module", "bits", "95 % interval", "ceiling", "state", ...more.map((name) => DIAGNOSTICS[name]), "reason"], "numbers");
+  const rows = series.layers.map((layer) => {
+    const { label, module } = run.layers[layer];
+    const cells = Array.from({ length: 4 + more.length + 1 }, () => el("td"));
+    const row = el("tr", { "data-layer": layer }, el("th", { scope: "row" }, label), el("td", { class: "module" }, elided(module, 40)), cells);
+    row.addEventListener("click", () => page.set({ layer: label }));
+    body.append(row);
+    return { layer, label, cells, row };
+  });
+  const caption = el("p", { class: "caption" });
+  function update(state) {
+    const at = series.at(state.epoch);
+    caption.textContent = `${series.quantity} in ${series.unit} by ${series.caption}, epoch ${series.epochs[at] ?? "—"}.`;
+    for (const { layer, label, cells, row } of rows) {
+      const cell = series.cell(layer, at);
+      const texts = cell
+        ? [fixed(cell.bits), interval(cell.low, cell.high), fixed(cell.ceiling), MARKS[cell.mark], ...more.map((name) => fixed(cell.value(name))), cell.reason]
+        : cells.map(() => "—");
+      texts.forEach((text, index) => {
+        if (cells[index].textContent !== text) cells[index].textContent = text;
+      });
+      row.className = label === state.layer ? "chosen" : "";
+    }
+  }
+  return { node: el("div", {}, caption, node), update };
+}
+
+function factsView(run) {
+  const boxes = Object.entries(run.facts).map(([title, values]) => el("section", {}, el("h4", {}, title),
+    el("dl", {}, Object.entries(values).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))));
+  const node = el("div", {}, el("div", { class: "facts" }, boxes));
+  if (run.command) {
+    const text = run.command.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
+    const [code, button] = [el("code", { tabindex: 0 }, text), el("button", { type: "button", class: "copy" }, "Copy the command")];
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(text);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(code);
+        button.textContent = "Selected: press Ctrl+C";
+      }
+      setTimeout(() => (button.textContent = "Copy the command"), 2000);
+    });
+    node.prepend(el("p", {}, "The command that repeats this run:"), el("p", { class: "command" }, code, button));
+  } else {
+    node.prepend(el("p", {}, "This network was measured in a training loop of its own; that loop repeats the run."));
+  }
+  return { node, update() {} };
+}

@@ -1,0 +1,108 @@
+// From numbers to places and colours.
+
+// Viridis (S. van der Walt and N. Smith, 2015; CC0), every twentieth of it.
+const VIRIDIS = [
+  "440154", "481467", "482576", "453781", "404688", "39558c", "33638d", "2d718e", "287d8e", "238a8d", "1f968b",
+  "20a386", "29af7f", "3dbc74", "56c667", "75d054", "95d840", "bade28", "dde318", "f0e51d", "fde725",
+].map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+
+// The style sheet has them, for light and dark: after Okabe and Ito, "Color Universal Design" (2008).
+const CATEGORIES = Array.from({ length: 8 }, (_, index) => `var(--line-${index})`);
+const DECISIONS = {
+  needed: { sign: "●", name: "needed" },
+  redundant: { sign: "○", name: "redundant" },
+  undecided: { sign: "?", name: "undecided" },
+};
+
+function viridis(share) {
+  const at = Math.max(0, Math.min(1, share)) * (VIRIDIS.length - 1);
+  const [low, high] = [VIRIDIS[Math.floor(at)], VIRIDIS[Math.ceil(at)]];
+  return low.map((value, index) => Math.round(value + (high[index] - value) * (at % 1)));
+}
+
+const rgb = (colour) => `rgb(${colour.join(",")})`;
+
+// Black or white, whichever is read better; on any colour one of them has a contrast of 4.5 or more (WCAG 2).
+function inkOn(colour) {
+  const [r, g, b] = colour.map((value) => {
+    const share = value / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
+}
+
+function linear(from, to, start, end) {
+  const width = to - from || 1;
+  return (value) => start + ((value - from) / width) * (end - start);
+}
+
+const logarithm = (epoch) => (epoch < 1 ? epoch * 0.45 : 0.45 + Math.log10(epoch));
+
+// Epochs by their logarithm, linear below 1; evenly where a training is short.
+function epochScale(first, last, start, end) {
+  if (last < 100) return linear(first, last, start, end);
+  const scale = linear(logarithm(first), logarithm(last), start, end);
+  return (epoch) => scale(logarithm(epoch));
+}
+
+function epochTicks(first, last) {
+  if (last < 100) return ticks(first, Math.max(last, first + 1), 6).filter(Number.isInteger);
+  const powers = [0];
+  for (let power = 1; power <= last; power *= 10) powers.push(power);
+  const kept = powers.filter((epoch) => epoch >= first);
+  return last / kept.at(-1) > 1.8 ? [...kept, last] : kept;
+}
+
+function ticks(low, high, about = 5) {
+  const raw = (high - low) / about || 1;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= raw * 0.999);
+  const found = [];
+  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index += 1) {
+    found.push(Number((index * step).toPrecision(10)));
+  }
+  return found;
+}
+
+// At most so many of the epochs, evenly by their logarithm, the first and the last among them.
+function logSpaced(epochs, most) {
+  if (epochs.length <= most) return epochs;
+  const [first, last] = [logarithm(epochs[0]), logarithm(epochs.at(-1))];
+  const wanted = Array.from({ length: most }, (_, index) => first + ((last - first) * index) / (most - 1));
+  const nearest = (target) =>
+    epochs.reduce((best, epoch) =>
+      Math.abs(logarithm(epoch) - target) < Math.abs(logarithm(best) - target) ? epoch : best);
+  return [...new Set(wanted.map(nearest))];
+}
+
+// A line through what is known, broken where nothing is.
+function path(points) {
+  let pen = "M";
+  let found = "";
+  for (const [x, y] of points) {
+    if (!known(y)) {
+      pen = "M";
+      continue;
+    }
+    found += `${pen}${x.toFixed(1)} ${y.toFixed(1)}`;
+    pen = "L";
+  }
+  return found;
+}
+
+// The area between two curves, a piece for each stretch in which both are known.
+function band(points) {
+  const pieces = [[]];
+  for (const point of points) {
+    if (known(point[1]) && known(point[2])) pieces.at(-1).push(point);
+    else pieces.push([]);
+  }
+  return pieces
+    .filter((piece) => piece.length > 0)
+    .map((piece) => {
+      const there = piece.map(([x, low]) => `${x.toFixed(1)} ${low.toFixed(1)}`);
+      const back = piece.toReversed().map(([x, , high]) => `${x.toFixed(1)} ${high.toFixed(1)}`);
+      return `M${[...there, ...back].join("L")}Z`;
+    })
+    .join("");
+}

@@ -1,0 +1,130 @@
+"""Run folders with made-up numbers, as large and as hostile as a test wants them: nothing is trained or measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from unetscope.config import overridden, resolve
+from unetscope.records import EpochRecord, Estimate, Layer, Skip
+from unetscope.schedule import marked_epochs
+from unetscope.store import Picture, RunFolder
+from unetscope.unet import UNet
+
+INPUT = (("kde_upper", 1.0), ("kde_lower", 1.0), ("binning", 0.2))
+LABELS = ("kmeans(k=64)", "blocks(4x4)")
+CEILING = {"I(X;M)": math.log2(605), "I(Y;M)": 2.5}
+TITLES = ("nearly empty", "half full", "full")
+
+
+def made_run(
+    path: Path,
+    epochs: Sequence[int] = marked_epochs("log", 100),
+    *,
+    named: Callable[[str], str] = str,
+    estimators: Sequence[tuple[str, float]] = INPUT,
+    labels: Sequence[str] = LABELS,
+    titles: Sequence[str] = TITLES,
+    pictures_of: int = 64,
+    seed: int = 0,
+) -> RunFolder:
+    """A run of the paper's network whose numbers rise with the epochs, with masks, predictions and Dice.
+
+    named: from a layer's or a skip's label to the name that it is given.
+    """
+    random = np.random.default_rng(seed)
+    network = UNet(width=2)
+    layers = tuple(
+        replace(
+            one, label=named(one.label), module=named(one.module), parts=tuple(map(named, one.parts)), shape=(4, 8, 8)
+        )
+        for one in network.layers
+    )
+    skips = tuple(Skip(one.name, named(one.source), named(one.upsampled), named(one.merge)) for one in network.skips)
+    config = resolve("quick", {"training.epochs": max(epochs), "data.path": "images.zip", "threads": 2})
+    share = {"foreground share": 0.2, "source": titles[0]}
+    run = RunFolder.create(
+        path,
+        {
+            "configuration": config.model_dump(mode="json"),
+            "facts": {"versions": {"unetscope": "0"}, "device": "CPU", "data": {"train": share, "validation": share}},
+        },
+    )
+
+    def picture(kind: str, title: str, epoch: int, place: int) -> Picture:
+        pixels = np.zeros((pictures_of, pictures_of), np.uint8)
+        pixels[: 4 + 3 * place, :] = 255
+        pixels[:, : 1 + epoch % pictures_of] = random.integers(0, 255, (pictures_of, 1 + epoch % pictures_of))
+        return Picture(kind, title, epoch, place, pixels)
+
+    kinds = [(kind, place, title) for kind in ("image", "truth") for place, title in enumerate(titles)]
+    still = [picture(kind, title, 0, place) for kind, place, title in kinds]
+    still += [
+        picture(scheme, f"class {k}", 0, place)
+        for scheme in labels
+        for k in range(6)
+        for place in range(4 * k, 4 * k + 4)
+    ]
+    run.describe(layers, skips, still)
+    for epoch in range(max(epochs) + 1):
+        told = min(0.9, 0.2 + 0.1 * math.log1p(epoch))
+        run.write_epoch(EpochRecord(epoch, 0.5, told + 0.02 if epoch else math.nan, 0.4, told, 2.0, 1.0, (told, told)))
+    for epoch in epochs:
+        rows = list(_rows(layers, skips, epoch, max(epochs), estimators, labels, random))
+        predicted = [picture("prediction", title, epoch, place) for place, title in enumerate(titles)]
+        run.write_measurement(epoch, rows, predicted)
+    return run
+
+
+def _rows(layers: Sequence[Layer], skips: Sequence[Skip], epoch, last, estimators, labels, random):
+    so_far = math.log1p(epoch) / math.log1p(last)
+    for place, layer in enumerate(layers):
+        dip = 1 - 0.8 * math.sin(math.pi * place / (len(layers) - 1)) * (1 - 0.6 * so_far)
+        for estimator, resolution in estimators:
+            for quantity, names in (("I(X;M)", ("",)), ("I(Y;M)", labels)):
+                for scheme in names:
+                    ceiling = CEILING[quantity]
+                    bits = min(ceiling, ceiling * dip * (0.7 + 0.35 * so_far) + 0.01 * random.standard_normal())
+                    full = bits > 0.98 * ceiling
+                    low, high = (math.nan, math.nan) if full else (bits - 0.1, min(bits + 0.1, ceiling))
+                    yield Estimate(
+                        epoch, layer.label, quantity, estimator, resolution, scheme, bits, bits, bits, ceiling, full,
+                        n=605, d=layer.size, low=low, high=high, quarter_bits=0.8 * bits, half_bits=0.9 * bits,
+                        extrapolated=bits, null_mean=0.1, null_high=0.2, p=0.001, singleton_share=0.1,
+                        reason="out of domain: it rises with ever more images" if place == 3 else "",
+                    )  # fmt: skip
+        usable = 0.6 * abs(place / len(layers) - 0.4) * (0.2 + 0.8 * so_far) + 0.05
+        yield Estimate(
+            epoch, layer.label, "I_V(M→Y)", "usable_linear", 0, "pixels", usable, usable - 0.02, usable + 0.02, 0.6, False,
+            n=65, d=layer.size, low=usable - 0.02, high=usable + 0.02, null_mean=-0.1, null_high=-0.05, p=0.001,
+            per_image=tuple(usable + 0.01 * random.standard_normal(65)),
+        )  # fmt: skip
+    for place, skip in enumerate(skips):
+        for quantity, bits in (("I_V(S→Y|U,↓S)", 0.2 / (1 + 4 * place)), ("I_V(U→Y|S)", 0.1 / (1 + 9 * place))):
+            yield Estimate(
+                epoch, skip.merge, quantity, "usable_convolutional", 0, "pixels", bits, bits, bits, 0.6, False,
+                n=65, d=9, low=bits - 0.004, high=bits + 0.004,
+            )  # fmt: skip
+
+
+def retrained(run: RunFolder, *, seeds: int = 2) -> RunFolder:
+    """The same run with trainings of some variants, the smaller of which lose Dice."""
+    from unetscope.retraining import trials
+    from unetscope.variants import named as variants
+
+    epochs = range(run.last_epoch() + 1)
+    for trial in trials(run, variants(["paper", "depth2"], depth=4), range(seeds)):
+        loss = 0.1 * len(trial.variant.without)
+        network = {"network.depth": trial.variant.depth, "network.without": trial.variant.without}
+        config = overridden(run.configuration, network).model_dump(mode="json")
+        folder = RunFolder.create(trial.path, {"configuration": config, "facts": run.facts})
+        for epoch in epochs:
+            dice = max(0.0, min(0.9, 0.2 + 0.1 * math.log1p(epoch)) - loss - 0.001 * trial.seed)
+            images = tuple(dice + 0.001 * k for k in range(8))
+            folder.write_epoch(EpochRecord(epoch, 0.3, dice, 0.2 if epoch else 0.6, dice, 1.0, 0.9, images))
+        folder.end({"constant channels": {}})
+    return run

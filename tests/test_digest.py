@@ -1,0 +1,134 @@
+"""What the page is told of a run: every number of the table, rounded and no further; and the command that repeats it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from runs import LABELS, made_run, retrained
+from unetscope import cli, digest
+from unetscope.config import FLAGS, RunConfig, command, resolve
+from unetscope.report.page import as_json
+from unetscope.store import RunFolder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return retrained(made_run(tmp_path_factory.mktemp("digest") / "run", (0, 1, 3, 10)))
+
+
+def test_every_estimate_is_told_at_its_place(run: RunFolder) -> None:
+    flow = run.flow()
+    told = json.loads(as_json([digest.digest(run)]))[0]
+    seen = 0
+    for series in told["series"]:
+        names = ("quantity", "estimator", "resolution", "labels")
+        rows = flow.select(**{name: series[name] for name in names}).estimates
+        assert len(series["bits"]) == len(series["epochs"]) * len(series["layers"]) == len(series["state"])
+        for row in rows:
+            place = [told["layers"][one]["label"] for one in series["layers"]].index(row.layer)
+            cell = series["epochs"].index(row.epoch) * len(series["layers"]) + place
+            for name in ("bits", "low", "high", "ceiling", "null_mean", "p"):
+                value, kept = getattr(row, name), (series.get(name) or [None] * 10**6)[cell]
+                assert (kept is None) == math.isnan(value)
+                assert kept is None or kept == pytest.approx(value, rel=1e-4)
+            expected = "s" if row.saturated else "." if row.comparable else "o"
+            assert series["state"][cell] == expected
+            assert [text for text, cells in series["reasons"].items() if cell in cells] == [row.reason] * bool(
+                row.reason
+            )
+            seen += 1
+    assert seen == len(flow)
+
+
+def test_the_rest_of_the_run_is_told(run: RunFolder) -> None:
+    told = digest.digest(run)
+    assert told["name"] == "run"
+    assert told["state"] == {"epoch": 10, "planned": 10, "own": True}
+    assert [skip["name"] for skip in told["skips"]] == ["skip1", "skip2", "skip3", "skip4"]
+    assert told["training"]["epoch"] == list(range(11))
+    assert told["training"]["train_dice_running"][0] is None
+    assert [scheme["labels"] for scheme in told["clusters"]] == list(LABELS)
+    assert told["predictions"]["epochs"] == [0, 1, 3, 10]
+    assert told["verdicts"]["epochs"] == (1, 3, 10)
+    assert len(told["verdicts"]["sentences"]) == 3
+    (depth2,) = [row for row in told["verification"]["budgets"][-1]["rows"] if row["variant"] == "depth2"]
+    assert depth2["parts"] == ("level3", "level4")
+    assert depth2["difference"] == pytest.approx(0)
+    assert "facts" in told and told["facts"]["Run"]["threads"] == "2"
+
+
+def test_long_trainings_are_thinned_and_pictures_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "MOST_CURVE_POINTS", 10)
+    monkeypatch.setattr(digest, "MOST_PICTURE_BYTES", 20_000)
+    told = digest.digest(made_run(tmp_path / "run", range(0, 60, 3), pictures_of=48))
+    assert 5 < len(told["training"]["epoch"]) <= 11
+    assert told["training"]["epoch"][-1] == 57
+    epochs = told["predictions"]["epochs"]
+    assert epochs[0] == 0
+    assert epochs[-1] == 57
+    assert 2 <= len(epochs) < 20
+    assert sum(len(text) for row in told["predictions"]["predicted"] for text in row) <= 20_000
+
+
+def test_a_bare_run_folder_has_a_digest(tmp_path: Path) -> None:
+    told = digest.digest(RunFolder.create(tmp_path / "bare", {"configuration": {}, "facts": {}}))
+    assert told["summary"] == "This run has not been measured yet."
+    assert told["verdicts"] is None
+    assert told["command"] is None
+    as_json([told])
+
+
+def test_every_value_of_a_configuration_has_its_flag() -> None:
+    names = {"preset", "seed", "threads"}
+    for section in ("data", "network", "training", "measuring"):
+        names |= {f"{section}.{field}" for field in RunConfig.model_fields[section].annotation.model_fields}
+    assert names - {"preset"} == set(FLAGS)
+
+
+def configurations() -> st.SearchStrategy[dict[str, object]]:
+    sizes = st.lists(st.floats(1e-3, 100), min_size=1, max_size=3, unique=True)
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "data.path": st.sampled_from(["/images a/b.zip", "/$HOME/`x`.zip"]),
+            "data.accept": st.lists(st.sampled_from(["duplicate", "empty mask"]), min_size=1, max_size=2, unique=True),
+            "data.image_size": st.integers(16, 256),
+            "network.without": st.lists(st.sampled_from(["skip1", "skip2"]), min_size=1, max_size=2, unique=True),
+            "training.learning_rate": st.floats(1e-6, 1),
+            "training.channels_last": st.booleans(),
+            "training.precision": st.sampled_from(["auto", "float32", "bfloat16"]),
+            "measuring.marked": st.sampled_from(["log", "paper", [1, 10]]),
+            "measuring.noise_variances": sizes,
+            "measuring.usable": st.booleans(),
+            "measuring.merge_probes": st.booleans(),
+            "measuring.convolutional": st.booleans(),
+            "measuring.memory_budget": st.integers(1, 2**40),
+            "seed": st.integers(0, 2**40),
+            "threads": st.integers(1, 64),
+        },
+    )
+
+
+@settings(deadline=None)
+@given(preset=st.sampled_from(["demo", "quick", "paper", "paper-code"]), changes=configurations())
+def test_the_command_gives_the_configuration_back(preset: str, changes: dict[str, object]) -> None:
+    config = resolve(preset, changes)
+    words = command(config.model_dump(mode="json"))
+    found: list[RunConfig] = []
+
+    def instead(config: RunConfig, *_: object, **__: object) -> None:
+        found.append(config)
+        raise SystemExit(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unetscope.experiment.run", instead)
+        result = CliRunner().invoke(cli.app, [*words[1:], "--quiet"])
+    assert found, result.output
+    assert found[0] == config
