@@ -52,11 +52,12 @@ MAY_IMPORT = {
     "checkpoints": "errors files",
     "training": "errors records config data tensors precision checkpoints",
     "store": "errors records files flow",
-    "recorder": "errors data flow measure ranks records store",
+    "trackers": "errors files records store trackers",
+    "recorder": "errors data flow measure ranks records store trackers",
     "integrations": "errors data flow ranks recorder",
     "experiment": (
         "errors records watching schedule config data labels tensors unet budget capture estimators layer_statistics measure "
-        "checkpoints training store"
+        "checkpoints training store trackers"
     ),
     "jobs": "errors processes config experiment capture schedule store tensors training unet watching",
     "engines": "errors jobs engines",
@@ -81,7 +82,7 @@ MAY_IMPORT = {
         "watching data forecast records selfcheck store structure variants cost retraining slimming verdict verification"
     ),
     "cli": "errors config data engines flow store verdict retraining verification watching terminal experiment forecast "
-    "networks plots presentation processes selfcheck slimming viewing",
+    "networks plots presentation processes selfcheck slimming trackers viewing",
     "__main__": "cli",
 }
 WITHOUT_TORCH = (
@@ -98,6 +99,7 @@ WITHOUT_TORCH = (
     "cli",
     "data",
     "terminal",
+    "trackers",
 )
 
 

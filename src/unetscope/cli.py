@@ -74,6 +74,12 @@ KSGComponents = Annotated[
 Sweep = Annotated[
     bool, typer.Option("--sweep", help="KDE and binning over seven decades of noise variance and four of bin size.")
 ]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        help="Tracker to give scalars and figures to: tensorboard, mlflow or wandb, in the run folder, offline."
+    ),
+]
 Run = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
 
@@ -176,6 +182,7 @@ def run(
     memory_budget: Annotated[
         str | None, typer.Option(help="Memory for measuring, such as 2GiB [default: a quarter of what is free].")
     ] = None,
+    track: Track = None,
     live: Annotated[bool, typer.Option("--open", help="Open the page in a browser, live while it trains.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
     json: Json = False,
@@ -235,11 +242,17 @@ def run(
         else:
             from unetscope.experiment import run as run_experiment
             from unetscope.presentation import present
+            from unetscope.trackers import check_tracker
+            from unetscope.trackers import track as hand_over
 
+            if track is not None:
+                check_tracker(track)
             try:
                 with _viewed(folder) if live else nullcontext():
-                    finished = run_experiment(config, folder, resume=resume, watcher=watcher)
+                    finished = run_experiment(config, folder, resume=resume, watcher=watcher, track=track)
                     page = present(finished, watcher=watcher)
+                if track is not None:
+                    hand_over(finished, track)
             except KeyboardInterrupt:
                 watcher.warn(f"stopped; go on with: unetscope run --out {folder} --resume")
                 raise typer.Exit(130) from None
@@ -499,6 +512,7 @@ def report(
     to: Annotated[
         Path | None, typer.Option(help="Page to write [default: RUN/report.html; of several, comparison.html here].")
     ] = None,
+    track: Track = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
     json: Json = False,
 ) -> None:
@@ -506,6 +520,7 @@ def report(
     from unetscope.presentation import compare, present
     from unetscope.store import RunFolder
     from unetscope.terminal import print_json, watching
+    from unetscope.trackers import track as hand_over
 
     folders = [RunFolder.open(run) for run in runs]
     if len(folders) > 1 or to is not None:
@@ -513,6 +528,9 @@ def report(
     else:
         with watching(quiet or json) as watcher:
             page = present(folders[0], watcher=watcher)
+    if track is not None:
+        for folder in folders:
+            hand_over(folder, track)
     print_json({"report": str(page)}) if json else typer.echo(page)
 
 

@@ -40,6 +40,7 @@ from unetscope.records import EpochRecord
 from unetscope.schedule import marked_epochs
 from unetscope.store import Picture, RunFolder
 from unetscope.tensors import pixels, to_input
+from unetscope.trackers import Follower
 from unetscope.training import Trainer, laid_out, resolved_device, resolved_precision
 from unetscope.unet import UNet, check_image_size, removed_skips
 from unetscope.watching import Silent, Watcher
@@ -108,8 +109,17 @@ def prepare(config: RunConfig, watcher: Watcher | None = None) -> Experiment:
     return Experiment(config, train, validation, model, scope)
 
 
-def run(config: RunConfig, out: str | Path, *, resume: bool = False, watcher: Watcher | None = None) -> RunFolder:
+def run(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    track: str | None = None,
+) -> RunFolder:
     """Train and measure into a run folder; with `resume`, go on where a run of the same configuration was stopped.
+
+    track: a tracker, `"tensorboard"`, `"mlflow"` or `"wandb"`, which is given the scalars while the run goes on.
 
     Raises: UnetscopeError for anything that the user can mend; a folder that is refused is left as it was.
     """
@@ -121,7 +131,11 @@ def run(config: RunConfig, out: str | Path, *, resume: bool = False, watcher: Wa
     else:
         folder = RunFolder.create(out, {"configuration": config.model_dump(mode="json"), "facts": experiment.facts()})
     with folder.locked():
-        _train_and_measure(experiment, folder, watcher)
+        follower = Follower(folder, track, watcher.warn)
+        try:
+            _train_and_measure(experiment, folder, watcher, follower)
+        finally:
+            follower.close()
     return folder
 
 
@@ -245,7 +259,7 @@ def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationDa
     )
 
 
-def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watcher) -> None:
+def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watcher, follower: Follower) -> None:
     examples = examples_of(experiment.validation)
     folder.describe(
         experiment.scope.layers,
@@ -267,6 +281,7 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watch
     def on_epoch(record: EpochRecord) -> None:
         folder.write_epoch(record)
         watcher.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}")
+        follower.update()
 
     def on_marked(epoch: int, model: nn.Module) -> None:
         if folder.measured(epoch):
@@ -275,6 +290,7 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watch
             epoch, on_batch=lambda done, total: watcher.advance(epoch, f"measuring epoch {epoch}, {done / total:.0%}")
         )
         folder.write_measurement(epoch, estimates, prediction_pictures(model, examples, epoch))
+        follower.update(force=True)
 
     trainer.run(on_epoch=on_epoch, on_marked=on_marked)
 

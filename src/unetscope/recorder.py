@@ -1,11 +1,13 @@
 """A run folder for a network that somebody else trains: what is measured is kept, whole or not at all. Imports errors, ranks,
-records, store and measure.
+records, store, trackers and measure.
 """
 
 from __future__ import annotations
 
+import atexit
 import math
 import platform
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from unetscope.measure import Scope
 from unetscope.ranks import rank, told
 from unetscope.records import EpochRecord
 from unetscope.store import RunFolder
+from unetscope.trackers import Follower
 
 
 class Recorder:
@@ -28,6 +31,7 @@ class Recorder:
 
     scope: what to measure. out: the run folder; if it is there already, what it holds is taken up and not measured again, so a
     training that was killed goes on where it was. about: what else the page is to say of the run, such as learning rates.
+    track: `"tensorboard"`, `"mlflow"` or `"wandb"`, which is given what is kept, in the run folder and without network.
 
     Under a process group every process has a recorder and calls it; the first one writes.
     Raises: RunFolderError if the folder is occupied, or holds another network's layers.
@@ -42,10 +46,14 @@ class Recorder:
     (True, False, (0,))
     """
 
-    def __init__(self, scope: Scope, out: str | Path, *, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, scope: Scope, out: str | Path, *, about: Mapping[str, Any] | None = None, track: str | None = None
+    ) -> None:
         self.scope, self.path = scope, Path(out)
         if rank() == 0:
             self._begin(dict(about or {}))
+        self._follower = Follower(RunFolder(self.path), track if rank() == 0 else None, warnings.warn)
+        atexit.register(self._follower.close)
         scope.recall(told(RunFolder.open(self.path).flow() if rank() == 0 else None) or Flow((), (), ()))
 
     def _begin(self, about: dict[str, Any]) -> None:
@@ -81,6 +89,7 @@ class Recorder:
         estimates = self.scope.measure(epoch)
         if rank() == 0:
             RunFolder.open(self.path).write_measurement(epoch, estimates)
+            self._follower.update(force=True)
         return True
 
     def record(self, epoch: int, *, dice: float = math.nan, loss: float = math.nan, seconds: float = math.nan) -> None:
@@ -88,11 +97,14 @@ class Recorder:
         if rank() == 0:
             nan = math.nan
             RunFolder.open(self.path).write_epoch(EpochRecord(epoch, nan, nan, loss, dice, seconds))
+            self._follower.update()
 
 
-def recorder_of(network: nn.Module, probe_set: SegmentationData, out: str | Path, **scope: Any) -> Recorder:
+def recorder_of(
+    network: nn.Module, probe_set: SegmentationData, out: str | Path, *, track: str | None = None, **scope: Any
+) -> Recorder:
     """A recorder of a network, with the arguments of `Scope`; what callbacks of training frameworks begin with."""
-    return Recorder(Scope(network, probe_set, **scope), out)
+    return Recorder(Scope(network, probe_set, **scope), out, track=track)
 
 
 def _of(data: SegmentationData) -> dict[str, Any]:
