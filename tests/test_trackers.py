@@ -537,7 +537,8 @@ def test_a_command_is_tracked_by_one_argument(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not here")
     out = tmp_path / "run"
     words = ["run", "--out", out, "--preset", "demo", "--synthetic-images", 12, "--image-size", 16, "--width", 2,
-             "--depth", 1, "--epochs", 2, "--clusters", 2, "--no-merge-probes", "--threads", 1, "--quiet", "--track", "tensorboard"]  # fmt: skip
+             "--depth", 1, "--epochs", 2, "--clusters", 2, "--no-merge-probes", "--threads", 1, "--quiet",
+             "--track", "tensorboard"]  # fmt: skip
     subprocess.run([sys.executable, "-m", "unetscope", *map(str, words)], check=True)
     run = RunFolder.open(out)
     assert read(run, "tensorboard") == expected(run, "tensorboard")

@@ -31,6 +31,7 @@ DIGITS = 5
 MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
 SHOWN_OF_SWEEP = (1.0, 0.2)  # the paper's, if they are among them
 UNLEARNT_DICE = 0.1
+MOST_NAMED = 6  # skips and levels in a clause: of more, how many
 MOST_CURVE_POINTS = 1500  # of a Dice curve: more than a screen has pixels for
 MOST_PICTURE_BYTES = 1_200_000  # of predicted masks: epochs are left out until they fit
 DIAGNOSTICS = (
@@ -331,8 +332,10 @@ def sentence(judgement: Judgement, epoch: int) -> str:
         if verdict.decision != "redundant" or number_of(part) <= spared:  # what lies below goes with it
             below = f" (all below skip{spared})" * (part == f"level{spared}")
             said[verdict.decision].append(part + below)
+    if len(said["undecided"]) == len(judged):
+        return f"Of {len(judged)} skips and levels, nothing is decided for a training of {epoch} epochs."
     clauses = [
-        f"{verb} {listed(said[decision])}"
+        f"{verb} {listed(said[decision]) if len(said[decision]) <= MOST_NAMED else f'{len(said[decision])} skips and levels'}"
         for decision, verb in (("needed", "needs"), ("redundant", "could do without"), ("undecided", "leaves"))
         if said[decision]
     ]

@@ -40,9 +40,10 @@ function uPlotView(run, page, quantity) {
   const long = count > 34 || run.layers.some((layer) => layer.label.length > 4);
   const skips = run.skips.map((skip) => ({ skip, from: run.byLabel.get(skip.source), to: run.byLabel.get(skip.merge) }))
     .filter((one) => one.from !== undefined && one.to !== undefined);
-  skips.sort((a, b) => a.to - a.from - (b.to - b.from));
-  const names = long ? 74 : 20;
-  const [width, height, bottom] = [560, 268 + names + 15 * skips.length + 18, names + 15 * skips.length + 22];
+  const tracks = tracksOf(skips.map((one) => ({ ...one, row: 0 })));
+  const deep = 15 * (Math.max(-1, ...tracks) + 1);
+  const names = long ? 12 + 7 * Math.min(13, Math.max(...run.layers.map((layer) => layer.label.length))) : 30;
+  const [width, height, bottom] = [560, 268 + names + deep + 18, names + deep + 22];
   const x = linear(-0.6, count - 0.4, 54, width - 10);
   const y = linear(Math.min(0, series.lowest), series.top * 1.08, height - bottom, 26);
   const { drawing, low, high } = frame({
@@ -59,12 +60,13 @@ function uPlotView(run, page, quantity) {
   ground.append(chosen);
   drawing.append(ground);
   run.layers.forEach((layer, index) => {
+    if (slot < 9 && index % 2) return;
     drawing.append(long
       ? write(0, 0, elided(layer.label, 13), { transform: `translate(${x(index) + 3} ${low + 8}) rotate(90)`, class: "tick" })
-      : write(x(index), low + 15, layer.label, { "text-anchor": "middle", class: layer.label.length > 2 ? "tick small" : "tick" }));
+      : stacked(x(index), low + 15, layer.label));
   });
   skips.forEach(({ skip, from, to }, index) => {
-    const under = low + names + 8 + 15 * index;
+    const under = low + names + 8 + 15 * tracks[index];
     drawing.append(
       svg("path", { d: `M${x(from)} ${low + names}V${under}H${x(to)}V${low + names}`, class: "bracket" }),
       write((x(from) + x(to)) / 2, under + 4, elided(skip.name, 16), { "text-anchor": "middle", class: "bracket-text" }),
@@ -111,7 +113,22 @@ function uPlotView(run, page, quantity) {
     nodes.forEach((node, layer) => node.setAttribute("aria-pressed", String(layer === mine)));
     if (mine !== undefined && !drawing.contains(document.activeElement)) reach(mine);
   }
-  return { node: el("div", {}, drawing, el("p", { class: "caption" }, series.caption)), update };
+  return { node: el("div", {}, drawing, pastKey(series)), update };
+}
+
+// `11up` takes two lines, so that it does not run into its neighbours.
+function stacked(x, y, label) {
+  const parts = /^(\d+)(up)$/.exec(label)?.slice(1) ?? [label];
+  return svg("text", { "text-anchor": "middle", class: label.length > 2 ? "tick small" : "tick" },
+    parts.map((part, line) => svg("tspan", { x, y: y + 10 * line }, part)));
+}
+
+// What the faint lines are.
+function pastKey(series) {
+  const ramp = el("span", { class: "ramp" });
+  ramp.style.background = `linear-gradient(to right, ${[0, 0.25, 0.5, 0.75, 1].map((share) => rgb(viridis(0.12 + 0.78 * share))).join(",")})`;
+  return el("p", { class: "caption" }, `${series.caption} · bold: this epoch · faint: epoch ${series.epochs[0]} `, ramp, ` ${series.epochs.at(-1)}`,
+    " · ○ saturated · × out of its domain");
 }
 
 const onScale = (value, y) => (known(value) ? y(value) : null);

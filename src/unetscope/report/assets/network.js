@@ -21,28 +21,18 @@ function way(one, other) {
   return `M${one.x + one.half} ${one.y}H${other.x - other.half}`;
 }
 
-// Skips that would lie upon each other rise to tracks of their own, the shortest lowest.
-function tracked(arcs) {
-  const taken = [];
-  for (const arc of [...arcs].sort((a, b) => a.to.x - a.from.x - (b.to.x - b.from.x))) {
-    arc.track = 0;
-    const meets = (other) => Math.abs(other.y - arc.y) < 1 && other.track === arc.track
-      && other.from.x < arc.to.x + 4 && arc.from.x < other.to.x + 4;
-    while (taken.some(meets)) arc.track += 1;
-    taken.push(arc);
-  }
-}
-
 function networkView(run, page) {
   const boxes = placed(run.layers);
   const arcs = run.skips
     .map((skip) => ({ skip, from: boxes[run.byLabel.get(skip.source)], to: boxes[run.byLabel.get(skip.merge)] }))
     .filter((arc) => arc.from && arc.to);
   for (const arc of arcs) arc.y = Math.min(arc.from.top, arc.to.top);
-  tracked(arcs);
+  const tracks = tracksOf(arcs.map((arc) => ({ from: arc.from.x - 2, to: arc.to.x + 2, row: Math.round(arc.y) })));
+  arcs.forEach((arc, index) => (arc.track = tracks[index]));
   const right = boxes.length ? boxes.at(-1).x + boxes.at(-1).width : 300;
   const low = Math.max(...boxes.map((box) => box.bottom), 0) + 34;
-  const rise = Math.max(0, ...arcs.map((arc) => (arc.y - BOX.top < 40 ? arc.track : 0))) * BOX.track;
+  const highest = Math.min(BOX.top, ...arcs.map((arc) => arc.y - 16 - arc.track * BOX.track));
+  const rise = Math.max(0, 30 - highest);
   const drawing = canvas(right, low + rise, `The network ${run.name} as a U`, { class: "network" });
   const lifted = svg("g", { transform: `translate(0 ${rise})` });
   drawing.append(lifted);
@@ -54,7 +44,7 @@ function networkView(run, page) {
     const name = write(4, y - 2, `level ${level}`, { class: "level" });
     const said = write(4, y + 18, "", { class: "decision" });
     lifted.append(name, said);
-    return { level, said };
+    return { part: partAt(run, level), said };
   });
 
   for (const arc of arcs) {
@@ -103,8 +93,8 @@ function networkView(run, page) {
       if (mine && !drawing.contains(document.activeElement)) reach(index);
     });
     drawSkips(run, arcs, state);
-    for (const { level, said } of levelTexts) {
-      const verdict = run.verdict(`level${level}`, state.epoch);
+    for (const { part, said } of levelTexts) {
+      const verdict = part ? run.verdict(part, state.epoch) : null;
       said.textContent = verdict ? `${DECISIONS[verdict.decision].sign} ${verdict.decision}` : "";
       said.setAttribute("class", `decision ${verdict ? verdict.decision : ""}`);
     }
@@ -112,7 +102,13 @@ function networkView(run, page) {
   return { node: drawing, update };
 }
 
-// A stroke through what is saturated, a cross through what holds for these images alone.
+// The part that is all of the network from a level down: what lies below the one skip that merges a level above.
+function partAt(run, level) {
+  const above = run.skips.filter((skip) => run.layers[run.byLabel.get(skip.merge)]?.level === level - 1);
+  return above.length === 1 ? above[0].name.replace("skip", "level") : null;
+}
+
+// A ring on what is saturated, a cross through what holds for these images alone.
 function markOn(box, cell) {
   if (!cell) return "";
   const [x, y, half] = [box.x + box.half - 5, box.top + 5, 2.6];
@@ -133,8 +129,10 @@ function drawSkips(run, arcs, state) {
     const decision = verdict ? verdict.decision : "undecided";
     arc.line.setAttribute("class", `skip ${decision}${added === null ? " unknown" : ""}`);
     arc.head.setAttribute("class", `head ${decision}`);
-    const adds = added === null ? "" : ` ${signed(added)} ${gains.unit}`;
-    arc.text.textContent = `${elided(arc.skip.name, 24)}${adds}${verdict ? ` · ${DECISIONS[decision].sign} ${decision}` : ""}`;
+    const crowded = arcs.length > 7;
+    const adds = added === null || crowded ? "" : ` ${signed(added)} ${gains.unit}`;
+    const said = verdict ? ` · ${DECISIONS[decision].sign}${crowded ? "" : ` ${decision}`}` : "";
+    arc.text.textContent = `${elided(arc.skip.name, 24)}${adds}${said}`;
   }
 }
 

@@ -106,3 +106,16 @@ function band(points) {
     })
     .join("");
 }
+
+// For each span, the lowest track on which it meets no shorter one; those of another row never meet.
+function tracksOf(spans) {
+  const order = spans.map((_, index) => index).sort((a, b) => spans[a].to - spans[a].from - (spans[b].to - spans[b].from));
+  const tracks = spans.map(() => -1);
+  for (const index of order) {
+    const mine = spans[index];
+    const meets = (other) => tracks[other] >= 0 && spans[other].row === mine.row
+      && spans[other].from < mine.to && mine.from < spans[other].to;
+    tracks[index] = 1 + Math.max(-1, ...order.filter(meets).map((other) => tracks[other]));
+  }
+  return tracks;
+}
