@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 1400, 1180
 
 
 def main() -> None:
+    """Open the page in both schemes, and keep what is seen."""
     page_of_run = Path(sys.argv[1], "report.html").resolve()
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "files": "",
     "watching": "",
     "processes": "",
+    "sparklines": "",
     "schedule": "errors",
     "config": "errors",
     "data": "errors files data",
@@ -79,7 +80,8 @@ MAY_IMPORT = {
     "slimming": "errors config data files experiment checkpoints store training unet models variants cost verification "
     "watching",
     "terminal": (
-        "watching data forecast records selfcheck store structure variants cost retraining slimming verdict verification"
+        "watching sparklines flow data forecast records selfcheck store structure variants cost retraining slimming verdict "
+        "verification"
     ),
     "cli": "errors config data engines flow store verdict retraining verification watching terminal experiment forecast "
     "networks plots presentation processes selfcheck slimming trackers viewing",

@@ -6,6 +6,7 @@ Exit codes: 0 success, 2 what the user can mend (one line, no traceback), 130 st
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -85,6 +86,9 @@ Run = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
 def main() -> None:
     """Entry point of the `unetscope` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal has no letters for is spelled out
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UnetscopeError as mistake:
@@ -325,7 +329,8 @@ def verdict(
     from unetscope.verdict import MARGIN, judge
 
     folder = RunFolder.open(run)
-    judgement = judge(folder.flow(), margin=MARGIN if margin is None else margin)
+    flow = folder.flow()
+    judgement = judge(flow, margin=MARGIN if margin is None else margin)
     if epoch is not None:
         judgement.at(epoch)
     saved = None
@@ -333,7 +338,7 @@ def verdict(
         from unetscope.slimming import savings
 
         saved = savings(folder, design)
-    print_judgement(judgement, run, epoch, saved, own=folder.own_network, json=json)
+    print_judgement(judgement, flow, run, epoch, saved, own=folder.own_network, json=json)
 
 
 @app.command()

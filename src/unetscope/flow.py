@@ -6,17 +6,22 @@ It needs no network and no GPU: everything after the measurement works on it.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetscope.errors import InvalidArgument, MissingDependency
 from unetscope.files import whole_file
-from unetscope.records import EpochRecord, Estimate, Layer, Skip
+from unetscope.records import EpochRecord, Estimate, Layer, Quantity, Skip, estimator_text, unit_of
 
 if TYPE_CHECKING:
     import pandas
+
+PER_LAYER = ("I(X;M)", "I(Y;M)", "I_V(M→Y)")
+MOST_ROWS = 40  # of the table in a notebook
 
 COLUMNS = [field.name for field in fields(Estimate) if field.name != "per_image"]
 
@@ -41,6 +46,24 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"Flow({len(self)} estimates: {len(self.layers)} layers at epochs {list(self.epochs)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: every series of layers at the last epoch, tinted by its share of the ceiling."""
+        if not self.estimates:
+            return f"<p>{escape(repr(self))}</p>"
+        epoch = self.epochs[-1]
+        last = [row for row in self.estimates if row.epoch == epoch and row.quantity in PER_LAYER]
+        cells = {((row.quantity, row.estimator, row.resolution, row.labels), row.layer): row for row in last}
+        series = list(dict.fromkeys(key for key, _ in cells))
+        layers = [layer.label for layer in self.layers if any((key, layer.label) in cells for key in series)]
+        heads = "".join(f"<th>{_heading(*key)}</th>" for key in series)
+        body = "".join(
+            f"<tr><th>{escape(label)}</th>{''.join(_cell(cells.get((key, label))) for key in series)}</tr>"
+            for label in layers[:MOST_ROWS]
+        )
+        more = f"<p>… and {len(layers) - MOST_ROWS} more layers</p>" * (len(layers) > MOST_ROWS)
+        caption = f"Epoch {epoch}, the last of {len(self.epochs)} measured; ○ saturated, × out of domain"
+        return f"<table><caption>{escape(caption)}</caption><tr><th>layer</th>{heads}</tr>{body}</table>{more}"
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -102,6 +125,24 @@ class Flow:
     def save(self, path: str | Path) -> Path:
         """Write the table to a `.csv` or `.parquet` file, whole or not at all; returns the path."""
         return save_rows(self.rows(), COLUMNS, Path(path))
+
+
+def _heading(quantity: Quantity, estimator: str, resolution: float, labels: str) -> str:
+    of = labels if quantity == "I(Y;M)" else ""
+    return "<br>".join(
+        escape(text) for text in (quantity, estimator_text(estimator, resolution), of, unit_of(quantity)) if text
+    )
+
+
+def _cell(row: Estimate | None) -> str:
+    """A table cell behind which a bar is as long as the estimate's share of its ceiling."""
+    if row is None or math.isnan(row.bits):
+        return f'<td title="{escape(row.reason if row is not None else "")}">—</td>'
+    share = min(max(row.bits / row.ceiling, 0.0), 1.0) if row.ceiling > 0 else 0.0
+    mark = " ○" if row.saturated else "" if row.comparable else " ×"
+    bar = f"background:linear-gradient(to right,rgba(33,145,140,.35) {share:.0%},transparent {share:.0%})"
+    told = f"{row.low:.3f} to {row.high:.3f}" if math.isfinite(row.low) else row.reason
+    return f'<td style="{bar}" title="{escape(told)}">{row.bits:.3f}{mark}</td>'
 
 
 def save_epochs(epochs: Iterable[EpochRecord], path: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""What the command prints: progress, tables, problems, JSON. Imports records and watching; other rooms' types for reading only.
+"""What the command prints: progress, tables, problems, JSON. Imports records, sparklines and watching; types of others.
 
 Names of files and layers come from outside, so nothing that is printed is read as markup or as control characters.
 """
@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetscope.records import ESTIMATORS
+from unetscope.records import ESTIMATORS, estimator_text, unit_of
+from unetscope.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
 from unetscope.watching import Silent, Watcher
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     from unetscope.cost import Savings
     from unetscope.data import Problem
+    from unetscope.flow import Flow
     from unetscope.forecast import Forecast
-    from unetscope.records import Rule
+    from unetscope.records import Rule, Verdict
     from unetscope.retraining import Trial
     from unetscope.selfcheck import Check
     from unetscope.slimming import Slim
@@ -194,9 +196,12 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
 
 
 def print_judgement(
-    judgement: Judgement, run: Path, epoch: int | None, saved: Savings | None, *, own: bool, json: bool
+    judgement: Judgement, flow: Flow, run: Path, epoch: int | None, saved: Savings | None, *, own: bool, json: bool
 ) -> None:
-    """What both rules say of every skip and level, and the design that is left. own: whether variants can be made here."""
+    """The U-Plot as lines of text, what both rules say of every skip and level, and the design that is left.
+
+    own: whether variants can be made here.
+    """
     from unetscope.variants import part_names
 
     design = judgement.design(epoch)
@@ -209,16 +214,23 @@ def print_judgement(
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    glyphs = glyphs_for(console.encoding)
+    for line in u_plot_lines(flow, verdicts[0].epoch, width=console.width, glyphs=glyphs):
+        print(line)
     table = Table(title=f"What a training of {verdicts[0].epoch} epochs needs", title_justify="left")
-    for name in ("part", "rule", "verdict", "from epoch", "why"):
+    for name in ("part", "rule", "verdict", "from epoch", "bits", "over epochs"):
         table.add_column(name, overflow="fold", justify="right" if name == "from epoch" else "left")
     colours = {"needed": "red", "redundant": "blue", "undecided": "dim"}
     for verdict in verdicts:
         rule = "paper's" if verdict.rule == "plateau" else verdict.rule
         decision = Text(verdict.decision, style=colours[verdict.decision])
-        table.add_row(Text(verdict.part), rule, decision, str(verdict.since), Text(one_line(verdict.text)))
-    console = Console()
+        curve = Text(_adds(judgement, verdict, glyphs))
+        bits = "" if math.isnan(verdict.bits) else f"{verdict.bits:.3f}"
+        table.add_row(Text(verdict.part), rule, decision, str(verdict.since), bits, curve)
     console.print(table)
+    for verdict in verdicts:
+        print(f"{one_line(str(verdict))}.")
     if design is None:
         print("Nothing is proposed to be left out.")
         return
@@ -235,6 +247,70 @@ def print_judgement(
     )
     if saved is not None:
         _print_table("What it saves, of one image", saved.rows())
+
+
+def u_plot_lines(flow: Flow, epoch: int, *, width: int, glyphs: Glyphs = BLOCKS) -> list[str]:
+    """The U-Plot of one epoch as text: a letter a layer, by the first estimator of each quantity.
+
+    >>> from unetscope.flow import Flow
+    >>> from unetscope.records import Estimate, Layer
+    >>> rows = [Estimate(0, label, "I(X;M)", "kde_upper", 1.0, "", bits, bits, bits, 3.0, bits == 3, n=8, d=4)
+    ...         for label, bits in (("1", 3.0), ("2", 1.0), ("3", 2.0))]
+    >>> flow = Flow(tuple(Layer(label, "conv") for label in "123"), (), tuple(rows))
+    >>> for line in u_plot_lines(flow, 0, width=80): print(line)
+    U-Plot, epoch 0: layers 1 to 3 in network order; ▒ saturated, · no number
+    I(X;M) ▒▃▆ 1.000 (layer 2) to 3.000 of 3.000 bits, KDE upper bound, noise variance 1
+    """
+    lines = []
+    labels = [layer.label for layer in flow.layers]
+    for quantity in ("I(X;M)", "I(Y;M)", "I_V(M→Y)"):
+        found = flow.select(quantity=quantity, epoch=epoch)
+        if not found.estimates:
+            continue
+        first = found.estimates[0]
+        chosen = found.select(estimator=first.estimator, resolution=first.resolution, labels=first.labels).estimates
+        rows = {row.layer: row for row in chosen}
+        told = [row for row in rows.values() if math.isfinite(row.bits)]
+        there = [label for label in labels if label in rows]
+        name = _drawable(quantity, glyphs)
+        text = sparkline(
+            [rows[label].bits for label in there],
+            max((row.ceiling for row in told if math.isfinite(row.ceiling)), default=1.0),
+            [rows[label].saturated for label in there],
+            glyphs=glyphs,
+        )
+        room = max(10, width - len(name) - 2)
+        pieces = [text[start : start + room] for start in range(0, len(text), room)]
+        lines += [f"{name if place == 0 else ' ' * len(name)} {piece}" for place, piece in enumerate(pieces)]
+        if told:
+            least = min(told, key=lambda row: row.bits)
+            of = f", {one_line(first.labels)}" if quantity == "I(Y;M)" else ""
+            says = f"{least.bits:.3f} (layer {one_line(least.layer)}) to {max(row.bits for row in told):.3f} of "
+            says += f"{least.ceiling:.3f} {unit_of(quantity)}, {estimator_text(first.estimator, first.resolution)}{of}"
+            if len(lines[-1]) + len(says) < width + 20:
+                lines[-1] += f" {says}"
+            else:
+                lines.append(f"{' ' * len(name)} {says}")
+    if lines:
+        ends = f"{one_line(labels[0])} to {one_line(labels[-1])}"
+        lines.insert(
+            0,
+            f"U-Plot, epoch {epoch}: layers {ends} in network order; {glyphs.full} saturated, {glyphs.missing} no number",
+        )
+    return lines
+
+
+def _drawable(text: str, glyphs: Glyphs) -> str:
+    return text if glyphs is BLOCKS else text.replace("→", "->")
+
+
+def _adds(judgement: Judgement, verdict: Verdict, glyphs: Glyphs) -> str:
+    """What a part adds at every judged epoch, as a share of the most that any part adds by this rule."""
+    bits = {(one.part, one.epoch): one.bits for one in judgement.verdicts if one.rule == verdict.rule}
+    top = max((value for value in bits.values() if math.isfinite(value)), default=0.0)
+    values = [bits.get((verdict.part, epoch), math.nan) for epoch in judgement.epochs]
+    most = 24  # letters: of more epochs, the last
+    return sparkline(values[-most:], top, glyphs=glyphs)
 
 
 def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> None:

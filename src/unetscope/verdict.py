@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from itertools import pairwise
 from typing import Literal
 
@@ -24,6 +25,9 @@ MARGIN = 0.05  # of what the network tells: what may be lost and count as next t
 FEWEST_EPOCHS = 2
 LEARNT_SHARE = 0.1  # of the ceiling: an output that tells less has learnt next to nothing
 ESTIMATOR = "usable_convolutional"
+# Read on white and on black paper alike.
+_COLOURS: Mapping[Decision, str] = {"needed": "#d9622b", "redundant": "#3a87c8", "undecided": "#7d8590"}
+_SIGNS: Mapping[Decision, str] = {"needed": "●", "redundant": "○", "undecided": "?"}
 OF_SKIP: Quantity = "I_V(S→Y|U,↓S)"
 OF_DEPTH: Quantity = "I_V(U→Y|S)"
 
@@ -107,6 +111,20 @@ class Judgement:
 
     def __len__(self) -> int:
         return len(self.at(self.epochs[-1]))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdicts at the last epoch."""
+        rows = "".join(
+            f'<tr><th>{escape(one.part)}</th><td>{one.rule}</td><td style="color:{_COLOURS[one.decision]}">'
+            f"{_SIGNS[one.decision]} <b>{one.decision}</b></td><td>{one.since}</td>"
+            f'<td style="text-align:left">{escape(one.text)}</td></tr>'
+            for one in self
+        )
+        heads = "".join(f"<th>{name}</th>" for name in ("part", "rule", "verdict", "from epoch", "why"))
+        design = self.design()
+        proposed = "Nothing is proposed to be left out." if design is None else f"Proposed: {escape(design.text)}."
+        caption = f"A training of {self.epochs[-1]} epochs"
+        return f"<table><caption>{caption}</caption><tr>{heads}</tr>{rows}</table><p>{proposed}</p>"
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))

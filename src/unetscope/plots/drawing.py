@@ -9,11 +9,24 @@ from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from unetscope.errors import InvalidArgument
-from unetscope.plots.style import BLUE, GREEN, INK, LARGE, ORANGE, PURPLE, SKY, SMALL, counted, in_style, shown, tracks
+from unetscope.plots.style import (
+    BLUE,
+    GREEN,
+    INK,
+    LARGE,
+    ORANGE,
+    PURPLE,
+    SKY,
+    SMALL,
+    ShownFigure,
+    counted,
+    in_style,
+    shown,
+    tracks,
+)
 from unetscope.plots.u import tick_names
 from unetscope.records import Layer, Skip
 
@@ -205,7 +218,7 @@ def _shape_length(box: _Box) -> int:
 def _canvas(boxes: Sequence[_Box], skips: Sequence[Skip]) -> Axes:
     left, right, low, high = _extent(boxes, len(skips))
     width, height = max(right - left, 300) / 72, (high - low + 48) / 72
-    return Figure(figsize=(width, height), layout="constrained").subplots()
+    return ShownFigure(figsize=(width, height), layout="constrained").subplots()
 
 
 def _frame(axes: Axes, boxes: Sequence[_Box], skips: int) -> None:

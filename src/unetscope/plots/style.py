@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable, Sequence
-from functools import cache
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import matplotlib
 import numpy as np
@@ -49,7 +51,51 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "unetscope",
 }
 
-in_style = matplotlib.rc_context(cast(Any, STYLE))  # decorates whatever draws; the global rcParams stay as they were
+SHOWN_DPI = 200  # of a figure in a notebook, which is shown half as large, for fine screens
+
+
+class ShownAxes(Axes):
+    """Axes that a notebook shows as the whole figure that they stand in."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        memory, figure = io.BytesIO(), self.get_figure(root=True)
+        assert figure is not None
+        figure.savefig(memory, format="png", dpi=SHOWN_DPI, bbox_inches="tight")
+        width, height = struct.unpack(">II", memory.getvalue()[16:24])
+        return memory.getvalue(), {"width": width // 2, "height": height // 2}
+
+
+class ShownFigure(Figure):
+    """A figure whose axes a notebook shows; no pyplot knows of it, so it is not shown twice."""
+
+    def add_subplot(self, *args: Any, **about: Any) -> Axes:
+        """Axes as of any figure, but shown."""
+        return super().add_subplot(*args, **{"axes_class": ShownAxes, **about})
+
+
+class ShownPanels(np.ndarray):
+    """An array of axes of one figure, which a notebook shows."""
+
+    def _repr_png_(self) -> Any:
+        show = getattr(self.flat[0], "_repr_png_", None) if self.size else None
+        return None if show is None else show()
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_style(draw: Callable[P, T]) -> Callable[P, T]:
+    """Decorates whatever draws: in our style, with the global rcParams left as they were, and shown by a notebook."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **about: P.kwargs) -> T:
+        with matplotlib.rc_context(cast(Any, STYLE)):
+            found = draw(*args, **about)
+        return cast(T, found.view(ShownPanels)) if isinstance(found, np.ndarray) else found
+
+    return drawn
+
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart with every common colour blindness.
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
@@ -102,12 +148,12 @@ def is_merge(layer: Layer) -> bool:
 
 def new_axes(axes: Axes | None, width: float, height: float) -> Axes:
     """The axes given, or those of a new figure of this size in inches."""
-    return Figure(figsize=(width, height), layout="constrained").subplots() if axes is None else axes
+    return ShownFigure(figsize=(width, height), layout="constrained").subplots() if axes is None else axes
 
 
 def new_figure(figure: Figure | SubFigure | None, width: float, height: float) -> Figure | SubFigure:
     """The figure given, or a new one of this size in inches."""
-    return Figure(figsize=(width, height), layout="constrained") if figure is None else figure
+    return ShownFigure(figsize=(width, height), layout="constrained") if figure is None else figure
 
 
 def tidy(axes: Axes) -> None:

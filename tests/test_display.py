@@ -1,0 +1,180 @@
+"""What a terminal and a notebook show of a run: sparklines, tables and figures that display themselves."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from PIL import Image
+
+from runs import LABELS, made_run
+from unetscope import plots
+from unetscope.flow import Flow
+from unetscope.records import EpochRecord
+from unetscope.sparklines import BLOCKS, PLAIN, sparkline
+from unetscope.store import RunFolder
+from unetscope.terminal import u_plot_lines
+from unetscope.verdict import judge
+
+FOREIGN = "<script>alert(1)</script></style>"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return made_run(tmp_path_factory.mktemp("display") / "run", (0, 1, 10))
+
+
+@given(
+    st.lists(st.floats(-1, 2, width=32) | st.just(math.nan), max_size=60),
+    st.floats(0.01, 2),
+    st.sampled_from([BLOCKS, PLAIN]),
+)
+def test_a_sparkline_is_a_letter_a_value_and_rises_with_it(values, top, glyphs) -> None:
+    line = sparkline(values, top, glyphs=glyphs)
+    assert len(line) == len(values)
+    known = [(value, glyphs.steps.index(letter)) for value, letter in zip(values, line, strict=True) if value == value]
+    assert [letter for value, letter in zip(values, line, strict=True) if value != value] == [glyphs.missing] * (
+        len(values) - len(known)
+    )
+    assert [step for _, step in sorted(known)] == sorted(step for _, step in known)
+    assert all(step == 0 for value, step in known if value <= 0)
+    assert all(step == len(glyphs.steps) - 1 for value, step in known if value >= top)
+
+
+def test_the_u_plot_is_cut_to_the_width_and_tells_what_it_shows(run: RunFolder) -> None:
+    flow = run.flow()
+    lines = u_plot_lines(flow, 10, width=100)
+    assert lines[0] == "U-Plot, epoch 10: layers 1 to 23 in network order; ▒ saturated, · no number"
+    assert len(lines) <= 7
+    assert all(len(line) <= 120 for line in lines)
+    narrow = u_plot_lines(flow, 10, width=24)
+    letters = [set(line[7:].split(" ")[0]) <= set("▁▂▃▄▅▆▇█▒·") for line in narrow[1:4]]
+    assert sum(letters) >= 2, narrow
+    told = flow.select(quantity="I(X;M)", estimator="kde_upper", epoch=10).estimates
+    least = min(told, key=lambda row: row.bits)
+    assert f"{least.bits:.3f} (layer {least.layer}) to {max(row.bits for row in told):.3f} of 9.241 bits" in "".join(
+        lines
+    )
+    plain = u_plot_lines(flow, 10, width=100, glyphs=PLAIN)
+    assert all(line.isascii() for line in plain)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_the_command_draws_in_any_encoding(run: RunFolder, encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unetscope", "verdict", run.path, "--no-cost"],
+        capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "100"},
+    )  # fmt: skip
+    text = done.stdout.decode(encoding)
+    assert "U-Plot, epoch 10: layers 1 to 23 in network order" in text
+    assert ("▁" in text) == (encoding == "utf-8")
+    assert "skip1 is needed from epoch 1 on: it adds 0.200" in text
+    row = next(line for line in text.splitlines() if re.search(r"level1 .*conditional", line))
+    assert (BLOCKS if encoding == "utf-8" else PLAIN).steps[4] in row
+
+
+class Text(HTMLParser):
+    """Text and tags of a piece of HTML, which must be whole."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+        if tag != "br":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_flow_is_a_table_in_a_notebook(run: RunFolder) -> None:
+    flow = run.flow()
+    shown = Text(flow._repr_html_())
+    assert shown.tags.count("tr") == 28
+    assert set(shown.tags) <= {"table", "caption", "tr", "th", "td", "br"}
+    (row,) = flow.select(quantity="I_V(M→Y)", epoch=10, layer="7").estimates
+    assert f"{row.bits:.3f}" in shown.text
+    assert "○" in shown.text
+    assert "×" in shown.text
+    assert Text(Flow((), ())._repr_html_()).text == "Flow(0 estimates: 0 layers at epochs [])"
+
+
+def test_a_judgement_is_a_table_in_a_notebook(run: RunFolder) -> None:
+    shown = Text(judge(run.flow())._repr_html_())
+    assert "● needed" in shown.text
+    assert "Proposed: depth 1" in shown.text
+
+
+def test_foreign_names_are_text_in_a_notebook(tmp_path: Path) -> None:
+    names = {"7": FOREIGN, "layer7": FOREIGN}
+    run = made_run(tmp_path / "run", (0, 1, 2), named=lambda label: names.get(label, label), labels=(FOREIGN, *LABELS))
+    shown = Text(run.flow()._repr_html_())
+    assert not {"script", "style"} & set(shown.tags)
+    assert shown.text.count(FOREIGN) >= 2
+    assert not {"script", "style"} & set(Text(judge(run.flow())._repr_html_()).tags)
+
+
+def ink(png: bytes) -> float:
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        return float((np.asarray(image.convert("L")) < 200).mean())
+
+
+def test_every_figure_shows_itself_and_is_the_whole_figure(run: RunFolder) -> None:
+    flow = run.flow()
+    records = [EpochRecord(e, 0.6, 0.1 * e, 0.5, 0.09 * e, 2.0) for e in range(6)]
+    drawn = (
+        plots.u_plot(flow), plots.architecture(flow.layers, flow.skips), plots.dice_curves({"run": records}),
+        plots.information_plane(flow), plots.verdict_map(judge(flow)), plots.neighbour_steps(flow),
+    )  # fmt: skip
+    for found in drawn:
+        png, size = found._repr_png_()
+        assert ink(png) > 0.003
+        with Image.open(io.BytesIO(png)) as image:
+            assert image.size[0] == pytest.approx(2 * size["width"], abs=1)
+    own = Figure().subplots()
+    assert not hasattr(plots.u_plot(flow, axes=own), "_repr_png_"), "axes of somebody else are left as they are"
+
+
+def test_a_real_notebook_shows_them(run: RunFolder, tmp_path: Path) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    notebook = nbformat.v4.new_notebook()
+    cells = (
+        "%matplotlib inline\nimport unetscope as us\nfrom unetscope.store import RunFolder\n"
+        f"flow = RunFolder.open({str(run.path)!r}).flow()\nflow",
+        "us.judge(flow)",
+        "us.plots.u_plot(flow)",
+        "us.plots.information_plane(flow)",
+        "import matplotlib\nmatplotlib.rcParams['font.size']",
+    )
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    table, verdicts, u_plot, planes, size = [
+        [output["data"] for output in cell.outputs if "data" in output] for cell in notebook.cells
+    ]
+    assert "<table>" in table[0]["text/html"]
+    assert "● <b>needed</b>" in verdicts[0]["text/html"]
+    for shown in (u_plot, planes):
+        assert len(shown) == 1, "a figure is shown twice"
+        assert ink(base64.b64decode(shown[0]["image/png"])) > 0.003
+    assert size[0]["text/plain"] == "10.0"
