@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow bench study lint clean
+.PHONY: demo test test-slow docs bench study lint clean
 
 demo: $(STAMP)  ## train, measure, draw and report on synthetic nuclei: runs/demo/report.html
 	$(BIN)/unetscope run --out runs/demo $(if $(wildcard runs/demo/config.json),--resume,--preset demo)
@@ -14,6 +14,9 @@ test: $(STAMP) lint  ## lint, types and the fast tests
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+docs: $(STAMP)  ## the site: build/site/index.html
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)  ## time everything, in ratios: docs/performance.md; DATA=stage1_train.zip VAL=stage1_test.zip, else synthetic
 	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(if $(VAL),--val $(VAL))

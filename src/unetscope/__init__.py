@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from unetscope.slimming import Slim, slim
     from unetscope.store import RunFolder
     from unetscope.structure import Structure, inspect
+    from unetscope.trackers import track
     from unetscope.training import Trainer
     from unetscope.unet import UNet
     from unetscope.verdict import Judgement, judge
@@ -89,6 +90,7 @@ _ROOMS = {
     "unetscope.slimming": ("Slim", "slim"),
     "unetscope.store": ("RunFolder",),
     "unetscope.structure": ("Structure", "inspect"),
+    "unetscope.trackers": ("track",),
     "unetscope.training": ("Trainer",),
     "unetscope.unet": ("UNet",),
     "unetscope.verdict": ("Judgement", "judge"),
@@ -146,6 +148,7 @@ __all__ = [
     "silenced",
     "slim",
     "synthetic_nuclei",
+    "track",
     "verify",
     "without_skips",
 ]

@@ -260,13 +260,15 @@ function curvesView(run, page, { curves, top, low = 0, yName, label, height = 27
   hit.addEventListener("pointermove", (event) => (epoch = near(event)));
   hit.addEventListener("click", (event) => page.set({ epoch: page.nearest(near(event)) }));
   drawing.append(hit);
-  const legend = el("ul", { class: "keys" }, curves.filter((curve) => curve.name).map((curve) => {
-    const key = el("span", { class: `key ${curve.style ?? ""}` });
+  const told = curves.filter((curve) => curve.name).map((curve) => {
+    const [key, value] = [el("span", { class: `key ${curve.style ?? ""}` }), el("span", { class: "value" })];
     key.style.borderColor = curve.colour;
-    return el("li", {}, key, curve.name);
-  }));
+    return { node: el("li", {}, key, curve.name, value), value, at: new Map(curve.points) };
+  });
+  const legend = el("ul", { class: "keys" }, told.map((one) => one.node));
   function update(state) {
     const place = Math.max(first, Math.min(last, state.epoch));
+    for (const { value, at } of told) value.textContent = known(at.get(place)) ? `: ${fixed(at.get(place))}` : "";
     cursor.setAttribute("d", `M${x(place).toFixed(1)} ${high}V${under}`);
   }
   return { node: el("div", {}, drawing, legend), update };

@@ -81,6 +81,8 @@ class Page {
   }
 
   build() {
+    const layer = document.activeElement?.dataset.layer;
+    const section = document.activeElement?.closest("section")?.id;
     tips.clear();
     this.views = [];
     for (const [id, title, views] of SECTIONS) {
@@ -97,6 +99,7 @@ class Page {
     document.getElementById("legend").replaceChildren(legend.node);
     this.views.push(legend, verdictView(this));
     this.controls.fill();
+    if (layer && section) document.querySelector(`#${section} [data-layer="${layer}"]`)?.focus({ preventScroll: true });
   }
 
   draw() {
@@ -192,7 +195,9 @@ function controls(page) {
       slider.max = Math.max(0, page.epochs.length - 1);
       for (const [name, [select, offered]] of Object.entries(selects)) {
         const found = offered();
-        select.replaceChildren(...found.map(([value, text]) => el("option", { value }, text)));
+        const texts = JSON.stringify(found);
+        if (select.offered !== texts) select.replaceChildren(...found.map(([value, text]) => el("option", { value }, text)));
+        select.offered = texts; // one that is open stays so while a live page goes on
         select.value = String(page.state[name]);
         select.closest("label").hidden = found.length < 2;
       }
