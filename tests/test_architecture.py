@@ -17,10 +17,11 @@ MAY_IMPORT = {
     "files": "",
     "watching": "",
     "processes": "",
+    "randomness": "",
     "sparklines": "",
     "schedule": "errors",
     "config": "errors",
-    "data": "errors files data",
+    "data": "errors files randomness data",
     "flow": "errors records files",
     "variants": "errors",
     "verdict": "errors records flow variants",
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "budget": "errors records",
     "capture": "errors records ranks calls arena precision budget",
     "recording": "calls capture",
-    "structure": "errors records capture recording",
+    "structure": "errors randomness records capture recording",
     "ablation": "errors calls capture structure",
     "distances": "ranks precision budget",
     "symbols": "budget",
@@ -47,8 +48,8 @@ MAY_IMPORT = {
     "layer_statistics": "errors records capture distances symbols estimators",
     "merges": "records intervals estimators",
     "measure": (
-        "errors records ranks flow schedule labels data tensors arena precision budget capture structure distances estimators "
-        "probing layer_statistics merges"
+        "errors randomness records ranks flow schedule labels data tensors arena precision budget capture structure distances "
+        "estimators probing layer_statistics merges"
     ),
     "checkpoints": "errors files",
     "training": "errors records config data tensors precision checkpoints",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import foreign
 import unetscope as us
+from unetscope.digest import digest
 from unetscope.errors import NetworkError, RunFolderError
+from unetscope.networks import built
 from unetscope.presentation import present
 from unetscope.recorder import Recorder
 from unetscope.store import RunFolder
@@ -65,14 +68,71 @@ def test_measuring_changes_no_bit_of_a_training(nuclei: us.SegmentationData, tmp
     assert same_weights(with_it, without)
 
 
+class Drawn(torch.utils.data.Dataset):
+    """Images that are made with every random state that there is, as augmentations are."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        noise = random.random() + np.random.rand() + torch.rand(1)
+        return (torch.full((1, 16, 16), float(index)) + noise).requires_grad_(), torch.eye(16)
+
+
+def test_nothing_that_a_training_draws_from_is_moved() -> None:
+    def state() -> tuple[object, ...]:
+        return random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
+
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Dropout())
+    before = state()
+    data = us.from_dataset(Drawn())
+    assert state() == before
+    scope = us.Scope(model, data, labels=[])
+    scope.measure(0)
+    assert state() == before
+
+
+def test_a_measurement_is_the_same_within_autocast_and_inference_mode(nuclei: us.SegmentationData) -> None:
+    torch.manual_seed(0)
+    model = foreign.Padded()
+    train, held_out = nuclei.split(0.4)
+    scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)])
+    plain = scope.measure(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert repr(scope.measure(0)) == repr(plain)
+    with torch.inference_mode():
+        assert repr(scope.measure(0)) == repr(plain)
+
+
+def test_a_folder_of_other_images_is_not_gone_on_with(nuclei: us.SegmentationData, tmp_path: Path) -> None:
+    model = foreign.Padded()
+    Recorder(us.Scope(model, nuclei, **FEW), tmp_path / "run")
+    others = us.synthetic_nuclei(12, image_size=32, seed=1)
+    with pytest.raises(RunFolderError, match=r"was measured on other images \(probe set\): choose"):
+        Recorder(us.Scope(model, others, **FEW), tmp_path / "run")
+    with pytest.raises(RunFolderError, match="was measured by other estimators or labels: choose another folder"):
+        Recorder(us.Scope(model, nuclei, estimators=[us.KDE(0.5)], **FEW), tmp_path / "run")
+
+
+def test_another_training_in_the_same_folder_is_told_so(nuclei: us.SegmentationData, tmp_path: Path) -> None:
+    recorder = Recorder(us.Scope(foreign.Padded(), nuclei, **FEW), tmp_path / "run")
+    assert recorder.measure(0)
+    assert not recorder.measure(0)
+    assert recorder.measure(1)
+    with pytest.warns(
+        UserWarning, match="holds epochs 0 to 1 of an earlier training, which are not measured again: choose"
+    ):
+        Recorder(us.Scope(foreign.Padded(), nuclei, **FEW), tmp_path / "run").measure(0)
+
+
 def test_what_a_loop_measured_is_a_run_folder(nuclei: us.SegmentationData, tmp_path: Path) -> None:
     model = trained(nuclei, tmp_path / "run")
     folder = RunFolder.open(tmp_path / "run")
     assert folder.flow().epochs == (0, 1, 2)
     assert [record.validation_dice for record in folder.epochs()] == pytest.approx([0, 0.1, 0.2])
-    page = present(folder).read_text()
-    assert "Padded" in page
-    assert "<h2 id=" in page
+    assert "<h2 id=" in present(folder).read_text()
+    assert digest(folder)["facts"]["Network"]["class"] == "Padded"
+    assert digest(folder)["command"] is None
     with pytest.raises(us.UnetscopeError, match="was measured in a loop of its own, and cannot be trained here"):
         us.verify(folder.path)
     again = Recorder(us.Scope(model, nuclei, **FEW), tmp_path / "run")  # killed, and begun anew
@@ -248,3 +308,27 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
             a, b = getattr(estimate, name), getattr(other, name)
             assert a == pytest.approx(b, abs=1e-6, nan_ok=True), (estimate.key, name)
         assert np.allclose(estimate.per_image, other.per_image, atol=1e-6)
+
+
+def test_masks_that_are_no_classes_are_refused() -> None:
+    image = torch.rand(3, 16, 16)
+    one_hot = nn.functional.one_hot(torch.randint(0, 3, (16, 16)), 3).movedim(-1, 0)
+    with pytest.raises(
+        us.UnetscopeError, match=r"a mask \[3, 16, 16\] like its image seems to be one-hot: give the classes"
+    ):
+        us.from_dataset([(image, one_hot)] * 3)
+    with pytest.raises(us.UnetscopeError, match=r"hold 0, 128, which would be 129 classes: say classes=…, or map them"):
+        us.from_dataset([(image, 128 * torch.eye(16).int())] * 3)
+    assert us.from_dataset([(image, 128 * torch.eye(16).int())] * 3, classes=129).classes == 129
+
+
+def test_a_network_beside_dataclasses_is_built_and_one_that_ends_the_process_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+        "@dataclass\nclass Config:\n    channels: int = 3\n"
+        "def build():\n    return nn.Conv2d(Config().channels, 1, 1)\n"
+    )
+    (tmp_path / "ends.py").write_text("import argparse\nargparse.ArgumentParser().parse_args(['--lr'])\n")
+    assert isinstance(built(f"{tmp_path / 'mine.py'}:build"), nn.Conv2d)
+    with pytest.raises(NetworkError, match=r"ends\.py ends the process where it is imported: put that under"):
+        built(f"{tmp_path / 'ends.py'}:build")

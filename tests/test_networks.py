@@ -123,6 +123,89 @@ def test_a_network_is_looked_into_as_it_is_distributed_or_compiled() -> None:
         assert inspect(one, image).layers == inspect(model, image).layers
 
 
+def test_a_network_compiled_in_place_or_in_part_is_measured_as_it_was_written() -> None:
+    data = us.synthetic_nuclei(6, image_size=32)
+    torch.manual_seed(0)
+    model = foreign.Padded()
+    labels = [us.KMeansLabels(2)]
+    plain = us.Scope(model, data, labels=labels).measure(0)
+    model.compile()
+    assert [row.bits for row in us.Scope(model, data, labels=labels).measure(0)] == [row.bits for row in plain]
+    assert model._compiled_call_impl is not None, "it is compiled no more"
+
+
+def test_removing_a_skip_trains_what_was_trained_and_refuses_what_is_shared() -> None:
+    model, image = foreign.Padded(), random_image(3, 32, 32)
+    found = inspect(model, image)
+    with silenced(model, found, "skip1", "mean", images=image):
+        pass
+    model.requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in without_skips(model, found, "skip1").parameters())
+
+    class Shared(nn.Module):
+        def __init__(self, reader: nn.Module) -> None:
+            super().__init__()
+            self.enter, self.up, self.reader = nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 4, 2, 2), reader
+            self.twice = not hasattr(reader, "parametrizations")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a = self.enter(x)
+            joined = self.reader(torch.cat([self.up(nn.functional.max_pool2d(a, 2)), a], 1))
+            return self.reader(joined) if self.twice else joined
+
+    for reader, why in (
+        (nn.Conv2d(8, 8, 3, padding=1), r"is called more than once, so no skip can be removed before it: silence it"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 1, 1)), r"weights that are made of others"),
+    ):
+        network = Shared(reader)
+        with pytest.raises(NetworkError, match=why):
+            without_skips(network, inspect(network, image), "skip1")
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_join_in_an_activation_checkpoint_is_refused_where_there_are_gradients(reentrant: bool) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.up, self.leave = (
+                nn.Conv2d(3, 4, 3, 1, 1),
+                nn.ConvTranspose2d(4, 4, 2, 2),
+                nn.Conv2d(4, 1, 1),
+            )
+
+        def joined(self, a: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            return self.leave(torch.relu(a + u))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a = self.enter(x)
+            u = self.up(nn.functional.max_pool2d(a, 2))
+            return torch.utils.checkpoint.checkpoint(self.joined, a, u, use_reentrant=reentrant)
+
+    model, image = Checkpointed(), random_image(3, 16, 16)
+    found = inspect(model, image)
+    smaller = without_skips(model, found, "skip1")
+    with pytest.raises(
+        NetworkError, match=r"the join at :add is in an activation checkpoint, .*: turn checkpointing off"
+    ):
+        smaller(image)
+    with pytest.raises(NetworkError, match="turn checkpointing off"), silenced(model, found, "skip1"):
+        model(image)
+    with torch.no_grad(), silenced(model.eval(), found, "skip1"):
+        without = model(image)
+        assert torch.equal(smaller.eval()(image), without)
+
+
+def test_means_leave_frozen_parts_frozen() -> None:
+    model, image = foreign.Padded().train(), random_image(3, 32, 32)
+    frozen = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).eval()
+    found = inspect(model, image)
+    with silenced(model, found, "skip1", "mean", images=image):
+        pass
+    assert model.training
+    assert not frozen.training
+
+
 def test_streams_are_told_apart_whichever_stands_whole() -> None:
     found = inspect(foreign.Padded(), random_image(3, 32, 32))
     layers = {layer.label: layer for layer in found.layers}

@@ -7,18 +7,23 @@ Both change what a join is given, above autograd, so a network can be trained wi
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Literal, get_args
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
 from unetscope.calls import called, following
-from unetscope.capture import bare
+from unetscope.capture import as_input, bare, frozen
 from unetscope.errors import InvalidArgument, NetworkError
 from unetscope.structure import KERNELS, PLAIN, Operand, Structure
+
+CHECKPOINTS = torch.utils.checkpoint.__file__
 
 How = Literal["zeros", "mean", "shuffled"]
 KEEPS_CHANNELS = {"batch_norm", "instance_norm", "prelu"}  # with a weight for each channel
@@ -92,13 +97,8 @@ def _means(model: nn.Module, streams: Mapping[str, Operand], images: Tensor) -> 
         found[name] = stream.double().mean(dim=places, keepdim=True)
         return stream
 
-    with _replacing(bare(model), streams, note), torch.no_grad():
-        was = model.training
-        model.eval()
-        try:
-            model(images)
-        finally:
-            model.train(was)
+    with frozen(model), _replacing(bare(model), streams, note):
+        model(as_input(model, images))
     return found
 
 
@@ -113,6 +113,7 @@ def _replacing(
     def see(address: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if address not in calls:
             return function(*args, **kwargs)
+        _refuse_checkpointed(address, model)
         place = -1
 
         def changed(value: Any) -> Any:
@@ -132,6 +133,23 @@ def _replacing(
 
     with following(model, see):
         yield
+
+
+def _refuse_checkpointed(address: str, network: nn.Module) -> None:
+    """An activation checkpoint computes its part again when gradients are: out of our sight, with the skip.
+
+    Raises: NetworkError for a join within one, where there will be gradients.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename == CHECKPOINTS:
+            reentrant = frame.f_code.co_name == "forward" and network.training  # it turns gradients off meanwhile
+            if torch.is_grad_enabled() or reentrant:
+                raise NetworkError(
+                    f"the join at {address} is in an activation checkpoint, whose gradients would be those of the network "
+                    "with the skip: turn checkpointing off"
+                )
+        frame = frame.f_back
 
 
 def without_skips(model: nn.Module, structure: Structure, skips: str | Collection[str]) -> Rewired:
@@ -187,6 +205,7 @@ class Rewired(nn.Module):
         gone = {place for where, place in self.left_out if where == address}
         if not gone:
             return function(*args, **kwargs)
+        _refuse_checkpointed(address, self.network)
         tensors = [one for one in tree_iter((args, dict(kwargs))) if isinstance(one, Tensor)]
         left = [one for place, one in enumerate(tensors) if place not in gone]
         if called(function) in {"cat", "stack"} and left:
@@ -217,15 +236,16 @@ def _shrink(network: nn.Module, structure: Structure, number: int, kept: Tensor)
         owner = node.weights[0].rpartition(".")[0] if node.weights else ""
         module = network.get_submodule(owner)
         if node.name in KERNELS and isinstance(module, nn.modules.conv._ConvNd):
+            _refuse_shared(structure, consumer, module)
             transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
             if module.groups == 1:
-                module.weight = nn.Parameter(module.weight[kept] if transposed else module.weight[:, kept])
+                module.weight = _like(module.weight, module.weight[kept] if transposed else module.weight[:, kept])
                 module.in_channels = len(kept)
                 continue
             if module.groups == module.in_channels == module.out_channels and not transposed:  # each channel by itself
-                module.weight = nn.Parameter(module.weight[kept])
+                module.weight = _like(module.weight, module.weight[kept])
                 if module.bias is not None:
-                    module.bias = nn.Parameter(module.bias[kept])
+                    module.bias = _like(module.bias, module.bias[kept])
                 module.in_channels = module.out_channels = module.groups = len(kept)
                 _shrink(network, structure, consumer, kept)
                 continue
@@ -240,11 +260,25 @@ def _shrink(network: nn.Module, structure: Structure, number: int, kept: Tensor)
         )
 
 
+def _like(before: Tensor, values: Tensor) -> nn.Parameter:
+    """A parameter that is trained if the one before was."""
+    return nn.Parameter(values.clone(), requires_grad=before.requires_grad)
+
+
+def _refuse_shared(structure: Structure, number: int, module: nn.Module) -> None:
+    """A module whose weights are made of others, or that is called twice, cannot lose channels for one of its calls."""
+    node = structure.graph[number]
+    calls = [other for other in structure.graph.nodes if other.weights and other.weights == node.weights]
+    why = "is called more than once" if len(calls) > 1 else "has weights that are made of others (a parametrisation)"
+    if len(calls) > 1 or "weight" not in dict(module.named_parameters(recurse=False)):
+        raise NetworkError(f"{node.place} {why}, so no skip can be removed before it: silence it instead")
+
+
 def _keep(module: nn.Module, kept: Tensor) -> None:
     """Of a normalisation or an activation with weights, those of some channels."""
     for name, parameter in list(module.named_parameters(recurse=False)):
         if parameter.numel() > 1:
-            setattr(module, name, nn.Parameter(parameter[kept]))
+            setattr(module, name, _like(parameter, parameter[kept]))
     for name, buffer in list(module.named_buffers(recurse=False)):
         if buffer.numel() > 1:
             setattr(module, name, buffer[kept])

@@ -238,6 +238,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(full_float32())
+        stack.enter_context(_uncompiled(model))
         try:
             model.eval()
             yield
@@ -248,6 +249,24 @@ def frozen(model: nn.Module) -> Iterator[None]:
                 setattr(module, name, buffer)
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
+
+
+@contextmanager
+def _uncompiled(model: nn.Module) -> Iterator[None]:
+    """Run what was compiled, the network or parts of it, as it was written: only so is every call seen."""
+    compiled = [module for module in model.modules() if getattr(module, "_compiled_call_impl", None) is not None]
+    if not compiled and not any(hasattr(module, "_orig_mod") for module in model.modules()):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        kept = [(module, module._compiled_call_impl) for module in compiled]
+        try:
+            for module, _ in kept:
+                module._compiled_call_impl = None
+            yield
+        finally:
+            for module, implementation in kept:
+                module._compiled_call_impl = implementation
 
 
 @contextmanager

@@ -73,13 +73,15 @@ class KMeansLabels:
         """The cluster of each mask of masks [n, *sides]; of several classes, by the share of pixels that are of another one."""
         if self.k > len(masks):
             raise InvalidArgument(
-                f"K = {self.k} clusters for {len(masks)} masks: choose K of at most {len(masks)} (--clusters)"
+                f"K = {self.k} clusters for {len(masks)} masks: choose K of at most {len(masks)} (--clusters, "
+                "or labels=[KMeansLabels(k)])"
             )
         vectors = _by_class(masks).reshape(len(masks), -1)
         distinct = len(np.unique(np.packbits(vectors, axis=1), axis=0))
         if self.k > distinct:
             raise InvalidArgument(
-                f"K = {self.k} clusters for {distinct} distinct masks: choose K of at most {distinct} (--clusters)"
+                f"K = {self.k} clusters for {distinct} distinct masks: choose K of at most {distinct} (--clusters, "
+                "or labels=[KMeansLabels(k)])"
             )
         clustering = self._clustering()
         from threadpoolctl import threadpool_limits

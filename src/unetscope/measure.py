@@ -38,8 +38,9 @@ from unetscope.layer_statistics import (
     most_parts,
 )
 from unetscope.merges import at_merge
-from unetscope.precision import full_float32
+from unetscope.precision import full_float32, unscaled
 from unetscope.probing import Segmented, probe
+from unetscope.randomness import undisturbed
 from unetscope.ranks import told, world
 from unetscope.records import Estimate, Layer, Skip, estimator_text
 from unetscope.schedule import Schedule, is_marked
@@ -73,6 +74,7 @@ class Scope:
     (72, (0,))
     """
 
+    @undisturbed()
     def __init__(
         self,
         model: nn.Module,
@@ -132,6 +134,8 @@ class Scope:
         """Whether the schedule marks this epoch."""
         return is_marked(self.epochs, epoch)
 
+    @undisturbed()
+    @unscaled()
     def measure(self, epoch: int, *, on_batch: Callable[[int, int], None] | None = None) -> tuple[Estimate, ...]:
         """Measure every layer of the network as it is now and add the estimates to `flow` under this epoch.
 

@@ -68,6 +68,10 @@ def _module(place: str) -> ModuleType:
         raise NetworkError(f"{place} does not exist")
     try:
         return _run(path) if place.endswith(".py") else importlib.import_module(place)
+    except SystemExit:
+        raise NetworkError(
+            f"{place} ends the process where it is imported: put that under `if __name__ == '__main__'`"
+        ) from None
     except Exception as mistake:
         raise NetworkError(f"{place} cannot be imported: {_first_line(mistake)}") from None
 
@@ -79,6 +83,7 @@ def _run(path: Path) -> ModuleType:
         raise ImportError("it is no file of Python")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
+    sys.modules.setdefault(spec.name, module)  # where dataclasses look their annotations up
     spec.loader.exec_module(module)
     return module
 

@@ -21,7 +21,7 @@ from unetscope.errors import RunFolderError
 from unetscope.flow import Flow
 from unetscope.measure import Scope
 from unetscope.ranks import rank, told
-from unetscope.records import EpochRecord
+from unetscope.records import EpochRecord, estimator_text
 from unetscope.store import RunFolder
 from unetscope.trackers import Follower
 
@@ -61,10 +61,18 @@ class Recorder:
             layers = RunFolder.open(self.path).flow().layers
             if layers and layers != self.scope.layers:
                 raise RunFolderError(f"{self.path} holds the layers of another network: choose another folder")
+            known = RunFolder.open(self.path).facts
+            for part, data in (("probe set", self.scope.probe_set), ("held out", self.scope.held_out)):
+                fingerprint = known.get("data", {}).get(part, {}).get("fingerprint")
+                if fingerprint != (None if data is None else data.fingerprint):
+                    raise RunFolderError(f"{self.path} was measured on other images ({part}): choose another folder")
+            if known.get("measured by", self._measured_by) != self._measured_by:
+                raise RunFolderError(f"{self.path} was measured by other estimators or labels: choose another folder")
         else:
             facts = {
                 "data": {"probe set": _of(self.scope.probe_set)}
                 | ({} if self.scope.held_out is None else {"held out": _of(self.scope.held_out)}),
+                "measured by": self._measured_by,
                 "versions": {
                     "unetscope": __version__, "torch": torch.__version__, "python": platform.python_version(),
                 },
@@ -72,6 +80,15 @@ class Recorder:
             network = {"network": {"class": type(self.scope.model).__name__, "trained by": "its own loop"}}
             RunFolder.create(self.path, {"configuration": network | about, "facts": facts})
         RunFolder.open(self.path).describe(self.scope.layers, self.scope.skips)
+
+    @property
+    def _measured_by(self) -> dict[str, list[str]]:
+        scope = self.scope
+        return {
+            "estimators": [estimator_text(*series) for estimator in scope.estimators for series in estimator.series],
+            "labels": list(scope.classes),
+            "probes": [family.name for family in (*scope.probes, *scope.merge_probes)],
+        }
 
     @property
     def flow(self) -> Flow:
@@ -84,7 +101,14 @@ class Recorder:
         last: of the training, an epoch that is measured though it is not marked.
         Raises: MeasurementError as `Scope.measure`.
         """
-        if not (last or self.scope.is_marked(epoch)) or epoch in self.scope.flow.epochs:
+        there = self.scope.flow.epochs
+        if epoch in there and epoch == there[0] < there[-1]:
+            warnings.warn(
+                f"{self.path} holds epochs {there[0]} to {there[-1]} of an earlier training, which are not measured again: "
+                "choose another folder if this is another training",
+                stacklevel=2,
+            )
+        if not (last or self.scope.is_marked(epoch)) or epoch in there:
             return False
         estimates = self.scope.measure(epoch)
         if rank() == 0:

@@ -19,6 +19,7 @@ from torch import nn
 
 from unetscope.capture import bare
 from unetscope.errors import NetworkError, UnetscopeError
+from unetscope.randomness import undisturbed
 from unetscope.recording import Graph, Node, recorded
 from unetscope.records import Layer, Role, Skip
 
@@ -127,6 +128,7 @@ class Structure:
         raise NetworkError(f"{self.name} has no skip {skip!r}: there are {known}")
 
 
+@undisturbed()
 def inspect(model: nn.Module, example: Any, *, detail: Detail | None = None) -> Structure:
     """Find the layers worth measuring, every merge of a skip with the upsampled path, and both streams of it.
 

@@ -11,10 +11,16 @@ from numpy.typing import NDArray
 
 from unetscope.data.segmentation import SegmentationData
 from unetscope.errors import DataError, InvalidArgument
+from unetscope.randomness import undisturbed
 
 LARGEST_BYTES = 16 * 2**30  # of all images: what is measured again and again has to be held
 
 
+MOST_CHANNELS = 4  # of an image: of so few slices there is no volume
+MOST_CLASSES_UNSAID = 64
+
+
+@undisturbed()
 def from_dataset(
     dataset: Any,
     n: int | None = None,
@@ -65,9 +71,23 @@ def from_dataset(
     if not images:
         raise DataError(f"{source} gives no image")
     stacked = np.stack(masks)
+    values = np.unique(stacked)
+    if classes is None and values[-1] >= MOST_CLASSES_UNSAID and len(values) * 8 <= values[-1]:
+        raise DataError(
+            f"masks of {source} hold {', '.join(map(str, values[:4]))}{', …' if len(values) > 4 else ''}, which would be "
+            f"{values[-1] + 1} classes: say classes=…, or map them to 0, 1, … in the dataset's transforms"
+        )
     return SegmentationData(
         np.stack(images), stacked, tuple(names), source, classes or max(2, int(stacked.max(initial=1)) + 1)
     )
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """An array of what may be a tensor that has gradients or a type that NumPy lacks."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+    return np.asarray(values)
 
 
 def _pair(item: Any, image: str | int, mask: str | int, what: str) -> tuple[NDArray[Any], NDArray[np.uint8]]:
@@ -75,12 +95,21 @@ def _pair(item: Any, image: str | int, mask: str | int, what: str) -> tuple[NDAr
     if isinstance(item, list) and len(item) == 1 and isinstance(item[0], Mapping):  # MONAI's crops of one image
         item = item[0]
     try:
-        found, truth = (np.asarray(item[key]) for key in (image, mask))
+        found, truth = (_array(item[key]) for key in (image, mask))
     except (KeyError, IndexError, TypeError) as missing:
         has = f"keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else f"a {type(item).__name__}"
         raise DataError(f"{what} has no image {image!r} with a mask {mask!r} ({has}): say where they are") from missing
     if truth.ndim > 2 and truth.shape[0] == 1:
         truth = truth[0]
+    if (
+        found.shape == truth.shape
+        and truth.ndim == 3
+        and truth.shape[0] <= MOST_CHANNELS
+        and set(np.unique(truth)) <= {0, 1}
+    ):
+        raise DataError(
+            f"{what}: a mask {list(truth.shape)} like its image seems to be one-hot: give the classes, mask.argmax(0)"
+        )
     if found.ndim == truth.ndim:
         found = found[None]
     if found.shape[1:] != truth.shape or truth.ndim not in (2, 3):
