@@ -164,7 +164,8 @@ def page(outputs: list[str]) -> Iterator[str]:
     """The page, line by line."""
     yield "# Ten minutes on the nuclei"
     yield ""
-    yield "Every command here was run, and what stands under it is what it printed: `scripts/make_tutorial.py` writes this page."
+    yield "Ten minutes of your time; the machine's is foretold below. Every command here was run, and what stands under it is what it"
+    yield "printed: `scripts/make_tutorial.py` writes this page."
     yield 'The command comes with `pip install -c constraints.txt -e ".[table]"` in a checkout.'
     for step, output in zip(STEPS, outputs, strict=True):
         yield ""
