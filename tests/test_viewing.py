@@ -182,7 +182,7 @@ def test_the_address_stays_the_same_so_that_an_open_page_goes_on(run: RunFolder,
 
 
 def test_the_version_changes_with_the_run_and_with_nothing_else(run: RunFolder, tmp_path: Path) -> None:
-    live = Live([run.path])
+    live = Live([run.path], rest=0)
     before = live.version()
     assert live.version() == before
     json.loads(live.data())
@@ -190,6 +190,15 @@ def test_the_version_changes_with_the_run_and_with_nothing_else(run: RunFolder, 
     run.write_epoch(EpochRecord(4, 0.1, 0.9, 0.1, 0.91, 1.0))
     assert live.version() != before
     assert json.loads(live.data())[0]["training"]["validation_dice"][-1] == 0.91
+
+
+def test_looking_on_rests_between_two_readings(run: RunFolder) -> None:
+    live = Live([run.path], rest=1e6)
+    live.data()
+    before = live.version()
+    run.write_epoch(EpochRecord(4, 0.1, 0.9, 0.1, 0.91, 1.0))
+    assert live.version() == before
+    assert json.loads(live.data())[0]["training"]["epoch"][-1] == 3
 
 
 def test_a_run_that_has_not_begun_is_waited_for(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,30 +36,28 @@ WAITING = (
 class Live:
     """One or more run folders, read again when a file in them has changed. A folder that is not there yet is waited for.
 
+    rest: how many times as long as reading took to wait before reading again, so that whoever looks on takes little of the
+    processor from whoever trains.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     runs = Live([Path(folder, "run")])
+    ...     runs = Live([Path(folder, "run")], rest=0)
     ...     before, waits = runs.version(), "has not begun" in runs.page()
     ...     _ = RunFolder.create(Path(folder, "run"), {"configuration": {}, "facts": {}})
     ...     waits, runs.version() == before, "Information flow: run" in runs.page()
     (True, False, True)
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = tuple(path.absolute() for path in paths)
+    def __init__(self, paths: Sequence[Path], *, rest: float = 4.0) -> None:
+        self.paths, self.rest = tuple(path.absolute() for path in paths), rest
         self._lock = threading.Lock()
         self._found: tuple[str, list[dict[str, Any]]] = ("", [])
+        self._until = 0.0
 
     def version(self) -> str:
-        """A word that changes with the size or the time of any file that the page is made of."""
-        stamps = []
-        for path in self.paths:
-            for pattern in WATCHED:
-                for file in sorted(path.glob(pattern)):
-                    with contextlib.suppress(OSError):
-                        about = file.stat()
-                        stamps.append((str(file), about.st_mtime_ns, about.st_size))
-        return hashlib.sha256(repr(stamps).encode("utf-8", errors="surrogateescape")).hexdigest()[:24]
+        """A word that changes with the size or the time of any file that the page is made of; not while it rests."""
+        with self._lock:
+            return self._version()
 
     def page(self) -> str:
         """The page, or one that waits for the runs to begin."""
@@ -73,10 +72,24 @@ class Live:
 
     def _digests(self) -> tuple[str, list[dict[str, Any]]]:
         with self._lock:
-            version = self.version()  # before reading: what changes meanwhile is read once more
+            version = self._version()  # before reading: what changes meanwhile is read once more
             if self._found[0] != version:
+                begun = time.monotonic()
                 self._found = version, [digest(RunFolder.open(path)) for path in self.paths]
+                self._until = time.monotonic() + self.rest * (time.monotonic() - begun)
             return self._found
+
+    def _version(self) -> str:
+        if self._found[0] and time.monotonic() < self._until:
+            return self._found[0]
+        stamps = []
+        for path in self.paths:
+            for pattern in WATCHED:
+                for file in sorted(path.glob(pattern)):
+                    with contextlib.suppress(OSError):
+                        about = file.stat()
+                        stamps.append((str(file), about.st_mtime_ns, about.st_size))
+        return hashlib.sha256(repr(stamps).encode("utf-8", errors="surrogateescape")).hexdigest()[:24]
 
 
 def server(paths: Sequence[Path], *, host: str = LOCAL, port: int | None = None) -> Server:
