@@ -124,6 +124,8 @@ def test_a_judgement_is_a_table_in_a_notebook(run: RunFolder) -> None:
     shown = Text(judge(run.flow())._repr_html_())
     assert "● needed" in shown.text
     assert "Proposed: depth 1" in shown.text
+    one = judge(run.flow()).at(10)[0]
+    assert Text(one._repr_html_()).text == str(one)
 
 
 def test_foreign_names_are_text_in_a_notebook(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import Literal
 
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
@@ -206,3 +207,7 @@ class Verdict:
         state = "not decided" if self.decision == "undecided" else self.decision
         by = " by the paper's rule" * (self.rule == "plateau")
         return f"{self.part} is {state}{by} from epoch {self.since} on: {self.text}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<p>{escape(str(self))}</p>"
