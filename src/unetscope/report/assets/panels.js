@@ -132,7 +132,7 @@ function outcomesView(run) {
   drawing.append(svg("path", { d: `M${x(0)} ${high}V${low}`, class: "axis" }), svg("path", { d: `M${x(-margin)} ${high}V${low}`, class: "ceiling" }));
   const entries = names.map((row, index) => {
     const y = high + 14 + index * 26;
-    const entry = { row, y, bar: svg("path", { class: "bar" }), dot: svg("circle", { cy: y, r: 5 }) };
+    const entry = { row, y, bar: svg("path", { class: "whisker" }), dot: svg("circle", { cy: y, r: 5 }) };
     drawing.append(write(162, y + 4, elided(row.variant, 24), { "text-anchor": "end", class: "tick" }));
     drawing.append(tells(svg("g", {}, entry.bar, entry.dot), () => [`${entry.row.variant}: ${entry.row.network}`, entry.row.text]));
     return entry;
@@ -148,7 +148,7 @@ function outcomesView(run) {
       entry.dot.setAttribute("cx", known(difference) ? clip(difference) : -99);
       entry.dot.setAttribute("class", `point ${decision}`);
       entry.bar.setAttribute("d", known(least) ? `M${clip(least)} ${entry.y}H${clip(most)}` : "");
-      entry.bar.setAttribute("class", `bar ${decision}`);
+      entry.bar.setAttribute("class", `whisker ${decision}`);
     });
   }
   return { node: el("div", {}, drawing, note), update };
