@@ -69,7 +69,7 @@ def planned(run: RunFolder, names: tuple[str, ...] = ("model2",), seeds: tuple[i
 
 def records(trial: Trial, *, with_time: bool = False) -> list[tuple[object, ...]]:
     """The epochs of a trial as they were kept."""
-    with sqlite3.connect(f"file:{trial.path}/flow.sqlite?mode=ro", uri=True) as tables:
+    with sqlite3.connect(trial.path / "flow.sqlite") as tables:
         rows = tables.execute("SELECT * FROM epochs ORDER BY epoch").fetchall()
     tables.close()
     return rows if with_time else [(*row[:5], *row[6:]) for row in rows]
