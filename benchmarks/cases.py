@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import unetscope as us
 from benchmarks.timing import seconds
-from unetscope.budget import Passes
-from unetscope.layer_statistics import Estimator
-from unetscope.tensors import pixels, to_input
+from unetscope.activations.memory_budget import Passes
+from unetscope.activations.tensors import pixels, to_input
+from unetscope.measure.layer_statistics import Estimator
 
 GIB = 2**30
 ESTIMATORS: tuple[Estimator, ...] = (us.KDE(1.0), us.KDE(0.1), us.Binning(0.2), us.Binning(0.05))

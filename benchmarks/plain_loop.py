@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from unetscope.data import SegmentationData
-from unetscope.records import EpochRecord
-from unetscope.training import dice_per_image, image_order
+from unetscope.table.records import EpochRecord
+from unetscope.training.trainer import dice_per_image, image_order
 
 
 def plain_training(

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from unetscope.estimators.kde import BOUNDS, EXPONENT, KDE
-from unetscope.layer_statistics import Estimator
-from unetscope.records import Layer
+from unetscope.measure.layer_statistics import Estimator
+from unetscope.table.records import Layer
 
 Row = tuple[str, str, float, str, float]  # layer, estimator, resolution, labels ("" for I(X;M)), bits
 

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 from calibration import laws
-from unetscope.capture import with_shapes
+from unetscope.activations.capture import with_shapes
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.families import Convolutional, Family, Linear
 from unetscope.estimators.kde import EXPONENT, KDE, Bound
 from unetscope.estimators.ksg import KSG
+from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading
 from unetscope.estimators.renyi import Renyi
-from unetscope.labels import entropy_nats
-from unetscope.measure import placed
-from unetscope.merges import at_merge
-from unetscope.probing import Segmented, probe
-from unetscope.records import Layer, Quantity, Skip
-from unetscope.selfcheck import Channels
+from unetscope.measure.merges import at_merge
+from unetscope.measure.probing import Segmented, probe
+from unetscope.measure.scope import placed
+from unetscope.measure.selfcheck import Channels
+from unetscope.table.records import Layer, Quantity, Skip
 
 N = 605  # images of the paper's probe set
 BIT = math.log(2)

@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 import published  # noqa: E402
 import torchvision_stub  # noqa: E402
 import unetscope as us  # noqa: E402
-from unetscope.errors import NetworkError  # noqa: E402
-from unetscope.structure import OUTCOMES  # noqa: E402
+from unetscope.base.errors import NetworkError  # noqa: E402
+from unetscope.networks.skip_detection import OUTCOMES  # noqa: E402
 
 IMAGES = {2: 16, 3: 4}  # by the number of sides
 BATCH = 4

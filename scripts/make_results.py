@@ -18,8 +18,8 @@ import torch
 from matplotlib.figure import Figure
 
 import unetscope as us
-from unetscope.labels import entropy_nats
-from unetscope.records import Quantity
+from unetscope.estimators.labels import entropy_nats
+from unetscope.table.records import Quantity
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIGURES = (

@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from unetscope import plots
-from unetscope.presentation import present
-from unetscope.records import Decision
-from unetscope.store import RunFolder
-from unetscope.variants import REFERENCE, part_names
-from unetscope.verdict import judge
-from unetscope.verification import Training, Verification, guess_nats, trained, verification
+from unetscope.analysis.outcomes import Training, Verification, guess_nats
+from unetscope.analysis.verdict import judge
+from unetscope.report.render import present
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.verification import trained, verification
+from unetscope.table.records import Decision
+from unetscope.table.variants import REFERENCE, part_names
 
 DOCS = Path(__file__).parents[1] / "docs"
 COPIED = {

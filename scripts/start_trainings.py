@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unetscope.config import overridden
-from unetscope.engines import cores, engine_named
-from unetscope.store import RunFolder
-from unetscope.variants import named
+from unetscope.runs.engines import cores, engine_named
+from unetscope.runs.folder import RunFolder
+from unetscope.table.variants import named
+from unetscope.training.config import overridden
 
 RECIPES = {
     "as the run": {},

@@ -13,9 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from unetscope.config import overridden
-from unetscope.engines import Local
-from unetscope.store import RunFolder
+from unetscope.runs.engines import Local
+from unetscope.runs.folder import RunFolder
+from unetscope.training.config import overridden
 
 WAYS = {
     "side by side, one thread each": (2, 1),

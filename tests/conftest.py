@@ -10,15 +10,11 @@ from jaxtyping import install_import_hook
 
 install_import_hook(
     [
-        "unetscope.capture",
-        "unetscope.distances",
+        "unetscope.activations",
         "unetscope.estimators",
-        "unetscope.labels",
         "unetscope.measure",
-        "unetscope.symbols",
-        "unetscope.tensors",
-        "unetscope.training",
-        "unetscope.unet",
+        "unetscope.networks.unet",
+        "unetscope.training.trainer",
     ],
     "beartype.beartype",
 )

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unetscope.config import overridden, resolve
-from unetscope.records import EpochRecord, Estimate, Layer, Skip
-from unetscope.schedule import marked_epochs
-from unetscope.store import Picture, RunFolder
-from unetscope.unet import UNet
+from unetscope.networks.unet import UNet
+from unetscope.runs.folder import Picture, RunFolder
+from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
+from unetscope.table.schedule import marked_epochs
+from unetscope.training.config import overridden, resolve
 
 INPUT = (("kde_upper", 1.0), ("kde_lower", 1.0), ("binning", 0.2))
 LABELS = ("kmeans(k=64)", "blocks(4x4)")
@@ -113,8 +113,8 @@ def _rows(layers: Sequence[Layer], skips: Sequence[Skip], epoch, last, estimator
 
 def retrained(run: RunFolder, *, seeds: int = 2) -> RunFolder:
     """The same run with trainings of some variants, the smaller of which lose Dice."""
-    from unetscope.retraining import trials
-    from unetscope.variants import named as variants
+    from unetscope.runs.retraining import trials
+    from unetscope.table.variants import named as variants
 
     epochs = range(run.last_epoch() + 1)
     for trial in trials(run, variants(["paper", "depth2"], depth=4), range(seeds)):

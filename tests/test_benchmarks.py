@@ -18,7 +18,7 @@ from benchmarks.timing import exponent, machine, medians, peak_bytes
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.kde import KDE
-from unetscope.unet import UNet
+from unetscope.networks.unet import UNet
 
 
 def test_the_store_everything_protocol_comes_to_our_estimates(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from unetscope import budget
-from unetscope.arena import Arena
-from unetscope.budget import FEATURES_AT_ONCE, FORWARD_SHARE, Budget, default_budget, plan_passes
-from unetscope.capture import forward_bytes, frozen, stream, with_shapes
-from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
-from unetscope.records import Layer
-from unetscope.unet import UNet
+from unetscope.activations import memory_budget as budget
+from unetscope.activations.activation_buffer import Arena
+from unetscope.activations.capture import forward_bytes, frozen, stream, with_shapes
+from unetscope.activations.memory_budget import FEATURES_AT_ONCE, FORWARD_SHARE, Budget, default_budget, plan_passes
+from unetscope.base.errors import InvalidArgument, MeasurementError, NetworkError
+from unetscope.networks.unet import UNet
+from unetscope.table.records import Layer
 
 
 class Unruly(nn.Module):

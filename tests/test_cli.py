@@ -23,8 +23,8 @@ import pytest
 import torch
 from PIL import Image
 
-from unetscope.cli import main
-from unetscope.records import Quantity
+from unetscope.cli.main import main
+from unetscope.table.records import Quantity
 
 TINY = [
     "--image-size=16",
@@ -351,7 +351,7 @@ def test_what_a_kill_left_of_a_run_that_never_began_is_no_run(unetscope, tmp_pat
 
 
 def test_two_processes_do_not_work_on_one_run(unetscope, finished: Path) -> None:
-    from unetscope.store import RunFolder
+    from unetscope.runs.folder import RunFolder
 
     with RunFolder.open(finished).locked():
         code, _, errors = unetscope("run", "--out", finished, "--resume", "--quiet")
@@ -560,7 +560,7 @@ def test_check_data_finds_nothing_wrong(unetscope, data: Path) -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys; sys.argv = ['unetscope', 'run', '--help']\nfrom unetscope.cli import main\n"
+    code = "import sys; sys.argv = ['unetscope', 'run', '--help']\nfrom unetscope.cli.main import main\n"
     code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
@@ -668,7 +668,7 @@ def test_a_run_of_another_loop_is_judged_and_what_is_left_out_is_named(
 ) -> None:
     import foreign
     import unetscope as us
-    from unetscope.verdict import Judgement
+    from unetscope.analysis.verdict import Judgement
 
     train, held_out = us.synthetic_nuclei(20, image_size=32).split(0.4)
     scope = us.Scope(foreign.Padded(width=2), train, held_out=held_out, estimators=[], labels=[])

@@ -13,9 +13,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from unetscope.base.errors import DataError
 from unetscope.data import check, load
 from unetscope.data.problems import KINDS, printable
-from unetscope.errors import DataError
 
 GREY = np.random.default_rng(1).integers(0, 256, (12, 16), np.uint8)
 MASK = np.zeros((12, 16), np.uint8)

@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from unetscope.base.errors import DataError, InvalidArgument
 from unetscope.data import load, paper_split, shared_images
 from unetscope.data.bbbc038 import manifest
 from unetscope.data.images import Pixels, resize_image, resize_mask
 from unetscope.data.masks import foreground
 from unetscope.data.segmentation import SegmentationData
-from unetscope.errors import DataError, InvalidArgument
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 16), np.uint8)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from runs import LABELS, made_run, retrained
-from unetscope import cli, digest
-from unetscope.config import FLAGS, RunConfig, command, resolve
+from unetscope.cli import main as cli
+from unetscope.report import report_data as digest
 from unetscope.report.page import as_json
-from unetscope.store import RunFolder
+from unetscope.runs.folder import RunFolder
+from unetscope.training.config import FLAGS, RunConfig, command, resolve
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_the_command_gives_the_configuration_back(preset: str, changes: dict[str
         raise SystemExit(0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unetscope.experiment.run", instead)
+        patch.setattr("unetscope.runs.experiment.run", instead)
         result = CliRunner().invoke(cli.app, [*words[1:], "--quiet"])
     assert found, result.output
     assert found[0] == config

@@ -21,12 +21,12 @@ from PIL import Image
 
 from runs import LABELS, made_run
 from unetscope import plots
-from unetscope.flow import Flow
-from unetscope.records import EpochRecord
-from unetscope.sparklines import BLOCKS, PLAIN, sparkline
-from unetscope.store import RunFolder
-from unetscope.terminal import u_plot_lines
-from unetscope.verdict import judge
+from unetscope.analysis.verdict import judge
+from unetscope.cli.sparklines import BLOCKS, PLAIN, sparkline
+from unetscope.cli.terminal import u_plot_lines
+from unetscope.runs.folder import RunFolder
+from unetscope.table.flow import Flow
+from unetscope.table.records import EpochRecord
 
 FOREIGN = "<script>alert(1)</script></style>"
 
@@ -162,7 +162,7 @@ def test_a_real_notebook_shows_them(run: RunFolder, tmp_path: Path) -> None:
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     notebook = nbformat.v4.new_notebook()
     cells = (
-        "%matplotlib inline\nimport unetscope as us\nfrom unetscope.store import RunFolder\n"
+        "%matplotlib inline\nimport unetscope as us\nfrom unetscope.runs.folder import RunFolder\n"
         f"flow = RunFolder.open({str(run.path)!r}).flow()\nflow",
         "us.judge(flow)",
         "us.plots.u_plot(flow)",

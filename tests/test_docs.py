@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unetscope.cli import app
+from unetscope.cli.main import app
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

@@ -14,13 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
-from unetscope import retraining, variants
-from unetscope.config import resolve
-from unetscope.engines import Engine, Local, Look
-from unetscope.engines.interface import STARTS
-from unetscope.errors import MissingDependency
-from unetscope.experiment import run
-from unetscope.store import RunFolder
+from unetscope.base.errors import MissingDependency
+from unetscope.runs import retraining
+from unetscope.runs.engines import Engine, Local, Look
+from unetscope.runs.engines.interface import STARTS
+from unetscope.runs.experiment import run
+from unetscope.runs.folder import RunFolder
+from unetscope.table import variants
+from unetscope.training.config import resolve
 
 EPOCHS = 100  # seconds, so that a kill finds the training under way
 
@@ -82,7 +83,7 @@ def made(folder: RunFolder, jobs: Sequence[retraining.Trial]) -> list[Path]:
 
 
 def engine(workers: int | None) -> Engine:
-    from unetscope.engines.ray import Ray
+    from unetscope.runs.engines.ray import Ray
 
     return Ray(workers)
 
@@ -99,7 +100,7 @@ def busy_workers() -> list[psutil.Process]:
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unetscope.engines import engine_named
+    from unetscope.runs.engines import engine_named
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependency) as missing:

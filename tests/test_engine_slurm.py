@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from unetscope.config import resolve
-from unetscope.engines import engine_named
-from unetscope.errors import InvalidArgument, MissingDependency
-from unetscope.experiment import run
-from unetscope.jobs import train
-from unetscope.store import RunFolder
+from unetscope.base.errors import InvalidArgument, MissingDependency
+from unetscope.runs.engines import engine_named
+from unetscope.runs.experiment import run
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.jobs import train
+from unetscope.training.config import resolve
 
 EPOCHS = 100  # seconds, so that a signal finds the training under way
 
@@ -87,7 +87,7 @@ class TestWithSubmitit:
         )
 
     def test_two_jobs_train_and_a_failure_has_its_reason(self, begun: Path, dice: list[float], tmp_path: Path) -> None:
-        from unetscope.engines.slurm import Slurm
+        from unetscope.runs.engines.slurm import Slurm
 
         first, second, nowhere, damaged = folders = jobs_of(begun, tmp_path, 4)
         about = json.loads((nowhere / "config.json").read_text())
@@ -110,7 +110,7 @@ class TestWithSubmitit:
     ) -> None:
         from submitit.core.core import Job
 
-        from unetscope.engines.slurm import Slurm
+        from unetscope.runs.engines.slurm import Slurm
 
         monkeypatch.setattr(Job, "_results_timeout_s", 1)  # the result of a killed job is waited for
         (path,) = jobs_of(begun, tmp_path, 1)
@@ -136,7 +136,7 @@ class TestWithSubmitit:
     def test_what_slurm_is_asked_for_and_what_it_says_when_it_refuses(
         self, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from unetscope.engines.slurm import Slurm
+        from unetscope.runs.engines.slurm import Slurm
 
         programs = tmp_path / "bin"
         programs.mkdir()

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from twins import slow_binning, slow_kde, slow_squared_distances
-from unetscope.distances import Distances
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.binning import Binning, symbol_label_information
 from unetscope.estimators.kde import KDE, mixture_information, shift_by_errors, within_class_information
-from unetscope.labels import entropy_nats
-from unetscope.symbols import Symbols, joint_symbols
+from unetscope.estimators.labels import entropy_nats
+from unetscope.measure.distances import Distances
+from unetscope.measure.quantization import Symbols, joint_symbols
 
 ACTIVATIONS = hnp.arrays(
     np.float32,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from unetscope.presentation import present
-from unetscope.store import RunFolder
+from unetscope.report.render import present
+from unetscope.runs.folder import RunFolder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDS = {"monai_spleen_like": "monai", "smp_unet": "segmentation_models_pytorch", "lightning_callback": "lightning"}

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unetscope.errors import InvalidArgument, RunFolderError
-from unetscope.files import whole_file
-from unetscope.flow import Flow, save_epochs
-from unetscope.records import EpochRecord, Estimate, Layer, Skip
-from unetscope.store import Picture, RunFolder
+from unetscope.base.errors import InvalidArgument, RunFolderError
+from unetscope.base.files import whole_file
+from unetscope.runs.folder import Picture, RunFolder
+from unetscope.table.flow import Flow, save_epochs
+from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
 
 LAYERS = (
     Layer("1", "a", shape=(2, 4, 4)),

@@ -16,10 +16,10 @@ from sklearn.decomposition import PCA
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 from torch import Tensor
 
-from unetscope.distances import Distances
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.ksg import KSG, codes, ksg_information, ksg_label_information
 from unetscope.estimators.reading import Reading
+from unetscope.measure.distances import Distances
 
 
 def squared_distances(activations: Tensor) -> Tensor:

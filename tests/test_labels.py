@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetscope.errors import InvalidArgument
-from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
+from unetscope.base.errors import InvalidArgument
+from unetscope.estimators.labels import BlockLabels, KMeansLabels, entropy_nats
 
 
 def random_masks(n: int, size: int = 8, seed: int = 0) -> np.ndarray:

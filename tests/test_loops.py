@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import foreign
 import unetscope as us
-from unetscope.digest import digest
-from unetscope.errors import NetworkError, RunFolderError
-from unetscope.networks import built
-from unetscope.presentation import present
-from unetscope.recorder import Recorder
-from unetscope.store import RunFolder
+from unetscope.base.errors import NetworkError, RunFolderError
+from unetscope.networks.named import built
+from unetscope.report.render import present
+from unetscope.report.report_data import digest
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.recorder import Recorder
 
 FEW = {"labels": [us.KMeansLabels(2)], "epochs": [0, 1, 2]}
 TWO = {**FEW, "epochs": [0, 1]}  # the last of the training is measured all the same
@@ -270,7 +270,7 @@ from torch import distributed, nn
 sys.path.insert(0, sys.argv[1])
 import foreign
 import unetscope as us
-from unetscope.recorder import Recorder
+from unetscope.runs.recorder import Recorder
 
 torch.set_num_threads(1)
 distributed.init_process_group("gloo")

@@ -8,20 +8,20 @@ import torch
 from torch import nn
 
 from twins import slow_binning, slow_kde, slow_squared_distances
-from unetscope.budget import FEATURES_AT_ONCE, Slice
-from unetscope.capture import Block, frozen
+from unetscope.activations.capture import Block, frozen
+from unetscope.activations.memory_budget import FEATURES_AT_ONCE, Slice
+from unetscope.base.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.synthetic import synthetic_nuclei
-from unetscope.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.families import Convolutional, Linear
 from unetscope.estimators.kde import KDE, mixture_information
+from unetscope.estimators.labels import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.estimators.mixture import Mixture
-from unetscope.labels import BlockLabels, KMeansLabels, entropy_nats
-from unetscope.layer_statistics import LARGEST_SHIFT, LayerStatistics, layer_statistics, most_parts
-from unetscope.measure import Scope
-from unetscope.records import Estimate, Layer, Skip
-from unetscope.unet import UNet
+from unetscope.measure.layer_statistics import LARGEST_SHIFT, LayerStatistics, layer_statistics, most_parts
+from unetscope.measure.scope import Scope
+from unetscope.networks.unet import UNet
+from unetscope.table.records import Estimate, Layer, Skip
 
 
 def trained_a_little(data: SegmentationData, steps: int = 8) -> UNet:

@@ -10,9 +10,9 @@ import torch
 
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.mixture import Mixture
-from unetscope.measure import placed
-from unetscope.merges import at_merge
-from unetscope.records import Estimate, Layer, Skip
+from unetscope.measure.merges import at_merge
+from unetscope.measure.scope import placed
+from unetscope.table.records import Estimate, Layer, Skip
 
 SKIP = Skip("skip1", source="S", upsampled="U", merge="SU")
 NOISY = np.full((3, 3), 0.1) + 0.7 * np.eye(3)  # of three symbols, how often each is seen as which

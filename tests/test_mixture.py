@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading

@@ -15,12 +15,12 @@ from torch.utils._pytree import tree_iter
 import foreign
 import published
 import unetscope as us
-from unetscope.ablation import silenced, without_skips
-from unetscope.capture import with_shapes
-from unetscope.errors import InvalidArgument, NetworkError
-from unetscope.slimming import carry_over
-from unetscope.structure import inspect
-from unetscope.unet import UNet
+from unetscope.activations.capture import with_shapes
+from unetscope.base.errors import InvalidArgument, NetworkError
+from unetscope.networks.ablation import silenced, without_skips
+from unetscope.networks.skip_detection import inspect
+from unetscope.networks.unet import UNet
+from unetscope.runs.slimming import carry_over
 
 
 def random_image(*shape: int) -> Tensor:

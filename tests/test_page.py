@@ -16,11 +16,11 @@ import pytest
 
 from chromium import Tab, chromium
 from runs import made_run, retrained
-from unetscope.digest import digest
-from unetscope.presentation import compare
 from unetscope.report import page as page_of
 from unetscope.report import write_report
-from unetscope.store import RunFolder
+from unetscope.report.render import compare
+from unetscope.report.report_data import digest
+from unetscope.runs.folder import RunFolder
 
 FOREIGN = (
     "<script>alert(1)</script>",

@@ -25,10 +25,10 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from unetscope import plots
-from unetscope.errors import InvalidArgument
-from unetscope.flow import Flow
-from unetscope.records import EpochRecord, Estimate, Layer, Role, Skip
-from unetscope.schedule import marked_epochs
+from unetscope.base.errors import InvalidArgument
+from unetscope.table.flow import Flow
+from unetscope.table.records import EpochRecord, Estimate, Layer, Role, Skip
+from unetscope.table.schedule import marked_epochs
 
 EPOCHS = (0, 1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100)
 IMAGES, LABELS = 605, "kmeans(k=64)"

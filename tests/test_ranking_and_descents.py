@@ -19,13 +19,13 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from test_plots import assert_legible, figure_of, texts  # noqa: F401
-from unetscope.descents import descents, dpi_violations
-from unetscope.errors import InvalidArgument
-from unetscope.flow import Flow
+from unetscope.analysis.data_processing import descents, dpi_violations
+from unetscope.analysis.rank_stability import FEWEST, ranking
+from unetscope.base.errors import InvalidArgument
+from unetscope.networks.unet import UNet
 from unetscope.plots.resolution import resolution_sweep
-from unetscope.rankings import FEWEST, ranking
-from unetscope.records import Estimate, Layer
-from unetscope.unet import UNet
+from unetscope.table.flow import Flow
+from unetscope.table.records import Estimate, Layer
 
 CEILING = 8.0
 ROW = Estimate(3, "", "I(X;M)", "kde_upper", 1.0, "", 0.0, math.nan, math.nan, CEILING, False, n=256, d=4)

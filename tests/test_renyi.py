@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
+from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.reading import Reading
 from unetscope.estimators.renyi import Renyi, matrix_entropy
 from unetscope.estimators.resampling import quarters
-from unetscope.labels import entropy_nats
 
 
 def squared_distances(activations: Tensor) -> Tensor:

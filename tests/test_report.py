@@ -19,11 +19,11 @@ import pytest
 
 from runs import made_run
 from unetscope import plots, report
-from unetscope.digest import digest
-from unetscope.errors import InvalidArgument
-from unetscope.records import EpochRecord
+from unetscope.base.errors import InvalidArgument
 from unetscope.report import ReportFigure, write_report
 from unetscope.report.page import LARGEST_SVG_BYTES, SECTIONS
+from unetscope.report.report_data import digest
+from unetscope.table.records import EpochRecord
 
 FOREIGN = (
     "<script>alert(1)</script>", "</style>", "</title>", '" onload="alert(1)', "' onerror='alert(1)", "{{ 7 * 7 }}",

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.binning import Binning, symbol_label_information
 from unetscope.estimators.kde import EXPONENT, KDE
 from unetscope.estimators.ksg import KSG
+from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading
 from unetscope.estimators.renyi import Renyi
@@ -27,8 +28,7 @@ from unetscope.estimators.resampling import (
     quarters,
     symbol_entropy,
 )
-from unetscope.labels import entropy_nats
-from unetscope.layer_statistics import Estimator
+from unetscope.measure.layer_statistics import Estimator
 
 ESTIMATORS = (KDE(1.0), KDE(0.1, relative=True), Mixture(1.0), Binning(0.2), Renyi(), KSG())
 CPU = torch.device("cpu")

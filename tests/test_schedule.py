@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetscope.errors import InvalidArgument
-from unetscope.schedule import is_marked, marked_epochs
+from unetscope.base.errors import InvalidArgument
+from unetscope.table.schedule import is_marked, marked_epochs
 
 
 @given(st.integers(0, 3000))

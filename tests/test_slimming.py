@@ -17,15 +17,15 @@ import torch
 from safetensors.torch import save_file
 
 import unetscope as us
-from unetscope.config import resolve
-from unetscope.cost import Savings, costs
-from unetscope.errors import InvalidArgument, NetworkError, RunFolderError
-from unetscope.experiment import run as run_experiment
-from unetscope.slimming import carry_over, savings, slim
-from unetscope.store import RunFolder
-from unetscope.training import validation_dice
-from unetscope.unet import UNet
-from unetscope.variants import Variant
+from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError
+from unetscope.networks.cost import Savings, costs
+from unetscope.networks.unet import UNet
+from unetscope.runs.experiment import run as run_experiment
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.slimming import carry_over, savings, slim
+from unetscope.table.variants import Variant
+from unetscope.training.config import resolve
+from unetscope.training.trainer import validation_dice
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
+from unetscope.base.errors import InvalidArgument
 from unetscope.data.synthetic import BLOCK_COUNTS, KINDS, OPENING_COUNTS, Scene, kind_of_each, synthetic_nuclei
-from unetscope.errors import InvalidArgument
 
 SIDES = st.integers(16, 40)
 REAL_SHARE_QUARTILES = (0.034, 0.109, 0.234)  # of the 2018 Data Science Bowl's training images at 128x128

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unetscope.errors import InvalidArgument, MissingDependency, RunFolderError
-from unetscope.records import EpochRecord, Estimate, Layer, Quantity
-from unetscope.store import RunFolder
-from unetscope.trackers import TRACKERS, Follower, Tracked, track
-from unetscope.trackers import scalars as names
-from unetscope.trackers.scalars import scalars, spelled
-from unetscope.trackers.writers import WRITERS, _plain, _plain_or_colon
+from unetscope.base.errors import InvalidArgument, MissingDependency, RunFolderError
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.trackers import TRACKERS, Follower, Tracked, track
+from unetscope.runs.trackers import scalars as names
+from unetscope.runs.trackers.scalars import scalars, spelled
+from unetscope.runs.trackers.writers import WRITERS, _plain, _plain_or_colon
+from unetscope.table.records import EpochRecord, Estimate, Layer, Quantity
 
 pytestmark = [
     pytest.mark.filterwarnings(  # MLflow's own tables, with SQLAlchemy 2.1
@@ -298,8 +298,8 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_trackers import go_on
-from unetscope.trackers import Tracked
-from unetscope.store import RunFolder
+from unetscope.runs.trackers import Tracked
+from unetscope.runs.folder import RunFolder
 run = RunFolder.open(sys.argv[1])
 tracked = Tracked(run, sys.argv[2])
 go_on(run, 1)
@@ -516,7 +516,7 @@ def test_quantities_and_resolutions_have_tags_of_their_own() -> None:
 
 def test_trackers_are_loaded_where_they_are_used() -> None:
     code = (
-        "import sys, unetscope.trackers; "
+        "import sys, unetscope.runs.trackers; "
         "sys.exit(bool({'torch', 'tensorboard', 'mlflow', 'wandb'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from unetscope.checkpoints import STATE, WEIGHTS, Checkpoints
-from unetscope.config import TrainingConfig
+from unetscope.base.errors import TrainingError
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.synthetic import synthetic_nuclei
-from unetscope.errors import TrainingError
-from unetscope.records import EpochRecord
-from unetscope.training import Trainer, binary_cross_entropy, dice_per_image
-from unetscope.unet import UNet
+from unetscope.networks.unet import UNet
+from unetscope.table.records import EpochRecord
+from unetscope.training.checkpoints import STATE, WEIGHTS, Checkpoints
+from unetscope.training.config import TrainingConfig
+from unetscope.training.trainer import Trainer, binary_cross_entropy, dice_per_image
 
 TRAIN, VALIDATION = synthetic_nuclei(14, image_size=16).split(0.3)
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetscope.errors import InvalidArgument, NetworkError
-from unetscope.unet import UNet
+from unetscope.base.errors import InvalidArgument, NetworkError
+from unetscope.networks.unet import UNet
 
 PAPER_MODELS = [
     ((), 1_941_105),

@@ -15,10 +15,12 @@ from numpy.polynomial.hermite_e import hermegauss
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 
-from unetscope.capture import with_shapes
+from unetscope.activations.capture import with_shapes
+from unetscope.base.errors import InvalidArgument, MeasurementError
 from unetscope.data.synthetic import synthetic_nuclei
-from unetscope.errors import InvalidArgument, MeasurementError
 from unetscope.estimators.families import Convolutional, Family, Linear
+from unetscope.estimators.labels import BlockLabels
+from unetscope.estimators.moments import Moments, blocks_of, ratios
 from unetscope.estimators.reading import Reading
 from unetscope.estimators.usable import (
     Calibration,
@@ -30,13 +32,11 @@ from unetscope.estimators.usable import (
     ridge,
     shuffled_masks,
 )
-from unetscope.intervals import difference, ratio_values, student
-from unetscope.labels import BlockLabels
-from unetscope.measure import Scope
-from unetscope.moments import Moments, blocks_of, ratios
-from unetscope.probing import Segmented, probe
-from unetscope.records import Estimate, Layer, Skip
-from unetscope.unet import UNet
+from unetscope.measure.probing import Segmented, probe
+from unetscope.measure.scope import Scope
+from unetscope.networks.unet import UNet
+from unetscope.table.intervals import difference, ratio_values, student
+from unetscope.table.records import Estimate, Layer, Skip
 
 BIT = math.log(2)
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from calibration.planted import PLANTED_TASKS, planted_task
 from hypothesis import given
 from hypothesis import strategies as st
 
 import unetscope as us
-from unetscope.data import PLANTED_TASKS, planted_task
-from unetscope.errors import InvalidArgument
-from unetscope.flow import Flow
-from unetscope.records import Decision, Estimate
-from unetscope.unet import UNet
-from unetscope.variants import Variant, named
-from unetscope.verdict import Judgement, judge
+from unetscope.analysis.verdict import Judgement, judge
+from unetscope.base.errors import InvalidArgument
+from unetscope.networks.unet import UNet
+from unetscope.table.flow import Flow
+from unetscope.table.records import Decision, Estimate
+from unetscope.table.variants import Variant, named
 
 CEILING = 0.6  # bits a pixel; the margin is 0.03 of it
 Added = dict[str, tuple[float, float]]  # by stream and skip: low and high

@@ -18,25 +18,18 @@ import numpy as np
 import psutil
 import pytest
 
-from unetscope.config import resolve
-from unetscope.engines import Local, engine_named
-from unetscope.engines.interface import LOG
-from unetscope.errors import InvalidArgument, RunFolderError, UnetscopeError
-from unetscope.experiment import run as run_experiment
-from unetscope.presentation import present
-from unetscope.records import EpochRecord
-from unetscope.retraining import Trial, expected_seconds, retrain, trials
-from unetscope.store import RunFolder
-from unetscope.variants import Variant, named
-from unetscope.verification import (
-    Training,
-    Verification,
-    chosen_seeds,
-    guess_nats,
-    trained,
-    verification,
-    verify,
-)
+from unetscope.analysis.outcomes import Training, Verification, guess_nats
+from unetscope.base.errors import InvalidArgument, RunFolderError, UnetscopeError
+from unetscope.report.render import present
+from unetscope.runs.engines import Local, engine_named
+from unetscope.runs.engines.interface import LOG
+from unetscope.runs.experiment import run as run_experiment
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.retraining import Trial, expected_seconds, retrain, trials
+from unetscope.runs.verification import chosen_seeds, trained, verification, verify
+from unetscope.table.records import EpochRecord
+from unetscope.table.variants import Variant, named
+from unetscope.training.config import resolve
 
 GUESS = 0.5
 EPOCHS = 60
@@ -208,7 +201,7 @@ def test_a_job_that_says_what_is_wrong_is_not_started_again(run: RunFolder) -> N
 def test_a_job_that_keeps_being_killed_is_given_up(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = planned(run, seeds=(0,))
     killer = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    monkeypatch.setattr("unetscope.engines.local.job_command", lambda folder: [sys.executable, "-c", killer])
+    monkeypatch.setattr("unetscope.runs.engines.local.job_command", lambda folder: [sys.executable, "-c", killer])
     failed = retrain(run, jobs, engine=Local(2))
     assert set(failed) == set(jobs)
     assert failed[jobs[0]] == f"it was killed 4 times: see {jobs[0].path / LOG}"

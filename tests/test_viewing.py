@@ -22,11 +22,11 @@ import pytest
 
 from chromium import Tab, chromium
 from runs import made_run
-from unetscope.errors import InvalidArgument
-from unetscope.records import EpochRecord
+from unetscope.base.errors import InvalidArgument
 from unetscope.report import Server
-from unetscope.store import RunFolder
-from unetscope.viewing import Live, server
+from unetscope.report.live import Live, server
+from unetscope.runs.folder import RunFolder
+from unetscope.table.records import EpochRecord
 
 
 @pytest.fixture(autouse=True)

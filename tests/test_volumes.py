@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 import unetscope as us
+from unetscope.base.errors import DataError, InvalidArgument, MissingDependency
 from unetscope.data import from_dataset, load_nifti, load_nnunet
-from unetscope.errors import DataError, InvalidArgument, MissingDependency
-from unetscope.labels import BlockLabels, KMeansLabels
+from unetscope.estimators.labels import BlockLabels, KMeansLabels
 
 nibabel = pytest.importorskip("nibabel", reason="nibabel is an extra")
 

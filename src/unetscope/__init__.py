@@ -13,8 +13,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unetscope import plots
-    from unetscope.ablation import silenced, without_skips
-    from unetscope.config import TrainingConfig
+    from unetscope.analysis.data_processing import dpi_violations
+    from unetscope.analysis.outcomes import Verification
+    from unetscope.analysis.rank_stability import ranking
+    from unetscope.analysis.verdict import Judgement, judge
+    from unetscope.base.errors import UnetscopeError
     from unetscope.data import (
         SegmentationData,
         check,
@@ -24,39 +27,36 @@ if TYPE_CHECKING:
         load_nifti,
         load_nnunet,
         paper_split,
-        planted_task,
         synthetic_nuclei,
     )
-    from unetscope.descents import dpi_violations
-    from unetscope.errors import UnetscopeError
     from unetscope.estimators.binning import Binning
     from unetscope.estimators.families import Convolutional, Linear
     from unetscope.estimators.kde import KDE
     from unetscope.estimators.ksg import KSG
+    from unetscope.estimators.labels import BlockLabels, KMeansLabels
     from unetscope.estimators.mixture import Mixture
     from unetscope.estimators.renyi import Renyi
-    from unetscope.flow import Flow
-    from unetscope.integrations.lightning import UnetscopeCallback
-    from unetscope.integrations.monai import UnetscopeHandler
-    from unetscope.intervals import Interval, difference
-    from unetscope.labels import BlockLabels, KMeansLabels
-    from unetscope.measure import Scope
-    from unetscope.models import load_model, save_model
-    from unetscope.rankings import ranking
-    from unetscope.recorder import Recorder
-    from unetscope.records import EpochRecord, Estimate, Layer, Skip, Verdict
-    from unetscope.slimming import Slim, slim
-    from unetscope.store import RunFolder
-    from unetscope.structure import Structure, inspect
-    from unetscope.trackers import track
-    from unetscope.training import Trainer
-    from unetscope.unet import UNet
-    from unetscope.verdict import Judgement, judge
-    from unetscope.verification import Verification, verify
+    from unetscope.measure.scope import Scope
+    from unetscope.networks.ablation import silenced, without_skips
+    from unetscope.networks.saved import load_model, save_model
+    from unetscope.networks.skip_detection import Structure, inspect
+    from unetscope.networks.unet import UNet
+    from unetscope.runs.folder import RunFolder
+    from unetscope.runs.integrations.lightning import UnetscopeCallback
+    from unetscope.runs.integrations.monai import UnetscopeHandler
+    from unetscope.runs.recorder import Recorder
+    from unetscope.runs.slimming import Slim, slim
+    from unetscope.runs.trackers import track
+    from unetscope.runs.verification import verify
+    from unetscope.table.flow import Flow
+    from unetscope.table.intervals import Interval, difference
+    from unetscope.table.records import EpochRecord, Estimate, Layer, Skip, Verdict
+    from unetscope.training.config import TrainingConfig
+    from unetscope.training.trainer import Trainer
 
 _ROOMS = {
-    "unetscope.ablation": ("silenced", "without_skips"),
-    "unetscope.config": ("TrainingConfig",),
+    "unetscope.networks.ablation": ("silenced", "without_skips"),
+    "unetscope.training.config": ("TrainingConfig",),
     "unetscope.data": (
         "SegmentationData",
         "check",
@@ -66,35 +66,35 @@ _ROOMS = {
         "load_nifti",
         "load_nnunet",
         "paper_split",
-        "planted_task",
         "synthetic_nuclei",
     ),
-    "unetscope.descents": ("dpi_violations",),
-    "unetscope.errors": ("UnetscopeError",),
+    "unetscope.analysis.data_processing": ("dpi_violations",),
+    "unetscope.base.errors": ("UnetscopeError",),
     "unetscope.estimators.binning": ("Binning",),
     "unetscope.estimators.families": ("Convolutional", "Linear"),
     "unetscope.estimators.kde": ("KDE",),
     "unetscope.estimators.ksg": ("KSG",),
     "unetscope.estimators.mixture": ("Mixture",),
     "unetscope.estimators.renyi": ("Renyi",),
-    "unetscope.integrations.lightning": ("UnetscopeCallback",),
-    "unetscope.integrations.monai": ("UnetscopeHandler",),
-    "unetscope.intervals": ("Interval", "difference"),
-    "unetscope.flow": ("Flow",),
-    "unetscope.labels": ("BlockLabels", "KMeansLabels"),
-    "unetscope.measure": ("Scope",),
-    "unetscope.models": ("load_model", "save_model"),
-    "unetscope.rankings": ("ranking",),
-    "unetscope.recorder": ("Recorder",),
-    "unetscope.records": ("EpochRecord", "Estimate", "Layer", "Skip", "Verdict"),
-    "unetscope.slimming": ("Slim", "slim"),
-    "unetscope.store": ("RunFolder",),
-    "unetscope.structure": ("Structure", "inspect"),
-    "unetscope.trackers": ("track",),
-    "unetscope.training": ("Trainer",),
-    "unetscope.unet": ("UNet",),
-    "unetscope.verdict": ("Judgement", "judge"),
-    "unetscope.verification": ("Verification", "verify"),
+    "unetscope.runs.integrations.lightning": ("UnetscopeCallback",),
+    "unetscope.runs.integrations.monai": ("UnetscopeHandler",),
+    "unetscope.table.intervals": ("Interval", "difference"),
+    "unetscope.table.flow": ("Flow",),
+    "unetscope.estimators.labels": ("BlockLabels", "KMeansLabels"),
+    "unetscope.measure.scope": ("Scope",),
+    "unetscope.networks.saved": ("load_model", "save_model"),
+    "unetscope.analysis.rank_stability": ("ranking",),
+    "unetscope.runs.recorder": ("Recorder",),
+    "unetscope.table.records": ("EpochRecord", "Estimate", "Layer", "Skip", "Verdict"),
+    "unetscope.runs.slimming": ("Slim", "slim"),
+    "unetscope.runs.folder": ("RunFolder",),
+    "unetscope.networks.skip_detection": ("Structure", "inspect"),
+    "unetscope.runs.trackers": ("track",),
+    "unetscope.training.trainer": ("Trainer",),
+    "unetscope.networks.unet": ("UNet",),
+    "unetscope.analysis.verdict": ("Judgement", "judge"),
+    "unetscope.analysis.outcomes": ("Verification",),
+    "unetscope.runs.verification": ("verify",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -141,7 +141,6 @@ __all__ = [
     "load_nifti",
     "load_nnunet",
     "paper_split",
-    "planted_task",
     "plots",
     "ranking",
     "save_model",

@@ -1,6 +1,6 @@
-"""`python -m unetscope`: the command. Imports the command line."""
+"""`python -m unetscope`: the command."""
 
-from unetscope.cli import main
+from unetscope.cli.main import main
 
 if __name__ == "__main__":
     main()

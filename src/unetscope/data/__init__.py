@@ -1,4 +1,4 @@
-"""The data room: images and masks from outside, checked, decoded and at one size. Imports errors and files only.
+"""The data room: images and masks from outside, checked, decoded and at one size.
 
 `load`, `check` and `synthetic_nuclei` are the doors; `paper_split` gives the published split of the 2018 Data Science
 Bowl, `fetch` downloads it, and `shared_images` finds validation images that were trained on. Names are imported when they are
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from unetscope.data.datasets import from_dataset
     from unetscope.data.download import fetch
     from unetscope.data.loading import check, load, shared_images
-    from unetscope.data.planted import PLANTED_TASKS, PlantedTask, planted_task
     from unetscope.data.problems import KINDS, Problem
     from unetscope.data.segmentation import SegmentationData
     from unetscope.data.synthetic import synthetic_nuclei
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "KINDS": "problems",
-    "PLANTED_TASKS": "planted",
-    "PlantedTask": "planted",
     "Problem": "problems",
     "SegmentationData": "segmentation",
     "check": "loading",
@@ -34,15 +31,12 @@ _MODULE_OF = {
     "load_nifti": "volumes",
     "load_nnunet": "volumes",
     "paper_split": "bbbc038",
-    "planted_task": "planted",
     "shared_images": "loading",
     "synthetic_nuclei": "synthetic",
 }
 
 __all__ = [
     "KINDS",
-    "PLANTED_TASKS",
-    "PlantedTask",
     "Problem",
     "SegmentationData",
     "check",
@@ -52,7 +46,6 @@ __all__ = [
     "load_nifti",
     "load_nnunet",
     "paper_split",
-    "planted_task",
     "shared_images",
     "synthetic_nuclei",
 ]

@@ -1,4 +1,4 @@
-"""The 2018 Data Science Bowl, stage 1 (BBBC038v1): its layout and its manifest. Imports the data room only.
+"""The 2018 Data Science Bowl, stage 1 (BBBC038v1): its layout and its manifest.
 
 Layout: <id>/images/<id>.png, and <id>/masks/*.png with one nucleus each; their union is the mask.
 Source: Caicedo et al., Nature Methods 16, 1247-1253 (2019). Licence: CC0.

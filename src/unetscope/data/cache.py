@@ -1,4 +1,4 @@
-"""Decoded data sets, kept on disk by their content. Imports the data room and files only.
+"""Decoded data sets, kept on disk by their content.
 
 An entry is a folder of two .npy arrays and a JSON file that is written last and holds their fingerprint: what is not
 whole, or was altered, is not an entry. Nothing here ever stops a load: a cache that cannot be used is done without.
@@ -19,12 +19,12 @@ import numpy as np
 import PIL
 import platformdirs
 
+from unetscope.base.errors import UnetscopeError
+from unetscope.base.files import whole_file
 from unetscope.data.images import ImageSize
 from unetscope.data.problems import Problem, printable
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import Source, archive_hash
-from unetscope.errors import UnetscopeError
-from unetscope.files import whole_file
 
 FORMAT = 1
 # A file written this short a time before it was listed may be written again without its time stamp moving.

@@ -1,4 +1,4 @@
-"""Images and masks that somebody else's dataset gives. Imports errors and the data types."""
+"""Images and masks that somebody else's dataset gives."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unetscope.base.errors import DataError, InvalidArgument
+from unetscope.base.random_state import undisturbed
 from unetscope.data.segmentation import SegmentationData
-from unetscope.errors import DataError, InvalidArgument
-from unetscope.randomness import undisturbed
 
 LARGEST_BYTES = 16 * 2**30  # of all images: what is measured again and again has to be held
 

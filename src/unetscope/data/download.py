@@ -1,4 +1,4 @@
-"""Download BBBC038v1 stage 1 and hold it against the manifest. Imports the data room and errors only."""
+"""Download BBBC038v1 stage 1 and hold it against the manifest."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from unetscope.base.errors import DataError
 from unetscope.data.bbbc038 import Sums, manifest, sums_of
 from unetscope.data.cache import cache_folder
 from unetscope.data.loading import find_pairs
 from unetscope.data.pairs import Pair
 from unetscope.data.problems import Unusable, printable
 from unetscope.data.sources import Source, open_source
-from unetscope.errors import DataError
 
 PUBLIC_URL = "https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip"
 TIMEOUT_SECONDS = 30

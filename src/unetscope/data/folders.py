@@ -1,4 +1,4 @@
-"""Layout: images/ and masks/ side by side, matched by file stem. Imports pairs and problems only."""
+"""Layout: images/ and masks/ side by side, matched by file stem."""
 
 from __future__ import annotations
 

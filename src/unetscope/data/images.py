@@ -1,4 +1,4 @@
-"""The bytes of one PNG, TIFF or JPEG as pixels, within bounds, and resized. Imports problems only.
+"""The bytes of one PNG, TIFF or JPEG as pixels, within bounds, and resized.
 
 Pixels are taken as stored: an orientation noted beside them (EXIF) is not applied, since a mask has none.
 """

@@ -1,4 +1,4 @@
-"""From a path to checked, decoded data. Imports the data room and errors only."""
+"""From a path to checked, decoded data."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unetscope.base.errors import DataError, InvalidArgument
 from unetscope.data import bbbc038, cache, folders
 from unetscope.data.images import ImageSize, decode, resize_image, resize_mask, to_image
 from unetscope.data.masks import foreground
@@ -22,7 +23,6 @@ from unetscope.data.problems import Problem, Unusable, guard, known_kinds, print
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import EXPECTED, Source, open_source
 from unetscope.data.synthetic import synthetic_nuclei
-from unetscope.errors import DataError, InvalidArgument
 
 Progress = Callable[[int, int], None]
 MAX_SIDE = 8192

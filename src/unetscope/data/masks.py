@@ -1,4 +1,4 @@
-"""Which pixels of a mask file are foreground. Imports images and problems only.
+"""Which pixels of a mask file are foreground.
 
 What is taken for a mask, v being its set of values:
 1. v has at most two values, one of them 0: the other is foreground (0/1, 0/255, True/False).

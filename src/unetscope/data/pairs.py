@@ -1,4 +1,4 @@
-"""An image and the mask files that belong to it, by name. Imports problems and sources only."""
+"""An image and the mask files that belong to it, by name."""
 
 from __future__ import annotations
 

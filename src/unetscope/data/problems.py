@@ -1,4 +1,4 @@
-"""What can be wrong with images and masks, said so that it can be mended. Imports errors only."""
+"""What can be wrong with images and masks, said so that it can be mended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from unetscope.errors import DataError, InvalidArgument
+from unetscope.base.errors import DataError, InvalidArgument
 
 Severity = Literal["error", "warning"]
 

@@ -1,4 +1,4 @@
-"""Images with their masks, decoded, at one resolution. Imports errors only.
+"""Images with their masks, decoded, at one resolution.
 
 Pixels are kept as the integers they were stored as (8 or 16 bit), so a data set costs a quarter of its float32 size;
 `SegmentationData.scale` turns them into [0, 1]. What is float32 is shown to the network as it is.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""A folder or a zip as a bounded, safe list of files that can be read as bytes. Imports errors and problems only.
+"""A folder or a zip as a bounded, safe list of files that can be read as bytes.
 
 Nothing is ever extracted. An archive is judged by its table of contents before a single member is read.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from unetscope.base.errors import DataError
 from unetscope.data.problems import Problem, Unusable, printable, problem
-from unetscope.errors import DataError
 
 MAX_MEMBERS = 500_000
 MAX_FILE_BYTES = 512 * 2**20

@@ -1,4 +1,4 @@
-"""Drawn images of cell nuclei with their exact masks, for tests and first tries. Imports segmentation and errors only.
+"""Drawn images of cell nuclei with their exact masks, for tests and first tries.
 
 A scene is laid out in units, 128 by 128 of them to the image whatever its pixels (as many in area if it is not square),
 and then rendered: one seed shows the same nuclei at every size, only finer.
@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from unetscope.base.errors import InvalidArgument
 from unetscope.data.segmentation import SegmentationData
-from unetscope.errors import InvalidArgument
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

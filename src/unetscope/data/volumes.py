@@ -1,4 +1,4 @@
-"""NIfTI volumes, and folders as nnU-Net lays them out. Imports errors and the data room.
+"""NIfTI volumes, and folders as nnU-Net lays them out.
 
 nibabel reads NIfTI, an extra: a header is read first, and a volume that claims too much is refused before it is.
 """
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unetscope.base.errors import DataError, InvalidArgument, MissingDependency
 from unetscope.data.datasets import from_dataset
 from unetscope.data.images import decode
 from unetscope.data.problems import Unusable, printable
 from unetscope.data.segmentation import SegmentationData
-from unetscope.errors import DataError, InvalidArgument, MissingDependency
 
 MAX_VOXELS = 512 * 10**6
 NIFTI = (".nii.gz", ".nii")

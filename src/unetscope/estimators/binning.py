@@ -1,4 +1,4 @@
-"""Mutual information from quantised activations (histogram). Imports errors, labels, readings and resampling.
+"""Mutual information from quantised activations (histogram).
 
 An image's activation, each value replaced by floor(t / bin_size), is one symbol. In a high dimension nearly every symbol
 occurs once, and the estimate is at its ceiling; the share of unique symbols is the warning.
@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
+from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
@@ -29,7 +30,6 @@ from unetscope.estimators.resampling import (
     quarters,
     symbol_entropy,
 )
-from unetscope.labels import entropy_nats
 
 SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64
 
@@ -87,7 +87,7 @@ class Binning:
         check_permutations(self.permutations)
 
     def readings(self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
-        """I(X;M), then I(Y;M) for each label scheme; symbols: `unetscope.symbols.Symbols.groups`, or any other numbering.
+        """I(X;M), then I(Y;M) for each label scheme; symbols: `Symbols.groups`, or any other numbering.
 
         Raises: InvalidArgument if labels are not one an image.
         """

@@ -1,4 +1,4 @@
-"""Families of probes: what of a layer they read linearly. Imports errors and moments.
+"""Families of probes: what of a layer they read linearly.
 
 A family decides what usable information counts. Both are fitted in closed form, so what they find is the best that they can.
 """
@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from unetscope.errors import InvalidArgument
-from unetscope.moments import features_of
+from unetscope.base.errors import InvalidArgument
+from unetscope.estimators.moments import features_of
 
 SMALLEST_SPREAD = 1e-12
 

@@ -1,5 +1,4 @@
-"""Mutual information from pairwise distances (kernel density estimation). Imports errors, labels, readings and
-resampling.
+"""Mutual information from pairwise distances (kernel density estimation).
 
 A layer T with Gaussian noise of variance σ² added to it is a mixture of n Gaussians, one an image. Bounds of that
 mixture's entropy need the squared distances D between the images and nothing else.
@@ -19,7 +18,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
+from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import (
     NO_NULL,
@@ -33,8 +33,7 @@ from unetscope.estimators.resampling import (
     permuted_kernel,
     quarters,
 )
-from unetscope.labels import entropy_nats
-from unetscope.records import Quantity
+from unetscope.table.records import Quantity
 
 Bound = Literal["upper", "lower"]
 BOUNDS: tuple[Bound, ...] = ("upper", "lower")

@@ -1,5 +1,4 @@
-"""Mutual information from the nearest neighbours of a low-dimensional code (Kraskov, Stögbauer & Grassberger). Imports errors,
-readings and resampling.
+"""Mutual information from the nearest neighbours of a low-dimensional code (Kraskov, Stögbauer & Grassberger).
 
 Nearest neighbours are to be trusted in up to about ten dimensions, never among raw activations: of 16+16 dimensions and 5000
 samples they find 0.71 of 2.30 nats. So a layer is first reduced to its principal components, which its pairwise distances
@@ -20,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
 from unetscope.estimators.reading import Reading, explained, lost
 from unetscope.estimators.resampling import (
@@ -34,7 +33,7 @@ from unetscope.estimators.resampling import (
     quarters,
     too_few,
 )
-from unetscope.intervals import student
+from unetscope.table.intervals import student
 
 MOST_COMPONENTS = 10
 SMALLEST_VARIANCE = 1e-5  # of the largest: below it, a component is the rounding of distances in float32

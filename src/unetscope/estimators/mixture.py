@@ -3,8 +3,7 @@
 A layer T with noise of variance σ² is a mixture of n Gaussians, one an image. `estimators.kde` bounds its information from the
 distances between images. It can be computed, too: noise is drawn, and what it does to the distances is known from them alone.
 Leaving out one image at a time then tells how far n images fall short of ever more of them, and how far chance may have moved
-the result. Where they fall short by more than that, the estimate is out of its domain and says so. Imports errors, kde,
-labels, readings and resampling.
+the result. Where they fall short by more than that, the estimate is out of its domain and says so.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import BOUNDS, Bound, check_noise_variance
+from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import (
     around,
@@ -30,8 +30,7 @@ from unetscope.estimators.resampling import (
     told_by_chance,
     too_few,
 )
-from unetscope.intervals import student
-from unetscope.labels import entropy_nats
+from unetscope.table.intervals import student
 
 JITTER = 1e-10  # of the mean variance: what rounding may take from the smallest eigenvalue of a Gram matrix
 

@@ -1,4 +1,4 @@
-"""What an estimator gives back, in nats, and what leaves it nothing to measure. Imports errors and records."""
+"""What an estimator gives back, in nats, and what leaves it nothing to measure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unetscope.errors import InvalidArgument
-from unetscope.records import Quantity
+from unetscope.base.errors import InvalidArgument
+from unetscope.table.records import Quantity
 
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
 ONE_IMAGE = "one image: there is no other that a layer could tell it from"
@@ -25,7 +25,7 @@ ONE_BIN = "every image falls into the same bins: the layer is the same for all, 
 class Reading:
     """One estimate in nats, before it is given its place: `measure` adds epoch and layer and turns nats into bits.
 
-    The fields are those of `unetscope.records.Estimate`. A ceiling that is NaN is the label scheme's, which `measure` adds.
+    The fields are those of `Estimate`. A ceiling that is NaN is the label scheme's, which `measure` adds.
     capped: by its arithmetic the estimate cannot exceed its ceiling, so near it layers can no longer be told apart.
     """
 

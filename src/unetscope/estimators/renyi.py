@@ -1,5 +1,4 @@
-"""An index of dependence from the eigenvalues of a kernel matrix (matrix-based Rényi entropy). Imports errors, kde,
-readings and resampling.
+"""An index of dependence from the eigenvalues of a kernel matrix (matrix-based Rényi entropy).
 
 A kernel K of a layer's activations, with 1 on its diagonal, over the number of images is a positive matrix A of trace 1.
 The Rényi entropy of its eigenvalues obeys many of entropy's axioms and needs no density. Its values are log₂ of Rényi's kind
@@ -27,7 +26,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
 from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, judged, quarters

@@ -2,7 +2,7 @@
 
 I_V(M→Y) = H_V(Y|∅) − H_V(Y|M): the held-out cross-entropy of the best guess without the layer, less that of a probe that
 reads it. It needs no clustering of masks, and does not end at log n. What a probe of another kind would find it does not
-know. Imports moments and resampling.
+know.
 
 Source: Xu et al., ICLR 2020 (arXiv 2002.10689).
 """
@@ -17,8 +17,8 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 from torch.nn import functional
 
+from unetscope.estimators.moments import Moments
 from unetscope.estimators.resampling import Null
-from unetscope.moments import Moments
 
 STRENGTHS = tuple(10.0**power for power in range(-7, 2))  # of the ridge, in units of a channel's variance
 DEAD = 1e-12  # a channel whose variance is below this share of the largest one's says nothing

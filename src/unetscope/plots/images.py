@@ -1,4 +1,4 @@
-"""Masks and predictions as pictures. Imports errors."""
+"""Masks and predictions as pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 from unetscope.plots.style import (
     INK,
     LARGE,

@@ -1,4 +1,4 @@
-"""Information planes, a panel for each layer. Imports records, flow and errors."""
+"""Information planes, a panel for each layer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from unetscope.errors import InvalidArgument
-from unetscope.flow import Flow
+from unetscope.base.errors import InvalidArgument
 from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
     EPOCH_COLOURS,
@@ -33,7 +32,8 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
-from unetscope.records import Layer
+from unetscope.table.flow import Flow
+from unetscope.table.records import Layer
 
 
 @in_style
@@ -54,7 +54,7 @@ def information_plane(
     Source: Fig. 3 of Lee & Bajić 2021.
     Raises: InvalidArgument, with what was measured, if what is asked for was not, or if the flow has no layers.
 
-    >>> from unetscope.records import Estimate
+    >>> from unetscope.table.records import Estimate
     >>> rows = [Estimate(0, "1", "I(X;M)", "kde_upper", 1.0, "", 2.0, 0.0, 3.0, 3.0, False, n=8, d=4),
     ...         Estimate(0, "1", "I(Y;M)", "kde_upper", 1.0, "halves", 0.5, 0.0, 1.0, 1.0, False, n=8, d=4)]
     >>> panels = information_plane(Flow((Layer("1", "conv1"),), (), tuple(rows)))

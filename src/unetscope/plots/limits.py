@@ -1,4 +1,4 @@
-"""Where estimates go with the number of images. Imports records, errors and flow."""
+"""Where estimates go with the number of images."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 
-from unetscope.errors import InvalidArgument
-from unetscope.flow import Flow
+from unetscope.base.errors import InvalidArgument
 from unetscope.plots.selection import select
 from unetscope.plots.style import FAINT, INK, LARGE, MEDIUM, SKY, SMALL, VERMILLION, in_style, new_axes, tidy
 from unetscope.plots.u import tick_names
-from unetscope.records import Quantity, unit_of
+from unetscope.table.flow import Flow
+from unetscope.table.records import Quantity, unit_of
 
 FURTHER = 0.05  # bits, from which an arrow says that a limit lies elsewhere
 

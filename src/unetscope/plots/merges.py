@@ -1,4 +1,4 @@
-"""What each merge joins, along training. Imports records, flow and errors."""
+"""What each merge joins, along training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from unetscope.errors import InvalidArgument
-from unetscope.flow import Flow
+from unetscope.base.errors import InvalidArgument
 from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
     BLUE,
@@ -24,7 +23,8 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
-from unetscope.records import Quantity, Skip
+from unetscope.table.flow import Flow
+from unetscope.table.records import Quantity, Skip
 
 _LINES: tuple[tuple[Quantity, str, str], ...] = (
     ("I_V(S→Y|U)", BLUE, "the skip adds, I_V(S→Y|U)"),

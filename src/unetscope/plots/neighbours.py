@@ -1,4 +1,4 @@
-"""Which neighbouring layers can be told apart. Imports records, errors, flow and intervals."""
+"""Which neighbouring layers can be told apart."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 
-from unetscope.errors import InvalidArgument
-from unetscope.flow import Flow
-from unetscope.intervals import Interval, difference
+from unetscope.base.errors import InvalidArgument
 from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import BLUE, FAINT, INK, LARGE, MEDIUM, SMALL, in_style, new_axes, shown, tidy
-from unetscope.records import Quantity, unit_of
+from unetscope.table.flow import Flow
+from unetscope.table.intervals import Interval, difference
+from unetscope.table.records import Quantity, unit_of
 
 
 @dataclass(frozen=True)

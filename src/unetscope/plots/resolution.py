@@ -1,4 +1,4 @@
-"""How far the ranking of layers depends on the resolution. Imports records, flow and rankings."""
+"""How far the ranking of layers depends on the resolution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-from unetscope.flow import Flow
+from unetscope.analysis.rank_stability import AGREES, Ranking, ranking, three_digits
 from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
     BLUE,
@@ -34,8 +34,8 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
-from unetscope.rankings import AGREES, Ranking, ranking, three_digits
-from unetscope.records import ESTIMATORS, Quantity, unit_of
+from unetscope.table.flow import Flow
+from unetscope.table.records import ESTIMATORS, Quantity, unit_of
 
 _MOST_NAMES = 9  # on the bar of layers
 _POINT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 3.2}
@@ -59,9 +59,9 @@ def resolution_sweep(
     layers apart (a ring); a point is absent where it is undefined. The grey line is the share of layers told apart. The band,
     in both panels, is where the ranking holds. Returns the two panels.
 
-    What None stands for and what is raised are as of `unetscope.rankings.ranking`.
+    What None stands for and what is raised are as of `unetscope.analysis.rank_stability.ranking`.
 
-    >>> from unetscope.records import Estimate, Layer
+    >>> from unetscope.table.records import Estimate, Layer
     >>> rows = [Estimate(0, name, "I(X;M)", "kde_upper", size, "", bits / size, 0.0, 3.0, 3.0, False, n=8, d=4)
     ...         for size in (1.0, 2.0) for name, bits in (("1", 2.0), ("2", 1.0), ("3", 1.5))]
     >>> above, below = resolution_sweep(Flow((Layer("1", "a"), Layer("2", "b"), Layer("3", "c")), (), tuple(rows)))

@@ -1,4 +1,4 @@
-"""Which estimates of a flow share a figure: of one quantity, estimator, resolution. Imports records, flow, errors."""
+"""Which estimates of a flow share a figure: of one quantity, estimator, resolution."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-from unetscope.errors import InvalidArgument
-from unetscope.flow import Flow
+from unetscope.base.errors import InvalidArgument
 from unetscope.plots.style import shown
-from unetscope.records import Estimate, Quantity, estimator_text, unit_of
+from unetscope.table.flow import Flow
+from unetscope.table.records import Estimate, Quantity, estimator_text, unit_of
 
 
 @dataclass(frozen=True)

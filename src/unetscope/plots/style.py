@@ -1,4 +1,4 @@
-"""What all figures share: sizes, colours, foreign text, how a figure is saved. Imports errors and files."""
+"""What all figures share: sizes, colours, foreign text, how a figure is saved."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from unetscope.errors import InvalidArgument
-from unetscope.files import whole_file
-from unetscope.records import Layer
+from unetscope.base.errors import InvalidArgument
+from unetscope.base.files import whole_file
+from unetscope.table.records import Layer
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so a figure is the same on every machine
 SMALL, MEDIUM, LARGE = 6.5, 7.5, 8.5  # points

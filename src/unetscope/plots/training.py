@@ -1,4 +1,4 @@
-"""How well networks learnt, epoch by epoch. Imports records and errors."""
+"""How well networks learnt, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from unetscope.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument
 from unetscope.plots.style import CATEGORIES, INK, LARGE, MEDIUM, epochs_on_axis, in_style, new_axes, shown, tidy
-from unetscope.records import EpochRecord
+from unetscope.table.records import EpochRecord
 
 _FEW = 12  # points of a curve that are each worth a marker
 

@@ -1,4 +1,4 @@
-"""The U-Plot: information against the layers in network order. Imports records, flow and errors."""
+"""The U-Plot: information against the layers in network order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import Affine2D, ScaledTranslation, Transform, blended_transform_factory
 
-from unetscope.flow import Flow
 from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
     EPOCH_COLOURS,
@@ -34,8 +33,9 @@ from unetscope.plots.style import (
     tidy,
     tracks,
 )
-from unetscope.records import Layer, Quantity, Skip, unit_of
-from unetscope.schedule import log_spaced
+from unetscope.table.flow import Flow
+from unetscope.table.records import Layer, Quantity, Skip, unit_of
+from unetscope.table.schedule import log_spaced
 
 _MOST_LINES = 10
 _TRACK = 10.0  # points between the brackets of two skips
@@ -69,7 +69,7 @@ def u_plot(
     Source: Fig. 4 of Lee & Bajić 2021.
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
 
-    >>> from unetscope.records import Estimate
+    >>> from unetscope.table.records import Estimate
     >>> layers = (Layer("1", "conv1"), Layer("2", "conv2"))
     >>> rows = [Estimate(0, name, "I(X;M)", "kde_upper", 1.0, "", bits, 0.0, 3.0, 3.0, False, n=8, d=4)
     ...         for name, bits in (("1", 2.0), ("2", 1.0))]

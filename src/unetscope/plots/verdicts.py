@@ -1,4 +1,4 @@
-"""Verdicts along training, and what retraining says of them. Imports records, verdict, verification and errors."""
+"""Verdicts along training, and what retraining says of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from unetscope.errors import InvalidArgument
+from unetscope.analysis.outcomes import Row, Training, Verification
+from unetscope.analysis.verdict import Judgement
+from unetscope.base.errors import InvalidArgument
 from unetscope.plots.style import (
     BLUE,
     CATEGORIES,
@@ -29,9 +31,7 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
-from unetscope.records import Decision, Rule
-from unetscope.verdict import Judgement
-from unetscope.verification import Row, Training, Verification
+from unetscope.table.records import Decision, Rule
 
 _COLOURS: dict[Decision, str] = {"needed": VERMILLION, "redundant": BLUE, "undecided": "#E4E4E4"}
 _LETTERS: dict[Decision, str] = {"needed": "N", "redundant": "R", "undecided": "?"}
@@ -46,9 +46,9 @@ def verdict_map(judgement: Judgement, *, figure: Figure | SubFigure | None = Non
 
     Returns the panels.
 
-    >>> from unetscope.flow import Flow
-    >>> from unetscope.records import Estimate, Layer, Skip
-    >>> from unetscope.verdict import judge
+    >>> from unetscope.table.flow import Flow
+    >>> from unetscope.table.records import Estimate, Layer, Skip
+    >>> from unetscope.analysis.verdict import judge
     >>> layers = (Layer("2", "a", 0), Layer("4", "b", 1), Layer("5", "cat", 0, "merge", ("5up", "2")))
     >>> rows = [Estimate(epoch, "5", "I(X;M)", "kde_upper", 1, "", 1, 1, 1, 3, False, 9, 9) for epoch in (1, 10)]
     >>> panels = verdict_map(judge(Flow(layers, (Skip("skip1", "2", "5up", "5"),), tuple(rows))))

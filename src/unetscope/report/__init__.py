@@ -1,6 +1,4 @@
-"""The page that people open, keep and send: one HTML file that needs no network, or served while it changes. Imports errors
-and files.
-"""
+"""The page that people open, keep and send: one HTML file that needs no network, or served while it changes."""
 
 from unetscope.report.page import ReportFigure, page, write_report
 from unetscope.report.server import Server

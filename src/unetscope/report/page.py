@@ -1,4 +1,4 @@
-"""Runs to one HTML file that draws itself and needs no network. Imports errors and files.
+"""Runs to one HTML file that draws itself and needs no network.
 
 Whatever a run brings along (names of layers, of files, of labels) stands compressed in the page and is shown as text; what
 stands in the page itself is escaped by jinja2. The page's own policy allows the one script that it was written with, by its
@@ -20,8 +20,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from unetscope.errors import InvalidArgument
-from unetscope.files import whole_file
+from unetscope.base.errors import InvalidArgument
+from unetscope.base.files import whole_file
 
 SCRIPTS = (
     "dom.js",
@@ -65,7 +65,7 @@ def write_report(
 ) -> Path:
     """Write the page of one or more runs, whole or not at all; returns its path.
 
-    runs: as `unetscope.digest.digest` tells them. figures: that do not move with the epoch.
+    runs: as `unetscope.report.report_data.digest` tells them. figures: that do not move with the epoch.
     Raises: InvalidArgument if the folder or a figure's file is missing.
 
     >>> import tempfile

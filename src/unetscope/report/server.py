@@ -1,4 +1,4 @@
-"""The page while it changes: a server for the one who holds its token. Imports errors only.
+"""The page while it changes: a server for the one who holds its token.
 
 It knows two addresses, the page and its data, and opens no file that a request names. A request must bring the token, and a
 `Host` that is this server: a foreign page that lets its own name point here (DNS rebinding) is refused.
@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qs, urlsplit
 
-from unetscope.errors import InvalidArgument, UnetscopeError
+from unetscope.base.errors import InvalidArgument, UnetscopeError
 
 LOCAL = "127.0.0.1"
 SECONDS_A_REQUEST = 30

@@ -1,0 +1,1 @@
+"""Run a network and see its tensors: tracing, capture, memory, precision, several processes."""

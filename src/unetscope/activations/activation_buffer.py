@@ -1,0 +1,65 @@
+"""Memory that is taken once and written again and again."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from contextlib import suppress
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unetscope.base.errors import MeasurementError
+
+
+class Arena:
+    """One region of float32 values on one device, as large as the largest request so far.
+
+    The first touch of fresh memory costs more than the arithmetic done on it afterwards: page by page, the system has to
+    find and clear it. So the pages, large ones where there are any, are kept from one measurement to the next; between
+    them, `rest` leaves them to the system in case somebody else needs them.
+
+    >>> arena = Arena(torch.device("cpu"))
+    >>> first, again = arena.take(6), arena.take(4)
+    >>> again.shape, again.data_ptr() == first.data_ptr()
+    (torch.Size([4]), True)
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._values: Float[Tensor, " size"] = torch.empty(0, dtype=torch.float32, device=device)
+        self._pages: mmap.mmap | None = None
+
+    def take(self, count: int) -> Float[Tensor, " count"]:
+        """That many values, with whatever they held; they are the same memory in every request.
+
+        Raises: MeasurementError if there is not so much memory.
+        """
+        if count > len(self._values):
+            self._values, self._pages = torch.empty(0, dtype=torch.float32, device=self.device), None
+            try:
+                self._grow(count)
+            except (OSError, RuntimeError):  # torch.OutOfMemoryError is a RuntimeError
+                size = count * torch.float32.itemsize / 2**30
+                raise MeasurementError(
+                    f"{size:.1f} GiB for activations cannot be had on {self.device}: lower memory_budget"
+                ) from None
+        return self._values[:count]
+
+    def rest(self) -> None:
+        """Nobody reads the values any more: the pages go back, on Linux only once the system runs short of them."""
+        if self._pages is None:
+            self._values = self._values[:0].clone()
+        else:
+            with suppress(OSError):  # an old kernel
+                self._pages.madvise(mmap.MADV_FREE)
+
+    def _grow(self, count: int) -> None:
+        if self.device.type != "cpu" or sys.platform != "linux":
+            self._values = torch.empty(count, dtype=torch.float32, device=self.device)
+            return
+        self._pages = mmap.mmap(-1, count * torch.float32.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(OSError):  # a kernel without large pages
+            self._pages.madvise(mmap.MADV_HUGEPAGE)
+        self._values = torch.frombuffer(self._pages, dtype=torch.float32)

@@ -1,0 +1,304 @@
+"""Whether a ranking of layers outlasts a change of resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, takewhile
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetscope.base.errors import InvalidArgument
+from unetscope.table.flow import Flow
+from unetscope.table.intervals import difference
+from unetscope.table.records import ESTIMATORS, Estimate, Layer, Quantity, estimator_text
+
+AGREES = (
+    0.9  # Kendall's τ from which two rankings count as the same: without ties, one pair of layers in twenty is swapped
+)
+FLOOR = 0.01  # of the ceiling: nearer to zero than this counts as zero, as 99 % of the ceiling counts as saturated
+FEWEST = 3  # layers told apart at both of two resolutions, below which there is no ranking to compare
+
+_OPTIONS = {
+    "noise variance": "--noise-variance",
+    "noise variance over median squared distance": "--relative-noise-variance",
+    "bin size": "--bin-size",
+}
+_LOST = {
+    "saturated": ("saturated", ": measure at larger ones"),
+    "at_zero": (f"within {100 * FLOOR:g} % of the ceiling from zero", ": measure at smaller ones"),
+    "unknown": ("without a number", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RankingAt:
+    """How layers rank at one resolution, against the reference.
+
+    apart: how many layers are told apart at all; the others are `saturated` (tied at the ceiling), `at_zero` (tied at zero:
+    within 1 % of the ceiling) or `unknown` (no number). compared: how many are told apart both here and at the reference.
+    agreement: Kendall's τ_b with the reference, over the layers with a number at both; it falls where layers change places and
+    where they become tied. swapped: of the pairs of layers that are ordered at both, the share that change places. Both are NaN
+    where fewer than three layers are compared, or all are tied.
+    """
+
+    resolution: float
+    apart: int
+    saturated: int
+    at_zero: int
+    unknown: int
+    compared: int
+    agreement: float
+    swapped: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How the ranking of layers changes with the resolution, by one estimator at one epoch.
+
+    layers: how many there are. reference: the resolution that tells most of them apart, and of several such the middle one.
+    judged: the pairs of layers that both have an interval there. sure: those of them that differ by more than chance makes.
+    at: the ranking at every resolution, ascending. holds: the widest run of neighbouring resolutions around the reference over
+    which τ_b is 0.9 or more and at least half as many layers are compared as the reference tells apart; none where not even
+    the reference has a ranking.
+    """
+
+    quantity: Quantity
+    estimator: str
+    labels: str
+    epoch: int
+    layers: int
+    reference: float
+    judged: int
+    sure: int
+    at: tuple[RankingAt, ...]
+    holds: tuple[float, float] | None
+
+    @property
+    def text(self) -> str:
+        """Over which resolutions the ranking holds, where and to what it is lost, for people."""
+        lost = "; ".join([*_lost_at_end(self, "below"), *_lost_at_end(self, "above")])
+        said = [_where_it_holds(self), lost[:1].upper() + lost[1:], *_swaps(self), _sure(self)]
+        return " ".join(f"{sentence}." for sentence in said if sentence)
+
+
+def ranking(
+    flow: Flow,
+    *,
+    quantity: Quantity = "I(X;M)",
+    estimator: str | None = None,
+    labels: str | None = None,
+    epoch: int | None = None,
+) -> Ranking:
+    """How the ranking of layers changes over all resolutions that were measured with one estimator.
+
+    Saturated layers count as tied at the ceiling, layers within 1 % of the ceiling from zero as tied there. Of a layer that is
+    the same tensor as another (where a skip was taken out) only one is ranked. An estimator or an epoch that is None stands for
+    the first and the last, respectively, that was measured at several resolutions.
+
+    Source: Kendall, Biometrika 33:239 (1945).
+    Raises: InvalidArgument, with what was measured, if what is asked for was not, or at one resolution alone.
+
+    >>> bits = {0.1: (3, 3, 3, 3), 1.0: (2.8, 2.1, 1.2, 1.9), 10.0: (1.9, 1.4, 0.3, 0.9), 100.0: (0.1, 0.4, 0.2, 0.9)}
+    >>> rows = [Estimate(0, f"{place}", "I(X;M)", "kde_upper", resolution, "", value, 0, 3, 3.0, value == 3, n=8, d=4)
+    ...         for resolution, values in bits.items() for place, value in enumerate(values)]
+    >>> found = ranking(Flow(tuple(Layer(f"{place}", "conv") for place in range(4)), (), tuple(rows)))
+    >>> found.holds, [round(at.agreement, 2) for at in found.at]
+    ((1.0, 10.0), [nan, 1.0, 1.0, -0.33])
+    """
+    found = _swept(flow, quantity, estimator, labels, epoch)
+    first = found.estimates[0]
+    values = {(e.layer, e.resolution): _standing(e) for e in found.estimates}
+    measured = {e.layer for e in found.estimates}
+    ranked = [layer.label for layer in flow.layers if layer.label in measured - _twins(flow.layers, measured)]
+    if not ranked:
+        raise InvalidArgument("no layer to rank: the flow names none of those that were measured")
+    resolutions = sorted({e.resolution for e in found.estimates})
+    standings = np.array([[values.get((layer, size), math.nan) for layer in ranked] for size in resolutions])
+    apart = _apart(standings).sum(axis=1)
+    most = np.flatnonzero(apart == apart.max())
+    reference = int(most[(len(most) - 1) // 2])
+    at = tuple(_ranking_at(size, row, standings[reference]) for size, row in zip(resolutions, standings, strict=True))
+    there = [e for e in found.estimates if e.resolution == resolutions[reference] and e.layer in ranked and e.per_image]
+    differences = [difference(one, other) for one, other in combinations(there, 2)]
+    return Ranking(
+        quantity,
+        first.estimator,
+        first.labels,
+        first.epoch,
+        len(ranked),
+        resolutions[reference],
+        len(differences),
+        sum(not interval.low <= 0 <= interval.high for interval in differences),
+        at,
+        _holds(at, reference),
+    )
+
+
+def _swept(flow: Flow, quantity: Quantity, estimator: str | None, labels: str | None, epoch: int | None) -> Flow:
+    """The estimates of one quantity, estimator, label scheme and epoch at all of several resolutions."""
+    found = flow.narrowed(quantity=quantity, labels="" if quantity == "I(X;M)" else labels)
+    found = found.narrowed(estimator=estimator or next(iter(_at_several(found, "estimator")), None))
+    several = _at_several(found, "epoch")
+    found = found.narrowed(epoch=max(several or found.epochs) if epoch is None else epoch)
+    if len(found.series) > 1:
+        return found
+    name, resolution = found.series[0]
+    if not ESTIMATORS.get(name, ("", "resolution"))[1]:
+        raise InvalidArgument(f"{quantity} by {name} has no resolution, so its ranking of layers cannot change with it")
+    raise InvalidArgument(
+        f"{quantity} at epoch {found.epochs[0]} was measured by {estimator_text(name, resolution)} alone: name "
+        f"{_several(name, resolution)}" + (f"; or ask for epoch {', '.join(map(str, several))}" if several else "")
+    )
+
+
+def _at_several(found: Flow, name: str) -> list[Any]:
+    """The values of a field that were measured at several resolutions, in the order in which they were measured."""
+    values = dict.fromkeys(getattr(estimate, name) for estimate in found.estimates)
+    return [value for value in values if len(found.select(**{name: value}).series) > 1]
+
+
+def _several(estimator: str, resolution: float) -> str:
+    """How to ask for several resolutions, this one among them."""
+    option = "--mixture" if estimator == "mixture" else _OPTIONS.get(ESTIMATORS.get(estimator, ("", ""))[1])
+    if option is None:
+        return "several of them"
+    return f"several, such as {' '.join(f'{option} {resolution * factor:g}' for factor in (0.1, 1, 10))}, or --sweep"
+
+
+def _twins(layers: Sequence[Layer], measured: Iterable[str]) -> set[str]:
+    """Layers that are the same tensor as another measured one, under a second label."""
+    return {layer.label for layer in layers if len(layer.parts) == 1 and layer.parts[0] in measured}
+
+
+def _standing(estimate: Estimate) -> float:
+    """Where a layer stands among the others: its bits, infinity if saturated, 0 if all but zero, NaN without a number."""
+    if math.isnan(estimate.bits):
+        return math.nan
+    if estimate.saturated:
+        return math.inf
+    return 0.0 if abs(estimate.bits) <= FLOOR * estimate.ceiling else estimate.bits
+
+
+def _apart(standings: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.isfinite(standings) & (standings != 0)
+
+
+def _ranking_at(resolution: float, here: NDArray[np.float64], reference: NDArray[np.float64]) -> RankingAt:
+    compared = int((_apart(here) & _apart(reference)).sum())
+    agreement, swapped = _agreement(here, reference) if compared >= FEWEST else (math.nan, math.nan)
+    return RankingAt(
+        resolution,
+        apart=int(_apart(here).sum()),
+        saturated=int(np.isposinf(here).sum()),
+        at_zero=int((here == 0).sum()),
+        unknown=int(np.isnan(here).sum()),
+        compared=compared,
+        agreement=agreement,
+        swapped=swapped,
+    )
+
+
+def _agreement(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
+    """Kendall's τ_b, and the share of pairs in the opposite order among those ordered in both; NaN where undefined.
+
+    >>> _agreement(np.array([1.0, 2.0, 3.0, np.inf]), np.array([2.0, 1.0, np.inf, np.inf]))
+    (0.5477225575051661, 0.2)
+    """
+    known = ~np.isnan(one) & ~np.isnan(other)
+    a, b = ((x[:, None] > x).astype(int) - (x[:, None] < x) for x in (one[known], other[known]))
+    pairs, ordered = math.sqrt(np.abs(a).sum() * np.abs(b).sum()), np.abs(a * b).sum()
+    agreement = float((a * b).sum() / pairs) if pairs else math.nan
+    return agreement, float((a * b < 0).sum() / ordered) if ordered else math.nan
+
+
+def _holds(at: Sequence[RankingAt], reference: int) -> tuple[float, float] | None:
+    def same(row: RankingAt) -> bool:
+        return row.agreement >= AGREES - 1e-9 and 2 * row.compared >= at[reference].apart
+
+    if not same(at[reference]):
+        return None
+    below, above = list(takewhile(same, at[reference::-1])), list(takewhile(same, at[reference:]))
+    return below[-1].resolution, above[-1].resolution
+
+
+def three_digits(size: float) -> str:
+    """Three digits of a resolution.
+
+    >>> three_digits(3162.2776), three_digits(0.1)
+    ('3160', '0.1')
+    """
+    return f"{float(f'{size:.3g}'):g}"
+
+
+def _where_it_holds(ranking: Ranking) -> str:
+    title, unit = ESTIMATORS.get(ranking.estimator, (ranking.estimator, "resolution"))
+    first, last = ranking.at[0].resolution, ranking.at[-1].resolution
+    reference = three_digits(ranking.reference)
+    most = max(row.apart for row in ranking.at)
+    what = f"by {ranking.quantity} ({title}, epoch {ranking.epoch})"
+    if ranking.holds is None:
+        none = f"There is no ranking of {ranking.layers} layers {what}"
+        if most >= FEWEST:
+            return f"{none}: all are tied at {unit} {reference}"
+        swept = f"{three_digits(first)} to {three_digits(last)}"
+        return f"{none}: no {unit} from {swept} tells more than {most} of them apart"
+    who = f"The ranking of {'' if most == ranking.layers else f'{most} of '}{ranking.layers} layers {what}"
+    low, high = ranking.holds
+    if low == high:
+        return f"{who} holds at {unit} {reference} alone: {', '.join(_at_neighbours(ranking))}"
+    fewest = min(row.compared for row in ranking.at if low <= row.resolution <= high)
+    return (
+        f"{who} holds from {unit} {three_digits(low)}{' (the smallest measured)' * (low == first)} to {three_digits(high)}"
+        f"{' (the largest measured)' * (high == last)}: Kendall's τ is at least {AGREES:g} with that at {reference}"
+        + (f", with {fewest} layers or more told apart at both" if fewest < most else "")
+    )
+
+
+def _sure(ranking: Ranking) -> str:
+    if not ranking.judged:
+        return ""
+    return (
+        f"Of {ranking.judged} pairs of layers with intervals at {three_digits(ranking.reference)}, {ranking.sure} differ by "
+        "more than the choice of images explains"
+    )
+
+
+def _at_neighbours(ranking: Ranking) -> Iterator[str]:
+    """Why the ranking does not hold at the resolutions next to the reference."""
+    place = [row.resolution for row in ranking.at].index(ranking.reference)
+    for row in (*ranking.at[max(0, place - 1) : place], *ranking.at[place + 1 : place + 2]):
+        if row.agreement < AGREES:
+            yield f"Kendall's τ with that at {three_digits(row.resolution)} is {row.agreement:.2f}, below {AGREES:g}"
+        else:
+            few = f"only {row.compared} of those layers are" if row.compared else "none of those layers is"
+            yield f"{few} told apart at {three_digits(row.resolution)}"
+
+
+def _lost_at_end(ranking: Ranking, side: Literal["below", "above"]) -> Iterator[str]:
+    """Up to where, from one end of the sweep on, more than half of the layers are lost to one and the same thing."""
+    rows = ranking.at if side == "below" else ranking.at[::-1]
+    for kind, (what, mend) in _LOST.items():
+        lost = list(takewhile(bool, (2 * getattr(row, kind) > ranking.layers for row in rows)))
+        if len(lost) == len(rows):
+            if side == "below":
+                yield f"everywhere more than half of the layers are {what}{mend}"
+        elif lost:
+            where = f"{three_digits(rows[len(lost) - 1].resolution)}{f' and {side}' * (len(lost) > 1)}"
+            yield f"at {where} more than half of the layers are {what}"
+
+
+def _swaps(ranking: Ranking) -> Iterator[str]:
+    """Whether layers change places anywhere in the sweep, or are merely tied."""
+    judged = [row for row in ranking.at if row.resolution != ranking.reference and not math.isnan(row.swapped)]
+    worst = max(judged, key=lambda row: row.swapped, default=None)
+    if worst is not None and worst.swapped > 0:
+        yield (
+            f"Of the pairs of layers that are ordered at {three_digits(ranking.reference)} and elsewhere, at most "
+            f"{round(100 * worst.swapped, 1):g} % change places, at {three_digits(worst.resolution)}"
+        )
+    elif worst is not None and any(row.agreement < AGREES for row in judged):
+        yield "No two layers change places anywhere: where the ranking does not hold, layers are tied"

@@ -1,0 +1,39 @@
+"""Random state that is as it was before."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put the random state of Python, NumPy and, where it is loaded, torch back as it was, whatever is drawn meanwhile.
+
+    A training draws from them too, for augmentations, weights and dropout; and libraries that are loaded meanwhile may draw.
+
+    >>> random.seed(0)
+    >>> expected = random.random()
+    >>> random.seed(0)
+    >>> with undisturbed():
+    ...     _ = random.random()
+    >>> random.random() == expected
+    True
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    torch = sys.modules.get("torch")
+    cpu = torch.get_rng_state() if torch is not None else None
+    devices = torch.cuda.get_rng_state_all() if torch is not None and torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        if torch is not None:
+            torch.set_rng_state(cpu)
+            if devices:
+                torch.cuda.set_rng_state_all(devices)

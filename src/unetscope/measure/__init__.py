@@ -1,0 +1,1 @@
+"""From streams of activations to estimates in bits."""

@@ -1,0 +1,96 @@
+"""What the two streams of a merge tell of the label beyond each other, from estimates of the streams and of the merge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetscope.estimators.resampling import around, negligible, too_few
+from unetscope.table.intervals import student
+from unetscope.table.records import Estimate, Quantity, Skip
+
+OF_CODES = {"ksg"}  # the code of a concatenation does not hold the codes of its parts
+
+
+def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
+    """I(Y;S|U) = I(Y;S,U) − I(Y;U), its counterpart, and I(Y;S) + I(Y;U) − I(Y;S,U), by every estimator of I(Y;M).
+
+    estimates: of one epoch. Brackets and limits are those of the sums, intervals are paired over the images. Where the merge
+    tells nearly all images apart, differences of what it tells about the label are differences of ceilings: they are marked as
+    saturated.
+
+    Source: Cover & Thomas, Elements of Information Theory, section 2.5.
+    """
+    known = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
+    found = []
+    for both in estimates:
+        if both.layer != skip.merge or both.quantity != "I(Y;M)" or both.estimator in OF_CODES:
+            continue
+        how = both.estimator, both.resolution
+        s, u = (known.get((layer, "I(Y;M)", *how, both.labels)) for layer in (skip.source, skip.upsampled))
+        if s is None or u is None:
+            continue
+        apart = known[skip.merge, "I(X;M)", *how, ""]
+        sums: dict[Quantity, tuple[list[Estimate], list[Estimate]]] = {
+            "I(Y;S|U)": ([both], [u]),
+            "I(Y;U|S)": ([both], [s]),
+            "I(Y;S;U)": ([s, u], [both]),
+        }
+        for quantity, (plus, minus) in sums.items():
+            row = replace(
+                both,
+                quantity=quantity,
+                low=math.nan,
+                high=math.nan,
+                per_image=(),
+                null_mean=math.nan,
+                null_high=math.nan,
+                p=math.nan,
+                bits=_sum(plus, minus, "bits"),
+                quarter_bits=_sum(plus, minus, "quarter_bits"),
+                half_bits=_sum(plus, minus, "half_bits"),
+                extrapolated=_sum(plus, minus, "extrapolated"),
+                lower=sum(e.lower for e in plus) - sum(e.upper for e in minus),
+                upper=sum(e.upper for e in plus) - sum(e.lower for e in minus),
+                saturated=apart.saturated,
+                reason=next((e.reason for e in (both, s, u) if e.reason), "") or _ceiling_of(s, u, both),
+            )
+            if not apart.saturated and all(e.per_image for e in (both, s, u)):
+                added, taken = (np.sum([e.per_image for e in part], axis=0) for part in (plus, minus))
+                row = _judged(row, added - taken)
+            found.append(row)
+    return found
+
+
+def _ceiling_of(*parts: Estimate) -> str:
+    """Why a difference has no interval: what some of its parts tell of the label is at its ceiling, and does not vary."""
+    full = [e.layer for e in parts if e.saturated]
+    return (
+        f"what layer {' and '.join(full)} tells of the label is at its ceiling: the difference has no interval"
+        if full
+        else ""
+    )
+
+
+def _sum(plus: Sequence[Estimate], minus: Sequence[Estimate], what: str) -> float:
+    return float(sum(getattr(e, what) for e in plus) - sum(getattr(e, what) for e in minus))
+
+
+def _judged(row: Estimate, values: NDArray[np.float64]) -> Estimate:
+    """The row with its interval, if what it falls short of its limit is little beside that, as of `resampling.judged`.
+
+    An estimate without a limit has its own bias taken off; what it changed since half of the images is what may be left.
+    """
+    bit, spread = math.log(2), student(values)
+    limited = math.isfinite(row.extrapolated)
+    middle, before = (row.extrapolated, row.bits) if limited else (row.bits, row.half_bits)
+    half, bias = (spread.high - spread.value) * bit, (middle - before) * bit
+    if not negligible(bias, half):
+        reason = too_few(len(values), "ever more of them it goes", bias)
+        return replace(row, reason=row.reason or reason)
+    low, high = around(middle * bit, values * bit, bias)
+    return replace(row, low=low / bit, high=high / bit, per_image=tuple(values.tolist()))

@@ -1,0 +1,92 @@
+"""Networks that a user names on the command line.
+
+Naming one runs the file or the module that holds it, as `python` would: it is the user's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import torch
+from torch import nn
+
+from unetscope.base.errors import InvalidArgument, NetworkError, nearest
+from unetscope.networks.skip_detection import Detail, Structure, inspect
+
+
+def built(named: str) -> nn.Module:
+    """The network that `FILE.py:NAME` or `package.module:NAME` is, or returns when it is called without arguments.
+
+    Raises: InvalidArgument for what is no such name; NetworkError if there is no network of that name, or it cannot be built.
+
+    >>> type(built("unetscope.networks.unet:UNet")).__name__
+    'UNet'
+    """
+    place, _, name = named.rpartition(":")
+    if not place or not name:
+        raise InvalidArgument(f"network {named!r}: expected FILE.py:NAME or package.module:NAME")
+    module = _module(place)
+    if not hasattr(module, name):
+        public = [one for one in vars(module) if not one.startswith("_")]
+        raise NetworkError(f"{place} has no {name!r}: {nearest(name, public)}")
+    found: Any = getattr(module, name)
+    if not isinstance(found, nn.Module):
+        try:
+            found = found()
+        except Exception as mistake:
+            raise NetworkError(f"{named} cannot be built without arguments: {_first_line(mistake)}") from None
+    if not isinstance(found, nn.Module):
+        raise NetworkError(f"{named} gives a {type(found).__name__}, expected a network (torch.nn.Module)")
+    return found
+
+
+def inspected(network: nn.Module, shape: str, detail: str | None = None) -> Structure:
+    """What is found in a network that is given an image of a shape such as `3,128,128`.
+
+    Raises: InvalidArgument for a shape or a detail that is none; NetworkError if the network does not run on it.
+    """
+    if detail is not None and detail not in get_args(Detail):
+        raise InvalidArgument(f"--every {detail}: expected {' or '.join(get_args(Detail))}")
+    try:
+        sides = [int(side) for side in shape.split(",")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (3, 4) or min(sides) < 1:
+        raise InvalidArgument(f"--shape {shape}: expected channels and two or three sides, such as 3,128,128")
+    image = torch.rand((1, *sides), generator=torch.Generator().manual_seed(0))
+    return inspect(network, image, detail=detail)  # type: ignore[arg-type]
+
+
+def _module(place: str) -> ModuleType:
+    path = Path(place)
+    if place.endswith(".py") and not path.is_file():
+        raise NetworkError(f"{place} does not exist")
+    try:
+        return _run(path) if place.endswith(".py") else importlib.import_module(place)
+    except SystemExit:
+        raise NetworkError(
+            f"{place} ends the process where it is imported: put that under `if __name__ == '__main__'`"
+        ) from None
+    except Exception as mistake:
+        raise NetworkError(f"{place} cannot be imported: {_first_line(mistake)}") from None
+
+
+def _run(path: Path) -> ModuleType:
+    """A file as a module, with what lies beside it at hand."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("it is no file of Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))
+    sys.modules.setdefault(spec.name, module)  # where dataclasses look their annotations up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _first_line(mistake: Exception) -> str:
+    return (str(mistake).strip().splitlines() or [type(mistake).__name__])[0]

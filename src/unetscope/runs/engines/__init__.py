@@ -1,0 +1,57 @@
+"""Many jobs at once: processes of this machine, Ray, Slurm.
+
+`engine_named` is the door. Ray and Slurm are extras, and imported only by who asks for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from unetscope.base.errors import InvalidArgument
+from unetscope.runs.engines.interface import Engine, Look
+from unetscope.runs.engines.local import Local
+
+__all__ = ["Engine", "Local", "Look", "cores", "engine_named"]
+
+
+def _local(workers: int | None, threads: int, gpu: bool) -> Engine:
+    return Local(workers or (1 if gpu else max(1, cores() // threads)), threads)
+
+
+def _ray(workers: int | None, threads: int, gpu: bool) -> Engine:
+    from unetscope.runs.engines.ray import Ray
+
+    return Ray(workers, threads, gpus=int(gpu))
+
+
+def _slurm(workers: int | None, threads: int, gpu: bool) -> Engine:
+    from unetscope.runs.engines.slurm import Slurm
+
+    return Slurm(workers, threads, gpus=int(gpu))
+
+
+_ENGINES: dict[str, Callable[[int | None, int, bool], Engine]] = {"local": _local, "ray": _ray, "slurm": _slurm}
+
+
+def engine_named(name: str, *, workers: int | None = None, threads: int = 1, gpu: bool = False) -> Engine:
+    """An engine by name; workers: jobs at a time, by default as many as the cores carry. gpu: whether every job needs one.
+
+    Ray and Slurm are asked for one GPU a job. Jobs of the local engine share the GPU, so by default it runs one at a time.
+
+    Raises: InvalidArgument for a name that is none, or for numbers that cannot be; MissingDependency without its extra.
+
+    >>> engine_named("local", workers=2)
+    Local(workers=2, threads=1)
+    """
+    if name not in _ENGINES:
+        raise InvalidArgument(f"engine {name!r}: expected {', '.join(_ENGINES)}")
+    for what, count in (("workers", workers), ("threads", threads)):
+        if count is not None and count < 1:
+            raise InvalidArgument(f"{what} must be 1 or more, got {count}")
+    return _ENGINES[name](workers, threads, gpu)
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

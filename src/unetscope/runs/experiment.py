@@ -1,0 +1,383 @@
+"""The main job: get data, train, measure at the marked epochs, keep everything in a run folder.
+
+Everything that can be refused is refused before the run folder is made.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unetscope import __version__
+from unetscope.activations.capture import frozen
+from unetscope.activations.memory_budget import default_budget
+from unetscope.activations.tensors import pixels, to_input
+from unetscope.base.errors import InvalidArgument, RunFolderError
+from unetscope.base.progress import Silent, Watcher
+from unetscope.data import load, paper_split, shared_images, synthetic_nuclei
+from unetscope.data.problems import guard
+from unetscope.data.segmentation import SegmentationData
+from unetscope.estimators.binning import Binning
+from unetscope.estimators.families import Convolutional, Family, Linear
+from unetscope.estimators.kde import KDE
+from unetscope.estimators.ksg import KSG
+from unetscope.estimators.labels import BlockLabels, KMeansLabels, entropy_nats
+from unetscope.estimators.mixture import Mixture
+from unetscope.estimators.renyi import Renyi
+from unetscope.measure.layer_statistics import Estimator
+from unetscope.measure.scope import Scope
+from unetscope.networks.unet import UNet, check_image_size, removed_skips
+from unetscope.runs.folder import Picture, RunFolder
+from unetscope.runs.trackers import Follower
+from unetscope.table.records import EpochRecord
+from unetscope.table.schedule import marked_epochs
+from unetscope.training.checkpoints import Checkpoints
+from unetscope.training.config import DataConfig, MeasuringConfig, RunConfig, differences, overridden, validated
+from unetscope.training.trainer import Trainer, laid_out, resolved_device, resolved_precision
+
+EXAMPLE_IMAGES = 5
+CLUSTERS_SHOWN, MASKS_SHOWN = 6, 4
+NOTHING: dict[str, Any] = {
+    "noise_variances": (),
+    "mixtures": (),
+    "relative_noise_variances": (),
+    "bin_sizes": (),
+    "renyi_bandwidths": (),
+    "ksg_components": (),
+    "usable": False,
+    "merge_probes": False,
+    "convolutional": False,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A configuration with its data, its network and what will be measured: ready to train, nothing written yet."""
+
+    config: RunConfig
+    train: SegmentationData
+    validation: SegmentationData
+    model: UNet
+    scope: Scope
+
+    @property
+    def marked(self) -> tuple[int, ...]:
+        """The epochs that are measured and whose checkpoints are kept."""
+        return marked_epochs(self.config.measuring.marked, self.config.training.epochs)
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the numbers beside the configuration, and what a reader asks first."""
+        return {
+            "versions": {
+                "unetscope": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+            "device": _device_name(self.config),
+            "data": {"train": _about(self.train), "validation": _about(self.validation)},
+            "probe images": len(self.scope.probe_set),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "H(Y) bits": {name: entropy_nats(classes) / math.log(2) for name, classes in self.scope.classes.items()},
+        }
+
+
+def prepare(config: RunConfig, watcher: Watcher | None = None) -> Experiment:
+    """Load and check the data, build the network, make the labels. Writes nothing but the cache of decoded images.
+
+    Raises: UnetscopeError for anything that the user can mend.
+    """
+    watcher = watcher or Silent()
+    torch.set_num_threads(_threads(config))
+    check_image_size((config.data.image_size, config.data.image_size), config.network.depth)
+    removed_skips(config.network.depth, config.network.without)
+    marked_epochs(config.measuring.marked, config.training.epochs)
+    train, validation = gather(config.data, watcher)
+    model = network(config, train.channels)
+    watcher.stage("labels", 0)
+    scope = _scope(model, train, validation, config.measuring)
+    return Experiment(config, train, validation, model, scope)
+
+
+def run(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    track: str | None = None,
+) -> RunFolder:
+    """Train and measure into a run folder; with `resume`, go on where a run of the same configuration was stopped.
+
+    track: a tracker, `"tensorboard"`, `"mlflow"` or `"wandb"`, which is given the scalars while the run goes on.
+
+    Raises: UnetscopeError for anything that the user can mend; a folder that is refused is left as it was.
+    """
+    watcher = watcher or Silent()
+    config, folder = begun(config, out, resume=resume, watcher=watcher)
+    experiment = prepare(config, watcher)
+    if folder is not None:
+        refuse_other_data(folder, experiment.train, experiment.validation)
+    else:
+        folder = RunFolder.create(out, {"configuration": config.model_dump(mode="json"), "facts": experiment.facts()})
+    with folder.locked():
+        follower = Follower(folder, track, watcher.warn)
+        try:
+            _train_and_measure(experiment, folder, watcher, follower)
+        finally:
+            follower.close()
+    return folder
+
+
+def measure_again(
+    path: str | Path, named: Mapping[str, Any], *, epochs: Sequence[int] = (), watcher: Watcher | None = None
+) -> RunFolder:
+    """Measure the kept checkpoints of a run with what is named, and nothing else; what was measured before stays.
+
+    named: values of `MeasuringConfig`, such as `{"mixtures": [0.1]}`. epochs: some of those that are kept, by default all.
+
+    Raises: UnetscopeError for a folder that is no run, for other data, epochs without a checkpoint, or if nothing is named.
+    """
+    watcher = watcher or Silent()
+    folder = RunFolder.open(path)
+    if not named.keys() & NOTHING.keys():
+        raise InvalidArgument(f"nothing to measure: name any of {', '.join(NOTHING)}")
+    config = overridden(
+        folder.configuration, {f"measuring.{name}": value for name, value in {**NOTHING, **named}.items()}
+    )
+    kept = Checkpoints(folder.checkpoints)
+    if missing := sorted(set(epochs) - set(kept.epochs())):
+        raise InvalidArgument(
+            f"{folder.path} keeps no checkpoint of epoch {missing[0]}: it has {', '.join(map(str, kept.epochs())) or 'none'}"
+        )
+    experiment = prepare(config, watcher)
+    refuse_other_data(folder, experiment.train, experiment.validation)
+    laid_out(experiment.model, config.training)
+    chosen = sorted(epochs) or [epoch for epoch in kept.epochs() if folder.measured(epoch)]
+    watcher.stage("measuring", len(chosen))
+    with folder.locked():
+        for done, epoch in enumerate(chosen):
+            kept.load_weights(epoch, experiment.model)
+            folder.write_measurement(epoch, experiment.scope.measure(epoch))
+            watcher.advance(done + 1, f"epoch {epoch}")
+    return folder
+
+
+def begun(config: RunConfig, out: str | Path, *, resume: bool, watcher: Watcher) -> tuple[RunConfig, RunFolder | None]:
+    """The configuration as it will be run, and the run folder to go on in, if there is one.
+
+    Raises: RunFolderError if the folder is occupied and not to be resumed, or was begun with another configuration.
+    """
+    if resume and RunFolder.exists(out):
+        folder = RunFolder.open(out)
+        config = _same_configuration(folder, config)
+        budget, free = (
+            config.measuring.memory_budget,
+            4 * default_budget(torch.device(resolved_device(config.training))),
+        )
+        if budget is not None and budget > free:
+            watcher.warn(
+                f"this run may use {budget / 2**30:.1f} GiB, and {free / 2**30:.1f} are free: lower --memory-budget"
+            )
+        return config, folder
+    if resume:
+        watcher.warn(f"there is nothing to resume in {out}: a new run begins")
+    RunFolder.refuse_occupied(out)
+    device = resolved_device(config.training)
+    training = config.training.model_copy(update={"device": device})
+    training = training.model_copy(update={"precision": resolved_precision(training)})
+    budget = config.measuring.memory_budget or default_budget(torch.device(device))
+    measuring = config.measuring.model_copy(update={"memory_budget": budget})
+    return config.model_copy(update={"threads": _threads(config), "training": training, "measuring": measuring}), None
+
+
+def network(config: RunConfig, in_channels: int) -> UNet:
+    """The network of a configuration with the weights that its seed gives, on its device.
+
+    Weights are drawn from the input to the output, so two networks of one seed share those of every layer up to the first
+    that differs in shape.
+    """
+    torch.manual_seed(config.seed)
+    of = config.network
+    model = UNet(of.width, of.depth, without=of.without, in_channels=in_channels, initialisation=of.initialisation)
+    return model.to(resolved_device(config.training))
+
+
+def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, SegmentationData]:
+    """Training and validation images: from two paths, from one by the paper's split or a seeded share, or synthetic."""
+    if config.path is None:
+        watcher.stage("synthetic images", 0)
+        data = synthetic_nuclei(config.synthetic_images, seed=config.seed, image_size=config.image_size)
+        return data.split(config.validation_share, seed=config.seed)
+
+    def read(path: str, channels: int | None = None) -> SegmentationData:
+        watcher.stage(f"reading {Path(path).name}", 0)
+        return load(path, image_size=config.image_size, channels=channels, accept=config.accept)
+
+    data = read(config.path)
+    if config.validation is None:
+        train, validation = paper_split(data) or data.split(config.validation_share, seed=config.seed)
+    else:
+        train, validation = data, read(config.validation, data.channels)
+    guard(shared_images(train, validation), config.validation or config.path, config.accept)
+    return train, validation
+
+
+def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationData, config: MeasuringConfig) -> Scope:
+    estimators: list[Estimator] = [KDE(noise_variance) for noise_variance in config.noise_variances]
+    estimators += [Mixture(noise_variance) for noise_variance in config.mixtures]
+    for noise_variance in config.relative_noise_variances:
+        estimators += [KDE(noise_variance, relative=True), Mixture(noise_variance, relative=True)]
+    estimators += [Binning(bin_size) for bin_size in config.bin_sizes]
+    estimators += [Renyi(bandwidth) for bandwidth in config.renyi_bandwidths]
+    estimators += [KSG(components) for components in config.ksg_components]
+    families: list[Family] = [Linear()] * config.usable + [Convolutional()] * config.convolutional
+    at_merges: list[Family] = [Convolutional()] * config.merge_probes
+    return Scope(
+        model,
+        train.probe_set(config.probe_images),
+        estimators=estimators,
+        labels=[
+            KMeansLabels(config.clusters, config.cluster_initialisations),
+            BlockLabels(config.blocks, config.block_threshold),
+        ],
+        held_out=validation if families or at_merges else None,
+        probes=families,
+        merge_probes=at_merges,
+        epochs=config.marked,
+        memory_budget=config.memory_budget,
+    )
+
+
+def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watcher, follower: Follower) -> None:
+    examples = examples_of(experiment.validation)
+    folder.describe(
+        experiment.scope.layers,
+        experiment.scope.skips,
+        [*_cluster_pictures(experiment.scope), *example_pictures(examples)],
+    )
+    epochs = experiment.config.training.epochs
+    trainer = Trainer(
+        experiment.model,
+        experiment.train,
+        experiment.validation,
+        experiment.config.training,
+        folder.checkpoints,
+        marked=experiment.marked,
+        seed=experiment.config.seed,
+    )
+    watcher.stage("training", epochs)
+
+    def on_epoch(record: EpochRecord) -> None:
+        folder.write_epoch(record)
+        watcher.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}")
+        follower.update()
+
+    def on_marked(epoch: int, model: nn.Module) -> None:
+        if folder.measured(epoch):
+            return
+        estimates = experiment.scope.measure(
+            epoch, on_batch=lambda done, total: watcher.advance(epoch, f"measuring epoch {epoch}, {done / total:.0%}")
+        )
+        folder.write_measurement(epoch, estimates, prediction_pictures(model, examples, epoch))
+        follower.update(force=True)
+
+    trainer.run(on_epoch=on_epoch, on_marked=on_marked)
+
+
+def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
+    """The configuration of a run that is to go on; refused if another one was asked for."""
+    stored = validated(folder.configuration)
+    threads = stored.threads if asked.threads is None else asked.threads
+    device = stored.training.device if asked.training.device == "auto" else asked.training.device
+    precision = stored.training.precision if asked.training.precision == "auto" else asked.training.precision
+    training = asked.training.model_copy(update={"device": device, "precision": precision})
+    budget = {"memory_budget": asked.measuring.memory_budget or stored.measuring.memory_budget}
+    stored = stored.model_copy(update={"measuring": stored.measuring.model_copy(update=budget)})
+    measuring = asked.measuring.model_copy(update=budget)
+    asked = asked.model_copy(update={"threads": threads, "training": training, "measuring": measuring})
+    resolved_device(stored.training)
+    if changed := differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")):
+        raise RunFolderError(
+            f"{folder.path} was begun with another configuration ({'; '.join(changed)}): "
+            "resume it without these flags, or choose another --out"
+        )
+    return stored
+
+
+def refuse_other_data(folder: RunFolder, train: SegmentationData, validation: SegmentationData) -> None:
+    """Raises: RunFolderError if these are not the images that a run was begun with."""
+    known = folder.facts.get("data", {})
+    for part, data in (("train", train), ("validation", validation)):
+        if known.get(part, {}).get("fingerprint") != data.fingerprint:
+            raise RunFolderError(
+                f"the {part} images of {data.source} are not those that {folder.path} was begun with: "
+                "bring them back, or choose another --out"
+            )
+
+
+def _threads(config: RunConfig) -> int:
+    return config.threads or torch.get_num_threads()
+
+
+def _device_name(config: RunConfig) -> str:
+    if resolved_device(config.training) == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+
+def _about(data: SegmentationData) -> dict[str, Any]:
+    return {
+        "source": data.source,
+        "images": len(data),
+        "channels": data.channels,
+        "image size": list(data.image_size),
+        "foreground share": data.foreground_share,
+        "fingerprint": data.fingerprint,
+    }
+
+
+def examples_of(validation: SegmentationData) -> SegmentationData:
+    """A few validation images from the emptiest to the fullest mask, always the same ones."""
+    by_foreground = np.argsort(validation.masks.mean(axis=(1, 2)), kind="stable")
+    places = np.linspace(0, len(validation) - 1, min(EXAMPLE_IMAGES, len(validation)) + 2)[1:-1]
+    return validation.subset(by_foreground[np.unique(places.round().astype(int))])
+
+
+def example_pictures(examples: SegmentationData) -> Iterator[Picture]:
+    """Images and masks of the examples, as they are kept for the figures."""
+    images = (examples.images * (examples.scale * 255)).round().astype(np.uint8)
+    for place, name in enumerate(examples.names):
+        channels = images[place][[0, 1, 2] if examples.channels >= 3 else [0, 0, 0]]
+        yield Picture("image", name, 0, place, np.ascontiguousarray(np.moveaxis(channels, 0, -1)))
+        yield Picture("truth", name, 0, place, examples.masks[place] * np.uint8(255))
+
+
+def prediction_pictures(model: nn.Module, examples: SegmentationData, epoch: int) -> Iterator[Picture]:
+    """What a network marks on the examples."""
+    device = next(model.parameters()).device
+    with frozen(model):
+        probabilities = model(to_input(pixels(examples).to(device), examples.scale)).cpu().numpy()
+    for place, name in enumerate(examples.names):
+        yield Picture("prediction", name, epoch, place, (probabilities[place, 0] * 255).round().astype(np.uint8))
+
+
+def _cluster_pictures(scope: Scope) -> Iterator[Picture]:
+    """Masks of the largest classes of each label scheme, four of each; the kind is the scheme's name."""
+    for name, labels in scope.classes.items():
+        classes, counts = np.unique(labels.numpy(), return_counts=True)
+        for rank, index in enumerate(np.argsort(-counts, kind="stable")[:CLUSTERS_SHOWN]):
+            members = np.flatnonzero(labels.numpy() == classes[index])
+            shown = members[np.linspace(0, len(members) - 1, min(MASKS_SHOWN, len(members))).round().astype(int)]
+            title = f"class {classes[index]} · {len(members)} image{'s' * (len(members) > 1)}"
+            for place, row in enumerate(shown):
+                yield Picture(name, title, 0, rank * MASKS_SHOWN + place, scope.probe_set.masks[row] * np.uint8(255))

@@ -1,0 +1,219 @@
+"""What a run will take in time, memory and disk, from a short sample measured here.
+
+Nothing is taken from a table: an epoch on some of the images, a forward pass and one chunk of the estimators' arithmetic
+run with the real data and network, and are scaled by the counts that the configuration gives.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from unetscope.activations.capture import Block, stream
+from unetscope.activations.memory_budget import BYTES_A_VALUE, FEATURES_AT_ONCE, Slice
+from unetscope.activations.tensors import pixels, to_input
+from unetscope.base.progress import Silent, Watcher
+from unetscope.measure.layer_statistics import layer_statistics
+from unetscope.measure.scope import Scope
+from unetscope.plots import architecture, save
+from unetscope.runs.experiment import Experiment, begun, prepare
+from unetscope.table.records import EpochRecord, Layer
+from unetscope.training.checkpoints import Checkpoints
+from unetscope.training.config import RunConfig
+from unetscope.training.trainer import Trainer
+
+SAMPLE_IMAGES = 64
+FIGURES_AND_PAGE_BYTES = 12 * 10**6
+ESTIMATE_BYTES = 250  # a row of the table with its index
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds, bytes and counts of a run to come."""
+
+    training_images: int
+    validation_images: int
+    marked_epochs: int
+    seconds_an_epoch: float
+    seconds_a_measurement: float
+    forward_passes_a_measurement: int
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for machines."""
+        return asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """All of it, for people."""
+        return [
+            ("images", f"{self.training_images} to train on, {self.validation_images} to validate on"),
+            ("a training epoch", _duration(self.seconds_an_epoch)),
+            (
+                "a measurement",
+                f"{_duration(self.seconds_a_measurement)}, {self.forward_passes_a_measurement} forward pass(es), "
+                f"at {self.marked_epochs} marked epochs",
+            ),
+            ("in all, with figures", _duration(self.seconds)),
+            ("memory", _size(self.memory_bytes)),
+            ("disk", _size(self.disk_bytes)),
+        ]
+
+
+def forecast(config: RunConfig, out: str | Path, *, resume: bool = False, watcher: Watcher | None = None) -> Forecast:
+    """Prepare a run as it would be prepared, sample it, and scale up. Writes nothing but the cache of decoded images.
+
+    With `resume`, what is left of the run in `out`. Raises: UnetscopeError for anything that would stop the run before it
+    begins.
+    """
+    watcher = watcher or Silent()
+    config, folder = begun(config, out, resume=resume, watcher=watcher)
+    started = time.perf_counter()
+    experiment = prepare(config, watcher)
+    preparing = time.perf_counter() - started
+    watcher.stage("sampling", 0)
+    n, done = (
+        len(experiment.scope.probe_set),
+        0 if folder is None else max(Checkpoints(folder.checkpoints).epochs(), default=0),
+    )
+    left = config.training.epochs - done
+    marked = sum(epoch >= done and not (folder and folder.measured(epoch)) for epoch in experiment.marked)
+    budget = experiment.scope.budget
+    passes = len(budget.passes(experiment.scope.layers))
+    epoch, checkpoint_bytes = _sample_epoch(experiment)
+    measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment) + _probe_seconds(experiment)
+    values = sum(layer.size for layer in experiment.scope.layers if not layer.parts)
+    held = budget.total_bytes - max(0, budget.activation_bytes - BYTES_A_VALUE * n * values)
+    row_bytes = _row_bytes(experiment)
+    return Forecast(
+        training_images=len(experiment.train),
+        validation_images=len(experiment.validation),
+        marked_epochs=marked,
+        seconds_an_epoch=epoch,
+        seconds_a_measurement=measurement,
+        forward_passes_a_measurement=passes,
+        seconds=preparing + epoch * left + measurement * marked + _figures_seconds(experiment),
+        memory_bytes=psutil.Process().memory_info().rss + held,
+        disk_bytes=(marked + 1) * checkpoint_bytes + marked * row_bytes + FIGURES_AND_PAGE_BYTES,
+    )
+
+
+def _sample_epoch(experiment: Experiment) -> tuple[float, int]:
+    """Seconds of a whole epoch, from the second of two on some of the images; and the bytes of a checkpoint."""
+    share = min(1.0, SAMPLE_IMAGES / len(experiment.train))
+    train = experiment.train.subset(range(max(1, round(share * len(experiment.train)))))
+    validation = experiment.validation.subset(range(max(1, round(share * len(experiment.validation)))))
+    config = experiment.config.training.model_copy(update={"epochs": 2})
+    records: list[EpochRecord] = []
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(experiment.model, train, validation, config, Path(folder)).run(on_epoch=records.append)
+        size = sum(path.stat().st_size for path in Path(folder).glob("epoch-00002/*"))
+    return records[-1].seconds * len(experiment.train) / len(train), size
+
+
+def _forward_seconds(experiment: Experiment) -> float:
+    """Seconds of one forward pass over the probe set, with its activations copied out."""
+    scope = experiment.scope
+    sample = pixels(scope.probe_set)[:SAMPLE_IMAGES]
+    sampled = replace(scope.budget, n=len(sample))
+
+    def run_through() -> None:
+        for _ in stream(
+            experiment.model,
+            sample,
+            sampled.passes(scope.layers),
+            batch_size=sampled.batch_size,
+            prepare=lambda batch: to_input(batch, scope.probe_set.scale),
+        ):
+            pass
+
+    return _seconds(run_through) * len(scope.probe_set) / len(sample)
+
+
+def _statistics_seconds(experiment: Experiment) -> float:
+    """Seconds of the distances, symbols and estimates of all layers, from one chunk of features of all images."""
+    scope = experiment.scope
+    n = len(scope.probe_set)
+    layer = Layer("sample", "", shape=(FEATURES_AT_ONCE,))
+    values = torch.rand(n, FEATURES_AT_ONCE, device=next(experiment.model.parameters()).device)
+    whole = Slice(layer, 0, layer.size)
+
+    def gather() -> Any:
+        return next(layer_statistics([Block(whole, values)], scope.estimators, n))[1]
+
+    statistics = gather()
+    chunks = sum(layer.size for layer in scope.layers if not layer.parts) / FEATURES_AT_ONCE
+    readings = _seconds(lambda: list(statistics.readings(scope.estimators, scope.classes)))
+    return _seconds(gather) * chunks + readings * len(scope.layers)
+
+
+def _probe_seconds(experiment: Experiment) -> float:
+    """Seconds of the usable information of all layers, from some of the images."""
+    scope = experiment.scope
+    if scope.held_out is None:
+        return 0.0
+    images = len(scope.probe_set) + len(scope.held_out)
+    share = min(1.0, SAMPLE_IMAGES / images)
+    train, held_out = (
+        data.subset(range(min(len(data), max(4, round(share * len(data))))))
+        for data in (scope.probe_set, scope.held_out)
+    )
+    sampled = Scope(
+        experiment.model,
+        train,
+        estimators=[],
+        labels=[],
+        held_out=held_out,
+        probes=scope.probes,
+        merge_probes=scope.merge_probes,
+    )
+    return _seconds(lambda: sampled.measure(0)) * images / (len(train) + len(held_out))
+
+
+def _figures_seconds(experiment: Experiment) -> float:
+    """Seconds of all figures, from the time of drawing one of them."""
+    scope = experiment.scope
+    with tempfile.TemporaryDirectory() as folder:
+        drawing = _seconds(lambda: save(architecture(scope.layers, scope.skips).figure, folder, "architecture"))  # type: ignore[arg-type]
+    series = sum(len(estimator.series) for estimator in scope.estimators)
+    usable = 3 * len(scope.probes) + len(scope.merge_probes)
+    return drawing * (3 + usable + 2 * len(scope.classes) + series * (1 + len(scope.classes)))
+
+
+def _row_bytes(experiment: Experiment) -> int:
+    """Bytes of the rows that a marked epoch adds to the table."""
+    scope = experiment.scope
+    series = sum(len(estimator.series) for estimator in scope.estimators)
+    rows = series * (len(scope.layers) * (1 + len(scope.classes)) + 3 * len(scope.skips) * len(scope.classes))
+    gains = 3 * len(scope.skips)
+    probed = len(scope.probes) * (len(scope.layers) + gains) + len(scope.merge_probes) * gains
+    per_image = 0 if scope.held_out is None else 8 * len(scope.held_out)
+    return rows * ESTIMATE_BYTES + probed * (ESTIMATE_BYTES + per_image)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Seconds of the second of two runs."""
+    work()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    hours = minutes / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"

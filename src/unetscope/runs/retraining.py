@@ -1,0 +1,143 @@
+"""Retrain variants of a run's network over several seeds, each training a job of its own.
+
+It needs no torch: the jobs do. RUN/verification/VARIANT/seed-K is the run folder of one job.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unetscope.base.errors import InvalidArgument, RunFolderError
+from unetscope.base.progress import Silent, Watcher
+from unetscope.runs.engines import Engine, engine_named
+from unetscope.runs.folder import RunFolder
+from unetscope.table.variants import Variant
+from unetscope.training.config import RunConfig, differences, overridden, validated
+
+FOLDER = "verification"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One variant trained with one seed, in a run folder of its own."""
+
+    variant: Variant
+    seed: int
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called, for people."""
+        return f"{self.variant.name} with seed {self.seed}"
+
+
+def trials(run: RunFolder, variants: Sequence[Variant], seeds: Sequence[int]) -> tuple[Trial, ...]:
+    """Every variant with every seed, seed after seed, so that what is done first can be compared.
+
+    A network that was trained before under another name, such as `proposed` and `model2`, keeps its folder.
+    """
+    if repeated := [seed for place, seed in enumerate(seeds) if seed in seeds[:place]]:
+        raise InvalidArgument(f"seed {repeated[0]} stands twice: the same training would count as two")
+    trained = {(trial.variant.depth, trial.variant.without): trial.path.parent for trial in begun(run)}
+    homes = {
+        variant: trained.get((variant.depth, variant.without), run.path / FOLDER / variant.name) for variant in variants
+    }
+    return tuple(Trial(variant, seed, homes[variant] / f"seed-{seed}") for seed in seeds for variant in variants)
+
+
+def begun(run: RunFolder) -> tuple[Trial, ...]:
+    """All variants and seeds of which there is a run folder, by name and seed."""
+    found = []
+    for folder in sorted((run.path / FOLDER).glob("*/seed-*")):
+        seed = re.fullmatch(r"seed-(\d+)", folder.name)
+        if seed and RunFolder.exists(folder):
+            own = RunFolder.open(folder).configuration["network"]
+            found.append(Trial(Variant(folder.parent.name, own["depth"], tuple(own["without"])), int(seed[1]), folder))
+    return tuple(found)
+
+
+def retrain(
+    run: RunFolder,
+    planned: Sequence[Trial],
+    *,
+    engine: Engine | None = None,
+    threads: int = 1,
+    watcher: Watcher | None = None,
+) -> dict[Trial, str]:
+    """Train what is not finished of the trials; why each of those that failed did. Started again it goes on where it was.
+
+    Raises: RunFolderError if a trial was begun with another configuration.
+    """
+    watcher = watcher or Silent()
+    engine = engine or engine_named("local", threads=threads, gpu=on_gpu(run))
+    folders = {trial: _folder(run, trial, threads) for trial in planned}
+    epochs = run.configuration["training"]["epochs"]
+    watcher.stage("retraining", len(planned) * epochs)
+
+    def look() -> None:
+        done = {trial: max(0, folder.last_epoch()) for trial, folder in folders.items()}
+        busy = [f"{trial.variant.name} seed {trial.seed}" for trial, epoch in done.items() if 0 < epoch < epochs]
+        finished = sum(folder.ending is not None for folder in folders.values())
+        watcher.advance(sum(done.values()), f"{finished} of {len(planned)} done; {', '.join(busy)}")
+
+    left = {folder.path: trial for trial, folder in folders.items() if folder.ending is None}
+    for trial in left.values():
+        folders[trial].failed("")
+    failed = {left[path]: reason for path, reason in engine.run(list(left), look).items()}
+    for trial, reason in failed.items():
+        folders[trial].failed(reason)
+    look()
+    return failed
+
+
+def on_gpu(run: RunFolder) -> bool:
+    """Whether the run's network, and so every variant, is trained on a GPU."""
+    return bool(run.configuration["training"]["device"] == "cuda")
+
+
+def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, threads: int = 1) -> float:
+    """Roughly what is left to train will take, from the seconds of the run's own epochs.
+
+    Jobs start in their order, each as soon as a worker is free. It takes twice the threads to be twice as fast, and every
+    variant to be as dear as the whole network.
+    """
+    records = run.epochs()[1:]
+    if not records:
+        raise RunFolderError(
+            f"{run.path} has trained no epoch yet: finish it with unetscope run --out {run.path} --resume"
+        )
+    epoch = sum(record.seconds for record in records) / len(records) * (run.configuration["threads"] or 1) / threads
+    epochs = run.configuration["training"]["epochs"]
+    done = [RunFolder.open(trial.path).last_epoch() if RunFolder.exists(trial.path) else 0 for trial in planned]
+    busy = [0] * workers  # epochs until each worker is free
+    for left in (epochs - max(0, last) for last in done):
+        heapq.heapreplace(busy, busy[0] + left)
+    return epoch * max(busy)
+
+
+def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:
+    """The run folder of a trial, made if it is not there."""
+    config = _configuration(run, trial, threads).model_dump(mode="json")
+    if not RunFolder.exists(trial.path):
+        return RunFolder.create(trial.path, {"configuration": config, "facts": run.facts})
+    folder = RunFolder.open(trial.path)
+    if changed := differences(validated(folder.configuration).model_dump(mode="json"), config):
+        raise RunFolderError(
+            f"{folder.path} was begun with another configuration ({'; '.join(changed)}): remove that folder to train it anew"
+        )
+    return folder
+
+
+def _configuration(run: RunFolder, trial: Trial, threads: int) -> RunConfig:
+    changed: dict[str, Any] = {
+        "network.depth": trial.variant.depth,
+        "network.without": trial.variant.without,
+        "seed": trial.seed,
+        "threads": threads,
+    }
+    return overridden(run.configuration, changed)

@@ -1,0 +1,110 @@
+"""What a run folder holds as scalars with names, and how names are spelled."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from unetscope.runs.folder import RunFolder
+from unetscope.table.records import ESTIMATORS, Estimate, unit_of
+
+CLOCK = "epoch/seconds"  # differs when an epoch is trained again, and is no result
+
+Value = str | int | float | bool
+
+_ESCAPED = re.compile(r"_x[0-9A-F]{4}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One number of a run: its names from the general to the particular, the epoch, and its value, which is finite."""
+
+    names: tuple[str, ...]
+    epoch: int
+    value: float
+
+
+def scalars(run: RunFolder) -> Iterator[Scalar]:
+    """Loss (nats a pixel), Dice and seconds of every epoch, then every estimate (bits, or bits a pixel) that is finite.
+
+    Of usable information the ends of its 95 % interval too, as quantities `"I_V(M→Y) low"` and `"I_V(M→Y) high"`.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from unetscope.table.records import EpochRecord, Layer
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     run = RunFolder.create(Path(parent, "run"), {})
+    ...     run.describe([Layer("7", "conv7")], [])
+    ...     run.write_epoch(EpochRecord(1, math.nan, math.nan, math.nan, 0.5, seconds=math.nan))
+    ...     row = Estimate(1, "7", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
+    ...     run.write_measurement(1, [row])
+    ...     [("/".join(found.names), found.epoch, found.value) for found in scalars(run)]
+    [('validation/Dice', 1, 0.5), ('I(X;M)/kde_upper 1/7', 1, 2.0)]
+    """
+    for record in run.epochs():
+        for name, value in (
+            ("train/loss", record.train_loss_running),
+            ("train/Dice", record.train_dice_running),
+            ("validation/loss", record.validation_loss),
+            ("validation/Dice", record.validation_dice),
+            (CLOCK, record.seconds),
+        ):
+            if math.isfinite(value):
+                yield Scalar(tuple(name.split("/")), record.epoch, value)
+    for estimate in run.flow().estimates:
+        usable = unit_of(estimate.quantity) != "bits"
+        ends = ((" low", estimate.low), (" high", estimate.high)) if usable else ()
+        for end, value in (("", estimate.bits), *ends):
+            if math.isfinite(value):
+                first, *others = _names(estimate, usable)
+                yield Scalar((first + end, *others), estimate.epoch, value)
+
+
+def _names(estimate: Estimate, usable: bool) -> tuple[str, ...]:
+    """Quantity, labels where there is a choice of them, estimator with its resolution, layer."""
+    labels = () if estimate.labels in {"", "pixels" * usable} else (estimate.labels,)
+    short, number = f"{estimate.resolution:g}", estimate.resolution
+    resolution = short if float(short) == number else repr(number)
+    unitless = number == 0 and not ESTIMATORS.get(estimate.estimator, ("", "resolution"))[1]
+    series = estimate.estimator if unitless else f"{estimate.estimator} {resolution}"
+    return (estimate.quantity, *labels, series, estimate.layer)
+
+
+def spelled(names: Sequence[str], permitted: Callable[[str], bool] = str.isprintable) -> str:
+    """Names put together with `/`; any other character that is not permitted is written `_x` and its code `_`.
+
+    Different names are spelled differently, whatever is in them: what looks like such a code is written with one.
+
+    >>> spelled(["I(X;M)", "kde_upper 1", "a/b"]), spelled(["<b>"], str.isalnum), spelled(["_x003C_"])
+    ('I(X;M)/kde_upper 1/a_x002F_b', '_x003C_b_x003E_', '_x005F_x003C_')
+    """
+    return "/".join(_part(name, permitted) for name in names)
+
+
+@cache
+def _part(name: str, permitted: Callable[[str], bool]) -> str:
+    if not name:
+        return "_x000000_"
+    dots = set(name) == {"."}  # a folder's own name and its parent's
+    return "".join(
+        f"_x{ord(sign):04X}_"
+        if not permitted(sign) or sign == "/" or dots or _ESCAPED.match(name, place)
+        else sign
+        for place, sign in enumerate(name)
+    )  # fmt: skip
+
+
+def parameters(
+    configuration: Mapping[str, Any], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Value]]:
+    """The values of a nested configuration with their names; lists as JSON."""
+    for name, value in configuration.items():
+        if isinstance(value, Mapping):
+            yield from parameters(value, (*above, name))
+        else:
+            yield (*above, name), value if isinstance(value, Value) else json.dumps(value, ensure_ascii=False)

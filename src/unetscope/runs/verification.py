@@ -1,0 +1,107 @@
+"""Retrain variants of a run, and read what their run folders tell of its verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unetscope.analysis.outcomes import DICE_MARGIN, Training, Verification, check_margin, guess_nats
+from unetscope.analysis.verdict import Judgement, judge
+from unetscope.base.errors import InvalidArgument, RunFolderError
+from unetscope.base.progress import Watcher
+from unetscope.runs.engines import Engine
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.retraining import Trial, begun, retrain, trials
+from unetscope.table.variants import REFERENCE, Variant, named
+
+
+def verify(
+    run: str | Path,
+    variants: Sequence[str] = ("paper",),
+    *,
+    seeds: int | Sequence[int] = 3,
+    engine: Engine | None = None,
+    threads: int = 1,
+    margin: float = DICE_MARGIN,
+    watcher: Watcher | None = None,
+) -> Verification:
+    """Train what is not trained yet of a run's variants, and hold them against its verdicts.
+
+    variants: as of `variants.named`. seeds: how many, from the run's own on, or which. Killed and called again, it goes on.
+
+    Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant or a seed that cannot be.
+    """
+    check_margin(margin)
+    folder = RunFolder.open(run)
+    chosen = chosen_variants(folder, variants)
+    planned = trials(folder, chosen, chosen_seeds(folder, seeds))
+    retrain(folder, planned, engine=engine, threads=threads, watcher=watcher)
+    return verification(folder, planned, margin=margin)
+
+
+def verification(run: RunFolder, planned: Sequence[Trial], *, margin: float = DICE_MARGIN) -> Verification:
+    """What the trainings on the disk tell, finished or not. Raises: InvalidArgument for a margin that is no Dice."""
+    check_margin(margin)
+    trainings = tuple(training_of(trial) for trial in planned if RunFolder.exists(trial.path))
+    judgement = judgement_of(run)
+    reached = min((one.records[-1].epoch for one in trainings if one.records), default=0)
+    last = max((one.records[-1].epoch for one in trainings if one.records), default=0)
+    marked = judgement.epochs if judgement is not None else ()
+    budgets = tuple(sorted({epoch for epoch in marked if epoch <= last} | {reached, last} - {0}))
+    if not budgets:
+        raise RunFolderError(f"{run.path} has no retrained variant: unetscope verify {run.path}")
+    there = {training.variant for training in trainings}
+    variants = tuple(one for one in dict.fromkeys(trial.variant for trial in planned) if one.name in there)
+    return Verification(variants, trainings, judgement, budgets, margin)
+
+
+def chosen_variants(run: RunFolder, names: Sequence[str]) -> tuple[Variant, ...]:
+    """Variants of a run's network, by name; `proposed` is what its verdicts leave of it."""
+    if not run.own_network:
+        raise InvalidArgument(
+            f"{run.path} was measured in a loop of its own, and cannot be trained here: us.without_skips takes skips out of "
+            "the network, to be trained in that loop"
+        )
+    network = run.configuration["network"]
+    proposed = judge(run.flow()).design() if "proposed" in names else None
+    return named(names, depth=network["depth"], without=network["without"], proposed=proposed)
+
+
+def chosen_seeds(run: RunFolder, seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """So many seeds from the run's own on, or those that are named. Raises: InvalidArgument for none."""
+    first = int(run.configuration["seed"])
+    chosen = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not chosen or min(chosen) < 0:
+        raise InvalidArgument(f"seeds must be one or more, and none negative, got {seeds}")
+    return chosen
+
+
+def judgement_of(run: RunFolder) -> Judgement | None:
+    """The verdicts of a run, None if it was not measured enough to judge."""
+    try:
+        return judge(run.flow())
+    except InvalidArgument:
+        return None
+
+
+def trained(run: RunFolder) -> tuple[Trial, ...]:
+    """All variants and seeds of which there is a training, the reference first."""
+    if not run.own_network:
+        return ()
+    depth = int(run.configuration["network"]["depth"])
+    return tuple(sorted(begun(run), key=lambda trial: _order(trial, depth)))
+
+
+def _order(trial: Trial, depth: int) -> tuple[Any, ...]:
+    variant = trial.variant
+    return variant.name != REFERENCE, depth - variant.depth, len(variant.without), variant.name, trial.seed
+
+
+def training_of(trial: Trial) -> Training:
+    """What the run folder of a trial tells of its training."""
+    folder = RunFolder.open(trial.path)
+    ending = folder.ending or {}
+    shares = [folder.facts["data"][part]["foreground share"] for part in ("train", "validation")]
+    constant = ending.get("constant channels", {})
+    return Training(trial.variant.name, trial.seed, folder.epochs(), guess_nats(*shares), constant, folder.failure)

@@ -1,0 +1,213 @@
+"""Frozen value types that every room speaks in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
+Quantity = Literal[
+    "I(X;M)",
+    "I(Y;M)",
+    "I(Y;S|U)",
+    "I(Y;U|S)",
+    "I(Y;S;U)",
+    "I_V(M→Y)",
+    "I_V(S→Y|U)",
+    "I_V(U→Y|S)",
+    "I_V(S;U→Y)",
+    "I_V(S→Y|U,↓S)",
+]
+Decision = Literal["needed", "redundant", "undecided"]
+Rule = Literal["conditional", "plateau"]
+
+# How an estimator is called in full, and what its resolution is; "" for one that has none.
+ESTIMATORS = {
+    "kde_upper": ("KDE upper bound", "noise variance"),
+    "kde_lower": ("KDE lower bound", "noise variance"),
+    "mixture": ("Gaussian mixture", "noise variance"),
+    "kde_upper_relative": ("KDE upper bound", "noise variance over median squared distance"),
+    "kde_lower_relative": ("KDE lower bound", "noise variance over median squared distance"),
+    "mixture_relative": ("Gaussian mixture", "noise variance over median squared distance"),
+    "binning": ("binning", "bin size"),
+    "renyi": ("matrix-based Rényi index", "bandwidth over median squared distance"),
+    "ksg": ("KSG on PCA codes", "components"),
+    "usable_linear": ("linear probes", ""),
+    "usable_convolutional": ("convolutional probes", ""),
+}
+
+
+def estimator_text(estimator: str, resolution: float) -> str:
+    """An estimator with its resolution, for people.
+
+    >>> estimator_text("kde_upper", 0.1), estimator_text("usable_linear", 0.0)
+    ('KDE upper bound, noise variance 0.1', 'linear probes')
+    """
+    title, unit = ESTIMATORS.get(estimator, (estimator, "resolution"))
+    return f"{title}, {unit} {resolution:g}" if unit else title
+
+
+def unit_of(quantity: Quantity) -> str:
+    """The unit in which estimates of a quantity are given."""
+    return "bits a pixel" if quantity.startswith("I_V") else "bits"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One recorded tensor of a network.
+
+    label: its number as the paper counts, such as `"7"` or `"11up"`. module: the dotted name of the module whose output
+    it is, or `module:function` for the result of a function that the module calls (`#2` for its second call). level: how many
+    times the image has been halved there. role: where in the U it stands (`"layer"` when unknown). parts: for a merge, the
+    labels of the layers whose concatenation along the channels it is. shape: of one image's activation,
+    `(channels, height, width)`, once it has been seen.
+
+    >>> Layer("11", "merge11", level=3, role="merge", parts=("11up", "8"), shape=(256, 16, 16)).size
+    65536
+    """
+
+    label: str
+    module: str
+    level: int = 0
+    role: Role = "layer"
+    parts: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """d, the number of values that one image has in this layer (1 for a layer that has not been seen)."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A tensor carried from an encoder layer to a merge layer, all three by label; `skip1` is the top one.
+
+    >>> Skip("skip1", source="2", upsampled="20up", merge="20").merge
+    '20'
+    """
+
+    name: str
+    source: str
+    upsampled: str
+    merge: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One number in bits, with what is needed to judge it; whatever an estimator does not know is NaN.
+
+    quantity: of one layer I(X;M), I(Y;M) or the usable information I_V(M→Y); of a merge, by either, what the skip S adds to
+    the upsampled path U, what U adds to S, what both hold (negative if they tell more together than apart), and what S adds to
+    U and to ↓S, itself pooled, which is all that a deeper path is given of it. Usable information is in bits a pixel.
+    estimator: a key of `ESTIMATORS`. resolution: the noise variance or the bin size, in units of the activation (squared,
+    for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M), `"pixels"` for usable
+    information, empty for I(X;M).
+
+    lower, upper: bracket of the quantity; of usable information its interval, stretched by twice what ever more training
+    images may change, which is known out of its domain too. ceiling: the largest value the estimate can take. saturated: so
+    near the ceiling that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the
+    share of images whose symbol occurs once (binning). singleton_share: the share of images that are alone in their class.
+    reason: why `bits` is NaN, or 0 for a layer that is the same for all; or, from `out of domain` on, why it holds for these
+    images alone.
+
+    quarter_bits, half_bits, extrapolated: the estimate of a quarter and of half of the images, and where it goes for ever
+    more. low, high: 95 % interval of that limit. null_mean, null_high, p: mean and 95th percentile of the estimate with
+    masks or labels shuffled among images, and the share of them that reach it. train_bits: of the images that a probe was
+    fitted on. per_image: values whose mean is `bits`, one an image, in the same order for all layers of an epoch: what
+    paired differences are made of. There are none, and no interval, where an estimate is saturated or out of its domain.
+    """
+
+    epoch: int
+    layer: str
+    quantity: Quantity
+    estimator: str
+    resolution: float
+    labels: str
+    bits: float
+    lower: float
+    upper: float
+    ceiling: float
+    saturated: bool
+    n: int
+    d: int
+    unique_share: float = math.nan
+    reason: str = ""
+    low: float = math.nan
+    high: float = math.nan
+    null_mean: float = math.nan
+    null_high: float = math.nan
+    p: float = math.nan
+    train_bits: float = math.nan
+    quarter_bits: float = math.nan
+    half_bits: float = math.nan
+    extrapolated: float = math.nan
+    singleton_share: float = math.nan
+    per_image: tuple[float, ...] = ()
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there is a number that may be held against those of other layers: in its domain and not saturated."""
+        return not (math.isnan(self.bits) or self.saturated or self.reason.startswith("out of domain"))
+
+    @property
+    def key(self) -> tuple[int, str, str, str, float, str]:
+        """What names this estimate within a run; two estimates with one key are the same measurement."""
+        return self.epoch, self.layer, self.quantity, self.estimator, self.resolution, self.labels
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """How well the network did after `epoch` epochs of training (epoch 0 is before any).
+
+    The train figures are running means over the epoch's steps, taken while the weights moved (NaN at epoch 0); the
+    validation figures are of the whole validation set with the weights at the end of the epoch. Loss: binary
+    cross-entropy in nats a pixel. Dice: hard masks at one half, smooth 1, mean over images. seconds: wall time.
+    validation_range: the largest less the smallest probability of any pixel, 0 for an output that is constant.
+    dice_per_image: the Dice of each validation image, in their order.
+    """
+
+    epoch: int
+    train_loss_running: float
+    train_dice_running: float
+    validation_loss: float
+    validation_dice: float
+    seconds: float
+    validation_range: float = math.nan
+    dice_per_image: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one rule says of one skip or level for a training of `epoch` epochs, with the numbers behind it.
+
+    part: `"skip1"`, or `"level4"` for all of the network below skip4. since: the marked epoch from which on the decision has
+    been the same. bits: what the part adds, or (plateau rule) what the merge below tells, with its 95 % interval and the most
+    that it could be; NaN where it is not known. text: why, for people.
+
+    >>> print(Verdict("skip1", 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))
+    skip1 is redundant from epoch 10 on: it adds 0.001 of 0.6 bits a pixel
+    """
+
+    part: str
+    epoch: int
+    rule: Rule
+    decision: Decision
+    bits: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    ceiling: float = math.nan
+    since: int = 0
+    estimator: str = ""
+    text: str = ""
+
+    def __str__(self) -> str:
+        state = "not decided" if self.decision == "undecided" else self.decision
+        by = " by the paper's rule" * (self.rule == "plateau")
+        return f"{self.part} is {state}{by} from epoch {self.since} on: {self.text}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<p>{escape(str(self))}</p>"

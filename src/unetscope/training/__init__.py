@@ -1,0 +1,1 @@
+"""Train a network with checkpoints and exact resume; the configuration of a run."""

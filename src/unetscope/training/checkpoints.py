@@ -1,0 +1,151 @@
+"""Weights, optimizer and random state on disk, whole or not at all, read back without anybody's pickle.
+
+A checkpoint is a folder `epoch-00010` with `weights.safetensors` (the network's, to use anywhere) and `state.safetensors`
+(what a training needs to go on: optimizer tensors, random state, and as JSON the optimizer's numbers). It is written
+beside and renamed, so a kill at any moment leaves every checkpoint that was there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from unetscope.base.errors import TrainingError
+from unetscope.base.files import flush_folder
+
+WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in one folder, which is made when the first one is saved."""
+
+    folder: Path
+
+    def epochs(self) -> tuple[int, ...]:
+        """The epochs of which there is a checkpoint, ascending."""
+        if not self.folder.is_dir():
+            return ()
+        names = (re.fullmatch(r"epoch-(\d{5,})", path.name) for path in self.folder.iterdir())
+        return tuple(sorted(int(name[1]) for name in names if name))
+
+    def path(self, epoch: int) -> Path:
+        """The folder of one checkpoint."""
+        return self.folder / f"epoch-{epoch:05d}"
+
+    def save(self, epoch: int, model: nn.Module, optimizer: Optimizer) -> None:
+        """Write the checkpoint of an epoch, unless it is there already."""
+        if self.path(epoch).exists():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside = self.folder / f".epoch-{epoch:05d}.{os.getpid()}.part"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        tensors, numbers = _flattened(optimizer)
+        tensors["random.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        save_file(_contiguous(model.state_dict()), beside / WEIGHTS, {"epoch": str(epoch)})
+        save_file(_contiguous(tensors), beside / STATE, {"optimizer": json.dumps(numbers), "epoch": str(epoch)})
+        for name in (WEIGHTS, STATE):
+            with (beside / name).open("rb+") as written:
+                os.fsync(written.fileno())
+        flush_folder(beside)
+        beside.rename(self.path(epoch))
+        flush_folder(self.folder)
+
+    def restore(self, epoch: int, model: nn.Module, optimizer: Optimizer) -> None:
+        """Put network, optimizer and random state back to where they were at the end of an epoch.
+
+        Raises: TrainingError if the checkpoint is damaged or of another network, naming the folder.
+        """
+        self.load_weights(epoch, model)
+        try:
+            with safe_open(self.path(epoch) / STATE, framework="pt") as state:
+                numbers = json.loads((state.metadata() or {})["optimizer"])
+                tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, SafetensorError, KeyError, ValueError) as damage:
+            raise self._damaged(epoch, damage) from None
+        random = {name: tensors.pop(name) for name in ("random.cpu", "random.cuda") if name in tensors}
+        optimizer.load_state_dict(_nested(tensors, numbers))
+        _lay_out_as_weights(optimizer)
+        torch.set_rng_state(random["random.cpu"])
+        if "random.cuda" in random and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random["random.cuda"])
+
+    def load_weights(self, epoch: int, model: nn.Module) -> None:
+        """Give a network the weights of an epoch. Raises as `restore`."""
+        try:
+            weights = load_file(self.path(epoch) / WEIGHTS)
+        except (OSError, SafetensorError) as damage:
+            raise self._damaged(epoch, damage) from None
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError:
+            raise TrainingError(
+                f"checkpoint {self.path(epoch)} is of another network than the run's configuration"
+            ) from None
+
+    def remove(self, epoch: int) -> None:
+        """Take a checkpoint away, if it is there; a kill on the way leaves none that is half there."""
+        aside = self.folder / f".epoch-{epoch:05d}.{os.getpid()}.part"
+        if self.path(epoch).exists():
+            self.path(epoch).rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def remove_unfinished(self) -> None:
+        """Take away what a kill left half written."""
+        for path in self.folder.glob(".epoch-*.part"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _damaged(self, epoch: int, damage: Exception) -> TrainingError:
+        reason = str(damage).splitlines()[0] if str(damage) else type(damage).__name__
+        return TrainingError(
+            f"checkpoint {self.path(epoch)} cannot be read ({reason}): remove that folder to go on from the one before"
+        )
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _lay_out_as_weights(optimizer: Optimizer) -> None:
+    """Give every state tensor the memory layout of its weight; a fused step goes through both in the order of memory."""
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+def _flattened(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state as named tensors, and the rest of it as plain numbers."""
+    state = optimizer.state_dict()
+    tensors, numbers = {}, {}
+    for parameter, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{parameter}.{name}"] = value
+            else:
+                numbers[f"{parameter}.{name}"] = value
+    return tensors, {"groups": state["param_groups"], "numbers": numbers}
+
+
+def _nested(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `_flattened`."""
+    state: dict[int, dict[str, Any]] = {}
+    for path, value in {**tensors, **rest["numbers"]}.items():
+        parameter, _, name = path.partition(".")
+        state.setdefault(int(parameter), {})[name] = value
+    return {"state": state, "param_groups": rest["groups"]}

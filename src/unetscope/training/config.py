@@ -1,0 +1,266 @@
+"""What a run is made of: every value, its domain, and the presets.
+
+Each preset is a whole configuration; a command-line flag changes one value of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from unetscope.base.errors import InvalidArgument
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, without unknown values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where images come from. Without a path they are synthetic; without a validation path a seeded share is held out."""
+
+    path: str | None = None
+    validation: str | None = None
+    validation_share: float = Field(0.1, gt=0, lt=1)
+    synthetic_images: int = Field(200, ge=4, description="number of synthetic images, if no path is given")
+    seed: int = Field(0, ge=0, lt=2**63, description="of synthetic images and of the held-out share")
+    image_size: int = Field(128, ge=2, le=4096)
+    accept: tuple[str, ...] = ()
+
+
+class NetworkConfig(Section):
+    """The paper's U-Net: channels at the top, levels, skips taken out, how its weights are drawn."""
+
+    width: int = Field(16, ge=1)
+    depth: int = Field(4, ge=1, le=6)
+    without: tuple[str, ...] = ()
+    initialisation: Literal["glorot", "he"] = "glorot"
+
+
+class TrainingConfig(Section):
+    """How a network is trained. The loss is binary cross-entropy.
+
+    precision: of the forward and backward pass (weights are float32 always); auto is bfloat16 where the processor has it, else
+    float32. device: auto is cuda where there is one, else cpu.
+    """
+
+    epochs: int = Field(100, ge=0)
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    warm_up_epochs: int = Field(0, ge=0, description="over which the learning rate rises from nothing, step by step")
+    batch_size: int = Field(16, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    channels_last: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class MeasuringConfig(Section):
+    """What is measured at the marked epochs, on how many of the training images (all by default)."""
+
+    marked: Literal["log", "paper"] | tuple[int, ...] = "log"
+    probe_images: int | None = Field(None, ge=2)
+    noise_variances: tuple[float, ...] = (1.0,)
+    mixtures: tuple[float, ...] = Field((), description="noise variances of the mixture's information itself")
+    relative_noise_variances: tuple[float, ...] = Field(
+        (), description="in units of each layer's median squared distance; KDE and mixture"
+    )
+    bin_sizes: tuple[float, ...] = (0.2,)
+    renyi_bandwidths: tuple[float, ...] = Field((), description="over the layer's median squared distance")
+    ksg_components: tuple[int, ...] = Field((), description="of the PCA codes, 1 to 10")
+    usable: bool = Field(True, description="usable information of every layer, by linear probes")
+    merge_probes: bool = Field(True, description="what streams add to each other at merges, by convolutional probes")
+    convolutional: bool = Field(False, description="usable information of every layer by convolutional probes")
+    clusters: int = Field(64, ge=2)
+    cluster_initialisations: int = Field(10, ge=1)
+    blocks: int = Field(4, ge=1, le=64)
+    block_threshold: int | None = Field(None, ge=0)
+    memory_budget: int | None = Field(None, gt=0, description="bytes that measuring may hold at once")
+
+    @field_validator(
+        "noise_variances", "mixtures", "relative_noise_variances", "bin_sizes", "renyi_bandwidths", "ksg_components"
+    )
+    @classmethod
+    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not value > 0 for value in values):
+            raise ValueError(f"must be > 0, got {', '.join(map(str, values))}")
+        if len(set(values)) < len(values):
+            raise ValueError(f"must differ from each other, got {', '.join(map(str, values))}")
+        return values
+
+
+class RunConfig(Section):
+    """Everything that decides the numbers of a run."""
+
+    preset: str = "quick"
+    seed: int = Field(0, ge=0, lt=2**63)
+    threads: int | None = Field(None, ge=1, description="CPU threads; numbers are reproduced bit for bit with as many")
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    training: TrainingConfig = TrainingConfig()
+    measuring: MeasuringConfig = MeasuringConfig()
+
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "demo": {
+        "data": {"synthetic_images": 200, "image_size": 64},
+        "network": {"width": 8},
+        "training": {"epochs": 60, "optimizer": "adam", "learning_rate": 1e-3},
+        "measuring": {"clusters": 32},
+    },
+    "quick": {
+        "data": {"image_size": 64},
+        "network": {"width": 8},
+        "training": {"epochs": 100, "optimizer": "adam", "learning_rate": 1e-3},
+        "measuring": {},
+    },
+    "paper": {
+        "data": {"image_size": 128},
+        "network": {"width": 16},
+        "training": {"epochs": 10_000, "optimizer": "sgd", "learning_rate": 1e-3, "precision": "float32"},
+        "measuring": {"noise_variances": [1.0], "bin_sizes": [0.2]},
+    },
+    "paper-code": {
+        "data": {"image_size": 128},
+        "network": {"width": 16},
+        "training": {"epochs": 10_000, "optimizer": "sgd", "learning_rate": 1e-3, "precision": "float32"},
+        "measuring": {"marked": "paper", "noise_variances": [0.2], "bin_sizes": [0.1]},
+    },
+}
+
+
+def resolve(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
+    """A preset with some values replaced; overrides are named `section.value`, or `seed` and `threads`.
+
+    Raises: InvalidArgument for an unknown preset or a value outside its domain, naming both.
+
+    >>> resolve("quick", {"training.epochs": 2, "seed": 1}).training.epochs
+    2
+    >>> resolve("quick", {"measuring.noise_variances": [0.0]})
+    Traceback (most recent call last):
+    unetscope.base.errors.InvalidArgument: noise_variances: must be > 0, got 0.0
+    """
+    if preset not in PRESETS:
+        raise InvalidArgument(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
+    return overridden({"preset": preset, **PRESETS[preset]}, overrides)
+
+
+def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfig:
+    """A configuration from plain values with some of them replaced; names and errors as in `resolve`."""
+    changed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    for name, value in overrides.items():
+        section, _, field = name.rpartition(".")
+        (changed[section] if section else changed)[field] = value
+    return validated(changed)
+
+
+def validated(values: Mapping[str, Any]) -> RunConfig:
+    """A configuration from plain values, such as those of a run folder's `config.json`.
+
+    Raises: InvalidArgument that names the first value outside its domain.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+        place = place.rpartition(".")[2] if first["type"] == "value_error" else place
+        raise InvalidArgument(f"{place}: {_said(first['msg'], first['input'])}") from None
+
+
+def _said(message: str, value: object) -> str:
+    """Pydantic's sentence in our manner: what was expected, and what it got."""
+    if message.startswith("Value error, "):
+        return message.removeprefix("Value error, ")
+    return f"{message[0].lower()}{message[1:]}, got {value!r}"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two nested configurations, one `name: old → new` each.
+
+    >>> differences({"seed": 0, "network": {"width": 8}}, {"seed": 0, "network": {"width": 16}})
+    ['network.width: 8 → 16']
+    """
+    found = []
+    for name in dict.fromkeys([*old, *new]):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name}: {before} → {after}")
+    return found
+
+
+# The flags of `unetscope run`, by the value that each of them sets.
+FLAGS: Mapping[str, str] = {
+    "data.path": "--data",
+    "data.validation": "--val",
+    "data.validation_share": "--validation-share",
+    "data.synthetic_images": "--synthetic-images",
+    "data.seed": "--data-seed",
+    "data.accept": "--accept",
+    "data.image_size": "--image-size",
+    "network.width": "--width",
+    "network.depth": "--depth",
+    "network.without": "--without",
+    "network.initialisation": "--initialisation",
+    "training.epochs": "--epochs",
+    "training.optimizer": "--optimizer",
+    "training.learning_rate": "--learning-rate",
+    "training.warm_up_epochs": "--warm-up-epochs",
+    "training.batch_size": "--batch-size",
+    "training.precision": "--precision",
+    "training.channels_last": "--channels-last",
+    "training.device": "--device",
+    "threads": "--threads",
+    "seed": "--seed",
+    "measuring.marked": "--marked",
+    "measuring.probe_images": "--probe-images",
+    "measuring.noise_variances": "--noise-variance",
+    "measuring.mixtures": "--mixture",
+    "measuring.relative_noise_variances": "--relative-noise-variance",
+    "measuring.bin_sizes": "--bin-size",
+    "measuring.renyi_bandwidths": "--renyi",
+    "measuring.ksg_components": "--ksg",
+    "measuring.usable": "--usable",
+    "measuring.merge_probes": "--merge-probes",
+    "measuring.convolutional": "--convolutional",
+    "measuring.clusters": "--clusters",
+    "measuring.cluster_initialisations": "--cluster-initialisations",
+    "measuring.blocks": "--blocks",
+    "measuring.block_threshold": "--block-threshold",
+    "measuring.memory_budget": "--memory-budget",
+}
+
+
+def command(values: Mapping[str, Any]) -> list[str]:
+    """The words of the command that repeats a run of this configuration: its preset, and a flag for whatever differs from it.
+
+    Raises: InvalidArgument for values that are no configuration.
+
+    >>> command(resolve("quick", {"training.epochs": 2, "network.without": ["skip1", "skip2"]}).model_dump(mode="json"))
+    ['unetscope', 'run', '--preset', 'quick', '--without', 'skip1', '--without', 'skip2', '--epochs', '2']
+    """
+    config = validated(values)
+    usual = resolve(config.preset, {}).model_dump(mode="json")
+    words = ["unetscope", "run", "--preset", config.preset]
+    dumped = config.model_dump(mode="json")
+    for name, flag in FLAGS.items():
+        section, _, field = name.rpartition(".")
+        value = (dumped[section] if section else dumped)[field]
+        if value != (usual[section] if section else usual)[field]:
+            words += _flagged(name, flag, value)
+    return words
+
+
+def _flagged(name: str, flag: str, value: Any) -> list[str]:
+    """A flag with its value: one that is on or off has a second form, one of many values stands before each."""
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag.removeprefix('--')}"]
+    if name == "measuring.marked" and isinstance(value, list):
+        return [flag, ",".join(map(str, value))]
+    if isinstance(value, list):
+        return [word for one in value for word in (flag, str(one))]
+    return [flag, str(value)]

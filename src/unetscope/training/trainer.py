@@ -1,0 +1,296 @@
+"""Train a segmentation network with checkpoints and exact resume; calls back after every epoch.
+
+The order of the images of an epoch depends on the seed and the epoch alone, so two networks with one seed see the same
+batches, and a resumed training sees those that it would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from unetscope.activations.precision import full_float32, has_bfloat16
+from unetscope.activations.tensors import pixels, to_input
+from unetscope.base.errors import InvalidArgument, TrainingError
+from unetscope.data.segmentation import SegmentationData
+from unetscope.table.records import EpochRecord
+from unetscope.training.checkpoints import Checkpoints
+from unetscope.training.config import TrainingConfig
+
+PRECISIONS: Mapping[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+EVALUATION_BATCH = 32
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+OnEpoch = Callable[[EpochRecord], None]
+OnMarked = Callable[[int, nn.Module], None]
+
+
+def dice_per_image(
+    probabilities: Float[Tensor, "batch classes height width"], masks: Float[Tensor, "batch classes height width"]
+) -> Float[Tensor, " batch"]:
+    """Dice coefficient of each image's hard mask, (2 |P ∩ T| + 1) / (|P| + |T| + 1), P being probabilities above 1/2.
+
+    The 1 (the published code's `smooth`) makes an empty mask predicted empty count as 1.
+
+    >>> dice_per_image(torch.tensor([[[[0.9, 0.2]]]]), torch.tensor([[[[1.0, 1.0]]]]))
+    tensor([0.7500])
+    """
+    predicted = (probabilities > 0.5).flatten(1).float()
+    truth = masks.flatten(1)
+    return (2 * (predicted * truth).sum(1) + 1) / (predicted.sum(1) + truth.sum(1) + 1)
+
+
+def validation_dice(model: nn.Module, data: SegmentationData) -> Float[Tensor, " n"]:
+    """Dice of every image, by a network as it is, in float32 and in evaluation mode; afterwards it is as it was."""
+    device, images = next(model.parameters()).device, pixels(data)
+    masks, was_training, dice = torch.from_numpy(data.masks)[:, None], model.training, []
+    model.eval()
+    try:
+        with torch.no_grad(), full_float32():
+            for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
+                probabilities = model(to_input(images[rows].to(device), data.scale))
+                dice.append(dice_per_image(probabilities.cpu(), masks[rows].float()))
+    finally:
+        model.train(was_training)
+    return torch.cat(dice)
+
+
+def binary_cross_entropy(probabilities: Tensor, masks: Tensor) -> Tensor:
+    """Mean binary cross-entropy in nats a pixel, of probabilities kept 1e-7 away from 0 and 1, as the published code does.
+
+    A probability that is not a number gives a loss that is not a number, where torch's own function stops the device.
+
+    >>> round(binary_cross_entropy(torch.tensor([0.5, 0.0]), torch.tensor([1.0, 0.0])).item(), 4)     # ln 2 / 2
+    0.3466
+    """
+    kept = probabilities.clamp(1e-7, 1 - 1e-7)
+    return -(masks * kept.log() + (1 - masks) * torch.log1p(-kept)).mean()
+
+
+def image_order(n: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
+    """The order in which an epoch goes through n images: whoever trains with the same seed sees the same batches.
+
+    >>> image_order(4, seed=0, epoch=1).sort().values.tolist()
+    [0, 1, 2, 3]
+    """
+    return torch.randperm(n, generator=torch.Generator().manual_seed(_mixed(seed, epoch)))
+
+
+def resolved_precision(config: TrainingConfig) -> Literal["float32", "bfloat16"]:
+    """The precision that a configuration means here."""
+    if config.precision != "auto":
+        return config.precision
+    return "bfloat16" if has_bfloat16(torch.device(resolved_device(config))) else "float32"
+
+
+def resolved_device(config: TrainingConfig) -> Literal["cpu", "cuda"]:
+    """The device that a configuration means here. Raises: InvalidArgument if cuda is asked for where there is none."""
+    found = torch.cuda.is_available()
+    if config.device == "cuda" and not found:
+        raise InvalidArgument("device is cuda, and torch finds none here: use --device cpu, or install torch with CUDA")
+    return "cuda" if found and config.device != "cpu" else "cpu"
+
+
+class Trainer:
+    """One network, one data set, one configuration: trained epoch by epoch, resumable at any of them.
+
+    model: maps images in [0, 1] to probabilities. checkpoint_folder: where checkpoints are kept. marked: the epochs whose
+    checkpoint stays and at which `on_marked` is called; between them, the newest one is replaced every
+    `seconds_between_checkpoints`. seed: of the order of the images.
+
+    >>> import tempfile
+    >>> from unetscope.data.synthetic import synthetic_nuclei
+    >>> from unetscope.networks.unet import UNet
+    >>> train, validation = synthetic_nuclei(6, image_size=16).split(0.3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trainer = Trainer(UNet(2, depth=1), train, validation, TrainingConfig(epochs=2), Path(folder), marked=(0, 2))
+    ...     trainer.run(on_epoch=lambda record: print(record.epoch))
+    0
+    1
+    2
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: SegmentationData,
+        validation: SegmentationData,
+        config: TrainingConfig,
+        checkpoint_folder: str | Path,
+        *,
+        marked: Collection[int] = (),
+        seed: int = 0,
+        seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
+    ) -> None:
+        for data in (train, validation):
+            if data.classes != 2 or len(data.image_size) != 2:
+                raise InvalidArgument(
+                    f"the trainer trains on binary masks of flat images, as the paper does, got {data!r}: "
+                    "measure in a loop of your own"
+                )
+        self.config, self.seed, self.marked = config, seed, frozenset(marked)
+        self.checkpoints = Checkpoints(Path(checkpoint_folder))
+        self.seconds_between_checkpoints = seconds_between_checkpoints
+        from lightning_fabric import Fabric  # half as dear to import as torch, and only training needs it
+
+        with _without_announcement():
+            self._fabric = Fabric(
+                accelerator=resolved_device(config), devices=1, precision=PRECISIONS[resolved_precision(config)]
+            )
+        self.model = laid_out(model, config)
+        self._layout = memory_layout(config)
+        optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.learning_rate, fused=True)
+        self._network, self._optimizer = self._fabric.setup(self.model, optimizer)
+        self._train, self._validation = self._on_device(train), self._on_device(validation)
+
+    def run(
+        self,
+        *,
+        on_epoch: OnEpoch = lambda record: None,
+        on_marked: OnMarked = lambda epoch, model: None,
+    ) -> None:
+        """Train from the newest checkpoint, or from the start, to the last epoch.
+
+        After each epoch: `on_epoch(record)`, then the checkpoint, then `on_marked(epoch, model)`. A resumed run calls
+        `on_marked` again for the epoch that it starts from.
+
+        Raises: TrainingError if the loss is not a number (the last good checkpoint is kept) or a checkpoint is damaged.
+        """
+        self.checkpoints.remove_unfinished()
+        done = self.checkpoints.epochs()
+        if done:
+            self.checkpoints.restore(done[-1], self.model, self._optimizer)
+            self._prune()  # a kill may have come between a new checkpoint and the removal of the one before
+        else:
+            self._finish(self._record(0, math.nan, math.nan, time.perf_counter()), on_epoch)
+        first = done[-1] if done else 0
+        if first in self.marked:
+            on_marked(first, self.model)
+        saved_at = time.monotonic()
+        for epoch in range(first + 1, self.config.epochs + 1):
+            record = self._one_epoch(epoch)
+            due = time.monotonic() - saved_at >= self.seconds_between_checkpoints
+            if epoch in self.marked or epoch == self.config.epochs or due:
+                self._finish(record, on_epoch)
+                saved_at = time.monotonic()
+            else:
+                on_epoch(record)
+            if epoch in self.marked:
+                on_marked(epoch, self.model)
+
+    def _finish(self, record: EpochRecord, on_epoch: OnEpoch) -> None:
+        """Hand over the record, then write the checkpoint that lets a resume start after this epoch."""
+        on_epoch(record)
+        self.checkpoints.save(record.epoch, self.model, self._optimizer)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Of the checkpoints, leave those of marked epochs and the newest."""
+        for older in self.checkpoints.epochs()[:-1]:
+            if older not in self.marked:
+                self.checkpoints.remove(older)
+
+    def _one_epoch(self, epoch: int) -> EpochRecord:
+        started = time.perf_counter()
+        images, masks, scale = self._train
+        order = image_order(len(images), self.seed, epoch).to(images.device)
+        loss_sum = torch.zeros((), device=images.device)
+        dice_sum = torch.zeros((), device=images.device)
+        self._network.train()
+        batches = order.split(self.config.batch_size)
+        for number, rows in enumerate(batches):
+            self._warm_up((epoch - 1) * len(batches) + number + 1, self.config.warm_up_epochs * len(batches))
+            truth = masks[rows].float()
+            self._optimizer.zero_grad(set_to_none=True)
+            probabilities = self._network(to_input(images[rows], scale))
+            loss = binary_cross_entropy(probabilities, truth)
+            self._fabric.backward(loss)
+            self._optimizer.step()
+            loss_sum += loss.detach() * len(rows)
+            dice_sum += dice_per_image(probabilities.detach(), truth).sum()
+        train_loss = loss_sum.item() / len(images)
+        self._refuse_nan(epoch, train_loss)
+        return self._record(epoch, train_loss, dice_sum.item() / len(images), started)
+
+    def _warm_up(self, step: int, steps: int) -> None:
+        """The learning rate of a step: its share of the whole one while it warms up."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * (step / steps if step < steps else 1.0)
+
+    def _record(self, epoch: int, train_loss: float, train_dice: float, started: float) -> EpochRecord:
+        loss, dice, reach = self._evaluate()
+        self._refuse_nan(epoch, loss)
+        seconds = time.perf_counter() - started
+        mean = sum(dice) / len(dice)
+        return EpochRecord(epoch, train_loss, train_dice, loss, mean, seconds, reach, tuple(dice))
+
+    def _evaluate(self) -> tuple[float, list[float], float]:
+        """Over the validation set, with the weights as they are: loss (nats a pixel), Dice by image, range of the output."""
+        images, masks, scale = self._validation
+        loss_sum, dice, lows, highs = 0.0, list[float](), list[Tensor](), list[Tensor]()
+        self._network.eval()
+        with torch.no_grad():
+            for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
+                truth = masks[rows].float()
+                probabilities = self._network(to_input(images[rows], scale))
+                loss_sum += binary_cross_entropy(probabilities, truth).item() * len(rows)
+                dice += dice_per_image(probabilities, truth).tolist()
+                lows.append(probabilities.min())
+                highs.append(probabilities.max())
+        return loss_sum / len(images), dice, float(torch.stack(highs).max() - torch.stack(lows).min())
+
+    def _refuse_nan(self, epoch: int, loss: float) -> None:
+        if math.isfinite(loss):
+            return
+        kept = self.checkpoints.epochs()
+        where = (
+            f"the last good checkpoint is {self.checkpoints.path(kept[-1])}" if kept else "there is no checkpoint yet"
+        )
+        raise TrainingError(
+            f"the loss is {loss} at epoch {epoch}: {where}; "
+            f"lower the learning rate ({self.config.learning_rate}) and begin anew"
+        )
+
+    def _on_device(self, data: SegmentationData) -> tuple[Tensor, Tensor, float]:
+        """All images (channels last in memory if the network is so) and masks as integers on the device, and the scale."""
+        images = pixels(data).to(self._fabric.device).contiguous(memory_format=self._layout)
+        return images, torch.from_numpy(data.masks).to(self._fabric.device)[:, None], data.scale
+
+
+def memory_layout(config: TrainingConfig) -> torch.memory_format:
+    """The order in which images and weights lie in memory."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def laid_out(model: nn.Module, config: TrainingConfig) -> nn.Module:
+    """The network with its weights in that order, as training has them: another order rounds otherwise."""
+    model.to(memory_format=memory_layout(config))  # type: ignore[call-overload]
+    return model
+
+
+@contextmanager
+def _without_announcement() -> Iterator[None]:
+    """Fabric announces the precision that was asked of it; a command that prints JSON has no place for that."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    """One seed from two numbers, so that neighbouring seeds and epochs share no order."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")
