@@ -48,7 +48,7 @@ def scope(
         network(width, depth),
         data,
         estimators=estimators,
-        labels=[clusters, us.BlockLabels()],
+        labels=[clusters, us.estimators.BlockLabels()],
         memory_budget=int(budget * GIB),
     )
 
@@ -78,7 +78,7 @@ def batches(data: us.SegmentationData, batch_size: int = 16) -> Any:
     return (to_input(batch, data.scale) for batch in stored.split(batch_size))
 
 
-def values_an_image(layers: Sequence[us.Layer]) -> int:
+def values_an_image(layers: Sequence[us.table.Layer]) -> int:
     """Activations that are captured of one image."""
     return sum(layer.size for layer in layers if not layer.parts)
 

@@ -79,7 +79,9 @@ def probes(
     for width, image_size in sizes:
         train, held_out = images(source, image_size).split(0.1)
         one = us.Scope(network(width), train, estimators=[], labels=[], held_out=held_out, merge_probes=[])
-        both = us.Scope(one.model, train, estimators=[], labels=[], held_out=held_out, probes=[us.Convolutional()])
+        both = us.Scope(
+            one.model, train, estimators=[], labels=[], held_out=held_out, probes=[us.estimators.Convolutional()]
+        )
 
         def forward(data: Sequence[us.SegmentationData] = (train, held_out), model: Any = one.model) -> None:
             with torch.no_grad():

@@ -34,7 +34,7 @@ def against_a_plain_loop(
         plain.load_state_dict(start)
         ours.load_state_dict(start)
         theirs = list(plain_training(plain, train, validation, epochs=epochs, learning_rate=1e-3, seed=seed))
-        records: list[us.EpochRecord] = []
+        records: list[us.table.EpochRecord] = []
         with tempfile.TemporaryDirectory() as folder:
             trainer = us.Trainer(ours, train, validation, us.TrainingConfig(epochs=epochs), folder, seed=seed)
             trainer.run(on_epoch=records.append)

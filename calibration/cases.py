@@ -23,7 +23,7 @@ from unetscope.estimators.reading import Reading
 from unetscope.estimators.renyi import Renyi
 from unetscope.measure.merges import at_merge
 from unetscope.measure.probing import Segmented, probe
-from unetscope.measure.scope import placed
+from unetscope.measure.scope import to_estimate
 from unetscope.measure.selfcheck import Channels
 from unetscope.table.records import Layer, Quantity, Skip
 
@@ -433,7 +433,7 @@ def _of_streams(law: np.ndarray, d: int) -> Callable[[int], Iterator[Found]]:
         squared = {"U": laws.clusters(u, d, 2 * seed), "S": laws.clusters(s, d, 2 * seed + 1)}
         squared["SU"] = squared["U"] + squared["S"]
         rows = [
-            placed(
+            to_estimate(
                 reading, Layer(layer, layer, shape=(d, 1, 1)), 0, N, entropy_nats(y) if reading.labels else math.log(N)
             )
             for layer, distances in squared.items()

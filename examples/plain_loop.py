@@ -53,7 +53,7 @@ def main(folder: str, epochs: int = 6) -> us.Flow:
         print(verdict)
 
     structure = us.inspect(model, images[:1])
-    with torch.no_grad(), us.silenced(model, structure, "skip1"):  # what it does without its skip, at once
+    with torch.no_grad(), us.networks.ablated(model, structure, "skip1"):  # what it does without its skip, at once
         silent = torch.sigmoid(model(images)).mean().item()
     smaller = us.without_skips(model, structure, "skip1")  # a network to train without it
     print(f"foreground marked with skip1 silenced: {silent:.3f}")

@@ -37,7 +37,7 @@ def main(folder: str, epochs: int = 2) -> us.Flow:
     with torch.no_grad():
         whole = loss(model(images), masks).item()
         for skip in structure.skips:
-            with us.silenced(model, structure, skip.name):
+            with us.networks.ablated(model, structure, skip.name):
                 print(f"{skip.name} silenced: loss {whole:.3f} to {loss(model(images), masks).item():.3f}")
     smaller = us.without_skips(model, structure, "skip1")
     print(f"without skip1: {sum(p.numel() for p in smaller.parameters())} parameters")

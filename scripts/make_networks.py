@@ -84,7 +84,7 @@ def row_of(network: published.Published) -> dict[str, object]:
     seconds = time.perf_counter() - started
     removed = "—"
     if structure.skips:
-        with torch.no_grad(), us.silenced(model.eval(), structure, "skip1"):
+        with torch.no_grad(), us.networks.ablated(model.eval(), structure, "skip1"):
             assert all(bool(o.isfinite().all()) for o in tree_iter(model(one)) if isinstance(o, torch.Tensor))
         try:
             us.without_skips(model, structure, "skip1")

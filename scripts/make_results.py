@@ -113,12 +113,12 @@ at epoch 10; the rest have an interval.
 
 ![I(X;M) of fewer and of ever more images](figures/limits_kde_upper_1.png)
 
-**Another noise variance ranks layers otherwise.** {us.ranking(flow, estimator="kde_upper", epoch=10).text} At epoch {EPOCHS[-1]}: \
-{us.ranking(flow, estimator="kde_upper", epoch=EPOCHS[-1]).text}
+**Another noise variance ranks layers otherwise.** {us.layer_rank_stability(flow, estimator="kde_upper", epoch=10).text} At epoch {EPOCHS[-1]}: \
+{us.layer_rank_stability(flow, estimator="kde_upper", epoch=EPOCHS[-1]).text}
 
 ![I(X;M) over seven decades of noise variance](figures/sweep_kde_upper.png)
 
-**It rises where information cannot.** {us.dpi_violations(flow, estimator="kde_upper", resolution=1.0, epoch=10).text}
+**It rises where information cannot.** {us.analysis.dpi_violations(flow, estimator="kde_upper", resolution=1.0, epoch=10).text}
 
 **Binning with bin size 0.2 is there even earlier**, because in so many dimensions nearly every image has a symbol of its own:
 
@@ -165,7 +165,7 @@ An asterisk marks an upper bound that is saturated. Where the two bounds lie far
 """
 
 
-def rows(flow: us.Flow, epoch: int, estimator: str) -> tuple[us.Estimate, ...]:
+def rows(flow: us.Flow, epoch: int, estimator: str) -> tuple[us.table.Estimate, ...]:
     """I(X;M) of every layer at one epoch, with noise of variance 1."""
     return flow.select(quantity="I(X;M)", epoch=epoch, estimator=estimator, resolution=1.0).estimates
 
@@ -212,7 +212,7 @@ def table(flow: us.Flow) -> str:
     return "\n".join([head, *lines])
 
 
-def cell(row: us.Estimate) -> str:
+def cell(row: us.table.Estimate) -> str:
     """Lower and upper bound, with an asterisk if the upper is saturated."""
     return f"{row.lower:.2f} – {row.bits:.2f}{'*' if row.saturated else ''}"
 
@@ -227,7 +227,7 @@ def entropies(archive: Path) -> str:
             f"| {size}×{size} | K-means, K = 64, ten initialisations, seeds {SEEDS[0]} to {SEEDS[-1]} | {by_seed} |"
         )
         lines.append(
-            f"| {size}×{size} | 4×4 blocks, threshold 1/16 of a block | {bits(us.BlockLabels().labels(masks)):.2f} |"
+            f"| {size}×{size} | 4×4 blocks, threshold 1/16 of a block | {bits(us.estimators.BlockLabels().labels(masks)):.2f} |"
         )
     return "\n".join(lines)
 

@@ -21,9 +21,9 @@ import numpy as np
 from unetscope import plots
 from unetscope.analysis.outcomes import Training, Verification, guess_nats
 from unetscope.analysis.verdict import judge
-from unetscope.report.render import present
+from unetscope.report.render import render_run
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.verification import trained, verification
+from unetscope.runs.verification import trained_variants, verification
 from unetscope.table.records import Decision
 from unetscope.table.variants import REFERENCE, part_names
 
@@ -49,8 +49,8 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     words = parser.parse_args()
     run = RunFolder.open(words.run)
-    present(run)
-    found = verification(run, trained(run))
+    render_run(run)
+    found = verification(run, trained_variants(run))
     figures = DOCS / "figures"
     for name in COPIED:
         shutil.copy(run.figures / f"{name}.png", figures / f"study_{name}.png")
@@ -61,7 +61,7 @@ def main() -> None:
 
 def _masks(run: RunFolder, variant: str, figures: Path) -> None:
     """The paper's Fig. 6: what a variant marks on a few images, along training, of the first seed that started."""
-    for trial in trained(run):
+    for trial in trained_variants(run):
         folder = RunFolder.open(trial.path)
         if trial.variant.name == variant and folder.epochs()[-1].validation_dice > 0.1:
             truths = {picture.title: picture.pixels // 255 for picture in folder.pictures("truth")}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from unetscope.runs.engines import cores, engine_named
 from unetscope.runs.folder import RunFolder
-from unetscope.table.variants import named
-from unetscope.training.config import overridden
+from unetscope.table.variants import named_variants
+from unetscope.training.config import overridden_config
 
 RECIPES = {
     "as the run": {},
@@ -36,10 +36,10 @@ def main() -> None:
     run = RunFolder.open(words.run)
     folders = []
     for recipe, changed in RECIPES.items():
-        for variant in named(VARIANTS, depth=run.configuration["network"]["depth"]):
+        for variant in named_variants(VARIANTS, depth=run.configuration["network"]["depth"]):
             for seed in range(100, 100 + words.seeds):  # other seeds than the study's own
                 path = run.path / "starts" / recipe.replace(" ", "-") / variant.name / f"seed-{seed}"
-                config = overridden(
+                config = overridden_config(
                     run.configuration,
                     {
                         **changed,

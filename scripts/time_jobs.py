@@ -15,7 +15,7 @@ from pathlib import Path
 
 from unetscope.runs.engines import Local
 from unetscope.runs.folder import RunFolder
-from unetscope.training.config import overridden
+from unetscope.training.config import overridden_config
 
 WAYS = {
     "side by side, one thread each": (2, 1),
@@ -49,7 +49,7 @@ def _timed(run: RunFolder, place: Path, epochs: int, workers: int, threads: int)
     folders = []
     for seed in (0, 1):
         changed = {"seed": seed, "threads": threads, "training.epochs": epochs, "measuring.marked": []}
-        config = overridden(run.configuration, changed).model_dump(mode="json")
+        config = overridden_config(run.configuration, changed).model_dump(mode="json")
         folders.append(RunFolder.create(place / str(seed), {"configuration": config, "facts": run.facts}))
     started = time.perf_counter()
     failed = Local(workers, threads).run([folder.path for folder in folders], lambda: None)

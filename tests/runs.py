@@ -13,7 +13,7 @@ from unetscope.networks.unet import UNet
 from unetscope.runs.folder import Picture, RunFolder
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
 from unetscope.table.schedule import marked_epochs
-from unetscope.training.config import overridden, resolve
+from unetscope.training.config import overridden_config, preset_config
 
 INPUT = (("kde_upper", 1.0), ("kde_lower", 1.0), ("binning", 0.2))
 LABELS = ("kmeans(k=64)", "blocks(4x4)")
@@ -45,7 +45,7 @@ def made_run(
         for one in network.layers
     )
     skips = tuple(Skip(one.name, named(one.source), named(one.upsampled), named(one.merge)) for one in network.skips)
-    config = resolve("quick", {"training.epochs": max(epochs), "data.path": "images.zip", "threads": 2})
+    config = preset_config("quick", {"training.epochs": max(epochs), "data.path": "images.zip", "threads": 2})
     share = {"foreground share": 0.2, "source": titles[0]}
     run = RunFolder.create(
         path,
@@ -114,13 +114,13 @@ def _rows(layers: Sequence[Layer], skips: Sequence[Skip], epoch, last, estimator
 def retrained(run: RunFolder, *, seeds: int = 2) -> RunFolder:
     """The same run with trainings of some variants, the smaller of which lose Dice."""
     from unetscope.runs.retraining import trials
-    from unetscope.table.variants import named as variants
+    from unetscope.table.variants import named_variants
 
     epochs = range(run.last_epoch() + 1)
-    for trial in trials(run, variants(["paper", "depth2"], depth=4), range(seeds)):
+    for trial in trials(run, named_variants(["paper", "depth2"], depth=4), range(seeds)):
         loss = 0.1 * len(trial.variant.without)
         network = {"network.depth": trial.variant.depth, "network.without": trial.variant.without}
-        config = overridden(run.configuration, network).model_dump(mode="json")
+        config = overridden_config(run.configuration, network).model_dump(mode="json")
         folder = RunFolder.create(trial.path, {"configuration": config, "facts": run.facts})
         for epoch in epochs:
             dice = max(0.0, min(0.9, 0.2 + 0.1 * math.log1p(epoch)) - loss - 0.001 * trial.seed)

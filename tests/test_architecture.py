@@ -36,7 +36,7 @@ def test_every_public_name_is_there() -> None:
 
     for name in unetscope.__all__:
         assert getattr(unetscope, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'Unet'"):
+    with pytest.raises(AttributeError, match="No unetscope attribute Unet"):
         unetscope.Unet  # noqa: B018
 
 

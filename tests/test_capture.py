@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unetscope.activations import memory_budget as budget
-from unetscope.activations.activation_buffer import Arena
-from unetscope.activations.capture import forward_bytes, frozen, stream, with_shapes
+from unetscope.activations.activation_buffer import ActivationBuffer
+from unetscope.activations.capture import eval_mode, forward_bytes, stream, with_shapes
 from unetscope.activations.memory_budget import FEATURES_AT_ONCE, FORWARD_SHARE, Budget, default_budget, plan_passes
 from unetscope.base.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.networks.unet import UNet
@@ -82,7 +82,7 @@ def test_values_are_those_of_the_network_before_anything_overwrites_them() -> No
     layers = with_shapes(model, named("first", "norm", "second"), images[:1])
     assert [layer.shape for layer in layers] == [(4, 6, 5), (4, 6, 5), (2, 6, 5)]
     seen = gathered(model, images, layers, budget=10**9)
-    with frozen(model):
+    with eval_mode(model):
         first = model.first(images)
         norm = model.norm(first)
         second = model.second(torch.relu(norm))
@@ -219,30 +219,32 @@ def test_what_an_image_takes_inside_the_network_is_what_lives_at_a_time() -> Non
 
 
 def test_an_arena_is_one_region_that_only_grows() -> None:
-    arena = Arena(torch.device("cpu"))
-    first = arena.take(1000)
+    buffer = ActivationBuffer(torch.device("cpu"))
+    first = buffer.take(1000)
     first[:] = torch.arange(1000.0)
-    assert arena.take(10).data_ptr() == first.data_ptr()
-    arena.rest()
-    assert len(arena.take(5_000_000)) == 5_000_000
+    assert buffer.take(10).data_ptr() == first.data_ptr()
+    buffer.rest()
+    assert len(buffer.take(5_000_000)) == 5_000_000
     assert first[999] == 999  # who still holds the old region may read it
-    assert len(arena.take(3)) == 3
+    assert len(buffer.take(3)) == 3
 
 
 def test_memory_that_is_not_there_is_one_line() -> None:
     with pytest.raises(MeasurementError, match=r"GiB for activations cannot be had on cpu: lower memory_budget"):
-        Arena(torch.device("cpu")).take(2**55)
+        ActivationBuffer(torch.device("cpu")).take(2**55)
 
 
 def test_an_arena_serves_every_pass() -> None:
     model, images = UNet(width=4, depth=2), torch.rand(5, 3, 32, 32)
     layers = with_shapes(model, model.layers, images[:1])
-    arena = Arena(torch.device("cpu"))
+    buffer = ActivationBuffer(torch.device("cpu"))
     places = {
         block.values.untyped_storage().data_ptr()
-        for block in stream(model, images, plan_passes(layers, 5, 5 * 4 * 10_000), batch_size=2, arena=arena)
+        for block in stream(
+            model, images, plan_passes(layers, 5, 5 * 4 * 10_000), batch_size=2, activation_buffer=buffer
+        )
     }
-    assert places == {arena.take(1).untyped_storage().data_ptr()}
+    assert places == {buffer.take(1).untyped_storage().data_ptr()}
 
 
 def test_a_network_that_keeps_channels_last_is_read_in_its_own_order() -> None:
@@ -252,7 +254,7 @@ def test_a_network_that_keeps_channels_last_is_read_in_its_own_order() -> None:
     seen = gathered(model, images, layers, budget=10**9)
     plain = gathered(UNet(width=4, depth=2), images, layers, budget=10**9)
     assert {label: values.shape for label, values in seen.items()} == {label: v.shape for label, v in plain.items()}
-    with frozen(model):
+    with eval_mode(model):
         first = model.get_submodule("layer1")(images)
     torch.testing.assert_close(seen["1"], first.movedim(1, -1).flatten(1), atol=1e-6, rtol=1e-5)
 
@@ -268,7 +270,7 @@ def test_float32_is_float32_while_measuring_and_as_before_afterwards(newer: bool
         else:
             torch.set_float32_matmul_precision("high")
         before = [setting.fp32_precision for setting in settings]
-        with frozen(nn.Linear(1, 1)):
+        with eval_mode(nn.Linear(1, 1)):
             assert [setting.fp32_precision for setting in settings] == ["ieee"] * 3
             if not newer:
                 assert not torch.backends.cuda.matmul.allow_tf32

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from runs import LABELS, made_run, retrained
-from unetscope.cli import main as cli
+from unetscope.cli import app
 from unetscope.report import report_data as digest
 from unetscope.report.page import as_json
 from unetscope.runs.folder import RunFolder
-from unetscope.training.config import FLAGS, RunConfig, command, resolve
+from unetscope.training.config import FLAGS, RunConfig, preset_config, repeat_command
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def test_every_estimate_is_told_at_its_place(run: RunFolder) -> None:
     flow = run.flow()
-    told = json.loads(as_json([digest.digest(run)]))[0]
+    told = json.loads(as_json([digest.report_data_of(run)]))[0]
     seen = 0
     for series in told["series"]:
         names = ("quantity", "estimator", "resolution", "labels")
@@ -49,7 +49,7 @@ def test_every_estimate_is_told_at_its_place(run: RunFolder) -> None:
 
 
 def test_the_rest_of_the_run_is_told(run: RunFolder) -> None:
-    told = digest.digest(run)
+    told = digest.report_data_of(run)
     assert told["name"] == "run"
     assert told["state"] == {"epoch": 10, "planned": 10, "own": True}
     assert [skip["name"] for skip in told["skips"]] == ["skip1", "skip2", "skip3", "skip4"]
@@ -68,7 +68,7 @@ def test_the_rest_of_the_run_is_told(run: RunFolder) -> None:
 def test_long_trainings_are_thinned_and_pictures_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digest, "MOST_CURVE_POINTS", 10)
     monkeypatch.setattr(digest, "MOST_PICTURE_BYTES", 20_000)
-    told = digest.digest(made_run(tmp_path / "run", range(0, 60, 3), pictures_of=48))
+    told = digest.report_data_of(made_run(tmp_path / "run", range(0, 60, 3), pictures_of=48))
     assert 5 < len(told["training"]["epoch"]) <= 11
     assert told["training"]["epoch"][-1] == 57
     epochs = told["predictions"]["epochs"]
@@ -79,7 +79,7 @@ def test_long_trainings_are_thinned_and_pictures_bounded(tmp_path: Path, monkeyp
 
 
 def test_a_bare_run_folder_has_a_digest(tmp_path: Path) -> None:
-    told = digest.digest(RunFolder.create(tmp_path / "bare", {"configuration": {}, "facts": {}}))
+    told = digest.report_data_of(RunFolder.create(tmp_path / "bare", {"configuration": {}, "facts": {}}))
     assert told["summary"] == "This run has not been measured yet."
     assert told["verdicts"] is None
     assert told["command"] is None
@@ -120,8 +120,8 @@ def configurations() -> st.SearchStrategy[dict[str, object]]:
 @settings(deadline=None)
 @given(preset=st.sampled_from(["demo", "quick", "paper", "paper-code"]), changes=configurations())
 def test_the_command_gives_the_configuration_back(preset: str, changes: dict[str, object]) -> None:
-    config = resolve(preset, changes)
-    words = command(config.model_dump(mode="json"))
+    config = preset_config(preset, changes)
+    words = repeat_command(config.model_dump(mode="json"))
     found: list[RunConfig] = []
 
     def instead(config: RunConfig, *_: object, **__: object) -> None:
@@ -130,6 +130,6 @@ def test_the_command_gives_the_configuration_back(preset: str, changes: dict[str
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unetscope.runs.experiment.run", instead)
-        result = CliRunner().invoke(cli.app, [*words[1:], "--quiet"])
+        result = CliRunner().invoke(app, [*words[1:], "--quiet"])
     assert found, result.output
     assert found[0] == config

@@ -21,7 +21,7 @@ from unetscope.runs.engines.interface import STARTS
 from unetscope.runs.experiment import run
 from unetscope.runs.folder import RunFolder
 from unetscope.table import variants
-from unetscope.training.config import resolve
+from unetscope.training.config import preset_config
 
 EPOCHS = 100  # seconds, so that a kill finds the training under way
 
@@ -60,7 +60,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "measuring.merge_probes": False,
         "threads": 1,
     }
-    return run(resolve("demo", small), tmp_path_factory.mktemp("network") / "run").path
+    return run(preset_config("demo", small), tmp_path_factory.mktemp("network") / "run").path
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from unetscope.runs.engines import engine_named
 from unetscope.runs.experiment import run
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.jobs import train
-from unetscope.training.config import resolve
+from unetscope.training.config import preset_config
 
 EPOCHS = 100  # seconds, so that a signal finds the training under way
 
@@ -34,7 +34,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "measuring.merge_probes": False,
         "threads": 1,
     }
-    folder = run(resolve("demo", small), tmp_path_factory.mktemp("begun") / "run")
+    folder = run(preset_config("demo", small), tmp_path_factory.mktemp("begun") / "run")
     about = folder.configuration
     about["training"]["epochs"] = EPOCHS
     path = tmp_path_factory.mktemp("begun") / "jobs" / "model1" / "seed-0"

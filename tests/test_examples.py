@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unetscope.report.render import present
+from unetscope.report.render import render_run
 from unetscope.runs.folder import RunFolder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -25,7 +25,7 @@ def test_an_example_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert flow.epochs[-1] == 2
     assert flow.skips
     assert RunFolder.open(tmp_path / "run").flow().epochs == flow.epochs
-    assert present(RunFolder.open(tmp_path / "run")).is_file()
+    assert render_run(RunFolder.open(tmp_path / "run")).is_file()
     assert "skip1" in capsys.readouterr().out
 
 

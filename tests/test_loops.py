@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import foreign
 import unetscope as us
 from unetscope.base.errors import NetworkError, RunFolderError
-from unetscope.networks.named import built
-from unetscope.report.render import present
-from unetscope.report.report_data import digest
+from unetscope.networks.named import build_network
+from unetscope.report.render import render_run
+from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.recorder import Recorder
 
@@ -130,9 +130,9 @@ def test_what_a_loop_measured_is_a_run_folder(nuclei: us.SegmentationData, tmp_p
     folder = RunFolder.open(tmp_path / "run")
     assert folder.flow().epochs == (0, 1, 2)
     assert [record.validation_dice for record in folder.epochs()] == pytest.approx([0, 0.1, 0.2])
-    assert "<h2 id=" in present(folder).read_text()
-    assert digest(folder)["facts"]["Network"]["class"] == "Padded"
-    assert digest(folder)["command"] is None
+    assert "<h2 id=" in render_run(folder).read_text()
+    assert report_data_of(folder)["facts"]["Network"]["class"] == "Padded"
+    assert report_data_of(folder)["command"] is None
     with pytest.raises(us.UnetscopeError, match="was measured in a loop of its own, and cannot be trained here"):
         us.verify(folder.path)
     again = Recorder(us.Scope(model, nuclei, **FEW), tmp_path / "run")  # killed, and begun anew
@@ -146,7 +146,7 @@ def test_what_a_loop_measured_is_a_run_folder(nuclei: us.SegmentationData, tmp_p
 def test_a_page_without_dice_is_a_page(nuclei: us.SegmentationData, tmp_path: Path) -> None:
     recorder = Recorder(us.Scope(foreign.Padded(), nuclei, **FEW), tmp_path / "run")
     recorder.measure(0)
-    assert present(RunFolder.open(tmp_path / "run")).is_file()
+    assert render_run(RunFolder.open(tmp_path / "run")).is_file()
 
 
 # Lightning.
@@ -279,7 +279,8 @@ nuclei = us.synthetic_nuclei(27, image_size=32)
 train, held_out = nuclei.split(0.4)
 model = nn.parallel.DistributedDataParallel(foreign.Padded())
 scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4, share=True,
-                 estimators=[us.KDE(), us.Binning(), us.Renyi()], probes=[us.Linear(), us.Convolutional(16)])
+                 estimators=[us.KDE(), us.Binning(), us.estimators.Renyi()],
+                 probes=[us.estimators.Linear(), us.estimators.Convolutional(16)])
 Recorder(scope, sys.argv[2]).measure(0)
 distributed.destroy_process_group()
 """
@@ -298,7 +299,8 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     train, held_out = us.synthetic_nuclei(27, image_size=32).split(0.4)
     scope = us.Scope(
         foreign.Padded(), train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4,
-        estimators=[us.KDE(), us.Binning(), us.Renyi()], probes=[us.Linear(), us.Convolutional(16)],
+        estimators=[us.KDE(), us.Binning(), us.estimators.Renyi()],
+        probes=[us.estimators.Linear(), us.estimators.Convolutional(16)],
     )  # fmt: skip
     alone = {estimate.key: estimate for estimate in scope.measure(0)}
     assert {estimate.key for estimate in shared.estimates} == alone.keys()
@@ -329,6 +331,6 @@ def test_a_network_beside_dataclasses_is_built_and_one_that_ends_the_process_is_
         "def build():\n    return nn.Conv2d(Config().channels, 1, 1)\n"
     )
     (tmp_path / "ends.py").write_text("import argparse\nargparse.ArgumentParser().parse_args(['--lr'])\n")
-    assert isinstance(built(f"{tmp_path / 'mine.py'}:build"), nn.Conv2d)
+    assert isinstance(build_network(f"{tmp_path / 'mine.py'}:build"), nn.Conv2d)
     with pytest.raises(NetworkError, match=r"ends\.py ends the process where it is imported: put that under"):
-        built(f"{tmp_path / 'ends.py'}:build")
+        build_network(f"{tmp_path / 'ends.py'}:build")

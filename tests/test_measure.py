@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from twins import slow_binning, slow_kde, slow_squared_distances
-from unetscope.activations.capture import Block, frozen
+from unetscope.activations.capture import Block, eval_mode
 from unetscope.activations.memory_budget import FEATURES_AT_ONCE, Slice
 from unetscope.base.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.data.segmentation import SegmentationData
@@ -50,7 +50,7 @@ def assert_agrees_with_slow_twins(model: nn.Module, data: SegmentationData, scop
         )
         for layer in scope.layers
     ]
-    with frozen(model):
+    with eval_mode(model):
         model(torch.from_numpy(data.images) * data.scale)
     for handle in handles:
         handle.remove()

@@ -11,7 +11,7 @@ import torch
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.mixture import Mixture
 from unetscope.measure.merges import at_merge
-from unetscope.measure.scope import placed
+from unetscope.measure.scope import to_estimate
 from unetscope.table.records import Estimate, Layer, Skip
 
 SKIP = Skip("skip1", source="S", upsampled="U", merge="SU")
@@ -51,7 +51,7 @@ def estimates(
     squared["SU"] = squared["U"] + squared["S"]
     labels = torch.from_numpy(y)
     rows = [
-        placed(
+        to_estimate(
             reading, Layer(layer, layer, shape=(d, 1, 1)), 0, n, ceiling_of_labels if reading.labels else math.log(n)
         )
         for layer, distances in squared.items()

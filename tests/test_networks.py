@@ -17,7 +17,7 @@ import published
 import unetscope as us
 from unetscope.activations.capture import with_shapes
 from unetscope.base.errors import InvalidArgument, NetworkError
-from unetscope.networks.ablation import silenced, without_skips
+from unetscope.networks.ablation import ablated, without_skips
 from unetscope.networks.skip_detection import inspect
 from unetscope.networks.unet import UNet
 from unetscope.runs.slimming import carry_over
@@ -83,7 +83,7 @@ def test_ways_to_join(how: str) -> None:
     assert [skip.source for skip in found.skips] == ["1"]
     assert len(found.merges) == 1
     with torch.no_grad():
-        with silenced(model, found, "skip1"):
+        with ablated(model, found, "skip1"):
             silent = model(images)
         assert not torch.equal(model(images), silent)
         removed = without_skips(model, found, "skip1")(images)
@@ -137,7 +137,7 @@ def test_a_network_compiled_in_place_or_in_part_is_measured_as_it_was_written() 
 def test_removing_a_skip_trains_what_was_trained_and_refuses_what_is_shared() -> None:
     model, image = foreign.Padded(), random_image(3, 32, 32)
     found = inspect(model, image)
-    with silenced(model, found, "skip1", "mean", images=image):
+    with ablated(model, found, "skip1", "mean", images=image):
         pass
     model.requires_grad_(False)
     assert not any(parameter.requires_grad for parameter in without_skips(model, found, "skip1").parameters())
@@ -189,9 +189,9 @@ def test_a_join_in_an_activation_checkpoint_is_refused_where_there_are_gradients
         NetworkError, match=r"the join at :add is in an activation checkpoint, .*: turn checkpointing off"
     ):
         smaller(image)
-    with pytest.raises(NetworkError, match="turn checkpointing off"), silenced(model, found, "skip1"):
+    with pytest.raises(NetworkError, match="turn checkpointing off"), ablated(model, found, "skip1"):
         model(image)
-    with torch.no_grad(), silenced(model.eval(), found, "skip1"):
+    with torch.no_grad(), ablated(model.eval(), found, "skip1"):
         without = model(image)
         assert torch.equal(smaller.eval()(image), without)
 
@@ -200,7 +200,7 @@ def test_means_leave_frozen_parts_frozen() -> None:
     model, image = foreign.Padded().train(), random_image(3, 32, 32)
     frozen = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).eval()
     found = inspect(model, image)
-    with silenced(model, found, "skip1", "mean", images=image):
+    with ablated(model, found, "skip1", "mean", images=image):
         pass
     assert model.training
     assert not frozen.training
@@ -234,9 +234,14 @@ def test_a_call_is_measured_as_the_module_that_gives_it_out() -> None:
     model = foreign.Padded(width=2)
     by_module = us.Scope(model, data, layers=["down.0", "up.2"], labels=[])
     by_call = us.Scope(
-        model, data, layers=[us.Layer("down.0", "down.0.6:relu"), us.Layer("up.2", "up.2.6:relu")], labels=[]
+        model,
+        data,
+        layers=[us.table.Layer("down.0", "down.0.6:relu"), us.table.Layer("up.2", "up.2.6:relu")],
+        labels=[],
     )
-    mixed = us.Scope(model, data, layers=[us.Layer("down.0", "down.0"), us.Layer("up.2", "up.2.6:relu")], labels=[])
+    mixed = us.Scope(
+        model, data, layers=[us.table.Layer("down.0", "down.0"), us.table.Layer("up.2", "up.2.6:relu")], labels=[]
+    )
     first, *others = ([(e.layer, e.quantity, e.bits) for e in one.measure(0)] for one in (by_module, by_call, mixed))
     assert others == [first, first]
 
@@ -255,7 +260,7 @@ def test_silenced_and_removed_are_exact_on_the_papers_network(names: tuple[str, 
         wanted = small(images)
         removed = without_skips(whole, found, names)
         assert torch.equal(removed(images), wanted)
-        with silenced(whole, found, names):
+        with ablated(whole, found, names):
             torch.testing.assert_close(whole(images), wanted, atol=1e-6, rtol=1e-5)  # sums in another order
         assert not torch.equal(whole(images), wanted)
     assert sum(p.numel() for p in removed.parameters()) == sum(p.numel() for p in small.parameters())
@@ -267,7 +272,7 @@ def test_what_stands_in_for_a_skip(how: str) -> None:
     whole, images = UNet(4, depth=2), torch.rand(4, 3, 16, 16)
     found, given = inspect(whole, images[:1]), []
     seen = whole.merge10.register_forward_hook(lambda _m, inputs, output: given.append((*inputs, output)))
-    with torch.no_grad(), silenced(whole, found, "skip1", how, images=images):  # type: ignore[arg-type]
+    with torch.no_grad(), ablated(whole, found, "skip1", how, images=images):  # type: ignore[arg-type]
         given.clear()
         whole(images)
     seen.remove()
@@ -289,7 +294,7 @@ def test_a_network_learns_with_its_skip_removed_or_silenced() -> None:
     removed(images).mean().backward()
     assert all(parameter.grad is not None for parameter in removed.parameters())
     assert len(removed.state_dict()) == len(model.state_dict())
-    with silenced(model, found, "skip1"):
+    with ablated(model, found, "skip1"):
         model(images).mean().backward()
     weight = model.get_parameter("up.2.0.weight")
     assert weight.grad is not None
@@ -301,7 +306,7 @@ def test_a_sum_goes_on_without_its_skip() -> None:
     torch.manual_seed(0)
     model, images = foreign.SubPixel(), torch.rand(2, 1, 16, 16)
     found = inspect(model, images[:1])
-    with torch.no_grad(), silenced(model, found, "skip1"):
+    with torch.no_grad(), ablated(model, found, "skip1"):
         silent = model(images)
     assert torch.equal(without_skips(model, found, "skip1")(images), silent)
 
@@ -322,7 +327,7 @@ def test_what_cannot_be_taken_out_is_refused() -> None:
         without_skips(model, found, "skip9")
     with (
         pytest.raises(InvalidArgument, match="silencing by 'noise': expected zeros, mean, shuffled"),
-        silenced(
+        ablated(
             model,
             found,
             "skip1",
@@ -330,11 +335,11 @@ def test_what_cannot_be_taken_out_is_refused() -> None:
         ),
     ):
         pass
-    with pytest.raises(InvalidArgument, match="needs images"), silenced(model, found, "skip1", "mean"):
+    with pytest.raises(InvalidArgument, match="needs images"), ablated(model, found, "skip1", "mean"):
         pass
     with (
         pytest.raises(InvalidArgument, match="needs two images or more"),
-        silenced(model.eval(), found, "skip1", "shuffled"),
+        ablated(model.eval(), found, "skip1", "shuffled"),
     ):
         model(image)
 
@@ -401,7 +406,7 @@ def test_published_networks(network: published.Published) -> None:
     with torch.no_grad():
         for skip in found.skips[:2]:
             whole = _whole(model(image))
-            with silenced(model, found, skip.name):
+            with ablated(model, found, skip.name):
                 silent = _whole(model(image))
             assert not torch.equal(whole, silent)
             assert torch.equal(whole, _whole(model(image)))  # as before
@@ -445,7 +450,7 @@ def test_the_exported_program_has_the_same_merges(network: published.Published) 
 # Verdicts.
 
 
-def judged(task: str, model: nn.Module) -> tuple[us.data.PlantedTask, us.Judgement]:
+def judged(task: str, model: nn.Module) -> tuple[us.data.PlantedTask, us.analysis.Judgement]:
     """A network trained on a planted task in a plain loop, and its verdicts."""
     torch.set_num_threads(1)
     planted = us.planted_task(task, 300, seed=0)

@@ -19,7 +19,7 @@ from runs import made_run, retrained
 from unetscope.report import page as page_of
 from unetscope.report import write_report
 from unetscope.report.render import compare
-from unetscope.report.report_data import digest
+from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder
 
 FOREIGN = (
@@ -72,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def written(run: RunFolder) -> Path:
-    return write_report(run.path / "report.html", [digest(run)], title="Information flow: nuclei")
+    return write_report(run.path / "report.html", [report_data_of(run)], title="Information flow: nuclei")
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def test_foreign_names_are_text(browser, tmp_path: Path, opened) -> None:
     names = {"1": FOREIGN[0], "layer1": FOREIGN[3], "10": FOREIGN[1], "5": FOREIGN[4], "20": "decoder.block1:cat#2"}
     run = made_run(tmp_path / "<script>alert(1)<", (0, 1, 10), named=lambda label: names.get(label, label),
                    labels=("</style>", FOREIGN[3]), titles=(FOREIGN[0], FOREIGN[2], FOREIGN[1]))  # fmt: skip
-    page = opened(write_report(tmp_path / "r.html", [digest(run)], title=FOREIGN[3]))
+    page = opened(write_report(tmp_path / "r.html", [report_data_of(run)], title=FOREIGN[3]))
     assert page.evaluate("document.querySelectorAll('script').length") == 2
     assert page.evaluate("document.querySelectorAll('style').length") == 1
     assert (
@@ -334,18 +334,18 @@ def test_the_command_is_copied_as_it_must_be_typed(opened, written: Path, run: R
     opened.tabs[0].context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("#facts .copy")
     until(page, "document.querySelector('#facts .copy').textContent === 'Copied'")
-    assert shlex.split(page.evaluate("navigator.clipboard.readText()")) == digest(run)["command"]
+    assert shlex.split(page.evaluate("navigator.clipboard.readText()")) == report_data_of(run)["command"]
 
 
 def test_a_run_without_anything_is_a_page_all_the_same(opened, tmp_path: Path) -> None:
     bare = RunFolder.create(tmp_path / "bare", {"configuration": {}, "facts": {}})
-    page = opened(write_report(tmp_path / "bare.html", [digest(bare)], title="bare"))
+    page = opened(write_report(tmp_path / "bare.html", [report_data_of(bare)], title="bare"))
     assert "This run has not been measured yet." in page.inner_text("#verdict")
 
 
 def test_a_large_run_is_small_quick_and_smooth(opened, tmp_path: Path) -> None:
     run = made_run(tmp_path / "large", range(1, 145), pictures_of=128)
-    path = write_report(tmp_path / "large.html", [digest(run)], title="large")
+    path = write_report(tmp_path / "large.html", [report_data_of(run)], title="large")
     size = path.stat().st_size
     assert size < 6e6
     drawn, frames = math.inf, 0.0

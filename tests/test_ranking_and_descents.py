@@ -19,8 +19,8 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from test_plots import assert_legible, figure_of, texts  # noqa: F401
-from unetscope.analysis.data_processing import descents, dpi_violations
-from unetscope.analysis.rank_stability import FEWEST, ranking
+from unetscope.analysis.data_processing import computed_pairs, dpi_violations
+from unetscope.analysis.rank_stability import FEWEST, layer_rank_stability
 from unetscope.base.errors import InvalidArgument
 from unetscope.networks.unet import UNet
 from unetscope.plots.resolution import resolution_sweep
@@ -78,7 +78,7 @@ FLIPPING = {  # the order of six layers, kept from 0.1 to 10 and turned round at
 
 
 def test_a_planted_order_holds_up_to_where_it_flips() -> None:
-    found = ranking(table(FLIPPING))
+    found = layer_rank_stability(table(FLIPPING))
     assert (found.reference, found.holds, found.layers, found.epoch) == (1.0, (0.1, 10.0), 6, 3)
     assert [row.resolution for row in found.at] == sorted(FLIPPING)
     assert [row.apart for row in found.at] == [1, 6, 6, 6, 6, 0]
@@ -96,11 +96,13 @@ def test_a_planted_order_holds_up_to_where_it_flips() -> None:
 
 def test_the_order_in_which_resolutions_were_measured_does_not_matter() -> None:
     turned = dict(reversed(FLIPPING.items()))
-    assert repr(ranking(table(turned))) == repr(ranking(table(FLIPPING)))  # by text, since NaN differs from itself
+    assert repr(layer_rank_stability(table(turned))) == repr(
+        layer_rank_stability(table(FLIPPING))
+    )  # by text, since NaN differs from itself
 
 
 def test_agreement_falls_where_layers_become_tied_though_none_change_places() -> None:
-    found = ranking(table({0.1: [8, 8, 8, 6, 5, 4], 1.0: [7, 6, 5, 4, 3, 2]}))
+    found = layer_rank_stability(table({0.1: [8, 8, 8, 6, 5, 4], 1.0: [7, 6, 5, 4, 3, 2]}))
     expected = kendalltau([8, 8, 8, 6, 5, 4], [7, 6, 5, 4, 3, 2]).statistic
     assert found.at[0].agreement == pytest.approx(expected)
     assert found.at[0].swapped == 0
@@ -112,7 +114,7 @@ def test_agreement_falls_where_layers_become_tied_though_none_change_places() ->
 
 
 def test_a_range_that_ends_with_the_sweep_says_so() -> None:
-    found = ranking(table({0.5: [3, 2, 1], 2.0: [2, 1.5, 0.2], 4.0: [1.5, 1, 0.5]}, estimator="binning"))
+    found = layer_rank_stability(table({0.5: [3, 2, 1], 2.0: [2, 1.5, 0.2], 4.0: [1.5, 1, 0.5]}, estimator="binning"))
     assert (found.reference, found.holds) == (2.0, (0.5, 4.0))
     assert found.text == (
         "The ranking of 3 layers by I(X;M) (binning, epoch 3) holds from bin size 0.5 (the smallest measured) to 4 (the "
@@ -147,7 +149,7 @@ def test_a_range_that_ends_with_the_sweep_says_so() -> None:
     ],
 )
 def test_where_nothing_is_told_apart_agreement_is_undefined_and_nothing_holds(sweep, text) -> None:
-    found = ranking(table(sweep))
+    found = layer_rank_stability(table(sweep))
     assert all(math.isnan(row.agreement) and math.isnan(row.swapped) for row in found.at)
     assert found.holds is None
     assert found.text == f"There is no ranking of 6 layers by I(X;M) (KDE upper bound, epoch 3): {text}"
@@ -157,14 +159,14 @@ def test_two_resolutions_that_tell_next_to_nothing_apart_do_not_agree() -> None:
     """Twenty-five of 27 layers are tied at the ceiling at both, which alone would give a τ of 1."""
     degenerate = [8.0] * 25 + [5.0, 4.0]
     assert kendalltau(degenerate, degenerate).statistic == pytest.approx(1)
-    found = ranking(table({1.0: degenerate, 2.0: degenerate}))
+    found = layer_rank_stability(table({1.0: degenerate, 2.0: degenerate}))
     assert [(row.compared, math.isnan(row.agreement)) for row in found.at] == [(2, True), (2, True)]
     assert found.holds is None
 
 
 def test_layers_without_a_number_are_not_compared_and_too_few_of_them_do_not_hold() -> None:
     few = [NAN] * 7 + [3, 2, 1]
-    found = ranking(table({1.0: [7.5, 7, 6.5, 6, 5.5, 5, 4.5, 4, 3, 2], 2.0: few}))
+    found = layer_rank_stability(table({1.0: [7.5, 7, 6.5, 6, 5.5, 5, 4.5, 4, 3, 2], 2.0: few}))
     assert (found.at[1].unknown, found.at[1].compared, found.at[1].agreement) == (7, 3, pytest.approx(1))
     assert found.holds == (1.0, 1.0)
     assert found.text.endswith(
@@ -172,14 +174,14 @@ def test_layers_without_a_number_are_not_compared_and_too_few_of_them_do_not_hol
         "without a number."
     )
     half = [NAN] * 5 + [5, 4.5, 4, 3, 2]
-    found = ranking(table({1.0: [7.5, 7, 6.5, 6, 5.5, 5, 4.5, 4, 3, 2], 2.0: half}))
+    found = layer_rank_stability(table({1.0: [7.5, 7, 6.5, 6, 5.5, 5, 4.5, 4, 3, 2], 2.0: half}))
     assert found.holds == (1.0, 2.0)
     assert ", with 5 layers or more told apart at both. " in found.text + " "
 
 
 def test_two_resolutions_that_tell_different_layers_apart_do_not_agree() -> None:
     """As binning on real images: where some layers leave the ceiling, others are at zero already."""
-    found = ranking(table({0.2: [8, 8, 8, 8, 7, 6, 5], 2.0: [7.5, 7, 6.5, 6, 0, 0, 0]}))
+    found = layer_rank_stability(table({0.2: [8, 8, 8, 8, 7, 6, 5], 2.0: [7.5, 7, 6.5, 6, 0, 0, 0]}))
     assert found.at[0].compared == 0
     assert math.isnan(found.at[0].agreement)
     assert "holds at noise variance 2 alone: none of those layers is told apart at 0.2." in found.text
@@ -187,14 +189,16 @@ def test_two_resolutions_that_tell_different_layers_apart_do_not_agree() -> None
 
 def test_an_agreement_that_comes_back_beyond_a_gap_is_not_part_of_the_range() -> None:
     kept, turned = [5, 4, 3, 2, 1], [1, 2, 3, 4, 5]
-    found = ranking(table({0.1: kept, 1.0: turned, 2.0: kept, 3.0: kept, 4.0: turned}))
+    found = layer_rank_stability(table({0.1: kept, 1.0: turned, 2.0: kept, 3.0: kept, 4.0: turned}))
     assert (found.reference, found.holds) == (2.0, (2.0, 3.0))
 
 
 def test_of_resolutions_that_tell_as_many_apart_the_middle_one_is_the_reference() -> None:
     bits = [5, 4, 3]
     for count, middle in ((2, 0), (3, 1), (4, 1), (5, 2)):
-        assert ranking(table({float(size): bits for size in range(1, count + 1)})).reference == 1.0 + middle
+        assert (
+            layer_rank_stability(table({float(size): bits for size in range(1, count + 1)})).reference == 1.0 + middle
+        )
 
 
 levels = st.sampled_from([0.0, 0.05, 0.5, 1.0, 2.5, 4.0, 7.0, 8.0, NAN])
@@ -202,7 +206,7 @@ levels = st.sampled_from([0.0, 0.05, 0.5, 1.0, 2.5, 4.0, 7.0, 8.0, NAN])
 
 @given(st.integers(2, 8).flatmap(lambda n: st.lists(st.lists(levels, min_size=n, max_size=n), min_size=2, max_size=4)))
 def test_agreement_is_that_of_counting_pairs_and_of_scipy(rows) -> None:
-    found = ranking(table({float(size): row for size, row in enumerate(rows, start=1)}))
+    found = layer_rank_stability(table({float(size): row for size, row in enumerate(rows, start=1)}))
     standings = [[0.0 if 0 <= bits <= 0.08 else math.inf if bits == 8 else bits for bits in row] for row in rows]
     reference = standings[[row.resolution for row in found.at].index(found.reference)]
     for row, here in zip(found.at, standings, strict=True):
@@ -234,10 +238,10 @@ def test_a_monotone_transformation_of_all_bits_leaves_agreement_at_one(hundredth
     moved = [max(0.09, 7.9 * share * (value / 7.9) ** power) for value in bits]
     if len(set(moved)) < len(moved):
         return  # the transformation took a difference away
-    found = ranking(table({1.0: bits, 2.0: moved}))
+    found = layer_rank_stability(table({1.0: bits, 2.0: moved}))
     assert [row.agreement for row in found.at] == pytest.approx([1, 1])
     assert found.holds == (1.0, 2.0)
-    turned = ranking(table({1.0: bits, 2.0: [8 - 0.99 * value for value in bits]}))
+    turned = layer_rank_stability(table({1.0: bits, 2.0: [8 - 0.99 * value for value in bits]}))
     assert turned.at[1].agreement == pytest.approx(-1)
     assert turned.at[1].swapped == 1
 
@@ -245,8 +249,8 @@ def test_a_monotone_transformation_of_all_bits_leaves_agreement_at_one(hundredth
 def test_a_tensor_with_two_labels_is_ranked_once() -> None:
     flow = table({1.0: [5, 4, 3, 3], 2.0: [4, 3, 2, 2]})
     twin = replace(flow.layers[3], parts=(flow.layers[2].label,), role="upsampled")
-    assert ranking(flow).layers == 4
-    assert ranking(Flow((*flow.layers[:3], twin), (), flow.estimates)).layers == 3
+    assert layer_rank_stability(flow).layers == 4
+    assert layer_rank_stability(Flow((*flow.layers[:3], twin), (), flow.estimates)).layers == 3
 
 
 def test_none_stands_for_what_was_measured_at_several_resolutions() -> None:
@@ -258,10 +262,10 @@ def test_none_stands_for_what_was_measured_at_several_resolutions() -> None:
         table({1.0: [1, 2, 1.5, 1, 1, 1], 3.0: [1, 2, 1.5, 1, 1, 1]}, quantity="I(Y;M)", labels="b"),
     )
     flow = Flow(chain(6), (), flow.estimates)
-    found = ranking(flow)
+    found = layer_rank_stability(flow)
     assert (found.estimator, found.epoch, found.labels) == ("kde_upper", 3, "")
-    assert ranking(flow, quantity="I(Y;M)").labels == "a"
-    assert ranking(flow, quantity="I(Y;M)", labels="b").labels == "b"
+    assert layer_rank_stability(flow, quantity="I(Y;M)").labels == "a"
+    assert layer_rank_stability(flow, quantity="I(Y;M)", labels="b").labels == "b"
 
 
 @pytest.mark.parametrize(
@@ -294,7 +298,7 @@ def test_a_sweep_that_was_not_measured_is_refused_with_what_to_do(wanted, text) 
         table({0.2: [7, 6, 5, 4, 3, 2]}, estimator="binning"),
         table({0.0: [0.1] * 6}, **usable),
     )
-    for ask in (ranking, resolution_sweep):
+    for ask in (layer_rank_stability, resolution_sweep):
         with pytest.raises(InvalidArgument) as refused:
             ask(flow, **wanted)
         assert str(refused.value) == text
@@ -303,13 +307,13 @@ def test_a_sweep_that_was_not_measured_is_refused_with_what_to_do(wanted, text) 
 def test_options_to_repeat_are_those_of_the_estimator() -> None:
     for estimator, option in (("mixture", "--mixture"), ("kde_lower_relative", "--relative-noise-variance")):
         with pytest.raises(InvalidArgument, match=f"such as {option} 0.1 {option} 1 {option} 10, or --sweep"):
-            ranking(table({1.0: [3, 2, 1]}, estimator=estimator))
+            layer_rank_stability(table({1.0: [3, 2, 1]}, estimator=estimator))
     with pytest.raises(InvalidArgument, match="by of my own, resolution 1 alone: name several of them"):
-        ranking(table({1.0: [3, 2, 1]}, estimator="of my own"))
+        layer_rank_stability(table({1.0: [3, 2, 1]}, estimator="of my own"))
     with pytest.raises(InvalidArgument, match="the table has no estimates: measure a network first"):
-        ranking(Flow(chain(3)))
+        layer_rank_stability(Flow(chain(3)))
     with pytest.raises(InvalidArgument, match="no layer to rank: the flow names none of those that were measured"):
-        ranking(Flow((), (), table(FLIPPING).estimates))
+        layer_rank_stability(Flow((), (), table(FLIPPING).estimates))
 
 
 # --- what follows from what
@@ -397,14 +401,14 @@ def closure(pairs: Sequence[tuple[str, str]] | set[tuple[str, str]]) -> set[tupl
 @pytest.mark.parametrize(("depth", "without"), VARIANTS)
 def test_descents_are_exactly_what_patching_one_layer_decides(depth, without) -> None:
     model = averaging(depth, without)
-    found = descents(Flow(model.layers, model.skips))
+    found = computed_pairs(Flow(model.layers, model.skips))
     assert len(set(found)) == len(found)
     assert closure(found) == closure(follow_by_patching(model))
 
 
 def test_descents_of_a_small_network_one_by_one() -> None:
     model = UNet(width=1, depth=2, without=["skip2"])
-    assert descents(Flow(model.layers, model.skips)) == (
+    assert computed_pairs(Flow(model.layers, model.skips)) == (
         ("1", "2"), ("2", "3"), ("3", "4"), ("4", "5"), ("5", "6"),
         ("6", "7up"), ("7up", "7"), ("7", "7up"), ("7", "8"), ("8", "9"),
         ("9", "10up"), ("2", "10"), ("10", "10up"), ("10", "2"), ("10", "11"), ("11", "12"), ("12", "13"),
@@ -414,22 +418,22 @@ def test_descents_of_a_small_network_one_by_one() -> None:
 @pytest.mark.parametrize(("depth", "without"), [variant for variant in VARIANTS if variant[0] < 4])
 def test_descents_of_some_layers_are_among_those_of_all(depth, without) -> None:
     model = UNet(width=1, depth=depth, without=without)
-    every = closure(descents(Flow(model.layers, model.skips)))
+    every = closure(computed_pairs(Flow(model.layers, model.skips)))
     for few in (1, 2, 3):
         for some in combinations(model.layers, few):
-            assert set(descents(Flow(some, model.skips))) <= every
+            assert set(computed_pairs(Flow(some, model.skips))) <= every
             rest = tuple(layer for layer in model.layers if layer not in some)
-            found = descents(Flow(rest, model.skips))
+            found = computed_pairs(Flow(rest, model.skips))
             assert set(found) <= every
             assert not {label for pair in found for label in pair} & {layer.label for layer in some}
 
 
 def test_an_unknown_network_tells_nothing_of_what_follows_from_what() -> None:
     layers = tuple(Layer(f"{place}", f"m{place}") for place in range(5))
-    assert descents(Flow(layers)) == ()
+    assert computed_pairs(Flow(layers)) == ()
     merging = (*layers, Layer("both", "cat", role="merge", parts=("1", "3")))
-    assert descents(Flow(merging)) == (("both", "1"), ("both", "3"))
-    assert descents(Flow(())) == ()
+    assert computed_pairs(Flow(merging)) == (("both", "1"), ("both", "3"))
+    assert computed_pairs(Flow(())) == ()
 
 
 # --- the data processing inequality
@@ -446,7 +450,7 @@ def test_a_ranking_says_how_many_pairs_chance_does_not_explain() -> None:
         replace(row, per_image=tuple((row.bits + rng.normal(0, 0.5, 50)).tolist())) if row.layer != "4" else row
         for row in flow.estimates
     ]
-    found = ranking(Flow(flow.layers, (), tuple(rows)))
+    found = layer_rank_stability(Flow(flow.layers, (), tuple(rows)))
     assert (found.reference, found.judged, found.sure) == (1.0, 3, 2)
     assert found.text.endswith(
         "Of 3 pairs of layers with intervals at 1, 2 differ by more than the choice of images explains."
@@ -531,7 +535,7 @@ def test_an_interval_does_not_make_rounding_a_violation() -> None:
 def test_a_tensor_with_two_labels_is_no_pair() -> None:
     model = UNet(width=1, depth=1, without=["skip1"])
     rows = tuple(replace(ROW, layer=layer.label, bits=3.0) for layer in model.layers)
-    assert len(descents(Flow(model.layers))) == len(model.layers)
+    assert len(computed_pairs(Flow(model.layers))) == len(model.layers)
     assert dpi_violations(Flow(model.layers, (), rows)).checked == len(model.layers) - 2
 
 
@@ -627,7 +631,7 @@ def lines_of(axes: Axes, label: str) -> list[np.ndarray]:
 
 def test_the_figure_holds_the_bits_of_each_layer_and_the_agreement(texts) -> None:  # noqa: F811
     flow = sweep_of_a_network()
-    found = ranking(flow)
+    found = layer_rank_stability(flow)
     above, below = panels = resolution_sweep(flow)
     for layer in flow.layers:
         (line,) = lines_of(above, layer.label)
@@ -691,7 +695,7 @@ def long_named(flow: Flow) -> Flow:
 def test_any_sweep_is_drawn_legibly(flow, wanted, texts) -> None:  # noqa: F811
     panels = resolution_sweep(flow, **wanted)
     assert_legible(panels, texts(panels))
-    found = ranking(flow, **wanted)
+    found = layer_rank_stability(flow, **wanted)
     assert [len(panel.patches) for panel in panels] == [int(found.holds is not None)] * 2
     taus = [row.agreement for row in found.at if math.isfinite(row.agreement)]
     assert panels[1].get_ylim()[0] < min([0.0, *taus])

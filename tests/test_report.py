@@ -22,7 +22,7 @@ from unetscope import plots, report
 from unetscope.base.errors import InvalidArgument
 from unetscope.report import ReportFigure, write_report
 from unetscope.report.page import LARGEST_SVG_BYTES, SECTIONS
-from unetscope.report.report_data import digest
+from unetscope.report.report_data import report_data_of
 from unetscope.table.records import EpochRecord
 
 FOREIGN = (
@@ -251,7 +251,7 @@ def test_a_missing_folder_is_named(tmp_path) -> None:
 
 def test_the_same_run_gives_the_same_page(tmp_path) -> None:
     run = made_run(tmp_path / "run", (0, 1, 3))
-    one, other = (written(tmp_path, [], [digest(run)]).source for _ in range(2))
+    one, other = (written(tmp_path, [], [report_data_of(run)]).source for _ in range(2))
     assert one == other
     levels = [level for level, _ in written(tmp_path).headings]
     assert all(below <= above + 1 for above, below in pairwise(levels))

@@ -24,7 +24,7 @@ from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.slimming import carry_over, savings, slim
 from unetscope.table.variants import Variant
-from unetscope.training.config import resolve
+from unetscope.training.config import preset_config
 from unetscope.training.trainer import validation_dice
 
 
@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "measuring.clusters": 2,
         "threads": 1,
     }
-    return run_experiment(resolve("demo", changed), tmp_path_factory.mktemp("finished") / "run").path
+    return run_experiment(preset_config("demo", changed), tmp_path_factory.mktemp("finished") / "run").path
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_strangers_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"weights": [1, 2]}))
     with pytest.raises(NetworkError, match=r"cannot be read as a network \("):
         us.load_model(path)
-    us.save_model(UNet(2, depth=1), path)
+    us.networks.save_model(UNet(2, depth=1), path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(NetworkError, match=r"cannot be read as a network \("):
         us.load_model(path)

@@ -18,7 +18,7 @@ from unetscope.base.errors import InvalidArgument
 from unetscope.networks.unet import UNet
 from unetscope.table.flow import Flow
 from unetscope.table.records import Decision, Estimate
-from unetscope.table.variants import Variant, named
+from unetscope.table.variants import Variant, named_variants
 
 CEILING = 0.6  # bits a pixel; the margin is 0.03 of it
 Added = dict[str, tuple[float, float]]  # by stream and skip: low and high
@@ -201,7 +201,7 @@ def test_a_wider_interval_never_turns_a_verdict_into_its_opposite(middle: float,
     assert found[1] in {found[0], "undecided"}
 
 
-def plateau(row: Estimate, of_input: Estimate) -> us.Verdict:
+def plateau(row: Estimate, of_input: Estimate) -> us.table.Verdict:
     """What the paper's rule says of skip1, from what the merge of skip2 tells at epoch 10."""
     flow = flow_of(depth=2, e1={}, e10={})
     rows = [replace(one, epoch=epoch, layer=flow.skips[1].merge) for epoch in (1, 10) for one in (row, of_input)]
@@ -258,13 +258,13 @@ def test_a_variant_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(
         InvalidArgument, match=f"no variant '{name}' of a network of depth 4: expected paper, skips, depths"
     ):
-        named([name], depth=4)
+        named_variants([name], depth=4)
     with pytest.raises(InvalidArgument, match="no design is proposed"):
-        named(["proposed"], depth=4)
+        named_variants(["proposed"], depth=4)
 
 
 def test_variants_are_what_the_paper_calls_them() -> None:
-    found = {variant.name: variant for variant in named(["paper", "skips", "depths", "no-skips"], depth=4)}
+    found = {variant.name: variant for variant in named_variants(["paper", "skips", "depths", "no-skips"], depth=4)}
     assert [found[f"model{k}"].without for k in (1, 2, 3, 4)] == [
         (),
         ("skip1",),

@@ -20,16 +20,16 @@ import pytest
 
 from unetscope.analysis.outcomes import Training, Verification, guess_nats
 from unetscope.base.errors import InvalidArgument, RunFolderError, UnetscopeError
-from unetscope.report.render import present
+from unetscope.report.render import render_run
 from unetscope.runs.engines import Local, engine_named
 from unetscope.runs.engines.interface import LOG
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial, expected_seconds, retrain, trials
-from unetscope.runs.verification import chosen_seeds, trained, verification, verify
+from unetscope.runs.verification import chosen_seeds, trained_variants, verification, verify
 from unetscope.table.records import EpochRecord
-from unetscope.table.variants import Variant, named
-from unetscope.training.config import resolve
+from unetscope.table.variants import Variant, named_variants
+from unetscope.training.config import preset_config
 
 GUESS = 0.5
 EPOCHS = 60
@@ -48,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "measuring.clusters": 2,
         "threads": 1,
     }
-    return run_experiment(resolve("demo", changed), tmp_path_factory.mktemp("finished") / "run").path
+    return run_experiment(preset_config("demo", changed), tmp_path_factory.mktemp("finished") / "run").path
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def run(finished: Path, tmp_path: Path) -> RunFolder:
 
 
 def planned(run: RunFolder, names: tuple[str, ...] = ("model2",), seeds: tuple[int, ...] = (0, 1)) -> tuple[Trial, ...]:
-    return trials(run, named(names, depth=2), seeds)
+    return trials(run, named_variants(names, depth=2), seeds)
 
 
 def records(trial: Trial, *, with_time: bool = False) -> list[tuple[object, ...]]:
@@ -71,7 +71,7 @@ def records(trial: Trial, *, with_time: bool = False) -> list[tuple[object, ...]
 def test_every_variant_is_trained_with_every_seed_and_paired_by_it(run: RunFolder) -> None:
     jobs = planned(run)
     looks = []
-    assert retrain(run, jobs, engine=Local(2), watcher=Watching(looks)) == {}
+    assert retrain(run, jobs, engine=Local(2), progress=Watching(looks)) == {}
     assert [trial.path.relative_to(run.path).as_posix() for trial in jobs] == [
         "verification/model1/seed-0",
         "verification/model2/seed-0",
@@ -84,7 +84,7 @@ def test_every_variant_is_trained_with_every_seed_and_paired_by_it(run: RunFolde
         assert folder.last_epoch() == EPOCHS
         assert set(folder.ending["constant channels"]) >= {"1", "7up", "13"}
         assert len(list(folder.checkpoints.iterdir())) == 1
-    assert len(trained(run)) == 4
+    assert len(trained_variants(run)) == 4
     first, again = records(jobs[0]), records(jobs[2])
     assert first != again  # another seed
     whole = [tuple(row) for row in sqlite3.connect(run.path / "flow.sqlite").execute("SELECT * FROM epochs")]
@@ -94,7 +94,7 @@ def test_every_variant_is_trained_with_every_seed_and_paired_by_it(run: RunFolde
 
 
 class Watching:
-    """A watcher that keeps how far the job was."""
+    """A progress that keeps how far the job was."""
 
     def __init__(self, looks: list[int]) -> None:
         self.looks = looks
@@ -133,7 +133,7 @@ def test_a_killed_worker_is_started_again_and_loses_no_finished_epoch(
     retrain(undisturbed, planned(undisturbed), engine=Local(2))
     engine = KillingOne(2)
     looks: list[int] = []
-    assert retrain(run, planned(run), engine=engine, watcher=Watching(looks)) == {}
+    assert retrain(run, planned(run), engine=engine, progress=Watching(looks)) == {}
     assert engine.killed
     assert looks == sorted(looks)  # no epoch was ever taken back
     for mine, other in zip(planned(run), planned(undisturbed), strict=True):
@@ -219,7 +219,7 @@ def test_a_trial_of_another_configuration_is_refused(run: RunFolder) -> None:
 
 def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:
     with pytest.raises(InvalidArgument, match="seed 1 stands twice: the same training would count as two"):
-        trials(run, named(["model2"], depth=2), [1, 0, 1])
+        trials(run, named_variants(["model2"], depth=2), [1, 0, 1])
     with pytest.raises(InvalidArgument, match="seeds must be one or more, and none negative, got 0"):
         chosen_seeds(run, 0)
     with pytest.raises(InvalidArgument, match="engine 'cloud': expected local, ray, slurm"):
@@ -242,7 +242,7 @@ def test_a_network_keeps_its_folder_whatever_it_is_called(run: RunFolder) -> Non
     for name in ("without-skip1", "depth2-without-skip1", "depth02-without-skip1"):
         assert planned(run, (name,), (0,))[1].path == first.path
     assert planned(run, ("no-skips",), (0,))[1].path.parent.name == "no-skips"
-    assert [trial.path for trial in trained(run)] == [first.path]
+    assert [trial.path for trial in trained_variants(run)] == [first.path]
 
 
 # What trainings say, from trainings that are written here.
@@ -414,7 +414,7 @@ def test_verdicts_and_outcomes_stand_side_by_side(run: RunFolder) -> None:
     assert sum(found.score(epochs=found.budgets).values()) == 6
     assert {row.agreement("plateau") for row in found.rows()} <= {"hit", "miss", "open"}
     with pytest.raises(InvalidArgument, match="margin must be between 0 and 1, got 2"):
-        verification(run, trained(run), margin=2)
+        verification(run, trained_variants(run), margin=2)
     assert isinstance(found, Verification)
     with pytest.raises(UnetscopeError, match="is not a run folder"):
         verify(run.path / "nothing")
@@ -423,14 +423,14 @@ def test_verdicts_and_outcomes_stand_side_by_side(run: RunFolder) -> None:
 def test_a_page_waits_for_the_reference_and_another_variant(run: RunFolder) -> None:
     jobs = planned(run, seeds=(0,))
     retrain(run, jobs, engine=Nothing())
-    present(run)  # folders without an epoch
+    render_run(run)  # folders without an epoch
     assert not (run.figures / "verification.png").exists()
     retrain(run, jobs, engine=Local(2))
     shutil.move(jobs[0].path, run.path / "elsewhere")
-    present(run)  # without the reference
+    render_run(run)  # without the reference
     assert not (run.figures / "verification.png").exists()
     shutil.move(run.path / "elsewhere", jobs[0].path)
-    present(run)
+    render_run(run)
     assert (run.figures / "verification.png").exists()
 
 

@@ -45,7 +45,10 @@ def test_volumes_of_several_classes_are_measured(channels: int) -> None:
     torch.manual_seed(0)
     data = volumes(16, channels=channels)
     train, held_out = data.split(0.4)
-    schemes, probes = [KMeansLabels(4), BlockLabels(2, threshold=0)], [us.Linear(), us.Convolutional()]
+    schemes, probes = (
+        [KMeansLabels(4), BlockLabels(2, threshold=0)],
+        [us.estimators.Linear(), us.estimators.Convolutional()],
+    )
     scope = us.Scope(Small3d(channels), train, held_out=held_out, labels=schemes, probes=probes)
     estimates = scope.measure(0)
     told = {e.layer: e for e in estimates if e.quantity == "I_V(M→Y)"}

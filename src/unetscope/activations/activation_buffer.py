@@ -13,15 +13,15 @@ from torch import Tensor
 from unetscope.base.errors import MeasurementError
 
 
-class Arena:
+class ActivationBuffer:
     """One region of float32 values on one device, as large as the largest request so far.
 
     The first touch of fresh memory costs more than the arithmetic done on it afterwards: page by page, the system has to
     find and clear it. So the pages, large ones where there are any, are kept from one measurement to the next; between
     them, `rest` leaves them to the system in case somebody else needs them.
 
-    >>> arena = Arena(torch.device("cpu"))
-    >>> first, again = arena.take(6), arena.take(4)
+    >>> activation_buffer = ActivationBuffer(torch.device("cpu"))
+    >>> first, again = activation_buffer.take(6), activation_buffer.take(4)
     >>> again.shape, again.data_ptr() == first.data_ptr()
     (torch.Size([4]), True)
     """

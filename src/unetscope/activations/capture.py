@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unetscope.activations.activation_buffer import Arena
-from unetscope.activations.distributed import mine, summed
+from unetscope.activations.activation_buffer import ActivationBuffer
+from unetscope.activations.distributed import all_reduce, own_share
 from unetscope.activations.memory_budget import Passes, Slice
 from unetscope.activations.precision import full_float32
-from unetscope.activations.tracing import INPUT, following, is_address
+from unetscope.activations.tracing import INPUT, is_address, trace_calls
 from unetscope.base.errors import NetworkError, nearest
 from unetscope.table.records import Layer
 
@@ -59,7 +59,7 @@ def with_shapes(model: nn.Module, layers: Sequence[Layer], example: Tensor) -> t
             )
         shapes[layer.label] = tuple(activation.shape[1:])
 
-    with frozen(model), _hooked(model, captured, note):
+    with eval_mode(model), _hooked(model, captured, note):
         model(as_input(model, example))
     for layer in captured:
         if layer.label not in shapes:
@@ -91,7 +91,7 @@ def forward_bytes(model: nn.Module, example: Tensor) -> int:
         alive = [tensor.untyped_storage() for reference in outputs if (tensor := reference()) is not None]
         most = max(most, sum({storage.data_ptr(): storage.nbytes() for storage in alive}.values()))
 
-    with frozen(model), ExitStack() as stack:
+    with eval_mode(model), ExitStack() as stack:
         for module in model.modules():
             stack.callback(module.register_forward_hook(note).remove)
         model(as_input(model, example))
@@ -104,7 +104,7 @@ def stream(
     passes: Passes,
     *,
     batch_size: int,
-    arena: Arena | None = None,
+    activation_buffer: ActivationBuffer | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
     share: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
@@ -112,9 +112,9 @@ def stream(
     """Activations for all images, slice by slice, in the order of the passes, each of which is one run of the network.
 
     images: [n, channels, height, width]; `prepare` turns a batch of them into what the network reads (by default, they
-    are taken as they are). passes: from `memory_budget`. arena: memory for the values of a pass; those of a block are
-    overwritten by the next pass. share: every process of a group runs the network on its share of the images, and is given the
-    activations of all.
+    are taken as they are). passes: from `memory_budget`. activation_buffer: memory for the values of a pass; those of a
+    block are overwritten by the next pass. share: every process of a group runs the network on its share of the images, and
+    is given the activations of all.
 
     The network runs in evaluation mode, in the float type of its weights (float32 is never rounded to fewer digits), without
     gradients; activations are kept in float32. A pass ends after the last layer that it needs. Modes, gradients, buffers
@@ -123,10 +123,12 @@ def stream(
     Raises: NetworkError if a layer does not give one activation an image.
     """
     n = len(images)
-    arena = arena or Arena(device_of(model))
+    activation_buffer = activation_buffer or ActivationBuffer(device_of(model))
     every = torch.arange(n).split(batch_size)
-    batches = mine(every) if share else every
-    region = arena.take(n * max((sum(part.stop - part.start for part in slices) for slices in passes), default=0))
+    batches = own_share(every) if share else every
+    region = activation_buffer.take(
+        n * max((sum(part.stop - part.start for part in slices) for slices in passes), default=0)
+    )
 
     def told(done: int) -> None:
         if on_batch is not None:
@@ -139,7 +141,7 @@ def stream(
         layers = [part.layer for part in slices]
         visit(model, images, layers, kept.receive, batches=batches, prepare=prepare, on_batch=told)
         if share:
-            summed(kept.whole)  # each image is zero but in one process
+            all_reduce(kept.whole)  # each image is zero but in one process
         yield from map(Block, slices, kept.buffers)
 
 
@@ -193,7 +195,7 @@ def visit(
         if seen == len(layers):
             raise _AllSeen
 
-    with frozen(model), _hooked(model, layers, show):
+    with eval_mode(model), _hooked(model, layers, show):
         for done, rows in enumerate(batches, start=1):
             seen = 0
             batch = images[rows]
@@ -213,13 +215,13 @@ def _is_channels_last(tensor: Tensor) -> bool:
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Run a network in evaluation mode, without gradients, autocast or shortened float32, and put everything back.
 
     Restored: the training flag of every module, every buffer, and the random state of the CPU and of the network's device.
 
     >>> model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
-    >>> with frozen(model):
+    >>> with eval_mode(model):
     ...     model.training, torch.is_grad_enabled()
     (False, False)
     >>> model.training
@@ -303,7 +305,7 @@ def _hooked(model: nn.Module, layers: Sequence[Layer], receive: Callable[[Layer,
         if whole := calls.pop(INPUT, None):
             stack.callback(model.register_forward_pre_hook(lambda _m, inputs: told(whole, inputs[0])).remove)
         if calls:
-            stack.enter_context(following(model, see))
+            stack.enter_context(trace_calls(model, see))
         yield
 
 

@@ -15,40 +15,40 @@ T = TypeVar("T")
 
 def rank() -> int:
     """The number of this process, 0 for one alone."""
-    return distributed.get_rank() if world() > 1 else 0
+    return distributed.get_rank() if world_size() > 1 else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes there are.
 
-    >>> world()
+    >>> world_size()
     1
     """
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def summed(*tensors: Tensor) -> None:
+def all_reduce(*tensors: Tensor) -> None:
     """Replace each tensor by its sum over all processes, the same bits in each."""
     for tensor in tensors:
         distributed.all_reduce(tensor)
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """The value of every process, in their order; for small things. It goes through pickle between processes of one job."""
-    found: list[Any] = [None] * world()
+    found: list[Any] = [None] * world_size()
     distributed.all_gather_object(found, value)
     return found
 
 
-def told(value: T) -> T:
+def broadcast(value: T) -> T:
     """What the first process says, in all of them."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     said = [value]
     distributed.broadcast_object_list(said, src=0)
     return said[0]
 
 
-def mine(batches: Sequence[Tensor]) -> list[Tensor]:
+def own_share(batches: Sequence[Tensor]) -> list[Tensor]:
     """The batches that fall to this process: every so-many-th."""
-    return list(batches[rank() :: world()])
+    return list(batches[rank() :: world_size()])

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from unetscope.activations.capture import frozen
-from unetscope.activations.tracing import INPUT, following
+from unetscope.activations.capture import eval_mode
+from unetscope.activations.tracing import INPUT, trace_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class _Recorder:
                     self.given_out.setdefault(self.made[id(tensor)], []).append(name)
 
 
-def recorded(model: nn.Module, example: Any) -> Graph:
+def record_graph(model: nn.Module, example: Any) -> Graph:
     """The graph of one forward pass of `example`, a tensor [1, channels, ...] or whatever else the network takes.
 
     The network runs in evaluation mode, and is left as it was.
@@ -109,7 +109,7 @@ def recorded(model: nn.Module, example: Any) -> Graph:
         if isinstance(tensor, Tensor):
             recorder.add(tensor, INPUT, "input", ())
     runs: Counter[str] = Counter()
-    with frozen(model), ExitStack() as stack:
+    with eval_mode(model), ExitStack() as stack:
         for name, module in model.named_modules():
             if module is not model and not isinstance(module, torch.jit.ScriptModule):
 
@@ -118,7 +118,7 @@ def recorded(model: nn.Module, example: Any) -> Graph:
                     recorder.left(name, inputs, output)
 
                 stack.callback(module.register_forward_hook(ran).remove)
-        stack.enter_context(following(model, recorder.see))
+        stack.enter_context(trace_calls(model, recorder.see))
         result = model(*arguments)
     modules = {number: [name for name in names if runs[name] == 1][-1:] for number, names in recorder.given_out.items()}
     nodes = [

@@ -33,7 +33,7 @@ def is_address(place: str) -> bool:
 
 
 @contextmanager
-def following(model: nn.Module, see: See) -> Iterator[None]:
+def trace_calls(model: nn.Module, see: See) -> Iterator[None]:
     """Within the block, whatever torch function the network calls goes through `see(address, function, args, kwargs)`.
 
     `see` runs the function and returns its result, or whatever else the network is to be given. Gradients flow through what
@@ -83,7 +83,7 @@ class _Mode(TorchFunctionMode):
         self._running, self._counts, self._see = running, counts, see
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = called(function)
+        name = function_name(function)
         scope = self._running[-1]
         self._counts[scope, name] += 1
         number = self._counts[scope, name]
@@ -94,12 +94,12 @@ class _Mode(TorchFunctionMode):
 _OPERATORS = {"iadd": "add", "radd": "add", "imul": "mul", "rmul": "mul", "concat": "cat", "concatenate": "cat"}
 
 
-def called(function: Callable[..., Any]) -> str:
+def function_name(function: Callable[..., Any]) -> str:
     """The plain name of a torch function: `add` for `x + y`, `x += y` and `torch.add`, `get` for an attribute such as `x.T`.
 
     >>> import torch
-    >>> called(torch.Tensor.__iadd__), called(torch.relu_), called(torch.concat), called(torch.Tensor.T.__get__)
-    ('add', 'relu', 'cat', 'get')
+    >>> [function_name(one) for one in (torch.Tensor.__iadd__, torch.relu_, torch.concat, torch.Tensor.T.__get__)]
+    ['add', 'relu', 'cat', 'get']
     """
     plain = getattr(function, "__name__", type(function).__name__).strip("_")
     return _OPERATORS.get(plain, plain)

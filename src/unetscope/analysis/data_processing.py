@@ -24,7 +24,7 @@ _WHY = {  # an estimate may rise, by the unit of its resolution
 }
 
 
-def descents(flow: Flow) -> tuple[tuple[str, str], ...]:
+def computed_pairs(flow: Flow) -> tuple[tuple[str, str], ...]:
     """Pairs (parent, child) of layers of which the child is a function of the parent alone, in the order of the network.
 
     The true information of the child, about whatever, is then no more than the parent's: the data processing inequality. A
@@ -37,7 +37,7 @@ def descents(flow: Flow) -> tuple[tuple[str, str], ...]:
 
     >>> layers = (Layer("2", "a", 0, "encoder"), Layer("3", "b", 1, "bottom"), Layer("4up", "up", 0, "upsampled"),
     ...           Layer("4", "cat", 0, "merge", ("4up", "2")), Layer("5", "c", 0, "decoder"))
-    >>> descents(Flow(layers))
+    >>> computed_pairs(Flow(layers))
     (('2', '3'), ('3', '4up'), ('2', '4'), ('4', '4up'), ('4', '2'), ('4', '5'))
     """
     parents: dict[str, str | None] = {}
@@ -95,7 +95,7 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
-class DescentCheck:
+class DataProcessingCheck:
     """Where estimates rise though true information cannot, by one estimator at one resolution and epoch.
 
     violations: the pairs that rise at all, in network order. checked: pairs whose two layers both have a number below the
@@ -160,7 +160,7 @@ def dpi_violations(
     resolution: float | None = None,
     labels: str | None = None,
     epoch: int | None = None,
-) -> DescentCheck:
+) -> DataProcessingCheck:
     """By how many bits an estimate rises from a layer to one that is a function of it, for all pairs of `descents`.
 
     Two labels of one tensor (where a skip was taken out) are no pair. By its arithmetic I(X;M) by distances or symbols never
@@ -197,7 +197,7 @@ def dpi_violations(
     found = found.narrowed(epoch=found.epochs[-1] if epoch is None else epoch)
     known = {e.layer: e for e in found.estimates}
     same = {frozenset((layer.label, *layer.parts)) for layer in flow.layers if len(layer.parts) == 1}
-    pairs = [pair for pair in descents(flow) if frozenset(pair) not in same]
+    pairs = [pair for pair in computed_pairs(flow) if frozenset(pair) not in same]
     violations, checked, into_ceiling = [], 0, 0
     for parent, child in pairs:
         above, below = known.get(parent), known.get(child)
@@ -211,7 +211,7 @@ def dpi_violations(
         if rise.value > 0:
             violations.append(Violation(parent, child, rise, rise.value > ROUNDING_BITS and not rise.low <= 0))
     first = found.estimates[0]
-    return DescentCheck(
+    return DataProcessingCheck(
         quantity,
         first.estimator,
         first.resolution,

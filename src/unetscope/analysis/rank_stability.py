@@ -35,7 +35,7 @@ _LOST = {
 
 
 @dataclass(frozen=True, slots=True)
-class RankingAt:
+class RankingAtResolution:
     """How layers rank at one resolution, against the reference.
 
     apart: how many layers are told apart at all; the others are `saturated` (tied at the ceiling), `at_zero` (tied at zero:
@@ -56,7 +56,7 @@ class RankingAt:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class RankStability:
     """How the ranking of layers changes with the resolution, by one estimator at one epoch.
 
     layers: how many there are. reference: the resolution that tells most of them apart, and of several such the middle one.
@@ -74,7 +74,7 @@ class Ranking:
     reference: float
     judged: int
     sure: int
-    at: tuple[RankingAt, ...]
+    at: tuple[RankingAtResolution, ...]
     holds: tuple[float, float] | None
 
     @property
@@ -85,14 +85,14 @@ class Ranking:
         return " ".join(f"{sentence}." for sentence in said if sentence)
 
 
-def ranking(
+def layer_rank_stability(
     flow: Flow,
     *,
     quantity: Quantity = "I(X;M)",
     estimator: str | None = None,
     labels: str | None = None,
     epoch: int | None = None,
-) -> Ranking:
+) -> RankStability:
     """How the ranking of layers changes over all resolutions that were measured with one estimator.
 
     Saturated layers count as tied at the ceiling, layers within 1 % of the ceiling from zero as tied there. Of a layer that is
@@ -105,7 +105,7 @@ def ranking(
     >>> bits = {0.1: (3, 3, 3, 3), 1.0: (2.8, 2.1, 1.2, 1.9), 10.0: (1.9, 1.4, 0.3, 0.9), 100.0: (0.1, 0.4, 0.2, 0.9)}
     >>> rows = [Estimate(0, f"{place}", "I(X;M)", "kde_upper", resolution, "", value, 0, 3, 3.0, value == 3, n=8, d=4)
     ...         for resolution, values in bits.items() for place, value in enumerate(values)]
-    >>> found = ranking(Flow(tuple(Layer(f"{place}", "conv") for place in range(4)), (), tuple(rows)))
+    >>> found = layer_rank_stability(Flow(tuple(Layer(f"{place}", "conv") for place in range(4)), (), tuple(rows)))
     >>> found.holds, [round(at.agreement, 2) for at in found.at]
     ((1.0, 10.0), [nan, 1.0, 1.0, -0.33])
     """
@@ -124,7 +124,7 @@ def ranking(
     at = tuple(_ranking_at(size, row, standings[reference]) for size, row in zip(resolutions, standings, strict=True))
     there = [e for e in found.estimates if e.resolution == resolutions[reference] and e.layer in ranked and e.per_image]
     differences = [difference(one, other) for one, other in combinations(there, 2)]
-    return Ranking(
+    return RankStability(
         quantity,
         first.estimator,
         first.labels,
@@ -187,10 +187,10 @@ def _apart(standings: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.isfinite(standings) & (standings != 0)
 
 
-def _ranking_at(resolution: float, here: NDArray[np.float64], reference: NDArray[np.float64]) -> RankingAt:
+def _ranking_at(resolution: float, here: NDArray[np.float64], reference: NDArray[np.float64]) -> RankingAtResolution:
     compared = int((_apart(here) & _apart(reference)).sum())
     agreement, swapped = _agreement(here, reference) if compared >= FEWEST else (math.nan, math.nan)
-    return RankingAt(
+    return RankingAtResolution(
         resolution,
         apart=int(_apart(here).sum()),
         saturated=int(np.isposinf(here).sum()),
@@ -215,8 +215,8 @@ def _agreement(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[fl
     return agreement, float((a * b < 0).sum() / ordered) if ordered else math.nan
 
 
-def _holds(at: Sequence[RankingAt], reference: int) -> tuple[float, float] | None:
-    def same(row: RankingAt) -> bool:
+def _holds(at: Sequence[RankingAtResolution], reference: int) -> tuple[float, float] | None:
+    def same(row: RankingAtResolution) -> bool:
         return row.agreement >= AGREES - 1e-9 and 2 * row.compared >= at[reference].apart
 
     if not same(at[reference]):
@@ -234,23 +234,23 @@ def three_digits(size: float) -> str:
     return f"{float(f'{size:.3g}'):g}"
 
 
-def _where_it_holds(ranking: Ranking) -> str:
-    title, unit = ESTIMATORS.get(ranking.estimator, (ranking.estimator, "resolution"))
-    first, last = ranking.at[0].resolution, ranking.at[-1].resolution
-    reference = three_digits(ranking.reference)
-    most = max(row.apart for row in ranking.at)
-    what = f"by {ranking.quantity} ({title}, epoch {ranking.epoch})"
-    if ranking.holds is None:
-        none = f"There is no ranking of {ranking.layers} layers {what}"
+def _where_it_holds(stability: RankStability) -> str:
+    title, unit = ESTIMATORS.get(stability.estimator, (stability.estimator, "resolution"))
+    first, last = stability.at[0].resolution, stability.at[-1].resolution
+    reference = three_digits(stability.reference)
+    most = max(row.apart for row in stability.at)
+    what = f"by {stability.quantity} ({title}, epoch {stability.epoch})"
+    if stability.holds is None:
+        none = f"There is no ranking of {stability.layers} layers {what}"
         if most >= FEWEST:
             return f"{none}: all are tied at {unit} {reference}"
         swept = f"{three_digits(first)} to {three_digits(last)}"
         return f"{none}: no {unit} from {swept} tells more than {most} of them apart"
-    who = f"The ranking of {'' if most == ranking.layers else f'{most} of '}{ranking.layers} layers {what}"
-    low, high = ranking.holds
+    who = f"The ranking of {'' if most == stability.layers else f'{most} of '}{stability.layers} layers {what}"
+    low, high = stability.holds
     if low == high:
-        return f"{who} holds at {unit} {reference} alone: {', '.join(_at_neighbours(ranking))}"
-    fewest = min(row.compared for row in ranking.at if low <= row.resolution <= high)
+        return f"{who} holds at {unit} {reference} alone: {', '.join(_at_neighbours(stability))}"
+    fewest = min(row.compared for row in stability.at if low <= row.resolution <= high)
     return (
         f"{who} holds from {unit} {three_digits(low)}{' (the smallest measured)' * (low == first)} to {three_digits(high)}"
         f"{' (the largest measured)' * (high == last)}: Kendall's τ is at least {AGREES:g} with that at {reference}"
@@ -258,19 +258,19 @@ def _where_it_holds(ranking: Ranking) -> str:
     )
 
 
-def _sure(ranking: Ranking) -> str:
-    if not ranking.judged:
+def _sure(stability: RankStability) -> str:
+    if not stability.judged:
         return ""
     return (
-        f"Of {ranking.judged} pairs of layers with intervals at {three_digits(ranking.reference)}, {ranking.sure} differ by "
-        "more than the choice of images explains"
+        f"Of {stability.judged} pairs of layers with intervals at {three_digits(stability.reference)}, "
+        f"{stability.sure} differ by more than the choice of images explains"
     )
 
 
-def _at_neighbours(ranking: Ranking) -> Iterator[str]:
+def _at_neighbours(stability: RankStability) -> Iterator[str]:
     """Why the ranking does not hold at the resolutions next to the reference."""
-    place = [row.resolution for row in ranking.at].index(ranking.reference)
-    for row in (*ranking.at[max(0, place - 1) : place], *ranking.at[place + 1 : place + 2]):
+    place = [row.resolution for row in stability.at].index(stability.reference)
+    for row in (*stability.at[max(0, place - 1) : place], *stability.at[place + 1 : place + 2]):
         if row.agreement < AGREES:
             yield f"Kendall's τ with that at {three_digits(row.resolution)} is {row.agreement:.2f}, below {AGREES:g}"
         else:
@@ -278,11 +278,11 @@ def _at_neighbours(ranking: Ranking) -> Iterator[str]:
             yield f"{few} told apart at {three_digits(row.resolution)}"
 
 
-def _lost_at_end(ranking: Ranking, side: Literal["below", "above"]) -> Iterator[str]:
+def _lost_at_end(stability: RankStability, side: Literal["below", "above"]) -> Iterator[str]:
     """Up to where, from one end of the sweep on, more than half of the layers are lost to one and the same thing."""
-    rows = ranking.at if side == "below" else ranking.at[::-1]
+    rows = stability.at if side == "below" else stability.at[::-1]
     for kind, (what, mend) in _LOST.items():
-        lost = list(takewhile(bool, (2 * getattr(row, kind) > ranking.layers for row in rows)))
+        lost = list(takewhile(bool, (2 * getattr(row, kind) > stability.layers for row in rows)))
         if len(lost) == len(rows):
             if side == "below":
                 yield f"everywhere more than half of the layers are {what}{mend}"
@@ -291,13 +291,13 @@ def _lost_at_end(ranking: Ranking, side: Literal["below", "above"]) -> Iterator[
             yield f"at {where} more than half of the layers are {what}"
 
 
-def _swaps(ranking: Ranking) -> Iterator[str]:
+def _swaps(stability: RankStability) -> Iterator[str]:
     """Whether layers change places anywhere in the sweep, or are merely tied."""
-    judged = [row for row in ranking.at if row.resolution != ranking.reference and not math.isnan(row.swapped)]
+    judged = [row for row in stability.at if row.resolution != stability.reference and not math.isnan(row.swapped)]
     worst = max(judged, key=lambda row: row.swapped, default=None)
     if worst is not None and worst.swapped > 0:
         yield (
-            f"Of the pairs of layers that are ordered at {three_digits(ranking.reference)} and elsewhere, at most "
+            f"Of the pairs of layers that are ordered at {three_digits(stability.reference)} and elsewhere, at most "
             f"{round(100 * worst.swapped, 1):g} % change places, at {three_digits(worst.resolution)}"
         )
     elif worst is not None and any(row.agreement < AGREES for row in judged):

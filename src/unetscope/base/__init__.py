@@ -1,1 +1,5 @@
 """Errors, progress of long work, files that appear whole or not at all, random state."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

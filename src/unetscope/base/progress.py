@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Watcher(Protocol):
+class Progress(Protocol):
     """Whoever wants to know how far a long job is."""
 
     def stage(self, name: str, total: int) -> None:
@@ -18,8 +18,8 @@ class Watcher(Protocol):
         """Something that does not stop the job but that its owner should know."""
 
 
-class Silent:
-    """A watcher that says nothing."""
+class NoProgress:
+    """A progress that says nothing."""
 
     def stage(self, name: str, total: int) -> None:
         """Say nothing."""

@@ -11,7 +11,7 @@ import numpy as np
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def preserve_rng() -> Iterator[None]:
     """Put the random state of Python, NumPy and, where it is loaded, torch back as it was, whatever is drawn meanwhile.
 
     A training draws from them too, for augmentations, weights and dropout; and libraries that are loaded meanwhile may draw.
@@ -19,7 +19,7 @@ def undisturbed() -> Iterator[None]:
     >>> random.seed(0)
     >>> expected = random.random()
     >>> random.seed(0)
-    >>> with undisturbed():
+    >>> with preserve_rng():
     ...     _ = random.random()
     >>> random.random() == expected
     True

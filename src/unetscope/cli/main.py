@@ -236,15 +236,15 @@ def run(
         raise InvalidArgument("--val needs --data: the images to train on")
     config, folder = _configured(preset, overrides, out, resume)
 
-    from unetscope.cli.terminal import print_forecast, print_json, print_run, watching
+    from unetscope.cli.terminal import print_forecast, print_json, print_run, progress_bar
 
-    with watching(quiet or json) as watcher:
+    with progress_bar(quiet or json) as progress:
         if dry_run:
-            from unetscope.runs.forecast import forecast
+            from unetscope.runs.forecast import forecast_run
 
-            expected = forecast(config, folder, resume=resume, watcher=watcher)
+            expected = forecast_run(config, folder, resume=resume, progress=progress)
         else:
-            from unetscope.report.render import present
+            from unetscope.report.render import render_run
             from unetscope.runs.experiment import run as run_experiment
             from unetscope.runs.trackers import check_tracker
             from unetscope.runs.trackers import track as hand_over
@@ -253,12 +253,12 @@ def run(
                 check_tracker(track)
             try:
                 with _viewed(folder) if live else nullcontext():
-                    finished = run_experiment(config, folder, resume=resume, watcher=watcher, track=track)
-                    page = present(finished, watcher=watcher)
+                    finished = run_experiment(config, folder, resume=resume, progress=progress, track=track)
+                    page = render_run(finished, progress=progress)
                 if track is not None:
                     hand_over(finished, track)
             except KeyboardInterrupt:
-                watcher.warn(f"stopped; go on with: unetscope run --out {folder} --resume")
+                progress.warn(f"stopped; go on with: unetscope run --out {folder} --resume")
                 raise typer.Exit(130) from None
     if dry_run:
         print_json(expected.as_dict()) if json else print_forecast(expected)
@@ -290,8 +290,8 @@ def measure(
     json: Json = False,
 ) -> None:
     """Measure the kept checkpoints of a run again, with what is named; what was measured before stays."""
-    from unetscope.cli.terminal import print_run, watching
-    from unetscope.report.render import present
+    from unetscope.cli.terminal import print_run, progress_bar
+    from unetscope.report.render import render_run
     from unetscope.runs.experiment import measure_again
 
     given = {
@@ -305,11 +305,11 @@ def measure(
         "merge_probes": merge_probes,
         "convolutional": convolutional,
     }
-    with watching(quiet or json) as watcher:
+    with progress_bar(quiet or json) as progress:
         folder = measure_again(
-            run, {name: value for name, value in given.items() if value}, epochs=_epochs(epochs), watcher=watcher
+            run, {name: value for name, value in given.items() if value}, epochs=_epochs(epochs), progress=progress
         )
-        page = present(folder, watcher=watcher)
+        page = render_run(folder, progress=progress)
     print_run(folder, page, json=json)
 
 
@@ -361,8 +361,8 @@ def verify(
 ) -> None:
     """Retrain variants of a run's network over seeds, and hold the verdicts against them; started again, it goes on."""
     from unetscope.analysis.outcomes import DICE_MARGIN, check_margin
-    from unetscope.cli.terminal import print_expected, print_verification, watching
-    from unetscope.report.render import present
+    from unetscope.cli.terminal import print_expected, print_verification, progress_bar
+    from unetscope.report.render import render_run
     from unetscope.runs.engines import cores, engine_named
     from unetscope.runs.folder import RunFolder
     from unetscope.runs.retraining import expected_seconds, on_gpu, retrain, trials
@@ -378,14 +378,14 @@ def verify(
         return
     loss = DICE_MARGIN if margin is None else margin
     check_margin(loss)
-    with watching(quiet or json) as watcher:
+    with progress_bar(quiet or json) as progress:
         try:
-            failed = retrain(folder, planned, engine=trained_by, threads=threads, watcher=watcher)
+            failed = retrain(folder, planned, engine=trained_by, threads=threads, progress=progress)
         except KeyboardInterrupt:
-            watcher.warn("stopped; the same command goes on where it was")
+            progress.warn("stopped; the same command goes on where it was")
             raise typer.Exit(130) from None
         found = verification(folder, planned, margin=loss)
-        page = present(folder, watcher=watcher, dice_margin=loss)
+        page = render_run(folder, progress=progress, dice_margin=loss)
     print_verification(found, page, {trial.name: reason for trial, reason in failed.items()}, json=json)
 
 
@@ -409,21 +409,21 @@ def slim(
     json: Json = False,
 ) -> None:
     """Write the smaller network with weights carried over, and its Dice before and after."""
-    from unetscope.cli.terminal import print_slim, watching
+    from unetscope.cli.terminal import print_slim, progress_bar
     from unetscope.runs.slimming import Export
     from unetscope.runs.slimming import slim as make_slim
 
     if fine_tune < 0:
         raise InvalidArgument(f"--fine-tune must be 0 or more, got {fine_tune}")
     kinds: dict[Export, bool] = {"onnx": onnx, "torch": torch_export}
-    with watching(quiet or json) as watcher:
+    with progress_bar(quiet or json) as progress:
         found = make_slim(
             run,
             design,
             fine_tune=fine_tune,
             retrained=retrained,
             exports=tuple(kind for kind, wanted in kinds.items() if wanted),
-            watcher=watcher,
+            progress=progress,
         )
     print_slim(found, json=json)
 
@@ -448,9 +448,9 @@ def inspect(
 ) -> None:
     """Find the layers, merges and skips of any network. It runs what it names, as python would."""
     from unetscope.cli.terminal import print_structure
-    from unetscope.networks.named import built, inspected
+    from unetscope.networks.named import build_network, inspect_shape
 
-    structure = inspected(built(network), shape, every)
+    structure = inspect_shape(build_network(network), shape, every)
     if draw is not None:
         from unetscope import plots
 
@@ -486,25 +486,25 @@ def fetch(
     json: Json = False,
 ) -> None:
     """Download the 670 public nuclei images (BBBC038v1 stage 1) and verify every one of them."""
-    from unetscope.cli.terminal import print_json, watching
+    from unetscope.cli.terminal import print_json, progress_bar
     from unetscope.data import fetch as fetch_archive
     from unetscope.data.download import PUBLIC_URL
 
-    with watching(quiet or json) as watcher:
-        watcher.stage("downloading", 0)
-        archive = fetch_archive(folder, url=url or PUBLIC_URL, progress=watcher.measure)
+    with progress_bar(quiet or json) as progress:
+        progress.stage("downloading", 0)
+        archive = fetch_archive(folder, url=url or PUBLIC_URL, progress=progress.measure)
     print_json({"path": str(archive)}) if json else typer.echo(archive)
 
 
 @app.command()
 def selfcheck(json: Json = False) -> None:
     """Measure cases whose information is known in closed form, with every estimator, on this machine."""
-    from unetscope.cli.terminal import print_checks, watching
-    from unetscope.measure.selfcheck import selfcheck as check_all
+    from unetscope.cli.terminal import print_checks, progress_bar
+    from unetscope.measure.selfcheck import run_selfcheck
 
-    with watching(json) as watcher:
-        watcher.stage("measuring", 0)
-        checks = check_all(watcher.measure)
+    with progress_bar(json) as progress:
+        progress.stage("measuring", 0)
+        checks = run_selfcheck(progress.measure)
     print_checks(checks, json=json)
     if not all(check.passed for check in checks):
         raise typer.Exit(2)
@@ -523,8 +523,8 @@ def report(
     json: Json = False,
 ) -> None:
     """Draw the figures and write the page of a run again, or one page of several runs."""
-    from unetscope.cli.terminal import print_json, watching
-    from unetscope.report.render import compare, present
+    from unetscope.cli.terminal import print_json, progress_bar
+    from unetscope.report.render import compare, render_run
     from unetscope.runs.folder import RunFolder
     from unetscope.runs.trackers import track as hand_over
 
@@ -532,8 +532,8 @@ def report(
     if len(folders) > 1 or to is not None:
         page = compare(folders, to or Path("comparison.html"))
     else:
-        with watching(quiet or json) as watcher:
-            page = present(folders[0], watcher=watcher)
+        with progress_bar(quiet or json) as progress:
+            page = render_run(folders[0], progress=progress)
     if track is not None:
         for folder in folders:
             hand_over(folder, track)
@@ -621,15 +621,15 @@ def _configured(
 ) -> tuple[RunConfig, Path]:
     """The configuration asked for, and its run folder; a resumed run that names no preset keeps its own."""
     from unetscope.runs.folder import RunFolder
-    from unetscope.training.config import resolve
+    from unetscope.training.config import preset_config
 
     name = preset or ("quick" if "data.path" in overrides else "demo")
     folder = out or Path("runs") / name
     if resume and preset is None and RunFolder.exists(folder):
-        from unetscope.training.config import overridden
+        from unetscope.training.config import overridden_config
 
-        return overridden(RunFolder.open(folder).configuration, overrides), folder
-    return resolve(name, overrides), folder
+        return overridden_config(RunFolder.open(folder).configuration, overrides), folder
+    return preset_config(name, overrides), folder
 
 
 def _swept(given: list[float] | None, sweep: tuple[float, ...], wanted: bool) -> list[float] | None:

@@ -15,12 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetscope.base.progress import Silent, Watcher
+from unetscope.base.progress import NoProgress, Progress
 from unetscope.cli.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
 from unetscope.table.records import ESTIMATORS, estimator_text, unit_of
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
     from rich.text import Text
 
     from unetscope.analysis.outcomes import Row, Training, Verification
@@ -62,8 +63,8 @@ def _without_nan(values: Any) -> Any:
 
 
 @contextmanager
-def watching(quiet: bool) -> Iterator[Bar | Quiet]:
-    """A watcher that draws progress on the standard error, or one that passes on warnings alone."""
+def progress_bar(quiet: bool) -> Iterator[Bar | Quiet]:
+    """A progress that draws progress on the standard error, or one that passes on warnings alone."""
     if quiet:
         with _warnings_told_to(silent := Quiet()):
             yield silent
@@ -87,15 +88,15 @@ def watching(quiet: bool) -> Iterator[Bar | Quiet]:
 
 
 @contextmanager
-def _warnings_told_to(watcher: Watcher) -> Iterator[None]:
-    """What the package warns of reaches the user in the watcher's manner."""
+def _warnings_told_to(progress: Progress) -> Iterator[None]:
+    """What the package warns of reaches the user in the progress's manner."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_args, **_kwargs: watcher.warn(str(message))
+        warnings.showwarning = lambda message, *_args, **_kwargs: progress.warn(str(message))
         yield
 
 
-class Quiet(Silent):
+class Quiet(NoProgress):
     """Says nothing but warnings."""
 
     def warn(self, text: str) -> None:
@@ -107,9 +108,9 @@ class Quiet(Silent):
 
 
 class Bar:
-    """A watcher that draws one progress bar a stage."""
+    """A progress that draws one progress bar a stage."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: RichProgress) -> None:
         self._progress = progress
         self._task: TaskID | None = None
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base.errors import DataError, InvalidArgument
-from unetscope.base.random_state import undisturbed
+from unetscope.base.random_state import preserve_rng
 from unetscope.data.segmentation import SegmentationData
 
 LARGEST_BYTES = 16 * 2**30  # of all images: what is measured again and again has to be held
@@ -20,7 +20,7 @@ MOST_CHANNELS = 4  # of an image: of so few slices there is no volume
 MOST_CLASSES_UNSAID = 64
 
 
-@undisturbed()
+@preserve_rng()
 def from_dataset(
     dataset: Any,
     n: int | None = None,

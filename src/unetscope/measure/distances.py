@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from unetscope.activations.distributed import rank, summed, world
+from unetscope.activations.distributed import all_reduce, rank, world_size
 from unetscope.activations.memory_budget import FEATURES_AT_ONCE
 from unetscope.activations.precision import full_float32
 
@@ -74,7 +74,7 @@ class Distances:
         with full_float32(), torch.autocast(values.device.type, enabled=False):
             for chunk in values.split(FEATURES_AT_ONCE, dim=1):
                 self._chunks += 1
-                if self.share and self._chunks % world() != rank():
+                if self.share and self._chunks % world_size() != rank():
                     continue
                 mean = chunk[:: -(-n // ROWS_IN_MEAN)].double().mean(dim=0)
                 centred = chunk.to(dtype) - mean.to(dtype)
@@ -88,7 +88,7 @@ class Distances:
     def gather(self) -> None:
         """Add up what the processes have, once all features are in."""
         if self.share:
-            summed(self._products, self._errors)
+            all_reduce(self._products, self._errors)
 
     @property
     def norms(self) -> Float[Tensor, " n"]:

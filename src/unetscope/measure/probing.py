@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unetscope.activations.capture import device_of, visit
-from unetscope.activations.distributed import gathered, mine, summed
+from unetscope.activations.distributed import all_gather, all_reduce, own_share
 from unetscope.base.errors import InvalidArgument, MeasurementError
 from unetscope.estimators.families import ConvolutionalReader, Family, Linear, PartAlone, Reader
 from unetscope.estimators.moments import Moments, blocks_of, features_of, folded, folded_channels, halved, ratios
@@ -144,7 +144,7 @@ class _Probing:
         self._share = share
         if share:  # what is drawn from the first images seen has to be the same in all processes
             self._batches = {"first": self._batches["moments"][:1]} | {
-                name: mine(batches) for name, batches in self._batches.items()
+                name: own_share(batches) for name, batches in self._batches.items()
             }
         self._fold_of = torch.full((len(train.images),), -1)
         for fold, rows in enumerate(self._fold_rows):
@@ -221,7 +221,7 @@ class _Probing:
         if self._share:
             for probes in self._probes.values():
                 for moments in probes.folds:
-                    moments.gather(summed)
+                    moments.gather(all_reduce)
         for label, probes in list(self._probes.items()):
             self._fit(label, probes)
         self._pass("calibration", self._train, self._take_scores)
@@ -241,7 +241,7 @@ class _Probing:
         if self._share:
             for probes in self._probes.values():
                 for judged in probes.held_out.values():
-                    summed(judged.own, *([] if judged.crossed is None else [judged.crossed]))
+                    all_reduce(judged.own, *([] if judged.crossed is None else [judged.crossed]))
         found = {layer.label: [self._reading(layer.label, guess)] for layer in self._layers}
         for skip in self._skips:
             found[skip.merge] += self._at_merge(skip, guess)
@@ -311,7 +311,7 @@ class _Probing:
     def _gather_scores(self) -> None:
         """The scores of all processes, in their order."""
         own = {label: (probes.scores, probes.labels) for label, probes in self._probes.items()}
-        everyone = gathered(own)
+        everyone = all_gather(own)
         for label, probes in self._probes.items():
             names = dict.fromkeys(name for one in everyone for name in one[label][0])
             probes.scores = {name: [part for one in everyone for part in one[label][0].get(name, [])] for name in names}

@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unetscope.activations.activation_buffer import Arena
+from unetscope.activations.activation_buffer import ActivationBuffer
 from unetscope.activations.capture import as_input, bare, device_of, forward_bytes, stream, with_shapes
-from unetscope.activations.distributed import told, world
+from unetscope.activations.distributed import broadcast, world_size
 from unetscope.activations.memory_budget import FEATURES_AT_ONCE, LARGEST_BATCH, Budget, default_budget
 from unetscope.activations.precision import full_float32, unscaled
 from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.errors import InvalidArgument, NetworkError, nearest
-from unetscope.base.random_state import undisturbed
+from unetscope.base.random_state import preserve_rng
 from unetscope.data.segmentation import SegmentationData
 from unetscope.estimators.binning import Binning, symbol_information, symbol_label_information
 from unetscope.estimators.families import Convolutional, Family, Linear
@@ -73,7 +73,7 @@ class Scope:
     (72, (0,))
     """
 
-    @undisturbed()
+    @preserve_rng()
     def __init__(
         self,
         model: nn.Module,
@@ -115,7 +115,7 @@ class Scope:
         self.epochs: Schedule = epochs
         self.memory_budget = memory_budget
         self.largest_batch = largest_batch
-        self.share = share and world() > 1
+        self.share = share and world_size() > 1
         is_marked(epochs, 0)
         self._images = pixels(probe_set)
         example = self._prepare(self._images[:1])
@@ -123,7 +123,7 @@ class Scope:
         self.layers = with_shapes(model, described, example)
         self._forward_bytes = forward_bytes(model, example)
         self._budgets: dict[torch.device, Budget] = {}
-        self._arena: Arena | None = None
+        self._activation_buffer: ActivationBuffer | None = None
         self._budget_on(device_of(model))  # refuses one that is too small, before any training
         self.skips = _checked(carried, self.layers)
         self.classes = {scheme.name: torch.from_numpy(scheme.labels(probe_set.masks)) for scheme in labels}
@@ -133,7 +133,7 @@ class Scope:
         """Whether the schedule marks this epoch."""
         return is_marked(self.epochs, epoch)
 
-    @undisturbed()
+    @preserve_rng()
     @unscaled()
     def measure(self, epoch: int, *, on_batch: Callable[[int, int], None] | None = None) -> tuple[Estimate, ...]:
         """Measure every layer of the network as it is now and add the estimates to `flow` under this epoch.
@@ -176,8 +176,8 @@ class Scope:
 
     def _clustering(self, epoch: int, on_batch: Callable[[int, int], None] | None) -> list[Estimate]:
         """What the estimators make of how the images cluster in each layer."""
-        if self._arena is None or self._arena.device != device_of(self.model):
-            self._arena = Arena(device_of(self.model))
+        if self._activation_buffer is None or self._activation_buffer.device != device_of(self.model):
+            self._activation_buffer = ActivationBuffer(device_of(self.model))
         try:
             return measure(
                 self.model,
@@ -189,12 +189,12 @@ class Scope:
                 budget=self.budget,
                 skips=self.skips,
                 share=self.share,
-                arena=self._arena,
+                activation_buffer=self._activation_buffer,
                 prepare=self._prepare,
                 on_batch=on_batch,
             )
         finally:
-            self._arena.rest()
+            self._activation_buffer.rest()
 
     def recall(self, flow: Flow) -> None:
         """Take up what was measured before of the same layers, so that `flow` holds it too."""
@@ -213,7 +213,7 @@ class Scope:
     def _budget_on(self, device: torch.device) -> Budget:
         if device not in self._budgets:
             self._budgets[device] = Budget(
-                self.memory_budget or (told(default_budget(device)) if self.share else default_budget(device)),
+                self.memory_budget or (broadcast(default_budget(device)) if self.share else default_budget(device)),
                 n=len(self.probe_set),
                 matrices=most_matrices(self.layers),
                 forward_bytes=self._forward_bytes,
@@ -235,7 +235,7 @@ def measure(
     epoch: int,
     budget: Budget,
     skips: Sequence[Skip] = (),
-    arena: Arena | None = None,
+    activation_buffer: ActivationBuffer | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
     share: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
@@ -250,7 +250,7 @@ def measure(
     ceilings = _ceilings(images, classes)
     singletons = {name: singleton_share(labels) for name, labels in classes.items()}
     inputs = _squared(images) if any(isinstance(estimator, KSG) for estimator in estimators) else None
-    arena = arena or Arena(device_of(model))
+    activation_buffer = activation_buffer or ActivationBuffer(device_of(model))
     readings: dict[str, list[Reading]] = {}
     merging = Merging(layers)
     tolerance = LARGEST_SHIFT / most_parts(layers)
@@ -262,7 +262,7 @@ def measure(
             images,
             budget.passes(wanted),
             batch_size=budget.batch_size,
-            arena=arena,
+            activation_buffer=activation_buffer,
             prepare=prepare,
             share=share,
             on_batch=on_batch,
@@ -276,7 +276,7 @@ def measure(
                     readings[label] = list(known.readings(estimators, classes, inputs))
         wanted = unsettled
     estimates = [
-        placed(
+        to_estimate(
             reading,
             layer,
             epoch,
@@ -321,7 +321,7 @@ def measure_usable(
         on_batch=on_batch,
     )
     return [
-        placed(reading, layer, epoch, len(reading.per_image) or len(held_out.images), reading.ceiling)
+        to_estimate(reading, layer, epoch, len(reading.per_image) or len(held_out.images), reading.ceiling)
         for layer in layers
         for reading in readings[layer.label]
     ]
@@ -347,7 +347,7 @@ def _squared(images: Tensor) -> Float[Tensor, "n n"]:
     return distances.squared()
 
 
-def placed(
+def to_estimate(
     reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float, singletons: float = math.nan
 ) -> Estimate:
     """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling.

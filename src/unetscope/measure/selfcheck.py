@@ -50,10 +50,10 @@ class Check:
         return self.low <= self.truth <= self.high
 
 
-def selfcheck(on_case: Callable[[int, int], None] | None = None) -> list[Check]:
+def run_selfcheck(on_case: Callable[[int, int], None] | None = None) -> list[Check]:
     """Measure every case; a 95 % interval misses its truth once in twenty, so one miss in a table is no fault.
 
-    >>> all(check.passed for check in selfcheck())
+    >>> all(check.passed for check in run_selfcheck())
     True
     """
     cases = (_channels, _clusters, _binned, _neighbours, _logistic, _merges)

@@ -17,8 +17,8 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from unetscope.activations.capture import as_input, bare, frozen
-from unetscope.activations.tracing import called, following
+from unetscope.activations.capture import as_input, bare, eval_mode
+from unetscope.activations.tracing import function_name, trace_calls
 from unetscope.base.errors import InvalidArgument, NetworkError
 from unetscope.networks.skip_detection import KERNELS, PLAIN, Operand, Structure
 
@@ -32,7 +32,7 @@ BETWEEN = (PLAIN - {"group_norm", "layer_norm", "softmax", "log_softmax"}) | {
 
 
 @contextmanager
-def silenced(
+def ablated(
     model: nn.Module,
     structure: Structure,
     skips: str | Collection[str],
@@ -52,7 +52,7 @@ def silenced(
     >>> from unetscope.networks.skip_detection import inspect
     >>> from unetscope.networks.unet import UNet
     >>> model, x = UNet(2, depth=1), torch.rand(2, 3, 8, 8)
-    >>> with silenced(model, inspect(model, x[:1]), "skip1"):
+    >>> with ablated(model, inspect(model, x[:1]), "skip1"):
     ...     without = model(x)
     >>> bool((without == model(x)).all())
     False
@@ -96,7 +96,7 @@ def _means(model: nn.Module, streams: Mapping[str, Operand], images: Tensor) -> 
         found[name] = stream.double().mean(dim=places, keepdim=True)
         return stream
 
-    with frozen(model), _replacing(bare(model), streams, note):
+    with eval_mode(model), _replacing(bare(model), streams, note):
         model(as_input(model, images))
     return found
 
@@ -130,7 +130,7 @@ def _replacing(
         }
         return function(*args, **kwargs)
 
-    with following(model, see):
+    with trace_calls(model, see):
         yield
 
 
@@ -195,7 +195,7 @@ class Rewired(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As of the network itself."""
-        with following(self.network, self._leave_out):
+        with trace_calls(self.network, self._leave_out):
             return self.network(*args, **kwargs)
 
     def _leave_out(
@@ -207,14 +207,14 @@ class Rewired(nn.Module):
         _refuse_checkpointed(address, self.network)
         tensors = [one for one in tree_iter((args, dict(kwargs))) if isinstance(one, Tensor)]
         left = [one for place, one in enumerate(tensors) if place not in gone]
-        if called(function) in {"cat", "stack"} and left:
+        if function_name(function) in {"cat", "stack"} and left:
             return function(left, kwargs.get("dim", args[1] if len(args) > 1 else 0))
-        if called(function) == "cat":  # all of it goes
+        if function_name(function) == "cat":  # all of it goes
             return tensors[0][:, :0]
         shape = torch.broadcast_shapes(*(one.shape for one in tensors))  # of a sum, a product or a maximum of two
         if not left:
             return torch.zeros(shape, dtype=tensors[0].dtype, device=tensors[0].device)
-        return (-left[0] if called(function) == "sub" and gone == {0} else left[0]).expand(shape)
+        return (-left[0] if function_name(function) == "sub" and gone == {0} else left[0]).expand(shape)
 
 
 def _channels(structure: Structure, stream: Operand) -> range:

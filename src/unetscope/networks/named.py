@@ -19,12 +19,12 @@ from unetscope.base.errors import InvalidArgument, NetworkError, nearest
 from unetscope.networks.skip_detection import Detail, Structure, inspect
 
 
-def built(named: str) -> nn.Module:
+def build_network(named: str) -> nn.Module:
     """The network that `FILE.py:NAME` or `package.module:NAME` is, or returns when it is called without arguments.
 
     Raises: InvalidArgument for what is no such name; NetworkError if there is no network of that name, or it cannot be built.
 
-    >>> type(built("unetscope.networks.unet:UNet")).__name__
+    >>> type(build_network("unetscope.networks.unet:UNet")).__name__
     'UNet'
     """
     place, _, name = named.rpartition(":")
@@ -45,7 +45,7 @@ def built(named: str) -> nn.Module:
     return found
 
 
-def inspected(network: nn.Module, shape: str, detail: str | None = None) -> Structure:
+def inspect_shape(network: nn.Module, shape: str, detail: str | None = None) -> Structure:
     """What is found in a network that is given an image of a shape such as `3,128,128`.
 
     Raises: InvalidArgument for a shape or a detail that is none; NetworkError if the network does not run on it.

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from unetscope.activations.capture import bare
-from unetscope.activations.forward_graph import Graph, Node, recorded
+from unetscope.activations.forward_graph import Graph, Node, record_graph
 from unetscope.base.errors import NetworkError, UnetscopeError
-from unetscope.base.random_state import undisturbed
+from unetscope.base.random_state import preserve_rng
 from unetscope.table.records import Layer, Role, Skip
 
 Kind = Literal["cat", "add", "sub", "mul", "max"]
@@ -127,7 +127,7 @@ class Structure:
         raise NetworkError(f"{self.name} has no skip {skip!r}: there are {known}")
 
 
-@undisturbed()
+@preserve_rng()
 def inspect(model: nn.Module, example: Any, *, detail: Detail | None = None) -> Structure:
     """Find the layers worth measuring, every merge of a skip with the upsampled path, and both streams of it.
 
@@ -153,7 +153,7 @@ def inspect(model: nn.Module, example: Any, *, detail: Detail | None = None) -> 
         raise NetworkError("the example must be a tensor [1, channels, ...], one image as the network is given it")
     model = bare(model)
     try:
-        graph = recorded(model, example)
+        graph = record_graph(model, example)
     except UnetscopeError:
         raise
     except Exception as mistake:

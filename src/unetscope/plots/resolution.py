@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-from unetscope.analysis.rank_stability import AGREES, Ranking, ranking, three_digits
+from unetscope.analysis.rank_stability import AGREES, RankStability, layer_rank_stability, three_digits
 from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
     BLUE,
@@ -68,7 +68,7 @@ def resolution_sweep(
     >>> len(above.get_lines()), below.get_xlabel()
     (7, 'noise variance')
     """
-    found = ranking(flow, quantity=quantity, estimator=estimator, labels=labels, epoch=epoch)
+    found = layer_rank_stability(flow, quantity=quantity, estimator=estimator, labels=labels, epoch=epoch)
     here = flow.select(epoch=found.epoch)
     swept = [select(here, quantity, found.estimator, row.resolution, found.labels) for row in found.at]
     title, unit = ESTIMATORS.get(found.estimator, (found.estimator, "resolution"))
@@ -94,7 +94,7 @@ def resolution_sweep(
     return np.array([above, below])
 
 
-def _mark_range(panel: Axes, found: Ranking) -> None:
+def _mark_range(panel: Axes, found: RankStability) -> None:
     """The range over which the ranking holds, with a margin of a twentieth of a decade so that a single point is seen too."""
     first, last = found.at[0].resolution, found.at[-1].resolution
     panel.set_xscale("log")
@@ -157,7 +157,7 @@ def _draw_ceilings(axes: Axes, swept: Sequence[Selection]) -> None:
         )  # fmt: skip
 
 
-def _draw_agreement(axes: Axes, found: Ranking) -> None:
+def _draw_agreement(axes: Axes, found: RankStability) -> None:
     sizes = [row.resolution for row in found.at]
     agreement = np.array([row.agreement for row in found.at])
     reference = [row.resolution == found.reference for row in found.at]
@@ -171,7 +171,7 @@ def _draw_agreement(axes: Axes, found: Ranking) -> None:
     axes.set_ylabel("τ, or share of layers", fontsize=MEDIUM)
 
 
-def _explained(found: Ranking) -> list[Artist]:
+def _explained(found: RankStability) -> list[Artist]:
     """What the marks of both panels stand for."""
     holds = "nowhere" if found.holds is None else " to ".join(dict.fromkeys(map(three_digits, found.holds)))
     hollow: dict[str, Any] = {

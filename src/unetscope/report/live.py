@@ -22,7 +22,7 @@ from unetscope.base.files import whole_file
 from unetscope.report import Server, page
 from unetscope.report.page import as_json
 from unetscope.report.render import title_of
-from unetscope.report.report_data import digest
+from unetscope.report.report_data import report_data_of
 from unetscope.report.server import LOCAL
 from unetscope.runs.folder import RunFolder
 
@@ -75,7 +75,7 @@ class Live:
             version = self._version()  # before reading: what changes meanwhile is read once more
             if self._found[0] != version:
                 begun = time.monotonic()
-                self._found = version, [digest(RunFolder.open(path)) for path in self.paths]
+                self._found = version, [report_data_of(RunFolder.open(path)) for path in self.paths]
                 self._until = time.monotonic() + self.rest * (time.monotonic() - begun)
             return self._found
 

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from unetscope import plots
 from unetscope.analysis.outcomes import DICE_MARGIN
-from unetscope.base.progress import Silent, Watcher
+from unetscope.base.progress import NoProgress, Progress
 from unetscope.report import ReportFigure, write_report
-from unetscope.report.report_data import Example, digest, examples, retrained, swept
+from unetscope.report.report_data import Example, examples, report_data_of, retrained, swept
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.verification import judgement_of
 from unetscope.table.flow import Flow
@@ -38,29 +38,29 @@ class Drawing:
     still: bool = False
 
 
-def present(run: RunFolder, *, watcher: Watcher | None = None, dice_margin: float = DICE_MARGIN) -> Path:
+def render_run(run: RunFolder, *, progress: Progress | None = None, dice_margin: float = DICE_MARGIN) -> Path:
     """Draw every figure of a run as PNG and SVG and write `report.html`; returns the page's path.
 
     dice_margin: the loss of Dice that counts as none where retrained variants are compared.
     """
-    watcher = watcher or Silent()
+    progress = progress or NoProgress()
     drawings = list(_drawings(run, run.flow(), dice_margin))
-    watcher.stage("figures", len(drawings))
+    progress.stage("figures", len(drawings))
     run.figures.mkdir(exist_ok=True)
     stills = []
     for done, drawing in enumerate(drawings):
-        watcher.advance(done, drawing.title)
+        progress.advance(done, drawing.title)
         png, svg = plots.save(_figure_of(drawing.draw()), run.figures, drawing.name)
         if drawing.still:
             stills.append(ReportFigure(drawing.title, drawing.caption, png, svg))
-    watcher.advance(len(drawings))
-    told = digest(run, dice_margin=dice_margin)
+    progress.advance(len(drawings))
+    told = report_data_of(run, dice_margin=dice_margin)
     return write_report(run.path / "report.html", [told], title=title_of([run]), figures=stills)
 
 
 def compare(runs: Sequence[RunFolder], path: str | Path, *, dice_margin: float = DICE_MARGIN) -> Path:
     """Write one page of several runs, side by side; returns its path."""
-    return write_report(path, [digest(run, dice_margin=dice_margin) for run in runs], title=title_of(runs))
+    return write_report(path, [report_data_of(run, dice_margin=dice_margin) for run in runs], title=title_of(runs))
 
 
 def title_of(runs: Sequence[RunFolder]) -> str:

@@ -17,15 +17,15 @@ from PIL import Image
 
 from unetscope.analysis.data_processing import dpi_violations
 from unetscope.analysis.outcomes import DICE_MARGIN, Row, Verification
-from unetscope.analysis.rank_stability import ranking
+from unetscope.analysis.rank_stability import layer_rank_stability
 from unetscope.analysis.verdict import Judgement
 from unetscope.runs.folder import Picture, RunFolder
-from unetscope.runs.verification import judgement_of, trained, verification
+from unetscope.runs.verification import judgement_of, trained_variants, verification
 from unetscope.table.flow import Flow
 from unetscope.table.records import EpochRecord, Estimate, Quantity, Verdict, estimator_text, unit_of
 from unetscope.table.schedule import log_spaced
 from unetscope.table.variants import REFERENCE, part_names
-from unetscope.training.config import command
+from unetscope.training.config import repeat_command
 
 DIGITS = 5
 MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
@@ -49,7 +49,7 @@ DIAGNOSTICS = (
 )
 
 
-def digest(run: RunFolder, *, dice_margin: float = DICE_MARGIN) -> dict[str, Any]:
+def report_data_of(run: RunFolder, *, dice_margin: float = DICE_MARGIN) -> dict[str, Any]:
     """All that the page shows of one run.
 
     Series are what may stand on one axis: a quantity by an estimator at a resolution, for a label scheme. Each holds its values
@@ -82,7 +82,7 @@ def digest(run: RunFolder, *, dice_margin: float = DICE_MARGIN) -> dict[str, Any
         "clusters": _clusters(run, flow.labels),
         "predictions": _predictions(run),
         "facts": facts(run),
-        "command": command(run.configuration) if run.own_network else None,
+        "command": repeat_command(run.configuration) if run.own_network else None,
     }
 
 
@@ -100,7 +100,7 @@ def swept(flow: Flow) -> dict[str, float]:
 
 def retrained(run: RunFolder, margin: float) -> Verification | None:
     """What retraining says, if the reference and a variant have begun."""
-    begun = [trial for trial in trained(run) if RunFolder.open(trial.path).last_epoch() > 0]
+    begun = [trial for trial in trained_variants(run) if RunFolder.open(trial.path).last_epoch() > 0]
     names = {trial.variant.name for trial in begun}
     return verification(run, begun, margin=margin) if REFERENCE in names and len(names) > 1 else None
 
@@ -155,7 +155,7 @@ def notes(flow: Flow) -> list[str]:
     for estimator, resolution in inputs.series:
         if estimator not in sweeps and len(inputs.select(estimator=estimator).series) == 1:
             found += _note_of_series(inputs, estimator, resolution)
-    return found + [ranking(flow, estimator=estimator).text for estimator in sweeps]
+    return found + [layer_rank_stability(flow, estimator=estimator).text for estimator in sweeps]
 
 
 def _note_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str]:

@@ -1,1 +1,5 @@
 """Run folders and the jobs that fill them: experiment, recorder, retraining, slimming, forecast, trackers."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

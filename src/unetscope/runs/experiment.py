@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from unetscope import __version__
-from unetscope.activations.capture import frozen
+from unetscope.activations.capture import eval_mode
 from unetscope.activations.memory_budget import default_budget
 from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.errors import InvalidArgument, RunFolderError
-from unetscope.base.progress import Silent, Watcher
+from unetscope.base.progress import NoProgress, Progress
 from unetscope.data import load, paper_split, shared_images, synthetic_nuclei
 from unetscope.data.problems import guard
 from unetscope.data.segmentation import SegmentationData
@@ -41,7 +41,14 @@ from unetscope.runs.trackers import Follower
 from unetscope.table.records import EpochRecord
 from unetscope.table.schedule import marked_epochs
 from unetscope.training.checkpoints import Checkpoints
-from unetscope.training.config import DataConfig, MeasuringConfig, RunConfig, differences, overridden, validated
+from unetscope.training.config import (
+    DataConfig,
+    MeasuringConfig,
+    RunConfig,
+    differences,
+    overridden_config,
+    validated_config,
+)
 from unetscope.training.trainer import Trainer, laid_out, resolved_device, resolved_precision
 
 EXAMPLE_IMAGES = 5
@@ -91,19 +98,19 @@ class Experiment:
         }
 
 
-def prepare(config: RunConfig, watcher: Watcher | None = None) -> Experiment:
+def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     """Load and check the data, build the network, make the labels. Writes nothing but the cache of decoded images.
 
     Raises: UnetscopeError for anything that the user can mend.
     """
-    watcher = watcher or Silent()
+    progress = progress or NoProgress()
     torch.set_num_threads(_threads(config))
     check_image_size((config.data.image_size, config.data.image_size), config.network.depth)
     removed_skips(config.network.depth, config.network.without)
     marked_epochs(config.measuring.marked, config.training.epochs)
-    train, validation = gather(config.data, watcher)
-    model = network(config, train.channels)
-    watcher.stage("labels", 0)
+    train, validation = load_images(config.data, progress)
+    model = build_unet(config, train.channels)
+    progress.stage("labels", 0)
     scope = _scope(model, train, validation, config.measuring)
     return Experiment(config, train, validation, model, scope)
 
@@ -113,7 +120,7 @@ def run(
     out: str | Path,
     *,
     resume: bool = False,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
     track: str | None = None,
 ) -> RunFolder:
     """Train and measure into a run folder; with `resume`, go on where a run of the same configuration was stopped.
@@ -122,24 +129,24 @@ def run(
 
     Raises: UnetscopeError for anything that the user can mend; a folder that is refused is left as it was.
     """
-    watcher = watcher or Silent()
-    config, folder = begun(config, out, resume=resume, watcher=watcher)
-    experiment = prepare(config, watcher)
+    progress = progress or NoProgress()
+    config, folder = resumed_or_new(config, out, resume=resume, progress=progress)
+    experiment = prepare(config, progress)
     if folder is not None:
         refuse_other_data(folder, experiment.train, experiment.validation)
     else:
         folder = RunFolder.create(out, {"configuration": config.model_dump(mode="json"), "facts": experiment.facts()})
     with folder.locked():
-        follower = Follower(folder, track, watcher.warn)
+        follower = Follower(folder, track, progress.warn)
         try:
-            _train_and_measure(experiment, folder, watcher, follower)
+            _train_and_measure(experiment, folder, progress, follower)
         finally:
             follower.close()
     return folder
 
 
 def measure_again(
-    path: str | Path, named: Mapping[str, Any], *, epochs: Sequence[int] = (), watcher: Watcher | None = None
+    path: str | Path, named: Mapping[str, Any], *, epochs: Sequence[int] = (), progress: Progress | None = None
 ) -> RunFolder:
     """Measure the kept checkpoints of a run with what is named, and nothing else; what was measured before stays.
 
@@ -147,11 +154,11 @@ def measure_again(
 
     Raises: UnetscopeError for a folder that is no run, for other data, epochs without a checkpoint, or if nothing is named.
     """
-    watcher = watcher or Silent()
+    progress = progress or NoProgress()
     folder = RunFolder.open(path)
     if not named.keys() & NOTHING.keys():
         raise InvalidArgument(f"nothing to measure: name any of {', '.join(NOTHING)}")
-    config = overridden(
+    config = overridden_config(
         folder.configuration, {f"measuring.{name}": value for name, value in {**NOTHING, **named}.items()}
     )
     kept = Checkpoints(folder.checkpoints)
@@ -159,20 +166,22 @@ def measure_again(
         raise InvalidArgument(
             f"{folder.path} keeps no checkpoint of epoch {missing[0]}: it has {', '.join(map(str, kept.epochs())) or 'none'}"
         )
-    experiment = prepare(config, watcher)
+    experiment = prepare(config, progress)
     refuse_other_data(folder, experiment.train, experiment.validation)
     laid_out(experiment.model, config.training)
     chosen = sorted(epochs) or [epoch for epoch in kept.epochs() if folder.measured(epoch)]
-    watcher.stage("measuring", len(chosen))
+    progress.stage("measuring", len(chosen))
     with folder.locked():
         for done, epoch in enumerate(chosen):
             kept.load_weights(epoch, experiment.model)
             folder.write_measurement(epoch, experiment.scope.measure(epoch))
-            watcher.advance(done + 1, f"epoch {epoch}")
+            progress.advance(done + 1, f"epoch {epoch}")
     return folder
 
 
-def begun(config: RunConfig, out: str | Path, *, resume: bool, watcher: Watcher) -> tuple[RunConfig, RunFolder | None]:
+def resumed_or_new(
+    config: RunConfig, out: str | Path, *, resume: bool, progress: Progress
+) -> tuple[RunConfig, RunFolder | None]:
     """The configuration as it will be run, and the run folder to go on in, if there is one.
 
     Raises: RunFolderError if the folder is occupied and not to be resumed, or was begun with another configuration.
@@ -185,12 +194,12 @@ def begun(config: RunConfig, out: str | Path, *, resume: bool, watcher: Watcher)
             4 * default_budget(torch.device(resolved_device(config.training))),
         )
         if budget is not None and budget > free:
-            watcher.warn(
+            progress.warn(
                 f"this run may use {budget / 2**30:.1f} GiB, and {free / 2**30:.1f} are free: lower --memory-budget"
             )
         return config, folder
     if resume:
-        watcher.warn(f"there is nothing to resume in {out}: a new run begins")
+        progress.warn(f"there is nothing to resume in {out}: a new run begins")
     RunFolder.refuse_occupied(out)
     device = resolved_device(config.training)
     training = config.training.model_copy(update={"device": device})
@@ -200,7 +209,7 @@ def begun(config: RunConfig, out: str | Path, *, resume: bool, watcher: Watcher)
     return config.model_copy(update={"threads": _threads(config), "training": training, "measuring": measuring}), None
 
 
-def network(config: RunConfig, in_channels: int) -> UNet:
+def build_unet(config: RunConfig, in_channels: int) -> UNet:
     """The network of a configuration with the weights that its seed gives, on its device.
 
     Weights are drawn from the input to the output, so two networks of one seed share those of every layer up to the first
@@ -212,15 +221,15 @@ def network(config: RunConfig, in_channels: int) -> UNet:
     return model.to(resolved_device(config.training))
 
 
-def gather(config: DataConfig, watcher: Watcher) -> tuple[SegmentationData, SegmentationData]:
+def load_images(config: DataConfig, progress: Progress) -> tuple[SegmentationData, SegmentationData]:
     """Training and validation images: from two paths, from one by the paper's split or a seeded share, or synthetic."""
     if config.path is None:
-        watcher.stage("synthetic images", 0)
+        progress.stage("synthetic images", 0)
         data = synthetic_nuclei(config.synthetic_images, seed=config.seed, image_size=config.image_size)
         return data.split(config.validation_share, seed=config.seed)
 
     def read(path: str, channels: int | None = None) -> SegmentationData:
-        watcher.stage(f"reading {Path(path).name}", 0)
+        progress.stage(f"reading {Path(path).name}", 0)
         return load(path, image_size=config.image_size, channels=channels, accept=config.accept)
 
     data = read(config.path)
@@ -258,7 +267,7 @@ def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationDa
     )
 
 
-def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watcher, follower: Follower) -> None:
+def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Progress, follower: Follower) -> None:
     examples = examples_of(experiment.validation)
     folder.describe(
         experiment.scope.layers,
@@ -275,18 +284,18 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watch
         marked=experiment.marked,
         seed=experiment.config.seed,
     )
-    watcher.stage("training", epochs)
+    progress.stage("training", epochs)
 
     def on_epoch(record: EpochRecord) -> None:
         folder.write_epoch(record)
-        watcher.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}")
+        progress.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}")
         follower.update()
 
     def on_marked(epoch: int, model: nn.Module) -> None:
         if folder.measured(epoch):
             return
         estimates = experiment.scope.measure(
-            epoch, on_batch=lambda done, total: watcher.advance(epoch, f"measuring epoch {epoch}, {done / total:.0%}")
+            epoch, on_batch=lambda done, total: progress.advance(epoch, f"measuring epoch {epoch}, {done / total:.0%}")
         )
         folder.write_measurement(epoch, estimates, prediction_pictures(model, examples, epoch))
         follower.update(force=True)
@@ -296,7 +305,7 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, watcher: Watch
 
 def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
     """The configuration of a run that is to go on; refused if another one was asked for."""
-    stored = validated(folder.configuration)
+    stored = validated_config(folder.configuration)
     threads = stored.threads if asked.threads is None else asked.threads
     device = stored.training.device if asked.training.device == "auto" else asked.training.device
     precision = stored.training.precision if asked.training.precision == "auto" else asked.training.precision
@@ -365,7 +374,7 @@ def example_pictures(examples: SegmentationData) -> Iterator[Picture]:
 def prediction_pictures(model: nn.Module, examples: SegmentationData, epoch: int) -> Iterator[Picture]:
     """What a network marks on the examples."""
     device = next(model.parameters()).device
-    with frozen(model):
+    with eval_mode(model):
         probabilities = model(to_input(pixels(examples).to(device), examples.scale)).cpu().numpy()
     for place, name in enumerate(examples.names):
         yield Picture("prediction", name, epoch, place, (probabilities[place, 0] * 255).round().astype(np.uint8))

@@ -19,11 +19,11 @@ import torch
 from unetscope.activations.capture import Block, stream
 from unetscope.activations.memory_budget import BYTES_A_VALUE, FEATURES_AT_ONCE, Slice
 from unetscope.activations.tensors import pixels, to_input
-from unetscope.base.progress import Silent, Watcher
+from unetscope.base.progress import NoProgress, Progress
 from unetscope.measure.layer_statistics import layer_statistics
 from unetscope.measure.scope import Scope
 from unetscope.plots import architecture, save
-from unetscope.runs.experiment import Experiment, begun, prepare
+from unetscope.runs.experiment import Experiment, prepare, resumed_or_new
 from unetscope.table.records import EpochRecord, Layer
 from unetscope.training.checkpoints import Checkpoints
 from unetscope.training.config import RunConfig
@@ -68,18 +68,20 @@ class Forecast:
         ]
 
 
-def forecast(config: RunConfig, out: str | Path, *, resume: bool = False, watcher: Watcher | None = None) -> Forecast:
+def forecast_run(
+    config: RunConfig, out: str | Path, *, resume: bool = False, progress: Progress | None = None
+) -> Forecast:
     """Prepare a run as it would be prepared, sample it, and scale up. Writes nothing but the cache of decoded images.
 
     With `resume`, what is left of the run in `out`. Raises: UnetscopeError for anything that would stop the run before it
     begins.
     """
-    watcher = watcher or Silent()
-    config, folder = begun(config, out, resume=resume, watcher=watcher)
+    progress = progress or NoProgress()
+    config, folder = resumed_or_new(config, out, resume=resume, progress=progress)
     started = time.perf_counter()
-    experiment = prepare(config, watcher)
+    experiment = prepare(config, progress)
     preparing = time.perf_counter() - started
-    watcher.stage("sampling", 0)
+    progress.stage("sampling", 0)
     n, done = (
         len(experiment.scope.probe_set),
         0 if folder is None else max(Checkpoints(folder.checkpoints).epochs(), default=0),

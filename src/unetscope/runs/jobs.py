@@ -13,23 +13,23 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor
 
-from unetscope.activations.capture import frozen
+from unetscope.activations.capture import eval_mode
 from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.errors import UnetscopeError
 from unetscope.base.processes import end_with_parent
-from unetscope.base.progress import Silent
+from unetscope.base.progress import NoProgress
 from unetscope.networks.unet import UNet
 from unetscope.runs.experiment import (
+    build_unet,
     example_pictures,
     examples_of,
-    gather,
-    network,
+    load_images,
     prediction_pictures,
     refuse_other_data,
 )
 from unetscope.runs.folder import RunFolder
 from unetscope.table.schedule import marked_epochs
-from unetscope.training.config import validated
+from unetscope.training.config import validated_config
 from unetscope.training.trainer import Trainer
 
 SECONDS_FOR_THE_ONE_BEFORE = 20.0  # that a killed process may take to go
@@ -44,11 +44,11 @@ def train(path: str | Path) -> RunFolder:
     folder = RunFolder.open(path)
     if folder.ending is not None:
         return folder
-    config = validated(folder.configuration)
+    config = validated_config(folder.configuration)
     torch.set_num_threads(config.threads or torch.get_num_threads())
-    images, held_out = gather(config.data, Silent())
+    images, held_out = load_images(config.data, NoProgress())
     refuse_other_data(folder, images, held_out)
-    model = network(config, images.channels)
+    model = build_unet(config, images.channels)
     examples = examples_of(held_out)
     shown = marked_epochs(config.measuring.marked, config.training.epochs)
     with folder.locked(patience=SECONDS_FOR_THE_ONE_BEFORE):
@@ -100,7 +100,7 @@ def constant_channels(model: UNet, images: Integer[Tensor, "n c h w"], scale: fl
         if not layer.parts
     ]
     try:
-        with frozen(model):
+        with eval_mode(model):
             for batch in images.split(BATCH):
                 model(to_input(batch.to(device), scale))
     finally:

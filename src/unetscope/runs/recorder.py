@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from unetscope import __version__
-from unetscope.activations.distributed import rank, told
+from unetscope.activations.distributed import broadcast, rank
 from unetscope.base.errors import RunFolderError
 from unetscope.data.segmentation import SegmentationData
 from unetscope.measure.scope import Scope
@@ -52,7 +52,7 @@ class Recorder:
             self._begin(dict(about or {}))
         self._follower = Follower(RunFolder(self.path), track if rank() == 0 else None, warnings.warn)
         atexit.register(self._follower.close)
-        scope.recall(told(RunFolder.open(self.path).flow() if rank() == 0 else None) or Flow((), (), ()))
+        scope.recall(broadcast(RunFolder.open(self.path).flow() if rank() == 0 else None) or Flow((), (), ()))
 
     def _begin(self, about: dict[str, Any]) -> None:
         if RunFolder.exists(self.path):

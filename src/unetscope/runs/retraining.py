@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from unetscope.base.errors import InvalidArgument, RunFolderError
-from unetscope.base.progress import Silent, Watcher
+from unetscope.base.progress import NoProgress, Progress
 from unetscope.runs.engines import Engine, engine_named
 from unetscope.runs.folder import RunFolder
 from unetscope.table.variants import Variant
-from unetscope.training.config import RunConfig, differences, overridden, validated
+from unetscope.training.config import RunConfig, differences, overridden_config, validated_config
 
 FOLDER = "verification"
 
@@ -43,14 +43,14 @@ def trials(run: RunFolder, variants: Sequence[Variant], seeds: Sequence[int]) ->
     """
     if repeated := [seed for place, seed in enumerate(seeds) if seed in seeds[:place]]:
         raise InvalidArgument(f"seed {repeated[0]} stands twice: the same training would count as two")
-    trained = {(trial.variant.depth, trial.variant.without): trial.path.parent for trial in begun(run)}
+    trained = {(trial.variant.depth, trial.variant.without): trial.path.parent for trial in existing_trials(run)}
     homes = {
         variant: trained.get((variant.depth, variant.without), run.path / FOLDER / variant.name) for variant in variants
     }
     return tuple(Trial(variant, seed, homes[variant] / f"seed-{seed}") for seed in seeds for variant in variants)
 
 
-def begun(run: RunFolder) -> tuple[Trial, ...]:
+def existing_trials(run: RunFolder) -> tuple[Trial, ...]:
     """All variants and seeds of which there is a run folder, by name and seed."""
     found = []
     for folder in sorted((run.path / FOLDER).glob("*/seed-*")):
@@ -67,23 +67,23 @@ def retrain(
     *,
     engine: Engine | None = None,
     threads: int = 1,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> dict[Trial, str]:
     """Train what is not finished of the trials; why each of those that failed did. Started again it goes on where it was.
 
     Raises: RunFolderError if a trial was begun with another configuration.
     """
-    watcher = watcher or Silent()
+    progress = progress or NoProgress()
     engine = engine or engine_named("local", threads=threads, gpu=on_gpu(run))
     folders = {trial: _folder(run, trial, threads) for trial in planned}
     epochs = run.configuration["training"]["epochs"]
-    watcher.stage("retraining", len(planned) * epochs)
+    progress.stage("retraining", len(planned) * epochs)
 
     def look() -> None:
         done = {trial: max(0, folder.last_epoch()) for trial, folder in folders.items()}
         busy = [f"{trial.variant.name} seed {trial.seed}" for trial, epoch in done.items() if 0 < epoch < epochs]
         finished = sum(folder.ending is not None for folder in folders.values())
-        watcher.advance(sum(done.values()), f"{finished} of {len(planned)} done; {', '.join(busy)}")
+        progress.advance(sum(done.values()), f"{finished} of {len(planned)} done; {', '.join(busy)}")
 
     left = {folder.path: trial for trial, folder in folders.items() if folder.ending is None}
     for trial in left.values():
@@ -126,7 +126,7 @@ def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:
     if not RunFolder.exists(trial.path):
         return RunFolder.create(trial.path, {"configuration": config, "facts": run.facts})
     folder = RunFolder.open(trial.path)
-    if changed := differences(validated(folder.configuration).model_dump(mode="json"), config):
+    if changed := differences(validated_config(folder.configuration).model_dump(mode="json"), config):
         raise RunFolderError(
             f"{folder.path} was begun with another configuration ({'; '.join(changed)}): remove that folder to train it anew"
         )
@@ -140,4 +140,4 @@ def _configuration(run: RunFolder, trial: Trial, threads: int) -> RunConfig:
         "seed": trial.seed,
         "threads": threads,
     }
-    return overridden(run.configuration, changed)
+    return overridden_config(run.configuration, changed)

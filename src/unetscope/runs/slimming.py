@@ -19,17 +19,17 @@ from unetscope import __version__
 from unetscope.analysis.outcomes import DICE_MARGIN
 from unetscope.base.errors import InvalidArgument, MissingDependency, RunFolderError
 from unetscope.base.files import whole_file
-from unetscope.base.progress import Silent, Watcher
+from unetscope.base.progress import NoProgress, Progress
 from unetscope.data.segmentation import SegmentationData
 from unetscope.networks.cost import Savings, costs
 from unetscope.networks.saved import FILE, save_model
 from unetscope.networks.unet import UNet
-from unetscope.runs.experiment import gather, network, refuse_other_data
+from unetscope.runs.experiment import build_unet, load_images, refuse_other_data
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.verification import chosen_variants, trained, training_of
+from unetscope.runs.verification import chosen_variants, trained_variants, training_of
 from unetscope.table.variants import Variant
 from unetscope.training.checkpoints import Checkpoints
-from unetscope.training.config import RunConfig, validated
+from unetscope.training.config import RunConfig, validated_config
 from unetscope.training.trainer import Trainer, laid_out, validation_dice
 
 FOLDER = "slim"
@@ -73,7 +73,7 @@ def slim(
     fine_tune: int = 0,
     retrained: bool = False,
     exports: tuple[Export, ...] = (),
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Slim:
     """Write a run's network without some of its parts, to RUN/slim/DESIGN/model.safetensors (DESIGN-fine-tuned,
     DESIGN-retrained).
@@ -86,7 +86,7 @@ def slim(
     Raises: InvalidArgument for a design that cannot be, or that is the whole network; RunFolderError if the run has no
     checkpoint, or its data have changed.
     """
-    watcher = watcher or Silent()
+    progress = progress or NoProgress()
     folder = RunFolder.open(run)
     chosen = chosen_variants(folder, [design])
     if len(chosen) == 1:
@@ -96,11 +96,11 @@ def slim(
         raise InvalidArgument("retrained weights are not trained on: leave out one of retrained and fine_tune")
     _check_exports(exports)
     torch.set_num_threads(config.threads or torch.get_num_threads())
-    train, held_out = gather(config.data, watcher)
+    train, held_out = load_images(config.data, progress)
     refuse_other_data(folder, train, held_out)
-    whole = network(config, train.channels)
+    whole = build_unet(config, train.channels)
     epoch = _load_last(folder, whole)
-    small = network(_smaller(config, variant), train.channels)
+    small = build_unet(_smaller(config, variant), train.channels)
     share = carry_over(whole, small)
     dice_whole, dice_carried = _dice(whole, held_out), _dice(small, held_out)
     kind = "-retrained" if retrained else "-fine-tuned" if fine_tune else ""  # none overwrites another
@@ -111,7 +111,7 @@ def slim(
         share = 0.0
     elif fine_tune:
         with folder.locked():
-            _train_on(small, train, held_out, config, out / f"training-{epoch}", fine_tune, watcher)
+            _train_on(small, train, held_out, config, out / f"training-{epoch}", fine_tune, progress)
     saved = Savings(*costs([whole, small], (train.channels, *train.image_size)))
     dice = _dice(small, held_out)
     about = {
@@ -132,7 +132,7 @@ def savings(run: RunFolder, design: Variant) -> Savings:
     """What a design costs beside the run's own network, for one image of the run's size."""
     config = _here(run)
     about = run.facts["data"]["train"]
-    models = [network(one, about["channels"]) for one in (config, _smaller(config, design))]
+    models = [build_unet(one, about["channels"]) for one in (config, _smaller(config, design))]
     whole, small = costs(models, (about["channels"], *about["image size"]))
     return Savings(whole, small)
 
@@ -183,7 +183,7 @@ def _fitting(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor | None:
 
 def _here(folder: RunFolder) -> RunConfig:
     """A run's configuration on the device that there is here: one trained with CUDA is read where there is none."""
-    config = validated(folder.configuration)
+    config = validated_config(folder.configuration)
     if config.training.device != "cuda":
         return config
     return config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})})
@@ -206,7 +206,7 @@ def _load_last(folder: RunFolder, model: nn.Module) -> int:
 
 def _retraining(folder: RunFolder, design: Variant) -> RunFolder:
     """The run folder of a design's retraining, of the first seed that started."""
-    for trial in trained(folder):
+    for trial in trained_variants(folder):
         same = (trial.variant.depth, trial.variant.without) == (design.depth, design.without)
         if same and RunFolder.open(trial.path).ending is not None and training_of(trial).sound:
             return RunFolder.open(trial.path)
@@ -223,17 +223,17 @@ def _train_on(
     config: RunConfig,
     folder: Path,
     epochs: int,
-    watcher: Watcher,
+    progress: Progress,
 ) -> None:
     if (there := max(Checkpoints(folder).epochs(), default=0)) > epochs:
         raise InvalidArgument(
             f"{folder} was trained on for {there} epochs already: ask for {there} or more, or remove that folder"
         )
-    watcher.stage("fine-tuning", epochs)
+    progress.stage("fine-tuning", epochs)
     trainer = Trainer(
         model, train, held_out, config.training.model_copy(update={"epochs": epochs}), folder, seed=config.seed
     )
-    trainer.run(on_epoch=lambda record: watcher.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}"))
+    trainer.run(on_epoch=lambda record: progress.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}"))
     laid_out(model, config.training)
 
 

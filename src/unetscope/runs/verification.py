@@ -9,11 +9,11 @@ from typing import Any
 from unetscope.analysis.outcomes import DICE_MARGIN, Training, Verification, check_margin, guess_nats
 from unetscope.analysis.verdict import Judgement, judge
 from unetscope.base.errors import InvalidArgument, RunFolderError
-from unetscope.base.progress import Watcher
+from unetscope.base.progress import Progress
 from unetscope.runs.engines import Engine
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.retraining import Trial, begun, retrain, trials
-from unetscope.table.variants import REFERENCE, Variant, named
+from unetscope.runs.retraining import Trial, existing_trials, retrain, trials
+from unetscope.table.variants import REFERENCE, Variant, named_variants
 
 
 def verify(
@@ -24,7 +24,7 @@ def verify(
     engine: Engine | None = None,
     threads: int = 1,
     margin: float = DICE_MARGIN,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Verification:
     """Train what is not trained yet of a run's variants, and hold them against its verdicts.
 
@@ -36,7 +36,7 @@ def verify(
     folder = RunFolder.open(run)
     chosen = chosen_variants(folder, variants)
     planned = trials(folder, chosen, chosen_seeds(folder, seeds))
-    retrain(folder, planned, engine=engine, threads=threads, watcher=watcher)
+    retrain(folder, planned, engine=engine, threads=threads, progress=progress)
     return verification(folder, planned, margin=margin)
 
 
@@ -65,7 +65,7 @@ def chosen_variants(run: RunFolder, names: Sequence[str]) -> tuple[Variant, ...]
         )
     network = run.configuration["network"]
     proposed = judge(run.flow()).design() if "proposed" in names else None
-    return named(names, depth=network["depth"], without=network["without"], proposed=proposed)
+    return named_variants(names, depth=network["depth"], without=network["without"], proposed=proposed)
 
 
 def chosen_seeds(run: RunFolder, seeds: int | Sequence[int]) -> tuple[int, ...]:
@@ -85,12 +85,12 @@ def judgement_of(run: RunFolder) -> Judgement | None:
         return None
 
 
-def trained(run: RunFolder) -> tuple[Trial, ...]:
+def trained_variants(run: RunFolder) -> tuple[Trial, ...]:
     """All variants and seeds of which there is a training, the reference first."""
     if not run.own_network:
         return ()
     depth = int(run.configuration["network"]["depth"])
-    return tuple(sorted(begun(run), key=lambda trial: _order(trial, depth)))
+    return tuple(sorted(existing_trials(run), key=lambda trial: _order(trial, depth)))
 
 
 def _order(trial: Trial, depth: int) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ class Variant:
         return f"depth {self.depth}" + (f" without {', '.join(self.without)}" if self.without else "")
 
 
-def named(
+def named_variants(
     names: Sequence[str], *, depth: int, without: Collection[str] = (), proposed: Variant | None = None
 ) -> tuple[Variant, ...]:
     """Variants of a network of this depth, the reference first; two names of one network are one variant.
@@ -44,11 +44,11 @@ def named(
 
     Raises: InvalidArgument for a name that means nothing here, with those that do.
 
-    >>> [variant.name for variant in named(["paper", "no-skips"], depth=4)]
+    >>> [variant.name for variant in named_variants(["paper", "no-skips"], depth=4)]
     ['model1', 'model2', 'model3', 'model4', 'no-skips']
-    >>> named(["depth2-without-skip1"], depth=4)[1].without
+    >>> named_variants(["depth2-without-skip1"], depth=4)[1].without
     ('skip1',)
-    >>> named(["depth7"], depth=4)                                                                   # doctest: +ELLIPSIS
+    >>> named_variants(["depth7"], depth=4)                                                   # doctest: +ELLIPSIS
     Traceback (most recent call last):
     unetscope.base.errors.InvalidArgument: no variant 'depth7' of a network of depth 4: expected paper, skips, depths, ...
     """

@@ -131,32 +131,32 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def resolve(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
+def preset_config(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
     """A preset with some values replaced; overrides are named `section.value`, or `seed` and `threads`.
 
     Raises: InvalidArgument for an unknown preset or a value outside its domain, naming both.
 
-    >>> resolve("quick", {"training.epochs": 2, "seed": 1}).training.epochs
+    >>> preset_config("quick", {"training.epochs": 2, "seed": 1}).training.epochs
     2
-    >>> resolve("quick", {"measuring.noise_variances": [0.0]})
+    >>> preset_config("quick", {"measuring.noise_variances": [0.0]})
     Traceback (most recent call last):
     unetscope.base.errors.InvalidArgument: noise_variances: must be > 0, got 0.0
     """
     if preset not in PRESETS:
         raise InvalidArgument(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
-    return overridden({"preset": preset, **PRESETS[preset]}, overrides)
+    return overridden_config({"preset": preset, **PRESETS[preset]}, overrides)
 
 
-def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfig:
+def overridden_config(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfig:
     """A configuration from plain values with some of them replaced; names and errors as in `resolve`."""
     changed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     for name, value in overrides.items():
         section, _, field = name.rpartition(".")
         (changed[section] if section else changed)[field] = value
-    return validated(changed)
+    return validated_config(changed)
 
 
-def validated(values: Mapping[str, Any]) -> RunConfig:
+def validated_config(values: Mapping[str, Any]) -> RunConfig:
     """A configuration from plain values, such as those of a run folder's `config.json`.
 
     Raises: InvalidArgument that names the first value outside its domain.
@@ -235,16 +235,17 @@ FLAGS: Mapping[str, str] = {
 }
 
 
-def command(values: Mapping[str, Any]) -> list[str]:
+def repeat_command(values: Mapping[str, Any]) -> list[str]:
     """The words of the command that repeats a run of this configuration: its preset, and a flag for whatever differs from it.
 
     Raises: InvalidArgument for values that are no configuration.
 
-    >>> command(resolve("quick", {"training.epochs": 2, "network.without": ["skip1", "skip2"]}).model_dump(mode="json"))
+    >>> config = preset_config("quick", {"training.epochs": 2, "network.without": ["skip1", "skip2"]})
+    >>> repeat_command(config.model_dump(mode="json"))
     ['unetscope', 'run', '--preset', 'quick', '--without', 'skip1', '--without', 'skip2', '--epochs', '2']
     """
-    config = validated(values)
-    usual = resolve(config.preset, {}).model_dump(mode="json")
+    config = validated_config(values)
+    usual = preset_config(config.preset, {}).model_dump(mode="json")
     words = ["unetscope", "run", "--preset", config.preset]
     dumped = config.model_dump(mode="json")
     for name, flag in FLAGS.items():

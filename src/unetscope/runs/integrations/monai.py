@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from unetscope.activations.distributed import world
+from unetscope.activations.distributed import world_size
 from unetscope.base.errors import MissingDependency, NetworkError
 from unetscope.data.segmentation import SegmentationData
 from unetscope.runs.recorder import Recorder, recorder_of
@@ -59,7 +59,7 @@ class UnetscopeHandler:
         network = self.network or getattr(engine, "network", None)
         if not isinstance(network, nn.Module):
             raise NetworkError(f"{type(engine).__name__} holds no network: UnetscopeHandler(..., network=...) names it")
-        self.recorder = recorder_of(network, self.probe_set, self.out, **({"share": world() > 1} | self.options))
+        self.recorder = recorder_of(network, self.probe_set, self.out, **({"share": world_size() > 1} | self.options))
         if engine.state.epoch == 0:
             self.recorder.measure(0)
 

@@ -1,0 +1,12 @@
+from .bbbc038 import paper_split as paper_split
+from .datasets import from_dataset as from_dataset
+from .download import fetch as fetch
+from .loading import check as check
+from .loading import load as load
+from .loading import shared_images as shared_images
+from .problems import KINDS as KINDS
+from .problems import Problem as Problem
+from .segmentation import SegmentationData as SegmentationData
+from .synthetic import synthetic_nuclei as synthetic_nuclei
+from .volumes import load_nifti as load_nifti
+from .volumes import load_nnunet as load_nnunet

@@ -1,0 +1,9 @@
+from .binning import Binning as Binning
+from .families import Convolutional as Convolutional
+from .families import Linear as Linear
+from .kde import KDE as KDE
+from .ksg import KSG as KSG
+from .labels import BlockLabels as BlockLabels
+from .labels import KMeansLabels as KMeansLabels
+from .mixture import Mixture as Mixture
+from .renyi import Renyi as Renyi

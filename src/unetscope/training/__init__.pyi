@@ -1,0 +1,2 @@
+from .config import TrainingConfig as TrainingConfig
+from .trainer import Trainer as Trainer
