@@ -21,14 +21,14 @@ from torch import Tensor
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
 from unetscope.estimators.labels import entropy_nats
-from unetscope.estimators.reading import Reading, explained
+from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     check_permutations,
-    judged,
     permuted_symbols,
     quarters,
     symbol_entropy,
+    with_interval,
 )
 
 SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64
@@ -91,7 +91,7 @@ class Binning:
 
         Raises: InvalidArgument if labels are not one an image.
         """
-        return explained(partial(self._readings, classes=classes), symbols, classes)
+        return with_reasons(partial(self._readings, classes=classes), symbols, classes)
 
     def _readings(self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
         quarter = quarters(len(symbols), symbols.device, self.seed)
@@ -99,7 +99,7 @@ class Binning:
         unique_share = (counts == 1).sum().item() / len(symbols)
         of_symbols = symbol_entropy(numbers, quarter)
         whole = Reading("I(X;M)", *self.series[0], of_symbols.nats, capped=True, unique_share=unique_share)
-        yield judged(whole, of_symbols)
+        yield with_interval(whole, of_symbols)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
             told = of_symbols - (
@@ -107,4 +107,4 @@ class Binning:
             )
             null = permuted_symbols(symbols, labels, self.permutations, self.seed)
             reading = replace(whole, quantity="I(Y;M)", nats=max(0.0, told.nats), labels=name)
-            yield judged(null.beside(reading), told, of_symbols.nats, entropy_nats(labels))
+            yield with_interval(null.beside(reading), told, of_symbols.nats, entropy_nats(labels))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.labels import entropy_nats
-from unetscope.estimators.reading import Reading, explained
+from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
     NO_NULL,
     PERMUTATIONS,
@@ -28,10 +28,10 @@ from unetscope.estimators.resampling import (
     Resampled,
     Sharing,
     check_permutations,
-    judged,
     kernel_information,
     permuted_kernel,
     quarters,
+    with_interval,
 )
 from unetscope.table.records import Quantity
 
@@ -189,7 +189,7 @@ class KDE:
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]
     ) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme, by both bounds. Raises: InvalidArgument for labels not one an image."""
-        return explained(partial(self._readings, classes=classes), squared_distances, classes)
+        return with_reasons(partial(self._readings, classes=classes), squared_distances, classes)
 
     def _readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
@@ -230,4 +230,4 @@ class KDE:
     ) -> Reading:
         series = self.series[BOUNDS.index(bound)]
         reading = Reading(quantity, *series, resampled.nats, lower, upper, labels, capped=True)
-        return judged(null.beside(reading), resampled, of_images, entropy)
+        return with_interval(null.beside(reading), resampled, of_images, entropy)

@@ -21,17 +21,17 @@ from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
-from unetscope.estimators.reading import Reading, explained, lost
+from unetscope.estimators.reading import Reading, with_reasons, without_value
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     UNSEEN,
     Null,
     Resampled,
     check_permutations,
-    judged,
     negligible,
     quarters,
-    too_few,
+    reason_of_few,
+    with_interval,
 )
 from unetscope.table.intervals import student
 
@@ -169,7 +169,7 @@ class KSG:
 
         Raises: InvalidArgument if labels or inputs are not one an image.
         """
-        return explained(partial(self._readings, classes=classes, inputs=inputs), squared_distances, classes)
+        return with_reasons(partial(self._readings, classes=classes, inputs=inputs), squared_distances, classes)
 
     def _readings(
         self,
@@ -192,14 +192,18 @@ class KSG:
             ceiling = _digamma(n)[n] - _digamma(n)[min(self.neighbours, n)]
             reading = replace(reading, ceiling=ceiling.item())
             dimensions = code.shape[1] + of_input.shape[1]
-            yield lost(reading, reason) if reason else self._judged(reading, between, other, dimensions)
+            yield without_value(reading, reason) if reason else self._with_interval(reading, between, other, dimensions)
         for name, labels in classes.items():
             sizes = (labels[:, None] == labels).sum(dim=1)
             reading = Reading("I(Y;M)", "ksg", float(self.components), math.nan, labels=name, capped=True)
             reason = untold or self._unclassed(sizes)
             told = _digamma(n)[n] - _digamma(n)[sizes.cpu()].mean()
             reading = replace(reading, ceiling=told.item())
-            yield lost(reading, reason) if reason else self._judged(reading, between, _between(labels), code.shape[1])
+            yield (
+                without_value(reading, reason)
+                if reason
+                else self._with_interval(reading, between, _between(labels), code.shape[1])
+            )
 
     def _untold(self, code: Float[Tensor, "n k"], distances: Chebyshev, of_what: str) -> str:
         """Why nearest neighbours mean nothing in a code; empty if they do mean something."""
@@ -224,10 +228,10 @@ class KSG:
             "where they lack neighbours"
         )
 
-    def _judged(self, reading: Reading, one: Chebyshev, other: Chebyshev, dimensions: int) -> Reading:
+    def _with_interval(self, reading: Reading, one: Chebyshev, other: Chebyshev, dimensions: int) -> Reading:
         resampled, n = self._resampled(one, other), len(one)
         null = self._null(one, other, resampled.nats)
-        reading = judged(null.beside(replace(reading, nats=resampled.nats)), resampled)
+        reading = with_interval(null.beside(replace(reading, nats=resampled.nats)), resampled)
         rate = 2 ** (-2 / max(dimensions, 2))  # of what is missing, that which twice as many images leave
         missing = (resampled.curve[1] - resampled.curve[0]) * rate**2 / (1 - rate)
         interval = student(resampled.values.cpu().numpy())
@@ -237,7 +241,7 @@ class KSG:
         if negligible(missing, half):
             off = math.hypot(half, bias, UNSEEN / n)
             return replace(reading, low=reading.extrapolated - off, high=reading.extrapolated + off)
-        reason = too_few(n, f"ever more of them in {dimensions} dimensions it goes some", missing)
+        reason = reason_of_few(n, f"ever more of them in {dimensions} dimensions it goes some", missing)
         return replace(reading, low=math.nan, high=math.nan, per_image=(), reason=reason)
 
     def _resampled(self, one: Chebyshev, other: Chebyshev) -> Resampled:

@@ -21,14 +21,14 @@ from torch import Tensor
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import BOUNDS, Bound, check_noise_variance
 from unetscope.estimators.labels import entropy_nats
-from unetscope.estimators.reading import Reading, explained
+from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
-    around,
     check_permutations,
+    interval_about,
     negligible,
     permuted_kernel,
-    told_by_chance,
-    too_few,
+    reason_of_chance,
+    reason_of_few,
 )
 from unetscope.table.intervals import student
 
@@ -47,7 +47,7 @@ class Mixture:
     Each image's noisy activation is held against the mixture: −ln (1/n) Σ_j exp(−(‖t_i + ε_i − t_j‖² − ‖ε_i‖²) / 2σ²) is
     averaged over images and noise. The jackknife takes off the bias of order 1/n. What its value still changes from n/2
     to n images widens the interval; if that is more than a third of its half width and more than 0.05 nats, n is too small:
-    there is no number, but the reason. So it is with labels permuted among the images, as of `resampling.judged`.
+    there is no number, but the reason. So it is with labels permuted among the images, as of `resampling.with_interval`.
 
     Source: Kolchinsky & Tracey, Entropy 19:361 (2017), equation 2; Efron & Stein, Annals of Statistics 9:586 (1981).
     Raises: InvalidArgument if a value is out of its domain.
@@ -90,7 +90,7 @@ class Mixture:
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]
     ) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme. Raises: InvalidArgument if labels are not one an image."""
-        return explained(partial(self._readings, classes=classes), squared_distances, classes)
+        return with_reasons(partial(self._readings, classes=classes), squared_distances, classes)
 
     def _readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
@@ -100,14 +100,14 @@ class Mixture:
         root = _root(squared)
         kernels = [_kernel(squared, root, self.noise_variance, generator) for _ in range(self.draws)]
         of_images = _mean_values(kernels, None)
-        yield self._judged(Reading("I(X;M)", *self.series[0], math.nan), of_images, kernels[0], None)
+        yield self._with_interval(Reading("I(X;M)", *self.series[0], math.nan), of_images, kernels[0], None)
         for name, labels in classes.items():
             null = permuted_kernel(kernels[0][0], labels, self.permutations, self.seed)
             reading = null.beside(Reading("I(Y;M)", *self.series[0], math.nan, labels=name))
             told = _mean_values(kernels, labels)
-            yield self._judged(reading, told, kernels[0], labels, of_images.mean().item())
+            yield self._with_interval(reading, told, kernels[0], labels, of_images.mean().item())
 
-    def _judged(
+    def _with_interval(
         self,
         reading: Reading,
         values: Float[Tensor, " n"],
@@ -124,12 +124,12 @@ class Mixture:
         before = torch.stack([half.mean() for half in halves]).mean().item()
         change, half = _pseudo_values(kernel, labels).mean().item() - before, interval.high - interval.value
         entropy = math.inf if labels is None else entropy_nats(labels)
-        reason = told_by_chance(reading.null_mean, interval.value, whole, entropy, half)
+        reason = reason_of_chance(reading.null_mean, interval.value, whole, entropy, half)
         if not negligible(change, half):
-            reason = too_few(n, "half of them the estimate is", -change)
+            reason = reason_of_few(n, "half of them the estimate is", -change)
         if reason:
             return replace(reading, reason=reason)
-        low, high = around(interval.value, values.cpu().numpy(), change)
+        low, high = interval_about(interval.value, values.cpu().numpy(), change)
         return replace(
             reading,
             nats=interval.value,

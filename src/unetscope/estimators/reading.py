@@ -51,14 +51,14 @@ class Reading:
     reason: str = ""
 
 
-def lost(reading: Reading, reason: str) -> Reading:
+def without_value(reading: Reading, reason: str) -> Reading:
     """The reading without its number, but with the reason why there is none."""
     return Reading(
         reading.quantity, reading.estimator, reading.resolution, math.nan, labels=reading.labels, reason=reason
     )
 
 
-def explained(
+def with_reasons(
     readings: Callable[[Tensor], Iterator[Reading]], statistic: Tensor, classes: Mapping[str, Tensor]
 ) -> Iterator[Reading]:
     """The readings of a statistic, with the reason where the input leaves nothing to measure.
@@ -84,6 +84,6 @@ def explained(
         without, statistic = dict.fromkeys(("", *classes), NOT_FINITE), torch.zeros_like(statistic)
     for reading in readings(statistic):
         if reading.labels in without:
-            yield lost(reading, without[reading.labels])
+            yield without_value(reading, without[reading.labels])
         else:
             yield replace(reading, reason=reading.reason or alike or noted.get(reading.labels, ""))

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
-from unetscope.estimators.reading import Reading, explained
-from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, judged, quarters
+from unetscope.estimators.reading import Reading, with_reasons
+from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, quarters, with_interval
 
 TERMS_AT_ONCE = 4_000_000  # of the blocks whose eigenvalues are taken together
 
@@ -107,7 +107,7 @@ class Renyi:
 
         Raises: InvalidArgument if labels are not one an image.
         """
-        return explained(partial(self._readings, classes=classes), squared_distances, classes)
+        return with_reasons(partial(self._readings, classes=classes), squared_distances, classes)
 
     def _readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
@@ -120,7 +120,7 @@ class Renyi:
         whole = self._resampled(
             _diagonal_of_power(kernel, alone, self.alpha), _shares(kernel, parts, self.alpha), parts
         )
-        yield judged(Reading("I(X;M)", "renyi", self.bandwidth, whole.nats, capped=True), whole)
+        yield with_interval(Reading("I(X;M)", "renyi", self.bandwidth, whole.nats, capped=True), whole)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
             split = 4 * classed + parts
@@ -135,7 +135,7 @@ class Renyi:
             reading = Reading(
                 "I(Y;M)", "renyi", self.bandwidth, told.nats, labels=name, capped=True, ceiling=given.nats
             )
-            yield judged(null.beside(reading), told, whole.nats, given.nats)
+            yield with_interval(null.beside(reading), told, whole.nats, given.nats)
 
     def _resampled(
         self, diagonal: Float[Tensor, " n"], shares: Float[Tensor, "parts n"], parts: Int64[Tensor, "parts n"]

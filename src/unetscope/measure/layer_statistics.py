@@ -15,7 +15,7 @@ from unetscope.estimators.binning import Binning
 from unetscope.estimators.kde import EXPONENT, KDE, shift_by_errors
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.mixture import Mixture
-from unetscope.estimators.reading import Reading, lost
+from unetscope.estimators.reading import Reading, without_value
 from unetscope.estimators.renyi import Renyi
 from unetscope.measure.distances import Distances, Pairwise
 from unetscope.measure.quantization import Symbols, joint_symbols
@@ -105,7 +105,7 @@ class LayerStatistics:
             else:
                 found = estimator.readings(statistic, here)
             for reading in found:
-                yield lost(reading, reason) if reason else reading
+                yield without_value(reading, reason) if reason else reading
 
 
 def layer_statistics(

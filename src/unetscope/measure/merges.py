@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.estimators.resampling import around, negligible, too_few
+from unetscope.estimators.resampling import interval_about, negligible, reason_of_few
 from unetscope.table.intervals import student
 from unetscope.table.records import Estimate, Quantity, Skip
 
@@ -61,7 +61,7 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
             )
             if not apart.saturated and all(e.per_image for e in (both, s, u)):
                 added, taken = (np.sum([e.per_image for e in part], axis=0) for part in (plus, minus))
-                row = _judged(row, added - taken)
+                row = _with_interval(row, added - taken)
             found.append(row)
     return found
 
@@ -80,8 +80,8 @@ def _sum(plus: Sequence[Estimate], minus: Sequence[Estimate], what: str) -> floa
     return float(sum(getattr(e, what) for e in plus) - sum(getattr(e, what) for e in minus))
 
 
-def _judged(row: Estimate, values: NDArray[np.float64]) -> Estimate:
-    """The row with its interval, if what it falls short of its limit is little beside that, as of `resampling.judged`.
+def _with_interval(row: Estimate, values: NDArray[np.float64]) -> Estimate:
+    """The row with its interval, if what it falls short of its limit is little beside that, as of `resampling.with_interval`.
 
     An estimate without a limit has its own bias taken off; what it changed since half of the images is what may be left.
     """
@@ -90,7 +90,7 @@ def _judged(row: Estimate, values: NDArray[np.float64]) -> Estimate:
     middle, before = (row.extrapolated, row.bits) if limited else (row.bits, row.half_bits)
     half, bias = (spread.high - spread.value) * bit, (middle - before) * bit
     if not negligible(bias, half):
-        reason = too_few(len(values), "ever more of them it goes", bias)
+        reason = reason_of_few(len(values), "ever more of them it goes", bias)
         return replace(row, reason=row.reason or reason)
-    low, high = around(middle * bit, values * bit, bias)
+    low, high = interval_about(middle * bit, values * bit, bias)
     return replace(row, low=low / bit, high=high / bit, per_image=tuple(values.tolist()))

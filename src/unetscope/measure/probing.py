@@ -21,7 +21,7 @@ from unetscope.base.errors import InvalidArgument, MeasurementError
 from unetscope.estimators.families import ConvolutionalReader, Family, Linear, PartAlone, Reader
 from unetscope.estimators.moments import Moments, blocks_of, features_of, folded, folded_channels, halved, ratios
 from unetscope.estimators.reading import Reading
-from unetscope.estimators.resampling import extrapolated, negligible, too_few, turned
+from unetscope.estimators.resampling import extrapolated, negligible, reason_of_few, sign_flipped
 from unetscope.estimators.usable import (
     Calibration,
     HeldOut,
@@ -453,7 +453,7 @@ class _Probing:
                 continue
             reading = self._gain(quantity, signs, guess)
             if sum(signs.values()) == 0:  # what both hold may be of either sign, though neither is of chance
-                reading = turned(reading.per_image, seed=self._seed).beside(reading)
+                reading = sign_flipped(reading.per_image, seed=self._seed).beside(reading)
             yield _judged(reading)
 
     def _at_pooled(self, label: str, deeper: str, guess: Tensor) -> Reading:
@@ -515,7 +515,7 @@ class _Probing:
         if judged < FEWEST_JUDGED:
             return f"out of domain: {judged} held-out images with labels are too few for an interval"
         if not negligible(gap, half, SMALLEST_GAP):
-            return too_few(self._fitted_on, "ever more of them it goes", gap, "training images")
+            return reason_of_few(self._fitted_on, "ever more of them it goes", gap, "training images")
         return ""
 
     def _on_training_pixels(self, label: str, by: Literal["seen", "whole"]) -> float:
