@@ -16,8 +16,9 @@ from itertools import pairwise
 from typing import Literal
 
 from unetscope.base.errors import InvalidArgument
+from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
-from unetscope.table.records import Decision, Estimate, Quantity, Rule, Skip, Verdict, estimator_text
+from unetscope.table.records import Decision, Estimate, Quantity, Rule, Skip, Verdict
 from unetscope.table.variants import Variant, design_name, part_names
 
 MARGIN = 0.05  # of what the network tells: what may be lost and count as next to nothing

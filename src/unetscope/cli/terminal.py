@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.cli.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
-from unetscope.table.records import ESTIMATORS, estimator_text, unit_of
+from unetscope.table.estimator_registry import estimator_text, estimator_title
+from unetscope.table.records import unit_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -191,7 +192,7 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
     for check in checks:
         measured = "out of domain" if math.isnan(check.bits) else f"{check.bits:.3f}"
         says = "as it must" if check.outside and check.passed else f"{check.low:.3f} to {check.high:.3f}"
-        title = ESTIMATORS[check.estimator][0]
+        title = estimator_title(check.estimator)
         table.add_row(check.case, title, f"{check.truth:.3f}", measured, says, "✓" if check.passed else "✗")
     Console().print(table)
 

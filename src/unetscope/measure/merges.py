@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.estimators.resampling import interval_about, negligible, reason_of_few
+from unetscope.table.estimator_registry import entry_of
 from unetscope.table.intervals import student
 from unetscope.table.records import Estimate, Quantity, Skip
-
-OF_CODES = {"ksg"}  # the code of a concatenation does not hold the codes of its parts
 
 
 def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
@@ -25,16 +24,16 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
 
     Source: Cover & Thomas, Elements of Information Theory, section 2.5.
     """
-    known = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
-    found = []
+    by_place = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
+    rows = []
     for both in estimates:
-        if both.layer != skip.merge or both.quantity != "I(Y;M)" or both.estimator in OF_CODES:
+        if both.layer != skip.merge or both.quantity != "I(Y;M)" or not _joins(both.estimator):
             continue
         how = both.estimator, both.resolution
-        s, u = (known.get((layer, "I(Y;M)", *how, both.labels)) for layer in (skip.source, skip.upsampled))
+        s, u = (by_place.get((layer, "I(Y;M)", *how, both.labels)) for layer in (skip.source, skip.upsampled))
         if s is None or u is None:
             continue
-        apart = known[skip.merge, "I(X;M)", *how, ""]
+        apart = by_place[skip.merge, "I(X;M)", *how, ""]
         sums: dict[Quantity, tuple[list[Estimate], list[Estimate]]] = {
             "I(Y;S|U)": ([both], [u]),
             "I(Y;U|S)": ([both], [s]),
@@ -62,8 +61,13 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
             if not apart.saturated and all(e.per_image for e in (both, s, u)):
                 added, taken = (np.sum([e.per_image for e in part], axis=0) for part in (plus, minus))
                 row = _with_interval(row, added - taken)
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
+
+
+def _joins(estimator: str) -> bool:
+    entry = entry_of(estimator)
+    return entry is None or entry.joins_at_merges
 
 
 def _ceiling_of(*parts: Estimate) -> str:

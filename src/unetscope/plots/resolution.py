@@ -34,8 +34,9 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
+from unetscope.table.estimator_registry import estimator_title, resolution_unit
 from unetscope.table.flow import Flow
-from unetscope.table.records import ESTIMATORS, Quantity, unit_of
+from unetscope.table.records import Quantity, unit_of
 
 _MOST_NAMES = 9  # on the bar of layers
 _POINT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 3.2}
@@ -71,7 +72,7 @@ def resolution_sweep(
     found = layer_rank_stability(flow, quantity=quantity, estimator=estimator, labels=labels, epoch=epoch)
     here = flow.select(epoch=found.epoch)
     swept = [select(here, quantity, found.estimator, row.resolution, found.labels) for row in found.at]
-    title, unit = ESTIMATORS.get(found.estimator, (found.estimator, "resolution"))
+    title, unit = estimator_title(found.estimator), resolution_unit(found.estimator)
     images = next(iter(swept[0].estimates.values())).n
     said = [shown(title, 40), f"epoch {found.epoch}", f"n = {images} images"]
     said += [f"Y: {shown(found.labels, 30)}"] if found.labels else []

@@ -8,8 +8,9 @@ from typing import get_args
 
 from unetscope.base.errors import InvalidArgument
 from unetscope.plots.style import shown
+from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
-from unetscope.table.records import Estimate, Quantity, estimator_text, unit_of
+from unetscope.table.records import Estimate, Quantity, unit_of
 
 
 @dataclass(frozen=True)

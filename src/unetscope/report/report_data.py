@@ -21,8 +21,9 @@ from unetscope.analysis.rank_stability import layer_rank_stability
 from unetscope.analysis.verdict import Judgement
 from unetscope.runs.folder import Picture, RunFolder
 from unetscope.runs.verification import judgement_of, trained_variants, verification
+from unetscope.table.estimator_registry import entry_of, estimator_text
 from unetscope.table.flow import Flow
-from unetscope.table.records import EpochRecord, Estimate, Quantity, Verdict, estimator_text, unit_of
+from unetscope.table.records import EpochRecord, Estimate, Quantity, Verdict, unit_of
 from unetscope.table.schedule import log_spaced
 from unetscope.table.variants import REFERENCE, part_names
 from unetscope.training.config import repeat_command
@@ -170,7 +171,8 @@ def _note_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str
             f"{estimator_text(estimator, resolution)}: {len(beyond)} of {len(rows)} tensors are out of its domain at epoch "
             f"{inputs.epochs[-1]}: {meant}."
         )
-    if estimator.startswith(("kde", "mixture", "binning")):
+    entry = entry_of(estimator)
+    if entry is not None and entry.shannon:
         check = dpi_violations(inputs, estimator=estimator, resolution=resolution)
         found += [check.text] if check.violations else []
     return found

@@ -20,8 +20,9 @@ from unetscope.data.segmentation import SegmentationData
 from unetscope.measure.scope import Scope
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.trackers import Follower
+from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
-from unetscope.table.records import EpochRecord, estimator_text
+from unetscope.table.records import EpochRecord
 
 
 class Recorder:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from unetscope.base.errors import InvalidArgument, MissingDependency
 from unetscope.base.files import whole_file
-from unetscope.table.records import EpochRecord, Estimate, Layer, Quantity, Skip, estimator_text, unit_of
+from unetscope.table.estimator_registry import estimator_text
+from unetscope.table.records import EpochRecord, Estimate, Layer, Quantity, Skip, unit_of
 
 if TYPE_CHECKING:
     import pandas

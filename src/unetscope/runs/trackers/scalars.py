@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 from unetscope.runs.folder import RunFolder
-from unetscope.table.records import ESTIMATORS, Estimate, unit_of
+from unetscope.table.estimator_registry import resolution_unit
+from unetscope.table.records import Estimate, unit_of
 
 CLOCK = "epoch/seconds"  # differs when an epoch is trained again, and is no result
 
@@ -70,7 +71,7 @@ def _names(estimate: Estimate, usable: bool) -> tuple[str, ...]:
     labels = () if estimate.labels in {"", "pixels" * usable} else (estimate.labels,)
     short, number = f"{estimate.resolution:g}", estimate.resolution
     resolution = short if float(short) == number else repr(number)
-    unitless = number == 0 and not ESTIMATORS.get(estimate.estimator, ("", "resolution"))[1]
+    unitless = number == 0 and not resolution_unit(estimate.estimator)
     series = estimate.estimator if unitless else f"{estimate.estimator} {resolution}"
     return (estimate.quantity, *labels, series, estimate.layer)
 
