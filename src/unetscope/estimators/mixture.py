@@ -12,14 +12,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.estimators.kde import BOUNDS, Bound, check_noise_variance
+from unetscope.estimators.kernels import BOUNDS, Bound, check_noise_variance
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
@@ -30,6 +29,7 @@ from unetscope.estimators.resampling import (
     reason_of_chance,
     reason_of_few,
 )
+from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table.intervals import student
 
 JITTER = 1e-10  # of the mean variance: what rounding may take from the smallest eigenvalue of a Gram matrix
@@ -38,7 +38,7 @@ Kernel = tuple[Tensor, Tensor]  # [n, n] and [n, 1], as `_kernel` makes them
 
 
 @dataclass(frozen=True, slots=True)
-class Mixture:
+class Mixture(Estimator):
     """I(X;M) and I(Y;M) of a layer with Gaussian noise, by Monte Carlo over the noise and the jackknife over images.
 
     noise_variance, relative: as of `KDE`. draws: of noise, for each image. permutations: of the labels, for the
@@ -54,7 +54,7 @@ class Mixture:
 
     >>> clusters = torch.arange(4).repeat(50)                # four tight clusters, far apart: ln 4 = 1.386
     >>> squared = 1e6 * (clusters[:, None] != clusters).double()
-    >>> (reading,) = Mixture().readings(squared, {})
+    >>> (reading,) = Mixture().readings(LayerStatistics.of_distances(squared), {})
     >>> round(reading.nats, 2), reading.reason
     (1.39, '')
     """
@@ -66,9 +66,9 @@ class Mixture:
     seed: int = 0
 
     @property
-    def reads(self) -> Literal["distances", "relative"]:
-        """The statistic of a layer that it is made of."""
-        return "relative" if self.relative else "distances"
+    def needs(self) -> Needs:
+        """Distances in the unit of its noise."""
+        return Needs(distances=not self.relative, relative=self.relative)
 
     @property
     def kernels(self) -> tuple[tuple[float, Bound], ...]:
@@ -86,11 +86,10 @@ class Mixture:
             raise InvalidArgument(f"draws must be 1 or more, got {self.draws}")
         check_permutations(self.permutations)
 
-    def readings(
-        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]
-    ) -> Iterator[Reading]:
+    def readings(self, statistics: LayerStatistics, classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme. Raises: InvalidArgument if labels are not one an image."""
-        return with_reasons(partial(self._readings, classes=classes), squared_distances, classes)
+        squared = statistics.pairwise(relative=self.relative).squared
+        return with_reasons(partial(self._readings, classes=classes), squared, classes)
 
     def _readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
@@ -104,8 +103,8 @@ class Mixture:
         for name, labels in classes.items():
             null = permuted_kernel(kernels[0][0], labels, self.permutations, self.seed)
             reading = null.beside(Reading("I(Y;M)", *self.series[0], math.nan, labels=name))
-            told = _mean_values(kernels, labels)
-            yield self._with_interval(reading, told, kernels[0], labels, of_images.mean().item())
+            of_labels = _mean_values(kernels, labels)
+            yield self._with_interval(reading, of_labels, kernels[0], labels, of_images.mean().item())
 
     def _with_interval(
         self,
