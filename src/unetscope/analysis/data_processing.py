@@ -10,7 +10,8 @@ from unetscope.base.errors import InvalidArgument
 from unetscope.table.estimator_registry import entry_of, estimator_text
 from unetscope.table.flow import Flow
 from unetscope.table.intervals import Interval, difference
-from unetscope.table.records import Estimate, Layer, Quantity
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import Estimate, Layer
 
 ROUNDING_BITS = 2e-3  # by which rounding alone may set two estimates apart: each is held to 1e-3
 
@@ -153,7 +154,7 @@ def _meaning(estimator: str) -> str:
 def dpi_violations(
     flow: Flow,
     *,
-    quantity: Quantity = "I(X;M)",
+    quantity: str = Quantity.INPUT,
     estimator: str | None = None,
     resolution: float | None = None,
     labels: str | None = None,
@@ -176,7 +177,8 @@ def dpi_violations(
     >>> [(found.parent, found.child, found.rise.value) for found in check.beyond], check.checked
     ([('1', '2', 0.75)], 2)
     """
-    if quantity.startswith("I_V"):
+    quantity = Quantity(quantity)
+    if quantity.is_usable:
         raise InvalidArgument(
             f"{quantity} is usable information, which may rise from layer to layer, for a network makes it easier to read: ask "
             "for I(X;M) or I(Y;M)"
@@ -185,9 +187,9 @@ def dpi_violations(
         raise InvalidArgument(
             f"{estimator} does not estimate a layer's Shannon information, to which alone this applies"
         )
-    if quantity not in {"I(X;M)", "I(Y;M)"}:
+    if quantity not in {Quantity.INPUT, Quantity.LABEL}:
         raise InvalidArgument(f"quantity must be I(X;M) or I(Y;M), got {quantity!r}")
-    found = flow.narrowed(quantity=quantity, labels="" if quantity == "I(X;M)" else labels)
+    found = flow.narrowed(quantity=quantity, labels="" if quantity == Quantity.INPUT else labels)
     shannon = tuple(dict.fromkeys(e.estimator for e in found.estimates if _may_be_shannon(e.estimator)))
     found = found.narrowed(estimator=estimator or next(iter(shannon), None), resolution=resolution)
     if not _may_be_shannon(found.estimates[0].estimator):

@@ -29,6 +29,7 @@ from unetscope.estimators.resampling import (
     with_interval,
 )
 from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
+from unetscope.table.quantities import Quantity
 
 SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64
 
@@ -87,12 +88,12 @@ class Binning(Estimator):
         _, numbers, counts = torch.unique(symbols, return_inverse=True, return_counts=True)
         unique_share = (counts == 1).sum().item() / len(symbols)
         of_symbols = symbol_entropy(numbers, quarter)
-        whole = Reading("I(X;M)", *self.series[0], of_symbols.nats, capped=True, unique_share=unique_share)
+        whole = Reading(Quantity.INPUT, *self.series[0], of_symbols.nats, capped=True, unique_share=unique_share)
         yield with_interval(whole, of_symbols)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
             both = symbol_entropy(numbers + len(counts) * classed, quarter)  # a pair (symbol, class) is a number again
             shared = of_symbols - (both - symbol_entropy(labels, quarter))
             null = permuted_symbols(symbols, labels, self.permutations, self.seed)
-            reading = replace(whole, quantity="I(Y;M)", nats=max(0.0, shared.nats), labels=name)
+            reading = replace(whole, quantity=Quantity.LABEL, nats=max(0.0, shared.nats), labels=name)
             yield with_interval(null.beside(reading), shared, of_symbols.nats, entropy_nats(labels))

@@ -27,7 +27,7 @@ from unetscope.estimators.resampling import (
     with_interval,
 )
 from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
-from unetscope.table.records import Quantity
+from unetscope.table.quantities import Quantity
 
 LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 
@@ -95,14 +95,14 @@ class KDE(Estimator):
                 nulls[name, bound] = permuted_kernel(kernel, labels, self.permutations, self.seed)
         whole = {bound: resampled.nats for bound, resampled in information[""].items()}
         for bound in BOUNDS:
-            yield self._reading("I(X;M)", "", bound, information[""][bound], whole["lower"], whole["upper"])
+            yield self._reading(Quantity.INPUT, "", bound, information[""][bound], whole["lower"], whole["upper"])
         for name, labels in classes.items():
             inside = {bound: resampled.nats for bound, resampled in information[name].items()}
             lower, upper = whole["lower"] - inside["upper"], whole["upper"] - inside["lower"]
             for bound in BOUNDS:
                 resampled, null = information[""][bound] - information[name][bound], nulls[name, bound]
                 yield self._reading(
-                    "I(Y;M)", name, bound, resampled, lower, upper, null, whole[bound], entropy_nats(labels)
+                    Quantity.LABEL, name, bound, resampled, lower, upper, null, whole[bound], entropy_nats(labels)
                 )
 
     def _reading(

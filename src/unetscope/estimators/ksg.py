@@ -34,6 +34,7 @@ from unetscope.estimators.resampling import (
 )
 from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table.intervals import student
+from unetscope.table.quantities import Quantity
 
 MOST_COMPONENTS = 10
 SMALLEST_VARIANCE = 1e-5  # of the largest: below it, a component is the rounding of distances in float32
@@ -199,14 +200,14 @@ class KSG(Estimator):
             of_input = chebyshev(input_code)
             reason = unfit or self._unfit(input_code, of_input, "input")
             ceiling = (_digamma(n)[n] - _digamma(n)[min(self.neighbours, n)]).item()
-            reading = Reading("I(X;M)", *self.series[0], math.nan, capped=True, ceiling=ceiling)
+            reading = Reading(Quantity.INPUT, *self.series[0], math.nan, capped=True, ceiling=ceiling)
             dimensions = code.shape[1] + input_code.shape[1]
             yield self._with_interval(reading, of_layer, of_input, dimensions, reason)
         for name, labels in classes.items():
             sizes = (labels[:, None] == labels).sum(dim=1)
             reason = unfit or self._too_small(sizes)
             ceiling = (_digamma(n)[n] - _digamma(n)[sizes.cpu()].mean()).item()
-            reading = Reading("I(Y;M)", *self.series[0], math.nan, labels=name, capped=True, ceiling=ceiling)
+            reading = Reading(Quantity.LABEL, *self.series[0], math.nan, labels=name, capped=True, ceiling=ceiling)
             yield self._with_interval(reading, of_layer, label_distances(labels), code.shape[1], reason)
 
     def _unfit(self, code: Float[Tensor, "n k"], distances: Chebyshev, of_what: str) -> str:

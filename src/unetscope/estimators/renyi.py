@@ -30,6 +30,7 @@ from unetscope.estimators.kernels import Bound
 from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, quarters, with_interval
 from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
+from unetscope.table.quantities import Quantity
 
 TERMS_AT_ONCE = 4_000_000  # of the blocks whose eigenvalues are taken together
 
@@ -102,7 +103,7 @@ class Renyi(Estimator):
         whole = self._resampled(
             _diagonal_of_power(kernel, alone, self.alpha), _shares(kernel, parts, self.alpha), parts
         )
-        yield with_interval(Reading("I(X;M)", "renyi", self.bandwidth, whole.nats, capped=True), whole)
+        yield with_interval(Reading(Quantity.INPUT, "renyi", self.bandwidth, whole.nats, capped=True), whole)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
             split = 4 * classed + parts
@@ -116,7 +117,7 @@ class Renyi(Estimator):
             shared = whole - (both - of_labels)
             null = self._null(kernel, classed, shared.nats, whole.nats + of_labels.nats)
             reading = Reading(
-                "I(Y;M)", "renyi", self.bandwidth, shared.nats, labels=name, capped=True, ceiling=of_labels.nats
+                Quantity.LABEL, "renyi", self.bandwidth, shared.nats, labels=name, capped=True, ceiling=of_labels.nats
             )
             yield with_interval(null.beside(reading), shared, whole.nats, of_labels.nats)
 

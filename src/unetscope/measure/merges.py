@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from unetscope.estimators.resampling import interval_about, negligible, reason_of_few
 from unetscope.table.estimator_registry import entry_of
 from unetscope.table.intervals import student
-from unetscope.table.records import Estimate, Quantity, Skip
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import Estimate, Skip
 
 
 def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
@@ -27,18 +28,19 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
     by_place = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
     rows = []
     for both in estimates:
-        if both.layer != skip.merge or both.quantity != "I(Y;M)" or not _joins(both.estimator):
+        if both.layer != skip.merge or both.quantity != Quantity.LABEL or not _joins(both.estimator):
             continue
         how = both.estimator, both.resolution
-        s, u = (by_place.get((layer, "I(Y;M)", *how, both.labels)) for layer in (skip.source, skip.upsampled))
+        s, u = (by_place.get((layer, Quantity.LABEL, *how, both.labels)) for layer in (skip.source, skip.upsampled))
         if s is None or u is None:
             continue
-        apart = by_place[skip.merge, "I(X;M)", *how, ""]
+        apart = by_place[skip.merge, Quantity.INPUT, *how, ""]
         sums: dict[Quantity, tuple[list[Estimate], list[Estimate]]] = {
-            "I(Y;S|U)": ([both], [u]),
-            "I(Y;U|S)": ([both], [s]),
-            "I(Y;S;U)": ([s, u], [both]),
+            Quantity.SKIP_GIVEN_UPSAMPLED: ([both], [u]),
+            Quantity.UPSAMPLED_GIVEN_SKIP: ([both], [s]),
+            Quantity.SHARED: ([s, u], [both]),
         }
+        doubtful = next((e for e in (both, s, u) if e.reason), None)
         for quantity, (plus, minus) in sums.items():
             row = replace(
                 both,
@@ -56,7 +58,8 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
                 lower=sum(e.lower for e in plus) - sum(e.upper for e in minus),
                 upper=sum(e.upper for e in plus) - sum(e.lower for e in minus),
                 saturated=apart.saturated,
-                reason=next((e.reason for e in (both, s, u) if e.reason), "") or _ceiling_of(s, u, both),
+                out_of_domain=doubtful is not None and doubtful.out_of_domain,
+                reason=_ceiling_of(s, u, both) if doubtful is None else doubtful.reason,
             )
             if not apart.saturated and all(e.per_image for e in (both, s, u)):
                 added, taken = (np.sum([e.per_image for e in part], axis=0) for part in (plus, minus))
@@ -95,6 +98,6 @@ def _with_interval(row: Estimate, values: NDArray[np.float64]) -> Estimate:
     half, bias = (spread.high - spread.value) * bit, (middle - before) * bit
     if not negligible(bias, half):
         reason = reason_of_few(len(values), "ever more of them it goes", bias)
-        return replace(row, reason=row.reason or reason)
+        return row if row.reason else replace(row, reason=reason, out_of_domain=True)
     low, high = interval_about(middle * bit, values * bit, bias)
     return replace(row, low=low / bit, high=high / bit, per_image=tuple(values.tolist()))

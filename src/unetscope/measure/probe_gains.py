@@ -17,7 +17,8 @@ from unetscope.estimators.usable import shuffled_masks
 from unetscope.measure.probe_data import FOLDS, ProbeData, Share
 from unetscope.measure.probe_inputs import DEEPER, Probe, ProbeInput, ProbeInputs
 from unetscope.table.intervals import ratio_values, student
-from unetscope.table.records import Quantity, Skip
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import Skip
 
 FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
 SMALLEST_GAP = 0.005  # nats a pixel that a probe may always be short of one of ever more images
@@ -36,10 +37,10 @@ class Gains:
         """I_V(M→Y)."""
         key = ProbeInput(label)
         if key in self._inputs.reasons:
-            return self._without_value("I_V(M→Y)", self._inputs.reasons[key])
+            return self._without_value(Quantity.USABLE, self._inputs.reasons[key])
         probe = self._inputs.probes[key]
         null = shuffled_masks(self._guess, probe.held_out[Share.WHOLE], seed=self._data.seed)
-        reading = null.beside(self._gain("I_V(M→Y)", {key: -1}))
+        reading = null.beside(self._gain(Quantity.USABLE, {key: -1}))
         return _without_false_interval(replace(reading, train=self._in_training(probe, seen=True)))
 
     def at_merge(self, skip: Skip) -> Iterator[Reading]:
@@ -49,9 +50,9 @@ class Gains:
         u, s = (self._inputs.alone(skip.merge, part) for part in (skip.upsampled, skip.source))
         both = ProbeInput(skip.merge)
         signs_of: dict[Quantity, dict[ProbeInput, int]] = {
-            "I_V(S→Y|U)": {u: 1, both: -1},
-            "I_V(U→Y|S)": {s: 1, both: -1},
-            "I_V(S;U→Y)": {u: -1, s: -1, both: 1},
+            Quantity.USABLE_SKIP_GIVEN_UPSAMPLED: {u: 1, both: -1},
+            Quantity.USABLE_UPSAMPLED_GIVEN_SKIP: {s: 1, both: -1},
+            Quantity.USABLE_SHARED: {u: -1, s: -1, both: 1},
         }
         reason = self._reason(u, s, both)
         for quantity, signs in signs_of.items():
@@ -67,8 +68,8 @@ class Gains:
         """What the skip adds to the upsampled path and to itself pooled."""
         whole, deeper = ProbeInput(merge, below=True), ProbeInput(merge, DEEPER, below=True)
         if reason := self._reason(deeper, whole):
-            return self._without_value("I_V(S→Y|U,↓S)", reason)
-        return _without_false_interval(self._gain("I_V(S→Y|U,↓S)", {deeper: 1, whole: -1}))
+            return self._without_value(Quantity.USABLE_SKIP_GIVEN_POOLED, reason)
+        return _without_false_interval(self._gain(Quantity.USABLE_SKIP_GIVEN_POOLED, {deeper: 1, whole: -1}))
 
     def _reason(self, *keys: ProbeInput) -> str:
         return next((self._inputs.reasons[key] for key in keys if key in self._inputs.reasons), "")

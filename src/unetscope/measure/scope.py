@@ -30,6 +30,7 @@ from unetscope.measure.layer_statistics import most_matrices
 from unetscope.measure.probe_data import Segmented
 from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
+from unetscope.table.quantities import Quantity
 from unetscope.table.records import Estimate, Layer, Skip
 from unetscope.table.schedule import Schedule, is_marked
 
@@ -151,7 +152,7 @@ class Scope:
         layers = [layer for layer in self.layers if layer.label in at_merges]
         for family in self.merge_probes if layers else ():
             usable = self._usable(family, layers, epoch, on_batch)
-            estimates += [estimate for estimate in usable if estimate.quantity != "I_V(M→Y)"]
+            estimates += [estimate for estimate in usable if estimate.quantity != Quantity.USABLE]
         self._estimates.update({estimate.key: estimate for estimate in estimates})
         return tuple(estimates)
 

@@ -26,6 +26,7 @@ from unetscope.measure.probe_data import Segmented
 from unetscope.measure.probing import probe
 from unetscope.measure.quantization import Symbols
 from unetscope.table.estimator_registry import entries, imported
+from unetscope.table.quantities import Quantity
 from unetscope.table.records import Layer, Skip
 
 BIT = math.log(2)
@@ -143,7 +144,7 @@ def merged_bits(generator: torch.Generator) -> Iterator[Check]:
         ("exclusive or", bits[0] ^ bits[1], 0.0),
     ):
         for reading in _probed(images, masks, U=slice(0, 1), S=slice(1, 2))["SU"]:
-            if reading.quantity == "I_V(S→Y|U)":
+            if reading.quantity == Quantity.USABLE_SKIP_GIVEN_UPSAMPLED:
                 check = check_of(f"{case}, {reading.quantity}", reading, truth)
                 yield _near(check, 0.002)
 

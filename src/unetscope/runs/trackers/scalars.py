@@ -12,7 +12,7 @@ from typing import Any
 
 from unetscope.runs.folder import RunFolder
 from unetscope.table.estimator_registry import resolution_unit
-from unetscope.table.records import Estimate, unit_of
+from unetscope.table.records import Estimate
 
 CLOCK = "epoch/seconds"  # differs when an epoch is trained again, and is no result
 
@@ -37,7 +37,8 @@ def scalars(run: RunFolder) -> Iterator[Scalar]:
 
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from unetscope.table.records import EpochRecord, Layer
+    >>> from unetscope.table.estimator_registry import resolution_unit
+from unetscope.table.records import EpochRecord, Layer
     >>> with tempfile.TemporaryDirectory() as parent:
     ...     run = RunFolder.create(Path(parent, "run"), {})
     ...     run.describe([Layer("7", "conv7")], [])
@@ -58,7 +59,7 @@ def scalars(run: RunFolder) -> Iterator[Scalar]:
             if math.isfinite(value):
                 yield Scalar(tuple(name.split("/")), record.epoch, value)
     for estimate in run.flow().estimates:
-        usable = unit_of(estimate.quantity) != "bits"
+        usable = estimate.quantity.unit != "bits"
         ends = ((" low", estimate.low), (" high", estimate.high)) if usable else ()
         for end, value in (("", estimate.bits), *ends):
             if math.isfinite(value):
