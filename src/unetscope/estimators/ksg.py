@@ -236,7 +236,7 @@ class KSG(Estimator):
     def _with_interval(self, reading: Reading, x: Chebyshev, y: Chebyshev, dimensions: int, reason: str) -> Reading:
         """The reading with its number and interval, or without a number if there is a reason for that."""
         if reason:
-            return without_value(reading, reason)
+            return without_value(reading, reason, out_of_domain=True)
         resampled, n = self._resampled(x, y), len(x)
         null = self._null(x, y, resampled.nats)
         reading = with_interval(null.beside(replace(reading, nats=resampled.nats)), resampled)
@@ -250,7 +250,7 @@ class KSG(Estimator):
             off = math.hypot(half, bias, UNSEEN / n)
             return replace(reading, low=reading.extrapolated - off, high=reading.extrapolated + off)
         reason = reason_of_few(n, f"ever more of them in {dimensions} dimensions it goes some", missing)
-        return replace(reading, low=math.nan, high=math.nan, per_image=(), reason=reason)
+        return replace(reading, low=math.nan, high=math.nan, per_image=(), reason=reason, out_of_domain=True)
 
     def _resampled(self, x: Chebyshev, y: Chebyshev) -> Resampled:
         whole = ksg_information(x, y, self.neighbours).mean().item()

@@ -128,7 +128,7 @@ class Mixture(Estimator):
         if not negligible(change, half):
             reason = reason_of_few(n, "half of them the estimate is", -change)
         if reason:
-            return replace(reading, reason=reason)
+            return replace(reading, reason=reason, out_of_domain=True)
         low, high = interval_about(interval.value, values.cpu().numpy(), change)
         return replace(
             reading,

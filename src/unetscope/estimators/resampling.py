@@ -167,7 +167,7 @@ def with_interval(reading: Reading, resampled: Resampled, whole: float = 0.0, en
     if not negligible(bias, half):
         reason = reason_of_few(n, "ever more of them it goes", bias)
     if reason:
-        return replace(reading, reason=reading.reason or reason)
+        return reading if reading.reason else replace(reading, reason=reason, out_of_domain=True)
     low, high = interval_about(limit, values, bias)
     return replace(reading, low=low, high=high, per_image=tuple(values.tolist()))
 

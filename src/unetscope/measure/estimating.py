@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -164,41 +166,51 @@ def to_estimate(
 
     Near its ceiling an estimate that cannot exceed it does not vary either: it has no interval, since it has nothing to tell.
     """
-    bit = math.log(2)
-    constant, none = ceiling <= 0, math.isnan(reading.nats)
-    reason = _reason(reading) if constant else reading.reason
+    constant = ceiling <= 0
     saturated = reading.capped and not constant and reading.nats >= SATURATED_FROM * ceiling
-    lower, upper = max(0.0, reading.lower), min(ceiling, reading.upper)
-    low, high = (math.nan, math.nan) if saturated or constant else (reading.low, reading.high)
-    quarter, half, _ = reading.curve or (math.nan,) * 3
+    if constant:
+        absent: dict[str, Any] = {"nats": math.nan, "lower": math.nan, "upper": math.nan, "out_of_domain": False}
+        reading = replace(reading, reason=_reason(reading), **absent)
+    bounded = _bounded(reading, ceiling, varies=not saturated and not constant)
     return Estimate(
         epoch=epoch,
         layer=layer.label,
-        quantity=reading.quantity,
-        estimator=reading.estimator,
-        resolution=reading.resolution,
-        labels=reading.labels,
-        bits=math.nan if constant or none else (min(reading.nats, ceiling) if reading.capped else reading.nats) / bit,
-        lower=math.nan if constant or math.isnan(reading.lower) else min(lower, upper, reading.nats) / bit,
-        upper=math.nan if constant or math.isnan(reading.upper) else upper / bit,
-        ceiling=ceiling / bit,
         saturated=saturated,
         n=n,
         d=layer.size,
-        unique_share=reading.unique_share,
-        reason=reason,
-        low=low / bit,
-        high=high / bit,
-        null_mean=reading.null_mean / bit,
-        null_high=reading.null_high / bit,
-        p=reading.p,
-        train_bits=reading.train / bit,
-        quarter_bits=quarter / bit,
-        half_bits=half / bit,
-        extrapolated=reading.extrapolated / bit,
         singleton_share=singletons,
-        per_image=() if math.isnan(low) else tuple(nats / bit for nats in reading.per_image),
+        **_in_bits(bounded),
     )
+
+
+def _bounded(reading: Reading, ceiling: float, *, varies: bool) -> Reading:
+    """The reading within 0 and its ceiling, with its interval if it varies."""
+    lower, upper = max(0.0, reading.lower), min(ceiling, reading.upper)
+    varies = varies and not math.isnan(reading.low)
+    return replace(
+        reading,
+        nats=min(reading.nats, ceiling) if reading.capped else reading.nats,
+        lower=math.nan if math.isnan(reading.lower) else min(lower, upper, reading.nats),
+        upper=math.nan if math.isnan(reading.upper) else upper,
+        ceiling=ceiling,
+        low=reading.low if varies else math.nan,
+        high=reading.high if varies else math.nan,
+        per_image=reading.per_image if varies else (),
+    )
+
+
+def _in_bits(reading: Reading) -> dict[str, Any]:
+    """The fields of a reading by their names in `Estimate`, those in nats in bits."""
+    bit, columns = math.log(2), {item.name for item in fields(Estimate)}
+    quarter, half, _ = reading.curve or (math.nan,) * 3
+    values: dict[str, Any] = {"quarter_bits": quarter / bit, "half_bits": half / bit}
+    for item in fields(reading):
+        value, column = getattr(reading, item.name), item.metadata.get("bits", item.name)
+        if "bits" in item.metadata:
+            value = tuple(nats / bit for nats in value) if isinstance(value, tuple) else value / bit
+        if column in columns:
+            values[column] = value
+    return values
 
 
 def _reason(reading: Reading) -> str:

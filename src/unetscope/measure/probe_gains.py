@@ -98,6 +98,7 @@ class Gains:
         shortfall = sum(sign * self._shortfall(key) for key, sign in signs.items())
         # two accounts of what ever more training images would change: the curve, and the optimism of the fit
         gaps = (0.0, limit - interval.value, -shortfall)
+        reason = self._out_of_domain(images, interval.high - interval.value, max(gaps, key=abs))
         bracketed = images >= FEWEST_JUDGED and not self._data.unseen
         return Reading(
             quantity,
@@ -113,7 +114,8 @@ class Gains:
             curve=curve,
             extrapolated=limit,
             per_image=tuple(values[Share.WHOLE].tolist()),
-            reason=self._out_of_domain(images, interval.high - interval.value, max(gaps, key=abs)),
+            out_of_domain=bool(reason),
+            reason=reason,
         )
 
     def _shortfall(self, key: ProbeInput) -> float:
