@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unetscope.analysis.outcomes import Row, Training, Verification
     from unetscope.analysis.verdict import Judgement
     from unetscope.data import Problem
-    from unetscope.measure.selfcheck import Check
+    from unetscope.estimators.closed_forms import Check
     from unetscope.networks.cost import Savings
     from unetscope.networks.skip_detection import Structure
     from unetscope.runs.folder import RunFolder

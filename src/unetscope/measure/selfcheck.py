@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from unetscope.activations.capture import with_shapes
 from unetscope.estimators.binning import Binning
+from unetscope.estimators.closed_forms import BIT, Check, check_of, near
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.mixture import Mixture
@@ -28,33 +28,6 @@ from unetscope.measure.quantization import Symbols
 from unetscope.table.estimator_registry import entries, imported
 from unetscope.table.quantities import Quantity
 from unetscope.table.records import Layer, Skip
-
-BIT = math.log(2)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One estimate beside its truth, in bits (usable information: bits a pixel).
-
-    low, high: what the estimate says of itself, its 95 % interval or its bracket. outside: the case lies outside the
-    estimator's domain, and it must say so instead of giving a number.
-    """
-
-    case: str
-    estimator: str
-    truth: float
-    bits: float
-    low: float
-    high: float
-    outside: bool = False
-    reason: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the truth lies where the estimate says, or the estimate refuses as it must."""
-        if self.outside:
-            return math.isnan(self.bits) and bool(self.reason)
-        return self.low <= self.truth <= self.high
 
 
 def run_selfcheck(on_case: Callable[[int, int], None] | None = None) -> list[Check]:
@@ -146,18 +119,7 @@ def merged_bits(generator: torch.Generator) -> Iterator[Check]:
         for reading in _probed(images, masks, U=slice(0, 1), S=slice(1, 2))["SU"]:
             if reading.quantity == Quantity.USABLE_SKIP_GIVEN_UPSAMPLED:
                 check = check_of(f"{case}, {reading.quantity}", reading, truth)
-                yield _near(check, 0.002)
-
-
-def _near(check: Check, tolerance: float) -> Check:
-    """The check with a tolerance besides what the estimate says of itself."""
-    return replace(check, low=check.low - tolerance, high=check.high + tolerance)
-
-
-def check_of(case: str, reading: Reading, truth: float, *, outside: bool = False, bracket: bool = False) -> Check:
-    """A reading beside its truth in bits; bracket: held against its bracket, not its interval."""
-    low, high = (reading.lower, reading.upper) if bracket else (reading.low, reading.high)
-    return Check(case, reading.estimator, truth, reading.nats / BIT, low / BIT, high / BIT, outside, reading.reason)
+                yield near(check, 0.002)
 
 
 def _layer(activations: Tensor) -> LayerStatistics:

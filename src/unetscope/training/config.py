@@ -62,14 +62,9 @@ class Sampling(Section):
     """When is measured, and on how many of the training images (all by default)."""
 
     marked: Literal["log", "paper"] | tuple[int, ...] = Field(
-        "log", description="Epochs to measure: log, paper, or such as 1,10,100.", json_schema_extra={"flag": "--marked"}
+        "log", description="Epochs to measure: log, paper, or such as 1,10,100."
     )
-    probe_images: int | None = Field(
-        None,
-        ge=2,
-        description="Training images to measure on [default: all].",
-        json_schema_extra={"flag": "--probe-images"},
-    )
+    probe_images: int | None = Field(None, ge=2, description="Training images to measure on [default: all].")
 
 
 def _resolutions(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -85,7 +80,7 @@ def _field(setting: Setting) -> tuple[Any, Any]:
     """The type and the field of a setting of the registry."""
     kind: Any = setting.kind
     annotation = bool if kind is bool else Annotated[tuple[kind, ...], AfterValidator(_resolutions)]
-    extra: dict[str, Any] = {"flag": setting.flag, "sweep": list(setting.sweep), "measured_again": True}
+    extra: dict[str, Any] = {"flag": setting.flag, "sweep": list(setting.sweep)}
     return annotation, Field(setting.default, description=setting.help, json_schema_extra=extra)
 
 
@@ -100,21 +95,12 @@ else:  # the fields are those of the registry, so a new estimator is in the conf
 class MeasuringConfig(EstimatorSettings):
     """What is measured at the marked epochs, on how many of the training images (all by default)."""
 
-    clusters: int = Field(64, ge=2, description="K of the K-means labels.", json_schema_extra={"flag": "--clusters"})
-    cluster_initialisations: int = Field(
-        10, ge=1, description="Initialisations of K-means.", json_schema_extra={"flag": "--cluster-initialisations"}
-    )
-    blocks: int = Field(
-        4, ge=1, le=64, description="Blocks a side of the coarsened masks.", json_schema_extra={"flag": "--blocks"}
-    )
-    block_threshold: int | None = Field(
-        None, ge=0, description="Pixels above which a block is 1.", json_schema_extra={"flag": "--block-threshold"}
-    )
+    clusters: int = Field(64, ge=2, description="K of the K-means labels.")
+    cluster_initialisations: int = Field(10, ge=1, description="Initialisations of K-means.")
+    blocks: int = Field(4, ge=1, le=64, description="Blocks a side of the coarsened masks.")
+    block_threshold: int | None = Field(None, ge=0, description="Pixels above which a block is 1.")
     memory_budget: int | None = Field(
-        None,
-        gt=0,
-        description="Memory for measuring, such as 2GiB [default: a quarter of what is free].",
-        json_schema_extra={"flag": "--memory-budget"},
+        None, gt=0, description="Memory for measuring, such as 2GiB [default: a quarter of what is free]."
     )
 
 
