@@ -575,3 +575,16 @@ def test_estimates_on_cuda_are_those_on_the_cpu() -> None:
     finally:
         torch.set_float32_matmul_precision("highest")
     assert [e.bits for e in on_gpu] == pytest.approx([e.bits for e in on_cpu], abs=1e-3)
+
+
+def test_keywords_of_version_0_1_warn_and_work() -> None:
+    data, moved = synthetic_nuclei(8, image_size=16), {"largest_batch": 2, "share": False, "memory_budget": 2**30}
+    for name, value in moved.items():
+        with pytest.warns(DeprecationWarning, match=rf"Scope\({name}=…\) is Scope\(compute=Compute\({name}=…\)\) now"):
+            scope = Scope(UNet(2, depth=1), data, labels=[], **{name: value})
+        assert getattr(scope.compute, name) == value
+    with pytest.warns(DeprecationWarning, match=r"Scope\(merge_probes=…\) is Scope\(probes=Probes\(merges=…\)\) now"):
+        scope = Scope(UNet(2, depth=1), data, labels=[], held_out=data, merge_probes=[])
+    assert ([family.name for family in scope.probes], scope.merge_probes) == (["linear"], ())
+    with pytest.raises(TypeError, match="Scope has no parameter 'budget'"):
+        Scope(UNet(2, depth=1), data, labels=[], budget=1)

@@ -25,10 +25,12 @@ from unetscope.runs.folder import RunFolder
 from unetscope.table.estimator_registry import EstimatorEntry, Setting, register
 from unetscope.table.quantities import Quantity
 
+pytest.importorskip("unetscope.cli.flags", reason="the command has a flag for each value of the configuration by it")
+
 
 @dataclass(frozen=True)
 class Toy(Estimator):
-    """The logarithm of one plus the mean squared distance over a scale."""
+    """The logarithm of one plus the mean squared distance over a scale, less that within the classes."""
 
     scale: float
 
@@ -42,7 +44,11 @@ class Toy(Estimator):
 
     def readings(self, statistics: LayerStatistics, classes: Classes) -> Iterator[Reading]:
         squared = statistics.pairwise(relative=False).squared
-        yield Reading(Quantity.INPUT, *self.series[0], math.log1p(squared.mean().item() / self.scale))
+        whole = math.log1p(squared.mean().item() / self.scale)
+        yield Reading(Quantity.INPUT, *self.series[0], whole)
+        for name, labels in classes.items():
+            inside = math.log1p(squared[labels[:, None] == labels].mean().item() / self.scale)
+            yield Reading(Quantity.LABEL, *self.series[0], whole - inside, labels=name)
 
 
 def toy_checks(_generator: torch.Generator) -> Iterator[Check]:
@@ -95,7 +101,7 @@ def test_the_command_and_the_configuration_have_it(finished: Path) -> None:
 
 def test_the_table_has_it_for_every_layer(finished: Path) -> None:
     flow = RunFolder.open(finished).flow()
-    rows = flow.select(estimator="toy", resolution=1.0, epoch=1).estimates
+    rows = flow.select(quantity=Quantity.INPUT, estimator="toy", resolution=1.0, epoch=1).estimates
     assert [row.layer for row in rows] == [layer.label for layer in flow.layers]
     assert all(row.bits > 0 for row in rows)
 

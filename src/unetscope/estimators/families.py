@@ -71,7 +71,9 @@ class Convolutional:
 
         It reads what they read, and units of all channels.
         """
-        own = tuple((one, channels) for one, channels in (parts or {}).items() if isinstance(one, ConvolutionalReader))
+        own = tuple(
+            (part, channels) for part, channels in (parts or {}).items() if isinstance(part, ConvolutionalReader)
+        )
         return ConvolutionalReader(self.units, self.seed, own)
 
 
@@ -87,7 +89,7 @@ class ConvolutionalReader:
 
     def width(self, channels: int) -> int:
         """How many features a place has."""
-        return channels + self.units + sum(one.width(0) for one, _ in self.parts)
+        return channels + self.units + sum(reader.width(0) for reader, _ in self.parts)
 
     def features(
         self, activation: Float[Tensor, "b channels *sides"], places: Int64[Tensor, " m"] | None = None
@@ -123,7 +125,9 @@ class ConvolutionalReader:
         seen = []
         if self.parts:
             split = activation.split([channels for _, channels in self.parts], dim=1)
-            seen = [unit for (one, _), part in zip(self.parts, split, strict=True) for unit in one._seen(part, places)]
+            seen = [
+                unit for (reader, _), part in zip(self.parts, split, strict=True) for unit in reader._seen(part, places)
+            ]
         if self._mean is None:
             self._draw(activation)
         assert self._mean is not None
@@ -141,7 +145,7 @@ class ConvolutionalReader:
         as_it_is = torch.cat([torch.full_like(part, 1 / (part.norm().item() or 1.0)) for part in parts])
         scales = own / (own > 0).sum().clamp(min=1).sqrt(), as_it_is / len(parts) ** 0.5
         for units, side in zip(_shares(self.units), (1, 3), strict=True):
-            weight = torch.randn((units, len(mean), *(side * one for one in sides)), generator=generator)
+            weight = torch.randn((units, len(mean), *(side * length for length in sides)), generator=generator)
             bias = torch.randn(units, generator=generator)
             scale = torch.cat([scales[which].expand(share, -1) for which, share in enumerate(_shares(units))])
             weight = weight.to(activation.device) * scale.reshape(units, -1, *sides) / side ** (len(sides) / 2)
@@ -170,8 +174,8 @@ def _respond(centred: Tensor, weight: Tensor, bias: Tensor, places: Tensor | Non
     else:
         padded = functional.pad(centred, (side // 2, side // 2) * len(sides)).movedim(1, -1)
         image, *at = torch.unravel_index(places, (len(centred), *sides))
-        around = torch.cartesian_prod(*[torch.arange(side, device=places.device)] * len(sides)).reshape(-1, len(sides))
-        index = (image[:, None], *(one[:, None] + step for one, step in zip(at, around.T, strict=True)))
+        steps = torch.cartesian_prod(*[torch.arange(side, device=places.device)] * len(sides)).reshape(-1, len(sides))
+        index = (image[:, None], *(place[:, None] + step for place, step in zip(at, steps.T, strict=True)))
         seen, flat = padded[index].flatten(1), weight.movedim(1, -1).flatten(1)
     return torch.addmm(bias, seen, flat.T).relu_()
 
@@ -197,7 +201,7 @@ class PartAlone:
     def width(self, _channels: int) -> int:
         """How many features a place has."""
         shown = [self.whole.parts[part] for part in self.which]
-        return sum(one.width(channels) for one, channels in shown) + self.whole.units
+        return sum(reader.width(channels) for reader, channels in shown) + self.whole.units
 
     def features(
         self, activation: Float[Tensor, "b channels *sides"], places: Int64[Tensor, " m"] | None = None

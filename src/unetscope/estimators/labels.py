@@ -151,7 +151,7 @@ def _by_class(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     classes = int(masks.max(initial=1))
     if classes == 1:
         return masks[:, None]
-    return np.stack([masks == one for one in range(1, classes + 1)], axis=1).astype(np.uint8)
+    return np.stack([masks == label for label in range(1, classes + 1)], axis=1).astype(np.uint8)
 
 
 def _sides(sides: Sequence[int]) -> str:

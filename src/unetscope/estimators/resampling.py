@@ -51,9 +51,9 @@ class Resampled:
         """The estimate."""
         return self.curve[2]
 
-    def __sub__(self, other: Resampled) -> Resampled:
-        quarter, half, whole = (one - less for one, less in zip(self.curve, other.curve, strict=True))
-        return Resampled(self.values - other.values, (quarter, half, whole))
+    def __sub__(self, subtrahend: Resampled) -> Resampled:
+        quarter, half, whole = (nats - less for nats, less in zip(self.curve, subtrahend.curve, strict=True))
+        return Resampled(self.values - subtrahend.values, (quarter, half, whole))
 
 
 def quarters(n: int, device: torch.device, seed: int = 0) -> Int64[Tensor, "n splits"]:
@@ -91,10 +91,12 @@ def kernel_information(
     inside = kernel if sharing is None else kernel * sharing.same
     hot = functional.one_hot(quarter, 4).to(kernel.dtype)  # [n, splits, 4]
     sizes = hot.double().sum(dim=0).expand(hot.shape) if sharing is None else sharing.sizes
-    sums = (inside @ hot.flatten(1)).reshape(hot.shape).double()
+    # one product of matrices gives the sums over every quarter of every split
+    sums = (inside @ hot.flatten(1)).reshape(hot.shape).double()  # [n, splits, 4]
     curve = _curve(sizes, sums, quarter)
-    totals = sums[:, 0].sum(dim=1)
+    totals = sums[:, 0].sum(dim=1)  # [n]: the four quarters of any split are all images
     mates = sizes[:, 0].sum(dim=1)
+    # ln (1 − K_ik / sum_i) for every pair: what the sum of i loses without k; in float32, as it is a small correction
     taken = (inside.float() / totals.float()[:, None]).fill_diagonal_(0.0)
     values = mates.log() - totals.log() - _all_without_one(mates) + taken.neg_().log1p_().sum(dim=0).double()
     return _resampled(values, curve)
@@ -130,9 +132,10 @@ def _curve(
     sizes: Float[Tensor, "n splits 4"], sums: Float[Tensor, "n splits 4"], quarter: Int64[Tensor, "n splits"]
 ) -> tuple[float, float, float]:
     """Means over the images of ln size − ln sum, in each image's quarter, its half, and the whole."""
-    own = [part.gather(2, quarter[..., None])[..., 0] for part in (sizes, sums)]
+    own = [part.gather(2, quarter[..., None])[..., 0] for part in (sizes, sums)]  # [n, splits] each
+    # quarters 0 and 1 are one half, 2 and 3 the other: the lowest bit changed is the other quarter of an image's half
     half = [
-        one + part.gather(2, (quarter ^ 1)[..., None])[..., 0] for one, part in zip(own, (sizes, sums), strict=True)
+        mine + part.gather(2, (quarter ^ 1)[..., None])[..., 0] for mine, part in zip(own, (sizes, sums), strict=True)
     ]
     whole = [part[:, 0].sum(dim=1) for part in (sizes, sums)]
     quarter_mean, half_mean, mean = ((size.log() - total.log()).mean().item() for size, total in (own, half, whole))
@@ -187,9 +190,9 @@ def interval_about(middle: float, values: NDArray[np.float64], bias: float) -> t
 
     Source: Hanley & Lippman-Hand, JAMA 249:1743 (1983), on 3/n.
     """
-    found, rare = cautious(values), UNSEEN / len(values)
+    interval, rare = cautious(values), UNSEEN / len(values)
     unseen = min(1.0, rare) * (1 - math.log(min(1.0, rare))) if rare > RAREST else 0.0
-    low, high = found.value - found.low, found.high - found.value
+    low, high = interval.value - interval.low, interval.high - interval.value
     return middle - math.hypot(low, bias), middle + math.hypot(high, bias, unseen)
 
 
@@ -245,14 +248,15 @@ def permuted_kernel(
     Only sums inside classes change, and a class of m images needs m² of the n² terms. Of large classes they are a product of
     matrices, of small ones they are gathered.
     """
-    weights, n = kernel.float(), len(labels)
+    weights, n = kernel.float(), len(labels)  # a null needs no more digits, and the kernel is gathered many times
     tiny = torch.finfo(weights.dtype).tiny
     orders = _orders(n, permutations, seed).to(labels.device)
     inside = torch.zeros(len(orders), dtype=torch.float64, device=labels.device)
     _, number, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
-    in_order = (sizes[number] * len(sizes) + number).argsort()  # by the size of their class, then by class
+    # images by the size of their class, then by class: classes of one size m are blocks of one shape
+    in_order = (sizes[number] * len(sizes) + number).argsort()
     for m, count in torch.stack(torch.unique(sizes, return_counts=True), dim=1).tolist():
-        classes, in_order = in_order[: m * count].reshape(count, m), in_order[m * count :]
+        classes, in_order = in_order[: m * count].reshape(count, m), in_order[m * count :]  # [classes, m]
         for places in torch.arange(len(orders), device=labels.device).split(max(1, TERMS_AT_ONCE // (count * m * m))):
             members = orders[places][:, classes]  # [orders, classes, m]
             if m < LARGE_CLASS:
@@ -262,7 +266,7 @@ def permuted_kernel(
                 sums = (hot.flatten(0, 1) @ weights.T).reshape(hot.shape).gather(2, members)
             inside[places] += (sums.clamp(min=tiny).log() - math.log(m)).double().sum(dim=(1, 2))
     whole = (weights.sum(dim=1).log() - math.log(n)).double().mean()
-    value, chance = (inside / n - whole).tensor_split([1])
+    value, chance = (inside / n - whole).tensor_split([1])  # the first order is the labels as they are
     return Null.of(value.item(), chance)
 
 
@@ -274,10 +278,11 @@ def permuted_symbols(
     _, symbols, occurrences = torch.unique(symbols, return_inverse=True, return_counts=True)
     _, labels, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
     orders = _orders(n, permutations, seed).to(labels.device)
-    both = symbols * len(sizes) + labels[orders]
+    both = symbols * len(sizes) + labels[orders]  # [orders, n]: a pair (symbol, label) as one number
+    # pairs of different orders get different numbers, so that one call counts the pairs of all orders
     order = torch.arange(len(orders), device=labels.device)[:, None] * (len(occurrences) * len(sizes))
-    found, counts = torch.unique(both + order, return_counts=True)
-    of_order = found // (len(occurrences) * len(sizes))
+    pairs, counts = torch.unique(both + order, return_counts=True)
+    of_order = pairs // (len(occurrences) * len(sizes))
     together = torch.zeros(len(orders), dtype=torch.float64, device=labels.device)
     together.index_add_(0, of_order, _n_ln_n(counts))
     apart = _n_ln_n(occurrences).sum() + _n_ln_n(sizes).sum()

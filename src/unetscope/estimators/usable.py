@@ -83,8 +83,8 @@ def cross_validated(
 
     The squared error of a linear probe follows from moments, so this costs no pass over images.
     """
-    others = [[fold for other, fold in enumerate(folds) if other != left_out] for left_out in range(len(folds))]
-    spectra = [_Spectrum(Moments.joined(rest)) for rest in others]
+    rests = [[*folds[:left_out], *folds[left_out + 1 :]] for left_out in range(len(folds))]
+    spectra = [_Spectrum(Moments.joined(rest)) for rest in rests]
     errors = [
         sum(_squared_error(spectrum.probe(strength), moments) for spectrum, moments in zip(spectra, folds, strict=True))
         for strength in strengths
@@ -124,9 +124,9 @@ class Calibration:
         m, k = scores.shape
         mean, spread = scores.double().mean(dim=0), scores.double().std(dim=0, correction=0).clamp(min=1e-30)
         design = torch.cat(((scores.double() - mean) / spread, torch.ones(m, 1, dtype=torch.float64)), dim=1)
-        wanted = functional.one_hot(labels, k + 1).double()
-        wanted = ((1 - (k + 1) / (m + k + 1)) * wanted + 1 / (m + k + 1))[:, :k]
-        theta = _newton(design, wanted)
+        targets = functional.one_hot(labels, k + 1).double()
+        targets = ((1 - (k + 1) / (m + k + 1)) * targets + 1 / (m + k + 1))[:, :k]
+        theta = _newton(design, targets)
         slopes = theta[:-1] / spread[:, None]
         return cls(slopes.float(), (theta[-1] - mean @ slopes).float())
 
@@ -137,32 +137,34 @@ class Calibration:
     def of(self, probe: LinearProbe) -> LinearProbe:
         """The probe that gives the logits of this one's scores at once."""
         k, device = len(self.offset), probe.weights.device
-        there = Calibration(self.slopes.to(device), self.offset.to(device))
-        weights = probe.weights.reshape(-1, k) @ there.slopes
-        return LinearProbe(weights.reshape(probe.weights.shape), there.logits(probe.offset.reshape(-1, k)).reshape(-1))
+        on_device = Calibration(self.slopes.to(device), self.offset.to(device))
+        weights = probe.weights.reshape(-1, k) @ on_device.slopes
+        return LinearProbe(
+            weights.reshape(probe.weights.shape), on_device.logits(probe.offset.reshape(-1, k)).reshape(-1)
+        )
 
 
-def _newton(design: Float[Tensor, "m p"], wanted: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:
+def _newton(design: Float[Tensor, "m p"], targets: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:
     """The parameters of multinomial logistic regression with soft targets."""
-    (m, p), k = design.shape, wanted.shape[1]
+    (m, p), k = design.shape, targets.shape[1]
     theta = torch.zeros((p, k), dtype=torch.float64, device=design.device)
 
     def at(parameters: Tensor) -> tuple[Tensor, Tensor, float]:
         """Logits, their partition, and the loss."""
         logits = design @ parameters
         partition = _log_partition(logits)
-        fit = (partition.sum() - (wanted * logits).sum()) / m
+        fit = (partition.sum() - (targets * logits).sum()) / m
         return logits, partition, float(fit + SMALLEST_PENALTY * parameters.square().sum() / 2)
 
     logits, partition, best = at(theta)
     for _ in range(NEWTON_STEPS):
         probabilities = torch.exp(logits - partition[:, None])
-        gradient = design.T @ (probabilities - wanted) / m + SMALLEST_PENALTY * theta
+        gradient = design.T @ (probabilities - targets) / m + SMALLEST_PENALTY * theta
         hessian = torch.zeros((k, p, k, p), dtype=torch.float64, device=design.device)
-        for one in range(k):
-            for other in range(k):
-                weight = probabilities[:, one] * (float(one == other) - probabilities[:, other])
-                hessian[one, :, other, :] = design.T @ (weight[:, None] * design) / m
+        for row in range(k):
+            for column in range(k):
+                weight = probabilities[:, row] * (float(row == column) - probabilities[:, column])
+                hessian[row, :, column, :] = design.T @ (weight[:, None] * design) / m
         curvature = hessian.reshape(k * p, k * p)
         curvature.diagonal().add_(SMALLEST_PENALTY)
         step = torch.linalg.solve(curvature, gradient.T.reshape(-1)).reshape(k, p).T

@@ -48,6 +48,7 @@ class Symbols:
         self._words, self._open = self._words.to(values.device), self._open.to(values.device)
         width = values.shape[1]
         if (runs := FEATURES_AT_ONCE // RUN) < width // RUN:
+            # a sample in runs of neighbours, as memory is read; it is hashed a second time with the rest, which harms nothing
             step = width // runs
             self._take(values[:, : runs * step].unflatten(1, (runs, step))[:, :, :RUN].flatten(1))
         for chunk in values.split(FEATURES_AT_ONCE, dim=1):
@@ -65,17 +66,19 @@ class Symbols:
         if len(self._open) == 0:
             return
         rows = chunk if len(self._open) == len(chunk) else chunk[self._open]
+        # rounding down is monotonic: a feature whose extremes share a bin has the same integer in every row
         least, most = self._quantised(rows.amin(dim=0)), self._quantised(rows.amax(dim=0))
         telling = (least != most).nonzero().squeeze(1)
         if len(telling) == 0:
             return
+        # odd, so that a chunk's difference is not lost modulo 2⁶⁴; different in every chunk, so that chunks do not cancel
         weights = _mixed(torch.arange(WORDS) + WORDS * self._chunks).to(chunk.device) | 1
         factors = [_factors(digit).to(chunk.device)[telling] for digit in range(_digits_in(least, most))]
         for first in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[first : first + ROWS_AT_ONCE]
+            part = rows[first : first + ROWS_AT_ONCE]  # [rows, features]
             integers = self._quantised(part if len(telling) == part.shape[1] else part[:, telling])
             for digit, digit_factors in zip(_digits(integers, len(factors)), factors, strict=True):
-                products = (digit @ digit_factors).to(torch.int64)
+                products = (digit @ digit_factors).to(torch.int64)  # [rows, words], exact below 2⁵³
                 self._words[self._open[first : first + ROWS_AT_ONCE]] += products * weights
         alone = _alone(self._words[self._open])
         self._open = self._open[~alone]
