@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from unetscope.activations.capture import eval_mode
+from unetscope.activations.inference import eval_mode
 from unetscope.activations.tracing import INPUT, trace_calls
 
 

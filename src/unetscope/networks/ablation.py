@@ -17,7 +17,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from unetscope.activations.capture import as_input, bare, eval_mode
+from unetscope.activations.inference import as_input, eval_mode, unwrap_model
 from unetscope.activations.tracing import function_name, trace_calls
 from unetscope.base.errors import InvalidArgument, NetworkError
 from unetscope.networks.skip_detection import KERNELS, PLAIN, Operand, Structure
@@ -75,7 +75,7 @@ def ablated(
             raise InvalidArgument("silencing by shuffled needs two images or more in a batch")
         return stream[_elsewhere(len(stream), generator).to(stream.device)]
 
-    with _replacing(bare(model), streams, instead):
+    with _replacing(unwrap_model(model), streams, instead):
         yield model
 
 
@@ -96,7 +96,7 @@ def _means(model: nn.Module, streams: Mapping[str, Operand], images: Tensor) -> 
         found[name] = stream.double().mean(dim=places, keepdim=True)
         return stream
 
-    with eval_mode(model), _replacing(bare(model), streams, note):
+    with eval_mode(model), _replacing(unwrap_model(model), streams, note):
         model(as_input(model, images))
     return found
 
@@ -170,7 +170,7 @@ def without_skips(model: nn.Module, structure: Structure, skips: str | Collectio
     """
     names = [skips] if isinstance(skips, str) else list(dict.fromkeys(skips))
     streams = {name: (merge := structure.merge_of(name), merge.skips[name]) for name in names}
-    network = copy.deepcopy(bare(model))
+    network = copy.deepcopy(unwrap_model(model))
     lost: dict[int, set[int]] = {}  # by number of the joined tensor, its channels that go
     for merge, stream in streams.values():
         lost.setdefault(merge.node, set())

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unetscope.activations.capture import bare
 from unetscope.activations.forward_graph import Graph, Node, record_graph
+from unetscope.activations.inference import unwrap_model
 from unetscope.base.errors import NetworkError, UnetscopeError
 from unetscope.base.random_state import preserve_rng
 from unetscope.table.records import Layer, Role, Skip
@@ -151,7 +151,7 @@ def inspect(model: nn.Module, example: Any, *, detail: Detail | None = None) -> 
     given = example[0] if isinstance(example, tuple | list) else example
     if not isinstance(given, torch.Tensor) or given.ndim < 3:
         raise NetworkError("the example must be a tensor [1, channels, ...], one image as the network is given it")
-    model = bare(model)
+    model = unwrap_model(model)
     try:
         graph = record_graph(model, example)
     except UnetscopeError:
