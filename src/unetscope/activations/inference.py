@@ -13,9 +13,9 @@ from unetscope.activations.precision import full_float32
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Run a network in evaluation mode, without gradients, autocast or shortened float32, and put everything back.
+    """Run a network in evaluation mode, without gradients, autocast or TF32, and restore its state afterwards.
 
-    Restored: the training flag of every module, every buffer, and the random state of the CPU and of the network's device.
+    Restored are the training flag of every module, every buffer, and the random state of the CPU and of the network's device.
 
     >>> model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
     >>> with eval_mode(model):
@@ -43,32 +43,32 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         finally:
             for module, training in modes:
                 module.training = training
-            for module, name, buffer, before in buffers:
+            for module, name, buffer, saved in buffers:
                 setattr(module, name, buffer)
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
+                if not torch.equal(buffer, saved):
+                    buffer.copy_(saved)
 
 
 @contextmanager
 def _uncompiled(model: nn.Module) -> Iterator[None]:
-    """Run what was compiled, the network or parts of it, as it was written: only so is every call seen."""
+    """Run compiled modules eagerly, because tracing and hooks do not see inside compiled code."""
     compiled = [module for module in model.modules() if getattr(module, "_compiled_call_impl", None) is not None]
     if not compiled and not any(hasattr(module, "_orig_mod") for module in model.modules()):
         yield
         return
     with torch.compiler.set_stance("force_eager"):
-        kept = [(module, module._compiled_call_impl) for module in compiled]
+        implementations = [(module, module._compiled_call_impl) for module in compiled]
         try:
-            for module, _ in kept:
+            for module, _ in implementations:
                 module._compiled_call_impl = None
             yield
         finally:
-            for module, implementation in kept:
+            for module, implementation in implementations:
                 module._compiled_call_impl = implementation
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The network itself, without what distributes or compiles it.
+    """The network inside DataParallel, DistributedDataParallel and `torch.compile` wrappers.
 
     >>> unwrap_model(nn.DataParallel(nn.Linear(1, 1)))
     Linear(in_features=1, out_features=1, bias=True)
@@ -80,7 +80,7 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a network's weights are; the CPU if it has none."""
+    """The device of a network's weights; the CPU if it has none."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
