@@ -17,8 +17,9 @@ import published
 import unetscope as us
 from unetscope.activations.capture import with_shapes
 from unetscope.base.errors import InvalidArgument, NetworkError
-from unetscope.networks.ablation import ablated, without_skips
-from unetscope.networks.skip_detection import inspect
+from unetscope.networks.ablation import ablated
+from unetscope.networks.inspection import inspect
+from unetscope.networks.removal import without_skips
 from unetscope.networks.unet import UNet
 from unetscope.runs.slimming import carry_over
 

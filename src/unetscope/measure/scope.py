@@ -42,7 +42,7 @@ from unetscope.measure.layer_statistics import (
 )
 from unetscope.measure.merges import at_merge
 from unetscope.measure.probing import Segmented, probe
-from unetscope.networks.skip_detection import inspect
+from unetscope.networks.inspection import inspect
 from unetscope.table.flow import Flow
 from unetscope.table.records import Estimate, Layer, Skip, estimator_text
 from unetscope.table.schedule import Schedule, is_marked

@@ -15,8 +15,9 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from unetscope.base.errors import InvalidArgument, NetworkError, nearest
-from unetscope.networks.skip_detection import Detail, Structure, inspect
+from unetscope.base.errors import InvalidArgument, NetworkError, first_line, nearest
+from unetscope.networks.inspection import inspect
+from unetscope.networks.structure import Detail, Structure
 
 
 def build_network(named: str) -> nn.Module:
@@ -39,7 +40,7 @@ def build_network(named: str) -> nn.Module:
         try:
             found = found()
         except Exception as mistake:
-            raise NetworkError(f"{named} cannot be built without arguments: {_first_line(mistake)}") from None
+            raise NetworkError(f"{named} cannot be built without arguments: {first_line(mistake)}") from None
     if not isinstance(found, nn.Module):
         raise NetworkError(f"{named} gives a {type(found).__name__}, expected a network (torch.nn.Module)")
     return found
@@ -73,7 +74,7 @@ def _module(place: str) -> ModuleType:
             f"{place} ends the process where it is imported: put that under `if __name__ == '__main__'`"
         ) from None
     except Exception as mistake:
-        raise NetworkError(f"{place} cannot be imported: {_first_line(mistake)}") from None
+        raise NetworkError(f"{place} cannot be imported: {first_line(mistake)}") from None
 
 
 def _run(path: Path) -> ModuleType:
@@ -86,7 +87,3 @@ def _run(path: Path) -> ModuleType:
     sys.modules.setdefault(spec.name, module)  # where dataclasses look their annotations up
     spec.loader.exec_module(module)
     return module
-
-
-def _first_line(mistake: Exception) -> str:
-    return (str(mistake).strip().splitlines() or [type(mistake).__name__])[0]
