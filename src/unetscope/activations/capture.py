@@ -23,6 +23,7 @@ from unetscope.activations.inference import as_input, device_of, eval_mode
 from unetscope.activations.memory_budget import Passes, Slice
 from unetscope.activations.tracing import INPUT, is_address, trace_calls
 from unetscope.base.errors import NetworkError, nearest
+from unetscope.base.progress import StepCallback
 from unetscope.table.records import Layer
 
 
@@ -107,7 +108,7 @@ def stream(
     activation_buffer: ActivationBuffer | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
     share: bool = False,
-    on_batch: Callable[[int, int], None] | None = None,
+    on_batch: StepCallback | None = None,
 ) -> Iterator[Block]:
     """The activations of all images, slice by slice, in the order of the passes. Each pass runs the network once.
 
