@@ -197,27 +197,27 @@ class Scene:
         places = rng.uniform(-0.02, 1.02, (tries, 2)) * self.extent
         places[0] = rng.uniform(0.1, 0.9, 2) * self.extent
         joins, partners, turns = rng.random(tries) < layout.touching, rng.random(tries), 2 * math.pi * rng.random(tries)
-        found: list[Outline] = []
-        taken = np.empty((tries, 3))  # y, x and radius of those found
+        outlines: list[Outline] = []
+        taken = np.empty((tries, 3))  # y, x and radius of each outline
         area = 0.0
         for place, radius, join, partner, turn in zip(places, radii, joins, partners, turns, strict=True):
-            earlier = taken[: len(found)]
-            if area >= layout.share * whole and len(found) >= 3:
+            earlier = taken[: len(outlines)]
+            if area >= layout.share * whole and len(outlines) >= 3:
                 break
-            if join and found:
-                *beside, near = earlier[int(partner * len(found))]
+            if join and outlines:
+                *beside, near = earlier[int(partner * len(outlines))]
                 place[:] = beside + 0.95 * (near + radius) * np.array([math.sin(turn), math.cos(turn)])
             open_here, angle = _ground(layout.density, place / self.extent)
-            if found and not open_here:
+            if outlines and not open_here:
                 continue
             gaps = np.hypot(earlier[:, 0] - place[0], earlier[:, 1] - place[1])
             if (gaps < layout.spacing * (earlier[:, 2] + radius)).any():
                 continue
-            taken[len(found)] = *place, radius
+            taken[len(outlines)] = *place, radius
             form = {"elongation": layout.elongation, "irregularity": layout.irregularity, "angle": angle}
-            found.append(self.outline(place, radius, **form))
+            outlines.append(self.outline(place, radius, **form))
             area += math.pi * radius**2 * bool(np.all((place > 0) & (place < self.extent)))
-        return found
+        return outlines
 
     def around(self, shape: Outline, edge: float = 0.0) -> tuple[tuple[slice, slice], Array]:
         """The window around a contour and, in it, the distance from the centre: 0 in the middle, 1 on the contour."""
@@ -356,8 +356,8 @@ def absorb(
     """Add a body to an optical density [h, w]; `rim` is the part of it in the shell. Where two overlap it is denser."""
     window, distance, cover = scene.body(shape, edge)
     profile = depth * (1 - rim + 1.6 * rim * np.minimum(distance, 1) ** 3)
-    body, there = cover * profile * grain[window], density[window]
-    density[window] = np.maximum(there, body) + 0.25 * np.minimum(there, body)
+    body, background = cover * profile * grain[window], density[window]
+    density[window] = np.maximum(background, body) + 0.25 * np.minimum(background, body)
 
 
 def develop(rng: np.random.Generator, violet: Array, pink: Array) -> Array:
