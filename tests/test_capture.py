@@ -162,8 +162,8 @@ def test_a_plan_covers_every_value_once_within_the_budget(sizes: list[int], n: i
             covered[part.layer.label] = part.stop
     assert list(covered.values()) == sizes
     assert len(plan) <= sum(sizes) // (room - FEATURES_AT_ONCE + 1) + 1
-    assert [part.layer.label for one in plan for part in one] == sorted(
-        (part.layer.label for one in plan for part in one), key=int
+    assert [part.layer.label for slices in plan for part in slices] == sorted(
+        (part.layer.label for slices in plan for part in slices), key=int
     )
 
 
