@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
+from unetscope.activations.inference import device_of
+
 TIMED_ROUNDS, WARM_UP_ROUNDS = 15, 3
 
 
@@ -79,8 +81,7 @@ def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ..
     >>> big.parameters - small.parameters, big.multiply_adds - small.multiply_adds     # 4 × 4 × 3 × 3 weights, 16 × 16 places
     (144, 36864)
     """
-    device = next(models[0].parameters()).device
-    image = torch.rand((1, *shape), device=device)
+    image = torch.rand((1, *shape), device=device_of(models[0]))
     modes = [model.training for model in models]
     try:
         for model in models:
