@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unetscope.base.errors import DataError
+from unetscope.base.files import whole_file
 from unetscope.base.progress import StepCallback
 from unetscope.data.bbbc038 import Sums, manifest, sums_of
 from unetscope.data.cache import cache_folder
@@ -41,30 +42,27 @@ def fetch(
     if target.exists():
         _verify(target, expected, f"move {printable(str(target))} away and fetch again")
         return target
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part, progress)
-        _verify(part, expected, "fetch again, or report it if it stays so")
-        part.replace(target)
+        with whole_file(target) as temporary:
+            _download(url, temporary, progress)
+            _verify(temporary, expected, "fetch again, or report it if it stays so")
     except OSError as error:  # requests' errors are OSErrors too
         raise DataError(
             f"could not download {printable(url)} ({type(error).__name__}): check the connection, or put the archive "
             f"by hand at {printable(str(target))}"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 
-def _download(url: str, part: Path, progress: StepCallback | None) -> None:
+def _download(url: str, path: Path, progress: StepCallback | None) -> None:
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)
     bar: Any = _Bar(progress) if progress else False
     downloader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_SECONDS)
     # No checksum of the archive: the manifest's checksum of each file also says which file is wrong.
-    pooch.retrieve(url, known_hash=None, fname=part.name, path=part.parent, downloader=downloader)
+    pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=downloader)
 
 
 class _Bar:
