@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from calibration.planted import PlantedTask, planted_task
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
@@ -277,10 +278,10 @@ def test_the_exported_program_has_the_same_merges(network: published.Published) 
 # Verdicts.
 
 
-def judged(task: str, model: nn.Module) -> tuple[us.data.PlantedTask, us.analysis.Judgement]:
+def judged(task: str, model: nn.Module) -> tuple[PlantedTask, us.analysis.Judgement]:
     """A network trained on a planted task in a plain loop, and its verdicts."""
     torch.set_num_threads(1)
-    planted = us.planted_task(task, 300, seed=0)
+    planted = planted_task(task, 300, seed=0)
     train, held_out = planted.data.split(0.25, seed=0)
     images, masks = torch.from_numpy(train.images) / 255, torch.from_numpy(train.masks)[:, None].float()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
