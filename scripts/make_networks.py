@@ -25,7 +25,7 @@ import published  # noqa: E402
 import torchvision_stub  # noqa: E402
 import unetscope as us  # noqa: E402
 from unetscope.base.errors import NetworkError  # noqa: E402
-from unetscope.networks.skip_detection import OUTCOMES  # noqa: E402
+from unetscope.networks.structure import OUTCOMES  # noqa: E402
 
 IMAGES = {2: 16, 3: 4}  # by the number of sides
 BATCH = 4

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from unetscope.data import Problem
     from unetscope.measure.selfcheck import Check
     from unetscope.networks.cost import Savings
-    from unetscope.networks.skip_detection import Structure
+    from unetscope.networks.structure import Structure
     from unetscope.runs.folder import RunFolder
     from unetscope.runs.forecast import Forecast
     from unetscope.runs.retraining import Trial
@@ -336,7 +336,7 @@ def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> 
     from rich.table import Table
     from rich.text import Text
 
-    from unetscope.networks.skip_detection import OUTCOMES
+    from unetscope.networks.structure import OUTCOMES
 
     kept = "every kernel" if structure.detail == "kernels" else f"the ends of stages, of {structure.kernels} kernels"
     table = Table(title=f"{one_line(structure.name)}: layers ({kept})", title_justify="left")

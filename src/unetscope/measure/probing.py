@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unetscope.activations.capture import device_of, visit
+from unetscope.activations.capture import visit
 from unetscope.activations.distributed import all_gather, all_reduce, own_share
+from unetscope.activations.inference import device_of
 from unetscope.base.errors import InvalidArgument, MeasurementError
 from unetscope.estimators.families import ConvolutionalReader, Family, Linear, PartAlone, Reader
 from unetscope.estimators.moments import Moments, blocks_of, features_of, folded, folded_channels, halved, ratios

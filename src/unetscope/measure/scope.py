@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unetscope.activations.activation_buffer import ActivationBuffer
-from unetscope.activations.capture import as_input, bare, device_of, forward_bytes, stream, with_shapes
+from unetscope.activations.capture import forward_bytes, stream, with_shapes
 from unetscope.activations.distributed import broadcast, world_size
+from unetscope.activations.inference import as_input, device_of, unwrap_model
 from unetscope.activations.memory_budget import FEATURES_AT_ONCE, LARGEST_BATCH, Budget, default_budget
 from unetscope.activations.precision import full_float32, unscaled
 from unetscope.activations.tensors import pixels, to_input
@@ -41,7 +42,7 @@ from unetscope.measure.layer_statistics import (
 )
 from unetscope.measure.merges import at_merge
 from unetscope.measure.probing import Segmented, probe
-from unetscope.networks.skip_detection import inspect
+from unetscope.networks.inspection import inspect
 from unetscope.table.flow import Flow
 from unetscope.table.quantities import Quantity
 from unetscope.table.records import Estimate, Layer, Skip, estimator_text
@@ -96,7 +97,7 @@ class Scope:
             raise InvalidArgument("estimators is empty: give at least one, such as KDE(noise_variance=1.0)")
         if len(probe_set) < 2:
             raise InvalidArgument(f"a probe set of {len(probe_set)} image cannot be measured: give at least 2")
-        self.model = model = bare(model)
+        self.model = model = unwrap_model(model)
         self.probe_set = probe_set
         self.held_out = held_out
         self.probes = tuple(probes) if held_out is not None else ()

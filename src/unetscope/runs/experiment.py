@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from unetscope import __version__
-from unetscope.activations.capture import eval_mode
+from unetscope.activations.inference import eval_mode
 from unetscope.activations.memory_budget import default_budget
 from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.errors import InvalidArgument, RunFolderError

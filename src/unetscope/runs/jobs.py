@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor
 
-from unetscope.activations.capture import eval_mode
+from unetscope.activations.inference import eval_mode
 from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.errors import UnetscopeError
 from unetscope.base.processes import end_with_parent
