@@ -34,8 +34,8 @@ COPIED = {
     "u_plot_output_kde_upper_1_kmeans": "Fig. 4, I(Y;M)",
     "verdicts": "verdicts",
     "verification_dice": "Fig. 5, Dice of the variants",
-    "verification": "verdicts beside outcomes",
-    "merges_usable_convolutional": "what each merge joins",
+    "verification": "verdicts and outcomes",
+    "merges_usable_convolutional": "Information at each merge",
 }
 PREDICTED = ("model1", "model2", "model3")
 SHOWN = (10, 20, 50, 150)
@@ -44,7 +44,7 @@ MARGINS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def main() -> None:
-    """See above."""
+    """Read the run, copy the figures, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     words = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _masks(run: RunFolder, variant: str, figures: Path) -> None:
-    """The paper's Fig. 6: what a variant marks on a few images, along training, of the first seed that started."""
+    """The paper's Fig. 6: predicted masks of a few images during training, of the first seed that started."""
     for trial in trained_variants(run):
         folder = RunFolder.open(trial.path)
         if trial.variant.name == variant and folder.epochs()[-1].validation_dice > 0.1:
@@ -83,17 +83,17 @@ def _page(run: RunFolder, found: Verification) -> str:
     about = run.facts["data"]
     seeds = sorted({training.seed for training in found.trainings})
     lines = [
-        "# The study: which skips and levels segmenting nuclei needs",
+        "# Verdicts compared with retraining, on nuclei images",
         "",
-        "Written by `scripts/make_study.py` from a run folder, as the numbers came out.",
+        "`scripts/make_study.py` writes this page from a run folder.",
         "",
         f"{about['train']['images']} training and {about['validation']['images']} validation images of the 2018 Data Science Bowl at "
         f"{run.configuration['data']['image_size']}×{run.configuration['data']['image_size']} pixels; width "
         f"{run.configuration['network']['width']}, Adam {run.configuration['training']['learning_rate']:g}, {last} epochs, seeds "
-        f"{', '.join(map(str, seeds))}; {run.facts['device']}, torch {run.facts['versions']['torch']}. The paper trained 10,000 epochs of SGD at "
-        "128×128 and width 16, one training a model: what follows is about this smaller setting.",
+        f"{', '.join(map(str, seeds))}; {run.facts['device']}, torch {run.facts['versions']['torch']}. The paper trains 10,000 epochs of SGD at "
+        "128×128 and width 16, once per model. The results below apply to this smaller setting.",
         "",
-        "## How the variants did",
+        "## Dice of the variants",
         "",
         "![Dice of the variants](figures/study_verification_dice.png)",
         "",
@@ -101,28 +101,28 @@ def _page(run: RunFolder, found: Verification) -> str:
         "",
         *_stuck(found),
         "",
-        "## What was foretold, and what came",
+        "## Predictions and outcomes",
         "",
-        "![Verdicts along training](figures/study_verdicts.png)",
+        "![Verdicts during training](figures/study_verdicts.png)",
         "",
-        "![Verdicts beside outcomes](figures/study_verification.png)",
+        "![Verdicts and outcomes](figures/study_verification.png)",
         "",
         *_agreement(run, found),
         "",
-        "The margin, 5 % of what the network tells, was settled on planted tasks; the gains of two epochs of this run had been seen "
-        "by then. At other margins:",
+        "The margin, 5 % of the information in the network's output, was chosen on planted tasks, after the gains of two epochs of this "
+        "run had been seen. Results at other margins:",
         "",
         *_margins(run, found),
         "",
-        "## What of the paper's claims held here",
+        "## The paper's claims in this setting",
         "",
         *_claims(found, last),
         "",
-        "## What starts a training",
+        "## Which trainings start",
         "",
         *_starts(run),
         "",
-        "## The paper's figures, here",
+        "## The paper's figures in this setting",
         "",
     ]
     for name, title in COPIED.items():
@@ -135,8 +135,8 @@ def _page(run: RunFolder, found: Verification) -> str:
 
 def _variants(found: Verification, last: int) -> list[str]:
     lines = [
-        f"Dice: mean over images, then over the seeds that started, at epoch {last} and at its best. The target, "
-        f"{found.target:.3f}, is the reference's best less {found.margin:g}.",
+        f"Dice is the mean over images and over the seeds that started, at epoch {last} and at the best epoch. The target, "
+        f"{found.target:.3f}, is the best Dice of the reference (model1) minus {found.margin:g}.",
         "",
         "| variant | network | started | Dice | best | difference from model1 (95 %) | epochs to the target, by seed |",
         "|---|---|---|---|---|---|---|",
@@ -166,14 +166,14 @@ def _stuck(found: Verification) -> list[str]:
     if not stuck:
         return ["Every training started."]
     return [
-        f"- {one.variant} with seed {one.seed} did not start: {one.why_not}; its loss ends at "
-        f"{one.records[-1].validation_loss / one.guess:.2f} of what a constant guess has. It is counted, and no evidence about a skip."
+        f"- {one.variant} with seed {one.seed} did not start: {one.why_not}; its final loss is "
+        f"{one.records[-1].validation_loss / one.guess:.2f} of the loss of a constant prediction. It is counted, but is no evidence about a skip."
         for one in stuck
     ]
 
 
 def _literal(run: RunFolder, found: Verification, epoch: int) -> dict[str, Decision]:
-    """What the paper's rule says of each variant if a number at its ceiling is taken for a plateau, as the paper does."""
+    """Each variant by the paper's rule, with an estimate at its ceiling counted as a plateau, as in the paper."""
     told = run.flow().select(quantity="I(Y;M)", epoch=epoch).narrowed(estimator=None, resolution=None, labels=None)
     full = {row.layer: row.saturated for row in told.estimates}
     skips = sorted(run.flow().skips, key=lambda skip: skip.name)
@@ -192,11 +192,10 @@ def _literal(run: RunFolder, found: Verification, epoch: int) -> dict[str, Decis
 
 def _agreement(run: RunFolder, found: Verification) -> list[str]:
     lines = [
-        "A hit is a verdict that retraining confirms, a miss (**bold**) one that it contradicts; open is what the rule or the "
-        "retraining leaves undecided. The last column is the paper's rule read literally, with a number at its ceiling taken for a "
-        "plateau.",
+        "✓: retraining confirms the verdict. **✗**: retraining contradicts it. No mark: the rule or the retraining is undecided (open "
+        "in the counts below). The last column applies the paper's rule literally: an estimate at its ceiling counts as a plateau.",
         "",
-        "| epochs | variant | outcome | conditional rule | paper's rule | read literally |",
+        "| epochs | variant | outcome | conditional rule | paper's rule | applied literally |",
         "|---|---|---|---|---|---|",
     ]
     score = {name: {"hit": 0, "miss": 0, "open": 0} for name in ("conditional", "plateau", "literally")}
@@ -215,14 +214,14 @@ def _agreement(run: RunFolder, found: Verification) -> list[str]:
             lines.append(f"| {epoch} | {row.variant.name} | {row.outcome.decision} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"At {', '.join(map(str, budgets))} epochs together (budgets of one training are not independent of each other):",
+        f"Totals over {', '.join(map(str, budgets))} epochs (the epochs of one training are not independent):",
         "",
     ]
     for name, counts in score.items():
         title = {
             "conditional": "conditional rule",
             "plateau": "paper's rule",
-            "literally": "paper's rule, read literally",
+            "literally": "paper's rule, applied literally",
         }[name]
         decided = counts["hit"] + counts["miss"]
         rate = f"{counts['hit']} of {decided} right" if decided else "nothing decided"
@@ -231,8 +230,8 @@ def _agreement(run: RunFolder, found: Verification) -> list[str]:
 
 
 def _margins(run: RunFolder, found: Verification) -> list[str]:
-    """What the conditional rule would have said at other margins, so that nobody has to believe the one chosen."""
-    lines = ["| margin, of what the network tells | right | wrong | open |", "|---|---|---|---|"]
+    """The results of the conditional rule at other margins than the default."""
+    lines = ["| margin | right | wrong | open |", "|---|---|---|---|"]
     for margin in MARGINS:
         judged = replace(found, judgement=judge(run.flow(), margin=margin))
         score = judged.score(epochs=[epoch for epoch in found.budgets if epoch >= FIRST_BUDGET])
@@ -242,20 +241,20 @@ def _margins(run: RunFolder, found: Verification) -> list[str]:
 
 def _claims(found: Verification, last: int) -> list[str]:
     claims = (
-        ("model2", "the top skip is redundant: Model 2 catches up with Model 1"),
-        ("model3", "the top two are redundant: Model 3 catches up later"),
-        ("model4", "the third is needed: Model 4 never catches up"),
+        ("model2", "The top skip is redundant: Model 2 reaches the Dice of Model 1"),
+        ("model3", "The top two skips are redundant: Model 3 reaches it later"),
+        ("model4", "The third skip is needed: Model 4 never reaches it"),
     )
     lines = []
     for name, claim in claims:
         outcome = found.outcome(name, last)
         expected = "needed" if name == "model4" else "redundant"
         verdict = (
-            "not decided here"
+            "undecided"
             if outcome.decision == "undecided"
-            else "held"
+            else "confirmed"
             if outcome.decision == expected
-            else "did not hold"
+            else "not confirmed"
         )
         lines.append(f"- {claim}: **{verdict}**. {outcome.text[0].upper()}{outcome.text[1:]}.")
     return lines
@@ -264,7 +263,7 @@ def _claims(found: Verification, last: int) -> list[str]:
 def _starts(run: RunFolder) -> list[str]:
     folder = run.path / "starts"
     if not folder.is_dir():
-        return ["Not studied: `scripts/start_trainings.py` has not run."]
+        return ["Not measured: `scripts/start_trainings.py` has not run."]
     shares = [run.facts["data"][part]["foreground share"] for part in ("train", "validation")]
     counted: dict[str, dict[str, list[Training]]] = {}
     for path in sorted(folder.glob("*/*/seed-*")):
@@ -275,8 +274,8 @@ def _starts(run: RunFolder) -> list[str]:
     variants = sorted({variant for found in counted.values() for variant in found})
     epochs = max(one.records[-1].epoch for found in counted.values() for ones in found.values() for one in ones)
     lines = [
-        f"Trainings of {epochs} epochs with other seeds, told apart by whether the loss falls a tenth below a constant guess's: "
-        "started of all, and the median epoch at which they did.",
+        f"Trainings of {epochs} epochs with other seeds. A training starts when its loss falls to 90 % of the loss of a constant prediction. "
+        "The table lists how many trainings start, and the median epoch at which they do.",
         "",
         f"| recipe | {' | '.join(variants)} |",
         f"|---|{'---|' * len(variants)}",
@@ -297,7 +296,7 @@ def _starts(run: RunFolder) -> list[str]:
         if one.started_at is None
     )
     stuck = sum(one.started_at is None for found in counted.values() for ones in found.values() for one in ones)
-    return [*lines, "", f"Of {stuck} that did not start, {dead} have a layer that is the same for every image."]
+    return [*lines, "", f"Of the {stuck} that do not start, {dead} have a layer that is the same for every image."]
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Step:
 STEPS = (
     Step(
         "The tutorial uses the 670 public nuclei images of BBBC038v1, stage 1 of the 2018 Data Science Bowl. `unetscope data fetch` "
-        "downloads them, verifies each one, and prints the path of the archive. Every command recognises the paper's split by the names of the "
+        "downloads them, verifies each one, and prints the path of the archive. `unetscope run` recognises the paper's split by the names of the "
         "images. Here the paper's 605 training and 65 validation images are two archives; with the downloaded archive, omit `--val`. "
         "Check the data before training:",
         console=f"unetscope check-data {TRAIN} --val {TEST} --image-size 64",
@@ -121,7 +121,9 @@ def main() -> None:
         else:
             shutil.copyfile(options.data, place / TRAIN)
             shutil.copyfile(options.val, place / TEST)
-        write(options.to, [output_of(step, place, small=options.small, figures=options.to / "figures") for step in STEPS])
+        write(
+            options.to, [output_of(step, place, small=options.small, figures=options.to / "figures") for step in STEPS]
+        )
 
 
 def small_archive(path: Path, images: int, *, seed: int) -> None:
