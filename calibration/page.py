@@ -78,8 +78,8 @@ Of {len(judged)} estimates that mostly have an interval (in at least half of {FE
             "information, with equally likely clusters or with fully determined labels, the information is at an end of its range, and "
             "its variation is of second order. KSG's jackknife is too wide by construction. By group:\n\n"
         ) + "\n".join(
-            f"- {group}: {sum(one.case.group == group for one in above)} of {sum(one.case.group == group for one in judged)}"
-            for group in dict.fromkeys(one.case.group for one in above)
+            f"- {group}: {sum(o.case.group == group for o in above)} of {sum(o.case.group == group for o in judged)}"
+            for group in dict.fromkeys(o.case.group for o in above)
         )
     return text
 
@@ -114,16 +114,16 @@ def _skips(outcomes: Sequence[Outcome]) -> str:
         name, estimator, quantity = outcome.case.name.split(", ")[0], NAMES[outcome.of[0]][0], outcome.of[1]
         if quantity not in {"I(Y;S|U)", "I_V(S→Y|U)"}:
             continue
-        found = _mean(outcome)
+        mean = _mean(outcome)
         if name == "skip redundant":
-            lines.append(f"- {name}, {estimator}: {quantity} = {found:.4f} bits of 0")
+            lines.append(f"- {name}, {estimator}: {quantity} = {mean:.4f} bits of 0")
         elif name == "skip unique":
             lines.append(
-                f"- {name}, {estimator}: {quantity} = {found:.3f} of {outcome.truth:.3f} bits ({found / outcome.truth - 1:+.1%})"
+                f"- {name}, {estimator}: {quantity} = {mean:.3f} of {outcome.truth:.3f} bits ({mean / outcome.truth - 1:+.1%})"
             )
         elif name == "skip exclusive or":
             none = ", none of which a linear probe can read" if outcome.truth == 0 else ""
-            lines.append(f"- {name}, {estimator}: {quantity} = {found:.3f} of 1 bit{none}")
+            lines.append(f"- {name}, {estimator}: {quantity} = {mean:.3f} of 1 bit{none}")
     return f"""## Planted skips
 
 Skips that add a known amount of information, in streams of 100,000 dimensions each (605 images, by distances), and in pixels (60 images to fit on and 60 to evaluate on, 20,480 dimensions each, by probes).
@@ -134,8 +134,8 @@ Skips that add a known amount of information, in streams of 100,000 dimensions e
 
 
 def _mean(outcome: Outcome) -> float:
-    known = outcome.bits[np.isfinite(outcome.bits)]
-    return float(known.mean()) if len(known) else math.nan
+    finite = outcome.bits[np.isfinite(outcome.bits)]
+    return float(finite.mean()) if len(finite) else math.nan
 
 
 def _breaks(sweeps: Sequence[Sweep]) -> str:
@@ -184,7 +184,7 @@ _LEGEND = """Mean and spread refer to the plain value; bias and coverage refer t
 
 def _group(outcomes: Sequence[Outcome], group: str) -> str:
     rows, notes = [], []
-    for outcome in (one for one in outcomes if one.case.group == group):
+    for outcome in (o for o in outcomes if o.case.group == group):
         note = ""
         if outcome.in_domain < 0.5 and outcome.reason:
             if outcome.reason not in notes:

@@ -36,13 +36,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torchvision_stub.declare()
     rows = [row_of(network) for network in published.NETWORKS]
-    found, there = sum(row["merges"] for row in rows), sum(network.merges for network in published.NETWORKS)
+    merges, in_sources = sum(row["merges"] for row in rows), sum(network.merges for network in published.NETWORKS)
     times = sorted(row["added"] for row in rows)
     lines = [
         "# Networks inspected",
         "",
         "`scripts/make_networks.py` writes this page, and the tests compare its counts with the networks. The networks are unmodified and",
-        f"have random weights. `us.inspect` finds {found} of {there} merges of {len(rows)} networks.",
+        f"have random weights. `us.inspect` finds {merges} of {in_sources} merges of {len(rows)} networks.",
         "",
         "- *Merges*: merges found, of those in the source of the network.",
         "- *Layers*: layers measured by default: all convolutions up to forty, otherwise the ends of stages.",
@@ -79,15 +79,15 @@ def row_of(network: published.Published) -> dict[str, object]:
     """The columns of one network."""
     torch.manual_seed(0)
     model, data = network.build(), images_for(network)
-    one = torch.from_numpy(data.images[:1])
-    us.inspect(model, one)  # imports are not timed
+    image = torch.from_numpy(data.images[:1])
+    us.inspect(model, image)  # imports are not timed
     started = time.perf_counter()
-    structure = us.inspect(model, one)
+    structure = us.inspect(model, image)
     seconds = time.perf_counter() - started
     removed = "—"
     if structure.skips:
         with torch.no_grad(), us.networks.ablated(model.eval(), structure, "skip1"):
-            assert all(bool(o.isfinite().all()) for o in tree_iter(model(one)) if isinstance(o, torch.Tensor))
+            assert all(bool(o.isfinite().all()) for o in tree_iter(model(image)) if isinstance(o, torch.Tensor))
         try:
             us.without_skips(model, structure, "skip1")
             removed = "yes"
@@ -101,7 +101,7 @@ def row_of(network: published.Published) -> dict[str, object]:
     scope.measure(1)
     measured = time.perf_counter() - started
     us.plots.u_plot(scope.flow)
-    found = {
+    row = {
         "merges": len(structure.merges),
         "kinds": ", ".join(dict.fromkeys(OUTCOMES[merge.kind] for merge in structure.merges)) or "—",
         "skips": len(structure.skips),
@@ -110,8 +110,8 @@ def row_of(network: published.Published) -> dict[str, object]:
         "seconds": seconds,
         "added": measured / trained,
     }
-    print(network.name, found, flush=True)
-    return found
+    print(network.name, row, flush=True)
+    return row
 
 
 def images_for(network: published.Published) -> us.SegmentationData:
@@ -130,7 +130,7 @@ def epoch_of(model: nn.Module, data: us.SegmentationData) -> float:
     started = time.perf_counter()
     for batch in torch.from_numpy(data.images).split(BATCH):
         optimizer.zero_grad()
-        sum(one.square().mean() for one in tree_iter(model(batch)) if isinstance(one, torch.Tensor)).backward()
+        sum(out.square().mean() for out in tree_iter(model(batch)) if isinstance(out, torch.Tensor)).backward()
         optimizer.step()
     return time.perf_counter() - started
 

@@ -50,13 +50,13 @@ def main() -> None:
     words = parser.parse_args()
     run = RunFolder.open(words.run)
     render_run(run)
-    found = verification(run, trained_variants(run))
+    results = verification(run, trained_variants(run))
     figures = DOCS / "figures"
     for name in COPIED:
         shutil.copy(run.figures / f"{name}.png", figures / f"study_{name}.png")
     for name in PREDICTED:
         _masks(run, name, figures)
-    (DOCS / "study.md").write_text(_page(run, found), encoding="utf-8")
+    (DOCS / "study.md").write_text(_page(run, results), encoding="utf-8")
 
 
 def _masks(run: RunFolder, variant: str, figures: Path) -> None:
@@ -78,10 +78,10 @@ def _masks(run: RunFolder, variant: str, figures: Path) -> None:
             return
 
 
-def _page(run: RunFolder, found: Verification) -> str:
-    last = found.budgets[-1]
+def _page(run: RunFolder, results: Verification) -> str:
+    last = results.budgets[-1]
     about = run.facts["data"]
-    seeds = sorted({training.seed for training in found.trainings})
+    seeds = sorted({training.seed for training in results.trainings})
     lines = [
         "# Verdicts compared with retraining, on nuclei images",
         "",
@@ -97,9 +97,9 @@ def _page(run: RunFolder, found: Verification) -> str:
         "",
         "![Dice of the variants](figures/study_verification_dice.png)",
         "",
-        *_variants(found, last),
+        *_variants(results, last),
         "",
-        *_stuck(found),
+        *_stuck(results),
         "",
         "## Predictions and outcomes",
         "",
@@ -107,16 +107,16 @@ def _page(run: RunFolder, found: Verification) -> str:
         "",
         "![Verdicts and outcomes](figures/study_verification.png)",
         "",
-        *_agreement(run, found),
+        *_agreement(run, results),
         "",
         "The margin, 5 % of the information in the network's output, was chosen on planted tasks, after the gains of two epochs of this "
         "run had been seen. Results at other margins:",
         "",
-        *_margins(run, found),
+        *_margins(run, results),
         "",
         "## The paper's claims in this setting",
         "",
-        *_claims(found, last),
+        *_claims(results, last),
         "",
         "## Which trainings start",
         "",
@@ -133,64 +133,64 @@ def _page(run: RunFolder, found: Verification) -> str:
     return "\n".join(lines)
 
 
-def _variants(found: Verification, last: int) -> list[str]:
+def _variants(results: Verification, last: int) -> list[str]:
     lines = [
         f"Dice is the mean over images and over the seeds that started, at epoch {last} and at the best epoch. The target, "
-        f"{found.target:.3f}, is the best Dice of the reference (model1) minus {found.margin:g}.",
+        f"{results.target:.3f}, is the best Dice of the reference (model1) minus {results.margin:g}.",
         "",
         "| variant | network | started | Dice | best | difference from model1 (95 %) | epochs to the target, by seed |",
         "|---|---|---|---|---|---|---|",
     ]
-    for variant in found.variants:
-        trainings = found.of(variant.name)
-        started = [one for one in trainings if one.started_at is not None]
-        outcome = found.outcome(variant.name, last)
-        best = np.mean([max(record.validation_dice for record in one.records) for one in started])
+    for variant in results.variants:
+        trainings = results.of(variant.name)
+        started = [training for training in trainings if training.started_at is not None]
+        outcome = results.outcome(variant.name, last)
+        best = np.mean([max(record.validation_dice for record in training.records) for training in started])
         difference = outcome.difference
-        told = (
+        gap = (
             "—"
             if variant.name == REFERENCE
             else f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
         )
         reached = ", ".join(
-            "never" if one is None else str(one) for one in (t.reaches(found.target) for t in trainings)
+            "never" if epoch is None else str(epoch) for epoch in (t.reaches(results.target) for t in trainings)
         )
         lines.append(
-            f"| {variant.name} | {variant.text} | {len(started)} of {len(trainings)} | {outcome.dice:.3f} | {best:.3f} | {told} | {reached} |"
+            f"| {variant.name} | {variant.text} | {len(started)} of {len(trainings)} | {outcome.dice:.3f} | {best:.3f} | {gap} | {reached} |"
         )
     return lines
 
 
-def _stuck(found: Verification) -> list[str]:
-    stuck = [one for one in found.trainings if one.started_at is None]
+def _stuck(results: Verification) -> list[str]:
+    stuck = [training for training in results.trainings if training.started_at is None]
     if not stuck:
         return ["Every training started."]
     return [
-        f"- {one.variant} with seed {one.seed} did not start: {one.why_not}; its final loss is "
-        f"{one.records[-1].validation_loss / one.guess:.2f} of the loss of a constant prediction. It is counted, but is no evidence about a skip."
-        for one in stuck
+        f"- {training.variant} with seed {training.seed} did not start: {training.why_not}; its final loss is "
+        f"{training.records[-1].validation_loss / training.guess:.2f} of the loss of a constant prediction. It is counted, but is no evidence about a skip."
+        for training in stuck
     ]
 
 
-def _literal(run: RunFolder, found: Verification, epoch: int) -> dict[str, Decision]:
+def _literal(run: RunFolder, results: Verification, epoch: int) -> dict[str, Decision]:
     """Each variant by the paper's rule, with an estimate at its ceiling counted as a plateau, as in the paper."""
-    told = run.flow().select(quantity="I(Y;M)", epoch=epoch).narrowed(estimator=None, resolution=None, labels=None)
-    full = {row.layer: row.saturated for row in told.estimates}
+    estimates = run.flow().select(quantity="I(Y;M)", epoch=epoch).narrowed(estimator=None, resolution=None, labels=None)
+    full = {row.layer: row.saturated for row in estimates.estimates}
     skips = sorted(run.flow().skips, key=lambda skip: skip.name)
     of_skip: dict[str, Decision] = {
         skip.name: "redundant" if full[below.merge] else "needed" for skip, below in pairwise(skips)
     }
     depth = max(layer.level for layer in run.flow().layers)
-    said: dict[str, Decision] = {}
-    for variant in found.variants:
+    literal: dict[str, Decision] = {}
+    for variant in results.variants:
         decisions = {of_skip.get(part, "undecided") for part in part_names(variant, depth)}
-        said[variant.name] = (
+        literal[variant.name] = (
             "needed" if "needed" in decisions else "redundant" if decisions <= {"redundant"} else "undecided"
         )
-    return said
+    return literal
 
 
-def _agreement(run: RunFolder, found: Verification) -> list[str]:
+def _agreement(run: RunFolder, results: Verification) -> list[str]:
     lines = [
         "✓: retraining confirms the verdict. **✗**: retraining contradicts it. No mark: the rule or the retraining is undecided (open "
         "in the counts below). The last column applies the paper's rule literally: an estimate at its ceiling counts as a plateau.",
@@ -199,14 +199,14 @@ def _agreement(run: RunFolder, found: Verification) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     score = {name: {"hit": 0, "miss": 0, "open": 0} for name in ("conditional", "plateau", "literally")}
-    budgets = [epoch for epoch in found.budgets if epoch >= FIRST_BUDGET]
+    budgets = [epoch for epoch in results.budgets if epoch >= FIRST_BUDGET]
     for epoch in budgets:
-        literal = _literal(run, found, epoch)
-        for row in found.rows(epoch):
-            said = {rule: row.predicted.get(rule, "undecided") for rule in ("conditional", "plateau")}
-            said["literally"] = literal[row.variant.name]
+        literal = _literal(run, results, epoch)
+        for row in results.rows(epoch):
+            by_rule = {rule: row.predicted.get(rule, "undecided") for rule in ("conditional", "plateau")}
+            by_rule["literally"] = literal[row.variant.name]
             cells = []
-            for name, decision in said.items():
+            for name, decision in by_rule.items():
                 decided = "undecided" not in {decision, row.outcome.decision}
                 agreement = ("hit" if decision == row.outcome.decision else "miss") if decided else "open"
                 score[name][agreement] += 1
@@ -229,17 +229,17 @@ def _agreement(run: RunFolder, found: Verification) -> list[str]:
     return lines
 
 
-def _margins(run: RunFolder, found: Verification) -> list[str]:
+def _margins(run: RunFolder, results: Verification) -> list[str]:
     """The results of the conditional rule at other margins than the default."""
     lines = ["| margin | right | wrong | open |", "|---|---|---|---|"]
     for margin in MARGINS:
-        judged = replace(found, judgement=judge(run.flow(), margin=margin))
-        score = judged.score(epochs=[epoch for epoch in found.budgets if epoch >= FIRST_BUDGET])
+        judged = replace(results, judgement=judge(run.flow(), margin=margin))
+        score = judged.score(epochs=[epoch for epoch in results.budgets if epoch >= FIRST_BUDGET])
         lines.append(f"| {margin:.0%} | {score['hit']} | {score['miss']} | {score['open']} |")
     return lines
 
 
-def _claims(found: Verification, last: int) -> list[str]:
+def _claims(results: Verification, last: int) -> list[str]:
     claims = (
         ("model2", "The top skip is redundant: Model 2 reaches the Dice of Model 1"),
         ("model3", "The top two skips are redundant: Model 3 reaches it later"),
@@ -247,7 +247,7 @@ def _claims(found: Verification, last: int) -> list[str]:
     )
     lines = []
     for name, claim in claims:
-        outcome = found.outcome(name, last)
+        outcome = results.outcome(name, last)
         expected = "needed" if name == "model4" else "redundant"
         verdict = (
             "undecided"
@@ -269,10 +269,15 @@ def _starts(run: RunFolder) -> list[str]:
     for path in sorted(folder.glob("*/*/seed-*")):
         job = RunFolder.open(path)
         if job.ending is not None:
-            one = Training(path.parent.name, 0, job.epochs(), guess_nats(*shares), job.ending["constant channels"])
-            counted.setdefault(job.facts["recipe"], {}).setdefault(path.parent.name, []).append(one)
-    variants = sorted({variant for found in counted.values() for variant in found})
-    epochs = max(one.records[-1].epoch for found in counted.values() for ones in found.values() for one in ones)
+            training = Training(path.parent.name, 0, job.epochs(), guess_nats(*shares), job.ending["constant channels"])
+            counted.setdefault(job.facts["recipe"], {}).setdefault(path.parent.name, []).append(training)
+    variants = sorted({variant for by_variant in counted.values() for variant in by_variant})
+    epochs = max(
+        training.records[-1].epoch
+        for by_variant in counted.values()
+        for trainings in by_variant.values()
+        for training in trainings
+    )
     lines = [
         f"Trainings of {epochs} epochs with other seeds. A training starts when its loss falls to 90 % of the loss of a constant prediction. "
         "The table lists how many trainings start, and the median epoch at which they do.",
@@ -280,22 +285,27 @@ def _starts(run: RunFolder) -> list[str]:
         f"| recipe | {' | '.join(variants)} |",
         f"|---|{'---|' * len(variants)}",
     ]
-    for recipe, found in counted.items():
+    for recipe, by_variant in counted.items():
         cells = []
         for variant in variants:
-            ones = found.get(variant, [])
-            started = [one.started_at for one in ones if one.started_at is not None]
+            trainings = by_variant.get(variant, [])
+            started = [training.started_at for training in trainings if training.started_at is not None]
             median = f", epoch {np.median(started):g}" if started else ""
-            cells.append(f"{len(started)} of {len(ones)}{median}")
+            cells.append(f"{len(started)} of {len(trainings)}{median}")
         lines.append(f"| {recipe} | {' | '.join(cells)} |")
     dead = sum(
-        1 in one.constant.values()
-        for found in counted.values()
-        for ones in found.values()
-        for one in ones
-        if one.started_at is None
+        1 in training.constant.values()
+        for by_variant in counted.values()
+        for trainings in by_variant.values()
+        for training in trainings
+        if training.started_at is None
     )
-    stuck = sum(one.started_at is None for found in counted.values() for ones in found.values() for one in ones)
+    stuck = sum(
+        training.started_at is None
+        for by_variant in counted.values()
+        for trainings in by_variant.values()
+        for training in trainings
+    )
     return [*lines, "", f"Of the {stuck} that do not start, {dead} have a layer that is the same for every image."]
 
 
