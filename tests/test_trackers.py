@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +26,8 @@ from unetscope.runs.trackers import TRACKERS, Follower, Tracked, track
 from unetscope.runs.trackers import scalars as names
 from unetscope.runs.trackers.scalars import scalars, spelled
 from unetscope.runs.trackers.writers import WRITERS, _plain, _plain_or_colon
-from unetscope.table.records import EpochRecord, Estimate, Layer, Quantity
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import EpochRecord, Estimate, Layer
 
 pytestmark = [
     pytest.mark.filterwarnings(  # MLflow's own tables, with SQLAlchemy 2.1
@@ -503,7 +504,7 @@ def test_no_two_names_are_spelled_alike(permitted: Callable[[str], bool]) -> Non
 
 def test_quantities_and_resolutions_have_tags_of_their_own() -> None:
     spell = WRITERS["mlflow"].spell
-    quantities = [*get_args(Quantity), "I_V(M→Y) low", "I_V(M→Y) high"]
+    quantities = [*Quantity, "I_V(M→Y) low", "I_V(M→Y) high"]
     tags = {spell([quantity, "1"]) for quantity in quantities}
     assert len(tags) == len(quantities)
     assert "I_V S to Y given U and pooled S/1" in tags
