@@ -40,6 +40,6 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     ).execute()
     said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "skip4 joins" in said or "skip4" in said
-    assert "skip1 silenced: cross-entropy" in said
+    assert "skip1 ablated: cross-entropy" in said
     figures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
     assert len(figures) == 2
