@@ -6,8 +6,6 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +17,7 @@ from unetscope import __version__
 from unetscope.analysis.outcomes import DICE_MARGIN
 from unetscope.base.errors import InvalidArgument, MissingDependency, RunFolderError
 from unetscope.base.files import whole_file
+from unetscope.base.logs import quiet_loggers
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.data.segmentation import SegmentationData
 from unetscope.networks.cost import Savings, costs
@@ -265,21 +264,9 @@ def _exported(model: UNet, folder: Path, kind: Export, shape: tuple[int, ...]) -
         if kind == "torch":
             torch.export.save(program, written)
         else:
-            with _without_chatter():
+            # The exporter reports packages that it could use, and warns of itself; neither is the user's to mend.
+            with quiet_loggers("torch.onnx", level=logging.ERROR), warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
                 torch.onnx.export(program, f=str(written), external_data=False, dynamo=True, verbose=False)
         written.replace(path)
     return path
-
-
-@contextmanager
-def _without_chatter() -> Iterator[None]:
-    """The exporter tells of packages that it could use, and warns of itself; neither is the user's to mend."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)

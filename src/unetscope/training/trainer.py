@@ -7,11 +7,9 @@ batches, and a resumed training sees those that it would have seen.
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from unetscope.activations.precision import full_float32, has_bfloat16
 from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.errors import InvalidArgument, TrainingError
+from unetscope.base.logs import quiet_loggers
 from unetscope.data.segmentation import SegmentationData
 from unetscope.table.records import EpochRecord
 from unetscope.training.checkpoints import Checkpoints
@@ -144,7 +143,7 @@ class Trainer:
         self.seconds_between_checkpoints = seconds_between_checkpoints
         from lightning_fabric import Fabric  # half as dear to import as torch, and only training needs it
 
-        with _without_announcement():
+        with quiet_loggers("lightning_fabric"):  # it announces the precision, and a command may print JSON
             self._fabric = Fabric(
                 accelerator=resolved_device(config), devices=1, precision=PRECISIONS[resolved_precision(config)]
             )
@@ -277,18 +276,6 @@ def laid_out(model: nn.Module, config: TrainingConfig) -> nn.Module:
     """The network with its weights in that order, as training has them: another order rounds otherwise."""
     model.to(memory_format=memory_layout(config))  # type: ignore[call-overload]
     return model
-
-
-@contextmanager
-def _without_announcement() -> Iterator[None]:
-    """Fabric announces the precision that was asked of it; a command that prints JSON has no place for that."""
-    logger = logging.getLogger("lightning_fabric")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _mixed(seed: int, epoch: int) -> int:
