@@ -37,7 +37,7 @@ from unetscope.measure.layer_statistics import Estimator
 from unetscope.measure.scope import Scope
 from unetscope.networks.unet import UNet, check_image_size, removed_skips
 from unetscope.runs.folder import Picture, RunFolder
-from unetscope.runs.trackers import Follower
+from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table.records import EpochRecord
 from unetscope.table.schedule import marked_epochs
 from unetscope.training.checkpoints import Checkpoints
@@ -130,6 +130,7 @@ def run(
     Raises: UnetscopeError for anything that the user can mend; a folder that is refused is left as it was.
     """
     progress = progress or NoProgress()
+    check_tracker(track)
     config, folder = resumed_or_new(config, out, resume=resume, progress=progress)
     experiment = prepare(config, progress)
     if folder is not None:

@@ -19,7 +19,7 @@ from unetscope.base.errors import RunFolderError
 from unetscope.data.segmentation import SegmentationData
 from unetscope.measure.scope import Scope
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.trackers import Follower
+from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table.flow import Flow
 from unetscope.table.records import EpochRecord, estimator_text
 
@@ -47,6 +47,7 @@ class Recorder:
     def __init__(
         self, scope: Scope, out: str | Path, *, about: Mapping[str, Any] | None = None, track: str | None = None
     ) -> None:
+        check_tracker(track)
         self.scope, self.path = scope, Path(out)
         if rank() == 0:
             self._begin(dict(about or {}))
