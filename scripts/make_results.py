@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import unetscope as us
 from unetscope.estimators.labels import entropy_nats
-from unetscope.table.records import Quantity
+from unetscope.table.quantities import Quantity
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIGURES = (

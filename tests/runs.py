@@ -95,6 +95,7 @@ def _rows(layers: Sequence[Layer], skips: Sequence[Skip], epoch, last, estimator
                         epoch, layer.label, quantity, estimator, resolution, scheme, bits, bits, bits, ceiling, full,
                         n=605, d=layer.size, low=low, high=high, quarter_bits=0.8 * bits, half_bits=0.9 * bits,
                         extrapolated=bits, null_mean=0.1, null_high=0.2, p=0.001, singleton_share=0.1,
+                        out_of_domain=place == 3,
                         reason="out of domain: it rises with ever more images" if place == 3 else "",
                     )  # fmt: skip
         usable = 0.6 * abs(place / len(layers) - 0.4) * (0.2 + 0.8 * so_far) + 0.05

@@ -16,7 +16,6 @@ import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ import torch
 from PIL import Image
 
 from unetscope.cli.main import main
-from unetscope.table.records import Quantity
+from unetscope.table.quantities import Quantity
 
 TINY = [
     "--image-size=16",
@@ -149,7 +148,7 @@ def test_export_writes_both_tables(unetscope, finished: Path, tmp_path: Path, su
         rows = pyarrow.parquet.read_table(tmp_path / "flow.parquet").to_pylist()
         epochs = pyarrow.parquet.read_table(tmp_path / "flow-epochs.parquet").to_pylist()
     assert set(rows[0]) >= COLUMNS
-    assert {row["quantity"] for row in rows} == set(get_args(Quantity))
+    assert {row["quantity"] for row in rows} == set(Quantity)
     assert {row["estimator"] for row in rows} == {
         "kde_upper",
         "kde_lower",

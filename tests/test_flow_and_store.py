@@ -15,6 +15,7 @@ from unetscope.base.errors import InvalidArgument, RunFolderError
 from unetscope.base.files import whole_file
 from unetscope.runs.folder import Picture, RunFolder
 from unetscope.table.flow import Flow, save_epochs
+from unetscope.table.quantities import Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
 
 LAYERS = (
@@ -92,6 +93,7 @@ def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> N
     with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
         for name in new:
             tables.execute(f"ALTER TABLE estimates DROP COLUMN {name}")
+        tables.execute("ALTER TABLE estimates DROP COLUMN out_of_domain")
         for name in ("validation_range", "dice_per_image"):
             tables.execute(f"ALTER TABLE epochs DROP COLUMN {name}")
         tables.execute("PRAGMA user_version = 1")
@@ -108,11 +110,45 @@ def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> N
     assert RunFolder.open(run.path).epochs() == (record,)
 
 
+def test_what_an_older_folder_said_in_words_is_a_value_now(run: RunFolder) -> None:
+    estimate = Estimate(0, "1", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
+    reasons = {0.5: "out of domain: 8 images are too few to tell", 1.0: "", 2.0: "every image has the same label"}
+    run.describe((Layer("1", "conv1"),), ())
+    run.write_measurement(0, [replace(estimate, resolution=size, reason=reason) for size, reason in reasons.items()])
+    with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
+        tables.execute("ALTER TABLE estimates DROP COLUMN out_of_domain")
+        tables.execute("PRAGMA user_version = 4")
+    again = RunFolder.open(run.path).flow().estimates
+    assert [row.out_of_domain for row in again] == [True, False, False]
+    assert [row.status for row in again] == [Status.OUT_OF_DOMAIN, Status.OK, Status.OK]
+
+
+@pytest.mark.parametrize(
+    ("bits", "saturated", "out_of_domain", "status"),
+    [
+        (1.0, False, False, "ok"),
+        (1.0, False, True, "out of domain"),
+        (3.0, True, False, "saturated"),
+        (3.0, True, True, "saturated"),
+        (math.nan, False, True, "absent"),
+    ],
+)
+def test_the_gravest_reason_is_the_status(bits: float, saturated: bool, out_of_domain: bool, status: str) -> None:
+    row = Estimate(0, "1", "I(X;M)", "kde_upper", 1, "", bits, 1, 3, 3, saturated, 8, 4, out_of_domain=out_of_domain)
+    assert row.status == status
+    assert Flow((), (), (row,)).rows()[0]["status"] == status
+
+
+def test_an_unknown_quantity_is_refused_by_name() -> None:
+    with pytest.raises(InvalidArgument, match=r"quantity must be one of I\(X;M\), .*, got 'I\(X;Z\)'"):
+        Estimate(0, "1", "I(X;Z)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
+
+
 def test_a_folder_of_another_format_is_refused(run: RunFolder) -> None:
     with sqlite3.connect(run.path / "flow.sqlite") as tables:
         tables.execute("PRAGMA user_version = 99")
     tables.close()
-    with pytest.raises(RunFolderError, match="has tables of format 99, this version reads 4: run it again"):
+    with pytest.raises(RunFolderError, match="has tables of format 99, this version reads 5: run it again"):
         RunFolder.open(run.path)
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +32,8 @@ from unetscope.runs.trackers import TRACKERS, Follower, Point, Session, TrackedR
 from unetscope.runs.trackers import scalars as names
 from unetscope.runs.trackers._mlflow import is_permitted
 from unetscope.runs.trackers.scalars import is_plain, scalars, spelled
-from unetscope.table.records import EpochRecord, Estimate, Layer, Quantity
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import EpochRecord, Estimate, Layer
 from unetscope.training.config import preset_config
 
 pytestmark = [
@@ -571,7 +572,7 @@ def test_no_two_names_are_spelled_alike(permitted: Callable[[str], bool]) -> Non
 
 def test_quantities_and_resolutions_have_tags_of_their_own() -> None:
     spell = TRACKERS["mlflow"].spell
-    quantities = [*get_args(Quantity), "I_V(M→Y) low", "I_V(M→Y) high"]
+    quantities = [*Quantity, "I_V(M→Y) low", "I_V(M→Y) high"]
     tags = {spell([quantity, "1"]) for quantity in quantities}
     assert len(tags) == len(quantities)
     assert "I_V S to Y given U and pooled S/1" in tags

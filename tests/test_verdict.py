@@ -142,7 +142,10 @@ def test_numbers_that_are_not_known_decide_nothing() -> None:
 
 def test_where_there_is_no_interval_the_wider_bracket_decides() -> None:
     flow = flow_of(e1={}, e10={"skip1": (0.1, 0.2), "skip2": (0.02, 0.04)})
-    rows = [replace(row, low=math.nan, high=math.nan, reason="out of domain: few") for row in flow.estimates]
+    rows = [
+        replace(row, low=math.nan, high=math.nan, reason="out of domain: few", out_of_domain=True)
+        for row in flow.estimates
+    ]
     found = decisions(judge(Flow(flow.layers, flow.skips, tuple(rows))))
     assert (found["skip1"], found["skip2"]) == ("needed", "undecided")
 
@@ -217,14 +220,19 @@ def test_the_papers_rule() -> None:
     assert plateau(row, of_input).decision == "needed"
     assert plateau(replace(row, high=3.0), of_input).decision == "undecided"
     assert (
-        plateau(replace(row, low=math.nan, high=math.nan, reason="out of domain: …"), of_input).decision == "undecided"
+        plateau(
+            replace(row, low=math.nan, high=math.nan, reason="out of domain: …", out_of_domain=True), of_input
+        ).decision
+        == "undecided"
     )
     full = replace(row, bits=3.0, saturated=True, low=math.nan, high=math.nan)
     assert plateau(full, of_input).decision == "redundant"
     blind = plateau(full, replace(of_input, bits=6.0, saturated=True))
     assert blind.decision == "undecided"
     assert blind.text.endswith("as would any layer that tells all images apart")
-    by_chance = plateau(replace(full, reason="out of domain: permuted labels are told too"), of_input)
+    by_chance = plateau(
+        replace(full, reason="out of domain: permuted labels are told too", out_of_domain=True), of_input
+    )
     assert by_chance.decision == "undecided"
     assert by_chance.text.endswith("out of domain: permuted labels are told too")
     assert plateau(full, replace(of_input, bits=math.nan, reason="distances are not finite")).decision == "undecided"

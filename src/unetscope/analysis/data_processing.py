@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from unetscope.base.errors import InvalidArgument
 from unetscope.table.flow import Flow
 from unetscope.table.intervals import Interval, difference
-from unetscope.table.records import ESTIMATORS, Estimate, Layer, Quantity, estimator_text
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import ESTIMATORS, Estimate, Layer, estimator_text
 
 ROUNDING_BITS = 2e-3  # by which rounding alone may set two estimates apart: each is held to 1e-3
 NOT_SHANNON = {"renyi", "ksg"}  # an index; the information of a code
@@ -155,7 +156,7 @@ def _meaning(estimator: str) -> str:
 def dpi_violations(
     flow: Flow,
     *,
-    quantity: Quantity = "I(X;M)",
+    quantity: str = Quantity.INPUT,
     estimator: str | None = None,
     resolution: float | None = None,
     labels: str | None = None,
@@ -178,7 +179,8 @@ def dpi_violations(
     >>> [(found.parent, found.child, found.rise.value) for found in check.beyond], check.checked
     ([('1', '2', 0.75)], 2)
     """
-    if quantity.startswith("I_V"):
+    quantity = Quantity(quantity)
+    if quantity.is_usable:
         raise InvalidArgument(
             f"{quantity} is usable information, which may rise from layer to layer, for a network makes it easier to read: ask "
             "for I(X;M) or I(Y;M)"
@@ -187,9 +189,9 @@ def dpi_violations(
         raise InvalidArgument(
             f"{estimator} does not estimate a layer's Shannon information, to which alone this applies"
         )
-    if quantity not in {"I(X;M)", "I(Y;M)"}:
+    if quantity not in {Quantity.INPUT, Quantity.LABEL}:
         raise InvalidArgument(f"quantity must be I(X;M) or I(Y;M), got {quantity!r}")
-    found = flow.narrowed(quantity=quantity, labels="" if quantity == "I(X;M)" else labels)
+    found = flow.narrowed(quantity=quantity, labels="" if quantity == Quantity.INPUT else labels)
     shannon = tuple(dict.fromkeys(e.estimator for e in found.estimates if e.estimator not in NOT_SHANNON))
     found = found.narrowed(estimator=estimator or next(iter(shannon), None), resolution=resolution)
     if found.estimates[0].estimator in NOT_SHANNON:

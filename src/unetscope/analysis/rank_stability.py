@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from unetscope.base.errors import InvalidArgument
 from unetscope.table.flow import Flow
 from unetscope.table.intervals import difference
-from unetscope.table.records import ESTIMATORS, Estimate, Layer, Quantity, estimator_text
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import ESTIMATORS, Estimate, Layer, estimator_text
 
 AGREES = (
     0.9  # Kendall's τ from which two rankings count as the same: without ties, one pair of layers in twenty is swapped
@@ -88,7 +89,7 @@ class RankStability:
 def layer_rank_stability(
     flow: Flow,
     *,
-    quantity: Quantity = "I(X;M)",
+    quantity: str = Quantity.INPUT,
     estimator: str | None = None,
     labels: str | None = None,
     epoch: int | None = None,
@@ -109,6 +110,7 @@ def layer_rank_stability(
     >>> found.holds, [round(at.agreement, 2) for at in found.at]
     ((1.0, 10.0), [nan, 1.0, 1.0, -0.33])
     """
+    quantity = Quantity(quantity)
     found = _swept(flow, quantity, estimator, labels, epoch)
     first = found.estimates[0]
     values = {(e.layer, e.resolution): _standing(e) for e in found.estimates}
@@ -140,7 +142,7 @@ def layer_rank_stability(
 
 def _swept(flow: Flow, quantity: Quantity, estimator: str | None, labels: str | None, epoch: int | None) -> Flow:
     """The estimates of one quantity, estimator, label scheme and epoch at all of several resolutions."""
-    found = flow.narrowed(quantity=quantity, labels="" if quantity == "I(X;M)" else labels)
+    found = flow.narrowed(quantity=quantity, labels="" if quantity == Quantity.INPUT else labels)
     found = found.narrowed(estimator=estimator or next(iter(_at_several(found, "estimator")), None))
     several = _at_several(found, "epoch")
     found = found.narrowed(epoch=max(several or found.epochs) if epoch is None else epoch)

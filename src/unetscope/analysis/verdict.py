@@ -17,7 +17,8 @@ from typing import Literal
 
 from unetscope.base.errors import InvalidArgument
 from unetscope.table.flow import Flow
-from unetscope.table.records import Decision, Estimate, Quantity, Rule, Skip, Verdict, estimator_text
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import Decision, Estimate, Rule, Skip, Verdict, estimator_text
 from unetscope.table.variants import Variant, design_name, part_names
 
 MARGIN = 0.05  # of what the network tells: what may be lost and count as next to nothing
@@ -27,8 +28,8 @@ ESTIMATOR = "usable_convolutional"
 # Read on white and on black paper alike.
 _COLOURS: Mapping[Decision, str] = {"needed": "#d9622b", "redundant": "#3a87c8", "undecided": "#7d8590"}
 _SIGNS: Mapping[Decision, str] = {"needed": "●", "redundant": "○", "undecided": "?"}
-OF_SKIP: Quantity = "I_V(S→Y|U,↓S)"
-OF_DEPTH: Quantity = "I_V(U→Y|S)"
+OF_SKIP: Quantity = Quantity.USABLE_SKIP_GIVEN_POOLED
+OF_DEPTH: Quantity = Quantity.USABLE_UPSAMPLED_GIVEN_SKIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +278,7 @@ def _told(flow: Flow, epoch: int) -> tuple[float, str]:
     """Bits that the output tells, NaN if not known, and why nothing follows from a network that tells next to nothing yet."""
     outputs = [layer.label for layer in flow.layers if layer.role == "output"]
     told = math.nan
-    for row in flow.select(epoch=epoch, quantity="I_V(M→Y)").estimates:
+    for row in flow.select(epoch=epoch, quantity=Quantity.USABLE).estimates:
         if row.layer not in outputs:
             continue
         if not row.bits >= LEARNT_SHARE * row.ceiling:
@@ -354,14 +355,14 @@ def _plateau(
     labels: str | None,
 ) -> list[Verdict]:
     """The paper's rule, where there is I(Y;M)."""
-    told = flow.select(quantity="I(Y;M)")
+    told = flow.select(quantity=Quantity.LABEL)
     if not told.estimates:
         return []
     told = told.narrowed(estimator=estimator, resolution=resolution, labels=labels)
     first = told.estimates[0]
     unlearnt = {epoch: why for epoch in epochs if (why := _told(flow, epoch)[1])}
     about = {(row.epoch, row.layer): row for row in told.estimates}
-    of_input = flow.select(quantity="I(X;M)", estimator=first.estimator, resolution=first.resolution).estimates
+    of_input = flow.select(quantity=Quantity.INPUT, estimator=first.estimator, resolution=first.resolution).estimates
     inputs = {(row.epoch, row.layer): row for row in of_input}
     return [
         _by_the_merge_below(
@@ -382,7 +383,7 @@ def _by_the_merge_below(part: str, row: Estimate, of_input: Estimate | None, unl
         unknown = f"I(Y;M) of layer {row.layer} below is not known ({how}): {row.reason}"
         return replace(verdict, text=unlearnt or unknown)
     told = f"layer {row.layer} below tells {row.bits:.2f} of {row.ceiling:.2f} bits of the label ({how})"
-    if row.reason.startswith("out of domain"):
+    if row.out_of_domain:
         return replace(verdict, text=f"{told}, {row.reason}")
     if row.saturated:
         others = of_input is not None and math.isfinite(of_input.bits) and not of_input.saturated

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.cli.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
-from unetscope.table.records import ESTIMATORS, estimator_text, unit_of
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import ESTIMATORS, estimator_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -264,7 +265,7 @@ def u_plot_lines(flow: Flow, epoch: int, *, width: int, glyphs: Glyphs = BLOCKS)
     """
     lines = []
     labels = [layer.label for layer in flow.layers]
-    for quantity in ("I(X;M)", "I(Y;M)", "I_V(M→Y)"):
+    for quantity in (Quantity.INPUT, Quantity.LABEL, Quantity.USABLE):
         found = flow.select(quantity=quantity, epoch=epoch)
         if not found.estimates:
             continue
@@ -285,9 +286,9 @@ def u_plot_lines(flow: Flow, epoch: int, *, width: int, glyphs: Glyphs = BLOCKS)
         lines += [f"{name if place == 0 else ' ' * len(name)} {piece}" for place, piece in enumerate(pieces)]
         if told:
             least = min(told, key=lambda row: row.bits)
-            of = f", {one_line(first.labels)}" if quantity == "I(Y;M)" else ""
+            of = f", {one_line(first.labels)}" if quantity == Quantity.LABEL else ""
             says = f"{least.bits:.3f} (layer {one_line(least.layer)}) to {max(row.bits for row in told):.3f} of "
-            says += f"{least.ceiling:.3f} {unit_of(quantity)}, {estimator_text(first.estimator, first.resolution)}{of}"
+            says += f"{least.ceiling:.3f} {quantity.unit}, {estimator_text(first.estimator, first.resolution)}{of}"
             if len(lines[-1]) + len(says) < width + 20:
                 lines[-1] += f" {says}"
             else:

@@ -30,6 +30,7 @@ from unetscope.estimators.resampling import (
     quarters,
     symbol_entropy,
 )
+from unetscope.table.quantities import Quantity
 
 SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64
 
@@ -98,7 +99,7 @@ class Binning:
         _, numbers, counts = torch.unique(symbols, return_inverse=True, return_counts=True)
         unique_share = (counts == 1).sum().item() / len(symbols)
         of_symbols = symbol_entropy(numbers, quarter)
-        whole = Reading("I(X;M)", *self.series[0], of_symbols.nats, capped=True, unique_share=unique_share)
+        whole = Reading(Quantity.INPUT, *self.series[0], of_symbols.nats, capped=True, unique_share=unique_share)
         yield judged(whole, of_symbols)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
@@ -106,5 +107,5 @@ class Binning:
                 symbol_entropy(numbers + len(counts) * classed, quarter) - symbol_entropy(labels, quarter)
             )
             null = permuted_symbols(symbols, labels, self.permutations, self.seed)
-            reading = replace(whole, quantity="I(Y;M)", nats=max(0.0, told.nats), labels=name)
+            reading = replace(whole, quantity=Quantity.LABEL, nats=max(0.0, told.nats), labels=name)
             yield judged(null.beside(reading), told, of_symbols.nats, entropy_nats(labels))

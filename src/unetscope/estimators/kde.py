@@ -33,7 +33,7 @@ from unetscope.estimators.resampling import (
     permuted_kernel,
     quarters,
 )
-from unetscope.table.records import Quantity
+from unetscope.table.quantities import Quantity
 
 Bound = Literal["upper", "lower"]
 BOUNDS: tuple[Bound, ...] = ("upper", "lower")
@@ -206,14 +206,14 @@ class KDE:
                 nulls[name, bound] = permuted_kernel(kernel, labels, self.permutations, self.seed)
         whole = {bound: resampled.nats for bound, resampled in found[""].items()}
         for bound in BOUNDS:
-            yield self._reading("I(X;M)", "", bound, found[""][bound], whole["lower"], whole["upper"])
+            yield self._reading(Quantity.INPUT, "", bound, found[""][bound], whole["lower"], whole["upper"])
         for name, labels in classes.items():
             inside = {bound: resampled.nats for bound, resampled in found[name].items()}
             lower, upper = whole["lower"] - inside["upper"], whole["upper"] - inside["lower"]
             for bound in BOUNDS:
                 resampled, null = found[""][bound] - found[name][bound], nulls[name, bound]
                 yield self._reading(
-                    "I(Y;M)", name, bound, resampled, lower, upper, null, whole[bound], entropy_nats(labels)
+                    Quantity.LABEL, name, bound, resampled, lower, upper, null, whole[bound], entropy_nats(labels)
                 )
 
     def _reading(

@@ -34,6 +34,7 @@ from unetscope.estimators.resampling import (
     too_few,
 )
 from unetscope.table.intervals import student
+from unetscope.table.quantities import Quantity
 
 MOST_COMPONENTS = 10
 SMALLEST_VARIANCE = 1e-5  # of the largest: below it, a component is the rounding of distances in float32
@@ -187,7 +188,7 @@ class KSG:
                 )
             of_input = codes(inputs, self.components)
             other = _chebyshev(of_input)
-            reading = Reading("I(X;M)", "ksg", float(self.components), math.nan, capped=True)
+            reading = Reading(Quantity.INPUT, "ksg", float(self.components), math.nan, capped=True)
             reason = untold or self._untold(of_input, other, "input")
             ceiling = _digamma(n)[n] - _digamma(n)[min(self.neighbours, n)]
             reading = replace(reading, ceiling=ceiling.item())
@@ -195,7 +196,7 @@ class KSG:
             yield lost(reading, reason) if reason else self._judged(reading, between, other, dimensions)
         for name, labels in classes.items():
             sizes = (labels[:, None] == labels).sum(dim=1)
-            reading = Reading("I(Y;M)", "ksg", float(self.components), math.nan, labels=name, capped=True)
+            reading = Reading(Quantity.LABEL, "ksg", float(self.components), math.nan, labels=name, capped=True)
             reason = untold or self._unclassed(sizes)
             told = _digamma(n)[n] - _digamma(n)[sizes.cpu()].mean()
             reading = replace(reading, ceiling=told.item())

@@ -31,6 +31,7 @@ from unetscope.estimators.resampling import (
     too_few,
 )
 from unetscope.table.intervals import student
+from unetscope.table.quantities import Quantity
 
 JITTER = 1e-10  # of the mean variance: what rounding may take from the smallest eigenvalue of a Gram matrix
 
@@ -100,10 +101,10 @@ class Mixture:
         root = _root(squared)
         kernels = [_kernel(squared, root, self.noise_variance, generator) for _ in range(self.draws)]
         of_images = _mean_values(kernels, None)
-        yield self._judged(Reading("I(X;M)", *self.series[0], math.nan), of_images, kernels[0], None)
+        yield self._judged(Reading(Quantity.INPUT, *self.series[0], math.nan), of_images, kernels[0], None)
         for name, labels in classes.items():
             null = permuted_kernel(kernels[0][0], labels, self.permutations, self.seed)
-            reading = null.beside(Reading("I(Y;M)", *self.series[0], math.nan, labels=name))
+            reading = null.beside(Reading(Quantity.LABEL, *self.series[0], math.nan, labels=name))
             told = _mean_values(kernels, labels)
             yield self._judged(reading, told, kernels[0], labels, of_images.mean().item())
 

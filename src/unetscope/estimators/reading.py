@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.table.records import Quantity
+from unetscope.table.quantities import Quantity
 
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
 ONE_IMAGE = "one image: there is no other that a layer could tell it from"

@@ -30,6 +30,7 @@ from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import Bound
 from unetscope.estimators.reading import Reading, explained
 from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, judged, quarters
+from unetscope.table.quantities import Quantity
 
 TERMS_AT_ONCE = 4_000_000  # of the blocks whose eigenvalues are taken together
 
@@ -120,7 +121,7 @@ class Renyi:
         whole = self._resampled(
             _diagonal_of_power(kernel, alone, self.alpha), _shares(kernel, parts, self.alpha), parts
         )
-        yield judged(Reading("I(X;M)", "renyi", self.bandwidth, whole.nats, capped=True), whole)
+        yield judged(Reading(Quantity.INPUT, "renyi", self.bandwidth, whole.nats, capped=True), whole)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
             split = 4 * classed + parts
@@ -133,7 +134,7 @@ class Renyi:
             told = whole - (both - given)
             null = self._null(kernel, classed, told.nats, whole.nats + given.nats)
             reading = Reading(
-                "I(Y;M)", "renyi", self.bandwidth, told.nats, labels=name, capped=True, ceiling=given.nats
+                Quantity.LABEL, "renyi", self.bandwidth, told.nats, labels=name, capped=True, ceiling=given.nats
             )
             yield judged(null.beside(reading), told, whole.nats, given.nats)
 

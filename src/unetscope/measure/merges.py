@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from unetscope.estimators.resampling import around, negligible, too_few
 from unetscope.table.intervals import student
-from unetscope.table.records import Estimate, Quantity, Skip
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import Estimate, Skip
 
 OF_CODES = {"ksg"}  # the code of a concatenation does not hold the codes of its parts
 
@@ -28,18 +29,19 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
     known = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
     found = []
     for both in estimates:
-        if both.layer != skip.merge or both.quantity != "I(Y;M)" or both.estimator in OF_CODES:
+        if both.layer != skip.merge or both.quantity != Quantity.LABEL or both.estimator in OF_CODES:
             continue
         how = both.estimator, both.resolution
-        s, u = (known.get((layer, "I(Y;M)", *how, both.labels)) for layer in (skip.source, skip.upsampled))
+        s, u = (known.get((layer, Quantity.LABEL, *how, both.labels)) for layer in (skip.source, skip.upsampled))
         if s is None or u is None:
             continue
-        apart = known[skip.merge, "I(X;M)", *how, ""]
+        apart = known[skip.merge, Quantity.INPUT, *how, ""]
         sums: dict[Quantity, tuple[list[Estimate], list[Estimate]]] = {
-            "I(Y;S|U)": ([both], [u]),
-            "I(Y;U|S)": ([both], [s]),
-            "I(Y;S;U)": ([s, u], [both]),
+            Quantity.SKIP_GIVEN_UPSAMPLED: ([both], [u]),
+            Quantity.UPSAMPLED_GIVEN_SKIP: ([both], [s]),
+            Quantity.SHARED: ([s, u], [both]),
         }
+        doubtful = next((e for e in (both, s, u) if e.reason), None)
         for quantity, (plus, minus) in sums.items():
             row = replace(
                 both,
@@ -57,7 +59,8 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
                 lower=sum(e.lower for e in plus) - sum(e.upper for e in minus),
                 upper=sum(e.upper for e in plus) - sum(e.lower for e in minus),
                 saturated=apart.saturated,
-                reason=next((e.reason for e in (both, s, u) if e.reason), "") or _ceiling_of(s, u, both),
+                out_of_domain=doubtful is not None and doubtful.out_of_domain,
+                reason=_ceiling_of(s, u, both) if doubtful is None else doubtful.reason,
             )
             if not apart.saturated and all(e.per_image for e in (both, s, u)):
                 added, taken = (np.sum([e.per_image for e in part], axis=0) for part in (plus, minus))
@@ -91,6 +94,6 @@ def _judged(row: Estimate, values: NDArray[np.float64]) -> Estimate:
     half, bias = (spread.high - spread.value) * bit, (middle - before) * bit
     if not negligible(bias, half):
         reason = too_few(len(values), "ever more of them it goes", bias)
-        return replace(row, reason=row.reason or reason)
+        return row if row.reason else replace(row, reason=reason, out_of_domain=True)
     low, high = around(middle * bit, values * bit, bias)
     return replace(row, low=low / bit, high=high / bit, per_image=tuple(values.tolist()))

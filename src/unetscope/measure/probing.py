@@ -33,7 +33,8 @@ from unetscope.estimators.usable import (
     shuffled_masks,
 )
 from unetscope.table.intervals import ratio_values, student
-from unetscope.table.records import Layer, Quantity, Skip
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import Layer, Skip
 
 FOLDS = 4
 SHARES = {"quarter": (0,), "half": (0, 1), "whole": tuple(range(FOLDS))}  # the folds that a probe is fitted on
@@ -427,9 +428,11 @@ class _Probing:
 
     def _reading(self, label: str, guess: Tensor) -> Reading:
         if label in self._reasons:
-            return Reading("I_V(M→Y)", self._estimator, 0.0, math.nan, labels="pixels", reason=self._reasons[label])
+            return Reading(
+                Quantity.USABLE, self._estimator, 0.0, math.nan, labels="pixels", reason=self._reasons[label]
+            )
         null = shuffled_masks(guess, self._probes[label].held_out["whole"], seed=self._seed)
-        reading = null.beside(self._gain("I_V(M→Y)", {label: -1}, guess))
+        reading = null.beside(self._gain(Quantity.USABLE, {label: -1}, guess))
         return _judged(replace(reading, train=self._on_training_pixels(label, "seen")))
 
     def _at_merge(self, skip: Skip, guess: Tensor) -> Iterator[Reading]:
@@ -443,9 +446,9 @@ class _Probing:
         )
         reason = next((self._reasons[label] for label in (u, s, skip.merge) if label in self._reasons), "")
         losses: dict[Quantity, dict[str, int]] = {
-            "I_V(S→Y|U)": {u: 1, skip.merge: -1},
-            "I_V(U→Y|S)": {s: 1, skip.merge: -1},
-            "I_V(S;U→Y)": {u: -1, s: -1, skip.merge: 1},
+            Quantity.USABLE_SKIP_GIVEN_UPSAMPLED: {u: 1, skip.merge: -1},
+            Quantity.USABLE_UPSAMPLED_GIVEN_SKIP: {s: 1, skip.merge: -1},
+            Quantity.USABLE_SHARED: {u: -1, s: -1, skip.merge: 1},
         }
         for quantity, signs in losses.items():
             if reason:
@@ -458,7 +461,7 @@ class _Probing:
 
     def _at_pooled(self, label: str, deeper: str, guess: Tensor) -> Reading:
         """What the skip adds to the upsampled path and to itself pooled."""
-        quantity: Quantity = "I_V(S→Y|U,↓S)"
+        quantity = Quantity.USABLE_SKIP_GIVEN_POOLED
         if reason := next((self._reasons[one] for one in (deeper, label) if one in self._reasons), ""):
             return Reading(quantity, self._estimator, 0.0, math.nan, labels="pixels", reason=reason)
         return _judged(self._gain(quantity, {deeper: 1, label: -1}, guess))

@@ -43,6 +43,7 @@ from unetscope.measure.merges import at_merge
 from unetscope.measure.probing import Segmented, probe
 from unetscope.networks.skip_detection import inspect
 from unetscope.table.flow import Flow
+from unetscope.table.quantities import Quantity
 from unetscope.table.records import Estimate, Layer, Skip, estimator_text
 from unetscope.table.schedule import Schedule, is_marked
 
@@ -151,7 +152,7 @@ class Scope:
         layers = [layer for layer in self.layers if layer.label in at_merges]
         for family in self.merge_probes if layers else ():
             found = self._usable(family, layers, epoch, on_batch)
-            estimates += [estimate for estimate in found if estimate.quantity != "I_V(M→Y)"]
+            estimates += [estimate for estimate in found if estimate.quantity != Quantity.USABLE]
         self._estimates.update({estimate.key: estimate for estimate in estimates})
         return tuple(estimates)
 
@@ -387,6 +388,7 @@ def to_estimate(
         half_bits=half / bit,
         extrapolated=reading.extrapolated / bit,
         singleton_share=singletons,
+        out_of_domain=reason.startswith("out of domain"),
         per_image=() if math.isnan(low) else tuple(nats / bit for nats in reading.per_image),
     )
 

@@ -20,6 +20,7 @@ from unetscope.estimators.renyi import Renyi
 from unetscope.measure.distances import Distances
 from unetscope.measure.probing import Segmented, probe
 from unetscope.measure.quantization import Symbols
+from unetscope.table.quantities import Quantity
 from unetscope.table.records import Layer, Skip
 
 BIT = math.log(2)
@@ -136,7 +137,7 @@ def _merges(generator: torch.Generator) -> Iterator[Check]:
         ("exclusive or", bits[0] ^ bits[1], 0.0),
     ):
         for reading in _probed(images, masks, U=slice(0, 1), S=slice(1, 2))["SU"]:
-            if reading.quantity == "I_V(S→Y|U)":
+            if reading.quantity == Quantity.USABLE_SKIP_GIVEN_UPSAMPLED:
                 check = _check(f"{case}, {reading.quantity}", reading, truth)
                 yield _near(check, 0.002)
 

@@ -33,6 +33,7 @@ from unetscope.plots.style import (
     tidy,
 )
 from unetscope.table.flow import Flow
+from unetscope.table.quantities import Quantity
 from unetscope.table.records import Layer
 
 
@@ -61,8 +62,8 @@ def information_plane(
     >>> len(panels), panels[0].get_title()
     (1, '1')
     """
-    across = select(flow, "I(X;M)", estimator, resolution, None)
-    up = select(flow, "I(Y;M)", across.estimator, across.resolution, labels)
+    across = select(flow, Quantity.INPUT, estimator, resolution, None)
+    up = select(flow, Quantity.LABEL, across.estimator, across.resolution, labels)
     if not flow.layers:
         raise InvalidArgument("no layer to plot: the flow names none")
     rows, columns = _grid(len(flow.layers))

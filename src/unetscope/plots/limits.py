@@ -12,7 +12,7 @@ from unetscope.plots.selection import select
 from unetscope.plots.style import FAINT, INK, LARGE, MEDIUM, SKY, SMALL, VERMILLION, in_style, new_axes, tidy
 from unetscope.plots.u import tick_names
 from unetscope.table.flow import Flow
-from unetscope.table.records import Quantity, unit_of
+from unetscope.table.quantities import Quantity
 
 FURTHER = 0.05  # bits, from which an arrow says that a limit lies elsewhere
 
@@ -21,7 +21,7 @@ FURTHER = 0.05  # bits, from which an arrow says that a limit lies elsewhere
 def image_limits(
     flow: Flow,
     *,
-    quantity: Quantity = "I(X;M)",
+    quantity: str = Quantity.INPUT,
     estimator: str | None = None,
     resolution: float | None = None,
     labels: str | None = None,
@@ -36,6 +36,7 @@ def image_limits(
 
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
     """
+    quantity = Quantity(quantity)
     selection = select(flow, quantity, estimator, resolution, labels)
     epoch = selection.epochs[-1] if epoch is None else epoch
     found = [selection.estimates.get((layer.label, epoch)) for layer in flow.layers]
@@ -46,7 +47,7 @@ def image_limits(
     tidy(axes)
     places = np.arange(len(found))
     n = max(e.n for e in found if e is not None)
-    kind = "training images" if quantity.startswith("I_V") else "images"
+    kind = "training images" if quantity.is_usable else "images"
     for share, colour, name in (
         ("quarter_bits", "#C9DCEB", f"a quarter of the {kind}"),
         ("half_bits", SKY, f"half of the {kind}"),
@@ -90,7 +91,7 @@ def image_limits(
     axes.margins(y=0.09)
     axes.set_xticks(places, names, rotation=0 if upright else 90, fontsize=SMALL)
     axes.set_xlabel("layer, in network order", fontsize=MEDIUM)
-    axes.set_ylabel(f"{quantity}, {unit_of(quantity)}", fontsize=MEDIUM)
+    axes.set_ylabel(f"{quantity}, {quantity.unit}", fontsize=MEDIUM)
     axes.set_title(f"{quantity} of fewer and of ever more images, epoch {epoch}\n{selection.text}", fontsize=LARGE)
     axes.legend(loc="upper left", bbox_to_anchor=(1.005, 1.02), borderaxespad=0.0, labelspacing=0.35)
     return axes

@@ -24,13 +24,14 @@ from unetscope.plots.style import (
     tidy,
 )
 from unetscope.table.flow import Flow
-from unetscope.table.records import Quantity, Skip
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import Skip
 
 _LINES: tuple[tuple[Quantity, str, str], ...] = (
-    ("I_V(S→Y|U)", BLUE, "the skip adds, I_V(S→Y|U)"),
-    ("I_V(U→Y|S)", VERMILLION, "the deeper path adds, I_V(U→Y|S)"),
-    ("I_V(S→Y|U,↓S)", GREEN, "and to itself pooled, I_V(S→Y|U,↓S)"),
-    ("I_V(S;U→Y)", FAINT, "both hold, I_V(S;U→Y)"),
+    (Quantity.USABLE_SKIP_GIVEN_UPSAMPLED, BLUE, "the skip adds, I_V(S→Y|U)"),
+    (Quantity.USABLE_UPSAMPLED_GIVEN_SKIP, VERMILLION, "the deeper path adds, I_V(U→Y|S)"),
+    (Quantity.USABLE_SKIP_GIVEN_POOLED, GREEN, "and to itself pooled, I_V(S→Y|U,↓S)"),
+    (Quantity.USABLE_SHARED, FAINT, "both hold, I_V(S;U→Y)"),
 )
 
 
@@ -48,7 +49,7 @@ def merge_gains(flow: Flow, *, estimator: str | None = None, figure: Figure | Su
     skips = tuple(reversed(flow.skips))
     found = {row.quantity for row in flow.estimates if estimator in (None, row.estimator)}
     lines = [
-        line for line in _LINES if line[0] in found or line[0] != "I_V(S→Y|U,↓S)"
+        line for line in _LINES if line[0] in found or line[0] != Quantity.USABLE_SKIP_GIVEN_POOLED
     ]  # which linear probes do not measure
     selections = [select(flow, quantity, estimator, None, None) for quantity, _, _ in lines]
     epochs = selections[0].epochs

@@ -14,7 +14,7 @@ from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import BLUE, FAINT, INK, LARGE, MEDIUM, SMALL, in_style, new_axes, shown, tidy
 from unetscope.table.flow import Flow
 from unetscope.table.intervals import Interval, difference
-from unetscope.table.records import Quantity, unit_of
+from unetscope.table.quantities import Quantity
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Neighbours:
 def neighbours(
     flow: Flow,
     *,
-    quantity: Quantity = "I_V(M→Y)",
+    quantity: str = Quantity.USABLE,
     estimator: str | None = None,
     resolution: float | None = None,
     labels: str | None = None,
@@ -44,6 +44,7 @@ def neighbours(
 
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
     """
+    quantity = Quantity(quantity)
     selection = select(flow, quantity, estimator, resolution, labels)
     return _steps(flow, selection, _epoch(selection, epoch))
 
@@ -70,7 +71,7 @@ def _steps(flow: Flow, selection: Selection, epoch: int) -> list[Neighbours]:
 def neighbour_steps(
     flow: Flow,
     *,
-    quantity: Quantity = "I_V(M→Y)",
+    quantity: str = Quantity.USABLE,
     estimator: str | None = None,
     resolution: float | None = None,
     labels: str | None = None,
@@ -82,6 +83,7 @@ def neighbour_steps(
     A cross is a step without a number: one of the layers is saturated or otherwise out of the estimator's domain.
     Raises as `neighbours`.
     """
+    quantity = Quantity(quantity)
     selection = select(flow, quantity, estimator, resolution, labels)
     epoch = _epoch(selection, epoch)
     pairs = _steps(flow, selection, epoch)
@@ -103,7 +105,7 @@ def neighbour_steps(
     axes.set_xlim(-0.7, len(pairs) - 0.3)
     if not any(pair.step is not None and math.isfinite(pair.step.low) for pair in pairs):
         axes.set_ylim(-1, 1)
-    axes.set_ylabel(f"step, {unit_of(quantity)}", fontsize=MEDIUM)
+    axes.set_ylabel(f"step, {quantity.unit}", fontsize=MEDIUM)
     axes.set_xlabel("from layer to layer", fontsize=MEDIUM)
     apart = sum(pair.apart for pair in pairs)
     axes.set_title(

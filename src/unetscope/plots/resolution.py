@@ -35,7 +35,8 @@ from unetscope.plots.style import (
     tidy,
 )
 from unetscope.table.flow import Flow
-from unetscope.table.records import ESTIMATORS, Quantity, unit_of
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import ESTIMATORS
 
 _MOST_NAMES = 9  # on the bar of layers
 _POINT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 3.2}
@@ -46,7 +47,7 @@ _RING: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 7, "markerf
 def resolution_sweep(
     flow: Flow,
     *,
-    quantity: Quantity = "I(X;M)",
+    quantity: str = Quantity.INPUT,
     estimator: str | None = None,
     labels: str | None = None,
     epoch: int | None = None,
@@ -68,6 +69,7 @@ def resolution_sweep(
     >>> len(above.get_lines()), below.get_xlabel()
     (7, 'noise variance')
     """
+    quantity = Quantity(quantity)
     found = layer_rank_stability(flow, quantity=quantity, estimator=estimator, labels=labels, epoch=epoch)
     here = flow.select(epoch=found.epoch)
     swept = [select(here, quantity, found.estimator, row.resolution, found.labels) for row in found.at]
@@ -87,7 +89,7 @@ def resolution_sweep(
     _draw_agreement(below, found)
     _bar_of_layers(figure, above, layers)
     above.tick_params(labelbottom=False)
-    above.set_ylabel(f"{quantity}, {unit_of(quantity)}", fontsize=MEDIUM)
+    above.set_ylabel(f"{quantity}, {quantity.unit}", fontsize=MEDIUM)
     below.set_xlabel(shown(unit), fontsize=MEDIUM)
     figure.suptitle(f"{first}\n{second}", fontsize=LARGE)
     figure.legend(handles=_explained(found), loc="outside lower center", ncols=2, frameon=False)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import get_args
 
 from unetscope.base.errors import InvalidArgument
 from unetscope.plots.style import shown
 from unetscope.table.flow import Flow
-from unetscope.table.records import Estimate, Quantity, estimator_text, unit_of
+from unetscope.table.quantities import Quantity, Status
+from unetscope.table.records import Estimate, estimator_text
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,18 @@ class Selection:
     def beyond(self, layer: str, epoch: int) -> bool:
         """Whether there is an estimate of these images alone, which is out of its domain for ever more of them."""
         estimate = self.estimates.get((layer, epoch))
-        return estimate is not None and math.isfinite(estimate.bits) and not (estimate.comparable or estimate.saturated)
+        return estimate is not None and math.isfinite(estimate.bits) and estimate.status is Status.OUT_OF_DOMAIN
 
     def ceiling_text(self, ceiling: float) -> str:
         """A ceiling with its formula and unit, such as `log₂ N = 9.24 bits`."""
-        name = {"bits a pixel": "H_V(Y|∅)"}.get(
-            unit_of(self.quantity), "log₂ N" if self.quantity == "I(X;M)" else "H(Y)"
-        )
-        return f"{name} = {ceiling:.2f} {unit_of(self.quantity)}"
+        return f"{self.quantity.ceiling_name} = {ceiling:.2f} {self.quantity.unit}"
 
     @property
     def text(self) -> str:
         """Estimator, resolution, number of images and label scheme: what is part of every number shown."""
         images = sorted({estimate.n for estimate in self.estimates.values()})
         n = f"{images[0]}" if len(images) == 1 else f"{images[0]}–{images[-1]}"
-        usable = self.quantity.startswith("I_V")
+        usable = self.quantity.is_usable
         parts = [shown(estimator_text(self.estimator, self.resolution), 40)]
         parts.append(f"n = {n} {'held-out ' * usable}images")
         if self.labels and not usable:
@@ -72,15 +69,12 @@ class Selection:
         return " · ".join(parts)
 
 
-def select(
-    flow: Flow, quantity: Quantity, estimator: str | None, resolution: float | None, labels: str | None
-) -> Selection:
+def select(flow: Flow, quantity: str, estimator: str | None, resolution: float | None, labels: str | None) -> Selection:
     """The estimates asked for; an estimator, resolution or label scheme that is None stands for the first one measured.
 
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
     """
-    if quantity not in get_args(Quantity):
-        raise InvalidArgument(f"quantity must be one of {', '.join(get_args(Quantity))}, got {quantity!r}")
+    quantity = Quantity(quantity)
     found = flow.select(quantity=quantity)
     if not len(found):
         raise InvalidArgument(f"no estimate of {quantity} to plot: measured are {_listed(_quantities(flow))}")
@@ -98,7 +92,7 @@ def select(
             f"measured are {_listed(resolutions)}"
         )
     found = found.select(estimator=estimator, resolution=resolution)
-    if quantity == "I(X;M)":
+    if quantity == Quantity.INPUT:
         labels = ""
     else:
         labels = _labels(found, labels)

@@ -34,7 +34,8 @@ from unetscope.plots.style import (
     tracks,
 )
 from unetscope.table.flow import Flow
-from unetscope.table.records import Layer, Quantity, Skip, unit_of
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import Layer, Skip
 from unetscope.table.schedule import log_spaced
 
 _MOST_LINES = 10
@@ -53,7 +54,7 @@ _SIDES = {
 def u_plot(
     flow: Flow,
     *,
-    quantity: Quantity = "I(X;M)",
+    quantity: str = Quantity.INPUT,
     estimator: str | None = None,
     resolution: float | None = None,
     labels: str | None = None,
@@ -77,6 +78,7 @@ def u_plot(
     >>> axes.get_ylabel(), [tick.get_text() for tick in axes.get_xticklabels()]
     ('I(X;M), bits', ['1', '2'])
     """
+    quantity = Quantity(quantity)
     selection = select(flow, quantity, estimator, resolution, labels)
     place = {layer.label: index for index, layer in enumerate(flow.layers)}
     skips = [s for s in flow.skips if s.source in place and s.merge in place]
@@ -97,7 +99,7 @@ def u_plot(
     noted = _note_sides(axes, flow.layers)
     axes.set_xlabel("layer, in network order", fontsize=MEDIUM)
     axes.xaxis.set_label_coords((len(names) - 1) / 2, -below - 2, transform=_points_from(axes, 0))
-    axes.set_ylabel(f"{quantity}, {unit_of(quantity)}", fontsize=MEDIUM)
+    axes.set_ylabel(f"{quantity}, {quantity.unit}", fontsize=MEDIUM)
     axes.set_title(f"U-Plot of {quantity}\n{selection.text}", fontsize=LARGE, pad=16 if noted else 6)
     _legend(axes, selection, epochs, merges=any(map(is_merge, flow.layers)))
     return axes

@@ -22,7 +22,8 @@ from unetscope.analysis.verdict import Judgement
 from unetscope.runs.folder import Picture, RunFolder
 from unetscope.runs.verification import judgement_of, trained_variants, verification
 from unetscope.table.flow import Flow
-from unetscope.table.records import EpochRecord, Estimate, Quantity, Verdict, estimator_text, unit_of
+from unetscope.table.quantities import Quantity, Status
+from unetscope.table.records import EpochRecord, Estimate, Verdict, estimator_text
 from unetscope.table.schedule import log_spaced
 from unetscope.table.variants import REFERENCE, part_names
 from unetscope.training.config import repeat_command
@@ -89,7 +90,7 @@ def report_data_of(run: RunFolder, *, dice_margin: float = DICE_MARGIN) -> dict[
 def swept(flow: Flow) -> dict[str, float]:
     """The estimators with so many resolutions that a figure of each would be too many, and the one that is shown alone."""
     found: dict[str, list[float]] = {}
-    for estimator, resolution in flow.select(quantity="I(X;M)").series:
+    for estimator, resolution in flow.select(quantity=Quantity.INPUT).series:
         found.setdefault(estimator, []).append(resolution)
     return {
         estimator: next((size for size in sizes if size in SHOWN_OF_SWEEP), sizes[0])
@@ -119,7 +120,7 @@ def summary(run: RunFolder, flow: Flow, records: Sequence[EpochRecord]) -> str:
     )
     if last.validation_dice < UNLEARNT_DICE:
         sentence += " It has not learnt to segment: what is measured is not the information of a trained network."
-    inputs = flow.select(quantity="I(X;M)", epoch=flow.epochs[-1])
+    inputs = flow.select(quantity=Quantity.INPUT, epoch=flow.epochs[-1])
     if not inputs.series:
         return sentence
     estimator, resolution = inputs.series[0]
@@ -139,7 +140,7 @@ def summary(run: RunFolder, flow: Flow, records: Sequence[EpochRecord]) -> str:
 def notes(flow: Flow) -> list[str]:
     """What a reader must know before believing the figures."""
     found = []
-    rows = [row for row in flow.estimates if row.quantity == "I(Y;M)"]
+    rows = [row for row in flow.estimates if row.quantity == Quantity.LABEL]
     for labels in flow.labels:
         chosen = [row for row in rows if row.labels == labels]
         reasons = Counter(row.reason.partition(":")[0] for row in chosen if row.reason)
@@ -151,7 +152,7 @@ def notes(flow: Flow) -> list[str]:
             alone > 0.05
         )
         found.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{few}{counted}.")
-    inputs, sweeps = flow.select(quantity="I(X;M)"), swept(flow)
+    inputs, sweeps = flow.select(quantity=Quantity.INPUT), swept(flow)
     for estimator, resolution in inputs.series:
         if estimator not in sweeps and len(inputs.select(estimator=estimator).series) == 1:
             found += _note_of_series(inputs, estimator, resolution)
@@ -161,7 +162,7 @@ def notes(flow: Flow) -> list[str]:
 def _note_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str]:
     """How many layers at the last epoch are beyond what so few images tell, and where data processing is violated."""
     rows = inputs.select(estimator=estimator, resolution=resolution, epoch=inputs.epochs[-1]).estimates
-    beyond = [row for row in rows if row.reason.startswith("out of domain")]
+    beyond = [row for row in rows if row.out_of_domain]
     found = []
     if beyond:
         numbered = any(math.isfinite(row.bits) for row in beyond)
@@ -248,7 +249,7 @@ def _series(flow: Flow) -> Iterable[dict[str, Any]]:
             "resolution": _number(resolution),
             "text": estimator_text(estimator, resolution),
             "labels": labels,
-            "unit": unit_of(quantity),
+            "unit": quantity.unit,
             "images": max(row.n for row in rows),
             "layers": [place[layer] for layer in layers],
             "epochs": epochs,
@@ -258,11 +259,14 @@ def _series(flow: Flow) -> Iterable[dict[str, Any]]:
         }
 
 
+_MARKS = {Status.OK: ".", Status.SATURATED: "s", Status.OUT_OF_DOMAIN: "o", Status.ABSENT: "-"}
+
+
 def _mark(row: Estimate | None) -> str:
     """One letter a cell: `s` saturated, `o` out of its domain, `-` no number, `.` a number that may be compared."""
-    if row is None or math.isnan(row.bits):
-        return "-"
-    return "s" if row.saturated else "." if row.comparable else "o"
+    if row is None:
+        return _MARKS[Status.ABSENT]
+    return _MARKS[row.status]
 
 
 def _reasons(cells: Sequence[Estimate | None]) -> dict[str, list[int]]:

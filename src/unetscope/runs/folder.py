@@ -33,7 +33,7 @@ from unetscope.base.files import finished_files, remove_unfinished, whole_file
 from unetscope.table.flow import Flow
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
 
-FORMAT = 4
+FORMAT = 5
 CONFIG, TABLES, ENDING, FAILURE = "config.json", "flow.sqlite", "ending.json", "failure.json"
 
 SCHEMA = f"""
@@ -46,7 +46,7 @@ CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, train_loss_running REAL, train_d
 CREATE TABLE estimates (epoch INTEGER, layer TEXT, quantity TEXT, estimator TEXT, resolution REAL, labels TEXT,
     bits REAL, lower REAL, upper REAL, ceiling REAL, saturated INTEGER, n INTEGER, d INTEGER, unique_share REAL,
     reason TEXT, low REAL, high REAL, null_mean REAL, null_high REAL, p REAL, train_bits REAL, extrapolated REAL,
-    per_image BLOB, quarter_bits REAL, half_bits REAL, singleton_share REAL,
+    per_image BLOB, quarter_bits REAL, half_bits REAL, singleton_share REAL, out_of_domain INTEGER,
     PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
 CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png BLOB,
     PRIMARY KEY (kind, title, epoch, place));
@@ -69,7 +69,11 @@ MIGRATIONS = {
     ),
     2: ("estimates", ("quarter_bits REAL", "half_bits REAL", "singleton_share REAL")),
     3: ("epochs", ("validation_range REAL", "dice_per_image BLOB")),
+    4: ("estimates", ("out_of_domain INTEGER DEFAULT 0",)),
 }
+
+# What the new columns of a format hold for older rows: before format 5 the reason's text alone said what is out of its domain.
+FILLED = {5: "UPDATE estimates SET out_of_domain = reason LIKE 'out of domain%'"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +137,8 @@ class RunFolder:
                 table, added = MIGRATIONS[found]
                 columns = "; ".join(f"ALTER TABLE {table} ADD COLUMN {column}" for column in added)
                 found += 1
-                tables.executescript(f"BEGIN; {columns}; PRAGMA user_version = {found}; COMMIT;")
+                filled = FILLED.get(found, "")
+                tables.executescript(f"BEGIN; {columns}; {filled}; PRAGMA user_version = {found}; COMMIT;")
         if found != FORMAT:
             raise RunFolderError(
                 f"{folder.path} has tables of format {found}, this version reads {FORMAT}: run it again"
@@ -382,7 +387,8 @@ def _estimate(row: Sequence[Any]) -> Estimate:
     for field in fields(Estimate):
         if field.type == "float":
             values[field.name] = _number(values[field.name])
-    values["saturated"] = bool(values["saturated"])
+    for name in ("saturated", "out_of_domain"):
+        values[name] = bool(values[name])
     values["per_image"] = _values(values["per_image"], "<f8")
     return Estimate(**values)
 

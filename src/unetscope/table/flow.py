@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from unetscope.base.errors import InvalidArgument, MissingDependency
 from unetscope.base.files import whole_file
-from unetscope.table.records import EpochRecord, Estimate, Layer, Quantity, Skip, estimator_text, unit_of
+from unetscope.table.quantities import Quantity, Status
+from unetscope.table.records import EpochRecord, Estimate, Layer, Skip, estimator_text
 
 if TYPE_CHECKING:
     import pandas
 
-PER_LAYER = ("I(X;M)", "I(Y;M)", "I_V(M→Y)")
+PER_LAYER = (Quantity.INPUT, Quantity.LABEL, Quantity.USABLE)
 MOST_ROWS = 40  # of the table in a notebook
 
-COLUMNS = [field.name for field in fields(Estimate) if field.name != "per_image"]
+COLUMNS = [*(field.name for field in fields(Estimate) if field.name != "per_image"), "status"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class Flow:
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the label schemes of I(Y;M), in the order in which they were measured."""
-        return tuple(dict.fromkeys(estimate.labels for estimate in self.estimates if estimate.quantity == "I(Y;M)"))
+        return tuple(
+            dict.fromkeys(estimate.labels for estimate in self.estimates if estimate.quantity == Quantity.LABEL)
+        )
 
     @property
     def series(self) -> tuple[tuple[str, float], ...]:
@@ -109,7 +112,7 @@ class Flow:
 
     def rows(self) -> list[dict[str, Any]]:
         """The estimates as plain dictionaries, one a row, columns in the order of `Estimate` but for the values by image."""
-        return [{name: getattr(estimate, name) for name in COLUMNS} for estimate in self.estimates]
+        return [{name: _plain_text(getattr(estimate, name)) for name in COLUMNS} for estimate in self.estimates]
 
     def to_pandas(self) -> pandas.DataFrame:
         """The table as a pandas DataFrame.
@@ -127,10 +130,15 @@ class Flow:
         return save_rows(self.rows(), COLUMNS, Path(path))
 
 
+def _plain_text(value: Any) -> Any:
+    """A quantity or a status as the text that it is, which tables of other libraries take."""
+    return str(value) if isinstance(value, str) else value
+
+
 def _heading(quantity: Quantity, estimator: str, resolution: float, labels: str) -> str:
-    of = labels if quantity == "I(Y;M)" else ""
+    of = labels if quantity == Quantity.LABEL else ""
     return "<br>".join(
-        escape(text) for text in (quantity, estimator_text(estimator, resolution), of, unit_of(quantity)) if text
+        escape(text) for text in (quantity, estimator_text(estimator, resolution), of, quantity.unit) if text
     )
 
 
@@ -139,7 +147,7 @@ def _cell(row: Estimate | None) -> str:
     if row is None or math.isnan(row.bits):
         return f'<td title="{escape(row.reason if row is not None else "")}">—</td>'
     share = min(max(row.bits / row.ceiling, 0.0), 1.0) if row.ceiling > 0 else 0.0
-    mark = " ○" if row.saturated else "" if row.comparable else " ×"
+    mark = {Status.SATURATED: " ○", Status.OUT_OF_DOMAIN: " ×"}.get(row.status, "")
     bar = f"background:linear-gradient(to right,rgba(33,145,140,.35) {share:.0%},transparent {share:.0%})"
     told = f"{row.low:.3f} to {row.high:.3f}" if math.isfinite(row.low) else row.reason
     return f'<td style="{bar}" title="{escape(told)}">{row.bits:.3f}{mark}</td>'

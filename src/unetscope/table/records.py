@@ -7,19 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from unetscope.table.quantities import Quantity, Status
+
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
-Quantity = Literal[
-    "I(X;M)",
-    "I(Y;M)",
-    "I(Y;S|U)",
-    "I(Y;U|S)",
-    "I(Y;S;U)",
-    "I_V(M→Y)",
-    "I_V(S→Y|U)",
-    "I_V(U→Y|S)",
-    "I_V(S;U→Y)",
-    "I_V(S→Y|U,↓S)",
-]
 Decision = Literal["needed", "redundant", "undecided"]
 Rule = Literal["conditional", "plateau"]
 
@@ -47,11 +37,6 @@ def estimator_text(estimator: str, resolution: float) -> str:
     """
     title, unit = ESTIMATORS.get(estimator, (estimator, "resolution"))
     return f"{title}, {unit} {resolution:g}" if unit else title
-
-
-def unit_of(quantity: Quantity) -> str:
-    """The unit in which estimates of a quantity are given."""
-    return "bits a pixel" if quantity.startswith("I_V") else "bits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +95,8 @@ class Estimate:
     images may change, which is known out of its domain too. ceiling: the largest value the estimate can take. saturated: so
     near the ceiling that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the
     share of images whose symbol occurs once (binning). singleton_share: the share of images that are alone in their class.
-    reason: why `bits` is NaN, or 0 for a layer that is the same for all; or, from `out of domain` on, why it holds for these
-    images alone.
+    out_of_domain: whether more images would change the estimate by more than its interval allows. reason: why `bits` is NaN, or
+    0 for a layer that is the same for all, or why the estimate is out of its domain. status: all of this as one value.
 
     quarter_bits, half_bits, extrapolated: the estimate of a quarter and of half of the images, and where it goes for ever
     more. low, high: 95 % interval of that limit. null_mean, null_high, p: mean and 95th percentile of the estimate with
@@ -145,12 +130,20 @@ class Estimate:
     half_bits: float = math.nan
     extrapolated: float = math.nan
     singleton_share: float = math.nan
+    out_of_domain: bool = False
     per_image: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quantity", Quantity(self.quantity))  # a table or a script may name it by its text
+
     @property
-    def comparable(self) -> bool:
-        """Whether there is a number that may be held against those of other layers: in its domain and not saturated."""
-        return not (math.isnan(self.bits) or self.saturated or self.reason.startswith("out of domain"))
+    def status(self) -> Status:
+        """Whether the number may be compared with those of other layers, and if not, why; the gravest reason counts."""
+        if math.isnan(self.bits):
+            return Status.ABSENT
+        if self.saturated:
+            return Status.SATURATED
+        return Status.OUT_OF_DOMAIN if self.out_of_domain else Status.OK
 
     @property
     def key(self) -> tuple[int, str, str, str, float, str]:

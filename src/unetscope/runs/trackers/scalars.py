@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from unetscope.runs.folder import RunFolder
-from unetscope.table.records import ESTIMATORS, Estimate, unit_of
+from unetscope.table.records import ESTIMATORS, Estimate
 
 CLOCK = "epoch/seconds"  # differs when an epoch is trained again, and is not a result
 
@@ -57,7 +57,7 @@ def scalars(run: RunFolder) -> Iterator[Scalar]:
             if math.isfinite(value):
                 yield Scalar(tuple(name.split("/")), record.epoch, value)
     for estimate in run.flow().estimates:
-        usable = unit_of(estimate.quantity) != "bits"
+        usable = estimate.quantity.unit != "bits"
         ends = ((" low", estimate.low), (" high", estimate.high)) if usable else ()
         for end, value in (("", estimate.bits), *ends):
             if math.isfinite(value):

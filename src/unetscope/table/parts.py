@@ -1,0 +1,46 @@
+"""What can be left out of a network: a skip, or a level with all that lies below it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from unetscope.base.errors import InvalidArgument
+
+_NAME = re.compile(r"(skip|level)([1-9]\d*)")
+
+
+class PartKind(StrEnum):
+    """A skip is the stream S at a merge; a level is the stream U there, with all of the network that only feeds it."""
+
+    SKIP = "skip"
+    LEVEL = "level"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One skip or level, by the level of its merge: 1 is at the top. As text it is its name, such as `skip1` or `level4`.
+
+    >>> Part.named("level4"), str(Part(PartKind.SKIP, 1))
+    (Part(kind=<PartKind.LEVEL: 'level'>, level=4), 'skip1')
+    """
+
+    kind: PartKind
+    level: int
+
+    @classmethod
+    def named(cls, name: str) -> Part:
+        """The part of a name. Raises: InvalidArgument for a text that names none."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise InvalidArgument(f"part {name!r}: expected a skip or a level, such as skip1 or level2")
+        return cls(PartKind(match[1]), int(match[2]))
+
+    @property
+    def is_skip(self) -> bool:
+        """Whether it is a skip, not a level."""
+        return self.kind is PartKind.SKIP
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.level}"
