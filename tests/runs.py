@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from unetscope.networks.unet import UNet
-from unetscope.runs.folder import Picture, RunFolder
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.tables import Picture
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
 from unetscope.table.schedule import marked_epochs
 from unetscope.training.config import overridden_config, preset_config

@@ -13,7 +13,8 @@ import pytest
 
 from unetscope.base.errors import InvalidArgument, RunFolderError
 from unetscope.base.files import whole_file
-from unetscope.runs.folder import Picture, RunFolder
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.tables import Picture
 from unetscope.table.flow import Flow, save_epochs
 from unetscope.table.quantities import Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip

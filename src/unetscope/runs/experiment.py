@@ -36,7 +36,8 @@ from unetscope.estimators.renyi import Renyi
 from unetscope.measure.layer_statistics import Estimator
 from unetscope.measure.scope import Scope
 from unetscope.networks.unet import UNet, check_image_size, removed_skips
-from unetscope.runs.folder import Picture, RunFolder
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.tables import Picture
 from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table.records import EpochRecord
 from unetscope.table.schedule import marked_epochs
