@@ -19,15 +19,10 @@ from unetscope.base.errors import UnetscopeError
 from unetscope.base.processes import end_with_parent
 from unetscope.base.progress import NoProgress
 from unetscope.networks.unet import UNet
-from unetscope.runs.experiment import (
-    build_unet,
-    example_pictures,
-    examples_of,
-    load_images,
-    prediction_pictures,
-    refuse_other_data,
-)
+from unetscope.runs.experiment import build_unet, load_images
+from unetscope.runs.facts import refuse_other_data
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.pictures import example_pictures, examples_of, prediction_pictures
 from unetscope.table.schedule import marked_epochs
 from unetscope.training.config import validated_config
 from unetscope.training.trainer import Trainer
@@ -79,8 +74,8 @@ def constant_channels(model: UNet, images: Integer[Tensor, "n c h w"], scale: fl
     >>> from torch import nn
     >>> model = UNet(2, depth=1)
     >>> _ = nn.init.constant_(model.layer1[0].bias, -100.0)                       # no pixel reaches above that
-    >>> found = constant_channels(model, torch.randint(0, 255, (2, 3, 8, 8)), 1 / 255)
-    >>> found["1"], found["2"]
+    >>> shares = constant_channels(model, torch.randint(0, 255, (2, 3, 8, 8)), 1 / 255)
+    >>> shares["1"], shares["2"]
     (1.0, 1.0)
     """
     device = next(model.parameters()).device

@@ -83,7 +83,7 @@ def image_order(n: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
     >>> image_order(4, seed=0, epoch=1).sort().values.tolist()
     [0, 1, 2, 3]
     """
-    return torch.randperm(n, generator=torch.Generator().manual_seed(_mixed(seed, epoch)))
+    return torch.randperm(n, generator=torch.Generator().manual_seed(_order_seed(seed, epoch)))
 
 
 def resolved_precision(config: TrainingConfig) -> Literal["float32", "bfloat16"]:
@@ -95,10 +95,10 @@ def resolved_precision(config: TrainingConfig) -> Literal["float32", "bfloat16"]
 
 def resolved_device(config: TrainingConfig) -> Literal["cpu", "cuda"]:
     """The device that a configuration means here. Raises: InvalidArgument if cuda is asked for where there is none."""
-    found = torch.cuda.is_available()
-    if config.device == "cuda" and not found:
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
         raise InvalidArgument("device is cuda, and torch finds none here: use --device cpu, or install torch with CUDA")
-    return "cuda" if found and config.device != "cpu" else "cpu"
+    return "cuda" if available and config.device != "cpu" else "cpu"
 
 
 class Trainer:
@@ -278,6 +278,6 @@ def laid_out(model: nn.Module, config: TrainingConfig) -> nn.Module:
     return model
 
 
-def _mixed(seed: int, epoch: int) -> int:
+def _order_seed(seed: int, epoch: int) -> int:
     """One seed from two numbers, so that neighbouring seeds and epochs share no order."""
     return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")

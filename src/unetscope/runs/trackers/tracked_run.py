@@ -104,10 +104,10 @@ class TrackedRun:
             paths = {path.stem: path for path in self.run.figures.glob("[!.]*.png")}
         epoch = max((step for _, step in self._held), default=0)
         figures = {title: self._figure(title, Path(path), epoch) for title, path in sorted(paths.items())}
-        known = {title: figure.sha256 for title, figure in self._figures.items()}
-        changed = [title for title, figure in figures.items() if known.get(title) != figure.sha256]
+        digests = {title: figure.sha256 for title, figure in self._figures.items()}
+        changed = [title for title, figure in figures.items() if digests.get(title) != figure.sha256]
         self._figures |= {title: figures[title] for title in changed}
-        replaced = not known.keys().isdisjoint(changed)
+        replaced = not digests.keys().isdisjoint(changed)
         if not (replaced and self._begin_again()):
             self._log_figures(changed)
         self._write_state()
