@@ -1,4 +1,4 @@
-"""The main job: get data, train, measure at the marked epochs, keep everything in a run folder.
+"""The main job: load data, train, measure at the marked epochs, keep everything in a run folder.
 
 Everything that can be refused is refused before the run folder is made.
 """
@@ -147,7 +147,7 @@ def run(
 def measure_again(
     path: str | Path, named: Mapping[str, Any], *, epochs: Sequence[int] = (), progress: Progress | None = None
 ) -> RunFolder:
-    """Measure the kept checkpoints of a run with what is named, and nothing else; what was measured before stays.
+    """Measure the kept checkpoints of a run with the named estimators only; earlier estimates stay.
 
     named: values of `MeasuringConfig`, such as `{"mixtures": [0.1]}`. epochs: some of those that are kept, by default all.
 
@@ -307,7 +307,10 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Prog
 
 
 def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
-    """The configuration of a run that is to go on; refused if another one was asked for."""
+    """The stored configuration of a run that goes on; the memory budget may be another, and what is left open is as stored.
+
+    Raises: RunFolderError if anything else differs.
+    """
     stored = validated_config(folder.configuration)
     threads = stored.threads if asked.threads is None else asked.threads
     device = stored.training.device if asked.training.device == "auto" else asked.training.device

@@ -98,17 +98,17 @@ class RunFolder:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The resolved configuration, as written when the run began."""
+        """The resolved configuration, written when the run began."""
         return self._about("configuration")
 
     @property
     def own_network(self) -> bool:
-        """Whether the network is this package's U-Net, of which variants can be made, and not one from somebody's own loop."""
+        """Whether the network is this package's U-Net, of which variants can be made, and not one of a loop of its own."""
         return "depth" in self.configuration.get("network", {})
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Versions, device, data fingerprints and sizes, as written when the run began."""
+        """Versions, device, data fingerprints and sizes, written when the run began."""
         return self._about("facts")
 
     def _about(self, part: str) -> dict[str, Any]:

@@ -57,8 +57,9 @@ class WeightsAndBiases(Tracker):
         return {place: value for place, value in session.points.items() if place[1] < self._step}
 
     def log_points(self, points: Sequence[Point]) -> None:
-        for self._step, row in groupby(points, lambda point: point.step):
-            self._run.log({point.tag: point.value for point in row}, step=self._step)
+        for step, row in groupby(points, lambda point: point.step):
+            self._run.log({point.tag: point.value for point in row}, step=step)
+            self._step = step
         while self._older:
             shutil.rmtree(self._older.pop(), ignore_errors=True)
 
