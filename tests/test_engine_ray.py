@@ -14,20 +14,21 @@ from typing import Any
 import psutil
 import pytest
 
+from runs import TINY
 from unetscope.base.errors import MissingDependency
 from unetscope.runs import retraining
 from unetscope.runs.engines import Engine, Local, Look
 from unetscope.runs.engines.interface import STARTS
 from unetscope.runs.experiment import run
 from unetscope.runs.folder import RunFolder
-from unetscope.table import variants
+from unetscope.table.variants import named_variants
 from unetscope.training.config import preset_config
 
 EPOCHS = 100  # seconds, so that a kill finds the training under way
 
 
 def plan(folder: RunFolder) -> tuple[retraining.Trial, ...]:
-    return retraining.trials(folder, variants.named(["no-skips"], depth=1), [0, 1])
+    return retraining.trials(folder, named_variants(["no-skips"], depth=1), [0, 1])
 
 
 def table(path: Path) -> list[tuple[Any, ...]]:
@@ -50,17 +51,9 @@ class Planned:
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run, the same for all tests: copy it."""
-    small = {
-        "data.synthetic_images": 12,
-        "data.image_size": 16,
-        "network.width": 2,
-        "network.depth": 1,
-        "training.epochs": EPOCHS,
-        "measuring.clusters": 2,
-        "measuring.merge_probes": False,
-        "threads": 1,
-    }
-    return run(preset_config("demo", small), tmp_path_factory.mktemp("network") / "run").path
+    return run(
+        preset_config("demo", TINY | {"training.epochs": EPOCHS}), tmp_path_factory.mktemp("network") / "run"
+    ).path
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +83,13 @@ def engine(workers: int | None) -> Engine:
 
 def busy_workers() -> list[psutil.Process]:
     """The processes of this one's cluster that train."""
-    found = []
+    busy = []
     for process in psutil.Process().children(recursive=True):
         try:
-            found += [process] * any("ray::_train" in word for word in process.cmdline())
+            busy += [process] * any("ray::_train" in word for word in process.cmdline())
         except psutil.Error:  # it has just ended
             continue
-    return found
+    return busy
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

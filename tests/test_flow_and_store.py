@@ -13,7 +13,8 @@ import pytest
 
 from unetscope.base.errors import InvalidArgument, RunFolderError
 from unetscope.base.files import whole_file
-from unetscope.runs.folder import Picture, RunFolder
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.tables import Picture
 from unetscope.table.flow import Flow, save_epochs
 from unetscope.table.quantities import Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
@@ -76,10 +77,10 @@ def test_pictures_come_back_pixel_by_pixel(run: RunFolder) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (5, 7, 3)).astype(np.uint8)
     grey = pixels[..., 0].copy()
     run.describe((), (), [Picture("image", "<b>", 0, 1, pixels), Picture("image", "a", 0, 0, grey)])
-    found = run.pictures("image")
-    assert [picture.title for picture in found] == ["a", "<b>"]
-    np.testing.assert_array_equal(found[1].pixels, pixels)
-    np.testing.assert_array_equal(found[0].pixels, grey)
+    pictures = run.pictures("image")
+    assert [picture.title for picture in pictures] == ["a", "<b>"]
+    np.testing.assert_array_equal(pictures[1].pixels, pixels)
+    np.testing.assert_array_equal(pictures[0].pixels, grey)
 
 
 def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> None:

@@ -19,7 +19,8 @@ from unetscope.analysis.data_processing import dpi_violations
 from unetscope.analysis.outcomes import DICE_MARGIN, Row, Verification
 from unetscope.analysis.rank_stability import layer_rank_stability
 from unetscope.analysis.verdict import Judgement
-from unetscope.runs.folder import Picture, RunFolder
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.tables import Picture
 from unetscope.runs.verification import judgement_of, trained_variants, verification
 from unetscope.table.flow import Flow
 from unetscope.table.quantities import Quantity, Status
