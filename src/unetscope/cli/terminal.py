@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.cli.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
-from unetscope.table.quantities import Quantity
-from unetscope.table.records import ESTIMATORS, estimator_text
+from unetscope.table.quantities import Quantity, Status
+from unetscope.table.records import ESTIMATORS
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -265,20 +265,17 @@ def u_plot_lines(flow: Flow, epoch: int, *, width: int, glyphs: Glyphs = BLOCKS)
     """
     lines = []
     labels = [layer.label for layer in flow.layers]
-    for quantity in (Quantity.INPUT, Quantity.LABEL, Quantity.USABLE):
-        found = flow.select(quantity=quantity, epoch=epoch)
-        if not found.estimates:
+    at_epoch = flow.select(epoch=epoch)
+    for quantity in (quantity for quantity in Quantity if quantity.of_layer):
+        series = next((series for series in at_epoch.series if series.key.quantity is quantity), None)
+        if series is None:
             continue
-        first = found.estimates[0]
-        chosen = found.select(estimator=first.estimator, resolution=first.resolution, labels=first.labels).estimates
-        rows = {row.layer: row for row in chosen}
-        told = [row for row in rows.values() if math.isfinite(row.bits)]
-        there = [label for label in labels if label in rows]
+        told = [row for row in series.estimates.values() if math.isfinite(row.bits)]
         name = _drawable(quantity, glyphs)
         text = sparkline(
-            [rows[label].bits for label in there],
+            [series.bits(layer, epoch) for layer in series.layers],
             max((row.ceiling for row in told if math.isfinite(row.ceiling)), default=1.0),
-            [rows[label].saturated for label in there],
+            [series.status(layer, epoch) is Status.SATURATED for layer in series.layers],
             glyphs=glyphs,
         )
         room = max(10, width - len(name) - 2)
@@ -286,9 +283,9 @@ def u_plot_lines(flow: Flow, epoch: int, *, width: int, glyphs: Glyphs = BLOCKS)
         lines += [f"{name if place == 0 else ' ' * len(name)} {piece}" for place, piece in enumerate(pieces)]
         if told:
             least = min(told, key=lambda row: row.bits)
-            of = f", {one_line(first.labels)}" if quantity == Quantity.LABEL else ""
+            of = f", {one_line(series.key.scheme)}" if series.key.scheme else ""
             says = f"{least.bits:.3f} (layer {one_line(least.layer)}) to {max(row.bits for row in told):.3f} of "
-            says += f"{least.ceiling:.3f} {quantity.unit}, {estimator_text(first.estimator, first.resolution)}{of}"
+            says += f"{least.ceiling:.3f} {quantity.unit}, {series.key.text}{of}"
             if len(lines[-1]) + len(says) < width + 20:
                 lines[-1] += f" {says}"
             else:
