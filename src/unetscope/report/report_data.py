@@ -23,10 +23,11 @@ from unetscope.runs.folder import Picture, RunFolder
 from unetscope.runs.verification import judgement_of, trained_variants, verification
 from unetscope.table.flow import Flow
 from unetscope.table.marks import STATUS_MARKS
+from unetscope.table.parts import LEVEL, SKIP, Part
 from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import EpochRecord, Estimate, Verdict, estimator_text
 from unetscope.table.schedule import log_spaced
-from unetscope.table.variants import REFERENCE, part_names
+from unetscope.table.variants import REFERENCE, removed_parts
 from unetscope.training.config import repeat_command
 
 DIGITS = 5
@@ -297,7 +298,7 @@ def _judged(judgement: Judgement) -> dict[str, Any]:
     return {
         "margin": judgement.margin,
         "epochs": judgement.epochs,
-        "parts": list(dict.fromkeys(verdict.part for verdict in judgement.verdicts)),
+        "parts": list(dict.fromkeys(str(verdict.part) for verdict in judgement.verdicts)),
         "rows": [_row_of(verdict) for verdict in judgement.verdicts],
         "sentences": [sentence(judgement, epoch) for epoch in judgement.epochs],
         "proposed": [
@@ -308,26 +309,29 @@ def _judged(judgement: Judgement) -> dict[str, Any]:
 
 def _row_of(verdict: Verdict) -> dict[str, Any]:
     numbers = {name: _number(getattr(verdict, name)) for name in ("bits", "low", "high", "ceiling")}
-    names = ("part", "epoch", "rule", "decision", "since", "text")
-    return {**{name: getattr(verdict, name) for name in names}, **numbers}
+    names = ("epoch", "rule", "decision", "since", "text")
+    return {"part": str(verdict.part), **{name: getattr(verdict, name) for name in names}, **numbers}
 
 
 def sentence(judgement: Judgement, epoch: int) -> str:
     """What a training of so many epochs needs, in a sentence for the top of the page.
 
-    >>> from unetscope.analysis.verdict import Gain
-    >>> verdicts = tuple(Verdict(part, 10, "conditional", what) for part, what in
+    >>> verdicts = tuple(Verdict(Part.named(part), 10, "conditional", what) for part, what in
     ...                  (("skip1", "needed"), ("level1", "undecided"), ("level2", "redundant"), ("skip3", "redundant")))
-    >>> sentence(Judgement(verdicts, 3, (), 0.05, {(10, "skip", "skip1"): Gain("skip", "skip1", None)}), 10)
+    >>> sentence(Judgement(verdicts, 3, (), 0.05, {10: {}}), 10)
     'A training of 10 epochs needs skip1, could do without level2 (all below skip2), and leaves level1 undecided.'
     """
     said: dict[str, list[str]] = {"needed": [], "redundant": [], "undecided": []}
     judged = {verdict.part: verdict for verdict in judgement.at(epoch) if verdict.rule == "conditional"}
-    spared = min((number_of(part) for part, one in judged.items() if _spares_a_level(one)), default=math.inf)
+    spared = min(
+        (part for part, one in judged.items() if part.kind is LEVEL and one.decision == "redundant"), default=None
+    )
     for part, verdict in judged.items():
-        if verdict.decision != "redundant" or number_of(part) <= spared:  # what lies below goes with it
-            below = f" (all below skip{spared})" * (part == f"level{spared}")
-            said[verdict.decision].append(part + below)
+        if (
+            verdict.decision != "redundant" or spared is None or part.level <= spared.level
+        ):  # what lies below goes with it
+            below = f" (all below {Part(SKIP, part.level)})" * (part == spared)
+            said[verdict.decision].append(f"{part}{below}")
     if len(said["undecided"]) == len(judged):
         return f"Of {len(judged)} skips and levels, nothing is decided for a training of {epoch} epochs."
     clauses = [
@@ -338,19 +342,6 @@ def sentence(judgement: Judgement, epoch: int) -> str:
     if said["undecided"]:
         clauses[-1] += " undecided"
     return f"A training of {epoch} epochs {listed(clauses, oxford=True)}."
-
-
-def _spares_a_level(verdict: Verdict) -> bool:
-    return verdict.part.startswith("level") and verdict.decision == "redundant"
-
-
-def number_of(part: str) -> int:
-    """The level that a part belongs to.
-
-    >>> number_of("skip3"), number_of("level2")
-    (3, 2)
-    """
-    return int(part.removeprefix("skip").removeprefix("level"))
 
 
 def listed(words: Sequence[str], *, oxford: bool = False) -> str:
@@ -389,7 +380,7 @@ def _outcome_of(found: Verification, row: Row) -> dict[str, Any]:
     return {
         "variant": row.variant.name,
         "network": row.variant.text,
-        "parts": part_names(row.variant, reference.depth, reference.without),
+        "parts": list(map(str, removed_parts(row.variant, reference.depth, reference.without))),
         "dice": _number(outcome.dice),
         "difference": _number(outcome.difference.value),
         "low": _number(outcome.difference.low),

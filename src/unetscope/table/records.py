@@ -1,4 +1,4 @@
-"""Frozen value types that every room speaks in."""
+"""The records of a measurement: layers, skips, estimates, epochs and verdicts, as frozen values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from unetscope.table.parts import Part
 from unetscope.table.quantities import Quantity, Status
 
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
@@ -78,6 +79,11 @@ class Skip:
     source: str
     upsampled: str
     merge: str
+
+    @property
+    def part(self) -> Part:
+        """The part that its name names. Raises: InvalidArgument for a name that is no skip's."""
+        return Part.named(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +182,15 @@ class EpochRecord:
 class Verdict:
     """What one rule says of one skip or level for a training of `epoch` epochs, with the numbers behind it.
 
-    part: `"skip1"`, or `"level4"` for all of the network below skip4. since: the marked epoch from which on the decision has
+    part: a skip, or a level: `level4` is all of the network below skip4. since: the marked epoch from which on the decision has
     been the same. bits: what the part adds, or (plateau rule) what the merge below tells, with its 95 % interval and the most
     that it could be; NaN where it is not known. text: why, for people.
 
-    >>> print(Verdict("skip1", 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))
+    >>> print(Verdict(Part.named("skip1"), 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))
     skip1 is redundant from epoch 10 on: it adds 0.001 of 0.6 bits a pixel
     """
 
-    part: str
+    part: Part
     epoch: int
     rule: Rule
     decision: Decision
