@@ -1,4 +1,4 @@
-"""Where estimates rise though the wiring of the network says that information cannot."""
+"""Where estimates rise from a layer to one computed from it, although information cannot (the data processing inequality)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _UNRANKED = {Status.SATURATED, Status.ABSENT}
 def computed_pairs(flow: Flow) -> tuple[tuple[str, str], ...]:
     """Pairs (parent, child) of layers of which the child is a function of the parent alone, in the order of the network.
 
-    The true information of the child, about whatever, is then no more than the parent's: the data processing inequality. A
+    The true information of the child about X or Y is then at most the parent's: the data processing inequality. A
     layer follows from the one before it. A merge follows from the nearest layer that all its parts follow from, which in a
     U-Net is the source of its skip, for the upsampled path comes from there too. Each part of a merge follows from the merge.
     All other such pairs are chains of these.

@@ -11,15 +11,15 @@ from unetscope.table.parts import LEVEL, SKIP, Part
 from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import Estimate, Skip
 
-LEARNT_SHARE = 0.1  # of the ceiling: an output that tells less has learnt next to nothing
+LEARNT_SHARE = 0.1  # of the ceiling: with less usable information in its output a network has learnt next to nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
     """What a stream adds at a merge: its estimate, or None if there is none.
 
-    part: the stream, the skip or the deeper path that it meets. output_bits: bits that the network's output tells, NaN if not
-    known. unlearnt: why no number of this epoch may be believed, if so.
+    part: the stream, the skip or the deeper path that it meets. output_bits: usable information of the network's output, NaN if
+    not known. unlearnt: why the numbers of this epoch cannot be used, if so.
     """
 
     part: Part
@@ -47,7 +47,7 @@ class Gain:
 
     @property
     def whole(self) -> float:
-        """Bits that a loss is a share of: what the network tells, or where that is not known all there is to tell."""
+        """Bits of which a loss is a share: those of the output, or where they are not known the ceiling."""
         ceiling = math.nan if self.row is None else self.row.ceiling
         return ceiling if math.isnan(self.output_bits) else min(self.output_bits, ceiling)
 
@@ -109,7 +109,7 @@ def stream_gains(flow: Flow, skips: Sequence[Skip], epochs: Sequence[int], estim
 
 
 def output_information(flow: Flow, epoch: int) -> tuple[float, str]:
-    """Bits that the output tells, NaN if not known, and why nothing follows from a network that tells next to nothing yet."""
+    """Usable information of the output, NaN if not known, and why the epoch cannot be used if the output has next to none."""
     outputs = [layer.label for layer in flow.layers if layer.role == "output"]
     bits = math.nan
     for row in flow.select(epoch=epoch, quantity=Quantity.USABLE).estimates:

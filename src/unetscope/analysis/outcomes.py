@@ -1,4 +1,4 @@
-"""What retraining says of the verdicts: variants against the run's own network, paired by seed.
+"""The verdicts compared with retraining: variants against the run's own network, paired by seed.
 
 A training that did not start, or whose output has become constant, is no evidence about a skip: it is left out, and counted.
 """
@@ -32,7 +32,7 @@ Agreement = Literal["hit", "miss", "open"]
 
 @dataclass(frozen=True)
 class Training:
-    """One variant trained with one seed, as its run folder tells.
+    """One variant trained with one seed, as read from its run folder.
 
     guess: the cross-entropy, in nats a pixel, of the best guess without looking at an image. constant: by layer, the share of
     channels that are the same everywhere at the end (empty before it). failure: why it ended before its last epoch, if it did.
@@ -51,12 +51,12 @@ class Training:
 
     @property
     def started_at(self) -> int | None:
-        """The first epoch after which the network tells a tenth of what the best guess leaves open; None if there is none."""
+        """The first epoch at which the loss is a tenth below that of the best guess; None if there is none."""
         below = (1 - STARTED_SHARE) * self.guess
         return next((record.epoch for record in self.records if record.validation_loss < below), None)
 
     def state(self, epoch: int) -> State:
-        """Whether the training, after so many epochs, has learnt anything, or ever will; one that starts later is only slow."""
+        """The state of the training after so many epochs; one that starts at a later epoch counts as started."""
         if epoch not in self._by_epoch:
             return "failed" if self.failure else "not there yet"
         if self.started_at is None:
@@ -66,7 +66,7 @@ class Training:
 
     @property
     def sound(self) -> bool:
-        """Whether it has learnt something and still knows it, so that it may be compared."""
+        """Whether it has started and not collapsed or failed, so that it may be compared."""
         return bool(self.records) and not self.failure and self.state(self.records[-1].epoch) == "started"
 
     def dice(self, epoch: int) -> NDArray[np.float64]:
@@ -88,7 +88,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What retraining says of a variant after so many epochs.
+    """How a retrained variant compares with the reference after so many epochs.
 
     difference: of Dice, variant less reference, over images, then over pairs of seeds. pairs: seeds at which both started.
     started, seeds: of the variant's trainings that got so far. stalls: whether fewer of them start than of the reference's, by
@@ -124,7 +124,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verification:
-    """Trainings of variants of one run, held against its verdicts.
+    """Trainings of variants of one run, compared with its verdicts.
 
     judgement: of the run, None if it was not measured enough. budgets: the epochs at which they are compared. margin: of Dice.
     """
@@ -146,9 +146,9 @@ class Verification:
     def outcome(self, variant: str, epoch: int) -> Outcome:
         """How a variant compares with the reference after so many epochs.
 
-        The interval of the difference holds both what another seed and what other images would change: Student's over pairs of
-        seeds and over images, their halves added as squares. Trainings that did not start are not compared, but fewer starts
-        than the reference has (Fisher's exact test, one-sided, 5 %) forbid to call a part redundant.
+        The interval of the difference covers other seeds and other images: Student's over pairs of seeds and over images, their
+        halves added as squares. Trainings that did not start are not compared, but fewer starts
+        than the reference has (Fisher's exact test, one-sided, 5 %) rule out `redundant`.
 
         Raises: InvalidArgument if trainings of one seed were validated on different numbers of images.
         """

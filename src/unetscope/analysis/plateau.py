@@ -1,4 +1,4 @@
-"""The paper's rule: a skip is redundant once the merge below it tells all there is to tell of the label."""
+"""The paper's rule: a skip is redundant once I(Y;M) of the merge below it has reached H(Y)."""
 
 from __future__ import annotations
 

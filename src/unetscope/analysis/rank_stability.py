@@ -1,4 +1,4 @@
-"""Whether a ranking of layers outlasts a change of resolution."""
+"""Whether the ranking of layers stays the same when the resolution changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AGREES = (
     0.9  # Kendall's τ from which two rankings count as the same: without ties, one pair of layers in twenty is swapped
 )
 FLOOR = 0.01  # of the ceiling: nearer to zero than this counts as zero, as 99 % of the ceiling counts as saturated
-FEWEST = 3  # layers told apart at both of two resolutions, below which there is no ranking to compare
+FEWEST = 3  # layers with different numbers at both of two resolutions, below which there is no ranking to compare
 
 _OPTIONS = {
     "noise variance": "--noise-variance",
@@ -39,10 +39,10 @@ _LOST = {
 class RankingAtResolution:
     """How layers rank at one resolution, against the reference.
 
-    apart: how many layers are told apart at all; the others are `saturated` (tied at the ceiling), `at_zero` (tied at zero:
-    within 1 % of the ceiling) or `unknown` (no number). compared: how many are told apart both here and at the reference.
-    agreement: Kendall's τ_b with the reference, over the layers with a number at both; it falls where layers change places and
-    where they become tied. swapped: of the pairs of layers that are ordered at both, the share that change places. Both are NaN
+    apart: how many layers can be ranked; the others are `saturated` (tied at the ceiling), `at_zero` (tied at zero: within
+    1 % of the ceiling) or `unknown` (no number). compared: how many can be ranked both here and at the reference. agreement:
+    Kendall's τ_b with the reference, over the layers with a number at both; it falls where layers change places and where
+    they become tied. swapped: of the pairs of layers that are ordered at both, the share that change places. Both are NaN
     where fewer than three layers are compared, or all are tied.
     """
 
@@ -60,11 +60,11 @@ class RankingAtResolution:
 class RankStability:
     """How the ranking of layers changes with the resolution, by one estimator at one epoch.
 
-    layers: how many there are. reference: the resolution that tells most of them apart, and of several such the middle one.
-    judged: the pairs of layers that both have an interval there. sure: those of them that differ by more than chance makes.
+    layers: how many there are. reference: the resolution at which most of them can be ranked, of several such the middle one.
+    judged: the pairs of layers that both have an interval there. sure: those of them whose difference is more than chance.
     at: the ranking at every resolution, ascending. holds: the widest run of neighbouring resolutions around the reference over
-    which τ_b is 0.9 or more and at least half as many layers are compared as the reference tells apart; none where not even
-    the reference has a ranking.
+    which τ_b is 0.9 or more and at least half as many layers are compared as the reference ranks; None where not even the
+    reference has a ranking.
     """
 
     quantity: Quantity

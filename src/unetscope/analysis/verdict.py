@@ -77,7 +77,7 @@ class Judgement:
         return verdicts
 
     def decision(self, part: Part | str, *, rule: Rule = "conditional", epoch: int | None = None) -> Decision:
-        """What a rule says of one skip or level at an epoch, by default the last."""
+        """The decision of a rule on one skip or level at an epoch, by default the last."""
         part = Part.named(part) if isinstance(part, str) else part
         decisions = self._decisions(rule, self.epochs[-1] if epoch is None else epoch)
         if part not in decisions:
@@ -90,7 +90,7 @@ class Judgement:
         return {verdict.part: verdict.decision for verdict in self.at(epoch) if verdict.rule == rule}
 
     def of_variant(self, variant: Variant, *, rule: Rule = "conditional", epoch: int | None = None) -> Decision:
-        """What a rule says of all that a variant leaves out, together: redundant if all of it is, needed if any of it is.
+        """The decision of a rule on all that a variant leaves out, together: redundant if all of it is, needed if any of it is.
 
         By the conditional rule a part that is redundant beside a skip may be needed without that skip, and parts that are each
         next to nothing are redundant only if what they may add comes to next to nothing too.
@@ -144,17 +144,17 @@ def judge(
 ) -> Judgement:
     """Every skip and every level at every marked epoch: needed, redundant or undecided, by both rules.
 
-    Conditional rule. A trained network uses a skip because it is there; what it would do without is not in its activations.
-    But a deeper path is given nothing of the skip S except S pooled. So S is worth no more than what it tells beside the
-    upsampled path U and beside itself pooled, I_V(S→Y|U,↓S); nor than what the deeper path that it is part of adds to each
-    skip above it, I_V(U→Y|S). Level k, with all below it, is worth no more than I_V(U→Y|S) at skip k and above. If the 95 %
-    interval of the least of these lies below `margin` times what the network's output tells, the part is redundant; if it
-    lies above, needed; else, or if one of them is not known, undecided. Bits and Dice part ways where masks are nearly as
-    likely as not: a detail that is worth few bits can decide which side of one half a pixel falls on.
+    Conditional rule. A trained network uses a skip because it is there; its activations do not show what it would do without.
+    But the deeper path receives the skip S only as S pooled. So S adds no more than I_V(S→Y|U,↓S), its usable information
+    given the upsampled path U and S pooled; nor more than the deeper path to which it belongs adds to each skip above it,
+    I_V(U→Y|S). Level k, with all below it, adds no more than I_V(U→Y|S) at skip k and above. If the 95 % interval of the
+    least of these lies below `margin` times the usable information of the network's output, the part is redundant; if it lies
+    above, needed; otherwise, or if one of them is not known, undecided. Bits and Dice differ where probabilities are close to
+    one half: a detail worth few bits can decide on which side of one half a pixel falls.
 
-    Plateau rule (the paper's). A skip is redundant once I(Y;M) of the merge below has reached H(Y), needed as long as it has
-    not. An estimate that is at its ceiling because the layer tells all images apart would be there whatever the layer, so it
-    decides nothing. The rule says nothing of the deepest skip, nor of levels.
+    Plateau rule (the paper's). A skip is redundant once I(Y;M) of the merge below has reached H(Y), and needed before. An
+    estimate decides nothing if it is at its ceiling only because all images differ in that layer. The rule does not apply to
+    the deepest skip, nor to levels.
 
     estimator: of usable information. plateau_estimator, resolution, labels: of I(Y;M), by default the first measured.
 

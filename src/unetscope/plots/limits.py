@@ -27,7 +27,7 @@ from unetscope.table.flow import Flow
 from unetscope.table.quantities import Quantity
 from unetscope.table.records import Estimate
 
-FURTHER = 0.05  # bits, from which an arrow says that a limit lies elsewhere
+FURTHER = 0.05  # bits between an estimate and its limit from which an arrow is drawn
 
 
 @in_style
@@ -43,9 +43,9 @@ def image_limits(
 ) -> Axes:
     """The estimate of a quarter, of half and of all images for each layer at one epoch, and where it goes with ever more.
 
-    The limit has its 95 % interval where the estimate is in its domain; where it is not, or is saturated, an arrow says which
-    way it goes. An estimate whose curve has not flattened says how many images there were. What is None stands for the first
-    one measured, and the last epoch.
+    The limit has its 95 % interval where the estimate is in its domain; where it is not, or is saturated, an arrow points
+    where it goes. An estimate whose curve has not flattened depends on the number of images. What is None stands for the
+    first one measured, and the last epoch.
 
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
     """

@@ -1,4 +1,4 @@
-"""Which neighbouring layers can be told apart."""
+"""The step of an estimate from each layer to the next, and whether it is more than chance."""
 
 from __future__ import annotations
 

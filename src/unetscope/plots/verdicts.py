@@ -1,4 +1,4 @@
-"""Verdicts along training, and what retraining says of them."""
+"""Verdicts along training, and how retrained variants compare with them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _BANDED = 2  # trainings that make a band
 
 @in_style
 def verdict_map(judgement: Judgement, *, figure: Figure | SubFigure | None = None) -> NDArray[Any]:
-    """A panel for each rule: what it says of every skip and level, a row each, at every marked epoch, a column each.
+    """A panel for each rule: its decision on every skip and level, a row each, at every marked epoch, a column each.
 
     Returns the panels.
 
@@ -95,7 +95,7 @@ def dice_bands(verification: Verification, *, axes: Axes | None = None) -> Axes:
     """Validation Dice of every variant: the mean over its seeds that are compared, with a band from the worst to the best of
     them.
 
-    Seeds that never started, or forgot all, are thin dotted lines, and counted in the legend. A dashed line is the Dice that
+    Seeds that did not start, or collapsed, are thin dotted lines, and counted in the legend. A dashed line is the Dice that
     the others are to reach, the reference's best less the margin.
 
     Source: Fig. 5 of Lee & Bajić 2021.

@@ -1,6 +1,6 @@
 """What can be left out of a network: a skip, or a level with all that lies below it.
 
-A part has a name where people and files meet it (the command line, a configuration, a table); everywhere else it is a `Part`.
+On the command line, in a configuration and in files a part is a name; everywhere else it is a `Part`.
 """
 
 from __future__ import annotations

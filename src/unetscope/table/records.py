@@ -99,7 +99,7 @@ class Estimate:
 
     lower, upper: bracket of the quantity; of usable information its interval, stretched by twice what ever more training
     images may change, which is known out of its domain too. ceiling: the largest value the estimate can take. saturated: so
-    near the ceiling that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the
+    near the ceiling that layers can no longer be compared. n: images, d: values of the layer an image. unique_share: the
     share of images whose symbol occurs once (binning). singleton_share: the share of images that are alone in their class.
     out_of_domain: whether more images would change the estimate by more than its interval allows. reason: why `bits` is NaN, or
     0 for a layer that is the same for all, or why the estimate is out of its domain. status: all of this as one value.

@@ -1,6 +1,6 @@
 """Variants: the network with some skips or levels taken out, by name.
 
-`model1` is the network as it was run; `model2`, `model3`, … have no top skip, no top two, … as Lee & Bajić (2021) count.
+`model1` is the run's own network; `model2`, `model3`, … lack the top skip, the top two, …, as in Lee & Bajić (2021).
 """
 
 from __future__ import annotations
