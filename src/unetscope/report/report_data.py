@@ -380,7 +380,7 @@ def _outcome_of(found: Verification, row: Row) -> dict[str, Any]:
     return {
         "variant": row.variant.name,
         "network": row.variant.text,
-        "parts": list(map(str, removed_parts(row.variant, reference.depth, reference.without))),
+        "parts": tuple(map(str, removed_parts(row.variant, reference.depth, reference.without))),
         "dice": _number(outcome.dice),
         "difference": _number(outcome.difference.value),
         "low": _number(outcome.difference.low),
