@@ -24,8 +24,9 @@ from unetscope.analysis.verdict import judge
 from unetscope.report.render import render_run
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.verification import trained_variants, verification
+from unetscope.table.parts import Part
 from unetscope.table.records import Decision
-from unetscope.table.variants import REFERENCE, part_names
+from unetscope.table.variants import REFERENCE, removed_parts
 
 DOCS = Path(__file__).parents[1] / "docs"
 COPIED = {
@@ -177,13 +178,13 @@ def _literal(run: RunFolder, results: Verification, epoch: int) -> dict[str, Dec
     estimates = run.flow().select(quantity="I(Y;M)", epoch=epoch).narrowed(estimator=None, resolution=None, labels=None)
     full = {row.layer: row.saturated for row in estimates.estimates}
     skips = sorted(run.flow().skips, key=lambda skip: skip.name)
-    of_skip: dict[str, Decision] = {
-        skip.name: "redundant" if full[below.merge] else "needed" for skip, below in pairwise(skips)
+    of_skip: dict[Part, Decision] = {
+        skip.part: "redundant" if full[below.merge] else "needed" for skip, below in pairwise(skips)
     }
     depth = max(layer.level for layer in run.flow().layers)
     literal: dict[str, Decision] = {}
     for variant in results.variants:
-        decisions = {of_skip.get(part, "undecided") for part in part_names(variant, depth)}
+        decisions = {of_skip.get(part, "undecided") for part in removed_parts(variant, depth)}
         literal[variant.name] = (
             "needed" if "needed" in decisions else "redundant" if decisions <= {"redundant"} else "undecided"
         )

@@ -43,7 +43,7 @@ def main() -> None:
                     run.configuration,
                     {
                         **changed,
-                        "network.without": variant.without,
+                        "network.without": variant.network["without"],
                         "training.epochs": words.epochs,
                         "measuring.marked": [],
                         "seed": seed,

@@ -137,7 +137,7 @@ def retrained(run: RunFolder, *, seeds: int = 2) -> RunFolder:
     epochs = range(run.last_epoch() + 1)
     for trial in trials(run, named_variants(["paper", "depth2"], depth=4), range(seeds)):
         loss = 0.1 * len(trial.variant.without)
-        network = {"network.depth": trial.variant.depth, "network.without": trial.variant.without}
+        network = {f"network.{name}": value for name, value in trial.variant.network.items()}
         config = overridden_config(run.configuration, network).model_dump(mode="json")
         folder = RunFolder.create(trial.path, {"configuration": config, "facts": run.facts})
         for epoch in epochs:

@@ -28,6 +28,7 @@ from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial, expected_seconds, retrain, trials
 from unetscope.runs.verification import chosen_seeds, trained_variants, verification, verify
+from unetscope.table.parts import parts_named
 from unetscope.table.records import EpochRecord
 from unetscope.table.variants import Variant, named_variants
 from unetscope.training.config import preset_config
@@ -257,7 +258,7 @@ def training(variant: str, seed: int, dice: list[list[float]], *, loss: float = 
 
 
 def held(*trainings: Training, margin: float = 0.02) -> Verification:
-    variants = (Variant("model1", 2, ()), Variant("model2", 2, ("skip1",)))
+    variants = (Variant("model1", 2, ()), Variant("model2", 2, parts_named(["skip1"])))
     return Verification(variants, trainings, None, (1,), margin)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unetscope.base.errors import InvalidArgument, NetworkError
+from unetscope.table.parts import SKIP, Part, skips_of_depth
 from unetscope.table.records import Layer, Skip
 
 MAX_DEPTH = 6
@@ -57,7 +58,8 @@ class UNet(nn.Module):
         _check_positive(width=width, in_channels=in_channels, out_channels=out_channels)
         removed = removed_skips(depth, without)
         self.width, self.depth, self.in_channels, self.out_channels = width, depth, in_channels, out_channels
-        self.without = tuple(sorted(removed))
+        self.without = tuple(map(str, sorted(removed)))
+        self._joined = tuple(level for level in range(depth) if Part(SKIP, level + 1) not in removed)
         channels = [width * 2**level for level in range(depth + 1)]
 
         number = 0
@@ -69,9 +71,9 @@ class UNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
         for level in reversed(range(depth)):
             self.add_module(f"up{number + 1}", _transposed(channels[level + 1], channels[level]))
-            if f"skip{level + 1}" not in removed:
+            if level in self._joined:
                 self.add_module(f"merge{number + 1}", Concatenate())
-            merged = channels[level] if f"skip{level + 1}" in removed else 2 * channels[level]
+            merged = 2 * channels[level] if level in self._joined else channels[level]
             self.add_module(f"layer{number + 2}", _convolution(merged, channels[level]))
             self.add_module(f"layer{number + 3}", _convolution(channels[level], channels[level]))
             number += 3
@@ -92,12 +94,12 @@ class UNet(nn.Module):
             x = self.get_submodule(f"layer{number + 2}")(x)
             number += 2
             if level < self.depth:
-                if f"skip{level + 1}" not in self.without:
+                if level in self._joined:
                     carried[level] = x
                 x = self.pool(x)
         for level in reversed(range(self.depth)):
             x = self.get_submodule(f"up{number + 1}")(x)
-            if f"skip{level + 1}" not in self.without:
+            if level in self._joined:
                 x = self.get_submodule(f"merge{number + 1}")(x, carried.pop(level))
             x = self.get_submodule(f"layer{number + 2}")(x)
             x = self.get_submodule(f"layer{number + 3}")(x)
@@ -134,10 +136,10 @@ class Probability(nn.Module):
         return torch.sigmoid(self.convolution(x).float())
 
 
-def removed_skips(depth: int, without: Collection[str]) -> frozenset[str]:
+def removed_skips(depth: int, without: Collection[str]) -> frozenset[Part]:
     """The skips to leave out, checked against those of a U-Net of this depth.
 
-    >>> sorted(removed_skips(4, ["skip2", "skip1"]))
+    >>> list(map(str, sorted(removed_skips(4, ["skip2", "skip1"]))))
     ['skip1', 'skip2']
     >>> removed_skips(1, ["skip2"])
     Traceback (most recent call last):
@@ -145,13 +147,13 @@ def removed_skips(depth: int, without: Collection[str]) -> frozenset[str]:
     """
     if not 1 <= depth <= MAX_DEPTH:
         raise InvalidArgument(f"depth must be 1 to {MAX_DEPTH}, got {depth}")
-    every = [f"skip{level + 1}" for level in range(depth)]
-    removed = frozenset([without] if isinstance(without, str) else without)
-    if unknown := sorted(removed - set(every)):
+    every = {str(skip): skip for skip in skips_of_depth(depth)}
+    names = {without} if isinstance(without, str) else {*without}
+    if unknown := sorted(names - every.keys()):
         raise InvalidArgument(
             f"no skip {', '.join(unknown)} in a U-Net of depth {depth}: expected any of {', '.join(every)}"
         )
-    return removed
+    return frozenset(every[name] for name in names)
 
 
 def check_image_size(image_size: Sequence[int], depth: int) -> None:
@@ -172,7 +174,7 @@ def check_image_size(image_size: Sequence[int], depth: int) -> None:
         )
 
 
-def _describe(depth: int, removed: Collection[str]) -> tuple[tuple[Layer, ...], tuple[Skip, ...]]:
+def _describe(depth: int, removed: Collection[Part]) -> tuple[tuple[Layer, ...], tuple[Skip, ...]]:
     """The recorded layers in the order in which they run, and the skips that are not removed, the top one first."""
     layers, skips = [], []
     number = 0
@@ -184,12 +186,12 @@ def _describe(depth: int, removed: Collection[str]) -> tuple[tuple[Layer, ...], 
         number += 1
         up = f"{number}up"
         layers.append(Layer(up, f"up{number}", level, "upsampled"))
-        if (name := f"skip{level + 1}") in removed:
+        if (skip := Part(SKIP, level + 1)) in removed:
             layers.append(Layer(f"{number}", f"up{number}", level, "upsampled", parts=(up,)))  # no skip joins here
         else:
             source = f"{2 * level + 2}"
             layers.append(Layer(f"{number}", f"merge{number}", level, "merge", parts=(up, source)))
-            skips.append(Skip(name, source, up, f"{number}"))
+            skips.append(Skip(str(skip), source, up, f"{number}"))
         for _ in range(2):
             number += 1
             layers.append(Layer(f"{number}", f"layer{number}", level, "decoder"))

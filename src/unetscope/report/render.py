@@ -80,9 +80,9 @@ def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
     yield from _verdicts(run, flow, dice_margin)
     sweeps = swept(flow)
     series_of_input = [
-        (estimator, resolution)
-        for estimator, resolution in flow.select(quantity=Quantity.INPUT).series
-        if estimator not in sweeps or resolution == sweeps[estimator]
+        (key.estimator, key.resolution)
+        for key in (series.key for series in flow.series)
+        if key.quantity is Quantity.INPUT and sweeps.get(key.estimator, key.resolution) == key.resolution
     ]
     first, others = series_of_input[:1], series_of_input[1:]
     yield from _usable(flow)
@@ -175,7 +175,8 @@ def _limits(flow: Flow, estimator: str, resolution: float) -> Drawing:
 
 
 def _usable(flow: Flow) -> Iterator[Drawing]:
-    for estimator, _ in flow.select(quantity=Quantity.USABLE).series:
+    keys = [series.key for series in flow.series]
+    for estimator in (key.estimator for key in keys if key.quantity is Quantity.USABLE):
         yield Drawing(
             f"u_plot_{estimator}",
             f"U-Plot of usable information: {estimator_text(estimator, 0)}",
@@ -190,7 +191,7 @@ def _usable(flow: Flow) -> Iterator[Drawing]:
             partial(plots.neighbour_steps, flow, quantity=Quantity.USABLE, estimator=estimator),
             still=True,
         )
-    for estimator, _ in flow.select(quantity=Quantity.USABLE_SKIP_GIVEN_UPSAMPLED).series:
+    for estimator in (key.estimator for key in keys if key.quantity is Quantity.USABLE_SKIP_GIVEN_UPSAMPLED):
         yield Drawing(
             f"merges_{estimator}",
             f"What each merge joins: {estimator_text(estimator, 0)}",

@@ -16,6 +16,7 @@ from unetscope.base.errors import InvalidArgument, RunFolderError
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.runs.engines import Engine, engine_named
 from unetscope.runs.folder import RunFolder
+from unetscope.table.parts import parts_named
 from unetscope.table.variants import Variant
 from unetscope.training.config import RunConfig, differences, overridden_config, validated_config
 
@@ -57,7 +58,7 @@ def existing_trials(run: RunFolder) -> tuple[Trial, ...]:
         seed = re.fullmatch(r"seed-(\d+)", folder.name)
         if seed and RunFolder.exists(folder):
             network = RunFolder.open(folder).configuration["network"]
-            variant = Variant(folder.parent.name, network["depth"], tuple(network["without"]))
+            variant = Variant(folder.parent.name, network["depth"], parts_named(network["without"]))
             existing.append(Trial(variant, int(seed[1]), folder))
     return tuple(existing)
 
@@ -136,8 +137,7 @@ def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:
 
 def _configuration(run: RunFolder, trial: Trial, threads: int) -> RunConfig:
     changed: dict[str, Any] = {
-        "network.depth": trial.variant.depth,
-        "network.without": trial.variant.without,
+        **{f"network.{name}": value for name, value in trial.variant.network.items()},
         "seed": trial.seed,
         "threads": threads,
     }

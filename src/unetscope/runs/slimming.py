@@ -62,7 +62,12 @@ class Slim:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for machines."""
-        return {**asdict(self), "path": str(self.path), "exports": [str(path) for path in self.exports]}
+        return {
+            **asdict(self),
+            "path": str(self.path),
+            "design": self.design.as_dict(),
+            "exports": [str(path) for path in self.exports],
+        }
 
 
 def slim(
@@ -199,8 +204,7 @@ def _local_config(folder: RunFolder) -> RunConfig:
 
 
 def _smaller(config: RunConfig, design: Variant) -> RunConfig:
-    changed = {"depth": design.depth, "without": design.without}
-    return config.model_copy(update={"network": config.network.model_copy(update=changed)})
+    return config.model_copy(update={"network": config.network.model_copy(update=design.network)})
 
 
 def _load_last(folder: RunFolder, model: nn.Module) -> int:
@@ -216,7 +220,7 @@ def _load_last(folder: RunFolder, model: nn.Module) -> int:
 def _retraining(folder: RunFolder, design: Variant) -> RunFolder:
     """The run folder of a design's retraining, of the first seed that started."""
     for trial in trained_variants(folder):
-        same = (trial.variant.depth, trial.variant.without) == (design.depth, design.without)
+        same = trial.variant.is_same_network(design)
         if same and RunFolder.open(trial.path).ending is not None and training_of(trial).sound:
             return RunFolder.open(trial.path)
     raise RunFolderError(

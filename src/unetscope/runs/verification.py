@@ -13,6 +13,7 @@ from unetscope.base.progress import Progress
 from unetscope.runs.engines import Engine
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial, existing_trials, retrain, trials
+from unetscope.table.parts import parts_named
 from unetscope.table.variants import REFERENCE, Variant, named_variants
 
 
@@ -68,7 +69,7 @@ def chosen_variants(run: RunFolder, names: Sequence[str]) -> tuple[Variant, ...]
         )
     network = run.configuration["network"]
     proposed = judge(run.flow()).design() if "proposed" in names else None
-    return named_variants(names, depth=network["depth"], without=network["without"], proposed=proposed)
+    return named_variants(names, depth=network["depth"], without=parts_named(network["without"]), proposed=proposed)
 
 
 def chosen_seeds(run: RunFolder, seeds: int | Sequence[int]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from unetscope.runs.folder import RunFolder
 from unetscope.table.records import ESTIMATORS, Estimate
+from unetscope.table.series import SeriesKey
 
 CLOCK = "epoch/seconds"  # differs when an epoch is trained again, and is not a result
 
@@ -61,13 +62,14 @@ def scalars(run: RunFolder) -> Iterator[Scalar]:
         ends = ((" low", estimate.low), (" high", estimate.high)) if usable else ()
         for end, value in (("", estimate.bits), *ends):
             if math.isfinite(value):
-                quantity, *names = _names(estimate, usable)
+                quantity, *names = _names(estimate)
                 yield Scalar((quantity + end, *names), estimate.epoch, value)
 
 
-def _names(estimate: Estimate, usable: bool) -> tuple[str, ...]:
+def _names(estimate: Estimate) -> tuple[str, ...]:
     """Quantity, labels where there is a choice of them, estimator with its resolution, layer."""
-    labels = () if estimate.labels in {"", "pixels" * usable} else (estimate.labels,)
+    scheme = SeriesKey.of(estimate).scheme
+    labels = (scheme,) if scheme else ()
     short, number = f"{estimate.resolution:g}", estimate.resolution
     resolution = short if float(short) == number else repr(number)
     unitless = number == 0 and not ESTIMATORS.get(estimate.estimator, ("", "resolution"))[1]
