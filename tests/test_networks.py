@@ -375,7 +375,12 @@ PAGE = {
 NEEDS = {"MONAI": "monai", "SMP": "segmentation_models_pytorch"}
 
 
-@pytest.fixture(params=published.NETWORKS, ids=lambda one: one.name)
+LONG = {"MONAI SwinUNETR"}  # whose one forward pass takes seconds
+
+
+@pytest.fixture(
+    params=[pytest.param(one, id=one.name, marks=[pytest.mark.slow] * (one.name in LONG)) for one in published.NETWORKS]
+)
 def network(request: pytest.FixtureRequest) -> published.Published:
     one: published.Published = request.param
     if (maker := one.name.split()[0]) in NEEDS and importlib.util.find_spec(NEEDS[maker]) is None:
