@@ -22,6 +22,7 @@ from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.recorder import Recorder
 
+pytestmark = pytest.mark.usefixtures("sketched_figures")
 FEW = {"labels": [us.KMeansLabels(2)], "epochs": [0, 1, 2]}
 TWO = {**FEW, "epochs": [0, 1]}  # the last of the training is measured all the same
 
@@ -93,10 +94,10 @@ def test_nothing_that_a_training_draws_from_is_moved() -> None:
     assert state() == before
 
 
-def test_a_measurement_is_the_same_within_autocast_and_inference_mode(nuclei: us.SegmentationData) -> None:
+def test_a_measurement_is_the_same_within_autocast_and_inference_mode() -> None:
     torch.manual_seed(0)
-    model = foreign.Padded()
-    train, held_out = nuclei.split(0.4)
+    model = foreign.Padded(width=2)
+    train, held_out = us.synthetic_nuclei(10, image_size=16).split(0.4)
     scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)])
     plain = scope.measure(0)
     with torch.autocast("cpu", torch.bfloat16):
@@ -276,12 +277,12 @@ from unetscope.runs.recorder import Recorder
 torch.set_num_threads(1)
 distributed.init_process_group("gloo")
 torch.manual_seed(0)
-nuclei = us.synthetic_nuclei(27, image_size=32)
+nuclei = us.synthetic_nuclei(27, image_size=16)
 train, held_out = nuclei.split(0.4)
-model = nn.parallel.DistributedDataParallel(foreign.Padded())
+model = nn.parallel.DistributedDataParallel(foreign.Padded(width=2))
 scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4, share=True,
                  estimators=[us.KDE(), us.Binning(), us.estimators.Renyi()],
-                 probes=[us.estimators.Linear(), us.estimators.Convolutional(16)])
+                 probes=[us.estimators.Linear(), us.estimators.Convolutional(4)])
 Recorder(scope, sys.argv[2]).measure(0)
 distributed.destroy_process_group()
 """
@@ -297,11 +298,11 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     )  # fmt: skip
     shared = RunFolder.open(tmp_path / "run").flow()
     torch.manual_seed(0)
-    train, held_out = us.synthetic_nuclei(27, image_size=32).split(0.4)
+    train, held_out = us.synthetic_nuclei(27, image_size=16).split(0.4)
     scope = us.Scope(
-        foreign.Padded(), train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4,
+        foreign.Padded(width=2), train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4,
         estimators=[us.KDE(), us.Binning(), us.estimators.Renyi()],
-        probes=[us.estimators.Linear(), us.estimators.Convolutional(16)],
+        probes=[us.estimators.Linear(), us.estimators.Convolutional(4)],
     )  # fmt: skip
     alone = {estimate.key: estimate for estimate in scope.measure(0)}
     assert {estimate.key for estimate in shared.estimates} == alone.keys()

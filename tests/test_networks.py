@@ -203,7 +203,15 @@ PAGE = {
 NEEDS = {"MONAI": "monai", "SMP": "segmentation_models_pytorch"}
 
 
-@pytest.fixture(params=published.NETWORKS, ids=lambda network: network.name)
+LONG = {"MONAI SwinUNETR"}  # whose one forward pass takes seconds
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(network, id=network.name, marks=[pytest.mark.slow] * (network.name in LONG))
+        for network in published.NETWORKS
+    ]
+)
 def network(request: pytest.FixtureRequest) -> published.Published:
     network: published.Published = request.param
     if (maker := network.name.split()[0]) in NEEDS and importlib.util.find_spec(NEEDS[maker]) is None:

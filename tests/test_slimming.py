@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from unetscope.training.trainer import validation_dice
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(once: Callable[..., Path]) -> Path:
     changed = {
         "data.synthetic_images": 40,
         "data.image_size": 32,
@@ -42,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "measuring.clusters": 2,
         "threads": 1,
     }
-    return run_experiment(preset_config("demo", changed), tmp_path_factory.mktemp("finished") / "run").path
+    return once("slimmed", lambda path: run_experiment(preset_config("demo", changed), path))
 
 
 @pytest.fixture

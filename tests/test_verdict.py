@@ -335,7 +335,9 @@ def missed(planted: us.data.PlantedTask, judgement: Judgement) -> dict[str, Deci
     return {part: decision for part, decision in found.items() if decision != wanted[part]}
 
 
-@pytest.mark.parametrize("task", PLANTED_TASKS)
+@pytest.mark.parametrize(
+    "task", ["pixel", "global", *(pytest.param(one, marks=pytest.mark.slow) for one in ("coarse", "local"))]
+)
 def test_planted_tasks_are_judged_rightly(task: str, tmp_path: Path) -> None:
     assert missed(*judged(task, 0, tmp_path, n=240, epochs=24)) == {}
 

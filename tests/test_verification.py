@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,13 +34,14 @@ from unetscope.table.records import EpochRecord
 from unetscope.table.variants import Variant, named_variants
 from unetscope.training.config import preset_config
 
+pytestmark = pytest.mark.usefixtures("sketched_figures")
 GUESS = 0.5
 EPOCHS = 60
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run, measured at enough epochs to be judged."""
+def finished(once: Callable[..., Path]) -> Path:
+    """A small run, measured at enough epochs to be judged: copy it."""
     changed = {
         "data.synthetic_images": 16,
         "network.depth": 2,
@@ -47,12 +49,29 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "measuring.marked": [1, 10, 60],
         "measuring.merge_probes": True,
     }
-    return run_experiment(preset_config("demo", TINY | changed), tmp_path_factory.mktemp("finished") / "run").path
+    return once("judged", lambda path: run_experiment(preset_config("demo", TINY | changed), path))
 
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> RunFolder:
     return RunFolder.open(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def verified(finished: Path, once: Callable[..., Path]) -> Path:
+    """The same with two variants retrained with two seeds each, and how far that was at each look: copy it."""
+
+    def make(path: Path) -> None:
+        run, looks = RunFolder.open(shutil.copytree(finished, path)), list[int]()
+        assert retrain(run, planned(run), engine=Local(2), progress=Watching(looks)) == {}
+        (path / "looks.json").write_text(json.dumps(looks))
+
+    return once("verified", make)
+
+
+@pytest.fixture
+def retrained(verified: Path, tmp_path: Path) -> RunFolder:
+    return RunFolder.open(shutil.copytree(verified, tmp_path / "retrained"))
 
 
 def planned(run: RunFolder, names: tuple[str, ...] = ("model2",), seeds: tuple[int, ...] = (0, 1)) -> tuple[Trial, ...]:
@@ -67,10 +86,9 @@ def records(trial: Trial, *, with_time: bool = False) -> list[tuple[object, ...]
     return rows if with_time else [(*row[:5], *row[6:]) for row in rows]
 
 
-def test_every_variant_is_trained_with_every_seed_and_paired_by_it(run: RunFolder) -> None:
-    jobs = planned(run)
-    looks = []
-    assert retrain(run, jobs, engine=Local(2), progress=Watching(looks)) == {}
+def test_every_variant_is_trained_with_every_seed_and_paired_by_it(retrained: RunFolder) -> None:
+    run, jobs = retrained, planned(retrained)
+    looks = json.loads((run.path / "looks.json").read_text())
     assert [trial.path.relative_to(run.path).as_posix() for trial in jobs] == [
         "verification/model1/seed-0",
         "verification/model2/seed-0",
@@ -125,17 +143,13 @@ class KillingOne(Local):
         return super().run(folders, looking)
 
 
-def test_a_killed_worker_is_started_again_and_loses_no_finished_epoch(
-    run: RunFolder, finished: Path, tmp_path: Path
-) -> None:
-    undisturbed = RunFolder.open(shutil.copytree(finished, tmp_path / "other"))
-    retrain(undisturbed, planned(undisturbed), engine=Local(2))
-    engine = KillingOne(2)
+def test_a_killed_worker_is_started_again_and_loses_no_finished_epoch(run: RunFolder, retrained: RunFolder) -> None:
+    engine, jobs = KillingOne(2), planned(run, seeds=(0,))
     looks: list[int] = []
-    assert retrain(run, planned(run), engine=engine, progress=Watching(looks)) == {}
+    assert retrain(run, jobs, engine=engine, progress=Watching(looks)) == {}
     assert engine.killed
     assert looks == sorted(looks)  # no epoch was ever taken back
-    for trial, expected in zip(planned(run), planned(undisturbed), strict=True):
+    for trial, expected in zip(jobs, planned(retrained, seeds=(0,)), strict=True):
         assert records(trial) == records(expected)
 
 
@@ -147,7 +161,7 @@ def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunF
         "verify",
         str(run.path),
         "--variants=model2",
-        "--seeds=2",
+        "--seeds=1",
         "--workers=2",
         "-q",
     ]
@@ -183,10 +197,10 @@ def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunF
         assert len(again) == EPOCHS + 1
 
 
-def test_a_job_that_says_what_is_wrong_is_not_started_again(run: RunFolder) -> None:
-    jobs = planned(run, seeds=(0,))
+def test_a_job_that_says_what_is_wrong_is_not_started_again(retrained: RunFolder) -> None:
+    run, jobs = retrained, planned(retrained, seeds=(0,))
     config = json.loads((run.path / "config.json").read_text())
-    retrain(run, jobs[:1], engine=Local(1))
+    shutil.rmtree(jobs[1].path)
     config["facts"]["data"]["train"]["fingerprint"] = "other"
     (run.path / "config.json").write_text(json.dumps(config))
     changed = RunFolder.open(run.path)
@@ -207,9 +221,8 @@ def test_a_job_that_keeps_being_killed_is_given_up(run: RunFolder, monkeypatch: 
     assert RunFolder.open(jobs[0].path).failure == failed[jobs[0]]  # for the page
 
 
-def test_a_trial_of_another_configuration_is_refused(run: RunFolder) -> None:
-    jobs = planned(run, seeds=(0,))
-    retrain(run, jobs[:1], engine=Local(1))
+def test_a_trial_of_another_configuration_is_refused(retrained: RunFolder) -> None:
+    run, jobs = retrained, planned(retrained, seeds=(0,))
     with pytest.raises(
         RunFolderError, match=r"was begun with another configuration \(threads: 1 → 2\): remove that folder"
     ):
@@ -406,7 +419,8 @@ def test_the_guess_is_the_cross_entropy_of_the_training_share() -> None:
     assert math.isfinite(guess_nats(0.0, 0.1))
 
 
-def test_verdicts_and_outcomes_stand_side_by_side(run: RunFolder) -> None:
+def test_verdicts_and_outcomes_stand_side_by_side(retrained: RunFolder) -> None:
+    run = retrained
     result = verify(run.path, ["paper", "depth1"], seeds=2, engine=Local(2))
     assert [row.variant.name for row in result.rows()] == ["model2", "depth1"]
     assert result.budgets == (1, 10, 60)
@@ -420,12 +434,14 @@ def test_verdicts_and_outcomes_stand_side_by_side(run: RunFolder) -> None:
         verify(run.path / "nothing")
 
 
-def test_a_page_waits_for_the_reference_and_another_variant(run: RunFolder) -> None:
+def test_a_page_waits_for_the_reference_and_another_variant(run: RunFolder, verified: Path) -> None:
     jobs = planned(run, seeds=(0,))
     retrain(run, jobs, engine=Nothing())
     render_run(run)  # folders without an epoch
     assert not (run.figures / "verification.png").exists()
-    retrain(run, jobs, engine=Local(2))
+    for trial in jobs:
+        shutil.rmtree(trial.path)
+        shutil.copytree(verified / trial.path.relative_to(run.path), trial.path)
     shutil.move(jobs[0].path, run.path / "elsewhere")
     render_run(run)  # without the reference
     assert not (run.figures / "verification.png").exists()
