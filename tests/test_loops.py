@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import foreign
 import unetscope as us
 from unetscope.base.errors import NetworkError, RunFolderError
+from unetscope.measure import Compute
 from unetscope.networks.named import build_network
 from unetscope.report.render import render_run
 from unetscope.report.report_data import report_data_of
@@ -272,6 +273,7 @@ from torch import distributed, nn
 sys.path.insert(0, sys.argv[1])
 import foreign
 import unetscope as us
+from unetscope.measure import Compute
 from unetscope.runs.recorder import Recorder
 
 torch.set_num_threads(1)
@@ -280,7 +282,8 @@ torch.manual_seed(0)
 nuclei = us.synthetic_nuclei(27, image_size=16)
 train, held_out = nuclei.split(0.4)
 model = nn.parallel.DistributedDataParallel(foreign.Padded(width=2))
-scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4, share=True,
+scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)],
+                 compute=Compute(largest_batch=4, share=True),
                  estimators=[us.KDE(), us.Binning(), us.estimators.Renyi()],
                  probes=[us.estimators.Linear(), us.estimators.Convolutional(4)])
 Recorder(scope, sys.argv[2]).measure(0)
@@ -300,7 +303,8 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     torch.manual_seed(0)
     train, held_out = us.synthetic_nuclei(27, image_size=16).split(0.4)
     scope = us.Scope(
-        foreign.Padded(width=2), train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4,
+        foreign.Padded(width=2), train, held_out=held_out, labels=[us.KMeansLabels(2)],
+        compute=Compute(largest_batch=4),
         estimators=[us.KDE(), us.Binning(), us.estimators.Renyi()],
         probes=[us.estimators.Linear(), us.estimators.Convolutional(4)],
     )  # fmt: skip

@@ -7,22 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unetscope.base.errors import InvalidArgument
+from unetscope.table.estimator_registry import entry_of, estimator_text
 from unetscope.table.flow import Flow
 from unetscope.table.intervals import Interval, difference
 from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import ESTIMATORS, Estimate, Layer, estimator_text
+from unetscope.table.records import Estimate, Layer
 
 ROUNDING_BITS = 2e-3  # by which rounding alone may set two estimates apart: each is held to 1e-3
-NOT_SHANNON = {"renyi", "ksg"}  # an index; the information of a code
-_WHY = {  # an estimate may rise, by the unit of its resolution
-    "noise variance": (
-        "since the noise is not scaled with the layer and a merge shows each of its parts through noise of its own"
-    ),
-    "noise variance over median squared distance": (
-        "since the noise is scaled to each layer anew and a merge shows each of its parts through noise of its own"
-    ),
-    "bin size": "since the bin size is not scaled with the layer and a merge shows each of its parts in bins of its own",
-}
 
 _UNRANKED = {Status.SATURATED, Status.ABSENT}
 
@@ -146,8 +137,15 @@ class DataProcessingCheck:
         )
 
 
+def _may_be_shannon(estimator: str) -> bool:
+    """Whether an estimator is of Shannon's information, as far as is known."""
+    entry = entry_of(estimator)
+    return entry is None or entry.shannon
+
+
 def _meaning(estimator: str) -> str:
-    why = _WHY.get(ESTIMATORS.get(estimator, ("", ""))[1])
+    entry = entry_of(estimator)
+    why = entry.why_rising if entry else ""
     return (
         "No layer knows more than what it is computed from. The estimate is of how images cluster at this resolution: a rise "
         f"says that they lie further apart, {f'{why}, ' if why else ''}not that information was gained (Geiger, arXiv "
@@ -218,16 +216,16 @@ def _checked_estimates(
             f"{quantity} is usable information, which may rise from layer to layer, for a network makes it easier to read: ask "
             "for I(X;M) or I(Y;M)"
         )
-    if estimator in NOT_SHANNON:
+    if estimator is not None and not _may_be_shannon(estimator):
         raise InvalidArgument(
             f"{estimator} does not estimate a layer's Shannon information, to which alone this applies"
         )
     if not quantity.of_layer:
         raise InvalidArgument(f"quantity must be I(X;M) or I(Y;M), got {quantity!r}")
     rows = flow.narrowed(quantity=quantity, labels="" if quantity is Quantity.INPUT else labels)
-    shannon = dict.fromkeys(row.estimator for row in rows.estimates if row.estimator not in NOT_SHANNON)
+    shannon = dict.fromkeys(row.estimator for row in rows.estimates if _may_be_shannon(row.estimator))
     rows = rows.narrowed(estimator=estimator or next(iter(shannon), None), resolution=resolution)
-    if rows.estimates[0].estimator in NOT_SHANNON:
+    if not _may_be_shannon(rows.estimates[0].estimator):
         raise InvalidArgument("only indices and codes were measured: name an estimator such as KDE or Binning")
     return rows.narrowed(epoch=rows.epochs[-1] if epoch is None else epoch).estimates
 

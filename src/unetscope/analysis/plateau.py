@@ -8,10 +8,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 from unetscope.analysis.gains import output_information
+from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
 from unetscope.table.parts import Part
 from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import Decision, Estimate, Skip, Verdict, estimator_text
+from unetscope.table.records import Decision, Estimate, Skip, Verdict
 
 
 def plateau_verdicts(

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base.errors import InvalidArgument
+from unetscope.table.estimator_registry import entry_of, estimator_text, estimator_title, resolution_unit
 from unetscope.table.flow import Flow
 from unetscope.table.intervals import difference
 from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import ESTIMATORS, Estimate, estimator_text
+from unetscope.table.records import Estimate
 
 AGREES = (
     0.9  # Kendall's τ from which two rankings count as the same: without ties, one pair of layers in twenty is swapped
@@ -23,11 +24,6 @@ AGREES = (
 FLOOR = 0.01  # of the ceiling: nearer to zero than this counts as zero, as 99 % of the ceiling counts as saturated
 FEWEST = 3  # layers with different numbers at both of two resolutions, below which there is no ranking to compare
 
-_OPTIONS = {
-    "noise variance": "--noise-variance",
-    "noise variance over median squared distance": "--relative-noise-variance",
-    "bin size": "--bin-size",
-}
 _LOST = {
     "saturated": ("saturated", ": measure at larger ones"),
     "at_zero": (f"within {100 * FLOOR:g} % of the ceiling from zero", ": measure at smaller ones"),
@@ -140,7 +136,7 @@ def _swept(flow: Flow, quantity: Quantity, estimator: str | None, labels: str | 
     if len(swept.series) > 1:
         return swept
     name, resolution = swept.series[0].key.estimator, swept.series[0].key.resolution
-    if not ESTIMATORS.get(name, ("", "resolution"))[1]:
+    if not resolution_unit(name):
         raise InvalidArgument(f"{quantity} by {name} has no resolution, so its ranking of layers cannot change with it")
     raise InvalidArgument(
         f"{quantity} at epoch {swept.epochs[0]} was measured by {estimator_text(name, resolution)} alone: name "
@@ -156,10 +152,11 @@ def _at_several(flow: Flow, name: str) -> list[Any]:
 
 def _several(estimator: str, resolution: float) -> str:
     """How to ask for several resolutions, this one among them."""
-    option = "--mixture" if estimator == "mixture" else _OPTIONS.get(ESTIMATORS.get(estimator, ("", ""))[1])
-    if option is None:
+    entry = entry_of(estimator)
+    flag = next((setting.flag for setting in entry.settings if setting.by_decades), "") if entry else ""
+    if not flag:
         return "several of them"
-    return f"several, such as {' '.join(f'{option} {resolution * factor:g}' for factor in (0.1, 1, 10))}, or --sweep"
+    return f"several, such as {' '.join(f'{flag} {resolution * factor:g}' for factor in (0.1, 1, 10))}, or --sweep"
 
 
 def _ranked_layers(flow: Flow) -> list[str]:
@@ -234,7 +231,7 @@ def three_digits(size: float) -> str:
 
 
 def _where_it_holds(stability: RankStability) -> str:
-    title, unit = ESTIMATORS.get(stability.estimator, (stability.estimator, "resolution"))
+    title, unit = estimator_title(stability.estimator), resolution_unit(stability.estimator)
     first, last = stability.at[0].resolution, stability.at[-1].resolution
     reference = three_digits(stability.reference)
     most = max(row.apart for row in stability.at)

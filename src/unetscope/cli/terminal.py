@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.cli.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
+from unetscope.table.estimator_registry import estimator_title
 from unetscope.table.marks import DECISION_MARKS
 from unetscope.table.parts import SKIP, Part
 from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import ESTIMATORS
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from unetscope.analysis.outcomes import Row, Training, Verification
     from unetscope.analysis.verdict import Judgement
     from unetscope.data import Problem
-    from unetscope.measure.selfcheck import Check
+    from unetscope.estimators.closed_forms import Check
     from unetscope.networks.cost import Savings
     from unetscope.networks.structure import Structure
     from unetscope.runs.folder import RunFolder
@@ -194,7 +194,7 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
     for check in checks:
         measured = "out of domain" if math.isnan(check.bits) else f"{check.bits:.3f}"
         says = "as it must" if check.outside and check.passed else f"{check.low:.3f} to {check.high:.3f}"
-        title = ESTIMATORS[check.estimator][0]
+        title = estimator_title(check.estimator)
         table.add_row(check.case, title, f"{check.truth:.3f}", measured, says, "✓" if check.passed else "✗")
     Console().print(table)
 

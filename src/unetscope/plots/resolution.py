@@ -35,9 +35,9 @@ from unetscope.plots.style import (
     tidy,
 )
 from unetscope.plots.u import draw_ceilings
+from unetscope.table.estimator_registry import estimator_title, resolution_unit
 from unetscope.table.flow import Flow
 from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import ESTIMATORS
 from unetscope.table.series import Series
 
 _MOST_NAMES = 9  # on the bar of layers
@@ -75,7 +75,7 @@ def resolution_sweep(
     stability = layer_rank_stability(flow, quantity=quantity, estimator=estimator, labels=labels, epoch=epoch)
     here = flow.select(epoch=stability.epoch)
     swept = [here.series_of(quantity, stability.estimator, row.resolution, stability.labels) for row in stability.at]
-    title, unit = ESTIMATORS.get(stability.estimator, (stability.estimator, "resolution"))
+    title, unit = estimator_title(stability.estimator), resolution_unit(stability.estimator)
     pieces = [shown(title, 40), f"epoch {stability.epoch}", swept[0].images_text]
     pieces += [f"Y: {shown(stability.labels, 30)}"] if stability.labels else []
     first, second = f"{quantity} of each layer against the {shown(unit)}", " · ".join(pieces)

@@ -19,9 +19,9 @@ from unetscope.report import ReportFigure, write_report
 from unetscope.report.report_data import Example, examples, report_data_of, retrained, swept
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.verification import judgement_of
+from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
 from unetscope.table.quantities import Quantity
-from unetscope.table.records import estimator_text
 
 SHARES_SHOWN = (0.1, 0.2, 0.5, 1.0)  # of the training, as the paper's Fig. 6 has it: 1,000 to 10,000 of 10,000 epochs
 

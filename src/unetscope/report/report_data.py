@@ -22,11 +22,12 @@ from unetscope.analysis.verdict import Judgement
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.tables import Picture
 from unetscope.runs.verification import judgement_of, trained_variants, verification
+from unetscope.table.estimator_registry import entry_of, estimator_text
 from unetscope.table.flow import Flow
 from unetscope.table.marks import STATUS_MARKS
 from unetscope.table.parts import LEVEL, SKIP, Part
 from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import EpochRecord, Estimate, Verdict, estimator_text
+from unetscope.table.records import EpochRecord, Estimate, Verdict
 from unetscope.table.schedule import log_spaced
 from unetscope.table.variants import REFERENCE, removed_parts
 from unetscope.training.config import repeat_command
@@ -175,7 +176,8 @@ def _note_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str
             f"{estimator_text(estimator, resolution)}: {len(beyond)} of {len(rows)} tensors are out of its domain at epoch "
             f"{inputs.epochs[-1]}: {meant}."
         )
-    if estimator.startswith(("kde", "mixture", "binning")):
+    entry = entry_of(estimator)
+    if entry is not None and entry.shannon:
         check = dpi_violations(inputs, estimator=estimator, resolution=resolution)
         found += [check.text] if check.violations else []
     return found

@@ -24,20 +24,14 @@ from unetscope.base.progress import NoProgress, Progress
 from unetscope.data import load, paper_split, shared_images, synthetic_nuclei
 from unetscope.data.problems import guard
 from unetscope.data.segmentation import SegmentationData
-from unetscope.estimators.binning import Binning
-from unetscope.estimators.families import Convolutional, Family, Linear
-from unetscope.estimators.kde import KDE
-from unetscope.estimators.ksg import KSG
 from unetscope.estimators.labels import BlockLabels, KMeansLabels, entropy_nats
-from unetscope.estimators.mixture import Mixture
-from unetscope.estimators.renyi import Renyi
-from unetscope.measure.layer_statistics import Estimator
-from unetscope.measure.scope import Scope
+from unetscope.measure.scope import Compute, Probes, Scope
 from unetscope.networks.unet import UNet, check_image_size, removed_skips
 from unetscope.runs.facts import data_facts, refuse_other_data
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.trackers import Follower, check_tracker
+from unetscope.table.estimator_registry import built, settings
 from unetscope.table.records import EpochRecord
 from unetscope.table.schedule import marked_epochs
 from unetscope.training.checkpoints import Checkpoints
@@ -51,17 +45,7 @@ from unetscope.training.config import (
 )
 from unetscope.training.trainer import Trainer, laid_out, resolved_device, resolved_precision
 
-NOTHING: dict[str, Any] = {
-    "noise_variances": (),
-    "mixtures": (),
-    "relative_noise_variances": (),
-    "bin_sizes": (),
-    "renyi_bandwidths": (),
-    "ksg_components": (),
-    "usable": False,
-    "merge_probes": False,
-    "convolutional": False,
-}
+NOTHING: dict[str, Any] = {setting.name: setting.nothing for setting in settings()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,28 +229,20 @@ def load_images(config: DataConfig, progress: Progress) -> tuple[SegmentationDat
 
 
 def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationData, config: MeasuringConfig) -> Scope:
-    estimators: list[Estimator] = [KDE(noise_variance) for noise_variance in config.noise_variances]
-    estimators += [Mixture(noise_variance) for noise_variance in config.mixtures]
-    for noise_variance in config.relative_noise_variances:
-        estimators += [KDE(noise_variance, relative=True), Mixture(noise_variance, relative=True)]
-    estimators += [Binning(bin_size) for bin_size in config.bin_sizes]
-    estimators += [Renyi(bandwidth) for bandwidth in config.renyi_bandwidths]
-    estimators += [KSG(components) for components in config.ksg_components]
-    families: list[Family] = [Linear()] * config.usable + [Convolutional()] * config.convolutional
-    at_merges: list[Family] = [Convolutional()] * config.merge_probes
+    values = config.model_dump()
+    probes = Probes(built(values, "probes"), built(values, "merge_probes"))
     return Scope(
         model,
         train.probe_set(config.probe_images),
-        estimators=estimators,
+        estimators=built(values, "estimators"),
         labels=[
             KMeansLabels(config.clusters, config.cluster_initialisations),
             BlockLabels(config.blocks, config.block_threshold),
         ],
-        held_out=validation if families or at_merges else None,
-        probes=families,
-        merge_probes=at_merges,
+        held_out=validation if probes.layers or probes.merges else None,
+        probes=probes,
         epochs=config.marked,
-        memory_budget=config.memory_budget,
+        compute=Compute(memory_budget=config.memory_budget),
     )
 
 

@@ -20,8 +20,8 @@ from unetscope.activations.capture import Block, stream
 from unetscope.activations.memory_budget import BYTES_A_VALUE, FEATURES_AT_ONCE, Slice
 from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.progress import NoProgress, Progress
-from unetscope.measure.layer_statistics import layer_statistics
-from unetscope.measure.scope import Scope
+from unetscope.measure.layer_statistics import layer_statistics, readings_of
+from unetscope.measure.scope import Probes, Scope
 from unetscope.plots import architecture, save
 from unetscope.runs.experiment import Experiment, prepare, resumed_or_new
 from unetscope.table.records import EpochRecord, Layer
@@ -152,7 +152,7 @@ def _statistics_seconds(experiment: Experiment) -> float:
 
     statistics = gather()
     chunks = sum(layer.size for layer in scope.layers if not layer.parts) / FEATURES_AT_ONCE
-    readings = _seconds(lambda: list(statistics.readings(scope.estimators, scope.classes)))
+    readings = _seconds(lambda: list(readings_of(statistics, scope.estimators, scope.classes)))
     return _seconds(gather) * chunks + readings * len(scope.layers)
 
 
@@ -173,8 +173,7 @@ def _probe_seconds(experiment: Experiment) -> float:
         estimators=[],
         labels=[],
         held_out=held_out,
-        probes=scope.probes,
-        merge_probes=scope.merge_probes,
+        probes=Probes(scope.probes, scope.merge_probes),
     )
     return _seconds(lambda: sampled.measure(0)) * images / (len(train) + len(held_out))
 

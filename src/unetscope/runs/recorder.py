@@ -21,8 +21,9 @@ from unetscope.measure.scope import Scope
 from unetscope.runs.facts import data_facts, has_same_data
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.trackers import Follower, check_tracker
+from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
-from unetscope.table.records import EpochRecord, estimator_text
+from unetscope.table.records import EpochRecord
 
 
 class Recorder:

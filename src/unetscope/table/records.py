@@ -14,31 +14,6 @@ Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "
 Decision = Literal["needed", "redundant", "undecided"]
 Rule = Literal["conditional", "plateau"]
 
-# How an estimator is called in full, and what its resolution is; "" for one that has none.
-ESTIMATORS = {
-    "kde_upper": ("KDE upper bound", "noise variance"),
-    "kde_lower": ("KDE lower bound", "noise variance"),
-    "mixture": ("Gaussian mixture", "noise variance"),
-    "kde_upper_relative": ("KDE upper bound", "noise variance over median squared distance"),
-    "kde_lower_relative": ("KDE lower bound", "noise variance over median squared distance"),
-    "mixture_relative": ("Gaussian mixture", "noise variance over median squared distance"),
-    "binning": ("binning", "bin size"),
-    "renyi": ("matrix-based Rényi index", "bandwidth over median squared distance"),
-    "ksg": ("KSG on PCA codes", "components"),
-    "usable_linear": ("linear probes", ""),
-    "usable_convolutional": ("convolutional probes", ""),
-}
-
-
-def estimator_text(estimator: str, resolution: float) -> str:
-    """An estimator with its resolution, for people.
-
-    >>> estimator_text("kde_upper", 0.1), estimator_text("usable_linear", 0.0)
-    ('KDE upper bound, noise variance 0.1', 'linear probes')
-    """
-    title, unit = ESTIMATORS.get(estimator, (estimator, "resolution"))
-    return f"{title}, {unit} {resolution:g}" if unit else title
-
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -93,7 +68,7 @@ class Estimate:
     quantity: of one layer I(X;M), I(Y;M) or the usable information I_V(M→Y); of a merge, by either, what the skip S adds to
     the upsampled path U, what U adds to S, what both hold (negative if they tell more together than apart), and what S adds to
     U and to ↓S, itself pooled, which is all that a deeper path is given of it. Usable information is in bits a pixel.
-    estimator: a key of `ESTIMATORS`. resolution: the noise variance or the bin size, in units of the activation (squared,
+    estimator: a key of the registry. resolution: the noise variance or the bin size, in units of the activation (squared,
     for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M), `"pixels"` for usable
     information, empty for I(X;M).
 

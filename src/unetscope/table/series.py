@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import TypeVar
 
 from unetscope.base.errors import InvalidArgument
+from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import Estimate, estimator_text
+from unetscope.table.records import Estimate
 
 Value = TypeVar("Value", str, float)
 

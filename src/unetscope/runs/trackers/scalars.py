@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 from unetscope.runs.folder import RunFolder
-from unetscope.table.records import ESTIMATORS, Estimate
+from unetscope.table.estimator_registry import resolution_unit
+from unetscope.table.records import Estimate
 from unetscope.table.series import SeriesKey
 
 CLOCK = "epoch/seconds"  # differs when an epoch is trained again, and is not a result
@@ -33,19 +34,20 @@ class Scalar:
 def scalars(run: RunFolder) -> Iterator[Scalar]:
     """Loss (nats a pixel), Dice and seconds of every epoch, then every estimate (bits, or bits a pixel) that is finite.
 
-    Of usable information the ends of its 95 % interval too, as quantities `"I_V(M→Y) low"` and `"I_V(M→Y) high"`.
+        Of usable information the ends of its 95 % interval too, as quantities `"I_V(M→Y) low"` and `"I_V(M→Y) high"`.
 
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from unetscope.table.records import EpochRecord, Layer
-    >>> with tempfile.TemporaryDirectory() as parent:
-    ...     run = RunFolder.create(Path(parent, "run"), {})
-    ...     run.describe([Layer("7", "conv7")], [])
-    ...     run.write_epoch(EpochRecord(1, math.nan, math.nan, math.nan, 0.5, seconds=math.nan))
-    ...     row = Estimate(1, "7", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
-    ...     run.write_measurement(1, [row])
-    ...     [("/".join(scalar.names), scalar.epoch, scalar.value) for scalar in scalars(run)]
-    [('validation/Dice', 1, 0.5), ('I(X;M)/kde_upper 1/7', 1, 2.0)]
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from unetscope.table.estimator_registry import resolution_unit
+    from unetscope.table.records import EpochRecord, Layer
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     run = RunFolder.create(Path(parent, "run"), {})
+        ...     run.describe([Layer("7", "conv7")], [])
+        ...     run.write_epoch(EpochRecord(1, math.nan, math.nan, math.nan, 0.5, seconds=math.nan))
+        ...     row = Estimate(1, "7", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
+        ...     run.write_measurement(1, [row])
+        ...     [("/".join(scalar.names), scalar.epoch, scalar.value) for scalar in scalars(run)]
+        [('validation/Dice', 1, 0.5), ('I(X;M)/kde_upper 1/7', 1, 2.0)]
     """
     for record in run.epochs():
         for name, value in (
@@ -72,7 +74,7 @@ def _names(estimate: Estimate) -> tuple[str, ...]:
     labels = (scheme,) if scheme else ()
     short, number = f"{estimate.resolution:g}", estimate.resolution
     resolution = short if float(short) == number else repr(number)
-    unitless = number == 0 and not ESTIMATORS.get(estimate.estimator, ("", "resolution"))[1]
+    unitless = number == 0 and not resolution_unit(estimate.estimator)
     series = estimate.estimator if unitless else f"{estimate.estimator} {resolution}"
     return (estimate.quantity, *labels, series, estimate.layer)
 
