@@ -579,7 +579,7 @@ def test_quantities_and_resolutions_have_tags_of_their_own() -> None:
     assert not any("_x" in tag for tag in tags)
     assert len(spell(["I(X;M)", "a" * 300])) == len(spell(["I(X;M)", "a" * 301])) == 250
     assert spell(["I(X;M)", "a" * 300]) != spell(["I(X;M)", "a" * 301])
-    named = {names._names(replace(ROW, resolution=size), False)[1] for size in (0.1, 0.10000000000100001, 1.0, 0.0)}
+    named = {names._names(replace(ROW, resolution=size))[1] for size in (0.1, 0.10000000000100001, 1.0, 0.0)}
     assert named == {"kde_upper 0.1", "kde_upper 0.10000000000100001", "kde_upper 1", "kde_upper 0"}
 
 

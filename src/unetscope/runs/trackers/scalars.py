@@ -34,20 +34,19 @@ class Scalar:
 def scalars(run: RunFolder) -> Iterator[Scalar]:
     """Loss (nats a pixel), Dice and seconds of every epoch, then every estimate (bits, or bits a pixel) that is finite.
 
-        Of usable information the ends of its 95 % interval too, as quantities `"I_V(M→Y) low"` and `"I_V(M→Y) high"`.
+    Of usable information the ends of its 95 % interval too, as quantities `"I_V(M→Y) low"` and `"I_V(M→Y) high"`.
 
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from unetscope.table.estimator_registry import resolution_unit
-    from unetscope.table.records import EpochRecord, Layer
-        >>> with tempfile.TemporaryDirectory() as parent:
-        ...     run = RunFolder.create(Path(parent, "run"), {})
-        ...     run.describe([Layer("7", "conv7")], [])
-        ...     run.write_epoch(EpochRecord(1, math.nan, math.nan, math.nan, 0.5, seconds=math.nan))
-        ...     row = Estimate(1, "7", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
-        ...     run.write_measurement(1, [row])
-        ...     [("/".join(scalar.names), scalar.epoch, scalar.value) for scalar in scalars(run)]
-        [('validation/Dice', 1, 0.5), ('I(X;M)/kde_upper 1/7', 1, 2.0)]
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from unetscope.table.records import EpochRecord, Layer
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     run = RunFolder.create(Path(parent, "run"), {})
+    ...     run.describe([Layer("7", "conv7")], [])
+    ...     run.write_epoch(EpochRecord(1, math.nan, math.nan, math.nan, 0.5, seconds=math.nan))
+    ...     row = Estimate(1, "7", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
+    ...     run.write_measurement(1, [row])
+    ...     [("/".join(scalar.names), scalar.epoch, scalar.value) for scalar in scalars(run)]
+    [('validation/Dice', 1, 0.5), ('I(X;M)/kde_upper 1/7', 1, 2.0)]
     """
     for record in run.epochs():
         for name, value in (
