@@ -42,9 +42,15 @@ def verify(
 
 def verification(run: RunFolder, planned: Sequence[Trial], *, margin: float = DICE_MARGIN) -> Verification:
     """What the trainings on the disk tell, finished or not. Raises: InvalidArgument for a margin that is no Dice."""
+    return verification_of(judgement_of(run), run, planned, margin=margin)
+
+
+def verification_of(
+    judgement: Judgement | None, run: RunFolder, planned: Sequence[Trial], *, margin: float
+) -> Verification:
+    """The same for a run that is judged already."""
     check_margin(margin)
     trainings = tuple(training_of(trial) for trial in planned if RunFolder.exists(trial.path))
-    judgement = judgement_of(run)
     reached = min((one.records[-1].epoch for one in trainings if one.records), default=0)
     last = max((one.records[-1].epoch for one in trainings if one.records), default=0)
     marked = judgement.epochs if judgement is not None else ()

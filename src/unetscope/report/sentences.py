@@ -1,0 +1,151 @@
+"""What the page says of a run in sentences: its summary, what limits its numbers, what its verdicts propose."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from unetscope.analysis.data_processing import dpi_violations
+from unetscope.analysis.rank_stability import layer_rank_stability
+from unetscope.analysis.verdict import Judgement
+from unetscope.runs.analysed import AnalysedRun
+from unetscope.table.flow import Flow
+from unetscope.table.parts import Part
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import Verdict, estimator_text
+
+MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
+SHOWN_OF_SWEEP = (1.0, 0.2)  # the paper's, if they are among them
+UNLEARNT_DICE = 0.1
+MOST_NAMED = 6  # skips and levels in a clause: of more, how many
+
+
+def summary(run: AnalysedRun) -> str:
+    """The run in two sentences, from its own numbers."""
+    flow, records = run.flow, run.epochs
+    if not flow.epochs:
+        return "This run has not been measured yet."
+    if not records:
+        return f"Measured at epochs {', '.join(map(str, flow.epochs))}."
+    last = records[-1]
+    planned = run.configuration.get("training", {}).get("epochs", last.epoch)
+    unfinished = f" of {planned} (the run is not finished)" if last.epoch < planned else ""
+    sentence = (
+        f"After {last.epoch} epochs{unfinished} the network reaches a validation Dice of {last.validation_dice:.3f}."
+    )
+    if last.validation_dice < UNLEARNT_DICE:
+        sentence += " It has not learnt to segment: what is measured is not the information of a trained network."
+    inputs = flow.select(quantity=Quantity.INPUT, epoch=flow.epochs[-1])
+    if not inputs.series:
+        return sentence
+    estimator, resolution = inputs.series[0]
+    rows = inputs.select(estimator=estimator, resolution=resolution).estimates
+    finite = [row for row in rows if not math.isnan(row.bits)]
+    saturated = sum(row.saturated for row in finite)
+    if not finite:
+        return sentence
+    lowest = min(finite, key=lambda row: row.bits)
+    return (
+        f"{sentence} By {estimator_text(estimator, resolution)}, I(X;M) is lowest at layer {lowest.layer}: "
+        f"{lowest.bits:.1f} of at most {lowest.ceiling:.1f} bits. {saturated} of {len(finite)} recorded tensors are at the "
+        "ceiling, where they cannot be ranked."
+    )
+
+
+def notes(flow: Flow) -> list[str]:
+    """What a reader must know before believing the figures."""
+    sentences = []
+    rows = [row for row in flow.estimates if row.quantity == Quantity.LABEL]
+    for labels in flow.labels:
+        chosen = [row for row in rows if row.labels == labels]
+        reasons = Counter(row.reason.partition(":")[0] for row in chosen if row.reason)
+        counted = "".join(
+            f"; {reason} ({count} of {len(chosen)} estimates)" for reason, count in sorted(reasons.items())
+        )
+        alone = chosen[0].singleton_share
+        few = f"; {alone:.0%} of the images are alone in their class, so telling them is telling the image" * (
+            alone > 0.05
+        )
+        sentences.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{few}{counted}.")
+    inputs, sweeps = flow.select(quantity=Quantity.INPUT), swept(flow)
+    for estimator, resolution in inputs.series:
+        if estimator not in sweeps and len(inputs.select(estimator=estimator).series) == 1:
+            sentences += _notes_of_series(inputs, estimator, resolution)
+    return sentences + [layer_rank_stability(flow, estimator=estimator).text for estimator in sweeps]
+
+
+def _notes_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str]:
+    """How many layers at the last epoch are beyond what so few images tell, and where data processing is violated."""
+    rows = inputs.select(estimator=estimator, resolution=resolution, epoch=inputs.epochs[-1]).estimates
+    beyond = [row for row in rows if row.out_of_domain]
+    sentences = []
+    if beyond:
+        numbered = any(math.isfinite(row.bits) for row in beyond)
+        meant = f"their numbers describe these {rows[0].n} images, not ever more of them" if numbered else "no number"
+        sentences.append(
+            f"{estimator_text(estimator, resolution)}: {len(beyond)} of {len(rows)} tensors are out of its domain at epoch "
+            f"{inputs.epochs[-1]}: {meant}."
+        )
+    if estimator.startswith(("kde", "mixture", "binning")):
+        check = dpi_violations(inputs, estimator=estimator, resolution=resolution)
+        sentences += [check.text] if check.violations else []
+    return sentences
+
+
+def swept(flow: Flow) -> dict[str, float]:
+    """The estimators with so many resolutions that a figure of each would be too many, and the one that is shown alone."""
+    resolutions: dict[str, list[float]] = {}
+    for estimator, resolution in flow.select(quantity=Quantity.INPUT).series:
+        resolutions.setdefault(estimator, []).append(resolution)
+    return {
+        estimator: next((size for size in sizes if size in SHOWN_OF_SWEEP), sizes[0])
+        for estimator, sizes in resolutions.items()
+        if len(sizes) > MOST_RESOLUTIONS
+    }
+
+
+def sentence(judgement: Judgement, epoch: int) -> str:
+    """What a training of so many epochs needs, in a sentence for the top of the page.
+
+    >>> from unetscope.analysis.verdict import Gain
+    >>> verdicts = tuple(Verdict(part, 10, "conditional", what) for part, what in
+    ...                  (("skip1", "needed"), ("level1", "undecided"), ("level2", "redundant"), ("skip3", "redundant")))
+    >>> sentence(Judgement(verdicts, 3, (), 0.05, {(10, "skip", "skip1"): Gain("skip", "skip1", None)}), 10)
+    'A training of 10 epochs needs skip1, could do without level2 (all below skip2), and leaves level1 undecided.'
+    """
+    parts: dict[str, list[str]] = {"needed": [], "redundant": [], "undecided": []}
+    judged = {verdict.part: verdict for verdict in judgement.at(epoch) if verdict.rule == "conditional"}
+    spared = min((Part.named(part).level for part in judged if _spares_a_level(judged[part])), default=math.inf)
+    for part, verdict in judged.items():
+        if verdict.decision != "redundant" or Part.named(part).level <= spared:  # what lies below goes with it
+            below = f" (all below skip{spared})" * (part == f"level{spared}")
+            parts[verdict.decision].append(part + below)
+    if len(parts["undecided"]) == len(judged):
+        return f"Of {len(judged)} skips and levels, nothing is decided for a training of {epoch} epochs."
+    clauses = [
+        f"{verb} {_named_or_counted(parts[decision])}"
+        for decision, verb in (("needed", "needs"), ("redundant", "could do without"), ("undecided", "leaves"))
+        if parts[decision]
+    ]
+    if parts["undecided"]:
+        clauses[-1] += " undecided"
+    return f"A training of {epoch} epochs {listed(clauses, oxford=True)}."
+
+
+def _named_or_counted(parts: Sequence[str]) -> str:
+    return listed(parts) if len(parts) <= MOST_NAMED else f"{len(parts)} skips and levels"
+
+
+def _spares_a_level(verdict: Verdict) -> bool:
+    return not Part.named(verdict.part).is_skip and verdict.decision == "redundant"
+
+
+def listed(words: Sequence[str], *, oxford: bool = False) -> str:
+    """Words with commas and an and.
+
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    comma = "," * (oxford and len(words) > 2)
+    return f"{', '.join(words[:-1])}{comma} and {words[-1]}" if len(words) > 1 else "".join(words)
