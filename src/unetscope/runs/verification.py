@@ -44,9 +44,15 @@ def verify(
 
 def verification(run: RunFolder, planned: Sequence[Trial], *, margin: float = DICE_MARGIN) -> Verification:
     """Compare the trainings on the disk, finished or not. Raises: InvalidArgument for a margin that is no Dice."""
+    return verification_of(judgement_of(run), run, planned, margin=margin)
+
+
+def verification_of(
+    judgement: Judgement | None, run: RunFolder, planned: Sequence[Trial], *, margin: float
+) -> Verification:
+    """The same for a run that is judged already."""
     check_margin(margin)
     trainings = tuple(training_of(trial) for trial in planned if RunFolder.exists(trial.path))
-    judgement = judgement_of(run)
     last_epochs = [training.records[-1].epoch for training in trainings if training.records]
     reached, last = min(last_epochs, default=0), max(last_epochs, default=0)
     marked = judgement.epochs if judgement is not None else ()
