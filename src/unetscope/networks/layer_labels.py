@@ -15,6 +15,7 @@ from unetscope.networks.levels import Levels
 from unetscope.networks.operations import KERNELS, WITHIN_LAYER
 from unetscope.networks.skip_detection import Join
 from unetscope.networks.structure import OUTCOMES, Detail, Merge, Structure
+from unetscope.table.parts import SKIP, Part
 from unetscope.table.records import Layer, Role, Skip
 
 MOST_KERNELS = 40  # with more, only the ends of stages are measured by default
@@ -43,7 +44,7 @@ def describe(name: str, levels: Levels, joins: Sequence[Join], detail: Detail | 
         for join in joins
         for skip, label in zip(join.skips, _merge_labels(join, labels), strict=True)
     ]
-    skips.sort(key=lambda skip: int(skip.name.removeprefix("skip")))
+    skips.sort(key=lambda skip: skip.part)
     merges = tuple(_merge(levels.graph, join, labels, names) for join in joins)
     return Structure(name, tuple(layers), tuple(skips), merges, detail, len(kernels), levels.graph)
 
@@ -131,7 +132,7 @@ def _derived_label(levels: Levels, number: int, labels: Mapping[int, str]) -> st
 def _skip_names(joins: Sequence[Join]) -> SkipNames:
     """Skips are counted from the last that joins to the first, so that `skip1` is the top one."""
     places = [(join.number, skip.tensor) for join in reversed(joins) for skip in join.skips]
-    return {place: f"skip{k}" for k, place in enumerate(places, start=1)}
+    return {place: str(Part(SKIP, k)) for k, place in enumerate(places, start=1)}
 
 
 # Layers and merges.
