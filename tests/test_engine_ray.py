@@ -28,7 +28,7 @@ EPOCHS = 100  # seconds, so that a kill finds the training under way
 
 
 def plan(folder: RunFolder) -> tuple[retraining.Trial, ...]:
-    return retraining.trials(folder, variants.named(["no-skips"], depth=1), [0, 1])
+    return retraining.trials(folder, variants.named_variants(["no-skips"], depth=1), [0, 1])
 
 
 def table(path: Path) -> list[tuple[Any, ...]]:
