@@ -14,7 +14,8 @@ import unetscope as us
 from benchmarks.timing import seconds
 from unetscope.activations.memory_budget import Passes
 from unetscope.activations.tensors import pixels, to_input
-from unetscope.measure.layer_statistics import Estimator
+from unetscope.estimators.statistics import Estimator
+from unetscope.measure.scope import Compute
 
 GIB = 2**30
 ESTIMATORS: tuple[Estimator, ...] = (us.KDE(1.0), us.KDE(0.1), us.Binning(0.2), us.Binning(0.05))
@@ -49,7 +50,7 @@ def scope(
         data,
         estimators=estimators,
         labels=[clusters, us.estimators.BlockLabels()],
-        memory_budget=int(budget * GIB),
+        compute=Compute(memory_budget=int(budget * GIB)),
     )
 
 

@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 
 import unetscope as us
-import unetscope.measure.scope
+import unetscope.measure.estimating
 from benchmarks.cases import (
     GIB,
     batches,
@@ -27,6 +27,7 @@ from benchmarks.cases import (
 )
 from benchmarks.store_everything import estimate, store
 from benchmarks.timing import folder_bytes, medians, peak_bytes, seconds
+from unetscope.measure.scope import Probes
 from unetscope.runs.folder import RunFolder
 
 Results = dict[str, Any]
@@ -78,7 +79,7 @@ def probes(
     results: Results = {}
     for width, image_size in sizes:
         train, held_out = images(source, image_size).split(0.1)
-        one = us.Scope(network(width), train, estimators=[], labels=[], held_out=held_out, merge_probes=[])
+        one = us.Scope(network(width), train, estimators=[], labels=[], held_out=held_out, probes=Probes(merges=()))
         both = us.Scope(
             one.model, train, estimators=[], labels=[], held_out=held_out, probes=[us.estimators.Convolutional()]
         )
@@ -111,7 +112,7 @@ def against_float64(source: str | None, say: Say) -> Results:
         batches_seen: list[int] = []
         ours = one.measure(epochs, on_batch=lambda _done, total: batches_seen.append(total))  # noqa: B023
         # shared among so many parts, the tolerance is nothing, and float32 settles no layer
-        with mock.patch.object(unetscope.measure.scope, "most_parts", return_value=1e300):
+        with mock.patch.object(unetscope.measure.estimating, "most_parts", return_value=1e300):
             exact = one.measure(epochs)
         worst = max(abs(a.bits - b.bits) for a, b in zip(ours, exact, strict=True))
         assert all(math.isfinite(estimate.bits) for estimate in (*ours, *exact))

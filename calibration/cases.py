@@ -15,15 +15,18 @@ from calibration import laws
 from unetscope.activations.capture import with_shapes
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.families import Convolutional, Family, Linear
-from unetscope.estimators.kde import EXPONENT, KDE, Bound
+from unetscope.estimators.kde import KDE
+from unetscope.estimators.kernels import EXPONENT, Bound
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading
 from unetscope.estimators.renyi import Renyi
+from unetscope.estimators.statistics import LayerStatistics
+from unetscope.measure.estimating import to_estimate
 from unetscope.measure.merges import at_merge
-from unetscope.measure.probing import Segmented, probe
-from unetscope.measure.scope import to_estimate
+from unetscope.measure.probe_data import Segmented
+from unetscope.measure.probing import probe
 from unetscope.measure.selfcheck import Channels
 from unetscope.table.records import Layer, Quantity, Skip
 
@@ -88,15 +91,16 @@ def cases() -> tuple[Case, ...]:
 
 
 def _read(
-    statistics: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]], *estimators: KDE | Mixture | Renyi
+    drawn: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]], *estimators: KDE | Mixture | Renyi
 ) -> Callable[[int], Iterator[Found]]:
     """What estimators say of squared distances and labels."""
 
     def measure(seed: int) -> Iterator[Found]:
-        squared, labels = statistics(seed)
+        squared, labels = drawn(seed)
         for estimator in estimators:
-            in_units = squared / squared.median() if estimator.reads == "relative" else squared
-            yield from map(Found.of, replace(estimator, seed=seed).readings(in_units, labels))
+            in_units = squared / squared.median() if estimator.needs.relative else squared
+            statistics = LayerStatistics.of_distances(in_units)
+            yield from map(Found.of, replace(estimator, seed=seed).readings(statistics, labels))
 
     return measure
 
@@ -179,7 +183,8 @@ def _binned(d: int, bin_size: float) -> Callable[[int], Iterator[Found]]:
     def measure(seed: int) -> Iterator[Found]:
         cells = (laws.normal(seed, N, d) / bin_size).floor()
         symbols = torch.unique(cells, dim=0, return_inverse=True)[1]
-        yield from map(Found.of, Binning(bin_size, seed=seed).readings(symbols, {}))
+        statistics = LayerStatistics.of_symbols(symbols, bin_size)
+        yield from map(Found.of, Binning(bin_size, seed=seed).readings(statistics, {}))
 
     return measure
 
@@ -276,7 +281,8 @@ def codes() -> Iterator[Case]:
 def _of_codes(drawn: Callable[[int], tuple[Tensor, Tensor]], components: int) -> Callable[[int], Iterator[Found]]:
     def measure(seed: int) -> Iterator[Found]:
         x, y = drawn(seed)
-        yield from map(Found.of, KSG(components, seed=seed).readings(laws.squared(y), {}, laws.squared(x)))
+        statistics = LayerStatistics.of_distances(laws.squared(y), laws.squared(x))
+        yield from map(Found.of, KSG(components, seed=seed).readings(statistics, {}))
 
     return measure
 
@@ -284,7 +290,8 @@ def _of_codes(drawn: Callable[[int], tuple[Tensor, Tensor]], components: int) ->
 def _of_label(apart: float) -> Callable[[int], Iterator[Found]]:
     def measure(seed: int) -> Iterator[Found]:
         x, labels = laws.two_classes(apart, N, seed)
-        yield from map(Found.of, KSG(1, seed=seed).readings(laws.squared(x), {"y": labels}))
+        statistics = LayerStatistics.of_distances(laws.squared(x))
+        yield from map(Found.of, KSG(1, seed=seed).readings(statistics, {"y": labels}))
 
     return measure
 
@@ -324,9 +331,11 @@ def _independent(drawn: Callable[[np.random.Generator], np.ndarray]) -> Callable
         symbols = torch.unique(activations.floor(), dim=0, return_inverse=True)[1]
         estimators = KDE(), Mixture(draws=1, permutations=39), Renyi(), KSG(2)
         for estimator in estimators:
-            in_units = squared / squared.median() if estimator.reads == "relative" else squared
-            yield from map(Found.of, replace(estimator, seed=seed).readings(in_units, labels))
-        yield from map(Found.of, Binning(1.0, seed=seed).readings(symbols, labels))
+            in_units = squared / squared.median() if estimator.needs.relative else squared
+            statistics = LayerStatistics.of_distances(in_units)
+            yield from map(Found.of, replace(estimator, seed=seed).readings(statistics, labels))
+        statistics = LayerStatistics.of_symbols(symbols, 1.0)
+        yield from map(Found.of, Binning(1.0, seed=seed).readings(statistics, labels))
 
     return measure
 
@@ -438,7 +447,7 @@ def _of_streams(law: np.ndarray, d: int) -> Callable[[int], Iterator[Found]]:
             )
             for layer, distances in squared.items()
             for estimator in (KDE(permutations=9), Mixture(permutations=9))
-            for reading in estimator.readings(distances, {"y": y})
+            for reading in estimator.readings(LayerStatistics.of_distances(distances), {"y": y})
         ]
         for row in at_merge(Skip("skip1", "S", "U", "SU"), rows):
             limit = row.bits if math.isnan(row.extrapolated) else row.extrapolated

@@ -16,6 +16,7 @@ from unetscope.estimators.kde import KDE
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.renyi import Renyi
+from unetscope.estimators.statistics import LayerStatistics
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _dimensions(repetitions: int) -> Sweep:
     def measure(d: float, seed: int) -> Iterable[Found]:
         squared = laws.squared(laws.normal(seed, N, int(d)))
         for estimator in (KDE(), Mixture(draws=1)):
-            yield from map(Found.of, estimator.readings(squared, {}))
+            yield from map(Found.of, estimator.readings(LayerStatistics.of_distances(squared), {}))
 
     found, sure = _swept(measure, places, repetitions, "I(X;M)")
     truths = [d / 2 * math.log2(2) for d in places]
@@ -72,7 +73,7 @@ def _clusters(repetitions: int) -> Sweep:
         symbols = torch.randint(int(k), (N,), generator=torch.Generator().manual_seed(seed))
         squared = laws.clusters(symbols, 1000, seed)
         for estimator in (KDE(), Mixture(draws=1)):
-            yield from map(Found.of, estimator.readings(squared, {}))
+            yield from map(Found.of, estimator.readings(LayerStatistics.of_distances(squared), {}))
 
     found, sure = _swept(measure, places, repetitions, "I(X;M)")
     truths = [math.log2(k) for k in places]
@@ -86,9 +87,13 @@ def _labels(repetitions: int) -> Sweep:
         activations = 2 * laws.normal(seed, N, 2)
         labels = {"y": torch.randint(int(k), (N,), generator=torch.Generator().manual_seed(seed + 1))}
         for estimator in (KDE(permutations=9), Mixture(draws=1, permutations=9)):
-            yield from map(Found.of, estimator.readings(laws.squared(activations), labels))
+            yield from map(
+                Found.of, estimator.readings(LayerStatistics.of_distances(laws.squared(activations)), labels)
+            )
         symbols = torch.unique(activations.floor(), dim=0, return_inverse=True)[1]
-        yield from map(Found.of, Binning(1.0, permutations=9).readings(symbols, labels))
+        yield from map(
+            Found.of, Binning(1.0, permutations=9).readings(LayerStatistics.of_symbols(symbols, 1.0), labels)
+        )
 
     found, sure = _swept(measure, places, repetitions, "I(Y;M)")
     return Sweep("Labels that nothing tells", "classes", "I(Y;M), bits", places, [0.0] * len(places), found, sure)
@@ -99,7 +104,8 @@ def _codes(repetitions: int) -> Sweep:
 
     def measure(d: float, seed: int) -> Iterable[Found]:
         x, y = laws.correlated(0.7, int(d), N, seed)
-        readings = KSG(int(d), permutations=9).readings(laws.squared(y), {}, laws.squared(x))
+        statistics = LayerStatistics.of_distances(laws.squared(y), laws.squared(x))
+        readings = KSG(int(d), permutations=9).readings(statistics, {})
         yield from map(Found.of, readings)
 
     found, sure = _swept(measure, places, repetitions, "I(X;M)")
@@ -126,7 +132,8 @@ def _bandwidths(repetitions: int) -> Sweep:
     def measure(bandwidth: float, seed: int) -> Iterable[Found]:
         symbols = torch.randint(16, (N,), generator=torch.Generator().manual_seed(seed))
         squared = laws.clusters(symbols, 1000, seed)
-        yield from map(Found.of, Renyi(bandwidth, permutations=1).readings(squared / squared.median(), {}))
+        statistics = LayerStatistics.of_distances(squared / squared.median())
+        yield from map(Found.of, Renyi(bandwidth, permutations=1).readings(statistics, {}))
 
     found, sure = _swept(measure, places, repetitions, "I(X;M)")
     return Sweep(

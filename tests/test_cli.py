@@ -16,7 +16,6 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ from PIL import Image
 
 from unetscope.cli.main import main
 from unetscope.measure.selfcheck import run_selfcheck
-from unetscope.table.records import Quantity
+from unetscope.table.quantities import Quantity
 
 pytestmark = pytest.mark.usefixtures("sketched_figures")
 TINY = [
@@ -154,7 +153,7 @@ def test_export_writes_both_tables(unetscope, finished: Path, tmp_path: Path, su
         rows = pyarrow.parquet.read_table(tmp_path / "flow.parquet").to_pylist()
         epochs = pyarrow.parquet.read_table(tmp_path / "flow-epochs.parquet").to_pylist()
     assert set(rows[0]) >= COLUMNS
-    assert {row["quantity"] for row in rows} == set(get_args(Quantity))
+    assert {row["quantity"] for row in rows} == set(Quantity)
     assert {row["estimator"] for row in rows} == {
         "kde_upper",
         "kde_lower",

@@ -16,6 +16,7 @@ from unetscope.cli import app
 from unetscope.report import report_data as digest
 from unetscope.report.page import as_json
 from unetscope.runs.folder import RunFolder
+from unetscope.table.quantities import Status
 from unetscope.training.config import FLAGS, RunConfig, preset_config, repeat_command
 
 
@@ -39,7 +40,9 @@ def test_every_estimate_is_told_at_its_place(run: RunFolder) -> None:
                 value, kept = getattr(row, name), (series.get(name) or [None] * 10**6)[cell]
                 assert (kept is None) == math.isnan(value)
                 assert kept is None or kept == pytest.approx(value, rel=1e-4)
-            expected = "s" if row.saturated else "." if row.comparable else "o"
+            expected = {Status.SATURATED: "s", Status.OK: ".", Status.OUT_OF_DOMAIN: "o", Status.ABSENT: "-"}[
+                row.status
+            ]
             assert series["state"][cell] == expected
             assert [text for text, cells in series["reasons"].items() if cell in cells] == [row.reason] * bool(
                 row.reason

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from runs import TINY
 from unetscope.base.errors import MissingDependency
 from unetscope.runs import retraining
 from unetscope.runs.engines import Engine, Local, Look
@@ -21,14 +22,14 @@ from unetscope.runs.engines.interface import STARTS
 from unetscope.runs.experiment import run
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.jobs import train
-from unetscope.table import variants
+from unetscope.table.variants import named_variants
 from unetscope.training.config import preset_config
 
 EPOCHS = 100  # seconds, so that a kill finds the training under way
 
 
 def plan(folder: RunFolder) -> tuple[retraining.Trial, ...]:
-    return retraining.trials(folder, variants.named_variants(["no-skips"], depth=1), [0, 1])
+    return retraining.trials(folder, named_variants(["no-skips"], depth=1), [0, 1])
 
 
 def table(path: Path) -> list[tuple[Any, ...]]:
@@ -51,19 +52,8 @@ class Planned:
 @pytest.fixture(scope="module")
 def network(once: Callable[..., Path]) -> Path:
     """A tiny run, the same for all tests: copy it."""
-    small = {
-        "data.synthetic_images": 12,
-        "data.image_size": 16,
-        "network.width": 2,
-        "network.depth": 1,
-        "training.epochs": EPOCHS,
-        "measuring.marked": [1],
-        "measuring.usable": False,
-        "measuring.clusters": 2,
-        "measuring.merge_probes": False,
-        "threads": 1,
-    }
-    return once("network", lambda path: run(preset_config("demo", small), path))
+    config = preset_config("demo", TINY | {"training.epochs": EPOCHS})
+    return once("network", lambda path: run(config, path))
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +83,13 @@ def engine(workers: int | None) -> Engine:
 
 def busy_workers() -> list[psutil.Process]:
     """The processes of this one's cluster that train."""
-    found = []
+    busy = []
     for process in psutil.Process().children(recursive=True):
         try:
-            found += [process] * any("ray::_train" in word for word in process.cmdline())
+            busy += [process] * any("ray::_train" in word for word in process.cmdline())
         except psutil.Error:  # it has just ended
             continue
-    return found
+    return busy
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

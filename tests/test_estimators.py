@@ -14,10 +14,13 @@ from hypothesis.extra import numpy as hnp
 from twins import slow_binning, slow_kde, slow_squared_distances
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.binning import Binning, symbol_label_information
-from unetscope.estimators.kde import KDE, mixture_information, shift_by_errors, within_class_information
+from unetscope.estimators.kde import KDE
+from unetscope.estimators.kernels import Bound, noise_kernel, shift_by_errors
 from unetscope.estimators.labels import entropy_nats
+from unetscope.estimators.resampling import Sharing, kernel_information, quarters
+from unetscope.estimators.statistics import LayerStatistics, joint_symbols
 from unetscope.measure.distances import Distances
-from unetscope.measure.quantization import Symbols, joint_symbols
+from unetscope.measure.quantization import Symbols
 
 ACTIVATIONS = hnp.arrays(
     np.float32,
@@ -143,6 +146,15 @@ def test_equal_images_have_no_distance_however_large_their_values_if_products_ar
 # ---- KDE
 
 
+def mixture_information(
+    squared: torch.Tensor, noise_variance: float, bound: Bound = "upper", classes: torch.Tensor | None = None
+) -> float:
+    """The bound of I(X; T + noise), or of that inside the classes, as KDE computes it."""
+    quarter = quarters(len(squared), squared.device)
+    sharing = None if classes is None else Sharing.of(classes, quarter)
+    return kernel_information(noise_kernel(squared, noise_variance, bound), quarter, sharing).nats
+
+
 @pytest.mark.parametrize("bound", ["upper", "lower"])
 @pytest.mark.parametrize("n", [2, 7, 64])
 def test_all_apart_is_the_ceiling_and_all_equal_is_nothing(bound: str, n: int) -> None:
@@ -160,7 +172,7 @@ def test_tight_far_clusters_hold_the_entropy_of_the_cluster(sizes: tuple[int, ..
     entropy = entropy_nats(torch.from_numpy(cluster))
     for bound in ("upper", "lower"):
         assert mixture_information(squared, 1.0, bound=bound) == pytest.approx(entropy, abs=1e-4)  # type: ignore[arg-type]
-    readings = list(KDE(1.0).readings(squared, {"cluster": torch.from_numpy(cluster)}))
+    readings = list(KDE(1.0).readings(LayerStatistics.of_distances(squared), {"cluster": torch.from_numpy(cluster)}))
     assert [r.nats for r in readings] == pytest.approx([entropy] * 4, abs=1e-4)
 
 
@@ -172,7 +184,9 @@ def test_kde_is_the_slow_twin(values: np.ndarray, noise_variance: float, data: s
     exact = torch.from_numpy(slow_squared_distances(values))
     readings = {
         (r.quantity, r.estimator): r
-        for r in KDE(noise_variance).readings(exact, {"classes": torch.from_numpy(classes)})
+        for r in KDE(noise_variance).readings(
+            LayerStatistics.of_distances(exact), {"classes": torch.from_numpy(classes)}
+        )
     }
     for bound in ("upper", "lower"):
         about_input, about_label = slow_kde(values, noise_variance, classes, bound)
@@ -190,8 +204,8 @@ def test_what_holds_of_every_kde_estimate(values: np.ndarray, data: st.DataObjec
     squared = torch.from_numpy(slow_squared_distances(values))
     upper, lower = (mixture_information(squared, 1.0, bound=b) for b in ("upper", "lower"))  # type: ignore[arg-type]
     assert -1e-12 <= lower <= upper + 1e-12 <= math.log(n) + 2e-12
-    inside = within_class_information(squared, 1.0, classes)
-    readings = list(KDE(1.0).readings(squared, {"y": classes}))
+    inside = mixture_information(squared, 1.0, classes=classes)
+    readings = list(KDE(1.0).readings(LayerStatistics.of_distances(squared), {"y": classes}))
     about_label = next(r for r in readings if r.quantity == "I(Y;M)" and r.estimator == "kde_upper")
     assert about_label.nats + inside == pytest.approx(upper, abs=1e-9)
     assert about_label.nats <= entropy_nats(classes) + 1e-9
@@ -199,7 +213,7 @@ def test_what_holds_of_every_kde_estimate(values: np.ndarray, data: st.DataObjec
         assert reading.lower <= reading.upper + 1e-9
         if reading.nats >= 0:
             assert reading.lower - 1e-9 <= reading.nats <= reading.upper + 1e-9
-    assert within_class_information(squared, 1.0, 7 - classes) == pytest.approx(inside, abs=1e-12)
+    assert mixture_information(squared, 1.0, classes=7 - classes) == pytest.approx(inside, abs=1e-12)
 
 
 @settings(deadline=None)
@@ -221,13 +235,11 @@ def test_errors_of_distances_shift_an_estimate_by_no_more_than_is_said(
 def test_kde_refuses_a_noise_variance_that_is_not_positive(noise_variance: float) -> None:
     with pytest.raises(InvalidArgument, match=f"noise_variance must be > 0, got {noise_variance}"):
         KDE(noise_variance)
-    with pytest.raises(InvalidArgument, match="noise_variance must be > 0"):
-        mixture_information(torch.zeros(2, 2), noise_variance)
 
 
 def test_labels_of_another_length_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="3 labels for 2 images: expected one an image"):
-        within_class_information(torch.zeros(2, 2), 1.0, torch.tensor([0, 1, 1]))
+        list(KDE().readings(LayerStatistics.of_distances(torch.zeros(2, 2)), {"y": torch.tensor([0, 1, 1])}))
     with pytest.raises(InvalidArgument, match="3 labels for 2 images: expected one an image"):
         symbol_label_information(torch.tensor([0, 1]), torch.tensor([0, 1, 1]))
 
@@ -241,7 +253,8 @@ def test_binning_is_the_slow_twin(values: np.ndarray, bin_size: float, data: st.
     classes = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(values), max_size=len(values))))
     assume(len(set(classes)) > 1)
     about_input, about_label, unique = slow_binning(values, bin_size, classes)
-    readings = list(Binning(bin_size).readings(groups_of(values, bin_size), {"y": torch.from_numpy(classes)}))
+    statistics = LayerStatistics.of_symbols(groups_of(values, bin_size), bin_size)
+    readings = list(Binning(bin_size).readings(statistics, {"y": torch.from_numpy(classes)}))
     assert [reading.nats for reading in readings] == pytest.approx([about_input, about_label], abs=1e-9)
     assert {reading.unique_share for reading in readings} == {unique}
 

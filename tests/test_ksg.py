@@ -17,8 +17,9 @@ from sklearn.feature_selection import mutual_info_classif, mutual_info_regressio
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.estimators.ksg import KSG, codes, ksg_information, ksg_label_information
+from unetscope.estimators.ksg import KSG, chebyshev, codes, ksg_information, label_distances
 from unetscope.estimators.reading import Reading
+from unetscope.estimators.statistics import LayerStatistics
 from unetscope.measure.distances import Distances
 
 
@@ -30,12 +31,20 @@ def gaussian(n: int, d: int, seed: int) -> Tensor:
     return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def information(x: Tensor, y: Tensor, k: int = 3) -> Tensor:
+    return ksg_information(chebyshev(x), chebyshev(y), k)
+
+
+def label_information(x: Tensor, labels: Tensor, k: int = 3) -> Tensor:
+    return ksg_information(chebyshev(x), label_distances(labels), k)
+
+
 def of_input(x: Tensor, y: Tensor, estimator: KSG = KSG()) -> Reading:  # noqa: B008
-    return next(estimator.readings(squared_distances(y), {}, squared_distances(x)))
+    return next(estimator.readings(LayerStatistics.of_distances(squared_distances(y), squared_distances(x)), {}))
 
 
 def of_label(x: Tensor, labels: Tensor, estimator: KSG = KSG()) -> Reading:  # noqa: B008
-    return next(estimator.readings(squared_distances(x), {"given": labels}))
+    return next(estimator.readings(LayerStatistics.of_distances(squared_distances(x)), {"given": labels}))
 
 
 def normal(d: int, correlation: float, n: int, seed: int) -> tuple[Tensor, Tensor, float]:
@@ -113,9 +122,9 @@ def test_codes_have_no_more_components_than_the_layer() -> None:
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_values_are_those_of_the_slow_twins(k: int) -> None:
     x, y, _ = normal(2, 0.7, 50, 0)
-    np.testing.assert_allclose(ksg_information(x, y, k).numpy(), slow_information(x.numpy(), y.numpy(), k), atol=1e-12)
+    np.testing.assert_allclose(information(x, y, k).numpy(), slow_information(x.numpy(), y.numpy(), k), atol=1e-12)
     labels = torch.tensor([0, 1, 1, 2, 2, 2] * 8 + [7, 9])  # the last two alone in their classes
-    assert ksg_label_information(x, labels, k).mean().item() == pytest.approx(
+    assert label_information(x, labels, k).mean().item() == pytest.approx(
         slow_label_information(x.numpy(), labels.numpy(), k), abs=1e-12
     )
 
@@ -129,22 +138,22 @@ def test_scikit_learn_finds_the_same(k: int) -> None:
     for seed in range(5):
         x, y, _ = normal(1, 0.8, 300, seed)
         (theirs,) = mutual_info_regression(x.numpy(), y[:, 0].numpy(), n_neighbors=k, random_state=0)
-        assert ksg_information(x, y, k).mean().item() == pytest.approx(theirs, abs=1e-6)
+        assert information(x, y, k).mean().item() == pytest.approx(theirs, abs=1e-6)
         x, labels, _ = classes(1, 1.0, 300, seed)
         labels[:7] = torch.tensor([2, 3, 3, 4, 4, 4, 5])
         (theirs,) = mutual_info_classif(x.numpy(), labels.numpy(), n_neighbors=k, random_state=0)
-        assert ksg_label_information(x, labels, k).mean().item() == pytest.approx(theirs, abs=2e-3)
+        assert label_information(x, labels, k).mean().item() == pytest.approx(theirs, abs=2e-3)
 
 
 def test_the_jackknife_is_leaving_out() -> None:
-    from unetscope.estimators.ksg import _between, _chebyshev, _pseudo_values, _values
+    from unetscope.estimators.ksg import _pseudo_values
 
     x, y, _ = normal(2, 0.5, 40, 0)
-    for other in (_chebyshev(y), _between(torch.arange(40) % 5)):
-        one, without = _chebyshev(x), []
+    for other in (chebyshev(y), label_distances(torch.arange(40) % 5)):
+        one, without = chebyshev(x), []
         for image in range(40):
             rows = torch.tensor([row for row in range(40) if row != image])
-            without.append(-39 * _values(one[rows][:, rows], other[rows][:, rows], 3).mean().item())
+            without.append(-39 * ksg_information(one[rows][:, rows], other[rows][:, rows], 3).mean().item())
         ours = _pseudo_values(one, other, 3)
         np.testing.assert_allclose((ours - ours.mean()).numpy(), np.array(without) - np.mean(without), atol=1e-9)
 
@@ -158,18 +167,18 @@ def test_order_unit_shift_and_names_change_nothing_and_the_ceiling_holds(
     x, y = torch.randn(2, n, d, dtype=torch.float64, generator=generator)
     labels, order = torch.randint(3, (n,), generator=generator), torch.randperm(n, generator=generator)
     labels[:4] = torch.tensor([0, 0, 1, 1])
-    values = ksg_information(x, y, k)
-    assert torch.allclose(ksg_information(unit * y[order] - 3, x[order], k), values[order])
+    values = information(x, y, k)
+    assert torch.allclose(information(unit * y[order] - 3, x[order], k), values[order])
     assert values.mean().item() <= digamma(n) - digamma(k) + 1e-9
-    named = ksg_label_information(x, labels, k)
-    assert torch.allclose(ksg_label_information(unit * x[order] + 1, 100 - 7 * labels[order], k), named[order])
+    named = label_information(x, labels, k)
+    assert torch.allclose(label_information(unit * x[order] + 1, 100 - 7 * labels[order], k), named[order])
 
 
 def test_a_layer_that_is_the_input_turned_round_is_at_the_ceiling() -> None:
     """But for rounding, which makes the k-th neighbour nearer in one of both codes."""
     x = gaussian(400, 2, 0)
     turned = x @ torch.linalg.qr(gaussian(2, 2, 1))[0] * 7 + 5
-    assert ksg_information(x, 3 * x).mean().item() > digamma(400) - digamma(4)
+    assert information(x, 3 * x).mean().item() > digamma(400) - digamma(4)
     reading = of_input(x, turned, KSG(permutations=1))
     assert reading.ceiling == pytest.approx(digamma(400) - digamma(3))
     assert reading.capped
@@ -234,7 +243,7 @@ def test_sixteen_dimensions_are_not_found() -> None:
     """The reason why a layer is reduced to a code first: 2.30 nats, and about a third is found."""
     x, y, truth = normal(16, math.sqrt(1 - math.exp(-2 * 2.30 / 16)), 1500, 0)
     assert truth == pytest.approx(2.30)
-    assert ksg_information(x, y).mean().item() < 0.9
+    assert information(x, y).mean().item() < 0.9
     assert codes(squared_distances(x)).shape == (1500, 4)
 
 
@@ -282,7 +291,9 @@ CONSTANT = "out of domain: the layer is the same for all images, so that none is
 
 def test_a_constant_layer_has_a_reason_and_no_number() -> None:
     constant, labels = torch.zeros(40, 40, dtype=torch.float64), torch.arange(40) % 2
-    readings = list(KSG().readings(constant, {"given": labels}, squared_distances(gaussian(40, 2, 0))))
+    readings = list(
+        KSG().readings(LayerStatistics.of_distances(constant, squared_distances(gaussian(40, 2, 0))), {"given": labels})
+    )
     assert [reading.reason for reading in readings] == [CONSTANT, CONSTANT]
     assert all(math.isnan(reading.nats) for reading in readings)
     blank = of_input(torch.zeros(40, 1, dtype=torch.float64), gaussian(40, 2, 0))
@@ -293,7 +304,9 @@ def test_a_discrete_layer_has_a_reason_and_no_number() -> None:
     """Distances in float32 leave equal images a little apart: their codes are tied all the same."""
     activations = gaussian(8, 500, 0)[torch.arange(80) % 8]
     for squared in (squared_distances(activations), torch.cdist(activations.float(), activations.float()).square()):
-        (reading,) = KSG().readings((squared + squared.T) / 2, {"given": torch.arange(80) % 2})
+        (reading,) = KSG().readings(
+            LayerStatistics.of_distances((squared + squared.T) / 2), {"given": torch.arange(80) % 2}
+        )
         assert math.isnan(reading.nats)
         assert reading.reason == (
             "out of domain: 100% of the images have the code of 3 or more others in the layer, and nearest neighbours need a "
@@ -310,7 +323,7 @@ def test_classes_of_a_few_images_have_a_reason_and_no_number() -> None:
     assert reading.reason == (
         "out of domain: 100% of the images are in classes of 3 or fewer, where they lack neighbours"
     )
-    alone = ksg_label_information(gaussian(5, 2, 0), torch.arange(5))
+    alone = label_information(gaussian(5, 2, 0), torch.arange(5))
     assert alone.isnan().all()
 
 
@@ -328,6 +341,6 @@ def test_a_measurement_that_cannot_be_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="3 labels for 40 images: expected one an image"):
         of_label(gaussian(40, 2, 0), torch.zeros(3, dtype=torch.long))
     with pytest.raises(InvalidArgument, match="codes of 4 and 5 images: expected the same images"):
-        ksg_information(gaussian(4, 1, 0), gaussian(5, 1, 0))
+        information(gaussian(4, 1, 0), gaussian(5, 1, 0))
     with pytest.raises(InvalidArgument, match="distances between 5 inputs and 40 images: expected the same images"):
         of_input(gaussian(5, 1, 0), gaussian(40, 1, 0))

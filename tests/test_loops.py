@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import foreign
 import unetscope as us
 from unetscope.base.errors import NetworkError, RunFolderError
+from unetscope.measure import Compute
 from unetscope.networks.named import build_network
 from unetscope.report.render import render_run
 from unetscope.report.report_data import report_data_of
@@ -60,8 +61,9 @@ def trained(data: us.SegmentationData, out: Path | None) -> nn.Module:
     return model
 
 
-def same_weights(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_measuring_changes_no_bit_of_a_training(nuclei: us.SegmentationData, tmp_path: Path) -> None:
@@ -257,10 +259,10 @@ def test_an_engine_without_a_network_is_told_so(nuclei: us.SegmentationData, tmp
      ("monai", ["ignite", "ignite.engine"], "UnetscopeHandler")],
 )  # fmt: skip
 def test_a_missing_extra_says_how_to_get_it(extra: str, missing: list[str], name: str) -> None:
-    code = f"import sys\nfor one in {missing}: sys.modules[one] = None\nimport unetscope as us\n"
-    code += f"try: us.{name}\nexcept us.UnetscopeError as told: print(told)"
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert f'pip install "unetscope[{extra}]"' in said
+    code = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport unetscope as us\n"
+    code += f"try: us.{name}\nexcept us.UnetscopeError as error: print(error)"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert f'pip install "unetscope[{extra}]"' in printed
 
 
 # Several processes.
@@ -271,6 +273,7 @@ from torch import distributed, nn
 sys.path.insert(0, sys.argv[1])
 import foreign
 import unetscope as us
+from unetscope.measure import Compute
 from unetscope.runs.recorder import Recorder
 
 torch.set_num_threads(1)
@@ -279,7 +282,8 @@ torch.manual_seed(0)
 nuclei = us.synthetic_nuclei(27, image_size=16)
 train, held_out = nuclei.split(0.4)
 model = nn.parallel.DistributedDataParallel(foreign.Padded(width=2))
-scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4, share=True,
+scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)],
+                 compute=Compute(largest_batch=4, share=True),
                  estimators=[us.KDE(), us.Binning(), us.estimators.Renyi()],
                  probes=[us.estimators.Linear(), us.estimators.Convolutional(4)])
 Recorder(scope, sys.argv[2]).measure(0)
@@ -299,18 +303,19 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     torch.manual_seed(0)
     train, held_out = us.synthetic_nuclei(27, image_size=16).split(0.4)
     scope = us.Scope(
-        foreign.Padded(width=2), train, held_out=held_out, labels=[us.KMeansLabels(2)], largest_batch=4,
+        foreign.Padded(width=2), train, held_out=held_out, labels=[us.KMeansLabels(2)],
+        compute=Compute(largest_batch=4),
         estimators=[us.KDE(), us.Binning(), us.estimators.Renyi()],
         probes=[us.estimators.Linear(), us.estimators.Convolutional(4)],
     )  # fmt: skip
     alone = {estimate.key: estimate for estimate in scope.measure(0)}
     assert {estimate.key for estimate in shared.estimates} == alone.keys()
     for estimate in shared.estimates:
-        other = alone[estimate.key]
+        expected = alone[estimate.key]
         for name in ("bits", "lower", "upper", "low", "high", "ceiling", "null_mean", "train_bits"):
-            a, b = getattr(estimate, name), getattr(other, name)
+            a, b = getattr(estimate, name), getattr(expected, name)
             assert a == pytest.approx(b, abs=1e-6, nan_ok=True), (estimate.key, name)
-        assert np.allclose(estimate.per_image, other.per_image, atol=1e-6)
+        assert np.allclose(estimate.per_image, expected.per_image, atol=1e-6)
 
 
 def test_masks_that_are_no_classes_are_refused() -> None:

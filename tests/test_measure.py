@@ -8,18 +8,22 @@ import torch
 from torch import nn
 
 from twins import slow_binning, slow_kde, slow_squared_distances
-from unetscope.activations.capture import Block, eval_mode
+from unetscope.activations.capture import Block
+from unetscope.activations.inference import eval_mode
 from unetscope.activations.memory_budget import FEATURES_AT_ONCE, Slice
 from unetscope.base.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.families import Convolutional, Linear
-from unetscope.estimators.kde import KDE, mixture_information
+from unetscope.estimators.kde import KDE
+from unetscope.estimators.kernels import noise_kernel
 from unetscope.estimators.labels import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.estimators.mixture import Mixture
-from unetscope.measure.layer_statistics import LARGEST_SHIFT, LayerStatistics, layer_statistics, most_parts
-from unetscope.measure.scope import Scope
+from unetscope.estimators.resampling import kernel_information, quarters
+from unetscope.estimators.statistics import LayerStatistics
+from unetscope.measure.layer_statistics import LARGEST_SHIFT, layer_statistics, most_parts, settled
+from unetscope.measure.scope import Compute, Scope
 from unetscope.networks.unet import UNet
 from unetscope.table.records import Estimate, Layer, Skip
 
@@ -76,7 +80,7 @@ def test_every_estimate_agrees_with_its_slow_twin() -> None:
         data,
         estimators=[KDE(1.0), KDE(0.05), Binning(0.2), Binning(0.05)],
         labels=[KMeansLabels(k=4), BlockLabels(blocks=2)],
-        memory_budget=least_budget(14, matrices=6),
+        compute=Compute(memory_budget=least_budget(14, matrices=6)),
     )
     readings, at_merges = len(scope.layers) * (2 * 2 * 3 + 2 * 3), len(scope.skips) * (2 * 2 + 2) * 2 * 3
     assert len(scope.measure(epoch=3)) == readings + at_merges
@@ -117,7 +121,7 @@ def test_budget_and_repetition_change_no_bit() -> None:
     model = trained_a_little(data, steps=2)
     tables = []
     for budget in (least_budget(9, matrices=6), None, None):
-        scope = Scope(model, data, labels=[BlockLabels()], memory_budget=budget, largest_batch=1)
+        scope = Scope(model, data, labels=[BlockLabels()], compute=Compute(budget, largest_batch=1))
         tables.append(scope.measure(1))
     assert [e.bits for e in tables[0]] == [e.bits for e in tables[1]] == [e.bits for e in tables[2]]
 
@@ -155,8 +159,7 @@ def test_clusters_far_tighter_than_float32_can_tell_are_measured_all_the_same(ga
             layers=["0"],
             estimators=list(map(KDE, noises)),
             labels=[],
-            memory_budget=budget,
-            largest_batch=1,
+            compute=Compute(budget, largest_batch=1),
         )
         estimates = scope.measure(0)
         tables.append([estimate.bits for estimate in estimates])
@@ -175,9 +178,9 @@ def test_one_near_pair_far_from_the_mean_is_never_lost(norm: float) -> None:
         values[1, :50] += np.float32(0.042)
         exact = torch.from_numpy(slow_squared_distances(values[:2]))
         statistics = statistics_of(values, [KDE(1.0)])
-        if statistics.settled(KDE(1.0), LARGEST_SHIFT):
+        if settled(statistics, KDE(1.0), LARGEST_SHIFT):
             assert statistics.distances is not None
-            got = statistics.distances[:2, :2]
+            got = statistics.distances.squared[:2, :2]
             assert mixture_information(got, 1.0) == pytest.approx(mixture_information(exact, 1.0), abs=2e-3), seed
 
 
@@ -201,9 +204,9 @@ def test_products_that_round_one_way_are_noticed(kind: str, noise_variance: floa
         values = rng.normal(size=(40, 4096)) * math.sqrt(noise_variance) * 0.5
     values = values.astype(np.float32)
     statistics = statistics_of(values, [KDE(noise_variance)])
-    if statistics.settled(KDE(noise_variance), LARGEST_SHIFT):
+    if settled(statistics, KDE(noise_variance), LARGEST_SHIFT):
         assert statistics.distances is not None
-        got = mixture_information(statistics.distances, noise_variance) / math.log(2)
+        got = mixture_information(statistics.distances.squared, noise_variance) / math.log(2)
         exact = mixture_information(torch.from_numpy(slow_squared_distances(values)), noise_variance) / math.log(2)
         assert got == pytest.approx(exact, abs=1e-3)
 
@@ -240,6 +243,10 @@ def test_what_float64_cannot_settle_is_no_number() -> None:
         else:
             assert not math.isnan(estimate.bits)
             assert not estimate.reason.startswith("distances")
+
+
+def mixture_information(squared: torch.Tensor, noise_variance: float) -> float:
+    return kernel_information(noise_kernel(squared, noise_variance), quarters(len(squared), squared.device)).nats
 
 
 def statistics_of(values: np.ndarray, estimators: list[KDE | Binning]) -> LayerStatistics:

@@ -10,8 +10,9 @@ import torch
 
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.mixture import Mixture
+from unetscope.estimators.statistics import LayerStatistics
+from unetscope.measure.estimating import to_estimate
 from unetscope.measure.merges import at_merge
-from unetscope.measure.scope import to_estimate
 from unetscope.table.records import Estimate, Layer, Skip
 
 SKIP = Skip("skip1", source="S", upsampled="U", merge="SU")
@@ -55,7 +56,7 @@ def estimates(
             reading, Layer(layer, layer, shape=(d, 1, 1)), 0, n, ceiling_of_labels if reading.labels else math.log(n)
         )
         for layer, distances in squared.items()
-        for reading in estimator.readings(distances, {"y": labels})
+        for reading in estimator.readings(LayerStatistics.of_distances(distances), {"y": labels})
     ]
     return {(row.quantity, row.estimator): row for row in at_merge(SKIP, rows)}
 

@@ -13,6 +13,7 @@ from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.reading import Reading
+from unetscope.estimators.statistics import LayerStatistics
 
 
 def squared_distances(activations: Tensor) -> Tensor:
@@ -24,12 +25,12 @@ def gaussian(n: int, d: int, seed: int) -> Tensor:
 
 
 def of_input(squared: Tensor, noise_variance: float = 1.0) -> Reading:
-    (reading,) = Mixture(noise_variance).readings(squared, {})
+    (reading,) = Mixture(noise_variance).readings(LayerStatistics.of_distances(squared), {})
     return reading
 
 
 def of_label(squared: Tensor, labels: Tensor, noise_variance: float = 1.0) -> Reading:
-    return list(Mixture(noise_variance).readings(squared, {"given": labels}))[1]
+    return list(Mixture(noise_variance).readings(LayerStatistics.of_distances(squared), {"given": labels}))[1]
 
 
 def slow_mixture(
@@ -61,7 +62,7 @@ def test_noise_drawn_through_the_distances_is_noise_drawn_among_the_activations(
     inside = np.mean([_left_out(kernel, classes)[0] for kernel in kernels])
     slow = slow_mixture(activations.numpy(), 0.5, classes.numpy(), 400)
     assert (whole, whole - inside) == pytest.approx(slow, abs=0.03)
-    upper, lower = (r.nats for r in KDE(0.5).readings(squared, {}))
+    upper, lower = (r.nats for r in KDE(0.5).readings(LayerStatistics.of_distances(squared), {}))
     assert lower < whole < upper
 
 

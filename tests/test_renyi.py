@@ -14,8 +14,9 @@ from torch import Tensor
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.reading import Reading
-from unetscope.estimators.renyi import Renyi, matrix_entropy
+from unetscope.estimators.renyi import Renyi
 from unetscope.estimators.resampling import quarters
+from unetscope.estimators.statistics import LayerStatistics
 
 
 def squared_distances(activations: Tensor) -> Tensor:
@@ -35,11 +36,11 @@ def gaussian(n: int, d: int, seed: int) -> Tensor:
 
 
 def of_input(squared: Tensor, estimator: Renyi = Renyi()) -> Reading:  # noqa: B008
-    return next(estimator.readings(squared, {}))
+    return next(estimator.readings(LayerStatistics.of_distances(squared), {}))
 
 
 def of_label(squared: Tensor, labels: Tensor, estimator: Renyi = Renyi()) -> Reading:  # noqa: B008
-    return list(estimator.readings(squared, {"given": labels}))[1]
+    return list(estimator.readings(LayerStatistics.of_distances(squared), {"given": labels}))[1]
 
 
 def slow_entropy(matrix: np.ndarray, alpha: float) -> float:
@@ -63,7 +64,7 @@ def test_indices_are_those_of_the_slow_twin(bandwidth: float, alpha: float) -> N
     activations, labels = gaussian(31, 3, 0), torch.tensor([0, 7, 7, 2, 0] * 6 + [5])
     estimator = Renyi(bandwidth, alpha)
     twin = slow_indices(activations.numpy(), labels.numpy(), bandwidth, alpha)
-    readings = list(estimator.readings(relative(activations), {"given": labels}))
+    readings = list(estimator.readings(LayerStatistics.of_distances(relative(activations)), {"given": labels}))
     assert [reading.nats for reading in readings] == pytest.approx(twin, abs=1e-6)
     assert readings[1].ceiling == pytest.approx(slow_entropy(np.equal.outer(labels, labels).astype(float), alpha))
 
@@ -71,20 +72,23 @@ def test_indices_are_those_of_the_slow_twin(bandwidth: float, alpha: float) -> N
 @pytest.mark.parametrize("alpha", [0.5, 1.01, 2.0])
 def test_the_entropy_of_a_few_eigenvalues_is_known(alpha: float) -> None:
     """Two images alike by c have the eigenvalues (1 ± c) / 2; clusters of equal images their shares."""
-    kernel = torch.tensor([[1.0, 0.6], [0.6, 1.0]])
-    known = math.log(0.8**alpha + 0.2**alpha) / (1 - alpha)
-    assert matrix_entropy(kernel, alpha) == pytest.approx(known, abs=1e-6)
-    assert matrix_entropy(9 * kernel, alpha) == pytest.approx(known, abs=1e-6)
-    shares = torch.tensor([0, 0, 0, 1, 1, 2])
-    known = math.log(sum(share**alpha for share in (1 / 2, 1 / 3, 1 / 6))) / (1 - alpha)
-    assert matrix_entropy((shares[:, None] == shares).double(), alpha) == pytest.approx(known, abs=1e-6)
+    kernel = torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64)
+    entropy = math.log(0.8**alpha + 0.2**alpha) / (1 - alpha)
+    assert of_input(-kernel.log(), Renyi(0.5, alpha)).nats == pytest.approx(entropy, abs=1e-6)
+    entropy = math.log(sum(share**alpha for share in (1 / 2, 1 / 3, 1 / 6))) / (1 - alpha)
+    assert of_input(far_apart(torch.tensor([0, 0, 0, 1, 1, 2])), Renyi(0.5, alpha)).nats == pytest.approx(
+        entropy, abs=1e-6
+    )
+
+
+def far_apart(clusters: Tensor) -> Tensor:
+    """Distances between images whose kernel is 1 in a cluster and 0 between clusters."""
+    return 1e6 * (clusters[:, None] != clusters).double()
 
 
 def test_near_order_one_equal_labels_have_shannons_entropy() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
-    assert matrix_entropy((labels[:, None] == labels).double(), 1 + 1e-6) == pytest.approx(
-        entropy_nats(labels), abs=1e-5
-    )
+    assert of_input(far_apart(labels), Renyi(0.5, 1 + 1e-6)).nats == pytest.approx(entropy_nats(labels), abs=1e-5)
 
 
 def weighted_indices(kernel: np.ndarray, labels: np.ndarray, weights: np.ndarray, alpha: float) -> tuple[float, float]:
@@ -97,7 +101,7 @@ def weighted_indices(kernel: np.ndarray, labels: np.ndarray, weights: np.ndarray
 def test_an_images_value_is_the_derivative_by_its_weight(alpha: float) -> None:
     """Against central differences: more weight for one image, proportionally less for all."""
     squared, labels = 0.1 * relative(gaussian(20, 2, 1)), torch.arange(20) % 3
-    readings = list(Renyi(20.0, alpha).readings(squared, {"given": labels}))
+    readings = list(Renyi(20.0, alpha).readings(LayerStatistics.of_distances(squared), {"given": labels}))
     kernel, step = np.exp(-squared.numpy() / 40), 1e-4
     assert [reading.reason for reading in readings] == ["", ""]
     for image in range(20):
@@ -116,7 +120,7 @@ def test_an_images_value_is_the_derivative_by_its_weight(alpha: float) -> None:
 
 def test_the_curve_is_of_fewer_images() -> None:
     squared, labels = relative(gaussian(43, 3, 2)), torch.arange(43) % 4
-    readings = list(Renyi().readings(squared, {"given": labels}))
+    readings = list(Renyi().readings(LayerStatistics.of_distances(squared), {"given": labels}))
     kernel, same = np.exp(-squared.numpy()), np.equal.outer(labels.numpy(), labels.numpy())
     for place, divisor in ((0, 1), (1, 2)):
         whole, told = [], []
@@ -143,8 +147,10 @@ def test_an_index_knows_no_order_and_no_name_and_never_exceeds_its_ceiling(
     labels, order = torch.randint(classes, (n,), generator=generator), torch.randperm(n, generator=generator)
     labels[:2] = torch.arange(2)
     estimator = Renyi(0.5, alpha, permutations=1)
-    here = list(estimator.readings(squared, {"given": labels}))
-    there = list(estimator.readings(squared[order][:, order], {"given": 100 - 7 * labels[order]}))
+    here = list(estimator.readings(LayerStatistics.of_distances(squared), {"given": labels}))
+    there = list(
+        estimator.readings(LayerStatistics.of_distances(squared[order][:, order]), {"given": 100 - 7 * labels[order]})
+    )
     assert [one.nats for one in here] == pytest.approx([other.nats for other in there], abs=1e-6)
     assert here[0].nats <= math.log(n) + 1e-6
     assert here[1].nats <= here[1].ceiling + 1e-6
@@ -152,7 +158,8 @@ def test_an_index_knows_no_order_and_no_name_and_never_exceeds_its_ceiling(
 
 
 def pair_index(one: Tensor, other: Tensor) -> float:
-    return matrix_entropy(one) + matrix_entropy(other) - matrix_entropy(one * other)
+    x, y, both = (slow_entropy(kernel.numpy(), 1.01) for kernel in (one, other, one * other))
+    return x + y - both
 
 
 def test_silvermans_bandwidth_does_not_tell_identical_from_independent_layers() -> None:
@@ -256,7 +263,7 @@ def test_an_index_that_cannot_be_is_refused() -> None:
     ):
         Renyi(alpha=1.0)
     with pytest.raises(InvalidArgument, match=r"alpha must be > 0 and other than 1, got -2\.0"):
-        matrix_entropy(torch.eye(2), -2.0)
+        Renyi(alpha=-2.0)
     with pytest.raises(InvalidArgument, match="permutations must be 1 or more, got 0"):
         Renyi(permutations=0)
     with pytest.raises(InvalidArgument, match="3 labels for 4 images: expected one an image"):

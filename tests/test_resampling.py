@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.binning import Binning, symbol_label_information
-from unetscope.estimators.kde import EXPONENT, KDE
+from unetscope.estimators.kde import KDE
+from unetscope.estimators.kernels import EXPONENT
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.mixture import Mixture
@@ -28,7 +30,7 @@ from unetscope.estimators.resampling import (
     quarters,
     symbol_entropy,
 )
-from unetscope.measure.layer_statistics import Estimator
+from unetscope.estimators.statistics import Estimator, LayerStatistics
 
 ESTIMATORS = (KDE(1.0), KDE(0.1, relative=True), Mixture(1.0), Binning(0.2), Renyi(), KSG())
 CPU = torch.device("cpu")
@@ -146,10 +148,12 @@ def reading_of_chance(estimator: KDE | Binning, seed: int) -> Reading:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(4, (60,), generator=generator)
     if isinstance(estimator, KDE):
-        statistic = squared_distances(torch.randn(60, 3, dtype=torch.float64, generator=generator))
+        statistics = LayerStatistics.of_distances(
+            squared_distances(torch.randn(60, 3, dtype=torch.float64, generator=generator))
+        )
     else:
-        statistic = torch.randint(6, (60,), generator=generator)
-    return next(r for r in estimator.readings(statistic, {"chance": labels}) if r.quantity == "I(Y;M)")
+        statistics = LayerStatistics.of_symbols(torch.randint(6, (60,), generator=generator), estimator.bin_size)
+    return next(r for r in estimator.readings(statistics, {"chance": labels}) if r.quantity == "I(Y;M)")
 
 
 def rejections(estimator: KDE | Binning, repetitions: int) -> float:
@@ -185,7 +189,9 @@ def limit_of_bins(bin_size: float) -> float:
 
 def kde_case(seed: int, bound: str, n: int) -> tuple[Reading, float]:
     d, noise_variance = ((1, 1.0), (1, 0.1), (2, 0.1), (2, 1.0), (5, 1.0), (10, 4.0), (20, 16.0))[seed % 7]
-    readings = KDE(noise_variance, permutations=1).readings(squared_distances(gaussian(n, d, seed)), {})
+    readings = KDE(noise_variance, permutations=1).readings(
+        LayerStatistics.of_distances(squared_distances(gaussian(n, d, seed))), {}
+    )
     (found,) = (reading for reading in readings if reading.estimator == f"kde_{bound}")
     return found, limit_of_gaussians(d, noise_variance, bound)
 
@@ -193,7 +199,7 @@ def kde_case(seed: int, bound: str, n: int) -> tuple[Reading, float]:
 def binning_case(seed: int, n: int) -> tuple[Reading, float]:
     bin_size = (0.5, 1.0, 2.0)[seed % 3]
     symbols = (gaussian(n, 1, seed)[:, 0] / bin_size).floor().long()
-    return next(Binning(bin_size).readings(symbols, {})), limit_of_bins(bin_size)
+    return next(Binning(bin_size).readings(LayerStatistics.of_symbols(symbols, bin_size), {})), limit_of_bins(bin_size)
 
 
 def label_case(seed: int, n: int) -> tuple[Reading, float]:
@@ -205,7 +211,7 @@ def label_case(seed: int, n: int) -> tuple[Reading, float]:
     joint = np.diag([0.4, 0.3, 0.2, 0.1]) * 0.7 + 0.3 * np.outer([0.4, 0.3, 0.2, 0.1], np.full(4, 0.25))
     apart = np.outer(joint.sum(1), joint.sum(0))
     squared = torch.from_numpy(1e6 * (cluster[:, None] != cluster)).double()
-    readings = KDE(1.0, permutations=1).readings(squared, {"y": torch.from_numpy(labels)})
+    readings = KDE(1.0, permutations=1).readings(LayerStatistics.of_distances(squared), {"y": torch.from_numpy(labels)})
     (found,) = (r for r in readings if r.quantity == "I(Y;M)" and r.estimator == "kde_upper")
     return found, float((joint * np.log(joint / apart)).sum())
 
@@ -242,7 +248,9 @@ def test_limits_are_covered_as_often_as_said(case: str) -> None:
 
 @pytest.mark.parametrize(("d", "noise_variance"), [(20, 1.0), (200, 1.0), (10, 0.01)])
 def test_what_so_few_images_cannot_tell_has_its_number_but_no_interval(d: int, noise_variance: float) -> None:
-    reading = next(KDE(noise_variance).readings(squared_distances(gaussian(256, d, 0)), {}))
+    reading = next(
+        KDE(noise_variance).readings(LayerStatistics.of_distances(squared_distances(gaussian(256, d, 0))), {})
+    )
     assert reading.nats > 4
     assert math.isnan(reading.low)
     assert reading.per_image == ()
@@ -255,8 +263,11 @@ def test_what_so_few_images_cannot_tell_has_its_number_but_no_interval(d: int, n
 
 def readings_of(estimator: Estimator, activations: Tensor, labels: Tensor) -> list[Reading]:
     squared = squared_distances(activations.double())
-    statistic = (activations[:, 0] / 0.2).floor().long() if estimator.reads == "symbols" else squared
-    return list(estimator.readings(statistic, {"y": labels}))
+    symbols = (activations[:, 0] / 0.2).floor().long()
+    statistics = replace(
+        LayerStatistics.of_distances(squared), symbols=dict.fromkeys(estimator.needs.bin_sizes, symbols)
+    )
+    return list(estimator.readings(statistics, {"y": labels}))
 
 
 def test_labels_that_are_told_wholly_are_not_put_down_to_chance() -> None:
@@ -264,14 +275,14 @@ def test_labels_that_are_told_wholly_are_not_put_down_to_chance() -> None:
     clusters = torch.randint(64, (605,), generator=torch.Generator().manual_seed(0))
     squared = 1e4 * (clusters[:, None] != clusters).double()
     for estimator in (KDE(), Mixture(draws=1)):
-        about_label = list(estimator.readings(squared, {"y": clusters % 8}))[-1]
+        about_label = list(estimator.readings(LayerStatistics.of_distances(squared), {"y": clusters % 8}))[-1]
         assert not about_label.reason
         assert about_label.null_mean > 0.2
         assert about_label.low <= math.log(8) <= about_label.high
         noisy = torch.where(
             torch.rand(605, generator=torch.Generator().manual_seed(1)) < 0.3, clusters // 8, clusters % 8
         )
-        about_label = list(estimator.readings(squared, {"y": noisy}))[-1]
+        about_label = list(estimator.readings(LayerStatistics.of_distances(squared), {"y": noisy}))[-1]
         assert about_label.reason.startswith("out of domain")
 
 
@@ -304,10 +315,10 @@ def test_what_leaves_nothing_to_measure_is_named(estimator: Estimator) -> None:
         readings_of(estimator, values, labels[:39])
 
 
-@pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if e.reads != "symbols"])
+@pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if not e.needs.bin_sizes])
 def test_distances_that_are_not_finite_are_named(estimator: Estimator) -> None:
     squared = squared_distances(gaussian(20, 3, 0))
     squared[3, 4] = squared[4, 3] = math.nan
-    for reading in estimator.readings(squared, {"y": torch.arange(20) % 2}):
+    for reading in estimator.readings(LayerStatistics.of_distances(squared), {"y": torch.arange(20) % 2}):
         assert math.isnan(reading.nats)
         assert reading.reason == "distances are not finite"

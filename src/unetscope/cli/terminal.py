@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.cli.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
-from unetscope.table.records import ESTIMATORS, estimator_text, unit_of
+from unetscope.table.estimator_registry import estimator_title
+from unetscope.table.marks import DECISION_MARKS
+from unetscope.table.parts import SKIP, Part
+from unetscope.table.quantities import Quantity, Status
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -27,9 +30,9 @@ if TYPE_CHECKING:
     from unetscope.analysis.outcomes import Row, Training, Verification
     from unetscope.analysis.verdict import Judgement
     from unetscope.data import Problem
-    from unetscope.measure.selfcheck import Check
+    from unetscope.estimators.closed_forms import Check
     from unetscope.networks.cost import Savings
-    from unetscope.networks.skip_detection import Structure
+    from unetscope.networks.structure import Structure
     from unetscope.runs.folder import RunFolder
     from unetscope.runs.forecast import Forecast
     from unetscope.runs.retraining import Trial
@@ -191,7 +194,7 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
     for check in checks:
         measured = "out of domain" if math.isnan(check.bits) else f"{check.bits:.3f}"
         says = "as it must" if check.outside and check.passed else f"{check.low:.3f} to {check.high:.3f}"
-        title = ESTIMATORS[check.estimator][0]
+        title = estimator_title(check.estimator)
         table.add_row(check.case, title, f"{check.truth:.3f}", measured, says, "✓" if check.passed else "✗")
     Console().print(table)
 
@@ -203,13 +206,17 @@ def print_judgement(
 
     own: whether variants can be made here.
     """
-    from unetscope.table.variants import part_names
+    from unetscope.table.variants import removed_parts
 
     design = judgement.design(epoch)
     verdicts = judgement.at(judgement.epochs[-1] if epoch is None else epoch)
     if json:
-        proposed = None if design is None else {**asdict(design), "savings": None if saved is None else saved.as_dict()}
-        print_json({"verdicts": [asdict(verdict) for verdict in verdicts], "proposed": proposed})
+        proposed = (
+            None if design is None else {**design.as_dict(), "savings": None if saved is None else saved.as_dict()}
+        )
+        print_json(
+            {"verdicts": [{**asdict(verdict), "part": str(verdict.part)} for verdict in verdicts], "proposed": proposed}
+        )
         return
     from rich.console import Console
     from rich.table import Table
@@ -222,13 +229,12 @@ def print_judgement(
     table = Table(title=f"What a training of {verdicts[0].epoch} epochs needs", title_justify="left")
     for name in ("part", "rule", "verdict", "from epoch", "bits", "over epochs"):
         table.add_column(name, overflow="fold", justify="right" if name == "from epoch" else "left")
-    colours = {"needed": "red", "redundant": "blue", "undecided": "dim"}
     for verdict in verdicts:
         rule = "paper's" if verdict.rule == "plateau" else verdict.rule
-        decision = Text(verdict.decision, style=colours[verdict.decision])
+        decision = Text(verdict.decision, style=DECISION_MARKS[verdict.decision].style)
         curve = Text(_adds(judgement, verdict, glyphs))
         bits = "" if math.isnan(verdict.bits) else f"{verdict.bits:.3f}"
-        table.add_row(Text(verdict.part), rule, decision, str(verdict.since), bits, curve)
+        table.add_row(Text(str(verdict.part)), rule, decision, str(verdict.since), bits, curve)
     console.print(table)
     for verdict in verdicts:
         print(f"{one_line(str(verdict))}.")
@@ -236,8 +242,9 @@ def print_judgement(
         print("Nothing is proposed to be left out.")
         return
     if not own:
-        left_out = [part for part in part_names(design, judgement.depth, judgement.without) if part.startswith("skip")]
-        left_out += [f"all below skip{design.depth}"] * (design.depth < judgement.depth)
+        removed = removed_parts(design, judgement.depth, judgement.without)
+        left_out = [str(part) for part in removed if part.is_skip]
+        left_out += [f"all below {Part(SKIP, design.depth)}"] * (design.depth < judgement.depth)
         print(
             f"Proposed to be left out: {', '.join(left_out)}. Train it before you believe it: us.without_skips takes skips out"
         )
@@ -264,20 +271,17 @@ def u_plot_lines(flow: Flow, epoch: int, *, width: int, glyphs: Glyphs = BLOCKS)
     """
     lines = []
     labels = [layer.label for layer in flow.layers]
-    for quantity in ("I(X;M)", "I(Y;M)", "I_V(M→Y)"):
-        found = flow.select(quantity=quantity, epoch=epoch)
-        if not found.estimates:
+    at_epoch = flow.select(epoch=epoch)
+    for quantity in (quantity for quantity in Quantity if quantity.of_layer):
+        series = next((series for series in at_epoch.series if series.key.quantity is quantity), None)
+        if series is None:
             continue
-        first = found.estimates[0]
-        chosen = found.select(estimator=first.estimator, resolution=first.resolution, labels=first.labels).estimates
-        rows = {row.layer: row for row in chosen}
-        told = [row for row in rows.values() if math.isfinite(row.bits)]
-        there = [label for label in labels if label in rows]
+        told = [row for row in series.estimates.values() if math.isfinite(row.bits)]
         name = _drawable(quantity, glyphs)
         text = sparkline(
-            [rows[label].bits for label in there],
+            [series.bits(layer, epoch) for layer in series.layers],
             max((row.ceiling for row in told if math.isfinite(row.ceiling)), default=1.0),
-            [rows[label].saturated for label in there],
+            [series.status(layer, epoch) is Status.SATURATED for layer in series.layers],
             glyphs=glyphs,
         )
         room = max(10, width - len(name) - 2)
@@ -285,9 +289,9 @@ def u_plot_lines(flow: Flow, epoch: int, *, width: int, glyphs: Glyphs = BLOCKS)
         lines += [f"{name if place == 0 else ' ' * len(name)} {piece}" for place, piece in enumerate(pieces)]
         if told:
             least = min(told, key=lambda row: row.bits)
-            of = f", {one_line(first.labels)}" if quantity == "I(Y;M)" else ""
+            of = f", {one_line(series.key.scheme)}" if series.key.scheme else ""
             says = f"{least.bits:.3f} (layer {one_line(least.layer)}) to {max(row.bits for row in told):.3f} of "
-            says += f"{least.ceiling:.3f} {unit_of(quantity)}, {estimator_text(first.estimator, first.resolution)}{of}"
+            says += f"{least.ceiling:.3f} {quantity.unit}, {series.key.text}{of}"
             if len(lines[-1]) + len(says) < width + 20:
                 lines[-1] += f" {says}"
             else:
@@ -335,7 +339,7 @@ def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> 
     from rich.table import Table
     from rich.text import Text
 
-    from unetscope.networks.skip_detection import OUTCOMES
+    from unetscope.networks.structure import OUTCOMES
 
     kept = "every kernel" if structure.detail == "kernels" else f"the ends of stages, of {structure.kernels} kernels"
     table = Table(title=f"{one_line(structure.name)}: layers ({kept})", title_justify="left")

@@ -9,10 +9,9 @@ from unetscope.data.problems import Problem, printable, problem
 
 
 def pair_by_stem(files: Iterable[Placed]) -> tuple[list[Pair], list[Problem]]:
-    """Each image with the mask of the same stem, whatever their formats.
+    """Pair each image with the mask of the same stem, in any format.
 
-    All lie in one images/ and one masks/ folder, which may lie in folders themselves; of several such places the
-    first is read and the others are a problem.
+    Only one images/ and one masks/ folder is read, at any depth; files of further such folders are problems.
 
     >>> pair_by_stem([Placed("images/a.tif", "", "images"), Placed("masks/a.png", "", "masks")])
     ([Pair(name='a', image='images/a.tif', masks=('masks/a.png',))], [])
@@ -23,11 +22,11 @@ def pair_by_stem(files: Iterable[Placed]) -> tuple[list[Pair], list[Problem]]:
     for placed in files:
         home = placed.above if home is None else home
         if placed.above != home:
-            what = f"it lies in another data set than {printable(home) or 'the top folder'}"
-            problems.append(problem("several-sets", placed.file, what))
+            elsewhere = f"it lies in another data set than {printable(home) or 'the top folder'}"
+            problems.append(problem("several-sets", placed.file, elsewhere))
         elif placed.stem in by_role[placed.role]:
-            what = f"{printable(by_role[placed.role][placed.stem])} has the same stem"
-            problems.append(problem("same-stem", placed.file, what))
+            twice = f"{printable(by_role[placed.role][placed.stem])} has the same stem"
+            problems.append(problem("same-stem", placed.file, twice))
         else:
             by_role[placed.role][placed.stem] = placed.file
     images, masks = by_role["images"], by_role["masks"]

@@ -1,4 +1,4 @@
-"""An image and the mask files that belong to it, by name."""
+"""Image and mask files, by their folders and names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Placed:
-    """A file in a folder called images or masks. above: what leads to that folder, as "" or "a" or "a/b"."""
+    """A file in a folder called images or masks. above: the path of that folder's parent, such as "" or "a/b"."""
 
     file: str
     above: str
@@ -37,9 +37,9 @@ class Placed:
 
 
 def place(members: Iterable[Member]) -> tuple[list[Placed], list[Problem]]:
-    """The image and mask files among the members, and a problem for each file among them that is neither.
+    """The image and mask files among the members, and a problem for each other file in their folders.
 
-    Files elsewhere (a readme, a table) are nobody's business and left alone.
+    Files elsewhere (a readme, a table) are ignored.
 
     >>> place([Member("images/a.PNG", 1), Member("readme.txt", 1)])
     ([Placed(file='images/a.PNG', above='', role='images')], [])

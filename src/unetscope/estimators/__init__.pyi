@@ -6,4 +6,8 @@ from .ksg import KSG as KSG
 from .labels import BlockLabels as BlockLabels
 from .labels import KMeansLabels as KMeansLabels
 from .mixture import Mixture as Mixture
+from .reading import Reading as Reading
 from .renyi import Renyi as Renyi
+from .statistics import Estimator as Estimator
+from .statistics import LayerStatistics as LayerStatistics
+from .statistics import Needs as Needs

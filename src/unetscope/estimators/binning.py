@@ -12,35 +12,26 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.estimators.kde import Bound
 from unetscope.estimators.labels import entropy_nats
-from unetscope.estimators.reading import Reading, explained
+from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     check_permutations,
-    judged,
     permuted_symbols,
     quarters,
     symbol_entropy,
+    with_interval,
 )
+from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
+from unetscope.table.quantities import Quantity
 
 SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64
-
-
-def symbol_information(symbols: Int64[Tensor, " n"]) -> float:
-    """I(X; T) = H(symbols) in nats, the quantised layer T being a function of the image X.
-
-    >>> round(symbol_information(torch.tensor([0, 0, 1, 2])), 4)
-    1.0397
-    """
-    return entropy_nats(symbols)
 
 
 def symbol_label_information(symbols: Int64[Tensor, " n"], classes: Int64[Tensor, " k"]) -> float:
@@ -59,7 +50,7 @@ def symbol_label_information(symbols: Int64[Tensor, " n"], classes: Int64[Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Binning:
+class Binning(Estimator):
     """I(X;M) and I(Y;M) by quantising every activation with one bin size.
 
     permutations: of the labels, for the null of I(Y;M).
@@ -71,8 +62,10 @@ class Binning:
     permutations: int = PERMUTATIONS
     seed: int = 0
 
-    reads: ClassVar[Literal["symbols"]] = "symbols"
-    kernels: ClassVar[tuple[tuple[float, Bound], ...]] = ()
+    @property
+    def needs(self) -> Needs:
+        """The symbols of its bin size."""
+        return Needs(bin_sizes=(self.bin_size,))
 
     @property
     def series(self) -> tuple[tuple[str, float], ...]:
@@ -86,25 +79,21 @@ class Binning:
             raise InvalidArgument(f"bin_size must be at least {SMALLEST_BIN}, got {self.bin_size}")
         check_permutations(self.permutations)
 
-    def readings(self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
-        """I(X;M), then I(Y;M) for each label scheme; symbols: `Symbols.groups`, or any other numbering.
-
-        Raises: InvalidArgument if labels are not one an image.
-        """
-        return explained(partial(self._readings, classes=classes), symbols, classes)
+    def readings(self, statistics: LayerStatistics, classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
+        """I(X;M), then I(Y;M) for each label scheme. Raises: InvalidArgument if labels are not one an image."""
+        return with_reasons(partial(self._readings, classes=classes), statistics.symbols[self.bin_size], classes)
 
     def _readings(self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
         quarter = quarters(len(symbols), symbols.device, self.seed)
         _, numbers, counts = torch.unique(symbols, return_inverse=True, return_counts=True)
         unique_share = (counts == 1).sum().item() / len(symbols)
         of_symbols = symbol_entropy(numbers, quarter)
-        whole = Reading("I(X;M)", *self.series[0], of_symbols.nats, capped=True, unique_share=unique_share)
-        yield judged(whole, of_symbols)
+        whole = Reading(Quantity.INPUT, *self.series[0], of_symbols.nats, capped=True, unique_share=unique_share)
+        yield with_interval(whole, of_symbols)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
-            told = of_symbols - (
-                symbol_entropy(numbers + len(counts) * classed, quarter) - symbol_entropy(labels, quarter)
-            )
+            both = symbol_entropy(numbers + len(counts) * classed, quarter)  # a pair (symbol, class) is a number again
+            shared = of_symbols - (both - symbol_entropy(labels, quarter))
             null = permuted_symbols(symbols, labels, self.permutations, self.seed)
-            reading = replace(whole, quantity="I(Y;M)", nats=max(0.0, told.nats), labels=name)
-            yield judged(null.beside(reading), told, of_symbols.nats, entropy_nats(labels))
+            reading = replace(whole, quantity=Quantity.LABEL, nats=max(0.0, shared.nats), labels=name)
+            yield with_interval(null.beside(reading), shared, of_symbols.nats, entropy_nats(labels))

@@ -13,27 +13,28 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.estimators.kde import Bound
-from unetscope.estimators.reading import Reading, explained, lost
+from unetscope.estimators.reading import Reading, with_reasons, without_value
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     UNSEEN,
     Null,
     Resampled,
     check_permutations,
-    judged,
     negligible,
     quarters,
-    too_few,
+    reason_of_few,
+    with_interval,
 )
+from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table.intervals import student
+from unetscope.table.quantities import Quantity
 
 MOST_COMPONENTS = 10
 SMALLEST_VARIANCE = 1e-5  # of the largest: below it, a component is the rounding of distances in float32
@@ -65,52 +66,63 @@ def codes(squared_distances: Float[Tensor, "n n"], components: int = 4) -> Float
     return vectors[:, kept] * variances[kept].sqrt()
 
 
-def ksg_information(x: Float[Tensor, "n a"], y: Float[Tensor, "m b"], neighbours: int = 3) -> Float[Tensor, " n"]:
-    """I(X;Y) of two continuous codes, in nats: one value an image, the mean of which is the estimate.
+def chebyshev(code: Float[Tensor, "n k"]) -> Chebyshev:
+    """The largest difference of any coordinate between images, each in units of its standard deviation.
+
+    Information does not change if a coordinate is measured in other units, but which images are nearest does: a small component
+    that tells the label would be drowned by a large one that does not.
+    """
+    code = code.double()
+    if not code.shape[1]:
+        return code.new_zeros(len(code), len(code))
+    spread = code.std(dim=0, correction=0)
+    scaled = code / torch.where(spread > 0, spread, 1.0)
+    return torch.cdist(scaled, scaled, p=math.inf)
+
+
+def label_distances(labels: Int64[Tensor, " n"]) -> Chebyshev:
+    """0 between images of one class, and infinity between others."""
+    return torch.where(labels[:, None] == labels, 0.0, math.inf).double()
+
+
+def ksg_information(x: Chebyshev, y: Float[Tensor, "m m"], neighbours: int = 3) -> Float[Tensor, " n"]:
+    """I(X;Y) in nats from the distances between images in x and in y: one value an image, the mean of which is the estimate.
 
     ψ(k) + ψ(n) − ψ(n_x + 1) − ψ(n_y + 1): with ε the distance to the k-th neighbour among both codes together, by the largest
-    difference of any coordinate, n_x and n_y are the images nearer than ε in x and in y alone. Each coordinate is first divided
-    by its standard deviation. As k − 1 images are nearer in both, n_x and n_y are at least k − 1, and the estimate
-    cannot exceed ψ(n) − ψ(k): identical codes have that. Ties, which a continuous code has not, may not break this bound.
+    difference of any coordinate, n_x and n_y are the images nearer than ε in x and in y alone. As k − 1 images are nearer in
+    both, n_x and n_y are at least k − 1, and the estimate cannot exceed ψ(n) − ψ(k): identical codes have that. Ties, which a
+    continuous code has not, may not break this bound.
 
-    Source: Kraskov et al. (2004), algorithm 1.
+    With `label_distances` as y it is Ross' estimate for a discrete label: ψ(k) + ψ(n) − ψ(m) − ψ(n_c), with ε the distance to
+    the k-th neighbour in the image's class of n_c images and m − 1 the images of any class that are nearer. A class of k images
+    or fewer takes all it has as neighbours; an image that is alone in its class has none, is left out of n, and is given the
+    mean of the others, which is NaN if there are none.
+
+    Source: Kraskov et al. (2004), algorithm 1; Ross (2014).
     Raises: InvalidArgument if neighbours is not positive, or the codes are not of the same images.
 
-    >>> x = torch.linspace(0, 1, 100, dtype=torch.float64)[:, None] ** 2
-    >>> alike = ksg_information(x, x).mean().item()
-    >>> round(alike, 6) == round((torch.digamma(torch.tensor(100.0)) - torch.digamma(torch.tensor(3.0))).item(), 6)
+    >>> x = torch.linspace(0, 1, 100, dtype=torch.float64)[:, None]
+    >>> identical = ksg_information(chebyshev(x**2), chebyshev(x**2)).mean().item()
+    >>> round(identical, 6) == round((torch.digamma(torch.tensor(100.0)) - torch.digamma(torch.tensor(3.0))).item(), 6)
     True
+    >>> sign = label_distances((x[:, 0] > 0.5).long())
+    >>> round(ksg_information(chebyshev(x), sign).mean().item(), 2)      # the code tells the class: ln 2 = 0.69
+    0.68
     """
     _check_neighbours(neighbours)
     if len(x) != len(y):
         raise InvalidArgument(f"codes of {len(x)} and {len(y)} images: expected the same images")
-    return _values(_chebyshev(x), _chebyshev(y), neighbours)
-
-
-def ksg_label_information(
-    x: Float[Tensor, "n a"], labels: Int64[Tensor, " k"], neighbours: int = 3
-) -> Float[Tensor, " n"]:
-    """I(X;Y) of a continuous code and a discrete label, in nats: one value an image, the mean of which is the estimate.
-
-    ψ(k) + ψ(n) − ψ(m) − ψ(n_c): with ε the distance to the k-th neighbour in the image's class of n_c images, m − 1 are the
-    images of any class that are nearer. It is Kraskov's estimate with other classes infinitely far in y. A class of
-    k images or fewer takes all it has as neighbours; an image that is alone in its class has none, is left out of n, and is
-    given the mean of the others, which is NaN if there are none.
-
-    Source: Ross (2014).
-    Raises: InvalidArgument if neighbours is not positive or the labels are not one an image.
-
-    >>> x = torch.linspace(0, 1, 100, dtype=torch.float64)[:, None]
-    >>> round(ksg_label_information(x, (x[:, 0] > 0.5).long()).mean().item(), 2)      # the code tells the class: ln 2 = 0.69
-    0.68
-    """
-    _check_neighbours(neighbours)
-    _check_labels(labels, len(x))
-    return _values(_chebyshev(x), _between(labels), neighbours)
+    nearest = _Neighbours.of(x, y, neighbours)
+    psi = _digamma(len(x)).to(x.device)
+    values = psi[nearest.k] + psi[nearest.accompanied.sum()]
+    for distances in (x, y):
+        nearer = ((distances < nearest.radius) & nearest.accompanied).sum(dim=1)  # [n], itself among them
+        values -= psi[torch.maximum(nearer, nearest.k)]
+    return torch.where(nearest.accompanied, values, values[nearest.accompanied].mean())
 
 
 @dataclass(frozen=True, slots=True)
-class KSG:
+class KSG(Estimator):
     """I(Y;M) and, given the distances between inputs, I(X;M), from the nearest neighbours of the principal components.
 
     components: of the layer, and of the input. neighbours: k; more of them vary less with the images and fall further short.
@@ -136,7 +148,8 @@ class KSG:
     Raises: InvalidArgument if a value is out of its domain.
 
     >>> plane = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-    >>> (reading,) = KSG(components=2).readings(torch.cdist(plane, plane).square(), {"sign": (plane[:, 0] > 0).long()})
+    >>> layer = LayerStatistics.of_distances(torch.cdist(plane, plane).square())
+    >>> (reading,) = KSG(components=2).readings(layer, {"sign": (plane[:, 0] > 0).long()})
     >>> reading.low < 0.693 < reading.high, reading.p
     (True, 0.025)
     """
@@ -146,8 +159,10 @@ class KSG:
     permutations: int = PERMUTATIONS
     seed: int = 0
 
-    reads: ClassVar[Literal["distances"]] = "distances"
-    kernels: ClassVar[tuple[tuple[float, Bound], ...]] = ()  # only which image is nearer than another counts
+    @property
+    def needs(self) -> Needs:
+        """Distances between the activations and between the inputs."""
+        return Needs(distances=True, inputs=True)
 
     @property
     def series(self) -> tuple[tuple[str, float], ...]:
@@ -159,17 +174,13 @@ class KSG:
         _check_neighbours(self.neighbours)
         check_permutations(self.permutations)
 
-    def readings(
-        self,
-        squared_distances: Float[Tensor, "n n"],
-        classes: Mapping[str, Int64[Tensor, " k"]],
-        inputs: Float[Tensor, "m m"] | None = None,
-    ) -> Iterator[Reading]:
+    def readings(self, statistics: LayerStatistics, classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
         """I(X;M) if there are squared distances between the inputs, then I(Y;M) for each label scheme.
 
         Raises: InvalidArgument if labels or inputs are not one an image.
         """
-        return explained(partial(self._readings, classes=classes, inputs=inputs), squared_distances, classes)
+        readings = partial(self._readings, classes=classes, inputs=statistics.inputs)
+        return with_reasons(readings, statistics.pairwise(relative=False).squared, classes)
 
     def _readings(
         self,
@@ -178,30 +189,28 @@ class KSG:
         inputs: Float[Tensor, "m m"] | None,
     ) -> Iterator[Reading]:
         code, n = codes(squared_distances, self.components), len(squared_distances)
-        between = _chebyshev(code)
-        untold = self._untold(code, between, "layer")
+        of_layer = chebyshev(code)
+        unfit = self._unfit(code, of_layer, "layer")
         if inputs is not None:
             if inputs.shape != squared_distances.shape:
                 raise InvalidArgument(
                     f"distances between {len(inputs)} inputs and {n} images: expected the same images"
                 )
-            of_input = codes(inputs, self.components)
-            other = _chebyshev(of_input)
-            reading = Reading("I(X;M)", "ksg", float(self.components), math.nan, capped=True)
-            reason = untold or self._untold(of_input, other, "input")
-            ceiling = _digamma(n)[n] - _digamma(n)[min(self.neighbours, n)]
-            reading = replace(reading, ceiling=ceiling.item())
-            dimensions = code.shape[1] + of_input.shape[1]
-            yield lost(reading, reason) if reason else self._judged(reading, between, other, dimensions)
+            input_code = codes(inputs, self.components)
+            of_input = chebyshev(input_code)
+            reason = unfit or self._unfit(input_code, of_input, "input")
+            ceiling = (_digamma(n)[n] - _digamma(n)[min(self.neighbours, n)]).item()
+            reading = Reading(Quantity.INPUT, *self.series[0], math.nan, capped=True, ceiling=ceiling)
+            dimensions = code.shape[1] + input_code.shape[1]
+            yield self._with_interval(reading, of_layer, of_input, dimensions, reason)
         for name, labels in classes.items():
             sizes = (labels[:, None] == labels).sum(dim=1)
-            reading = Reading("I(Y;M)", "ksg", float(self.components), math.nan, labels=name, capped=True)
-            reason = untold or self._unclassed(sizes)
-            told = _digamma(n)[n] - _digamma(n)[sizes.cpu()].mean()
-            reading = replace(reading, ceiling=told.item())
-            yield lost(reading, reason) if reason else self._judged(reading, between, _between(labels), code.shape[1])
+            reason = unfit or self._too_small(sizes)
+            ceiling = (_digamma(n)[n] - _digamma(n)[sizes.cpu()].mean()).item()
+            reading = Reading(Quantity.LABEL, *self.series[0], math.nan, labels=name, capped=True, ceiling=ceiling)
+            yield self._with_interval(reading, of_layer, label_distances(labels), code.shape[1], reason)
 
-    def _untold(self, code: Float[Tensor, "n k"], distances: Chebyshev, of_what: str) -> str:
+    def _unfit(self, code: Float[Tensor, "n k"], distances: Chebyshev, of_what: str) -> str:
         """Why nearest neighbours mean nothing in a code; empty if they do mean something."""
         if not code.shape[1]:
             return f"out of domain: the {of_what} is the same for all images, so that none is nearer than another"
@@ -214,7 +223,7 @@ class KSG:
             "and nearest neighbours need a continuous one"
         )
 
-    def _unclassed(self, sizes: Int64[Tensor, " n"]) -> str:
+    def _too_small(self, sizes: Int64[Tensor, " n"]) -> str:
         """Why classes of such sizes are too small; empty if they are not."""
         share = (sizes <= self.neighbours).double().mean().item()
         if share <= LARGEST_SHARE:
@@ -224,11 +233,14 @@ class KSG:
             "where they lack neighbours"
         )
 
-    def _judged(self, reading: Reading, one: Chebyshev, other: Chebyshev, dimensions: int) -> Reading:
-        resampled, n = self._resampled(one, other), len(one)
-        null = self._null(one, other, resampled.nats)
-        reading = judged(null.beside(replace(reading, nats=resampled.nats)), resampled)
-        rate = 2 ** (-2 / max(dimensions, 2))  # of what is missing, that which twice as many images leave
+    def _with_interval(self, reading: Reading, x: Chebyshev, y: Chebyshev, dimensions: int, reason: str) -> Reading:
+        """The reading with its number and interval, or without a number if there is a reason for that."""
+        if reason:
+            return without_value(reading, reason, out_of_domain=True)
+        resampled, n = self._resampled(x, y), len(x)
+        null = self._null(x, y, resampled.nats)
+        reading = with_interval(null.beside(replace(reading, nats=resampled.nats)), resampled)
+        rate = 2 ** (-2 / max(dimensions, 2))  # twice as many images leave this share of what is missing
         missing = (resampled.curve[1] - resampled.curve[0]) * rate**2 / (1 - rate)
         interval = student(resampled.values.cpu().numpy())
         half, bias = interval.high - interval.value, reading.extrapolated - reading.nats
@@ -237,30 +249,30 @@ class KSG:
         if negligible(missing, half):
             off = math.hypot(half, bias, UNSEEN / n)
             return replace(reading, low=reading.extrapolated - off, high=reading.extrapolated + off)
-        reason = too_few(n, f"ever more of them in {dimensions} dimensions it goes some", missing)
-        return replace(reading, low=math.nan, high=math.nan, per_image=(), reason=reason)
+        reason = reason_of_few(n, f"ever more of them in {dimensions} dimensions it goes some", missing)
+        return replace(reading, low=math.nan, high=math.nan, per_image=(), reason=reason, out_of_domain=True)
 
-    def _resampled(self, one: Chebyshev, other: Chebyshev) -> Resampled:
-        whole = _values(one, other, self.neighbours).mean().item()
+    def _resampled(self, x: Chebyshev, y: Chebyshev) -> Resampled:
+        whole = ksg_information(x, y, self.neighbours).mean().item()
         means: list[list[float]] = [[], []]
-        for split in quarters(len(one), one.device, self.seed).T:
+        for split in quarters(len(x), x.device, self.seed).T:
             for parts, mean in zip((split, split // 2), means, strict=True):
-                values = torch.empty_like(one[0])
+                values = torch.empty_like(x[0])
                 for part in parts.unique():
                     rows = torch.nonzero(parts == part)[:, 0]
-                    values[rows] = _values(one[rows][:, rows], other[rows][:, rows], self.neighbours)
+                    values[rows] = ksg_information(x[rows][:, rows], y[rows][:, rows], self.neighbours)
                 mean.append(values.nanmean().item())
         quarter, half = (sum(mean) / len(mean) for mean in means)
-        values = _pseudo_values(one, other, self.neighbours)
+        values = _pseudo_values(x, y, self.neighbours)
         return Resampled(values - values.mean() + whole, (quarter, half, whole))
 
-    def _null(self, one: Chebyshev, other: Chebyshev, nats: float) -> Null:
+    def _null(self, x: Chebyshev, y: Chebyshev, nats: float) -> Null:
         """What the estimate is if the images of one code are permuted."""
         generator = torch.Generator().manual_seed(self.seed)
         chance = []
         for _ in range(self.permutations):
-            order = torch.randperm(len(one), generator=generator).to(one.device)
-            chance.append(_values(one, other[order][:, order], self.neighbours).mean())
+            order = torch.randperm(len(x), generator=generator).to(x.device)
+            chance.append(ksg_information(x, y[order][:, order], self.neighbours).mean())
         return Null.of(nats, torch.stack(chance))
 
 
@@ -277,9 +289,9 @@ class _Neighbours(NamedTuple):
     accompanied: Bool[Tensor, " n"]
 
     @classmethod
-    def of(cls, one: Chebyshev, other: Chebyshev, neighbours: int) -> _Neighbours:
+    def of(cls, x: Chebyshev, y: Chebyshev, neighbours: int) -> _Neighbours:
         """By the largest difference in either code; images infinitely far are no neighbours."""
-        joint = _apart(torch.maximum(one, other))
+        joint = _apart(torch.maximum(x, y))
         reached = joint.isfinite().sum(dim=1)
         k = reached.clamp(1, neighbours)
         nearest, which = joint.topk(min(neighbours + 1, len(joint)), largest=False)
@@ -290,54 +302,24 @@ class _Neighbours(NamedTuple):
         return cls(k, radius, torch.where(further.isfinite(), further, radius), them, reached > 0)
 
 
-def _values(one: Chebyshev, other: Chebyshev, neighbours: int) -> Float[Tensor, " n"]:
-    """ψ(k) + ψ(n) − ψ(n_x + 1) − ψ(n_y + 1) of each image, an image without neighbours being left out."""
-    found = _Neighbours.of(one, other, neighbours)
-    psi = _digamma(len(one)).to(one.device)
-    values = psi[found.k] + psi[found.accompanied.sum()]
-    for distances in (one, other):
-        nearer = ((distances < found.radius) & found.accompanied).sum(dim=1)  # itself among them
-        values -= psi[torch.maximum(nearer, found.k)]
-    return torch.where(found.accompanied, values, values[found.accompanied].mean())
-
-
-def _pseudo_values(one: Chebyshev, other: Chebyshev, neighbours: int) -> Float[Tensor, " n"]:
+def _pseudo_values(x: Chebyshev, y: Chebyshev, neighbours: int) -> Float[Tensor, " n"]:
     """(n − 1) times what the estimate loses by leaving out each image: their spread is the jackknife's.
 
     Without image j, the radius of those that it is a neighbour of grows to their next one, and it is no longer counted where it
     was nearer than that.
     """
-    found, n = _Neighbours.of(one, other, neighbours), len(one)
-    psi = _digamma(n).to(one.device)
-    left = found.accompanied[:, None] & found.accompanied
+    nearest, n = _Neighbours.of(x, y, neighbours), len(x)
+    psi = _digamma(n).to(x.device)
+    left = nearest.accompanied[:, None] & nearest.accompanied
     left.fill_diagonal_(False)
-    terms = torch.zeros_like(one)
-    for distances in (one, other):
-        near, further = ((distances < radius) & found.accompanied for radius in (found.radius, found.further))
-        counts = torch.where(found.them, further.sum(dim=1, keepdim=True), near.sum(dim=1, keepdim=True))
-        counts -= torch.where(found.them, further, near).long()
-        terms += psi[torch.maximum(counts, found.k[:, None])]
+    terms = torch.zeros_like(x)
+    for distances in (x, y):
+        near, further = ((distances < radius) & nearest.accompanied for radius in (nearest.radius, nearest.further))
+        counts = torch.where(nearest.them, further.sum(dim=1, keepdim=True), near.sum(dim=1, keepdim=True))
+        counts -= torch.where(nearest.them, further, near).long()
+        terms += psi[torch.maximum(counts, nearest.k[:, None])]
     without = (terms * left).sum(dim=0) / left.sum(dim=0)
-    return torch.where(found.accompanied, (n - 1) * without, (n - 1) * without[found.accompanied].mean())
-
-
-def _chebyshev(code: Float[Tensor, "n k"]) -> Chebyshev:
-    """The largest difference of any coordinate between images, each in units of its standard deviation.
-
-    Information does not change if a coordinate is measured in other units, but which images are nearest does: a small component
-    that tells the label would be drowned by a large one that does not.
-    """
-    code = code.double()
-    if not code.shape[1]:
-        return code.new_zeros(len(code), len(code))
-    spread = code.std(dim=0, correction=0)
-    scaled = code / torch.where(spread > 0, spread, 1.0)
-    return torch.cdist(scaled, scaled, p=math.inf)
-
-
-def _between(labels: Int64[Tensor, " n"]) -> Chebyshev:
-    """0 between images of one class, and infinity between others."""
-    return torch.where(labels[:, None] == labels, 0.0, math.inf).double()
+    return torch.where(nearest.accompanied, (n - 1) * without, (n - 1) * without[nearest.accompanied].mean())
 
 
 def _apart(distances: Chebyshev) -> Chebyshev:
@@ -360,8 +342,3 @@ def _check_components(components: int) -> None:
 def _check_neighbours(neighbours: int) -> None:
     if neighbours < 1:
         raise InvalidArgument(f"neighbours must be 1 or more, got {neighbours}")
-
-
-def _check_labels(labels: Int64[Tensor, " k"], n: int) -> None:
-    if labels.shape != (n,):
-        raise InvalidArgument(f"{len(labels)} labels for {n} images: expected one an image")

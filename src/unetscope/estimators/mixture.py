@@ -12,25 +12,26 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.estimators.kde import BOUNDS, Bound, check_noise_variance
+from unetscope.estimators.kernels import BOUNDS, Bound, check_noise_variance
 from unetscope.estimators.labels import entropy_nats
-from unetscope.estimators.reading import Reading, explained
+from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
-    around,
     check_permutations,
+    interval_about,
     negligible,
     permuted_kernel,
-    told_by_chance,
-    too_few,
+    reason_of_chance,
+    reason_of_few,
 )
+from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table.intervals import student
+from unetscope.table.quantities import Quantity
 
 JITTER = 1e-10  # of the mean variance: what rounding may take from the smallest eigenvalue of a Gram matrix
 
@@ -38,7 +39,7 @@ Kernel = tuple[Tensor, Tensor]  # [n, n] and [n, 1], as `_kernel` makes them
 
 
 @dataclass(frozen=True, slots=True)
-class Mixture:
+class Mixture(Estimator):
     """I(X;M) and I(Y;M) of a layer with Gaussian noise, by Monte Carlo over the noise and the jackknife over images.
 
     noise_variance, relative: as of `KDE`. draws: of noise, for each image. permutations: of the labels, for the
@@ -47,14 +48,14 @@ class Mixture:
     Each image's noisy activation is held against the mixture: −ln (1/n) Σ_j exp(−(‖t_i + ε_i − t_j‖² − ‖ε_i‖²) / 2σ²) is
     averaged over images and noise. The jackknife takes off the bias of order 1/n. What its value still changes from n/2
     to n images widens the interval; if that is more than a third of its half width and more than 0.05 nats, n is too small:
-    there is no number, but the reason. So it is with labels permuted among the images, as of `resampling.judged`.
+    there is no number, but the reason. So it is with labels permuted among the images, as of `resampling.with_interval`.
 
     Source: Kolchinsky & Tracey, Entropy 19:361 (2017), equation 2; Efron & Stein, Annals of Statistics 9:586 (1981).
     Raises: InvalidArgument if a value is out of its domain.
 
     >>> clusters = torch.arange(4).repeat(50)                # four tight clusters, far apart: ln 4 = 1.386
     >>> squared = 1e6 * (clusters[:, None] != clusters).double()
-    >>> (reading,) = Mixture().readings(squared, {})
+    >>> (reading,) = Mixture().readings(LayerStatistics.of_distances(squared), {})
     >>> round(reading.nats, 2), reading.reason
     (1.39, '')
     """
@@ -66,9 +67,9 @@ class Mixture:
     seed: int = 0
 
     @property
-    def reads(self) -> Literal["distances", "relative"]:
-        """The statistic of a layer that it is made of."""
-        return "relative" if self.relative else "distances"
+    def needs(self) -> Needs:
+        """Distances in the unit of its noise."""
+        return Needs(distances=not self.relative, relative=self.relative)
 
     @property
     def kernels(self) -> tuple[tuple[float, Bound], ...]:
@@ -86,11 +87,10 @@ class Mixture:
             raise InvalidArgument(f"draws must be 1 or more, got {self.draws}")
         check_permutations(self.permutations)
 
-    def readings(
-        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]
-    ) -> Iterator[Reading]:
+    def readings(self, statistics: LayerStatistics, classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme. Raises: InvalidArgument if labels are not one an image."""
-        return explained(partial(self._readings, classes=classes), squared_distances, classes)
+        squared = statistics.pairwise(relative=self.relative).squared
+        return with_reasons(partial(self._readings, classes=classes), squared, classes)
 
     def _readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
@@ -100,14 +100,14 @@ class Mixture:
         root = _root(squared)
         kernels = [_kernel(squared, root, self.noise_variance, generator) for _ in range(self.draws)]
         of_images = _mean_values(kernels, None)
-        yield self._judged(Reading("I(X;M)", *self.series[0], math.nan), of_images, kernels[0], None)
+        yield self._with_interval(Reading(Quantity.INPUT, *self.series[0], math.nan), of_images, kernels[0], None)
         for name, labels in classes.items():
             null = permuted_kernel(kernels[0][0], labels, self.permutations, self.seed)
-            reading = null.beside(Reading("I(Y;M)", *self.series[0], math.nan, labels=name))
-            told = _mean_values(kernels, labels)
-            yield self._judged(reading, told, kernels[0], labels, of_images.mean().item())
+            reading = null.beside(Reading(Quantity.LABEL, *self.series[0], math.nan, labels=name))
+            of_labels = _mean_values(kernels, labels)
+            yield self._with_interval(reading, of_labels, kernels[0], labels, of_images.mean().item())
 
-    def _judged(
+    def _with_interval(
         self,
         reading: Reading,
         values: Float[Tensor, " n"],
@@ -124,12 +124,12 @@ class Mixture:
         before = torch.stack([half.mean() for half in halves]).mean().item()
         change, half = _pseudo_values(kernel, labels).mean().item() - before, interval.high - interval.value
         entropy = math.inf if labels is None else entropy_nats(labels)
-        reason = told_by_chance(reading.null_mean, interval.value, whole, entropy, half)
+        reason = reason_of_chance(reading.null_mean, interval.value, whole, entropy, half)
         if not negligible(change, half):
-            reason = too_few(n, "half of them the estimate is", -change)
+            reason = reason_of_few(n, "half of them the estimate is", -change)
         if reason:
-            return replace(reading, reason=reason)
-        low, high = around(interval.value, values.cpu().numpy(), change)
+            return replace(reading, reason=reason, out_of_domain=True)
+        low, high = interval_about(interval.value, values.cpu().numpy(), change)
         return replace(
             reading,
             nats=interval.value,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.table.records import Quantity
+from unetscope.table.quantities import Quantity
 
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
 ONE_IMAGE = "one image: there is no other that a layer could tell it from"
@@ -21,44 +22,50 @@ NO_DIFFERENCE = "the layer is the same for every image"
 ONE_BIN = "every image falls into the same bins: the layer is the same for all, or the bin size too large"
 
 
+def in_nats(column: str) -> Any:
+    """A value in nats that is NaN unless it is given; column: its name in `Estimate`, which has it in bits."""
+    return field(default=math.nan, metadata={"bits": column})
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One estimate in nats, before it is given its place: `measure` adds epoch and layer and turns nats into bits.
 
-    The fields are those of `Estimate`. A ceiling that is NaN is the label scheme's, which `measure` adds.
-    capped: by its arithmetic the estimate cannot exceed its ceiling, so near it layers can no longer be told apart.
+    Fields have their names in `Estimate`, or say which. A ceiling that is NaN is the label scheme's, which `measure`
+    adds. capped: by its arithmetic the estimate cannot exceed its ceiling, so near it layers can no longer be told apart.
+    curve: the estimate of a quarter, of half and of all of the images.
     """
 
     quantity: Quantity
     estimator: str
     resolution: float
-    nats: float
-    lower: float = math.nan
-    upper: float = math.nan
+    nats: float = field(metadata={"bits": "bits"})
+    lower: float = in_nats("lower")
+    upper: float = in_nats("upper")
     labels: str = ""
     capped: bool = False
     unique_share: float = math.nan
-    ceiling: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    null_mean: float = math.nan
-    null_high: float = math.nan
+    ceiling: float = in_nats("ceiling")
+    low: float = in_nats("low")
+    high: float = in_nats("high")
+    null_mean: float = in_nats("null_mean")
+    null_high: float = in_nats("null_high")
     p: float = math.nan
-    train: float = math.nan
-    extrapolated: float = math.nan
+    train: float = in_nats("train_bits")
+    extrapolated: float = in_nats("extrapolated")
     curve: tuple[float, ...] = ()
-    per_image: tuple[float, ...] = ()
+    per_image: tuple[float, ...] = field(default=(), metadata={"bits": "per_image"})
+    out_of_domain: bool = False
     reason: str = ""
 
 
-def lost(reading: Reading, reason: str) -> Reading:
+def without_value(reading: Reading, reason: str, *, out_of_domain: bool = False) -> Reading:
     """The reading without its number, but with the reason why there is none."""
-    return Reading(
-        reading.quantity, reading.estimator, reading.resolution, math.nan, labels=reading.labels, reason=reason
-    )
+    series = reading.quantity, reading.estimator, reading.resolution
+    return Reading(*series, math.nan, labels=reading.labels, reason=reason, out_of_domain=out_of_domain)
 
 
-def explained(
+def with_reasons(
     readings: Callable[[Tensor], Iterator[Reading]], statistic: Tensor, classes: Mapping[str, Tensor]
 ) -> Iterator[Reading]:
     """The readings of a statistic, with the reason where the input leaves nothing to measure.
@@ -84,6 +91,6 @@ def explained(
         without, statistic = dict.fromkeys(("", *classes), NOT_FINITE), torch.zeros_like(statistic)
     for reading in readings(statistic):
         if reading.labels in without:
-            yield lost(reading, without[reading.labels])
+            yield without_value(reading, without[reading.labels])
         else:
             yield replace(reading, reason=reading.reason or alike or noted.get(reading.labels, ""))

@@ -20,39 +20,23 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.estimators.kde import Bound
-from unetscope.estimators.reading import Reading, explained
-from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, judged, quarters
+from unetscope.estimators.kernels import Bound
+from unetscope.estimators.reading import Reading, with_reasons
+from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, quarters, with_interval
+from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
+from unetscope.table.quantities import Quantity
 
 TERMS_AT_ONCE = 4_000_000  # of the blocks whose eigenvalues are taken together
 
 
-def matrix_entropy(kernel: Float[Tensor, "n n"], alpha: float = 1.01) -> float:
-    """S_α(A) = ln(Σ_i λ_i(A)^α) / (1 − α) in nats, with A_ij = K_ij / (n √(K_ii K_jj)) for a positive kernel K.
-
-    It is 0 for images that are all alike and ln n, its largest value, for images that have nothing in common.
-
-    Source: Sanchez Giraldo et al. (2015).
-    Raises: InvalidArgument if alpha is not positive, or is 1.
-
-    >>> round(matrix_entropy(torch.eye(4)), 4), round(abs(matrix_entropy(torch.ones(4, 4))), 4)     # ln 4, and nothing
-    (1.3863, 0.0)
-    """
-    _check_alpha(alpha)
-    roots = kernel.double().diagonal().sqrt()
-    eigenvalues = torch.linalg.eigvalsh(kernel.double() / (len(kernel) * roots[:, None] * roots)).clamp_(min=0)
-    return eigenvalues.pow(alpha).sum().log().item() / (1 - alpha)
-
-
 @dataclass(frozen=True, slots=True)
-class Renyi:
+class Renyi(Estimator):
     """I(X;M) and I(Y;M) as indices, from the eigenvalues of exp(−D / (2 · bandwidth)) with D the squared distances.
 
     bandwidth: in units of the layer's median squared distance, which stays what it is when fewer images are looked at; with one
@@ -72,7 +56,7 @@ class Renyi:
 
     >>> clusters = torch.arange(4).repeat(50)                # four tight clusters, far apart: ln 4 = 1.386
     >>> squared = 1e6 * (clusters[:, None] != clusters).double()
-    >>> of_input, of_label = Renyi().readings(squared, {"halves": clusters // 2})
+    >>> of_input, of_label = Renyi().readings(LayerStatistics.of_distances(squared), {"halves": clusters // 2})
     >>> round(of_input.nats, 3), round(of_label.nats, 3), of_label.p
     (1.386, 0.693, 0.025)
     """
@@ -82,7 +66,10 @@ class Renyi:
     permutations: int = PERMUTATIONS
     seed: int = 0
 
-    reads: ClassVar[Literal["relative"]] = "relative"
+    @property
+    def needs(self) -> Needs:
+        """Distances in units of the median one."""
+        return Needs(relative=True)
 
     @property
     def kernels(self) -> tuple[tuple[float, Bound], ...]:
@@ -100,14 +87,10 @@ class Renyi:
         _check_alpha(self.alpha)
         check_permutations(self.permutations)
 
-    def readings(
-        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " k"]]
-    ) -> Iterator[Reading]:
-        """I(X;M), then I(Y;M) for each label scheme, of squared distances in units of their median.
-
-        Raises: InvalidArgument if labels are not one an image.
-        """
-        return explained(partial(self._readings, classes=classes), squared_distances, classes)
+    def readings(self, statistics: LayerStatistics, classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
+        """I(X;M), then I(Y;M) for each label scheme. Raises: InvalidArgument if labels are not one an image."""
+        squared = statistics.pairwise(relative=True).squared
+        return with_reasons(partial(self._readings, classes=classes), squared, classes)
 
     def _readings(
         self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
@@ -120,22 +103,23 @@ class Renyi:
         whole = self._resampled(
             _diagonal_of_power(kernel, alone, self.alpha), _shares(kernel, parts, self.alpha), parts
         )
-        yield judged(Reading("I(X;M)", "renyi", self.bandwidth, whole.nats, capped=True), whole)
+        yield with_interval(Reading(Quantity.INPUT, "renyi", self.bandwidth, whole.nats, capped=True), whole)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
             split = 4 * classed + parts
-            given = self._resampled(
+            # K∘B is K set to 0 between classes: its powers, and those of B, are taken class by class
+            of_labels = self._resampled(
                 _sizes(classed[None])[0].pow(self.alpha - 1), _sizes(split).pow(self.alpha - 1), parts
             )
             both = self._resampled(
                 _diagonal_of_power(kernel, classed, self.alpha), _shares(kernel, split, self.alpha), parts
             )
-            told = whole - (both - given)
-            null = self._null(kernel, classed, told.nats, whole.nats + given.nats)
+            shared = whole - (both - of_labels)
+            null = self._null(kernel, classed, shared.nats, whole.nats + of_labels.nats)
             reading = Reading(
-                "I(Y;M)", "renyi", self.bandwidth, told.nats, labels=name, capped=True, ceiling=given.nats
+                Quantity.LABEL, "renyi", self.bandwidth, shared.nats, labels=name, capped=True, ceiling=of_labels.nats
             )
-            yield judged(null.beside(reading), told, whole.nats, given.nats)
+            yield with_interval(null.beside(reading), shared, whole.nats, of_labels.nats)
 
     def _resampled(
         self, diagonal: Float[Tensor, " n"], shares: Float[Tensor, "parts n"], parts: Int64[Tensor, "parts n"]

@@ -151,7 +151,7 @@ def extrapolated(curve: Sequence[float]) -> float:
     return (y.mean() - slope * x.mean()).item()
 
 
-def judged(reading: Reading, resampled: Resampled, whole: float = 0.0, entropy: float = math.inf) -> Reading:
+def with_interval(reading: Reading, resampled: Resampled, whole: float = 0.0, entropy: float = math.inf) -> Reading:
     """The reading with where it goes for ever more images, and a 95 % interval of that, if so few images can tell.
 
     What the estimate is short of its limit widens the interval. If that is more than a third of the interval's half width and
@@ -163,12 +163,12 @@ def judged(reading: Reading, resampled: Resampled, whole: float = 0.0, entropy: 
     spread = student(values)
     reading = replace(reading, extrapolated=limit, curve=resampled.curve)
     n, half, bias = len(values), spread.high - spread.value, limit - reading.nats
-    reason = told_by_chance(reading.null_mean, reading.nats, whole, entropy, half)
+    reason = reason_of_chance(reading.null_mean, reading.nats, whole, entropy, half)
     if not negligible(bias, half):
-        reason = too_few(n, "ever more of them it goes", bias)
+        reason = reason_of_few(n, "ever more of them it goes", bias)
     if reason:
-        return replace(reading, reason=reading.reason or reason)
-    low, high = around(limit, values, bias)
+        return reading if reading.reason else replace(reading, reason=reason, out_of_domain=True)
+    low, high = interval_about(limit, values, bias)
     return replace(reading, low=low, high=high, per_image=tuple(values.tolist()))
 
 
@@ -177,7 +177,7 @@ def negligible(bias: float, half: float, always: float = SMALLEST_BIAS) -> bool:
     return not abs(bias) > max(LARGEST_BIAS * half, always)
 
 
-def around(middle: float, values: NDArray[np.float64], bias: float) -> tuple[float, float]:
+def interval_about(middle: float, values: NDArray[np.float64], bias: float) -> tuple[float, float]:
     """A 95 % interval about `middle`, in nats, from values whose mean varies as it does; a bias widens it.
 
     Of n images one more may be as far out as the furthest of them. To either side the interval is Student's of that many, for
@@ -193,7 +193,7 @@ def around(middle: float, values: NDArray[np.float64], bias: float) -> tuple[flo
     return middle - math.hypot(low, bias), middle + math.hypot(high, bias, unseen)
 
 
-def told_by_chance(null: float, nats: float, whole: float, entropy: float, half: float) -> str:
+def reason_of_chance(null: float, nats: float, whole: float, entropy: float, half: float) -> str:
     """The reason why a value in nats is too much of chance, if it is; null: that of labels permuted among the images.
 
     Chance makes labels of what the layer tells inside the classes, and has no part where that is nothing. It cannot tell all
@@ -207,7 +207,7 @@ def told_by_chance(null: float, nats: float, whole: float, entropy: float, half:
     return f"out of domain: labels permuted among the images seem to be told {null / math.log(2):.2g} bits"
 
 
-def too_few(n: int, what: str, change: float, images: str = "images") -> str:
+def reason_of_few(n: int, what: str, change: float, images: str = "images") -> str:
     """The reason why n images cannot tell: what happens with other numbers of them, and by how many nats."""
     bits, direction = abs(change) / math.log(2), "lower" if change < 0 else "higher"
     return f"out of domain: {n} {images} are too few to tell; with {what} {bits:.2g} bits {direction}"
@@ -291,10 +291,10 @@ def check_permutations(permutations: int) -> None:
         raise InvalidArgument(f"permutations must be 1 or more, got {permutations}")
 
 
-def turned(values: Sequence[float], times: int = 999, seed: int = 0) -> Null:
+def sign_flipped(values: Sequence[float], times: int = 999, seed: int = 0) -> Null:
     """The mean of differences, one an image, with their signs at random: what it would be if neither side were better.
 
-    >>> turned([0.2, 0.1, 0.3, 0.2, 0.1]).p > 0.02, turned([0.2] * 12).p < 0.005      # all of 2⁵ signs; all of 2¹²
+    >>> sign_flipped([0.2, 0.1, 0.3, 0.2, 0.1]).p > 0.02, sign_flipped([0.2] * 12).p < 0.005  # all of 2⁵ signs; all of 2¹²
     (True, True)
     """
     differences = torch.tensor(values, dtype=torch.float64)

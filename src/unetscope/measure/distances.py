@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,32 +17,6 @@ ROWS_IN_MEAN = 32
 EQUAL_BELOW = 2.0**-44  # of ‖t_i‖² + ‖t_j‖²: the rounding of a sum of many products in float64
 FLOAT32_ERROR = 2.0**-22  # likewise, of products in float32, if they round either way: 2⁻²⁵ to 2⁻²¹·³ on real layers
 DRIFT_FROM = 2.0**-21  # of ‖t_i‖²: more than this is not chance; equal addends, or one large among small, round one way
-
-
-class Pairwise(NamedTuple):
-    """Squared distances between images, and e such that rounding moves that of i and j by about e_i + e_j."""
-
-    squared: Float[Tensor, "n n"]
-    errors: Float[Tensor, " n"]
-
-    @classmethod
-    def joined(cls, parts: Sequence[Pairwise]) -> Pairwise:
-        """Those of the concatenation of several layers."""
-        return cls(
-            sum(p.squared for p in parts[1:]) + parts[0].squared, sum(p.errors for p in parts[1:]) + parts[0].errors
-        )
-
-    def relative(self) -> Pairwise:
-        """The same in units of the median over all pairs of images; not finite if more than half of the pairs are equal.
-
-        >>> squared = torch.tensor([[0.0, 2.0, 4.0], [2.0, 0.0, 8.0], [4.0, 8.0, 0.0]])
-        >>> Pairwise(squared, torch.zeros(3)).relative().squared[0].tolist()
-        [0.0, 0.5, 1.0]
-        """
-        n = len(self.squared)
-        pairs = torch.triu_indices(n, n, 1, device=self.squared.device)
-        median = self.squared[pairs[0], pairs[1]].median()
-        return Pairwise(self.squared / median, self.errors / median)
 
 
 class Distances:

@@ -1,24 +1,20 @@
-"""From the stream of activations to the statistics of one layer after the other, merges among them."""
+"""From the stream of activations to the statistics of one layer after the other, and from these to readings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from unetscope.activations.capture import Block
 from unetscope.base.errors import MeasurementError
-from unetscope.estimators.binning import Binning
-from unetscope.estimators.kde import EXPONENT, KDE, shift_by_errors
-from unetscope.estimators.ksg import KSG
-from unetscope.estimators.mixture import Mixture
-from unetscope.estimators.reading import Reading, lost
-from unetscope.estimators.renyi import Renyi
-from unetscope.measure.distances import Distances, Pairwise
-from unetscope.measure.quantization import Symbols, joint_symbols
+from unetscope.estimators.kernels import EXPONENT, shift_by_errors
+from unetscope.estimators.reading import Reading, without_value
+from unetscope.estimators.statistics import Classes, Estimator, LayerStatistics, Needs, Pairwise
+from unetscope.measure.distances import Distances
+from unetscope.measure.quantization import Symbols
 from unetscope.table.records import Layer
 
 LARGEST_SHIFT = 3e-4  # nats, of I(X;M) by rounding; I(Y;M), a difference of two such, stays within 1e-3 bits
@@ -27,106 +23,73 @@ NO_SCALE = (
 )
 ROUNDED_AWAY = "distances are lost in the rounding of float64: this noise variance is too small for such activations"
 
-Estimator = KDE | Mixture | Renyi | KSG | Binning
-Classes = Mapping[str, Int64[Tensor, " n"]]
+
+def settled(statistics: LayerStatistics, estimator: Estimator, tolerance: float) -> bool:
+    """Whether rounding of the distances moves no estimate of I(X;M) by more than `tolerance` nats."""
+    pairwise = _distances_read(statistics, estimator)
+    if pairwise is None:
+        return True
+    if not pairwise.errors.isfinite().all():  # float64 settles activations that are too large, but not a median of 0
+        return estimator.needs.relative and bool(statistics.pairwise(relative=False).errors.isfinite().all())
+    most = 2 * pairwise.errors.max().item()
+    return all(
+        most <= tolerance * EXPONENT[bound] * noise_variance  # true of most layers; else look closer
+        or shift_by_errors(*pairwise, noise_variance, bound=bound) <= tolerance
+        for noise_variance, bound in estimator.kernels
+    )
 
 
-@dataclass(frozen=True)
-class LayerStatistics:
-    """All that estimators need to know of a layer: distances between images, absolute and in units of the median one, and
-    symbols by bin size. In a concatenation each part keeps its own unit, so relative noise is the same there as in the part.
-    """
+def readings_of(statistics: LayerStatistics, estimators: Sequence[Estimator], classes: Classes) -> Iterator[Reading]:
+    """What each estimator makes of a layer, in nats; NaN if not even float64 settles the distances at its resolution."""
+    on_device = {name: labels.to(statistics.device) for name, labels in classes.items()}
+    for estimator in estimators:
+        reason = _no_value(statistics, estimator)
+        for reading in estimator.readings(statistics, on_device):
+            yield without_value(reading, reason) if reason else reading
 
-    distances: Pairwise | None
-    relative: Pairwise | None
-    symbols: Mapping[float, Int64[Tensor, " n"]]
-    precise: bool
 
-    @classmethod
-    def joined(cls, parts: Sequence[LayerStatistics]) -> LayerStatistics:
-        """The statistics of the concatenation of several layers: distances add up, and images are alike where all parts are."""
-        distances = [part.distances for part in parts if part.distances is not None]
-        relative = [part.relative for part in parts if part.relative is not None]
-        return cls(
-            Pairwise.joined(distances) if distances else None,
-            Pairwise.joined(relative) if relative else None,
-            {size: joint_symbols([part.symbols[size] for part in parts]) for size in parts[0].symbols},
-            any(part.precise for part in parts),
-        )
+def _distances_read(statistics: LayerStatistics, estimator: Estimator) -> Pairwise | None:
+    """The distances that an estimator reads, if it reads any."""
+    needs = estimator.needs
+    return statistics.pairwise(relative=needs.relative) if needs.distances or needs.relative else None
 
-    def settled(self, estimator: Estimator, tolerance: float) -> bool:
-        """Whether rounding of the distances moves no estimate of I(X;M) by more than `tolerance` nats."""
-        if estimator.reads == "symbols":
-            return True
-        pairwise = self._pairwise(estimator)
-        if not pairwise.errors.isfinite().all():
-            return self._has_no_scale(estimator)
-        most = 2 * pairwise.errors.max().item()
-        return all(
-            most <= tolerance * EXPONENT[bound] * noise_variance  # true of most layers; else look closer
-            or shift_by_errors(*pairwise, noise_variance, bound=bound) <= tolerance
-            for noise_variance, bound in estimator.kernels
-        )
 
-    def _statistic(self, estimator: Estimator) -> Tensor:
-        return self.symbols[estimator.bin_size] if isinstance(estimator, Binning) else self._pairwise(estimator).squared
-
-    def _pairwise(self, estimator: Estimator) -> Pairwise:
-        pairwise = self.relative if estimator.reads == "relative" else self.distances
-        assert pairwise is not None
-        return pairwise
-
-    def _has_no_scale(self, estimator: Estimator) -> bool:
-        """Whether noise is relative to distances that are not there."""
-        known = self.distances is not None and bool(self.distances.errors.isfinite().all())
-        return known and estimator.reads == "relative"
-
-    def readings(
-        self, estimators: Sequence[Estimator], classes: Classes, inputs: Tensor | None = None
-    ) -> Iterator[Reading]:
-        """What each estimator makes of them, in nats; NaN if not even float64 settles the distances at its resolution.
-
-        inputs: squared distances [n, n] between the images themselves, for estimators that hold layers against them.
-        """
-        for estimator in estimators:
-            binned = isinstance(estimator, Binning)
-            statistic = self._statistic(estimator)
-            if isinstance(estimator, KDE) and not self.precise:
-                largest = torch.finfo(torch.float32).max  # kernels cost much, and 1e-6 nats is near enough
-                statistic = statistic.clamp(max=largest).float()
-            here = {name: labels.to(statistic.device) for name, labels in classes.items()}
-            reason = ""
-            if not binned and not statistic.isfinite().all():
-                reason = NO_SCALE
-            elif self.precise and not self.settled(estimator, LARGEST_SHIFT):
-                reason = ROUNDED_AWAY
-            if isinstance(estimator, KSG):
-                found = estimator.readings(statistic, here, None if inputs is None else inputs.to(statistic.device))
-            else:
-                found = estimator.readings(statistic, here)
-            for reading in found:
-                yield lost(reading, reason) if reason else reading
+def _no_value(statistics: LayerStatistics, estimator: Estimator) -> str:
+    """Why distances give an estimator nothing to read; empty if they do."""
+    pairwise = _distances_read(statistics, estimator)
+    if pairwise is not None and not pairwise.squared.isfinite().all():
+        return NO_SCALE
+    if statistics.precise and not settled(statistics, estimator, LARGEST_SHIFT):
+        return ROUNDED_AWAY
+    return ""
 
 
 def layer_statistics(
-    blocks: Iterable[Block], estimators: Sequence[Estimator], n: int, *, precise: bool = False, share: bool = False
+    blocks: Iterable[Block],
+    estimators: Sequence[Estimator],
+    n: int,
+    *,
+    precise: bool = False,
+    share: bool = False,
+    inputs: Float[Tensor, "n n"] | None = None,
 ) -> Iterator[tuple[Layer, LayerStatistics]]:
     """Turn the stream of blocks into the statistics of one layer after the other; precise: with distances in float64.
 
-    share: the processes of a group, which are all given the blocks, share the products among them.
+    share: the processes of a group, which are all given the blocks, share the products among them. inputs: squared distances
+    between the images themselves, for estimators that compare layers with them.
 
     Raises: MeasurementError if an activation is not finite, naming the layer.
     """
-    bin_sizes = dict.fromkeys(estimator.bin_size for estimator in estimators if isinstance(estimator, Binning))
-    read = {estimator.reads for estimator in estimators}
+    needs = Needs.of_all(estimators)
     distances, symbols = None, []
     for block in blocks:
         layer = block.slice.layer
         if block.slice.start == 0:
-            distances = Distances(n, precise=precise, share=share) if read & {"distances", "relative"} else None
-            symbols = [Symbols(n, size) for size in bin_sizes]
+            distances = Distances(n, precise=precise, share=share) if needs.distances or needs.relative else None
+            symbols = [Symbols(n, size) for size in needs.bin_sizes]
         if distances is not None:
             distances.add(block.values)
+        # norms that are finite vouch for the activations, if this process has all of the products
         if (share or distances is None or not distances.norms.isfinite().all()) and not _finite(block.values):
             raise MeasurementError(
                 f"layer {layer.label}: activations are not finite; the network has diverged, use an earlier checkpoint"
@@ -138,37 +101,16 @@ def layer_statistics(
                 distances.gather()
             groups = {symbol.bin_size: symbol.groups() for symbol in symbols}
             pairwise = None if distances is None else Pairwise(errors=distances.errors, squared=distances.squared())
-            relative = pairwise.relative() if pairwise is not None and "relative" in read else None
-            yield layer, LayerStatistics(pairwise, relative, groups, precise)
+            relative = pairwise.relative() if pairwise is not None and needs.relative else None
+            yield layer, LayerStatistics(pairwise, relative, groups, precise, _on_device(inputs, block.values))
+
+
+def _on_device(inputs: Tensor | None, values: Tensor) -> Tensor | None:
+    return None if inputs is None else inputs.to(values.device)
 
 
 def _finite(values: Tensor) -> bool:
     return bool(torch.stack(values.aminmax()).isfinite().all())
-
-
-class Merging:
-    """Statistics of layers come in, and go out again with those of the merges that they complete; parts wait for each other."""
-
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self._merges = {layer.label: layer.parts for layer in layers if layer.parts}
-        self._waiting: dict[str, LayerStatistics] = {}
-
-    def add(self, label: str, statistics: LayerStatistics) -> Iterator[tuple[str, LayerStatistics]]:
-        """What is complete now: this layer, and merges of it with those that waited."""
-        yield label, statistics
-        if not any(label in parts for parts in self._merges.values()):
-            return
-        self._waiting[label] = statistics
-        ready = [
-            merge for merge, parts in self._merges.items() if label in parts and self._waiting.keys() >= set(parts)
-        ]
-        for merge in ready:
-            joined = LayerStatistics.joined([self._waiting[part] for part in self._merges.pop(merge)])
-            awaited = {part for parts in self._merges.values() for part in parts} | {
-                part for later in ready for part in self._merges.get(later, ())
-            }
-            self._waiting = {part: kept for part, kept in self._waiting.items() if part in awaited}
-            yield from self.add(merge, joined)
 
 
 def most_parts(layers: Sequence[Layer]) -> int:

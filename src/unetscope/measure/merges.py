@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.estimators.resampling import around, negligible, too_few
+from unetscope.estimators.resampling import interval_about, negligible, reason_of_few
+from unetscope.table.estimator_registry import entry_of
 from unetscope.table.intervals import student
-from unetscope.table.records import Estimate, Quantity, Skip
-
-OF_CODES = {"ksg"}  # the code of a concatenation does not hold the codes of its parts
+from unetscope.table.quantities import Quantity
+from unetscope.table.records import Estimate, Skip
 
 
 def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
@@ -25,21 +25,22 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
 
     Source: Cover & Thomas, Elements of Information Theory, section 2.5.
     """
-    known = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
-    found = []
+    by_place = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
+    rows = []
     for both in estimates:
-        if both.layer != skip.merge or both.quantity != "I(Y;M)" or both.estimator in OF_CODES:
+        if both.layer != skip.merge or both.quantity != Quantity.LABEL or not _joins(both.estimator):
             continue
         how = both.estimator, both.resolution
-        s, u = (known.get((layer, "I(Y;M)", *how, both.labels)) for layer in (skip.source, skip.upsampled))
+        s, u = (by_place.get((layer, Quantity.LABEL, *how, both.labels)) for layer in (skip.source, skip.upsampled))
         if s is None or u is None:
             continue
-        apart = known[skip.merge, "I(X;M)", *how, ""]
+        apart = by_place[skip.merge, Quantity.INPUT, *how, ""]
         sums: dict[Quantity, tuple[list[Estimate], list[Estimate]]] = {
-            "I(Y;S|U)": ([both], [u]),
-            "I(Y;U|S)": ([both], [s]),
-            "I(Y;S;U)": ([s, u], [both]),
+            Quantity.SKIP_GIVEN_UPSAMPLED: ([both], [u]),
+            Quantity.UPSAMPLED_GIVEN_SKIP: ([both], [s]),
+            Quantity.SHARED: ([s, u], [both]),
         }
+        doubtful = next((e for e in (both, s, u) if e.reason), None)
         for quantity, (plus, minus) in sums.items():
             row = replace(
                 both,
@@ -57,13 +58,19 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
                 lower=sum(e.lower for e in plus) - sum(e.upper for e in minus),
                 upper=sum(e.upper for e in plus) - sum(e.lower for e in minus),
                 saturated=apart.saturated,
-                reason=next((e.reason for e in (both, s, u) if e.reason), "") or _ceiling_of(s, u, both),
+                out_of_domain=doubtful is not None and doubtful.out_of_domain,
+                reason=_ceiling_of(s, u, both) if doubtful is None else doubtful.reason,
             )
             if not apart.saturated and all(e.per_image for e in (both, s, u)):
                 added, taken = (np.sum([e.per_image for e in part], axis=0) for part in (plus, minus))
-                row = _judged(row, added - taken)
-            found.append(row)
-    return found
+                row = _with_interval(row, added - taken)
+            rows.append(row)
+    return rows
+
+
+def _joins(estimator: str) -> bool:
+    entry = entry_of(estimator)
+    return entry is None or entry.joins_at_merges
 
 
 def _ceiling_of(*parts: Estimate) -> str:
@@ -80,8 +87,8 @@ def _sum(plus: Sequence[Estimate], minus: Sequence[Estimate], what: str) -> floa
     return float(sum(getattr(e, what) for e in plus) - sum(getattr(e, what) for e in minus))
 
 
-def _judged(row: Estimate, values: NDArray[np.float64]) -> Estimate:
-    """The row with its interval, if what it falls short of its limit is little beside that, as of `resampling.judged`.
+def _with_interval(row: Estimate, values: NDArray[np.float64]) -> Estimate:
+    """The row with its interval, if what it falls short of its limit is little beside that, as of `resampling.with_interval`.
 
     An estimate without a limit has its own bias taken off; what it changed since half of the images is what may be left.
     """
@@ -90,7 +97,7 @@ def _judged(row: Estimate, values: NDArray[np.float64]) -> Estimate:
     middle, before = (row.extrapolated, row.bits) if limited else (row.bits, row.half_bits)
     half, bias = (spread.high - spread.value) * bit, (middle - before) * bit
     if not negligible(bias, half):
-        reason = too_few(len(values), "ever more of them it goes", bias)
-        return replace(row, reason=row.reason or reason)
-    low, high = around(middle * bit, values * bit, bias)
+        reason = reason_of_few(len(values), "ever more of them it goes", bias)
+        return row if row.reason else replace(row, reason=reason, out_of_domain=True)
+    low, high = interval_about(middle * bit, values * bit, bias)
     return replace(row, low=low / bit, high=high / bit, per_image=tuple(values.tolist()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -10,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.activations.memory_budget import FEATURES_AT_ONCE
+from unetscope.estimators.statistics import first_alike
 
 WORDS = 8
 MOST_DIGITS = 64  # a float32 divided by the smallest sensible bin has fewer
@@ -57,7 +57,7 @@ class Symbols:
         """Of each image, the first image that has the same symbol."""
         groups = torch.arange(len(self._words), device=self._words.device)
         if len(self._open):
-            groups[self._open] = self._open[_first_alike(self._words[self._open])]
+            groups[self._open] = self._open[first_alike(self._words[self._open])]
         return groups
 
     def _take(self, chunk: Float[Tensor, "n width"]) -> None:
@@ -83,24 +83,6 @@ class Symbols:
     def _quantised(self, values: Tensor) -> Tensor:
         # float64, as the definition has it: 0.7 / 0.1 is 7.0 in float32 and 6.999… for the float32 number 0.7
         return values.double().div_(self.bin_size).floor_()
-
-
-def joint_symbols(groups: Sequence[Int64[Tensor, " n"]]) -> Int64[Tensor, " n"]:
-    """The groups of a concatenation of layers from those of its parts: alike where all parts are.
-
-    >>> joint_symbols([torch.tensor([0, 0, 0]), torch.tensor([0, 1, 1])]).tolist()
-    [0, 1, 1]
-    """
-    return _first_alike(torch.stack(tuple(groups), dim=1))
-
-
-def _first_alike(rows: Int64[Tensor, "n k"]) -> Int64[Tensor, " n"]:
-    """Of each row, the place of the first row equal to it."""
-    _, number = torch.unique(rows, dim=0, return_inverse=True)
-    first = torch.full_like(number, len(rows)).scatter_reduce(
-        0, number, torch.arange(len(rows), device=rows.device), "amin"
-    )
-    return first[number]
 
 
 def _alone(words: Int64[Tensor, "n 8"]) -> Tensor:

@@ -19,8 +19,9 @@ from unetscope.report import ReportFigure, write_report
 from unetscope.report.report_data import Example, examples, report_data_of, retrained, swept
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.verification import judgement_of
+from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
-from unetscope.table.records import estimator_text
+from unetscope.table.quantities import Quantity
 
 SHARES_SHOWN = (0.1, 0.2, 0.5, 1.0)  # of the training, as the paper's Fig. 6 has it: 1,000 to 10,000 of 10,000 epochs
 
@@ -79,9 +80,9 @@ def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
     yield from _verdicts(run, flow, dice_margin)
     sweeps = swept(flow)
     series_of_input = [
-        (estimator, resolution)
-        for estimator, resolution in flow.select(quantity="I(X;M)").series
-        if estimator not in sweeps or resolution == sweeps[estimator]
+        (key.estimator, key.resolution)
+        for key in (series.key for series in flow.series)
+        if key.quantity is Quantity.INPUT and sweeps.get(key.estimator, key.resolution) == key.resolution
     ]
     first, others = series_of_input[:1], series_of_input[1:]
     yield from _usable(flow)
@@ -150,13 +151,15 @@ def _sweep(flow: Flow, estimator: str) -> Drawing:
         f"Does the ranking of layers hold? {estimator_text(estimator, 0).split(',')[0]}",
         "I(X;M) of every layer over the resolution, and how the ranking agrees with that at the resolution which tells most "
         "layers apart. Outside the shaded range a ranking says more of the resolution than of the network.",
-        partial(plots.resolution_sweep, flow, quantity="I(X;M)", estimator=estimator),
+        partial(plots.resolution_sweep, flow, quantity=Quantity.INPUT, estimator=estimator),
         still=True,
     )
 
 
 def _has_limits(flow: Flow, estimator: str, resolution: float) -> bool:
-    rows = flow.select(quantity="I(X;M)", estimator=estimator, resolution=resolution, epoch=flow.epochs[-1]).estimates
+    rows = flow.select(
+        quantity=Quantity.INPUT, estimator=estimator, resolution=resolution, epoch=flow.epochs[-1]
+    ).estimates
     return any(math.isfinite(row.extrapolated) for row in rows)
 
 
@@ -166,28 +169,29 @@ def _limits(flow: Flow, estimator: str, resolution: float) -> Drawing:
         f"Are there enough images? {estimator_text(estimator, resolution)}",
         "I(X;M) of a quarter, of half and of all images at the last epoch, and where it goes with ever more of them. Where the "
         "curves lie apart, the estimate counts images.",
-        partial(plots.image_limits, flow, quantity="I(X;M)", estimator=estimator, resolution=resolution),
+        partial(plots.image_limits, flow, quantity=Quantity.INPUT, estimator=estimator, resolution=resolution),
         still=True,
     )
 
 
 def _usable(flow: Flow) -> Iterator[Drawing]:
-    for estimator, _ in flow.select(quantity="I_V(M→Y)").series:
+    keys = [series.key for series in flow.series]
+    for estimator in (key.estimator for key in keys if key.quantity is Quantity.USABLE):
         yield Drawing(
             f"u_plot_{estimator}",
             f"U-Plot of usable information: {estimator_text(estimator, 0)}",
             "How much of the mask, pixel by pixel, can be read off each layer of held-out images, with 95 % intervals. "
             "It does not end at the number of images, so layers can be ranked after training too.",
-            partial(plots.u_plot, flow, quantity="I_V(M→Y)", estimator=estimator),
+            partial(plots.u_plot, flow, quantity=Quantity.USABLE, estimator=estimator),
         )
         yield Drawing(
             f"steps_{estimator}",
             f"Which layers can be told apart: {estimator_text(estimator, 0)}",
             "The step of usable information from each layer to the next, paired over the held-out images, with 95 % intervals.",
-            partial(plots.neighbour_steps, flow, quantity="I_V(M→Y)", estimator=estimator),
+            partial(plots.neighbour_steps, flow, quantity=Quantity.USABLE, estimator=estimator),
             still=True,
         )
-    for estimator, _ in flow.select(quantity="I_V(S→Y|U)").series:
+    for estimator in (key.estimator for key in keys if key.quantity is Quantity.USABLE_SKIP_GIVEN_UPSAMPLED):
         yield Drawing(
             f"merges_{estimator}",
             f"What each merge joins: {estimator_text(estimator, 0)}",
@@ -202,7 +206,7 @@ def _u_plot_of_input(flow: Flow, estimator: str, resolution: float) -> Drawing:
         f"u_plot_input_{estimator}_{resolution:g}",
         f"U-Plot of I(X;M): {estimator_text(estimator, resolution)}",
         "What each layer tells about which image it saw. Hollow points are at the ceiling and cannot be ranked.",
-        partial(plots.u_plot, flow, quantity="I(X;M)", estimator=estimator, resolution=resolution),
+        partial(plots.u_plot, flow, quantity=Quantity.INPUT, estimator=estimator, resolution=resolution),
     )
 
 
@@ -211,7 +215,7 @@ def _u_plot_of_label(flow: Flow, estimator: str, resolution: float, labels: str)
         f"u_plot_output_{estimator}_{resolution:g}_{_file_name(labels)}",
         f"U-Plot of I(Y;M): {estimator_text(estimator, resolution)}, {labels}",
         "What each layer tells about the class of the mask. Hollow points are at the ceiling and cannot be ranked.",
-        partial(plots.u_plot, flow, quantity="I(Y;M)", estimator=estimator, resolution=resolution, labels=labels),
+        partial(plots.u_plot, flow, quantity=Quantity.LABEL, estimator=estimator, resolution=resolution, labels=labels),
     )
 
 

@@ -19,12 +19,17 @@ from unetscope.analysis.data_processing import dpi_violations
 from unetscope.analysis.outcomes import DICE_MARGIN, Row, Verification
 from unetscope.analysis.rank_stability import layer_rank_stability
 from unetscope.analysis.verdict import Judgement
-from unetscope.runs.folder import Picture, RunFolder
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.tables import Picture
 from unetscope.runs.verification import judgement_of, trained_variants, verification
+from unetscope.table.estimator_registry import entry_of, estimator_text
 from unetscope.table.flow import Flow
-from unetscope.table.records import EpochRecord, Estimate, Quantity, Verdict, estimator_text, unit_of
+from unetscope.table.marks import STATUS_MARKS
+from unetscope.table.parts import LEVEL, SKIP, Part
+from unetscope.table.quantities import Quantity, Status
+from unetscope.table.records import EpochRecord, Estimate, Verdict
 from unetscope.table.schedule import log_spaced
-from unetscope.table.variants import REFERENCE, part_names
+from unetscope.table.variants import REFERENCE, removed_parts
 from unetscope.training.config import repeat_command
 
 DIGITS = 5
@@ -89,8 +94,9 @@ def report_data_of(run: RunFolder, *, dice_margin: float = DICE_MARGIN) -> dict[
 def swept(flow: Flow) -> dict[str, float]:
     """The estimators with so many resolutions that a figure of each would be too many, and the one that is shown alone."""
     found: dict[str, list[float]] = {}
-    for estimator, resolution in flow.select(quantity="I(X;M)").series:
-        found.setdefault(estimator, []).append(resolution)
+    for series in flow.series:
+        if series.key.quantity is Quantity.INPUT:
+            found.setdefault(series.key.estimator, []).append(series.key.resolution)
     return {
         estimator: next((size for size in sizes if size in SHOWN_OF_SWEEP), sizes[0])
         for estimator, sizes in found.items()
@@ -119,18 +125,17 @@ def summary(run: RunFolder, flow: Flow, records: Sequence[EpochRecord]) -> str:
     )
     if last.validation_dice < UNLEARNT_DICE:
         sentence += " It has not learnt to segment: what is measured is not the information of a trained network."
-    inputs = flow.select(quantity="I(X;M)", epoch=flow.epochs[-1])
+    inputs = flow.select(quantity=Quantity.INPUT, epoch=flow.epochs[-1])
     if not inputs.series:
         return sentence
-    estimator, resolution = inputs.series[0]
-    rows = inputs.select(estimator=estimator, resolution=resolution).estimates
-    told = [row for row in rows if not math.isnan(row.bits)]
-    saturated = sum(row.saturated for row in told)
+    series = inputs.series[0]
+    told = [row for row in series.estimates.values() if row.status is not Status.ABSENT]
+    saturated = sum(row.status is Status.SATURATED for row in told)
     if not told:
         return sentence
     lowest = min(told, key=lambda row: row.bits)
     return (
-        f"{sentence} By {estimator_text(estimator, resolution)}, I(X;M) is lowest at layer {lowest.layer}: "
+        f"{sentence} By {series.key.text}, I(X;M) is lowest at layer {lowest.layer}: "
         f"{lowest.bits:.1f} of at most {lowest.ceiling:.1f} bits. {saturated} of {len(told)} recorded tensors are at the "
         "ceiling, where they cannot be ranked."
     )
@@ -139,7 +144,7 @@ def summary(run: RunFolder, flow: Flow, records: Sequence[EpochRecord]) -> str:
 def notes(flow: Flow) -> list[str]:
     """What a reader must know before believing the figures."""
     found = []
-    rows = [row for row in flow.estimates if row.quantity == "I(Y;M)"]
+    rows = [row for row in flow.estimates if row.quantity == Quantity.LABEL]
     for labels in flow.labels:
         chosen = [row for row in rows if row.labels == labels]
         reasons = Counter(row.reason.partition(":")[0] for row in chosen if row.reason)
@@ -151,17 +156,18 @@ def notes(flow: Flow) -> list[str]:
             alone > 0.05
         )
         found.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{few}{counted}.")
-    inputs, sweeps = flow.select(quantity="I(X;M)"), swept(flow)
-    for estimator, resolution in inputs.series:
-        if estimator not in sweeps and len(inputs.select(estimator=estimator).series) == 1:
-            found += _note_of_series(inputs, estimator, resolution)
+    inputs, sweeps = flow.select(quantity=Quantity.INPUT), swept(flow)
+    resolutions = Counter(series.key.estimator for series in inputs.series)
+    for key in (series.key for series in inputs.series):
+        if key.estimator not in sweeps and resolutions[key.estimator] == 1:
+            found += _note_of_series(inputs, key.estimator, key.resolution)
     return found + [layer_rank_stability(flow, estimator=estimator).text for estimator in sweeps]
 
 
 def _note_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str]:
     """How many layers at the last epoch are beyond what so few images tell, and where data processing is violated."""
     rows = inputs.select(estimator=estimator, resolution=resolution, epoch=inputs.epochs[-1]).estimates
-    beyond = [row for row in rows if row.reason.startswith("out of domain")]
+    beyond = [row for row in rows if row.out_of_domain]
     found = []
     if beyond:
         numbered = any(math.isfinite(row.bits) for row in beyond)
@@ -170,7 +176,8 @@ def _note_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str
             f"{estimator_text(estimator, resolution)}: {len(beyond)} of {len(rows)} tensors are out of its domain at epoch "
             f"{inputs.epochs[-1]}: {meant}."
         )
-    if estimator.startswith(("kde", "mixture", "binning")):
+    entry = entry_of(estimator)
+    if entry is not None and entry.shannon:
         check = dpi_violations(inputs, estimator=estimator, resolution=resolution)
         found += [check.text] if check.violations else []
     return found
@@ -233,25 +240,20 @@ def _number(value: float) -> float | int | None:
 def _series(flow: Flow) -> Iterable[dict[str, Any]]:
     """Every quantity, estimator, resolution and label scheme, in the order in which they were measured."""
     place = {layer.label: index for index, layer in enumerate(flow.layers)}
-    groups: dict[tuple[Quantity, str, float, str], list[Estimate]] = {}
-    for row in flow.estimates:
-        groups.setdefault((row.quantity, row.estimator, row.resolution, row.labels), []).append(row)
-    for (quantity, estimator, resolution, labels), rows in groups.items():
-        layers = sorted({row.layer for row in rows}, key=place.__getitem__)
-        epochs = sorted({row.epoch for row in rows})
-        at = {(row.epoch, row.layer): row for row in rows}
-        cells = [at.get((epoch, layer)) for epoch in epochs for layer in layers]
+    for series in flow.series:
+        key = series.key
+        cells = [series.estimates.get((layer, epoch)) for epoch in series.epochs for layer in series.layers]
         yield {
-            "quantity": quantity,
-            "estimator": estimator,
-            "title": estimator_text(estimator, resolution).split(",")[0],
-            "resolution": _number(resolution),
-            "text": estimator_text(estimator, resolution),
-            "labels": labels,
-            "unit": unit_of(quantity),
-            "images": max(row.n for row in rows),
-            "layers": [place[layer] for layer in layers],
-            "epochs": epochs,
+            "quantity": key.quantity,
+            "estimator": key.estimator,
+            "title": key.text.split(",")[0],
+            "resolution": _number(key.resolution),
+            "text": key.text,
+            "labels": key.labels,
+            "unit": key.quantity.unit,
+            "images": series.images[-1],
+            "layers": [place[layer] for layer in series.layers],
+            "epochs": list(series.epochs),
             "state": "".join(map(_mark, cells)),
             "reasons": _reasons(cells),
             **_columns(cells),
@@ -260,9 +262,7 @@ def _series(flow: Flow) -> Iterable[dict[str, Any]]:
 
 def _mark(row: Estimate | None) -> str:
     """One letter a cell: `s` saturated, `o` out of its domain, `-` no number, `.` a number that may be compared."""
-    if row is None or math.isnan(row.bits):
-        return "-"
-    return "s" if row.saturated else "." if row.comparable else "o"
+    return STATUS_MARKS[Status.ABSENT if row is None else row.status].letter
 
 
 def _reasons(cells: Sequence[Estimate | None]) -> dict[str, list[int]]:
@@ -301,7 +301,7 @@ def _judged(judgement: Judgement) -> dict[str, Any]:
     return {
         "margin": judgement.margin,
         "epochs": judgement.epochs,
-        "parts": list(dict.fromkeys(verdict.part for verdict in judgement.verdicts)),
+        "parts": list(dict.fromkeys(str(verdict.part) for verdict in judgement.verdicts)),
         "rows": [_row_of(verdict) for verdict in judgement.verdicts],
         "sentences": [sentence(judgement, epoch) for epoch in judgement.epochs],
         "proposed": [
@@ -312,26 +312,29 @@ def _judged(judgement: Judgement) -> dict[str, Any]:
 
 def _row_of(verdict: Verdict) -> dict[str, Any]:
     numbers = {name: _number(getattr(verdict, name)) for name in ("bits", "low", "high", "ceiling")}
-    names = ("part", "epoch", "rule", "decision", "since", "text")
-    return {**{name: getattr(verdict, name) for name in names}, **numbers}
+    names = ("epoch", "rule", "decision", "since", "text")
+    return {"part": str(verdict.part), **{name: getattr(verdict, name) for name in names}, **numbers}
 
 
 def sentence(judgement: Judgement, epoch: int) -> str:
     """What a training of so many epochs needs, in a sentence for the top of the page.
 
-    >>> from unetscope.analysis.verdict import Gain
-    >>> verdicts = tuple(Verdict(part, 10, "conditional", what) for part, what in
+    >>> verdicts = tuple(Verdict(Part.named(part), 10, "conditional", what) for part, what in
     ...                  (("skip1", "needed"), ("level1", "undecided"), ("level2", "redundant"), ("skip3", "redundant")))
-    >>> sentence(Judgement(verdicts, 3, (), 0.05, {(10, "skip", "skip1"): Gain("skip", "skip1", None)}), 10)
+    >>> sentence(Judgement(verdicts, 3, (), 0.05, {10: {}}), 10)
     'A training of 10 epochs needs skip1, could do without level2 (all below skip2), and leaves level1 undecided.'
     """
     said: dict[str, list[str]] = {"needed": [], "redundant": [], "undecided": []}
     judged = {verdict.part: verdict for verdict in judgement.at(epoch) if verdict.rule == "conditional"}
-    spared = min((number_of(part) for part, one in judged.items() if _spares_a_level(one)), default=math.inf)
+    spared = min(
+        (part for part, one in judged.items() if part.kind is LEVEL and one.decision == "redundant"), default=None
+    )
     for part, verdict in judged.items():
-        if verdict.decision != "redundant" or number_of(part) <= spared:  # what lies below goes with it
-            below = f" (all below skip{spared})" * (part == f"level{spared}")
-            said[verdict.decision].append(part + below)
+        if (
+            verdict.decision != "redundant" or spared is None or part.level <= spared.level
+        ):  # what lies below goes with it
+            below = f" (all below {Part(SKIP, part.level)})" * (part == spared)
+            said[verdict.decision].append(f"{part}{below}")
     if len(said["undecided"]) == len(judged):
         return f"Of {len(judged)} skips and levels, nothing is decided for a training of {epoch} epochs."
     clauses = [
@@ -342,19 +345,6 @@ def sentence(judgement: Judgement, epoch: int) -> str:
     if said["undecided"]:
         clauses[-1] += " undecided"
     return f"A training of {epoch} epochs {listed(clauses, oxford=True)}."
-
-
-def _spares_a_level(verdict: Verdict) -> bool:
-    return verdict.part.startswith("level") and verdict.decision == "redundant"
-
-
-def number_of(part: str) -> int:
-    """The level that a part belongs to.
-
-    >>> number_of("skip3"), number_of("level2")
-    (3, 2)
-    """
-    return int(part.removeprefix("skip").removeprefix("level"))
 
 
 def listed(words: Sequence[str], *, oxford: bool = False) -> str:
@@ -393,7 +383,7 @@ def _outcome_of(found: Verification, row: Row) -> dict[str, Any]:
     return {
         "variant": row.variant.name,
         "network": row.variant.text,
-        "parts": part_names(row.variant, reference.depth, reference.without),
+        "parts": tuple(map(str, removed_parts(row.variant, reference.depth, reference.without))),
         "dice": _number(outcome.dice),
         "difference": _number(outcome.difference.value),
         "low": _number(outcome.difference.low),

@@ -1,4 +1,4 @@
-"""Frozen value types that every room speaks in."""
+"""The records of a measurement: layers, skips, estimates, epochs and verdicts, as frozen values."""
 
 from __future__ import annotations
 
@@ -7,51 +7,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from unetscope.table.parts import Part
+from unetscope.table.quantities import Quantity, Status
+
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
-Quantity = Literal[
-    "I(X;M)",
-    "I(Y;M)",
-    "I(Y;S|U)",
-    "I(Y;U|S)",
-    "I(Y;S;U)",
-    "I_V(M→Y)",
-    "I_V(S→Y|U)",
-    "I_V(U→Y|S)",
-    "I_V(S;U→Y)",
-    "I_V(S→Y|U,↓S)",
-]
 Decision = Literal["needed", "redundant", "undecided"]
 Rule = Literal["conditional", "plateau"]
-
-# How an estimator is called in full, and what its resolution is; "" for one that has none.
-ESTIMATORS = {
-    "kde_upper": ("KDE upper bound", "noise variance"),
-    "kde_lower": ("KDE lower bound", "noise variance"),
-    "mixture": ("Gaussian mixture", "noise variance"),
-    "kde_upper_relative": ("KDE upper bound", "noise variance over median squared distance"),
-    "kde_lower_relative": ("KDE lower bound", "noise variance over median squared distance"),
-    "mixture_relative": ("Gaussian mixture", "noise variance over median squared distance"),
-    "binning": ("binning", "bin size"),
-    "renyi": ("matrix-based Rényi index", "bandwidth over median squared distance"),
-    "ksg": ("KSG on PCA codes", "components"),
-    "usable_linear": ("linear probes", ""),
-    "usable_convolutional": ("convolutional probes", ""),
-}
-
-
-def estimator_text(estimator: str, resolution: float) -> str:
-    """An estimator with its resolution, for people.
-
-    >>> estimator_text("kde_upper", 0.1), estimator_text("usable_linear", 0.0)
-    ('KDE upper bound, noise variance 0.1', 'linear probes')
-    """
-    title, unit = ESTIMATORS.get(estimator, (estimator, "resolution"))
-    return f"{title}, {unit} {resolution:g}" if unit else title
-
-
-def unit_of(quantity: Quantity) -> str:
-    """The unit in which estimates of a quantity are given."""
-    return "bits a pixel" if quantity.startswith("I_V") else "bits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +55,11 @@ class Skip:
     upsampled: str
     merge: str
 
+    @property
+    def part(self) -> Part:
+        """The part that its name names. Raises: InvalidArgument for a name that is no skip's."""
+        return Part.named(self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -102,16 +68,16 @@ class Estimate:
     quantity: of one layer I(X;M), I(Y;M) or the usable information I_V(M→Y); of a merge, by either, what the skip S adds to
     the upsampled path U, what U adds to S, what both hold (negative if they tell more together than apart), and what S adds to
     U and to ↓S, itself pooled, which is all that a deeper path is given of it. Usable information is in bits a pixel.
-    estimator: a key of `ESTIMATORS`. resolution: the noise variance or the bin size, in units of the activation (squared,
+    estimator: a key of the registry. resolution: the noise variance or the bin size, in units of the activation (squared,
     for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M), `"pixels"` for usable
     information, empty for I(X;M).
 
     lower, upper: bracket of the quantity; of usable information its interval, stretched by twice what ever more training
     images may change, which is known out of its domain too. ceiling: the largest value the estimate can take. saturated: so
-    near the ceiling that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the
+    near the ceiling that layers can no longer be compared. n: images, d: values of the layer an image. unique_share: the
     share of images whose symbol occurs once (binning). singleton_share: the share of images that are alone in their class.
-    reason: why `bits` is NaN, or 0 for a layer that is the same for all; or, from `out of domain` on, why it holds for these
-    images alone.
+    out_of_domain: whether more images would change the estimate by more than its interval allows. reason: why `bits` is NaN, or
+    0 for a layer that is the same for all, or why the estimate is out of its domain. status: all of this as one value.
 
     quarter_bits, half_bits, extrapolated: the estimate of a quarter and of half of the images, and where it goes for ever
     more. low, high: 95 % interval of that limit. null_mean, null_high, p: mean and 95th percentile of the estimate with
@@ -145,12 +111,20 @@ class Estimate:
     half_bits: float = math.nan
     extrapolated: float = math.nan
     singleton_share: float = math.nan
+    out_of_domain: bool = False
     per_image: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quantity", Quantity(self.quantity))  # a table or a script may name it by its text
+
     @property
-    def comparable(self) -> bool:
-        """Whether there is a number that may be held against those of other layers: in its domain and not saturated."""
-        return not (math.isnan(self.bits) or self.saturated or self.reason.startswith("out of domain"))
+    def status(self) -> Status:
+        """Whether the number may be compared with those of other layers, and if not, why; the gravest reason counts."""
+        if math.isnan(self.bits):
+            return Status.ABSENT
+        if self.saturated:
+            return Status.SATURATED
+        return Status.OUT_OF_DOMAIN if self.out_of_domain else Status.OK
 
     @property
     def key(self) -> tuple[int, str, str, str, float, str]:
@@ -183,15 +157,15 @@ class EpochRecord:
 class Verdict:
     """What one rule says of one skip or level for a training of `epoch` epochs, with the numbers behind it.
 
-    part: `"skip1"`, or `"level4"` for all of the network below skip4. since: the marked epoch from which on the decision has
+    part: a skip, or a level: `level4` is all of the network below skip4. since: the marked epoch from which on the decision has
     been the same. bits: what the part adds, or (plateau rule) what the merge below tells, with its 95 % interval and the most
     that it could be; NaN where it is not known. text: why, for people.
 
-    >>> print(Verdict("skip1", 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))
+    >>> print(Verdict(Part.named("skip1"), 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))
     skip1 is redundant from epoch 10 on: it adds 0.001 of 0.6 bits a pixel
     """
 
-    part: str
+    part: Part
     epoch: int
     rule: Rule
     decision: Decision

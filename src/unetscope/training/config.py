@@ -6,11 +6,12 @@ Each preset is a whole configuration; a command-line flag changes one value of i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from unetscope.base.errors import InvalidArgument
+from unetscope.table.estimator_registry import Setting, settings
 
 
 class Section(BaseModel):
@@ -57,38 +58,50 @@ class TrainingConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-class MeasuringConfig(Section):
+class Sampling(Section):
+    """When is measured, and on how many of the training images (all by default)."""
+
+    marked: Literal["log", "paper"] | tuple[int, ...] = Field(
+        "log", description="Epochs to measure: log, paper, or such as 1,10,100."
+    )
+    probe_images: int | None = Field(None, ge=2, description="Training images to measure on [default: all].")
+
+
+def _resolutions(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Refuse resolutions that are not positive, or that stand twice."""
+    if any(not value > 0 for value in values):
+        raise ValueError(f"must be > 0, got {', '.join(map(str, values))}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"must differ from each other, got {', '.join(map(str, values))}")
+    return values
+
+
+def _field(setting: Setting) -> tuple[Any, Any]:
+    """The type and the field of a setting of the registry."""
+    kind: Any = setting.kind
+    annotation = bool if kind is bool else Annotated[tuple[kind, ...], AfterValidator(_resolutions)]
+    extra: dict[str, Any] = {"flag": setting.flag, "sweep": list(setting.sweep)}
+    return annotation, Field(setting.default, description=setting.help, json_schema_extra=extra)
+
+
+if TYPE_CHECKING:
+    EstimatorSettings = Sampling
+else:  # the fields are those of the registry, so a new estimator is in the configuration and in the command
+    EstimatorSettings = create_model(
+        "EstimatorSettings", __base__=Sampling, **{setting.name: _field(setting) for setting in settings()}
+    )
+
+
+class MeasuringConfig(EstimatorSettings):
     """What is measured at the marked epochs, on how many of the training images (all by default)."""
 
-    marked: Literal["log", "paper"] | tuple[int, ...] = "log"
-    probe_images: int | None = Field(None, ge=2)
-    noise_variances: tuple[float, ...] = (1.0,)
-    mixtures: tuple[float, ...] = Field((), description="noise variances of the mixture's information itself")
-    relative_noise_variances: tuple[float, ...] = Field(
-        (), description="in units of each layer's median squared distance; KDE and mixture"
+    clusters: int = Field(64, ge=2, description="K of the K-means labels.")
+    cluster_initialisations: int = Field(10, ge=1, description="Initialisations of K-means.")
+    blocks: int = Field(4, ge=1, le=64, description="Blocks a side of the coarsened masks.")
+    block_threshold: int | None = Field(None, ge=0, description="Pixels above which a block is 1.")
+    memory_budget: int | None = Field(
+        None, gt=0, description="Memory for measuring, such as 2GiB [default: a quarter of what is free]."
     )
-    bin_sizes: tuple[float, ...] = (0.2,)
-    renyi_bandwidths: tuple[float, ...] = Field((), description="over the layer's median squared distance")
-    ksg_components: tuple[int, ...] = Field((), description="of the PCA codes, 1 to 10")
-    usable: bool = Field(True, description="usable information of every layer, by linear probes")
-    merge_probes: bool = Field(True, description="what streams add to each other at merges, by convolutional probes")
-    convolutional: bool = Field(False, description="usable information of every layer by convolutional probes")
-    clusters: int = Field(64, ge=2)
-    cluster_initialisations: int = Field(10, ge=1)
-    blocks: int = Field(4, ge=1, le=64)
-    block_threshold: int | None = Field(None, ge=0)
-    memory_budget: int | None = Field(None, gt=0, description="bytes that measuring may hold at once")
-
-    @field_validator(
-        "noise_variances", "mixtures", "relative_noise_variances", "bin_sizes", "renyi_bandwidths", "ksg_components"
-    )
-    @classmethod
-    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not value > 0 for value in values):
-            raise ValueError(f"must be > 0, got {', '.join(map(str, values))}")
-        if len(set(values)) < len(values):
-            raise ValueError(f"must differ from each other, got {', '.join(map(str, values))}")
-        return values
 
 
 class RunConfig(Section):
@@ -219,15 +232,7 @@ FLAGS: Mapping[str, str] = {
     "seed": "--seed",
     "measuring.marked": "--marked",
     "measuring.probe_images": "--probe-images",
-    "measuring.noise_variances": "--noise-variance",
-    "measuring.mixtures": "--mixture",
-    "measuring.relative_noise_variances": "--relative-noise-variance",
-    "measuring.bin_sizes": "--bin-size",
-    "measuring.renyi_bandwidths": "--renyi",
-    "measuring.ksg_components": "--ksg",
-    "measuring.usable": "--usable",
-    "measuring.merge_probes": "--merge-probes",
-    "measuring.convolutional": "--convolutional",
+    **{f"measuring.{setting.name}": setting.flag for setting in settings()},
     "measuring.clusters": "--clusters",
     "measuring.cluster_initialisations": "--cluster-initialisations",
     "measuring.blocks": "--blocks",

@@ -1,0 +1,218 @@
+"""One network at one epoch to estimates in bits: the only place where activations meet estimators.
+
+Estimators speak nats; the division by ln 2 stands here, once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unetscope.activations.activation_buffer import ActivationBuffer
+from unetscope.activations.capture import stream
+from unetscope.activations.inference import device_of
+from unetscope.activations.memory_budget import FEATURES_AT_ONCE, LARGEST_BATCH, Budget
+from unetscope.activations.precision import full_float32
+from unetscope.estimators.binning import symbol_label_information
+from unetscope.estimators.families import Family, Linear
+from unetscope.estimators.labels import entropy_nats, singleton_share
+from unetscope.estimators.reading import SATURATED_FROM, Reading
+from unetscope.estimators.statistics import Classes, Estimator, LayerStatistics, Needs
+from unetscope.measure.distances import Distances
+from unetscope.measure.layer_statistics import LARGEST_SHIFT, layer_statistics, most_parts, readings_of, settled
+from unetscope.measure.merges import at_merge
+from unetscope.measure.merging import Merging
+from unetscope.measure.probe_data import Segmented
+from unetscope.measure.probing import probe
+from unetscope.table.records import Estimate, Layer, Skip
+
+LINEAR = Linear()
+
+
+def measure(
+    model: nn.Module,
+    images: Tensor,
+    layers: Sequence[Layer],
+    classes: Classes,
+    estimators: Sequence[Estimator],
+    *,
+    epoch: int,
+    budget: Budget,
+    skips: Sequence[Skip] = (),
+    activation_buffer: ActivationBuffer | None = None,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    share: bool = False,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[Estimate]:
+    """Estimates of I(X;M) and I(Y;M) in bits for every layer, in the order of the network; at the merges of the skips, too,
+    what the two streams tell of the label beyond each other.
+
+    All estimators of a layer share its statistics, which are taken as the activations stream past. Those of a merge follow
+    from those of its parts, so it costs nothing. Layers whose distances float32 does not settle are streamed once more
+    and measured in float64. Other arguments as in `capture.stream`.
+    """
+    ceilings = _ceilings(images, classes)
+    singletons = {name: singleton_share(labels) for name, labels in classes.items()}
+    inputs = _squared(images) if Needs.of_all(estimators).inputs else None
+    activation_buffer = activation_buffer or ActivationBuffer(device_of(model))
+    readings: dict[str, list[Reading]] = {}
+    merging = Merging(layers, join=LayerStatistics.joined)
+    tolerance = LARGEST_SHIFT / most_parts(layers)  # errors of the parts of a merge add up
+    unmeasured: list[Layer] = [layer for layer in layers if not layer.parts]
+    for precise in (False, True):
+        unsettled = []
+        blocks = stream(
+            model,
+            images,
+            budget.passes(unmeasured),
+            batch_size=budget.batch_size,
+            activation_buffer=activation_buffer,
+            prepare=prepare,
+            share=share,
+            on_batch=on_batch,
+        )
+        for layer, statistics in layer_statistics(
+            blocks, estimators, len(images), precise=precise, share=share, inputs=inputs
+        ):
+            if not precise and not all(settled(statistics, estimator, tolerance) for estimator in estimators):
+                unsettled.append(layer)
+                continue
+            for label, complete in merging.add(layer.label, statistics):
+                with full_float32(), torch.autocast(device_of(model).type, enabled=False):
+                    readings[label] = list(readings_of(complete, estimators, classes))
+        unmeasured = unsettled
+    estimates = [
+        to_estimate(
+            reading,
+            layer,
+            epoch,
+            len(images),
+            ceilings[reading.labels] if math.isnan(reading.ceiling) else reading.ceiling,
+            singletons.get(reading.labels, math.nan),
+        )
+        for layer in layers
+        for reading in readings[layer.label]
+    ]
+    return estimates + [estimate for skip in skips for estimate in at_merge(skip, estimates)]
+
+
+def measure_usable(
+    model: nn.Module,
+    train: Segmented,
+    held_out: Segmented,
+    layers: Sequence[Layer],
+    skips: Sequence[Skip] = (),
+    *,
+    family: Family = LINEAR,
+    epoch: int,
+    classes: int = 2,
+    batch_size: int = LARGEST_BATCH,
+    share: bool = False,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[Estimate]:
+    """Usable information in bits a pixel of every layer, and at every skip's merge, in the order of the network.
+
+    Arguments and Raises as of `probing.probe`.
+    """
+    readings = probe(
+        model,
+        train,
+        held_out,
+        layers,
+        skips,
+        family=family,
+        classes=classes,
+        batch_size=batch_size,
+        share=share,
+        on_batch=on_batch,
+    )
+    return [
+        to_estimate(reading, layer, epoch, len(reading.per_image) or len(held_out.images), reading.ceiling)
+        for layer in layers
+        for reading in readings[layer.label]
+    ]
+
+
+def _ceilings(images: Tensor, classes: Classes) -> dict[str, float]:
+    """The largest estimate in nats by label scheme ("" for I(X;M)): that of a layer which tells all different images apart.
+
+    log n and H(Y) if no image stands twice; less if one does, since no layer can tell it from itself.
+    """
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(image.cpu().contiguous().numpy().data, digest_size=16).digest() for image in images)
+    identity = torch.tensor([seen.setdefault(digest, len(seen)) for digest in digests])
+    about_label = {name: symbol_label_information(identity, labels.cpu()) for name, labels in classes.items()}
+    return {"": entropy_nats(identity), **about_label}
+
+
+def _squared(images: Tensor) -> Float[Tensor, "n n"]:
+    """Squared distances between the images as they are stored."""
+    distances, flat = Distances(len(images)), images.flatten(1)
+    for columns in flat.split(FEATURES_AT_ONCE, dim=1):
+        distances.add(columns.float())
+    return distances.squared()
+
+
+def to_estimate(
+    reading: Reading, layer: Layer, epoch: int, n: int, ceiling: float, singletons: float = math.nan
+) -> Estimate:
+    """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling.
+
+    Near its ceiling an estimate that cannot exceed it does not vary either: it has no interval, since it has nothing to tell.
+    """
+    constant = ceiling <= 0
+    saturated = reading.capped and not constant and reading.nats >= SATURATED_FROM * ceiling
+    if constant:
+        absent: dict[str, Any] = {"nats": math.nan, "lower": math.nan, "upper": math.nan, "out_of_domain": False}
+        reading = replace(reading, reason=_reason(reading), **absent)
+    bounded = _bounded(reading, ceiling, varies=not saturated and not constant)
+    return Estimate(
+        epoch=epoch,
+        layer=layer.label,
+        saturated=saturated,
+        n=n,
+        d=layer.size,
+        singleton_share=singletons,
+        **_in_bits(bounded),
+    )
+
+
+def _bounded(reading: Reading, ceiling: float, *, varies: bool) -> Reading:
+    """The reading within 0 and its ceiling, with its interval if it varies."""
+    lower, upper = max(0.0, reading.lower), min(ceiling, reading.upper)
+    varies = varies and not math.isnan(reading.low)
+    return replace(
+        reading,
+        nats=min(reading.nats, ceiling) if reading.capped else reading.nats,
+        lower=math.nan if math.isnan(reading.lower) else min(lower, upper, reading.nats),
+        upper=math.nan if math.isnan(reading.upper) else upper,
+        ceiling=ceiling,
+        low=reading.low if varies else math.nan,
+        high=reading.high if varies else math.nan,
+        per_image=reading.per_image if varies else (),
+    )
+
+
+def _in_bits(reading: Reading) -> dict[str, Any]:
+    """The fields of a reading by their names in `Estimate`, those in nats in bits."""
+    bit, columns = math.log(2), {item.name for item in fields(Estimate)}
+    quarter, half, _ = reading.curve or (math.nan,) * 3
+    values: dict[str, Any] = {"quarter_bits": quarter / bit, "half_bits": half / bit}
+    for item in fields(reading):
+        value, column = getattr(reading, item.name), item.metadata.get("bits", item.name)
+        if "bits" in item.metadata:
+            value = tuple(nats / bit for nats in value) if isinstance(value, tuple) else value / bit
+        if column in columns:
+            values[column] = value
+    return values
+
+
+def _reason(reading: Reading) -> str:
+    return "every image has the same label" if reading.labels else "all images are equal"

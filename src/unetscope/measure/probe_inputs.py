@@ -1,0 +1,193 @@
+"""What each probe reads: the activation of a layer, one part of a merge alone, or a merge at the places of the level below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unetscope.base.errors import InvalidArgument, MeasurementError
+from unetscope.estimators.families import ConvolutionalReader, Family, PartAlone, Reader
+from unetscope.estimators.moments import Moments, features_of, folded, folded_channels, halved, ratios
+from unetscope.estimators.usable import Calibration, HeldOut, LinearProbe
+from unetscope.measure.merging import Merging
+from unetscope.measure.probe_data import FOLDS, Grid, ProbeData, Share
+from unetscope.table.records import Layer, Skip
+
+ROUNDING = 1e-6  # of a mean: a spread below it is none
+MOST_POOLED = 64  # channels of a stream that is read beside the skip pooled, where each counts for all places below
+DEEPER = (0, 1)  # of what is read below a merge: the upsampled path and the skip pooled, without the skip itself
+ONE_CLASS = "every pixel of the training masks has the same label"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeInput:
+    """What one probe reads.
+
+    layer: its label. shown: of a concatenation, the numbers of the parts that the probe is shown; all if there are none.
+    below: of a merge, whether its streams are read at the places of the level below, with the skip pooled beside them.
+    """
+
+    layer: str
+    shown: tuple[int, ...] = ()
+    below: bool = False
+
+
+@dataclass(eq=False)
+class Probe:
+    """One probe as the passes go on: its moments, its fits by share of the images, and what they score.
+
+    folds: moments by fold. without_fold: fits on all folds but one. calibrated: the fits of all shares, calibrated, as one.
+    scores, labels: of pixels that a fit has not seen; seen_scores: those of the whole fit on its own images, in the order of
+    the labels of `Share.WHOLE`.
+    """
+
+    reader: Reader
+    grid: Grid
+    channels: int
+    folds: list[Moments]
+    fitted: dict[Share, LinearProbe] = field(default_factory=dict)
+    without_fold: list[LinearProbe] = field(default_factory=list)
+    calibrated: LinearProbe | None = None
+    scores: dict[Share, list[Tensor]] = field(default_factory=lambda: {share: [] for share in Share})
+    labels: dict[Share, list[Tensor]] = field(default_factory=lambda: {share: [] for share in Share})
+    seen_scores: list[Tensor] = field(default_factory=list)
+    calibrations: dict[Share, Calibration] = field(default_factory=dict)
+    held_out: dict[Share, HeldOut] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers it predicts at a place."""
+        return self.folds[0].cross.shape[1]
+
+
+class ProbeInputs:
+    """The probes of some layers and skips by one family, and what each of them reads of a stream of activations.
+
+    probes: by what they read, in an order in which a merge comes after its parts. reasons: by the label of a layer, why it
+    has no probe.
+    """
+
+    def __init__(self, layers: Sequence[Layer], skips: Sequence[Skip], family: Family, data: ProbeData) -> None:
+        self._family, self._data = family, data
+        self._layers = {layer.label: layer for layer in layers}
+        self.skips = [skip for skip in skips if self._layers.keys() >= {skip.source, skip.upsampled, skip.merge}]
+        self.probes: dict[ProbeInput, Probe] = {}
+        self.reasons: dict[ProbeInput, str] = {}
+        self._directions: dict[tuple[str, str], Tensor] = {}
+        for layer in layers:
+            self._add_layer(layer)
+        self._pooled = {skip.merge: skip for skip in self.skips if self._add_below(skip)}
+
+    def alone(self, merge: str, part: str) -> ProbeInput:
+        """What reads a part of a merge: the merge with that part shown alone if there is such a probe, else the part itself."""
+        parts = self._layers[merge].parts
+        shown = ProbeInput(merge, (parts.index(part),)) if part in parts else ProbeInput(part)
+        return shown if shown in self.probes else ProbeInput(part)
+
+    def is_pooled(self, merge: str) -> bool:
+        """Whether a merge is read at the places of the level below too."""
+        return merge in self._pooled
+
+    def merging(self) -> Merging[Tensor]:
+        """Makes the activations of merges from those of their parts, batch by batch."""
+
+        def join(parts: Sequence[Tensor]) -> Tensor:
+            return torch.cat(list(parts), dim=1)
+
+        # what waits is copied, since the network may overwrite an activation in place
+        return Merging(list(self._layers.values()), join, keep=Tensor.clone)
+
+    def shown(self, label: str, activation: Tensor) -> Iterator[tuple[ProbeInput, Tensor]]:
+        """Each probe that reads of a layer, with the activation that it reads."""
+        parts = range(len(self._layers[label].parts))
+        for key in (ProbeInput(label), *(ProbeInput(label, (part,)) for part in parts)):
+            if key in self.probes:
+                yield key, activation
+        if label in self._pooled:
+            beside_pooled = self._beside_pooled(activation, self._pooled[label])
+            for key in (ProbeInput(label, below=True), ProbeInput(label, DEEPER, below=True)):
+                if key in self.probes:
+                    yield key, beside_pooled
+
+    def _add_layer(self, layer: Layer) -> None:
+        key = ProbeInput(layer.label)
+        if reason := self._reason_for_none(layer):
+            self.reasons[key] = reason
+            return
+        parts = [self.probes[ProbeInput(part)] for part in layer.parts if ProbeInput(part) in self.probes]
+        complete = len(parts) == len(layer.parts)
+        reader = self._family.reader({part.reader: part.channels for part in parts} if complete else None)
+        self.probes[key] = self._unfitted(reader, layer.shape)
+        if isinstance(reader, ConvolutionalReader) and reader.parts:
+            # what a part adds is judged against as many units that read the other alone
+            for part in range(len(layer.parts)):
+                self.probes[ProbeInput(layer.label, (part,))] = self._unfitted(PartAlone(reader, (part,)), layer.shape)
+
+    def _reason_for_none(self, layer: Layer) -> str:
+        try:
+            ratios(layer.shape[1:], self._data.train.masks.shape[1:])
+        except InvalidArgument as unfit:
+            return str(unfit)
+        if self._data.fitted_on < FOLDS:
+            return f"{self._data.fitted_on} training images with labels: a probe needs at least {FOLDS}"
+        return ONE_CLASS if (self._data.frequencies > 0).sum() < 2 else ""
+
+    def _add_below(self, skip: Skip) -> bool:
+        """Probes of a skip beside all that a deeper path could know, at the places of the level below: if it can be halved."""
+        whole = self.probes.get(ProbeInput(skip.merge))
+        if whole is None or not isinstance(whole.reader, ConvolutionalReader):
+            return False
+        if len(self._layers[skip.merge].parts) != 2 or any(side % 2 for side in whole.grid):
+            return False
+        upsampled, source = (
+            min(MOST_POOLED, self.probes[ProbeInput(label)].channels) for label in (skip.upsampled, skip.source)
+        )
+        shares = folded_channels(len(whole.grid), upsampled, source)
+        parts: dict[Reader, int] = {self._family.reader(): share for share in shares}
+        reader = self._family.reader(parts)
+        assert isinstance(reader, ConvolutionalReader)
+        shape = (sum(shares), *(side // 2 for side in whole.grid))
+        self.probes[ProbeInput(skip.merge, below=True)] = self._unfitted(reader, shape)
+        self.probes[ProbeInput(skip.merge, DEEPER, below=True)] = self._unfitted(PartAlone(reader, DEEPER), shape)
+        return True
+
+    def _unfitted(self, reader: Reader, shape: tuple[int, ...]) -> Probe:
+        channels, *sides = shape
+        grid, width = tuple(sides), reader.width(channels)
+        outputs = self._data.outputs(grid)
+        return Probe(reader, grid, channels, [Moments(width, outputs, self._data.device) for _ in range(FOLDS)])
+
+    def _beside_pooled(self, merged: Tensor, skip: Skip) -> Tensor:
+        """Of a merge: the upsampled path, the skip pooled, and the skip, all at the places of the level below."""
+        parts = self._layers[skip.merge].parts
+        channels = [self._layers[part].shape[0] for part in parts]
+        streams = dict(zip(parts, merged.split(channels, dim=1), strict=True))
+        upsampled, source = (
+            self._strongest(skip.merge, label, streams[label]) for label in (skip.upsampled, skip.source)
+        )
+        return torch.cat((folded(upsampled), halved(source), folded(source)), dim=1)  # [b, channels, *sides / 2]
+
+    def _strongest(self, merge: str, label: str, stream: Tensor) -> Tensor:
+        """Of a wide stream its strongest directions, each channel in its own spread, over the first images seen."""
+        if stream.shape[1] <= MOST_POOLED:
+            return stream
+        features = features_of(stream).float()  # [places, channels]
+        if (merge, label) not in self._directions:
+            spread, mean = torch.std_mean(features, dim=0, correction=0)
+            scale = torch.where(spread > ROUNDING * mean.abs(), 1 / spread, 0.0)
+            centred = ((features - mean) * scale).double()
+            vectors = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -MOST_POOLED:]
+            self._directions[merge, label] = scale[:, None] * vectors.float()
+        strongest = features @ self._directions[merge, label]
+        return strongest.reshape(len(stream), *stream.shape[2:], -1).movedim(-1, 1)
+
+
+def check_finite(key: ProbeInput, activation: Tensor) -> None:
+    """Raises: MeasurementError if an activation is not finite, naming the layer."""
+    if not activation.sum().isfinite():
+        raise MeasurementError(
+            f"layer {key.layer}: activations are not finite; the network has diverged, use an earlier checkpoint"
+        )
