@@ -75,8 +75,8 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 def sketched_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn but not rendered, which takes most of the time of a small run: their files hold one pixel."""
 
-    def save(_figure: object, folder: Path, name: str) -> tuple[Path, Path]:
-        png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    def save(_figure: object, folder: str | Path, name: str) -> tuple[Path, Path]:
+        png, svg = Path(folder, f"{name}.png"), Path(folder, f"{name}.svg")
         png.write_bytes(PIXEL)
         svg.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
         return png, svg

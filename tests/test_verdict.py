@@ -336,7 +336,7 @@ def missed(planted: us.data.PlantedTask, judgement: Judgement) -> dict[str, Deci
 
 
 @pytest.mark.parametrize(
-    "task", ["pixel", "global", *(pytest.param(one, marks=pytest.mark.slow) for one in ("coarse", "local"))]
+    "task", ["global", *(pytest.param(one, marks=pytest.mark.slow) for one in ("pixel", "coarse", "local"))]
 )
 def test_planted_tasks_are_judged_rightly(task: str, tmp_path: Path) -> None:
     assert missed(*judged(task, 0, tmp_path, n=240, epochs=24)) == {}

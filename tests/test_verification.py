@@ -170,7 +170,7 @@ def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunF
     )
     jobs = planned(run)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             far = [RunFolder.open(trial.path).last_epoch() for trial in jobs[:2] if RunFolder.exists(trial.path)]
             if len(far) == 2 and min(far) >= 3:
