@@ -21,9 +21,8 @@ from unetscope import plots
 from unetscope.cli import app
 from unetscope.cli.flags import swept
 from unetscope.report import pictures, report_data
-from unetscope.report.figures import Drawing
 from unetscope.report.page import as_json
-from unetscope.report.render import render_run
+from unetscope.report.render import Drawing, render_run
 from unetscope.runs import analysed, verification
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.verification import trained_variants

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from unetscope.activations.precision import full_float32
+from unetscope.data.segmentation import SegmentationData
 
 
 @contextmanager
@@ -90,3 +93,14 @@ def as_input(model: nn.Module, batch: Tensor) -> Tensor:
     weights = (parameter for parameter in model.parameters() if parameter.is_floating_point())
     dtype = next((parameter.dtype for parameter in weights), torch.float32)
     return batch.to(device_of(model), dtype=dtype)
+
+
+def pixels(data: SegmentationData) -> Real[Tensor, "n channels *sides"]:
+    """The stored values of all images; uint16 becomes int32, which torch can index on every device."""
+    images = data.images
+    return torch.from_numpy(images.astype(np.int32) if images.dtype == np.uint16 else images)
+
+
+def to_input(batch: Real[Tensor, "b c *sides"], scale: float) -> Float[Tensor, "b c *sides"]:
+    """A batch of stored values as float32, integers scaled to [0, 1]; `scale` is `SegmentationData.scale`."""
+    return batch.to(torch.float32) * scale

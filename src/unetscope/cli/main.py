@@ -17,7 +17,8 @@ from unetscope.cli.terminal import one_line, print_json
 from unetscope.cli.verbs_check import check_data, fetch, inspect, selfcheck
 from unetscope.cli.verbs_report import export, report, view
 from unetscope.cli.verbs_run import measure, run
-from unetscope.cli.verbs_verdict import slim, verdict, verify
+from unetscope.cli.verbs_verdict import verdict
+from unetscope.cli.verbs_verify import slim, verify
 
 app = typer.Typer(
     name="unetscope",

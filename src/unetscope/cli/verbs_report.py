@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from unetscope.cli.options import Json, Quiet, Run, Runs, Track
+from unetscope.cli.flags import Json, Quiet, Run, Runs, Track
 from unetscope.cli.progress_bar import progress_bar
 from unetscope.cli.terminal import one_line, print_json
 

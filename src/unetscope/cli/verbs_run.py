@@ -7,19 +7,22 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.cli.flags import swept, takes
-from unetscope.cli.options import Json, Quiet, Run, Sweep, Track
-from unetscope.cli.print_run import print_forecast, print_run
+from unetscope.cli.flags import Json, Quiet, Run, Sweep, Track, swept, takes
 from unetscope.cli.progress_bar import progress_bar
-from unetscope.cli.terminal import print_json
+from unetscope.cli.terminal import one_line, print_json, print_pairs
 from unetscope.table.estimator_registry import settings
 from unetscope.training.config import RunConfig, overridden_config, preset_config, run_flags
 from unetscope.training.flags import parse_epochs
+
+if TYPE_CHECKING:
+    from unetscope.runs.analysed import AnalysedRun
+    from unetscope.runs.forecast import Forecast
+
 
 RUN_FLAGS = run_flags(RunConfig)
 MEASURE_FLAGS = tuple(flag for flag in RUN_FLAGS if flag.name in {f"measuring.{one.name}" for one in settings()})
@@ -123,3 +126,28 @@ def _configured(
     if resume and preset is None and RunFolder.exists(folder):
         return overridden_config(RunFolder.open(folder).configuration, overrides), folder
     return preset_config(name, overrides), folder
+
+
+def print_forecast(forecast: Forecast) -> None:
+    """What a run will take, as a table."""
+    print_pairs("What this run will take", forecast.rows())
+
+
+def print_run(run: AnalysedRun, page: Path, *, json: bool) -> None:
+    """Where a finished run lies and how well its network does."""
+    last = run.epochs[-1]
+    if json:
+        print_json(
+            {"run": str(run.path), "report": str(page), "epoch": last.epoch, "validation_dice": last.validation_dice}
+        )
+        return
+    print_pairs(
+        "Run finished",
+        [
+            ("epochs trained", f"{last.epoch}"),
+            ("validation Dice", f"{last.validation_dice:.3f}"),
+            ("measured at epochs", ", ".join(map(str, run.flow.epochs))),
+            ("run folder", one_line(str(run.path))),
+            ("report", one_line(str(page))),
+        ],
+    )

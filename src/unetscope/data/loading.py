@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from unetscope.base.errors import DataError, InvalidArgument
 from unetscope.base.progress import StepCallback
-from unetscope.data import bbbc038, cache, folders
+from unetscope.data import bbbc038, cache
 from unetscope.data.images import ImageSize, decode, resize_image, resize_mask, to_image
 from unetscope.data.masks import foreground
-from unetscope.data.pairs import Pair, place
+from unetscope.data.pairs import Pair, pair_by_stem, place
 from unetscope.data.problems import Problem, Unusable, guard, known_kinds, printable, problem
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import EXPECTED, Source, open_source
@@ -118,7 +118,7 @@ def find_pairs(source: Source) -> tuple[list[Pair], list[Problem]]:
     """The images of a source with their mask files, sorted by name, and the problems of their names."""
     placed, problems = place(source.members)
     by_folder = bbbc038.has_folder_an_image(placed)
-    pairs, more = (bbbc038.pair_by_folder if by_folder else folders.pair_by_stem)(placed)
+    pairs, more = (bbbc038.pair_by_folder if by_folder else pair_by_stem)(placed)
     problems = [*source.problems, *problems, *more]
     if not any(p.role == "images" for p in placed):
         problems.append(problem("no-images", source.path.name, "there are no images"))

@@ -2,16 +2,231 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
 
 from unetscope import plots
 from unetscope.base.progress import NoProgress, Progress
-from unetscope.report.figures import drawings
 from unetscope.report.page import ReportFigure, title_of, write_report
-from unetscope.report.report_data import report_data_of
+from unetscope.report.report_data import Example, examples, report_data_of
+from unetscope.report.sentences import swept
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
+from unetscope.table.estimator_registry import estimator_text
+from unetscope.table.flow import Flow
+from unetscope.table.quantities import Quantity
+
+SHARES_SHOWN = (0.1, 0.2, 0.5, 1.0)  # of the training, as the paper's Fig. 6 has it: 1,000 to 10,000 of 10,000 epochs
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure to be drawn: the name of its files, what is said of it, what draws its axes, and whether the page shows it as it
+    is, because it draws nothing of the kind itself.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Any]
+    still: bool = False
+
+    def figure(self) -> Figure:
+        """The drawn figure."""
+        axes = self.draw()
+        figure: Figure = (axes.flat[0] if isinstance(axes, np.ndarray) else axes).figure
+        return figure
+
+
+def drawings(run: AnalysedRun) -> Iterator[Drawing]:
+    """The paper's six figures in its order, by the first estimator and label scheme; then the same by the others."""
+    flow = run.flow
+    yield Drawing(
+        "architecture",
+        "The network",
+        "Layers as the paper numbers them, with channels × height × width of one image; skips as arrows into their merge.",
+        partial(plots.architecture, flow.layers, flow.skips),
+    )
+    yield from _verdicts(run)
+    sweeps = swept(flow)
+    series_of_input = [
+        (key.estimator, key.resolution)
+        for key in (series.key for series in flow.series)
+        if key.quantity is Quantity.INPUT and sweeps.get(key.estimator, key.resolution) == key.resolution
+    ]
+    first, others = series_of_input[:1], series_of_input[1:]
+    yield from _usable(flow)
+    for labels in flow.labels[:1]:
+        yield from _clusters(run, labels)
+        yield from (_plane(flow, *series, labels) for series in first)
+    for series in first:
+        yield _u_plot_of_input(flow, *series)
+        yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels[:1])
+    if run.epochs:
+        yield Drawing(
+            "dice",
+            "Dice during training",
+            "Training: running mean over the epoch's steps, as weights moved. Validation: the whole set, after the epoch.",
+            partial(plots.dice_curves, {run.path.name: run.epochs}),
+        )
+    if rows := examples(run):
+        yield Drawing(
+            "predictions",
+            "Predicted masks along training",
+            "Validation images from a nearly empty to a full mask, with what the network marks at each epoch.",
+            partial(plots.predictions, [row.pixels for row in rows], _shown_epochs(rows)),
+        )
+    for labels in flow.labels[1:]:
+        yield from _clusters(run, labels)
+        for series in first:
+            yield _plane(flow, *series, labels)
+            yield _u_plot_of_label(flow, *series, labels)
+    for series in others:
+        yield _u_plot_of_input(flow, *series)
+        yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels)
+    yield from (_sweep(flow, estimator) for estimator in sweeps)
+    yield from (_limits(flow, *series) for series in first if _has_limits(flow, *series))
+
+
+def _verdicts(run: AnalysedRun) -> Iterator[Drawing]:
+    """What the rules say, and what retraining says of them, if there is any of it."""
+    if run.judgement is None:
+        return
+    yield Drawing(
+        "verdicts",
+        "Which skips and levels are needed",
+        "What each rule says of every skip and level for a training of so many epochs; level2 is all of the network "
+        "below skip2. Saturated and uncertain numbers decide nothing.",
+        partial(plots.verdict_map, run.judgement),
+    )
+    if run.verification is not None:
+        yield Drawing(
+            "verification_dice",
+            "Variants, retrained",
+            "Validation Dice of the network without some of its parts: mean and range over the seeds that started.",
+            partial(plots.dice_bands, run.verification),
+        )
+        yield Drawing(
+            "verification",
+            "Were the verdicts right?",
+            "The loss of Dice against the whole network, paired by seed, with 95 % intervals over seeds and images, beside "
+            "what the rules said. A tick is a verdict that was right, a cross (red) one that was wrong.",
+            partial(plots.outcomes, run.verification),
+        )
+
+
+def _sweep(flow: Flow, estimator: str) -> Drawing:
+    return Drawing(
+        f"sweep_{estimator}",
+        f"Does the ranking of layers hold? {estimator_text(estimator, 0).split(',')[0]}",
+        "I(X;M) of every layer over the resolution, and how the ranking agrees with that at the resolution which tells most "
+        "layers apart. Outside the shaded range a ranking says more of the resolution than of the network.",
+        partial(plots.resolution_sweep, flow, quantity=Quantity.INPUT, estimator=estimator),
+        still=True,
+    )
+
+
+def _has_limits(flow: Flow, estimator: str, resolution: float) -> bool:
+    rows = flow.select(
+        quantity=Quantity.INPUT, estimator=estimator, resolution=resolution, epoch=flow.epochs[-1]
+    ).estimates
+    return any(math.isfinite(row.extrapolated) for row in rows)
+
+
+def _limits(flow: Flow, estimator: str, resolution: float) -> Drawing:
+    return Drawing(
+        f"limits_{estimator}_{resolution:g}",
+        f"Are there enough images? {estimator_text(estimator, resolution)}",
+        "I(X;M) of a quarter, of half and of all images at the last epoch, and where it goes with ever more of them. Where the "
+        "curves lie apart, the estimate counts images.",
+        partial(plots.image_limits, flow, quantity=Quantity.INPUT, estimator=estimator, resolution=resolution),
+        still=True,
+    )
+
+
+def _usable(flow: Flow) -> Iterator[Drawing]:
+    keys = [series.key for series in flow.series]
+    for estimator in (key.estimator for key in keys if key.quantity is Quantity.USABLE):
+        yield Drawing(
+            f"u_plot_{estimator}",
+            f"U-Plot of usable information: {estimator_text(estimator, 0)}",
+            "How much of the mask, pixel by pixel, can be read off each layer of held-out images, with 95 % intervals. "
+            "It does not end at the number of images, so layers can be ranked after training too.",
+            partial(plots.u_plot, flow, quantity=Quantity.USABLE, estimator=estimator),
+        )
+        yield Drawing(
+            f"steps_{estimator}",
+            f"Which layers can be told apart: {estimator_text(estimator, 0)}",
+            "The step of usable information from each layer to the next, paired over the held-out images, with 95 % intervals.",
+            partial(plots.neighbour_steps, flow, quantity=Quantity.USABLE, estimator=estimator),
+            still=True,
+        )
+    for estimator in (key.estimator for key in keys if key.quantity is Quantity.USABLE_SKIP_GIVEN_UPSAMPLED):
+        yield Drawing(
+            f"merges_{estimator}",
+            f"What each merge joins: {estimator_text(estimator, 0)}",
+            "What the skip adds to the upsampled path, what that adds to the skip, and what both hold, at each merge, with "
+            "95 % intervals over held-out images.",
+            partial(plots.merge_gains, flow, estimator=estimator),
+        )
+
+
+def _u_plot_of_input(flow: Flow, estimator: str, resolution: float) -> Drawing:
+    return Drawing(
+        f"u_plot_input_{estimator}_{resolution:g}",
+        f"U-Plot of I(X;M): {estimator_text(estimator, resolution)}",
+        "What each layer tells about which image it saw. Hollow points are at the ceiling and cannot be ranked.",
+        partial(plots.u_plot, flow, quantity=Quantity.INPUT, estimator=estimator, resolution=resolution),
+    )
+
+
+def _u_plot_of_label(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawing:
+    return Drawing(
+        f"u_plot_output_{estimator}_{resolution:g}_{_file_name(labels)}",
+        f"U-Plot of I(Y;M): {estimator_text(estimator, resolution)}, {labels}",
+        "What each layer tells about the class of the mask. Hollow points are at the ceiling and cannot be ranked.",
+        partial(plots.u_plot, flow, quantity=Quantity.LABEL, estimator=estimator, resolution=resolution, labels=labels),
+    )
+
+
+def _plane(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawing:
+    return Drawing(
+        f"information_plane_{estimator}_{resolution:g}_{_file_name(labels)}",
+        f"Information planes: {estimator_text(estimator, resolution)}, {labels}",
+        "One panel a layer; a point is a marked epoch, from dark (early) to light (late).",
+        partial(plots.information_plane, flow, estimator=estimator, resolution=resolution, labels=labels),
+    )
+
+
+def _clusters(run: AnalysedRun, labels: str) -> Iterator[Drawing]:
+    """Nothing for a scheme of which no pictures were kept."""
+    grouped: dict[str, list[Any]] = {}
+    for picture in run.pictures(labels):
+        grouped.setdefault(picture.title, []).append(picture.pixels // 255)
+    if grouped:
+        yield Drawing(
+            f"masks_by_cluster_{_file_name(labels)}",
+            f"Masks by class: {labels}",
+            "Probe masks of the largest classes that stand for Y in I(Y;M), four of each.",
+            partial(plots.masks_by_cluster, list(grouped.items())),
+        )
+
+
+def _file_name(labels: str) -> str:
+    return labels.split("(", maxsplit=1)[0]
+
+
+def _shown_epochs(rows: Sequence[Example]) -> list[int]:
+    """The marked epochs nearest to some shares of the training, the last among them."""
+    epochs = sorted(set.intersection(*(set(row.predicted) for row in rows)))
+    return sorted({min(epochs, key=lambda epoch: abs(epoch - share * epochs[-1])) for share in SHARES_SHOWN})
 
 
 def render_run(run: RunFolder | AnalysedRun, *, progress: Progress | None = None) -> Path:

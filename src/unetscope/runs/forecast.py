@@ -17,8 +17,8 @@ import psutil
 import torch
 
 from unetscope.activations.capture import Block, stream
+from unetscope.activations.inference import pixels, to_input
 from unetscope.activations.memory_budget import BYTES_A_VALUE, FEATURES_AT_ONCE, Slice
-from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.measure.layer_statistics import layer_statistics, readings_of
 from unetscope.measure.scope import Probes, Scope

@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor
 
-from unetscope.activations.inference import eval_mode
-from unetscope.activations.tensors import pixels, to_input
+from unetscope.activations.inference import eval_mode, pixels, to_input
 from unetscope.base.errors import UnetscopeError
 from unetscope.base.processes import end_with_parent
 from unetscope.base.progress import NoProgress

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch import nn
 
-from unetscope.activations.inference import eval_mode
-from unetscope.activations.tensors import pixels, to_input
+from unetscope.activations.inference import eval_mode, pixels, to_input
 from unetscope.data.segmentation import SegmentationData
 from unetscope.measure.scope import Scope
 from unetscope.runs.tables import Picture

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from unetscope.activations.inference import pixels, to_input
 from unetscope.activations.precision import full_float32, has_bfloat16
-from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.errors import InvalidArgument, TrainingError
 from unetscope.base.logs import quiet_loggers
 from unetscope.data.segmentation import SegmentationData
