@@ -2,41 +2,65 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+PACKAGE := $(VENV)/.package
+EXTRAS := $(VENV)/.extras
+NPM := node_modules/.package-lock.json
+NODE := $(shell command -v npm)
+RUN = $(BIN)/$(if $(COVERAGE),coverage run,python)
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist worksteal --durations 20
+WORKERS ?= 2
 
-.PHONY: demo test test-slow docs bench study lint clean
+.PHONY: demo test test-slow docs bench study lint lint-script clean
 
-demo: $(STAMP)  ## train, measure, draw and report on synthetic nuclei: runs/demo/report.html
+demo: $(PACKAGE)  ## train, measure, draw and report on synthetic nuclei: runs/demo/report.html
 	$(BIN)/unetscope run --out runs/demo $(if $(wildcard runs/demo/config.json),--resume,--preset demo)
 
-test: $(STAMP) lint  ## lint, types and the fast tests
-	$(BIN)/python -m pytest -m "not slow"
+test: $(EXTRAS) lint  ## lint, types and the fast tests; COVERAGE=1 counts the lines and branches that they run
+	$(if $(COVERAGE),$(BIN)/coverage erase)
+	$(PYTEST) -m "not slow"
+	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report | tail -n 1)
 
-test-slow: $(STAMP)  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+test-slow: $(EXTRAS)  ## the tests that take minutes
+	$(PYTEST) -m slow
 
-docs: $(STAMP)  ## the site: build/site/index.html
+docs: $(EXTRAS)  ## the site: build/site/index.html
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: $(STAMP)  ## time everything, in ratios: docs/performance.md; DATA=stage1_train.zip VAL=stage1_test.zip, else synthetic
+bench: $(EXTRAS)  ## time everything, in ratios: docs/performance.md; DATA=stage1_train.zip VAL=stage1_test.zip, else synthetic
 	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(if $(VAL),--val $(VAL))
 
-study: $(STAMP)  ## calibrate every estimator on known truths: docs/estimators.md; about half an hour on two cores
+study: $(EXTRAS)  ## calibrate every estimator on known truths: docs/estimators.md; about half an hour on two cores
 	$(BIN)/python -m calibration
 
-lint: $(STAMP)
+lint: $(EXTRAS) lint-script
 	$(BIN)/ruff check src tests scripts benchmarks calibration
 	$(BIN)/ruff format --check src tests scripts benchmarks calibration
 	$(BIN)/mypy
 
-$(STAMP): pyproject.toml constraints.txt no-deps.txt
+ifdef NODE
+lint-script: $(NPM)
+	npm run --silent lint
+else
+lint-script:
+	@echo "no npm: the page's script is not checked"
+endif
+
+$(NPM): package.json package-lock.json
+	npm ci --silent --no-audit --no-fund
+	@touch $@
+
+$(PACKAGE): pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
 		|| { echo "unetscope needs Python 3.11 or later: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 		|| { rm -rf $(VENV); echo "no venv: on Debian, apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable .
+	@touch $@
+
+$(EXTRAS): $(PACKAGE) no-deps.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps --requirement no-deps.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

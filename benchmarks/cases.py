@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import unetscope as us
 from benchmarks.timing import seconds
+from unetscope.activations.inference import pixels, to_input
 from unetscope.activations.memory_budget import Passes
-from unetscope.activations.tensors import pixels, to_input
 from unetscope.estimators.statistics import Estimator
 from unetscope.measure.scope import Compute
 

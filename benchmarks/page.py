@@ -1,4 +1,4 @@
-"""The results as docs/performance.md and its figures."""
+"""Write docs/performance.md and its figures."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 GIB = 2**30
 LABELS = {
     "count": "images N",
-    "image_size": "activations an image d, by image size",
-    "width": "activations an image d, by width",
+    "image_size": "activations per image d, by image size",
+    "width": "activations per image d, by width",
     "depth": "depth",
     "resolutions": "noise variances and bin sizes, each",
     "d": "image side (d grows as its square)",
@@ -25,12 +25,12 @@ LABELS = {
 
 
 def write(done: Mapping[str, Any], docs: Path) -> Path:
-    """Write what there is; a section that was not timed is left out."""
+    """Write the page; a section that was not timed is left out."""
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     lines = [
         "# Performance",
         "",
-        "Written by `make bench`; what counts is a ratio within one run on one machine, a time is the median of the repeats, and seconds are there to give a sense of scale.",
+        "`make bench` writes this page. Compare the ratios, which are taken within one run on one machine; the seconds only give the scale. A time is the median of the repeats.",
         "",
     ]
     for name, section in SECTIONS.items():
@@ -55,20 +55,20 @@ def _limit(results: Mapping[str, Any], _docs: Path) -> list[str]:
     return [
         "## Against the limit",
         "",
-        "Width 16, 128×128, 605 images, all layers, KDE upper and lower for two noise variances, binning for two bin sizes, both "
-        "label schemes, on the network before training. The limit is the forward passes that the budget forces, in the same batches, "
-        "each as deep as it must be, plus half a Gram product of all activations at the rate of `torch.mm` in float32. (The products run faster than "
-        "that rate, through oneDNN's convolutions.)",
+        "Width 16, 128×128, 605 images, all layers, KDE upper and lower bound at two noise variances, binning at two bin sizes, "
+        "both label schemes, untrained network. The limit is the time of the forward passes that the budget requires, in the "
+        "same batches and to the same depth, plus half a Gram product of all activations at the rate of `torch.mm` in float32. "
+        "(The products run faster than that rate, as oneDNN convolutions.)",
         "",
         *_table(
             (
                 "budget",
                 "forward passes",
-                "their seconds",
+                "forward passes, s",
                 "half a Gram product, s",
-                "a measurement, s",
-                "over the limit",
-                "the first of the process",
+                "measurement, s",
+                "measurement / limit",
+                "first measurement of the process",
             ),
             [
                 (
@@ -84,8 +84,8 @@ def _limit(results: Mapping[str, Any], _docs: Path) -> list[str]:
             ],
         ),
         "",
-        "The first measurement of a process touches all its memory for the first time, and took so much longer here; later ones find "
-        "the pages there.",
+        "The last column is the first measurement of a process relative to the limit. It is slower because the process touches its memory "
+        "for the first time.",
     ]
 
 
@@ -93,9 +93,10 @@ def _probes(results: Mapping[str, Any], _docs: Path) -> list[str]:
     return [
         "## Usable information",
         "",
-        "Probes of every recorded tensor and every merge, fitted on nine tenths of the images, calibrated and judged on the rest, with "
-        "intervals and nulls, against one forward pass over all of them: passes, statistics and fits together. Convolutional probes "
-        "are timed on the smaller images alone; of the larger they take minutes.",
+        "Probes of every recorded tensor and every merge, relative to one forward pass over all images. The time includes "
+        "forward passes, statistics, fits, intervals and nulls. Probes are fitted on nine tenths of the images, and calibrated "
+        "and evaluated on the rest. Convolutional probes are timed on the smaller images only; on the larger ones they take "
+        "minutes.",
         "",
         *_table(
             [
@@ -127,11 +128,11 @@ def _float64(results: Mapping[str, Any], _docs: Path) -> list[str]:
     return [
         "## Against float64",
         "",
-        "The same measurement, merges included, and the same with every distance in float64. (That the float64 ones are right is "
-        "for the tests, which compare them with slow twins.)",
+        "The largest difference between a measurement, merges included, and the same measurement with every distance in "
+        "float64. (The tests compare the float64 distances with a reference implementation.)",
         "",
         *_table(
-            ("training", "largest difference of any estimate, bits", "layers were streamed again in float64"),
+            ("training", "largest difference of an estimate, bits", "layers measured again in float64"),
             [
                 (name, f"**{row['largest_difference_bits']:.1e}**", "yes" if row["streamed_again"] else "no")
                 for name, row in results.items()
@@ -143,15 +144,15 @@ def _float64(results: Mapping[str, Any], _docs: Path) -> list[str]:
 def _storing(results: Mapping[str, Any], _docs: Path) -> list[str]:
     theirs, ours = results["their_seconds"], results["our_seconds"]
     return [
-        "## Against storing everything",
+        "## Against storing all activations",
         "",
-        "The published protocol, written anew from its description (`benchmarks/store_everything.py`): pickle every activation, load, "
-        "a full Gram product for the whole and for each class of each estimator, bins sorted as rows; in a process of its own. Same "
-        "network, images and estimates; ours at a budget of 2 GiB, in a process of its own, first and second measurement. Disk is "
-        "what a measured epoch adds: the pickles, and the rows of the table of estimates.",
+        "The published protocol, reimplemented from its description (`benchmarks/store_everything.py`): pickle all activations, "
+        "load them, compute a full Gram product for the whole set and for each class with each estimator, and sort the bins as "
+        "rows. Both run in a process of their own on the same network and images and compute the same estimates; unetscope has "
+        "a budget of 2 GiB. Disk is the space per measured epoch: the pickles, or the rows of the table of estimates.",
         "",
         *_table(
-            ("", "store everything", "unetscope", "ratio"),
+            ("", "all activations stored", "unetscope", "ratio"),
             [
                 (
                     "seconds, first measurement of a process",
@@ -167,7 +168,7 @@ def _storing(results: Mapping[str, Any], _docs: Path) -> list[str]:
                     f"{results['their_peak_bytes'] / results['our_peak_bytes']:.1f}",
                 ),
                 (
-                    "disk a measured epoch, MB",
+                    "disk per measured epoch, MB",
                     f"{results['their_disk_bytes'] / 1e6:.0f}",
                     f"{results['our_disk_bytes'] / 1e6:.2f}",
                     f"**{round(results['their_disk_bytes'] / results['our_disk_bytes'], -3):,.0f}**",
@@ -175,8 +176,8 @@ def _storing(results: Mapping[str, Any], _docs: Path) -> list[str]:
             ],
         ),
         "",
-        f"Its estimates differ from ours by up to {results['largest_difference_bits']:.1e} bits; it neither centres activations nor "
-        "sums in more than float32.",
+        f"The estimates differ by up to {results['largest_difference_bits']:.1e} bits: the published protocol does not centre the "
+        "activations, and sums in float32.",
     ]
 
 
@@ -184,16 +185,17 @@ def _memory(results: Mapping[str, Any], _docs: Path) -> list[str]:
     return [
         "## Memory",
         "",
-        "Peak of resident memory added by one measurement in a fresh process, 605 images, width 16. What the network takes for a "
-        "batch comes on top of the budget; here it is the peak of running the network alone on batches as large.",
+        "Peak of the resident memory added by one measurement in a new process; 605 images, width 16. The memory of the network "
+        "for one batch comes on top of the budget. It is measured as the peak of running the network alone with the same batch "
+        "size.",
         "",
         *_table(
             (
                 "images and budget",
                 "forward passes",
                 "peak, GiB",
-                "the network alone, GiB",
-                "peak less network, over budget",
+                "network alone, GiB",
+                "(peak − network) / budget",
             ),
             [
                 (
@@ -215,19 +217,20 @@ def _growth(results: Mapping[str, Any], docs: Path) -> list[str]:
         by_values = name in ("image_size", "width")
         sizes = [point["values"] if by_values else point["size"] for point in series["points"]]
         _log_log(axis, sizes, [point["seconds"] for point in series["points"]], LABELS[name], series["exponent"])
-    axes[0].set_ylabel("seconds a measurement")
+    axes[0].set_ylabel("seconds per measurement")
     figure.savefig(docs / "figures" / "performance_time.png", dpi=130)
     plt.close(figure)
     return [
         "## How time grows",
         "",
-        "One quantity at a time, from 128 images of 128×128, width 8, depth 4, one noise variance and one bin size, in one pass. "
-        "The products grow as N², all else as N, so no single power of N fits: the last column is between the last two sizes.",
+        "Each row varies one quantity, starting from 128 images of 128×128, width 8, depth 4, one noise variance and one bin "
+        "size, in one pass. The products grow as N² and everything else as N, so one exponent does not fit all N: the last "
+        "column is the exponent between the last two sizes.",
         "",
         "![Seconds of a measurement against N, d, depth and the number of estimators](figures/performance_time.png)",
         "",
         *_table(
-            ("against", "sizes", "seconds", "fitted exponent", "between the last two"),
+            ("varied", "sizes", "seconds", "fitted exponent", "exponent of the last two"),
             [
                 (
                     LABELS[name]
@@ -265,15 +268,15 @@ def _peaks(results: Mapping[str, Any], docs: Path) -> list[str]:
     return [
         "## How memory grows",
         "",
-        "Peak of resident memory added by one measurement in a fresh process, by KDE with one noise variance; the network's batch, on "
-        "top of the budget, is in it. First two rows: 256 real images (of 256×256, against the budget), width 8. Last row: synthetic "
-        "images of 32×32, width 2, depth 2, at a budget that just holds the N × N matrices which measuring reserves, and one chunk of "
+        "Peak of the resident memory added by one measurement in a new process, with KDE at one noise variance, including the "
+        "network's batch on top of the budget. First two rows: 256 real images (256×256 where the budget varies), width 8. Last "
+        "row: synthetic images of 32×32, width 2, depth 2, with a budget that just holds the N × N matrices and one chunk of "
         "features.",
         "",
         "![Peak memory against d, the budget and N](figures/performance_memory.png)",
         "",
         *_table(
-            ("against", "sizes", "budget, GiB", "peak, GiB", "fitted exponent"),
+            ("varied", "sizes", "budget, GiB", "peak, GiB", "fitted exponent"),
             [
                 (
                     LABELS[name],
@@ -307,18 +310,18 @@ def _training(results: Mapping[str, Any], docs: Path) -> list[str]:
     return [
         "## Training",
         "",
-        f"Width 16, 128×128, {results['train']} training and {results['validation']} validation images, Adam at 1e-3, batches of 16, "
-        f"{results['epochs']} epochs, against a plain float32 loop (`benchmarks/plain_loop.py`) from the same weights and in the same "
-        f"order of images. Ours runs in bfloat16, channels last in memory, with a fused optimizer. Dice is the validation's, the mean "
-        f"of the last {results['last']} epochs; each seed is one training of either, one after the other.",
+        f"Width 16, 128×128, {results['train']} training and {results['validation']} validation images, Adam at 1e-3, batches of 16, {results['epochs']} epochs, "
+        "compared with a plain float32 loop (`benchmarks/plain_loop.py`) from the same weights and with the same order of "
+        "images. unetscope trains in bfloat16, with channels last in memory and a fused optimizer. Dice is the validation Dice, "
+        f"averaged over the last {results['last']} epochs. For each seed both are trained once, one after the other.",
         "",
-        "![Validation Dice of both, seed by seed](figures/performance_training.png)",
+        "![Validation Dice by seed](figures/performance_training.png)",
         "",
         *_table(
             (
                 "seed",
-                "plain, s an epoch",
-                "unetscope, s an epoch",
+                "plain, s per epoch",
+                "unetscope, s per epoch",
                 "ratio",
                 "plain Dice",
                 "unetscope Dice",
@@ -339,9 +342,8 @@ def _training(results: Mapping[str, Any], docs: Path) -> list[str]:
         ),
         "",
         f"Mean difference of Dice **{fmean(ours - plain for plain, ours in ends):+.4f}**, with a standard error over seeds of "
-        f"{_standard_error([ours - plain for plain, ours in ends]):.4f}. The curves on the validation images take "
-        f"**{fmean(row['curves_share'] for row in rows):.1%}** of an epoch; those on the training images are read off the training "
-        "step.",
+        f"{_standard_error([ours - plain for plain, ours in ends]):.4f}. The validation curves take "
+        f"**{fmean(row['curves_share'] for row in rows):.1%}** of an epoch; the training curves use the values of the training step.",
     ]
 
 
@@ -358,8 +360,8 @@ def _start(results: Mapping[str, float], _docs: Path) -> list[str]:
             [
                 ("`unetscope --help`", f"**{results['help']:.2f}**"),
                 ("`import torch`", f"{results['torch']:.2f}"),
-                ("`import unetscope` after it", f"{results['package']:.2f}"),
-                ("`from unetscope import UNet, Scope, Trainer` after it", f"**{results['names']:.2f}**"),
+                ("`import unetscope`, after torch", f"{results['package']:.2f}"),
+                ("`from unetscope import UNet, Scope, Trainer`, after torch", f"**{results['names']:.2f}**"),
             ],
         ),
     ]
@@ -367,7 +369,7 @@ def _start(results: Mapping[str, float], _docs: Path) -> list[str]:
 
 def _log_log(axis: Any, sizes: Sequence[float], values: Sequence[float], label: str, slope: float) -> None:
     axis.loglog(sizes, values, "o-")
-    axis.set_ylim(min(values) / 2, max(values) * 2)  # what hardly changes shall look so
+    axis.set_ylim(min(values) / 2, max(values) * 2)  # a small change should look small
     axis.set_xlabel(label, fontsize=9)
     axis.set_title(f"exponent {slope:.2f}", fontsize=10)
     axis.set_xticks(sizes, [_short(size) for size in sizes], fontsize=8)

@@ -1,4 +1,4 @@
-"""The outcomes as docs/estimators.md."""
+"""Write docs/estimators.md from the outcomes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from calibration.figures import NAMES
 from calibration.study import Outcome
 from calibration.sweeps import Sweep
 
-LEAST, MOST = 0.90, 0.99  # of 95 % intervals, that have to hold the truth
+LEAST, MOST = 0.90, 0.99  # share of 95 % intervals that contain the true value
 FEWEST_REJECTED, MOST_REJECTED = 0.03, 0.07
-FEWEST = 30  # intervals or p-values, of which a share is worth stating
+FEWEST = 30  # intervals or p-values for which a share is stated
 
 
 def page(outcomes: Sequence[Outcome], sweeps: Sequence[Sweep], repetitions: int) -> str:
@@ -27,18 +27,15 @@ def page(outcomes: Sequence[Outcome], sweeps: Sequence[Sweep], repetitions: int)
         _breaks(sweeps),
         _believe(outcomes),
     ]
-    return (
-        "\n\n".join([*parts, "## Everything, case by case", _LEGEND, *(_group(outcomes, group) for group in groups)])
-        + "\n"
-    )
+    return "\n\n".join([*parts, "## All cases", _LEGEND, *(_group(outcomes, group) for group in groups)]) + "\n"
 
 
 def _head(repetitions: int) -> str:
-    return f"""# Which estimator to believe, and when
+    return f"""# Estimators on known distributions
 
-Written by `make study`: every estimator, {repetitions} times over where not said otherwise, on data whose information is known. Numbers are bits, of masks bits a pixel. An estimator is to be believed where its 95 % intervals hold the truth in 90 to 99 % of repetitions, and where p ≤ 0.05 comes up in 3 to 7 % of those in which there is nothing to tell. Outside its domain an estimate has no interval, but a reason that begins with `out of domain`.
+`make study` writes this page. It runs every estimator, {repetitions} times unless stated otherwise, on data whose information is known. Values are in bits, for masks in bits per pixel. An estimator is reliable where its 95 % intervals contain the true value in 90 to 99 % of the repetitions, and where p ≤ 0.05 occurs in 3 to 7 % of the repetitions without information. Outside its domain an estimate has no interval; its status is `out of domain`, with a reason.
 
-What each estimates is not the same. The mixture's truth is the information of a layer with Gaussian noise; that of the KDE bounds is where they themselves go with ever more images; that of binning is of the cells; that of KSG is of the code; that of probes is what the best probe of the family would tell. A trained network's own information is infinite or constant (Goldfeld et al. 2019): all of these say how images cluster at a resolution, or what can be read."""
+The estimators estimate different quantities. For the mixture, the true value is the information of a layer with Gaussian noise; for the KDE bounds, their own limit for infinitely many images; for binning, the information of the cells; for KSG, that of the code; for probes, the information that the best probe of the family reads. The information of a trained network itself is infinite or constant (Goldfeld et al. 2019): all estimators measure how images cluster at a resolution, or what a probe can read."""
 
 
 def _judged(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -63,24 +60,26 @@ def _coverage(outcomes: Sequence[Outcome]) -> str:
     refused = [outcome for outcome in outcomes if outcome.in_domain == 0 and not math.isnan(outcome.truth)]
     text = f"""## Intervals
 
-Of {len(judged)} estimates that mostly have an interval (in half of {FEWEST} or more repetitions), {len(within)} hold the truth in 90 to 99 % of them, {len(below)} in fewer, {len(above)} in more. {len(refused)} estimates never have an interval, and say why.
+Of {len(judged)} estimates that mostly have an interval (in at least half of {FEWEST} or more repetitions), {len(within)} intervals contain the true value in 90 to 99 % of the repetitions, {len(below)} in fewer, {len(above)} in more. {len(refused)} estimates never have an interval, and state the reason.
 
 ![Coverage](figures/calibration_coverage.png)"""
     if below:
-        text += "\n\nToo seldom:\n\n" + "\n".join(f"- {_where(outcome)}: {outcome.coverage:.0%}" for outcome in below)
+        text += "\n\nCoverage below 90 %:\n\n" + "\n".join(
+            f"- {_where(outcome)}: {outcome.coverage:.0%}" for outcome in below
+        )
     if sparse:
-        text += "\n\nToo seldom, where most repetitions are refused and the rest slipped through:\n\n" + "\n".join(
+        text += "\n\nCoverage below 90 %, where most repetitions are out of domain:\n\n" + "\n".join(
             f"- {_where(outcome)}: {outcome.coverage:.0%} of the {outcome.in_domain:.0%} that have one"
             for outcome in sparse
         )
     if above:
         text += (
-            f"\n\nMore often than 99 %, {len(above)} of them, which is no lie but wider than need be. Where nothing is told, where "
-            "clusters are all equally likely or labels wholly told, an information stands at an end of its range, and what varies "
-            "there is of the second order; KSG's jackknife is too wide by construction. By group:\n\n"
+            f"\n\n{len(above)} intervals cover the true value in more than 99 %: they are valid but wider than necessary. Without "
+            "information, with equally likely clusters or with fully determined labels, the information is at an end of its range, and "
+            "its variation is of second order. KSG's jackknife is too wide by construction. By group:\n\n"
         ) + "\n".join(
-            f"- {group}: {sum(one.case.group == group for one in above)} of {sum(one.case.group == group for one in judged)}"
-            for group in dict.fromkeys(one.case.group for one in above)
+            f"- {group}: {sum(o.case.group == group for o in above)} of {sum(o.case.group == group for o in judged)}"
+            for group in dict.fromkeys(o.case.group for o in above)
         )
     return text
 
@@ -103,7 +102,7 @@ def _nulls(outcomes: Sequence[Outcome]) -> str:
     counts = {len(outcome.p) for outcome in nulls}
     return f"""## Nulls
 
-How often p ≤ 0.05 where there is nothing to tell ({", ".join(map(str, sorted(counts)))} repetitions; of 600 repetitions at a true 5 %, chance alone makes 3.3 to 6.8 % in 95 of 100 cases). {len(nulls) - len(outside)} of {len(nulls)} lie within 3 to 7 %.
+Share of repetitions with p ≤ 0.05 in cases without information ({", ".join(map(str, sorted(counts)))} repetitions; with 600 repetitions and a true rate of 5 %, 95 % of the shares lie within 3.3 to 6.8 %). {len(nulls) - len(outside)} of {len(nulls)} lie within 3 to 7 %.
 
 """ + _table(["", *(NAMES[e][0] for e in estimators)], rows)
 
@@ -115,19 +114,19 @@ def _skips(outcomes: Sequence[Outcome]) -> str:
         name, estimator, quantity = outcome.case.name.split(", ")[0], NAMES[outcome.of[0]][0], outcome.of[1]
         if quantity not in {"I(Y;S|U)", "I_V(S→Y|U)"}:
             continue
-        found = _mean(outcome)
+        mean = _mean(outcome)
         if name == "skip redundant":
-            lines.append(f"- {name}, {estimator}: {quantity} = {found:.4f} bits of 0")
+            lines.append(f"- {name}, {estimator}: {quantity} = {mean:.4f} bits of 0")
         elif name == "skip unique":
             lines.append(
-                f"- {name}, {estimator}: {quantity} = {found:.3f} of {outcome.truth:.3f} bits ({found / outcome.truth - 1:+.1%})"
+                f"- {name}, {estimator}: {quantity} = {mean:.3f} of {outcome.truth:.3f} bits ({mean / outcome.truth - 1:+.1%})"
             )
         elif name == "skip exclusive or":
-            none = ", of which a linear probe can read none" if outcome.truth == 0 else ""
-            lines.append(f"- {name}, {estimator}: {quantity} = {found:.3f} of 1 bit{none}")
+            none = ", none of which a linear probe can read" if outcome.truth == 0 else ""
+            lines.append(f"- {name}, {estimator}: {quantity} = {mean:.3f} of 1 bit{none}")
     return f"""## Planted skips
 
-Skips of which it is known what they add, in streams of 100,000 dimensions each (605 images, by distances), and in pixels (60 images to fit on and 60 to judge by, 20,480 dimensions each, by probes).
+Skips that add a known amount of information, in streams of 100,000 dimensions each (605 images, by distances), and in pixels (60 images to fit on and 60 to evaluate on, 20,480 dimensions each, by probes).
 
 {chr(10).join(lines)}
 
@@ -135,57 +134,57 @@ Skips of which it is known what they add, in streams of 100,000 dimensions each 
 
 
 def _mean(outcome: Outcome) -> float:
-    known = outcome.bits[np.isfinite(outcome.bits)]
-    return float(known.mean()) if len(known) else math.nan
+    finite = outcome.bits[np.isfinite(outcome.bits)]
+    return float(finite.mean()) if len(finite) else math.nan
 
 
 def _breaks(sweeps: Sequence[Sweep]) -> str:
-    return f"""## Where each breaks
+    return f"""## Limits of each estimator
 
-Means over {len(next(iter(sweeps[0].found.values())))} repetitions of 605 images (probes: 40 to judge by). Filled points are in their domain in most repetitions, hollow ones are not; the mixture has no number there.
+Means over {len(next(iter(sweeps[0].found.values())))} repetitions of 605 images (probes: 40 images to evaluate on). Filled points are in their domain in most repetitions, hollow points are not; there the mixture has no value.
 
-![Where each breaks](figures/calibration_breaks.png)
+![Limits of each estimator](figures/calibration_breaks.png)
 
-- **Gaussian channel.** What 605 images can tell ends at log₂ 605 = 9.24 bits. KDE's bounds lie where they must, above and below the truth, until they reach that end, from where on they say nothing more; the mixture follows the truth up to where it refuses.
-- **Clusters.** KDE falls short where a cluster has fewer than about ten images, and says so; the mixture goes on to about five.
-- **Labels that nothing tells.** Chance makes labels out of cells: the finer the classes, the more the plain estimate claims. p and the domain tell; the number alone does not.
-- **Normal codes.** Nearest neighbours lose more with every dimension.
-- **Probes.** With as many channels as images can pay for, a probe falls short of the best one; it says how far.
-- **Rényi index.** It is what its bandwidth makes it. Only a kernel narrower than the gaps between clusters finds their entropy."""
+- **Gaussian channel.** 605 images carry at most log₂ 605 = 9.24 bits. The KDE bounds lie above and below the true value until they reach this limit; beyond it they carry no information. The mixture follows the true value up to the end of its domain.
+- **Clusters.** KDE is too low, and out of domain, where a cluster has fewer than about ten images. The mixture is correct down to about five.
+- **Random labels.** The finer the classes, the larger the plain estimate is by chance. The p-value and the domain show this; the value alone does not.
+- **Normal codes.** Nearest neighbours underestimate more with every dimension.
+- **Probes.** With many channels and few images, a probe reads less than the best probe; the extrapolation estimates by how much.
+- **Rényi index.** It depends on the bandwidth. Only a kernel narrower than the gaps between clusters finds their entropy."""
 
 
 def _believe(outcomes: Sequence[Outcome]) -> str:
     def spread(estimator: str) -> str:
         shares = [o.coverage for o in _judged(outcomes) if o.of[0] == estimator]
         if not shares:
-            return "none was repeated often enough"
+            return "not repeated often enough"
         return f"{min(shares):.0%} to {max(shares):.0%}, {len(shares)} estimates"
 
     names = {
-        "usable_linear": "**Linear probes** (usable information). For segmentation masks, pixel by pixel, at any width of layer. It does not end at log₂ N, so it tells layers of trained networks apart. It knows nothing of what another family would read: an exclusive or is none of its business. Believe differences between layers by their paired interval.",
-        "usable_convolutional": "**Convolutional probes.** The same for what channels say together and what neighbours say. More to read, more to fit: compare with the linear ones before concluding that a skip is needed.",
-        "mixture": "**Mixture.** The only one whose number is the information of a noisy layer itself and not a bound. Believe it wherever it gives a number; it refuses early, and costs more than KDE.",
-        "kde_upper": "**KDE.** Cheap, and comparable with the literature. Believe its limit and its interval, not its plain number; where it is `saturated` or out of domain it says only that images lie apart.",
-        "binning": "**Binning.** The same in cells. In a layer of a hundred values nearly every image has a cell of its own: it is for narrow layers, or for comparison.",
-        "ksg": "**KSG on PCA codes.** A cross-check for codes of up to three or four dimensions; of a layer it describes its first components only.",
-        "renyi": "**Rényi index.** To compare layers with one bandwidth, against its own null. Its bits are not Shannon's.",
+        "usable_linear": "**Linear probes** (usable information). For segmentation masks, pixel by pixel, at any width of layer. They are not limited by log₂ N, so they distinguish layers of trained networks. They do not count information that only another family of probes reads, such as an exclusive or. Compare layers by the paired interval of their difference.",
+        "usable_convolutional": "**Convolutional probes.** They also read combinations of channels and neighbouring pixels, and have more to fit. Compare them with linear probes before you conclude that a skip is needed.",
+        "mixture": "**Mixture.** The only estimator of the information of a noisy layer itself, not of a bound. It is reliable wherever it gives a value. It leaves its domain early and costs more than KDE.",
+        "kde_upper": "**KDE.** Fast, and comparable with the literature. Use its extrapolated limit and interval, not the plain value. Where it is saturated or out of domain, it shows only that the images are distinct.",
+        "binning": "**Binning.** Like KDE, with cells. In a layer of a hundred values nearly every image has its own cell: use it for narrow layers, or for comparison.",
+        "ksg": "**KSG on PCA codes.** A second method for codes of up to three or four dimensions. It describes only the first components of a layer.",
+        "renyi": "**Rényi index.** Compares layers at one bandwidth, against its own null. Its bits are not Shannon's.",
     }
-    lines = [f"- {text} Coverage where it has an interval: {spread(estimator)}." for estimator, text in names.items()]
+    lines = [f"- {text} Coverage of its intervals: {spread(estimator)}." for estimator, text in names.items()]
     return (
-        "## Which to believe\n\n"
+        "## Which estimator to use\n\n"
         + "\n".join(lines)
         + """
 
-To ask whether a skip is needed, read the conditional gains of the probes first, then I(Y;S|U) by KDE or mixture where it is in its domain, and a marginal never: an exclusive or has none. Whatever the estimator, a p-value above 0.05 means that permuted labels do as well."""
+To judge whether a skip is needed, read the conditional gains of the probes first, then I(Y;S|U) by KDE or mixture where it is in its domain. Do not use marginal information: an exclusive or has none. For every estimator, a p-value above 0.05 means that permuted labels give as large an estimate."""
     )
 
 
-_LEGEND = """Mean and spread are of the number as it is printed, bias is of the limit that the interval is about. Coverage counts the repetitions that have an interval."""
+_LEGEND = """Mean and spread refer to the plain value; bias and coverage refer to the extrapolated limit and its interval. Coverage counts only the repetitions that have an interval."""
 
 
 def _group(outcomes: Sequence[Outcome], group: str) -> str:
     rows, notes = [], []
-    for outcome in (one for one in outcomes if one.case.group == group):
+    for outcome in (o for o in outcomes if o.case.group == group):
         note = ""
         if outcome.in_domain < 0.5 and outcome.reason:
             if outcome.reason not in notes:

@@ -127,8 +127,8 @@ def _file(kept: Path, place: int, repetitions: int) -> Path:
 def _code() -> str:
     """All that the outcomes depend on."""
     package, here = Path(unetscope.__file__).parent, Path(__file__).parent
-    rooms = ("capture", "intervals", "labels", "measure", "merges", "moments", "precision", "probing", "records")
-    estimating = [package / f"{room}.py" for room in rooms] + sorted((package / "estimators").glob("*.py"))
+    packages = ("activations", "estimators", "measure", "table")
+    estimating = sorted(path for name in packages for path in (package / name).rglob("*.py"))
     files = [here / "cases.py", here / "laws.py", *estimating]
     return "".join(file.read_text(encoding="utf-8") for file in files)
 

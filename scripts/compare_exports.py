@@ -1,7 +1,7 @@
 """Compare two exported tables of estimates number by number: equal to the bit, or the rows and columns that differ.
 
-Run as `python scripts/compare_exports.py OLD.csv NEW.csv`. Rows are matched by what names an estimate, whatever their order;
-columns that only the new table has are left aside. Exits with 1 if a row is missing or a value differs.
+Run as `python scripts/compare_exports.py OLD.csv NEW.csv`. Rows are matched by the key of an estimate, in any order;
+columns that only the new table has are ignored. Exits with 1 if a row is missing or a value differs.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def differences(old: dict[tuple[str, ...], Row], new: dict[tuple[str, ...], Row]
 def main() -> None:
     """Print the differences, or how many rows are equal."""
     old, new = (read(Path(path)) for path in sys.argv[1:3])
-    found = differences(old, new)
-    print("\n".join(found) or f"{len(old)} rows, equal to the bit in all columns of the old table")
-    raise SystemExit(bool(found))
+    sentences = differences(old, new)
+    print("\n".join(sentences) or f"{len(old)} rows, equal to the bit in all columns of the old table")
+    raise SystemExit(bool(sentences))
 
 
 if __name__ == "__main__":

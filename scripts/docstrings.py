@@ -1,4 +1,4 @@
-"""Docstrings as the site shows them: examples as code, and what is raised and where it is from in bold."""
+"""Format docstrings for the site: examples as code, the labels Raises, Source and Returns in bold."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import griffe
 
 FENCE = "```"
-STARS = re.compile(r"\*(?=(?:[^`]*`[^`]*`)*[^`]*$)")  # outside of code, where they would be emphasis
+STARS = re.compile(r"\*(?=(?:[^`]*`[^`]*`)*[^`]*$)")  # outside code, where Markdown reads emphasis
 LABELS = re.compile(r"^(Raises|Source|Returns): ", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
-    """Changes every docstring that is collected."""
+    """Rewrites every docstring that is collected."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite the docstring of one function, class or module."""
@@ -22,7 +22,7 @@ class Docstrings(griffe.Extension):
 
 
 def shown(text: str) -> str:
-    """Examples, up to the empty line that ends them, between fences.
+    """Put examples, up to the next empty line, between code fences.
 
     >>> print(shown("What it does.\\n\\n>>> 1 + 1\\n2"))
     What it does.

@@ -3,8 +3,8 @@
     python scripts/make_manifest.py stage1_train.zip stage1_test.zip
 
 The manifest lists, for each image id, the SHA-256 of the image file and one SHA-256 over the sorted SHA-256 of its mask
-files, under the part ("train" or "validation") that the paper's authors put it in. `unetscope.data.download` holds a
-download against it, and `unetscope.data.paper_split` takes the split from it.
+files, under the part ("train" or "validation") of the paper's split. `unetscope.data.download` verifies downloads with it, and
+`unetscope.data.paper_split` reads the split from it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def part_sums(archive: Path, part: Part) -> dict[str, list[str]]:
         pairs, problems = find_pairs(source)
         guard(problems, str(archive))
         sums = {pair.name: sums_of(source, pair, part) for pair in pairs}
-    return {name: [found.image, found.masks] for name, found in sums.items()}
+    return {name: [of_image.image, of_image.masks] for name, of_image in sums.items()}
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Write docs/networks.md: what is found in published networks, and what measuring them costs beside training them.
+"""Write docs/networks.md: the merges found in published networks, and the cost of measuring relative to training.
 
     python scripts/make_networks.py
 
-Each network is built with random weights, looked into, trained for an epoch on random images and measured on as many; its first
-skip is silenced, and removed where it can be. `tests/test_networks.py` holds the page against the networks.
+Each network is built with random weights, inspected, trained for one epoch on random images and measured on as many. Its first
+skip is ablated, and removed where possible. `tests/test_networks.py` compares the page with the networks.
 """
 
 from __future__ import annotations
@@ -25,32 +25,35 @@ import published  # noqa: E402
 import torchvision_stub  # noqa: E402
 import unetscope as us  # noqa: E402
 from unetscope.base.errors import NetworkError  # noqa: E402
-from unetscope.networks.skip_detection import OUTCOMES  # noqa: E402
+from unetscope.networks.structure import OUTCOMES  # noqa: E402
 
 IMAGES = {2: 16, 3: 4}  # by the number of sides
 BATCH = 4
 
 
 def main() -> None:
-    """See above."""
+    """Measure every network and write the page."""
     warnings.simplefilter("ignore")
     torchvision_stub.declare()
     rows = [row_of(network) for network in published.NETWORKS]
-    found, there = sum(row["merges"] for row in rows), sum(network.merges for network in published.NETWORKS)
+    merges, in_sources = sum(row["merges"] for row in rows), sum(network.merges for network in published.NETWORKS)
     times = sorted(row["added"] for row in rows)
     lines = [
-        "# Networks that were looked into",
+        "# Networks inspected",
         "",
-        "Written by `scripts/make_networks.py`; the tests hold its counts against the networks. Networks are unmodified and have",
-        f"random weights. {found} of {there} merges that their sources have are found in {len(rows)} networks. *Merges*: found, and how",
-        "the source counts them. *Layers*: what is measured by default, all kernels up to forty, else the ends of stages.",
-        "*Looked into*: seconds for `us.inspect`. *Added*: what measuring an image takes (KDE and binning, all layers) over what",
-        f"training on one takes (forward, backward, Adam, batches of {BATCH}), on this machine: {torch.get_num_threads()} CPU threads,",
-        f"torch {torch.__version__}; between {times[0]:.1f} and {times[-1]:.1f}, median {times[len(times) // 2]:.1f}. An epoch with as many",
-        "training images as the probe set has takes so much longer; with ten times as many, a tenth of it. Of a U-Plot of each,",
-        "and of the output with the first skip silenced, it was checked that they are there.",
+        "`scripts/make_networks.py` writes this page, and the tests compare its counts with the networks. The networks are unmodified and",
+        f"have random weights. `us.inspect` finds {merges} of {in_sources} merges of {len(rows)} networks.",
         "",
-        "| network | one image | merges | how the source counts them | joined by | skips | layers | skip1 removed | looked into, s | added |",
+        "- *Merges*: merges found, of those in the source of the network.",
+        "- *Layers*: layers measured by default: all convolutions up to forty, otherwise the ends of stages.",
+        "- *Inspection*: time of `us.inspect`.",
+        "- *Added*: time to measure one image (KDE and binning, all layers) divided by the time to train on one image (forward, backward,",
+        f"  Adam, batches of {BATCH}), on {torch.get_num_threads()} CPU threads with torch {torch.__version__}: between {times[0]:.1f} and {times[-1]:.1f}, median {times[len(times) // 2]:.1f}. A",
+        "  value of 1 means that measuring takes as long as an epoch of as many images, and a tenth of an epoch of ten times as many.",
+        "",
+        "The script also draws a U-Plot of each network and runs it with the first skip ablated.",
+        "",
+        "| network | one image | merges | merges in the source | joined by | skips | layers | skip1 removable | inspection, s | added |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for network, row in zip(published.NETWORKS, rows, strict=True):
@@ -61,37 +64,36 @@ def main() -> None:
         )
     lines += [
         "",
-        "Where a skip cannot be removed, its channels go through what mixes them before a convolution reads them, or into the output",
-        "without one; it can be silenced all the same.",
+        "A skip cannot be removed if its channels are mixed before a convolution reads them, or reach the output without a convolution. It",
+        "can still be ablated.",
         "",
-        "A merge is a place where a stream that came up from a lower resolution meets one that did not rise with it. That leaves out",
-        "residual blocks, squeeze-and-excitation, and branches that pool the whole image (ASPP, PSP), and counts the fusions of a",
-        "pyramid (FPN, UPerNet). Attention gates are part of the skip that they weigh. Streams are followed as [batch, channels, *sides]:",
-        "a decoder that joins tokens, or channels that stand last (Swin-UNet), has merges that are not found. Modules that were scripted",
-        "are refused.",
+        "A merge is where a stream that was upsampled meets a stream that was not upsampled with it. Residual blocks,",
+        "squeeze-and-excitation and branches that pool the whole image (ASPP, PSP) are therefore not merges; the fusions of a pyramid (FPN,",
+        "UPerNet) are. An attention gate is part of the skip that it weights. Tensors are followed as [batch, channels, *sides]: merges of",
+        "tokens, or with the channels last (Swin-UNet), are not found. Scripted modules are refused.",
     ]
     (ROOT / "docs" / "networks.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def row_of(network: published.Published) -> dict[str, object]:
-    """What is found in one network, and what it costs."""
+    """The columns of one network."""
     torch.manual_seed(0)
     model, data = network.build(), images_for(network)
-    one = torch.from_numpy(data.images[:1])
-    us.inspect(model, one)  # what is imported on the way is not counted
+    image = torch.from_numpy(data.images[:1])
+    us.inspect(model, image)  # imports are not timed
     started = time.perf_counter()
-    structure = us.inspect(model, one)
+    structure = us.inspect(model, image)
     seconds = time.perf_counter() - started
     removed = "—"
     if structure.skips:
         with torch.no_grad(), us.networks.ablated(model.eval(), structure, "skip1"):
-            assert all(bool(o.isfinite().all()) for o in tree_iter(model(one)) if isinstance(o, torch.Tensor))
+            assert all(bool(o.isfinite().all()) for o in tree_iter(model(image)) if isinstance(o, torch.Tensor))
         try:
             us.without_skips(model, structure, "skip1")
             removed = "yes"
         except NetworkError:
             removed = "no"
-    epoch_of(model, data)  # warm
+    epoch_of(model, data)  # warm-up
     trained = epoch_of(model, data)
     scope = us.Scope(model, data, layers=structure.layers, skips=structure.skips, labels=[us.KMeansLabels(2)])
     scope.measure(0)
@@ -99,7 +101,7 @@ def row_of(network: published.Published) -> dict[str, object]:
     scope.measure(1)
     measured = time.perf_counter() - started
     us.plots.u_plot(scope.flow)
-    found = {
+    row = {
         "merges": len(structure.merges),
         "kinds": ", ".join(dict.fromkeys(OUTCOMES[merge.kind] for merge in structure.merges)) or "—",
         "skips": len(structure.skips),
@@ -108,12 +110,12 @@ def row_of(network: published.Published) -> dict[str, object]:
         "seconds": seconds,
         "added": measured / trained,
     }
-    print(network.name, found, flush=True)
-    return found
+    print(network.name, row, flush=True)
+    return row
 
 
 def images_for(network: published.Published) -> us.SegmentationData:
-    """Random images and masks of a shape."""
+    """Random images and masks of the network's input shape."""
     channels, *sides = network.shape
     n, rng = IMAGES[len(sides)], np.random.default_rng(0)
     images = rng.random((n, channels, *sides), dtype=np.float32)
@@ -122,13 +124,13 @@ def images_for(network: published.Published) -> us.SegmentationData:
 
 
 def epoch_of(model: nn.Module, data: us.SegmentationData) -> float:
-    """Seconds that an epoch of training takes."""
+    """Seconds of one training epoch."""
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
     started = time.perf_counter()
     for batch in torch.from_numpy(data.images).split(BATCH):
         optimizer.zero_grad()
-        sum(one.square().mean() for one in tree_iter(model(batch)) if isinstance(one, torch.Tensor)).backward()
+        sum(out.square().mean() for out in tree_iter(model(batch)) if isinstance(out, torch.Tensor)).backward()
         optimizer.step()
     return time.perf_counter() - started
 

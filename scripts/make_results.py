@@ -1,10 +1,10 @@
-"""Write docs/results.md and its figures from a finished quick run on the real nuclei.
+"""Write docs/results.md and its figures from a finished quick run on the real nuclei images.
 
     unetscope run --data stage1_train.zip --val stage1_test.zip --preset quick --out runs/quick
     unetscope measure runs/quick --sweep --mixture 1 --convolutional --epochs 0,1,10,100
     python scripts/make_results.py runs/quick --data stage1_train.zip
 
-Every number in the page comes from the run folder, or (the entropies of the labels) is computed here.
+Every number comes from the run folder, except the entropies of the labels, which are computed here.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def page(run: us.RunFolder, label_entropies: str) -> str:
     highest = max(row.bits for row in rows(flow, 10, "kde_upper"))
     train, validation = facts["data"]["train"], facts["data"]["validation"]
     mixture = rows(flow, EPOCHS[-1], "mixture")
-    told = {epoch: sum(not row.saturated for row in rows(flow, epoch, "kde_upper")) for epoch in EPOCHS}
-    return f"""# The quick run on real nuclei
+    unsaturated = {epoch: sum(not row.saturated for row in rows(flow, epoch, "kde_upper")) for epoch in EPOCHS}
+    return f"""# A run on real nuclei images
 
-This page is written by `scripts/make_results.py` from one run; every figure in it is measured. To repeat it:
+`scripts/make_results.py` writes this page from one run; every value is measured. To repeat the run:
 
 ```console
 unetscope run --data stage1_train.zip --val stage1_test.zip --preset quick --out runs/quick
@@ -76,14 +76,14 @@ python scripts/make_results.py runs/quick --data stage1_train.zip
 
 {train["images"]} training and {validation["images"]} validation images of the 2018 Data Science Bowl in the paper's split, at \
 {train["image size"][0]}×{train["image size"][1]}; the paper's U-Net at width 8 ({facts["parameters"]:,} parameters); Adam, learning \
-rate 0.001, batch 16, bfloat16, {epochs[-1].epoch} epochs, seed 0; measured on all training images. Data fingerprints: {train["fingerprint"][:16]}… and {validation["fingerprint"][:16]}…. Device: {facts["device"]}, torch \
+rate 0.001, batch 16, bfloat16, {epochs[-1].epoch} epochs, seed 0; measured on all training images. Fingerprints of the data: {train["fingerprint"][:16]}… and {validation["fingerprint"][:16]}…. Device: {facts["device"]}, torch \
 {facts["versions"]["torch"]}.
 
 Validation Dice: **{epochs[-1].validation_dice:.3f}** at epoch {epochs[-1].epoch}, best {best.validation_dice:.3f} at epoch {best.epoch}.
-At epoch 10, I(X;M) by KDE with noise variance 1 falls from {highest:.2f} bits, near its ceiling, to \
-{lowest.bits:.2f} bits at layer {lowest.layer}: a dip of **{highest - lowest.bits:.1f} bits** at the bottom.
+At epoch 10, I(X;M) by KDE with noise variance 1 falls from {highest:.2f} bits, close to its ceiling, to \
+{lowest.bits:.2f} bits at layer {lowest.layer} at the bottom: a difference of **{highest - lowest.bits:.1f} bits**.
 
-## What the figures show
+## The paper's figures
 
 ![The network](figures/architecture.png)
 
@@ -99,69 +99,69 @@ At epoch 10, I(X;M) by KDE with noise variance 1 falls from {highest:.2f} bits, 
 
 ![Predicted masks](figures/predictions.png)
 
-## What the paper's figures do not show
+## Limits that the paper's figures do not show
 
-**The plateau is the ceiling.** Of {len(flow.layers)} recorded tensors, so many are *not* saturated in I(X;M) by KDE, noise variance 1: \
-{", ".join(f"{count} at epoch {epoch}" for epoch, count in told.items())}. At epoch {EPOCHS[-1]} most of the network stands at \
-log₂ {facts["probe images"]} = {math.log2(facts["probe images"]):.2f} bits and at H(Y), whatever the layer. What the paper reads as \
-"reaches its maximum" is where the estimate can say no more. The tool draws such points hollow.
+**The plateau is the ceiling.** Number of the {len(flow.layers)} recorded tensors whose I(X;M) by KDE, noise variance 1, is *not* saturated: \
+{", ".join(f"{count} at epoch {epoch}" for epoch, count in unsaturated.items())}. At epoch {EPOCHS[-1]} most layers are at \
+log₂ {facts["probe images"]} = {math.log2(facts["probe images"]):.2f} bits and at H(Y). Where the paper reads \
+"reaches its maximum", the estimate no longer distinguishes layers. Such points are drawn hollow.
 
-**There are too few images to say more.** Of a quarter, of half and of all images the estimate at epoch {EPOCHS[-1]} is about a bit \
-apart, everywhere: it counts images. {sum(row.reason.startswith("out of domain") for row in rows(flow, EPOCHS[-1], "kde_upper"))} of \
-{len(flow.layers)} tensors are out of its domain there, {sum(row.reason.startswith("out of domain") for row in rows(flow, 10, "kde_upper"))} \
+**There are too few images.** At epoch {EPOCHS[-1]} the estimates from a quarter, a half and all of the images differ by about one bit \
+in every layer: the estimate counts images. {sum(row.reason.startswith("out of domain") for row in rows(flow, EPOCHS[-1], "kde_upper"))} of \
+{len(flow.layers)} tensors are out of its domain at this epoch, {sum(row.reason.startswith("out of domain") for row in rows(flow, 10, "kde_upper"))} \
 at epoch 10; the rest have an interval.
 
-![I(X;M) of fewer and of ever more images](figures/limits_kde_upper_1.png)
+![I(X;M) of fewer images, and extrapolated to more](figures/limits_kde_upper_1.png)
 
-**Another noise variance ranks layers otherwise.** {us.layer_rank_stability(flow, estimator="kde_upper", epoch=10).text} At epoch {EPOCHS[-1]}: \
+**The ranking of layers depends on the noise variance.** {us.layer_rank_stability(flow, estimator="kde_upper", epoch=10).text} At epoch {EPOCHS[-1]}: \
 {us.layer_rank_stability(flow, estimator="kde_upper", epoch=EPOCHS[-1]).text}
 
 ![I(X;M) over seven decades of noise variance](figures/sweep_kde_upper.png)
 
-**It rises where information cannot.** {us.analysis.dpi_violations(flow, estimator="kde_upper", resolution=1.0, epoch=10).text}
+**The estimate rises where information cannot increase.** {us.analysis.dpi_violations(flow, estimator="kde_upper", resolution=1.0, epoch=10).text}
 
-**Binning with bin size 0.2 is there even earlier**, because in so many dimensions nearly every image has a symbol of its own:
+**Binning with bin size 0.2 saturates even earlier**, because in so many dimensions nearly every image has its own symbol:
 
 ![U-Plot of I(X;M) by binning](figures/u_plot_input_binning_0.2.png)
 
-**H(Y) of the K-means labels is soft.** It is the ceiling of every I(Y;M), yet it moves with the seed of the clustering:
+**H(Y) of the K-means labels depends on the seed.** H(Y) is the ceiling of every I(Y;M), and it changes with the seed of the clustering:
 
 {label_entropies}
 
-## What still tells layers apart
+## Estimates that distinguish layers after training
 
-Usable information, the bits a pixel of the mask that a linear probe reads off a layer of held-out images, does not end at log₂ N:
+Usable information is the information about the mask, in bits per pixel, that a linear probe reads from a layer on held-out images. It is not limited by log₂ N:
 
 ![U-Plot of usable information](figures/u_plot_usable_linear.png)
 
-Paired over the {validation["images"]} validation images, its 95 % intervals tell **{apart(flow, "I_V(M→Y)", "usable_linear")} of 22** \
-neighbouring pairs of layers apart at epoch {EPOCHS[-1]}. The information of the layers with Gaussian noise of variance 1 (the \
-mixture itself, not a bound of it, with its interval) tells {apart(flow, "I(X;M)", "mixture")} of 22 apart: \
-{sum(bool(row.reason) for row in mixture)} of {len(mixture)} tensors are out of its domain, because so few images cannot tell. KDE with \
-noise variance 1 tells {apart(flow, "I(X;M)", "kde_upper", 1.0)} of 22 apart at epoch {EPOCHS[-1]}, and \
-{apart(flow, "I(X;M)", "kde_upper", 1.0, 10)} at epoch 10, where usable information tells {apart(flow, "I_V(M→Y)", "usable_linear", epoch=10)}.
+Paired over the {validation["images"]} validation images, its 95 % intervals distinguish **{apart(flow, "I_V(M→Y)", "usable_linear")} of 22** \
+neighbouring pairs of layers at epoch {EPOCHS[-1]}. The mixture (the information of the layers with Gaussian noise of variance 1, \
+not a bound of it) distinguishes {apart(flow, "I(X;M)", "mixture")} of 22: \
+{sum(bool(row.reason) for row in mixture)} of {len(mixture)} tensors are out of its domain, because there are too few images. KDE with \
+noise variance 1 distinguishes {apart(flow, "I(X;M)", "kde_upper", 1.0)} of 22 at epoch {EPOCHS[-1]}. At epoch 10 it distinguishes \
+{apart(flow, "I(X;M)", "kde_upper", 1.0, 10)}, and usable information {apart(flow, "I_V(M→Y)", "usable_linear", epoch=10)}.
 
 ![The step from each layer to the next, by probes and by KDE](figures/steps_probes_and_kde.png)
 
-At each merge, what the skip adds to the upsampled path and what that adds to the skip:
+At each merge, the information that the skip adds to the upsampled path, and that the upsampled path adds to the skip:
 
-![What each merge joins](figures/merges_usable_linear.png)
+![Information at each merge](figures/merges_usable_linear.png)
 
-What a linear probe cannot read, such as an exclusive or, it does not count. Convolutional probes, which see the neighbours of a \
-place and combinations of channels, read more off every layer but the last ones; they tell \
-{apart(flow, "I_V(M→Y)", "usable_convolutional")} of 22 neighbouring pairs apart. To them the path from below adds \
-{added(flow, "usable_convolutional")} bits a pixel at epoch {EPOCHS[-1]}, where linear probes said {added(flow, "usable_linear")}:
+A linear probe does not count information that it cannot read, such as an exclusive or. Convolutional probes use neighbouring \
+pixels and combinations of channels. They read more from every layer except the last ones, and distinguish \
+{apart(flow, "I_V(M→Y)", "usable_convolutional")} of 22 neighbouring pairs. By convolutional probes, the upsampled path adds \
+{added(flow, "usable_convolutional")} bits per pixel at epoch {EPOCHS[-1]}; by linear probes it adds {added(flow, "usable_linear")}:
 
-![What each merge joins, to convolutional probes](figures/merges_usable_convolutional.png)
+![Information at each merge, by convolutional probes](figures/merges_usable_convolutional.png)
 
-A gain below zero is no negative information: reading both, the probe does worse on images that it was not fitted on. What a probe \
-reads off a layer need not be what the network uses.
+A gain below zero is not negative information: with both streams the probe generalises worse to held-out images. The network \
+does not necessarily use the information that a probe reads.
 
 ## I(X;M) in bits by KDE, lower – upper bound, noise variance 1
 
 {table(flow)}
 
-An asterisk marks an upper bound that is saturated. Where the two bounds lie far apart, the order of neighbouring layers is open.
+An asterisk marks a saturated upper bound. Where the two bounds differ widely, the order of neighbouring layers is unknown.
 """
 
 
@@ -171,11 +171,11 @@ def rows(flow: us.Flow, epoch: int, estimator: str) -> tuple[us.table.Estimate, 
 
 
 def added(flow: us.Flow, estimator: str) -> str:
-    """What the upsampled path adds to each skip at the last epoch shown, with its interval."""
-    found = flow.select(quantity="I_V(U→Y|S)", estimator=estimator, epoch=EPOCHS[-1]).estimates
-    by_layer = {row.layer: row for row in found}
+    """The information that the upsampled path adds to each skip at the last epoch shown, with its interval."""
+    gains = flow.select(quantity="I_V(U→Y|S)", estimator=estimator, epoch=EPOCHS[-1]).estimates
+    by_layer = {row.layer: row for row in gains}
     return ", ".join(
-        f"{row.bits:.3f} ({row.low:.3f} to {row.high:.3f}) beside {skip.name}"
+        f"{row.bits:.3f} ({row.low:.3f} to {row.high:.3f}) to {skip.name}"
         for skip in reversed(flow.skips)
         for row in [by_layer[skip.merge]]
     )
@@ -184,13 +184,13 @@ def added(flow: us.Flow, estimator: str) -> str:
 def apart(
     flow: us.Flow, quantity: Quantity, estimator: str, resolution: float | None = None, epoch: int = EPOCHS[-1]
 ) -> int:
-    """How many neighbouring pairs of layers an estimate tells apart."""
+    """The number of neighbouring pairs of layers that an estimate distinguishes."""
     of = {"quantity": quantity, "estimator": estimator, "resolution": resolution, "epoch": epoch}
     return sum(pair.apart for pair in us.plots.neighbours(flow, **of))
 
 
 def steps(flow: us.Flow, folder: Path) -> None:
-    """Draw which neighbouring layers usable information tells apart, and below it KDE at the paper's noise variance."""
+    """Draw the steps between neighbouring layers by usable information, and below by KDE at the paper's noise variance."""
     figure = Figure(figsize=(7.0, 5.4), layout="constrained")
     above, below = figure.subplots(2, 1)
     us.plots.neighbour_steps(flow, estimator="usable_linear", epoch=EPOCHS[-1], axes=above)

@@ -1,4 +1,4 @@
-"""Pictures of a run's page for the README, light and dark: python scripts/make_screenshots.py RUN
+"""Write screenshots of a run's page for the README, light and dark: python scripts/make_screenshots.py RUN
 
 RUN: a run folder with its page, such as that of scripts/make_study.py. Writes docs/figures/page_light.png and page_dark.png.
 """
@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 1400, 1180
 
 
 def main() -> None:
-    """Open the page in both schemes, and keep what is seen."""
+    """Open the page in both colour schemes and save screenshots."""
     page_of_run = Path(sys.argv[1], "report.html").resolve()
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

@@ -1,9 +1,9 @@
-"""Write docs/tutorial.md: run its commands in an empty folder, and put down what they print.
+"""Write docs/tutorial.md: run its commands in an empty folder and record their output.
 
     python scripts/make_tutorial.py --data stage1_train.zip --val stage1_test.zip
 
-The archives are those of `unetscope data fetch`; about ten minutes on two cores. `--small` takes a handful of synthetic images
-and few epochs instead, to see that every command works; its page is for the tests.
+The archives hold the images of `unetscope data fetch`. The script takes about ten minutes on two cores. `--small` uses a few
+synthetic images and epochs instead, so that the tests can run every command.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Step:
-    """Some words, what is typed, and the flags that make it small; or a figure that is there by then."""
+    """A paragraph with a command, Python code or a figure; `small` holds the flags of the short version."""
 
     text: str
     console: str = ""
@@ -44,50 +44,50 @@ class Step:
 
 STEPS = (
     Step(
-        "You need the 670 public nuclei images of BBBC038v1, stage 1 of the 2018 Data Science Bowl. `unetscope data fetch` brings "
-        "them, checks every one, and prints where the archive lies; the paper's split is known by the images' names. Here the "
-        "paper's 605 training and 65 validation images lie as two archives; with the fetched one, leave `--val` out. Before anything "
-        "is trained, ask whether the data are as they should be:",
+        "The tutorial uses the 670 public nuclei images of BBBC038v1, stage 1 of the 2018 Data Science Bowl. `unetscope data fetch` "
+        "downloads them, verifies each one, and prints the path of the archive. `unetscope run` recognises the paper's split by the names of the "
+        "images. Here the paper's 605 training and 65 validation images are two archives; with the downloaded archive, omit `--val`. "
+        "Check the data before training:",
         console=f"unetscope check-data {TRAIN} --val {TEST} --image-size 64",
         small="--image-size 16",
     ),
     Step(
-        "What will it take? `--dry-run` measures a short sample and foretells time, memory and disk:",
+        "Estimate the cost: `--dry-run` measures a short sample and predicts time, memory and disk space:",
         console=f"unetscope run --data {TRAIN} --val {TEST} --preset quick --out runs/nuclei --dry-run",
         small="--image-size 16 --width 2 --epochs 2 --clusters 4 --threads 1",
     ),
     Step(
-        "Train, and measure at the marked epochs. Add `--open` to watch the page grow in a browser; kill it whenever you like, "
-        "`--resume` goes on.",
+        "Train, and measure at the marked epochs. Add `--open` to follow the report in a browser. You can interrupt the run at any "
+        "time; `--resume` continues it.",
         console=f"unetscope run --data {TRAIN} --val {TEST} --preset quick --out runs/nuclei --quiet",
         small="--image-size 16 --width 2 --epochs 2 --clusters 4 --threads 1",
     ),
     Step(
-        "The page is `runs/nuclei/report.html`: one file, to be opened by a double click. Move the slider through the epochs, click a "
-        "layer, and it is followed in every picture. Here is what each layer tells of the mask, pixel by pixel, along the training "
+        "The report is one file, `runs/nuclei/report.html`; open it in a browser. The slider selects the epoch. Click a layer to "
+        "highlight it in every figure. This U-Plot shows the usable information about the mask in each layer during training "
         "([how to read it](reading-a-u-plot.md)):",
         figure="u_plot_usable_linear",
     ),
     Step(
-        "Which skips and levels did such a training need?",
+        "Predict which skips and levels this training needs:",
         console="unetscope verdict runs/nuclei --no-cost",
     ),
     Step(
-        "A verdict is a prediction. Whatever it says of the lower half of this U, try a network of depth 2 instead of 4: `verify` trains "
-        "it and the whole network with two seeds each, two at a time, and holds the verdicts against what comes out.",
+        "A verdict is a prediction. Test it with a network of depth 2 instead of 4: `verify` trains this network and the full network "
+        "with two seeds each, two trainings at a time, and compares the results with the verdicts.",
         console="unetscope verify runs/nuclei --variants depth2 --seeds 2 --quiet",
         small="--seeds 1",
     ),
     Step(
-        "Its curves, with the range over seeds:",
+        "The Dice curves, with the range over seeds:",
         figure="verification_dice",
     ),
     Step(
-        "The smaller network with the weights that its retraining found:",
+        "Write the smaller network with its retrained weights:",
         console="unetscope slim runs/nuclei --design depth2 --retrained --quiet",
     ),
     Step(
-        "It loads in plain PyTorch:",
+        "Load it as a PyTorch module:",
         python=(
             "import torch, unetscope as us\n"
             'model = us.load_model("runs/nuclei/slim/depth2-retrained/model.safetensors")\n'
@@ -97,7 +97,7 @@ STEPS = (
         ),
     ),
     Step(
-        "The table of all estimates, for your own figures:",
+        "Export the table of all estimates:",
         console="unetscope export runs/nuclei --to flow.csv",
     ),
 )
@@ -121,7 +121,9 @@ def main() -> None:
         else:
             shutil.copyfile(options.data, place / TRAIN)
             shutil.copyfile(options.val, place / TEST)
-        write(options.to, [said(step, place, small=options.small, figures=options.to / "figures") for step in STEPS])
+        write(
+            options.to, [output_of(step, place, small=options.small, figures=options.to / "figures") for step in STEPS]
+        )
 
 
 def small_archive(path: Path, images: int, *, seed: int) -> None:
@@ -135,8 +137,8 @@ def small_archive(path: Path, images: int, *, seed: int) -> None:
                     Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
 
 
-def said(step: Step, place: Path, *, small: bool, figures: Path) -> str:
-    """What a step prints, or the name of its figure."""
+def output_of(step: Step, place: Path, *, small: bool, figures: Path) -> str:
+    """The output of a step; empty for a figure, which is copied."""
     if step.figure:
         figures.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(
@@ -144,16 +146,16 @@ def said(step: Step, place: Path, *, small: bool, figures: Path) -> str:
         )
         return ""
     code, console = step.python, step.console
-    if small:  # so short a training does not start, and what did not start is not handed over
+    if small:  # so short a training does not start, and `slim` refuses its weights
         code, console = (
             code.replace("depth2-retrained", "depth2"),
             f"{console} {step.small}".replace(" --retrained", ""),
         )
-    words = [sys.executable, "-c", code] if code else [sys.executable, "-m", *console.split()]
+    command = [sys.executable, "-c", code] if code else [sys.executable, "-m", *console.split()]
     environment = {**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{' '.join(words)}\n{done.stdout}{done.stderr}")
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     printed = done.stdout.replace(f"{place.resolve()}/", "").replace(f"{place}/", "")
     kept = [line.rstrip() for line in printed.rstrip().splitlines()]
     more = ["…"] if len(kept) > step.lines else []
@@ -162,11 +164,11 @@ def said(step: Step, place: Path, *, small: bool, figures: Path) -> str:
 
 def page(outputs: list[str]) -> Iterator[str]:
     """The page, line by line."""
-    yield "# Ten minutes on the nuclei"
+    yield "# Tutorial: ten minutes on nuclei images"
     yield ""
-    yield "Ten minutes of your time; the machine's is foretold below. Every command here was run, and what stands under it is what it"
-    yield "printed: `scripts/make_tutorial.py` writes this page."
-    yield 'The command comes with `pip install -c constraints.txt -e ".[table]"` in a checkout.'
+    yield "This page takes ten minutes to read; the machine needs the time that is predicted below. `scripts/make_tutorial.py` runs every"
+    yield "command and records its output."
+    yield 'Install the command in a checkout: `pip install -c constraints.txt -e ".[table]"`.'
     for step, output in zip(STEPS, outputs, strict=True):
         yield ""
         yield step.text
@@ -183,17 +185,17 @@ def page(outputs: list[str]) -> Iterator[str]:
             yield output
             yield "```"
     yield ""
-    yield "Next: [bring your network](your-network.md), or [choose an estimator](choosing-an-estimator.md)."
+    yield "Next: [your own network](your-network.md), or [choosing an estimator](choosing-an-estimator.md)."
     yield ""
 
 
 def without_outputs(text: str) -> str:
-    """The page with the outputs taken out: what a second run must write alike."""
+    """The page without the outputs, which every run of the script writes equally."""
     return re.sub(r"```text\n.*?```\n", "```text\n```\n", text, flags=re.DOTALL)
 
 
 def write(to: Path, outputs: list[str]) -> None:
-    """The page into a folder."""
+    """Write the page into a folder."""
     (to / "tutorial.md").write_text("\n".join(page(outputs)), encoding="utf-8")
 
 

@@ -1,8 +1,8 @@
-"""What starts a training: Model 2 and Model 3 of a study's run for a few epochs, with other weights, rates and warm-ups.
+"""Train Models 1 to 3 of the study for a few epochs with other initial weights, learning rates and warm-ups, and see which start.
 
     python scripts/start_trainings.py runs/study --seeds 12 --epochs 15
 
-Each training is a job of its own under RUN/starts/RECIPE/VARIANT/seed-K; started again, it goes on. `make_study.py` reads them.
+Each training is a run folder RUN/starts/RECIPE/VARIANT/seed-K. Started again, the script continues. `make_study.py` reads the folders.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from unetscope.table.variants import named_variants
 from unetscope.training.config import overridden_config
 
 RECIPES = {
-    "as the run": {},
-    "He's weights": {"network.initialisation": "he"},
+    "unchanged": {},
+    "He initialisation": {"network.initialisation": "he"},
     "a third of the learning rate": {"training.learning_rate": 3e-4},
     "three times the learning rate": {"training.learning_rate": 3e-3},
     "warm-up of 3 epochs": {"training.warm_up_epochs": 3},
@@ -26,7 +26,7 @@ VARIANTS = ("model1", "model2", "model3")
 
 
 def main() -> None:
-    """See above."""
+    """Train every recipe, variant and seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--seeds", type=int, default=12)
@@ -37,13 +37,13 @@ def main() -> None:
     folders = []
     for recipe, changed in RECIPES.items():
         for variant in named_variants(VARIANTS, depth=run.configuration["network"]["depth"]):
-            for seed in range(100, 100 + words.seeds):  # other seeds than the study's own
+            for seed in range(100, 100 + words.seeds):  # not the seeds of the study
                 path = run.path / "starts" / recipe.replace(" ", "-") / variant.name / f"seed-{seed}"
                 config = overridden_config(
                     run.configuration,
                     {
                         **changed,
-                        "network.without": variant.without,
+                        "network.without": variant.network["without"],
                         "training.epochs": words.epochs,
                         "measuring.marked": [],
                         "seed": seed,

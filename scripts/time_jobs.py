@@ -1,9 +1,9 @@
-"""How much faster two one-thread jobs side by side are than one after the other, with one thread and with two.
+"""Compare two one-thread jobs in parallel with two jobs in sequence, on one thread and on two.
 
     python scripts/time_jobs.py runs/study --epochs 10
 
-Each way trains the same two jobs (Model 1, two seeds) of the run's configuration; what is printed is the time inside the epochs
-and the whole, starting processes and reading images included. Run it on a machine that does nothing else.
+Each way trains the same two jobs (Model 1, two seeds) with the run's configuration. The script prints the time of the epochs and
+the total time, including starting processes and reading images. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from unetscope.runs.folder import RunFolder
 from unetscope.training.config import overridden_config
 
 WAYS = {
-    "side by side, one thread each": (2, 1),
-    "one after the other, one thread": (1, 1),
-    "one after the other, two threads": (1, 2),
+    "in parallel, one thread each": (2, 1),
+    "in sequence, one thread": (1, 1),
+    "in sequence, two threads": (1, 2),
 }
 
 
 def main() -> None:
-    """See above."""
+    """Time every way and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--epochs", type=int, default=10)
@@ -36,16 +36,16 @@ def main() -> None:
     for _ in range(words.rounds):
         for way, (workers, threads) in WAYS.items():
             with tempfile.TemporaryDirectory() as place:
-                found = _timed(run, Path(place), words.epochs, workers, threads)
-            print(f"{way}: {found[0]:.1f} s in all, {found[1]:.1f} s of epochs", flush=True)
-            best[way] = min(best.get(way, found), found)
+                seconds = _timed(run, Path(place), words.epochs, workers, threads)
+            print(f"{way}: {seconds[0]:.1f} s in all, {seconds[1]:.1f} s of epochs", flush=True)
+            best[way] = min(best.get(way, seconds), seconds)
     first, *others = best
     for way in others:
         print(f"{first}: {best[way][0] / best[first][0]:.2f} times the throughput of {way}, start and end included")
 
 
 def _timed(run: RunFolder, place: Path, epochs: int, workers: int, threads: int) -> tuple[float, float]:
-    """Seconds in all, and of the epochs: of the longest job side by side, of both one after the other."""
+    """Total seconds, and seconds of the epochs: of the longest job in parallel, of both jobs in sequence."""
     folders = []
     for seed in (0, 1):
         changed = {"seed": seed, "threads": threads, "training.epochs": epochs, "measuring.marked": []}

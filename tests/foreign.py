@@ -1,10 +1,15 @@
-"""Networks of other people's making, in the ways that they are written. Imports torch alone."""
+"""Small networks in the ways that people write them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+def random_image(*shape: int) -> Tensor:
+    """One image of a shape, [1, *shape], the same for every call."""
+    return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def block(before: int, after: int, padding: int = 1) -> nn.Sequential:
@@ -38,7 +43,7 @@ class Padded(nn.Module):
         for up, skip in zip(self.up, carried[-2::-1], strict=True):
             x = functional.interpolate(x, scale_factor=2.0, mode="bilinear")
             rest = [skip.shape[axis] - x.shape[axis] for axis in (3, 2)]
-            x = functional.pad(x, [part for one in rest for part in (one // 2, one - one // 2)])
+            x = functional.pad(x, [part for side in rest for part in (side // 2, side - side // 2)])
             x = up(torch.cat([skip, x], dim=1))  # the skip first
         return self.head(x)
 
@@ -76,14 +81,14 @@ class Supervised(Padded):
 
     def forward(self, x: Tensor) -> dict[str, Tensor | list[Tensor]]:  # type: ignore[override]
         """[b, 3, h, w] to logits at full resolution, and those of every level."""
-        carried, found = [], []
+        carried, predictions = [], []
         for k, down in enumerate(self.down):
             x = down(x if k == 0 else functional.max_pool2d(x, 2))
             carried.append(x)
         for up, skip, head in zip(self.up, carried[-2::-1], self.heads, strict=True):
             x = up(torch.cat([skip, functional.interpolate(x, scale_factor=2.0)], dim=1))
-            found.append(head(x))
-        return {"aux": found, "out": self.head(x)}
+            predictions.append(head(x))
+        return {"aux": predictions, "out": self.head(x)}
 
 
 class SubPixel(nn.Module):

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from unetscope.networks.unet import UNet
-from unetscope.runs.folder import Picture, RunFolder
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.tables import Picture
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
 from unetscope.table.schedule import marked_epochs
 from unetscope.training.config import overridden_config, preset_config
@@ -19,6 +20,16 @@ INPUT = (("kde_upper", 1.0), ("kde_lower", 1.0), ("binning", 0.2))
 LABELS = ("kmeans(k=64)", "blocks(4x4)")
 CEILING = {"I(X;M)": math.log2(605), "I(Y;M)": 2.5}
 TITLES = ("nearly empty", "half full", "full")
+# A run that trains and measures in seconds: what a test changes in the preset `demo`.
+TINY = {
+    "data.synthetic_images": 12,
+    "data.image_size": 16,
+    "network.width": 2,
+    "network.depth": 1,
+    "measuring.clusters": 2,
+    "measuring.merge_probes": False,
+    "threads": 1,
+}
 
 
 def made_run(
@@ -40,11 +51,17 @@ def made_run(
     network = UNet(width=2)
     layers = tuple(
         replace(
-            one, label=named(one.label), module=named(one.module), parts=tuple(map(named, one.parts)), shape=(4, 8, 8)
+            layer,
+            label=named(layer.label),
+            module=named(layer.module),
+            parts=tuple(map(named, layer.parts)),
+            shape=(4, 8, 8),
         )
-        for one in network.layers
+        for layer in network.layers
     )
-    skips = tuple(Skip(one.name, named(one.source), named(one.upsampled), named(one.merge)) for one in network.skips)
+    skips = tuple(
+        Skip(skip.name, named(skip.source), named(skip.upsampled), named(skip.merge)) for skip in network.skips
+    )
     config = preset_config("quick", {"training.epochs": max(epochs), "data.path": "images.zip", "threads": 2})
     share = {"foreground share": 0.2, "source": titles[0]}
     run = RunFolder.create(
@@ -71,8 +88,8 @@ def made_run(
     ]
     run.describe(layers, skips, still)
     for epoch in range(max(epochs) + 1):
-        told = min(0.9, 0.2 + 0.1 * math.log1p(epoch))
-        run.write_epoch(EpochRecord(epoch, 0.5, told + 0.02 if epoch else math.nan, 0.4, told, 2.0, 1.0, (told, told)))
+        dice = min(0.9, 0.2 + 0.1 * math.log1p(epoch))
+        run.write_epoch(EpochRecord(epoch, 0.5, dice + 0.02 if epoch else math.nan, 0.4, dice, 2.0, 1.0, (dice, dice)))
     for epoch in epochs:
         rows = list(_rows(layers, skips, epoch, max(epochs), estimators, labels, random))
         predicted = [picture("prediction", title, epoch, place) for place, title in enumerate(titles)]
@@ -120,7 +137,7 @@ def retrained(run: RunFolder, *, seeds: int = 2) -> RunFolder:
     epochs = range(run.last_epoch() + 1)
     for trial in trials(run, named_variants(["paper", "depth2"], depth=4), range(seeds)):
         loss = 0.1 * len(trial.variant.without)
-        network = {"network.depth": trial.variant.depth, "network.without": trial.variant.without}
+        network = {f"network.{name}": value for name, value in trial.variant.network.items()}
         config = overridden_config(run.configuration, network).model_dump(mode="json")
         folder = RunFolder.create(trial.path, {"configuration": config, "facts": run.facts})
         for epoch in epochs:

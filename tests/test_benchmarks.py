@@ -66,7 +66,7 @@ def test_exponents_and_medians() -> None:
     assert "torch" in machine()
 
 
-@pytest.mark.parametrize(("image_size", "budget"), [(128, 0.125), (256, 0.25)])
+@pytest.mark.parametrize(("image_size", "budget"), [(128, 0.125), pytest.param(256, 0.25, marks=pytest.mark.slow)])
 def test_peak_memory_is_the_budget_a_quarter_more_and_the_network(image_size: int, budget: float) -> None:
     options = {"width": 16, "estimators": [KDE(1.0), Binning(0.2)]}
     peak = peak_bytes(measured, None, image_size, 40, budget, options)

@@ -12,7 +12,8 @@ from torch import nn
 
 from unetscope.activations import memory_budget as budget
 from unetscope.activations.activation_buffer import ActivationBuffer
-from unetscope.activations.capture import eval_mode, forward_bytes, stream, with_shapes
+from unetscope.activations.capture import forward_bytes, stream, with_shapes
+from unetscope.activations.inference import eval_mode
 from unetscope.activations.memory_budget import FEATURES_AT_ONCE, FORWARD_SHARE, Budget, default_budget, plan_passes
 from unetscope.base.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.networks.unet import UNet
@@ -161,8 +162,8 @@ def test_a_plan_covers_every_value_once_within_the_budget(sizes: list[int], n: i
             covered[part.layer.label] = part.stop
     assert list(covered.values()) == sizes
     assert len(plan) <= sum(sizes) // (room - FEATURES_AT_ONCE + 1) + 1
-    assert [part.layer.label for one in plan for part in one] == sorted(
-        (part.layer.label for one in plan for part in one), key=int
+    assert [part.layer.label for slices in plan for part in slices] == sorted(
+        (part.layer.label for slices in plan for part in slices), key=int
     )
 
 

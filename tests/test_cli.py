@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,10 @@ import torch
 from PIL import Image
 
 from unetscope.cli.main import main
+from unetscope.measure.selfcheck import run_selfcheck
 from unetscope.table.quantities import Quantity
 
+pytestmark = pytest.mark.usefixtures("sketched_figures")
 TINY = [
     "--image-size=16",
     "--width=2",
@@ -34,6 +36,7 @@ TINY = [
     "--threads=1",
     "--precision=float32",
 ]
+QUICK = [*TINY, "--no-usable", "--no-merge-probes"]  # probes take most of a small measurement
 COLUMNS = {
     *("epoch", "layer", "quantity", "estimator", "resolution", "labels"),
     *("bits", "lower", "upper", "ceiling", "saturated", "n", "d"),
@@ -101,14 +104,16 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run on synthetic images, finished."""
-    out = tmp_path_factory.mktemp("runs") / "small"
-    process = started("run", "--out", out, "--epochs=3", "--quiet", *TINY)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert "validation Dice" in output
-    return out
+
+    def make(out: Path) -> None:
+        process = started("run", "--out", out, "--epochs=3", "--quiet", *TINY)
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert "validation Dice" in output
+
+    return Path(shutil.copytree(once("command", make), tmp_path_factory.mktemp("runs") / "small"))
 
 
 # ---- the main job
@@ -224,7 +229,9 @@ def test_what_cannot_be_measured_again_is_one_line(unetscope, finished: Path, wo
     assert errors.count("\n") == 1
 
 
-def test_the_estimators_are_checked_on_this_machine(unetscope) -> None:
+def test_the_estimators_are_checked_on_this_machine(unetscope, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = run_selfcheck()
+    monkeypatch.setattr("unetscope.measure.selfcheck.run_selfcheck", lambda _progress: results)  # once for both outputs
     code, output, errors = unetscope("selfcheck", "--json")
     assert (code, errors) == (0, "")
     checks = json.loads(output)["checks"]
@@ -255,7 +262,7 @@ def test_a_dry_run_says_what_it_will_take_and_writes_nothing(unetscope, tmp_path
     assert expected["memory_bytes"] > 1e8
     assert expected["disk_bytes"] > 1e4
     assert not (tmp_path / "run").exists()
-    code, output, _ = unetscope("run", "--out", tmp_path / "run", "--dry-run", "--quiet", *TINY)
+    code, output, _ = unetscope("run", "--out", tmp_path / "run", "--dry-run", "--quiet", *QUICK)
     assert "What this run will take" in output
     assert "MiB" in output
 
@@ -303,7 +310,7 @@ def killed_and_resumed(out: Path, words: Sequence[str], *, kills: int, longest: 
 
 def test_a_killed_run_resumes_to_the_same_table(finished: Path, tmp_path: Path) -> None:
     words = ["--epochs=3", *TINY]
-    assert killed_and_resumed(tmp_path / "run", words, kills=3, longest=8, seed=0) >= 2
+    assert killed_and_resumed(tmp_path / "run", words, kills=2, longest=8, seed=0) >= 1
     assert table(tmp_path / "run") == table(finished)
     for epoch in (0, 3):
         name = Path("checkpoints") / f"epoch-0000{epoch}" / "weights.safetensors"
@@ -316,7 +323,7 @@ def test_a_demo_killed_ten_times_gives_the_same_table(tmp_path: Path) -> None:
     process = started("run", "--out", tmp_path / "whole", "--quiet", *words)
     _, errors = process.communicate(timeout=1200)
     assert process.returncode == 0, errors
-    assert killed_and_resumed(tmp_path / "killed", words, kills=10, longest=20, seed=0) == 10
+    assert killed_and_resumed(tmp_path / "killed", words, kills=10, longest=12, seed=0) == 10
     assert table(tmp_path / "killed") == table(tmp_path / "whole")
 
 
@@ -359,7 +366,7 @@ def test_two_processes_do_not_work_on_one_run(unetscope, finished: Path) -> None
 
 
 def test_a_resume_without_its_images_is_refused(unetscope, data: Path, tmp_path: Path) -> None:
-    words = ["run", "--out", tmp_path / "run", "--data", data, "--quiet", "--epochs=1", *TINY]
+    words = ["run", "--out", tmp_path / "run", "--data", data, "--quiet", "--epochs=1", *QUICK]
     assert unetscope(*words)[0] == 0
     write_pair(data, "new")
     code, _, errors = unetscope(*words, "--resume")
@@ -369,7 +376,7 @@ def test_a_resume_without_its_images_is_refused(unetscope, data: Path, tmp_path:
 
 
 def test_a_run_keeps_the_budget_and_the_precision_that_it_began_with(unetscope, tmp_path: Path) -> None:
-    words = ["run", "--out", tmp_path / "run", "--quiet", "--epochs=1", *(w for w in TINY if "precision" not in w)]
+    words = ["run", "--out", tmp_path / "run", "--quiet", "--epochs=1", *(w for w in QUICK if "precision" not in w)]
     assert unetscope(*words)[0] == 0
     begun = json.loads((tmp_path / "run" / "config.json").read_text())["configuration"]
     assert begun["measuring"]["memory_budget"] > 2**20
@@ -517,7 +524,7 @@ def test_what_is_suspect_is_told_before_training(unetscope, data: Path, tmp_path
     for path in (data / "images").iterdir():
         grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
         Image.fromarray(grey).save(path)
-    code, _, errors = unetscope("run", "--data", data, "--out", tmp_path / "run", "--quiet", "--epochs=0", *TINY)
+    code, _, errors = unetscope("run", "--data", data, "--out", tmp_path / "run", "--quiet", "--epochs=0", *QUICK)
     assert code == 0
     assert "images/a.png: its largest value is" in errors
     assert "and 7 more: run `unetscope check-data" in errors

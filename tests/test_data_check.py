@@ -101,18 +101,18 @@ def test_each_problem_is_named_and_can_be_accepted(tmp_path, case, cache):
     kind, files, text = CASES[case]
     folder = lay(tmp_path / "set", files)
     assert kind in KINDS
-    found = check(folder)
-    [the_one] = [p for p in found if p.kind == kind]
-    assert text in str(the_one) and "\n" not in str(the_one) and f"--accept {kind}" in the_one.mend
+    problems = check(folder)
+    [problem] = [p for p in problems if p.kind == kind]
+    assert text in str(problem) and "\n" not in str(problem) and f"--accept {kind}" in problem.mend
     assert kind not in {p.kind for p in check(folder, accept=[kind])}
-    if the_one.severity == "warning":
-        with pytest.warns(UserWarning, match=re.escape(str(the_one))):
+    if problem.severity == "warning":
+        with pytest.warns(UserWarning, match=re.escape(str(problem))):
             assert len(load(folder)) == 1
         assert len(load(folder, accept=[kind])) == 1  # and says nothing
         return
     with pytest.raises(DataError) as error:
         load(folder)
-    assert "\n" not in str(error.value) and str(found[0]) in str(error.value)
+    assert "\n" not in str(error.value) and str(problems[0]) in str(error.value)
     assert not list(cache.glob("data/*"))
 
 
@@ -144,16 +144,16 @@ def test_a_jpeg_mask_is_cut_at_half_when_accepted(tmp_path):
 
 def test_validation_images_that_were_trained_on(tmp_path):
     train, validation = lay(tmp_path / "train", {}), lay(tmp_path / "held", {"images/ok.png": png(GREY)})
-    [found] = check(train, validation=validation)
-    assert str(found).startswith("held/ok: its pixels are those of the training image ok")
+    [problem] = check(train, validation=validation)
+    assert str(problem).startswith("held/ok: its pixels are those of the training image ok")
 
 
 def test_lost_foreground_is_a_warning(tmp_path):
     dot = np.zeros((64, 64), np.uint8)
     dot[5, 5] = 1
     folder = lay(tmp_path / "set", {"images/ok.png": png(dot), "masks/ok.png": png(dot)})
-    [found] = check(folder, image_size=8)
-    assert (found.kind, found.severity) == ("vanished-mask", "warning")
+    [problem] = check(folder, image_size=8)
+    assert (problem.kind, problem.severity) == ("vanished-mask", "warning")
 
 
 def test_bowl_layout_problems(tmp_path):
@@ -175,16 +175,16 @@ def test_truncated_anywhere(tmp_path, as_mask):
     whole = png(GREY if not as_mask else MASK)
     name = "masks/ok.png" if as_mask else "images/ok.png"
     for end in range(1, len(whole), 10):
-        [found] = check(lay(tmp_path / "set", {name: whole[:end]}))
-        assert found.file == name and found.kind in ("unreadable", "not-an-image"), end
+        [problem] = check(lay(tmp_path / "set", {name: whole[:end]}))
+        assert problem.file == name and problem.kind in ("unreadable", "not-an-image"), end
 
 
 @pytest.mark.parametrize("suffix", ["jpeg", "tiff"])
 def test_truncated_tiff_and_jpeg(tmp_path, suffix):
     whole = jpeg(GREY) if suffix == "jpeg" else tiff(GREY.astype(np.uint16) * 99)
     for end in range(1, len(whole) - 40, 37):
-        [found] = check(lay(tmp_path / "set", {"images/ok.png": whole[:end]}))
-        assert found.kind in ("unreadable", "not-an-image"), end
+        [problem] = check(lay(tmp_path / "set", {"images/ok.png": whole[:end]}))
+        assert problem.kind in ("unreadable", "not-an-image"), end
 
 
 HOSTILE = {
@@ -246,9 +246,9 @@ def test_links_are_not_followed_silently(tmp_path):
     folder = lay(tmp_path / "set", {})
     (folder / "images/b.png").symlink_to(elsewhere / "images/ok.png")
     (folder / "masks/b.png").symlink_to(folder / "masks/ok.png")
-    found = check(folder)
-    assert [(p.file, p.kind) for p in found] == [("images/b.png", "link"), ("masks/b.png", "mask-without-image")]
-    assert found[0].what == "it is a link that leaves the folder, which is not followed"
+    problems = check(folder)
+    assert [(p.file, p.kind) for p in problems] == [("images/b.png", "link"), ("masks/b.png", "mask-without-image")]
+    assert problems[0].what == "it is a link that leaves the folder, which is not followed"
     assert load(folder, accept=["link"]).names == ("b", "ok")
     (folder / "circle").symlink_to(folder)
     assert load(folder, accept=["link"]).names == ("b", "ok")
@@ -274,6 +274,6 @@ def test_nothing_there(tmp_path):
 
 def test_names_are_safe_for_terminals(tmp_path):
     folder = lay(tmp_path / "set", {"images/\x1b[31mred\n.png": png(GREY)})
-    [found] = check(folder)
-    assert found.file == "images/\\x1b[31mred\\n.png" and str(found).isprintable()
+    [problem] = check(folder)
+    assert problem.file == "images/\\x1b[31mred\\n.png" and str(problem).isprintable()
     assert printable("\udcff\u202e") == "\\udcff\\u202e"

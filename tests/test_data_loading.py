@@ -148,8 +148,8 @@ def test_depths_and_channels_meet_in_the_larger(tmp_path):
     assert both.images.dtype == np.uint16 and both.channels == 3
     np.testing.assert_array_equal(both.images[0], np.stack([GREY.astype(np.uint16) * 257] * 3))
     luminance = load(folder, image_size=(12, 16), channels=1)
-    wanted = np.rint(COLOUR.astype(float) * 256 @ [0.299, 0.587, 0.114])
-    np.testing.assert_array_equal(luminance.images[1, 0], wanted)
+    grey = np.rint(COLOUR.astype(float) * 256 @ [0.299, 0.587, 0.114])
+    np.testing.assert_array_equal(luminance.images[1, 0], grey)
 
 
 def dsb_files(top=""):

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,12 +17,17 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from runs import LABELS, made_run, retrained
+from unetscope import plots
 from unetscope.cli import app
-from unetscope.report import report_data as digest
+from unetscope.cli.flags import swept
+from unetscope.report import pictures, report_data
 from unetscope.report.page import as_json
+from unetscope.report.render import Drawing, render_run
+from unetscope.runs import analysed, verification
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.verification import trained_variants
 from unetscope.table.quantities import Status
-from unetscope.training.config import FLAGS, RunConfig, preset_config, repeat_command
+from unetscope.training.config import RunConfig, preset_config, repeat_command, run_flags
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def test_every_estimate_is_told_at_its_place(run: RunFolder) -> None:
     flow = run.flow()
-    told = json.loads(as_json([digest.report_data_of(run)]))[0]
+    told = json.loads(as_json([report_data.report_data_of(run)]))[0]
     seen = 0
     for series in told["series"]:
         names = ("quantity", "estimator", "resolution", "labels")
@@ -52,7 +62,7 @@ def test_every_estimate_is_told_at_its_place(run: RunFolder) -> None:
 
 
 def test_the_rest_of_the_run_is_told(run: RunFolder) -> None:
-    told = digest.report_data_of(run)
+    told = report_data.report_data_of(run)
     assert told["name"] == "run"
     assert told["state"] == {"epoch": 10, "planned": 10, "own": True}
     assert [skip["name"] for skip in told["skips"]] == ["skip1", "skip2", "skip3", "skip4"]
@@ -69,9 +79,9 @@ def test_the_rest_of_the_run_is_told(run: RunFolder) -> None:
 
 
 def test_long_trainings_are_thinned_and_pictures_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "MOST_CURVE_POINTS", 10)
-    monkeypatch.setattr(digest, "MOST_PICTURE_BYTES", 20_000)
-    told = digest.report_data_of(made_run(tmp_path / "run", range(0, 60, 3), pictures_of=48))
+    monkeypatch.setattr(report_data, "MOST_CURVE_POINTS", 10)
+    monkeypatch.setattr(pictures, "MOST_PICTURE_BYTES", 20_000)
+    told = report_data.report_data_of(made_run(tmp_path / "run", range(0, 60, 3), pictures_of=48))
     assert 5 < len(told["training"]["epoch"]) <= 11
     assert told["training"]["epoch"][-1] == 57
     epochs = told["predictions"]["epochs"]
@@ -82,7 +92,7 @@ def test_long_trainings_are_thinned_and_pictures_bounded(tmp_path: Path, monkeyp
 
 
 def test_a_bare_run_folder_has_a_digest(tmp_path: Path) -> None:
-    told = digest.report_data_of(RunFolder.create(tmp_path / "bare", {"configuration": {}, "facts": {}}))
+    told = report_data.report_data_of(RunFolder.create(tmp_path / "bare", {"configuration": {}, "facts": {}}))
     assert told["summary"] == "This run has not been measured yet."
     assert told["verdicts"] is None
     assert told["command"] is None
@@ -93,7 +103,87 @@ def test_every_value_of_a_configuration_has_its_flag() -> None:
     names = {"preset", "seed", "threads"}
     for section in ("data", "network", "training", "measuring"):
         names |= {f"{section}.{field}" for field in RunConfig.model_fields[section].annotation.model_fields}
-    assert names - {"preset"} == set(FLAGS)
+    flags = run_flags(RunConfig)
+    assert names - {"preset"} == {flag.name for flag in flags}
+    assert all(flag.help.endswith(".") for flag in flags)
+    words = [word for flag in flags for word in (*flag.words, flag.negation)]
+    assert len(set(words)) == len(words)
+
+
+TOY = """
+import sys
+from pydantic import Field
+from typer.testing import CliRunner
+from unetscope.training import config
+
+class Training(config.TrainingConfig):
+    label_noise: float = Field(0.0, ge=0, description="Share of flipped labels.")
+
+class Run(config.RunConfig):
+    training: Training = Training()
+
+config.RunConfig = Run
+from unetscope.cli.main import app
+import unetscope.runs.experiment as experiment
+
+def instead(asked, *_, **__):
+    print(asked.training.label_noise, *config.repeat_command(asked.model_dump(mode="json")))
+    raise SystemExit(0)
+
+experiment.run = instead
+for words in (["--help"], ["--preset=quick", "--label-noise=0.25", "--quiet"]):
+    print(CliRunner().invoke(app, ["run", *words]).output)
+"""
+
+
+def test_a_new_value_of_the_configuration_is_a_flag_without_a_second_list() -> None:
+    printed = subprocess.run([sys.executable, "-c", TOY], check=True, capture_output=True, text=True).stdout
+    lines = [line.split() for line in printed.splitlines() if "label-noise" in line]
+    assert lines[0][0] == "--label-noise"
+    assert " ".join(lines[0]).endswith("Share of flipped labels.")
+    assert " ".join(lines[1]) == "0.25 unetscope run --preset quick --label-noise 0.25"
+
+
+def test_a_sweep_adds_its_resolutions_to_those_that_are_named() -> None:
+    added = swept({"measuring.noise_variances": [0.02, 1.0]}, run_flags(RunConfig))
+    assert len(added["measuring.noise_variances"]) == 16
+    assert added["measuring.noise_variances"][:4] == [0.001, 0.00316, 0.01, 0.02]
+    assert [added["measuring.bin_sizes"][place] for place in (0, -1)] == [0.01, 100.0]
+    assert added.keys() == {"measuring.noise_variances", "measuring.bin_sizes"}
+
+
+def test_a_verified_run_is_read_and_judged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = retrained(made_run(tmp_path / "run", (0, 1, 3)))
+    reads: Counter[str] = Counter()
+
+    def counted(owner: object, name: str, key: Callable[..., str]) -> None:
+        original = getattr(owner, name)
+
+        def counting(*words: Any, **named: Any) -> Any:
+            reads[key(*words)] += 1
+            return original(*words, **named)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    for table in ("flow", "epochs"):
+        counted(RunFolder, table, lambda folder, table=table: f"{table} of {folder.path}")
+    counted(RunFolder, "pictures", lambda folder, kind: f"{kind} pictures of {folder.path}")
+    for module in (analysed, verification):
+        counted(module, "judge", lambda flow: "judge")
+
+    def saved(_: None, folder: Path, name: str) -> tuple[Path, Path]:
+        (folder / f"{name}.svg").write_text("<svg/>")
+        return folder / f"{name}.svg", folder / f"{name}.svg"
+
+    monkeypatch.setattr(Drawing, "figure", lambda _: None)
+    monkeypatch.setattr(plots, "save", saved)
+    page = render_run(run)
+    assert (run.figures / "verification_dice.svg").is_file()
+    assert reads.pop("judge") == 1
+    assert reads[f"flow of {run.path}"] == reads[f"epochs of {run.path}"] == 1
+    assert sum(f"{run.path}/verification" in place for place in reads) == len(trained_variants(run)) == 10
+    assert set(reads.values()) == {1}
+    assert page == run.path / "report.html"
 
 
 def configurations() -> st.SearchStrategy[dict[str, object]]:

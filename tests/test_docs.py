@@ -1,4 +1,4 @@
-"""What the README and the docs show is true of the code."""
+"""The code, commands and links of the README and the docs work."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code, of_any_network = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(code.strip().splitlines()) <= 10
+    library, own_network = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(library.strip().splitlines()) <= 10
     names: dict[str, object] = {}
-    exec(code.replace("epochs=10", "epochs=1").replace("(1, 10)", "(1,)"), names)
+    exec(library.replace("epochs=10", "epochs=1").replace("(1, 10)", "(1,)"), names)
     assert names["flow"].epochs == (1,)  # type: ignore[attr-defined]
     assert (tmp_path / "u_plot.png").stat().st_size > 10_000
     names = {}
-    exec(of_any_network, names)
+    exec(own_network, names)
     assert names["recorder"].flow.epochs == (0, 1, 2)  # type: ignore[attr-defined]
     assert "skip1" in str(names["structure"])
 
@@ -41,17 +41,17 @@ def test_every_command_of_the_readme_parses() -> None:
     verbs = [shlex.split(line)[1:] for line in lines if line.startswith("unetscope")]
     assert len(verbs) >= 6
     for words in verbs:
-        found, rest = command, list(words)
-        while hasattr(found, "commands") and rest:
-            found = found.commands[rest.pop(0)]
-        context = found.make_context("unetscope", rest, resilient_parsing=False)
+        verb, rest = command, list(words)
+        while hasattr(verb, "commands") and rest:
+            verb = verb.commands[rest.pop(0)]
+        context = verb.make_context("unetscope", rest, resilient_parsing=False)
         assert not context.args
     targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert {shlex.split(line)[1] for line in lines if line.startswith("make")} <= set(targets)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+def test_every_link_within_the_repository_resolves(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing

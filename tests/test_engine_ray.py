@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,22 @@ from typing import Any
 import psutil
 import pytest
 
+from runs import TINY
 from unetscope.base.errors import MissingDependency
 from unetscope.runs import retraining
 from unetscope.runs.engines import Engine, Local, Look
 from unetscope.runs.engines.interface import STARTS
 from unetscope.runs.experiment import run
 from unetscope.runs.folder import RunFolder
-from unetscope.table import variants
+from unetscope.runs.jobs import train
+from unetscope.table.variants import named_variants
 from unetscope.training.config import preset_config
 
 EPOCHS = 100  # seconds, so that a kill finds the training under way
 
 
 def plan(folder: RunFolder) -> tuple[retraining.Trial, ...]:
-    return retraining.trials(folder, variants.named(["no-skips"], depth=1), [0, 1])
+    return retraining.trials(folder, named_variants(["no-skips"], depth=1), [0, 1])
 
 
 def table(path: Path) -> list[tuple[Any, ...]]:
@@ -48,19 +50,10 @@ class Planned:
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def network(once: Callable[..., Path]) -> Path:
     """A tiny run, the same for all tests: copy it."""
-    small = {
-        "data.synthetic_images": 12,
-        "data.image_size": 16,
-        "network.width": 2,
-        "network.depth": 1,
-        "training.epochs": EPOCHS,
-        "measuring.clusters": 2,
-        "measuring.merge_probes": False,
-        "threads": 1,
-    }
-    return run(preset_config("demo", small), tmp_path_factory.mktemp("network") / "run").path
+    config = preset_config("demo", TINY | {"training.epochs": EPOCHS})
+    return once("network", lambda path: run(config, path))
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +83,13 @@ def engine(workers: int | None) -> Engine:
 
 def busy_workers() -> list[psutil.Process]:
     """The processes of this one's cluster that train."""
-    found = []
+    busy = []
     for process in psutil.Process().children(recursive=True):
         try:
-            found += [process] * any("ray::_train" in word for word in process.cmdline())
+            busy += [process] * any("ray::_train" in word for word in process.cmdline())
         except psutil.Error:  # it has just ended
             continue
-    return found
+    return busy
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +125,7 @@ class TestWithRay:
         assert {trial.name: table(trial.path) for trial in jobs} == expected
         assert all(RunFolder.open(path).ending for path in paths)
 
+    @pytest.mark.slow
     def test_one_of_two_workers_is_killed_and_loses_no_epoch(
         self, folder: RunFolder, expected: dict[str, list[tuple[Any, ...]]]
     ) -> None:
@@ -170,6 +164,7 @@ class TestWithRay:
 
     def test_a_failure_has_its_reason_and_stops_no_other(self, folder: RunFolder) -> None:
         nowhere, damaged, whole = made(folder, plan(folder)[:3])
+        here = train(shutil.copytree(whole, folder.path / "here"))
         about = json.loads((nowhere / "config.json").read_text())
         about["configuration"]["data"]["path"] = "nowhere/at/all"
         (nowhere / "config.json").write_text(json.dumps(about))
@@ -179,6 +174,7 @@ class TestWithRay:
         assert failed[nowhere].startswith("nowhere/at/all does not exist: ")
         assert failed[damaged].startswith("json.decoder.JSONDecodeError: ")
         assert RunFolder.open(whole).ending
+        assert table(whole) == table(here.path)
 
     @pytest.mark.slow
     def test_an_interrupt_ends_its_tasks_and_not_the_cluster_and_a_second_call_goes_on(

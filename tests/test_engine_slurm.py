@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from runs import TINY
 from unetscope.base.errors import InvalidArgument, MissingDependency
 from unetscope.runs.engines import engine_named
 from unetscope.runs.experiment import run
@@ -22,29 +23,19 @@ EPOCHS = 100  # seconds, so that a signal finds the training under way
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a tiny training that is still to do: copy it."""
-    small = {
-        "data.synthetic_images": 12,
-        "data.image_size": 16,
-        "network.width": 2,
-        "network.depth": 1,
-        "training.epochs": 0,
-        "measuring.clusters": 2,
-        "measuring.merge_probes": False,
-        "threads": 1,
-    }
-    folder = run(preset_config("demo", small), tmp_path_factory.mktemp("begun") / "run")
+    folder = run(preset_config("demo", TINY | {"training.epochs": 0}), tmp_path_factory.mktemp("untrained") / "run")
     about = folder.configuration
     about["training"]["epochs"] = EPOCHS
-    path = tmp_path_factory.mktemp("begun") / "jobs" / "model1" / "seed-0"
+    path = tmp_path_factory.mktemp("untrained") / "jobs" / "model1" / "seed-0"
     return RunFolder.create(path, {"configuration": about, "facts": folder.facts}).path
 
 
 @pytest.fixture(scope="module")
-def dice(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """What the training of `begun` gives in this process."""
-    folder = train(shutil.copytree(begun, tmp_path_factory.mktemp("expected") / "run"))
+def dice(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """What the training of `untrained` gives in this process."""
+    folder = train(shutil.copytree(untrained, tmp_path_factory.mktemp("expected") / "run"))
     return [record.validation_dice for record in folder.epochs()]
 
 
@@ -52,18 +43,18 @@ def dice_of(path: Path) -> list[float]:
     return [record.validation_dice for record in RunFolder.open(path).epochs()]
 
 
-def jobs_of(begun: Path, parent: Path, count: int) -> list[Path]:
-    return [shutil.copytree(begun, parent / "verification" / "model1" / f"seed-{place}") for place in range(count)]
+def jobs_of(untrained: Path, parent: Path, count: int) -> list[Path]:
+    return [shutil.copytree(untrained, parent / "verification" / "model1" / f"seed-{place}") for place in range(count)]
 
 
 def training_processes() -> list[psutil.Process]:
-    found = []
+    processes = []
     for process in psutil.Process().children(recursive=True):
         try:
-            found += [process] * ("submitit.core._submit" in process.cmdline())
+            processes += [process] * ("submitit.core._submit" in process.cmdline())
         except psutil.Error:  # it has just ended
             continue
-    return found
+    return processes
 
 
 def test_without_submitit_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,10 +77,12 @@ class TestWithSubmitit:
             "engine 'slurm': no Slurm is found here (no srun on the PATH): use the local engine"
         )
 
-    def test_two_jobs_train_and_a_failure_has_its_reason(self, begun: Path, dice: list[float], tmp_path: Path) -> None:
+    def test_two_jobs_train_and_a_failure_has_its_reason(
+        self, untrained: Path, dice: list[float], tmp_path: Path
+    ) -> None:
         from unetscope.runs.engines.slurm import Slurm
 
-        first, second, nowhere, damaged = folders = jobs_of(begun, tmp_path, 4)
+        first, second, nowhere, damaged = folders = jobs_of(untrained, tmp_path, 4)
         about = json.loads((nowhere / "config.json").read_text())
         about["configuration"]["data"]["path"] = "nowhere/at/all"
         (nowhere / "config.json").write_text(json.dumps(about))
@@ -106,14 +99,14 @@ class TestWithSubmitit:
 
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGUSR2], ids=["killed", "preempted"])
     def test_a_job_that_is_stopped_goes_on(
-        self, begun: Path, dice: list[float], tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+        self, untrained: Path, dice: list[float], tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from submitit.core.core import Job
 
         from unetscope.runs.engines.slurm import Slurm
 
         monkeypatch.setattr(Job, "_results_timeout_s", 1)  # the result of a killed job is waited for
-        (path,) = jobs_of(begun, tmp_path, 1)
+        (path,) = jobs_of(untrained, tmp_path, 1)
         seen: list[int] = []
         stopped: list[int] = []
 
@@ -134,7 +127,7 @@ class TestWithSubmitit:
         assert dice_of(path) == dice
 
     def test_what_slurm_is_asked_for_and_what_it_says_when_it_refuses(
-        self, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from unetscope.runs.engines.slurm import Slurm
 
@@ -149,7 +142,7 @@ class TestWithSubmitit:
         monkeypatch.setenv("PATH", str(programs))
         with pytest.raises(InvalidArgument) as refusal:
             Slurm(workers=2, threads=3, partition="night", minutes=90, gpus=1).run(
-                jobs_of(begun, tmp_path, 4), lambda: None
+                jobs_of(untrained, tmp_path, 4), lambda: None
             )
         assert str(refusal.value) == "Slurm refuses the jobs: sbatch: error: no night"
         asked = (tmp_path / "asked").read_text()

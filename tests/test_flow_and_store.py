@@ -11,12 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runs import made_run
 from unetscope.base.errors import InvalidArgument, RunFolderError
 from unetscope.base.files import whole_file
-from unetscope.runs.folder import Picture, RunFolder
+from unetscope.report.report_data import report_data_of
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.tables import Picture
+from unetscope.runs.trackers.scalars import scalars
 from unetscope.table.flow import Flow, save_epochs
-from unetscope.table.quantities import Status
+from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
+from unetscope.table.series import SeriesKey
 
 LAYERS = (
     Layer("1", "a", shape=(2, 4, 4)),
@@ -76,10 +81,10 @@ def test_pictures_come_back_pixel_by_pixel(run: RunFolder) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (5, 7, 3)).astype(np.uint8)
     grey = pixels[..., 0].copy()
     run.describe((), (), [Picture("image", "<b>", 0, 1, pixels), Picture("image", "a", 0, 0, grey)])
-    found = run.pictures("image")
-    assert [picture.title for picture in found] == ["a", "<b>"]
-    np.testing.assert_array_equal(found[1].pixels, pixels)
-    np.testing.assert_array_equal(found[0].pixels, grey)
+    pictures = run.pictures("image")
+    assert [picture.title for picture in pictures] == ["a", "<b>"]
+    np.testing.assert_array_equal(pictures[1].pixels, pixels)
+    np.testing.assert_array_equal(pictures[0].pixels, grey)
 
 
 def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> None:
@@ -185,6 +190,47 @@ def test_parquet_and_pandas_keep_types(tmp_path: Path) -> None:
     assert len(pandas.read_parquet(Flow(LAYERS).save(tmp_path / "empty.parquet")).columns) == len(frame.columns)
     save_epochs([EpochRecord(0, math.nan, math.nan, 0.7, 0.1, 1.0)], tmp_path / "e.parquet")
     assert math.isnan(pandas.read_parquet(tmp_path / "e.parquet").train_loss_running[0])
+
+
+def test_every_estimate_is_in_the_one_series_of_its_key(tmp_path: Path) -> None:
+    flow = made_run(tmp_path / "run", (0, 1, 10)).flow()
+    keys = [series.key for series in flow.series]
+    assert keys == list(dict.fromkeys(map(SeriesKey.of, flow.estimates)))
+    rows = [row for series in flow.series for row in series.estimates.values()]
+    assert sorted(row.key for row in rows) == sorted(row.key for row in flow.estimates)
+    order = [layer.label for layer in flow.layers]
+    for series in flow.series:
+        assert {SeriesKey.of(row) for row in series.estimates.values()} == {series.key}
+        assert [label for label in order if label in series.layers] == list(series.layers)
+        key = series.key
+        assert flow.series_of(key.quantity, key.estimator, key.resolution, key.labels) == series
+    assert flow.series_of("I(Y;M)").key == SeriesKey(Quantity.LABEL, "kde_upper", 1.0, "kmeans(k=64)")
+
+
+def test_page_and_trackers_have_the_series_of_the_table(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", (0, 1, 10))
+    keys = [series.key for series in run.flow().series]
+    shown = [
+        (one["quantity"], one["estimator"], one["resolution"], one["labels"]) for one in report_data_of(run)["series"]
+    ]
+    assert shown == [(key.quantity, key.estimator, key.resolution, key.labels) for key in keys]
+    names = {scalar.names[:-1] for scalar in scalars(run) if scalar.names[0] in set(Quantity)}
+    assert len(names) == len(keys)
+
+
+def test_where_nothing_was_measured_a_series_is_silent() -> None:
+    (series, _) = Flow(LAYERS, SKIPS, ROWS).series
+    assert (series.layers, series.epochs, series.ceilings, series.images_text) == (
+        ("1",),
+        (3, 10),
+        (2.0,),
+        "n = 4 images",
+    )
+    assert (series.status("1", 3), series.status("1", 10)) == (Status.OK, Status.SATURATED)
+    assert (series.status("2", 3), series.status("1", 4)) == (Status.ABSENT, Status.ABSENT)
+    assert math.isnan(series.bits("2", 3))
+    assert all(map(math.isnan, series.interval("2", 3)))
+    assert series.ceiling_text(2.0) == "log₂ N = 2.00 bits"
 
 
 def test_a_selection_by_an_unknown_field_names_the_known_ones() -> None:

@@ -23,6 +23,7 @@ from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.recorder import Recorder
 
+pytestmark = pytest.mark.usefixtures("sketched_figures")
 FEW = {"labels": [us.KMeansLabels(2)], "epochs": [0, 1, 2]}
 TWO = {**FEW, "epochs": [0, 1]}  # the last of the training is measured all the same
 
@@ -60,8 +61,9 @@ def trained(data: us.SegmentationData, out: Path | None) -> nn.Module:
     return model
 
 
-def same_weights(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_measuring_changes_no_bit_of_a_training(nuclei: us.SegmentationData, tmp_path: Path) -> None:
@@ -93,10 +95,10 @@ def test_nothing_that_a_training_draws_from_is_moved() -> None:
     assert state() == before
 
 
-def test_a_measurement_is_the_same_within_autocast_and_inference_mode(nuclei: us.SegmentationData) -> None:
+def test_a_measurement_is_the_same_within_autocast_and_inference_mode() -> None:
     torch.manual_seed(0)
-    model = foreign.Padded()
-    train, held_out = nuclei.split(0.4)
+    model = foreign.Padded(width=2)
+    train, held_out = us.synthetic_nuclei(10, image_size=16).split(0.4)
     scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)])
     plain = scope.measure(0)
     with torch.autocast("cpu", torch.bfloat16):
@@ -257,10 +259,10 @@ def test_an_engine_without_a_network_is_told_so(nuclei: us.SegmentationData, tmp
      ("monai", ["ignite", "ignite.engine"], "UnetscopeHandler")],
 )  # fmt: skip
 def test_a_missing_extra_says_how_to_get_it(extra: str, missing: list[str], name: str) -> None:
-    code = f"import sys\nfor one in {missing}: sys.modules[one] = None\nimport unetscope as us\n"
-    code += f"try: us.{name}\nexcept us.UnetscopeError as told: print(told)"
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert f'pip install "unetscope[{extra}]"' in said
+    code = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport unetscope as us\n"
+    code += f"try: us.{name}\nexcept us.UnetscopeError as error: print(error)"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert f'pip install "unetscope[{extra}]"' in printed
 
 
 # Several processes.
@@ -277,13 +279,13 @@ from unetscope.runs.recorder import Recorder
 torch.set_num_threads(1)
 distributed.init_process_group("gloo")
 torch.manual_seed(0)
-nuclei = us.synthetic_nuclei(27, image_size=32)
+nuclei = us.synthetic_nuclei(27, image_size=16)
 train, held_out = nuclei.split(0.4)
-model = nn.parallel.DistributedDataParallel(foreign.Padded())
+model = nn.parallel.DistributedDataParallel(foreign.Padded(width=2))
 scope = us.Scope(model, train, held_out=held_out, labels=[us.KMeansLabels(2)],
                  compute=Compute(largest_batch=4, share=True),
                  estimators=[us.KDE(), us.Binning(), us.estimators.Renyi()],
-                 probes=[us.estimators.Linear(), us.estimators.Convolutional(16)])
+                 probes=[us.estimators.Linear(), us.estimators.Convolutional(4)])
 Recorder(scope, sys.argv[2]).measure(0)
 distributed.destroy_process_group()
 """
@@ -299,21 +301,21 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     )  # fmt: skip
     shared = RunFolder.open(tmp_path / "run").flow()
     torch.manual_seed(0)
-    train, held_out = us.synthetic_nuclei(27, image_size=32).split(0.4)
+    train, held_out = us.synthetic_nuclei(27, image_size=16).split(0.4)
     scope = us.Scope(
-        foreign.Padded(), train, held_out=held_out, labels=[us.KMeansLabels(2)],
+        foreign.Padded(width=2), train, held_out=held_out, labels=[us.KMeansLabels(2)],
         compute=Compute(largest_batch=4),
         estimators=[us.KDE(), us.Binning(), us.estimators.Renyi()],
-        probes=[us.estimators.Linear(), us.estimators.Convolutional(16)],
+        probes=[us.estimators.Linear(), us.estimators.Convolutional(4)],
     )  # fmt: skip
     alone = {estimate.key: estimate for estimate in scope.measure(0)}
     assert {estimate.key for estimate in shared.estimates} == alone.keys()
     for estimate in shared.estimates:
-        other = alone[estimate.key]
+        expected = alone[estimate.key]
         for name in ("bits", "lower", "upper", "low", "high", "ceiling", "null_mean", "train_bits"):
-            a, b = getattr(estimate, name), getattr(other, name)
+            a, b = getattr(estimate, name), getattr(expected, name)
             assert a == pytest.approx(b, abs=1e-6, nan_ok=True), (estimate.key, name)
-        assert np.allclose(estimate.per_image, other.per_image, atol=1e-6)
+        assert np.allclose(estimate.per_image, expected.per_image, atol=1e-6)
 
 
 def test_masks_that_are_no_classes_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Anybody's network: what is found in it, that it can be measured, and that its skips can be taken out."""
+"""Any network: its structure is detected and its layers are measured."""
 
 from __future__ import annotations
 
@@ -9,41 +9,39 @@ from pathlib import Path
 
 import pytest
 import torch
+from calibration.planted import PlantedTask, planted_task
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
 import foreign
 import published
 import unetscope as us
+from foreign import random_image
 from unetscope.activations.capture import with_shapes
-from unetscope.base.errors import InvalidArgument, NetworkError
-from unetscope.networks.ablation import ablated, without_skips
-from unetscope.networks.skip_detection import inspect
+from unetscope.base.errors import NetworkError
+from unetscope.networks.ablation import ablated
+from unetscope.networks.inspection import inspect
+from unetscope.networks.removal import without_skips
 from unetscope.networks.unet import UNet
-from unetscope.runs.slimming import carry_over
-
-
-def random_image(*shape: int) -> Tensor:
-    return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
 @pytest.mark.parametrize("without", [(), ("skip1",)])
 def test_what_is_found_in_the_papers_network_is_what_it_says_of_itself(depth: int, without: tuple[str, ...]) -> None:
     model, image = UNet(2, depth, without=without), random_image(3, 32, 32)
-    found = inspect(model, image)
+    structure = inspect(model, image)
     own = with_shapes(model, model.layers, image)
     joined = [
         layer for layer in own if len(layer.parts) != 1
     ]  # where a skip is out, the merge is the upsampled path again
-    assert [(a.label, a.level, a.role, a.parts, a.shape) for a in found.layers] == [
+    assert [(a.label, a.level, a.role, a.parts, a.shape) for a in structure.layers] == [
         (a.label, a.level, a.role, a.parts, a.shape) for a in joined
     ] or without
-    assert {(s.source, s.upsampled, s.merge) for s in found.skips} == {
+    assert {(s.source, s.upsampled, s.merge) for s in structure.skips} == {
         (s.source, s.upsampled, s.merge) for s in model.skips
     } or without
-    assert len(found.skips) == depth - len(without)
-    assert [layer.shape for layer in found.layers if layer.role != "merge"] == [
+    assert len(structure.skips) == depth - len(without)
+    assert [layer.shape for layer in structure.layers if layer.role != "merge"] == [
         layer.shape for layer in joined if layer.role != "merge"
     ]
 
@@ -66,27 +64,27 @@ def test_merges_of_networks_written_by_hand(
     torch.manual_seed(0)
     model = build()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = inspect(model, random_image(*shape))
-    assert (len(found.merges), {merge.kind for merge in found.merges}) == (merges, kinds)
+    structure = inspect(model, random_image(*shape))
+    assert (len(structure.merges), {merge.kind for merge in structure.merges}) == (merges, kinds)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.training
-    with_shapes(model, found.layers, random_image(*shape))  # each can be had where it says
-    assert [layer.role for layer in found.layers].count("output") == 1
-    assert [skip.name for skip in found.skips] == [f"skip{k}" for k in range(1, merges + 1)]
+    with_shapes(model, structure.layers, random_image(*shape))  # each can be captured at its place
+    assert [layer.role for layer in structure.layers].count("output") == 1
+    assert [skip.name for skip in structure.skips] == [f"skip{k}" for k in range(1, merges + 1)]
 
 
 @pytest.mark.parametrize("how", ["stacked", "mean", "by name", "largest", "difference", "channel"])
 def test_ways_to_join(how: str) -> None:
     torch.manual_seed(0)
     model, images = foreign.Joined(how), torch.rand(2, 1, 16, 16)
-    found = inspect(model, images[:1])
-    assert [skip.source for skip in found.skips] == ["1"]
-    assert len(found.merges) == 1
+    structure = inspect(model, images[:1])
+    assert [skip.source for skip in structure.skips] == ["1"]
+    assert len(structure.merges) == 1
     with torch.no_grad():
-        with ablated(model, found, "skip1"):
+        with ablated(model, structure, "skip1"):
             silent = model(images)
         assert not torch.equal(model(images), silent)
-        removed = without_skips(model, found, "skip1")(images)
+        removed = without_skips(model, structure, "skip1")(images)
     if how == "largest":
         assert not torch.equal(removed, silent)  # a maximum with zero is not one with nothing
     else:
@@ -110,8 +108,8 @@ def test_a_network_in_which_none_is_found_says_why() -> None:
             up = nn.functional.interpolate(nn.functional.max_pool2d(a, 2), scale_factor=2)
             return self.b(torch.cat([up.permute(0, 2, 3, 1), a.permute(0, 2, 3, 1)], -1)).permute(0, 3, 1, 2)
 
-    found = inspect(Last(), random_image(1, 16, 16))
-    assert found.why_no_merge.startswith(
+    structure = inspect(Last(), random_image(1, 16, 16))
+    assert structure.why_no_merge.startswith(
         "No merge is found, but 1 concatenations of tokens or of channels that stand last"
     )
 
@@ -119,8 +117,8 @@ def test_a_network_in_which_none_is_found_says_why() -> None:
 def test_a_network_is_looked_into_as_it_is_distributed_or_compiled() -> None:
     model, image = foreign.Padded(), random_image(3, 32, 32)
     wrapped = nn.DataParallel(model), torch.compile(model)
-    for one in wrapped:
-        assert inspect(one, image).layers == inspect(model, image).layers
+    for wrapper in wrapped:
+        assert inspect(wrapper, image).layers == inspect(model, image).layers
 
 
 def test_a_network_compiled_in_place_or_in_part_is_measured_as_it_was_written() -> None:
@@ -134,82 +132,10 @@ def test_a_network_compiled_in_place_or_in_part_is_measured_as_it_was_written() 
     assert model._compiled_call_impl is not None, "it is compiled no more"
 
 
-def test_removing_a_skip_trains_what_was_trained_and_refuses_what_is_shared() -> None:
-    model, image = foreign.Padded(), random_image(3, 32, 32)
-    found = inspect(model, image)
-    with ablated(model, found, "skip1", "mean", images=image):
-        pass
-    model.requires_grad_(False)
-    assert not any(parameter.requires_grad for parameter in without_skips(model, found, "skip1").parameters())
-
-    class Shared(nn.Module):
-        def __init__(self, reader: nn.Module) -> None:
-            super().__init__()
-            self.enter, self.up, self.reader = nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 4, 2, 2), reader
-            self.twice = not hasattr(reader, "parametrizations")
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            a = self.enter(x)
-            joined = self.reader(torch.cat([self.up(nn.functional.max_pool2d(a, 2)), a], 1))
-            return self.reader(joined) if self.twice else joined
-
-    for reader, why in (
-        (nn.Conv2d(8, 8, 3, padding=1), r"is called more than once, so no skip can be removed before it: silence it"),
-        (nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 1, 1)), r"weights that are made of others"),
-    ):
-        network = Shared(reader)
-        with pytest.raises(NetworkError, match=why):
-            without_skips(network, inspect(network, image), "skip1")
-
-
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_a_join_in_an_activation_checkpoint_is_refused_where_there_are_gradients(reentrant: bool) -> None:
-    class Checkpointed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.enter, self.up, self.leave = (
-                nn.Conv2d(3, 4, 3, 1, 1),
-                nn.ConvTranspose2d(4, 4, 2, 2),
-                nn.Conv2d(4, 1, 1),
-            )
-
-        def joined(self, a: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-            return self.leave(torch.relu(a + u))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            a = self.enter(x)
-            u = self.up(nn.functional.max_pool2d(a, 2))
-            return torch.utils.checkpoint.checkpoint(self.joined, a, u, use_reentrant=reentrant)
-
-    model, image = Checkpointed(), random_image(3, 16, 16)
-    found = inspect(model, image)
-    smaller = without_skips(model, found, "skip1")
-    with pytest.raises(
-        NetworkError, match=r"the join at :add is in an activation checkpoint, .*: turn checkpointing off"
-    ):
-        smaller(image)
-    with pytest.raises(NetworkError, match="turn checkpointing off"), ablated(model, found, "skip1"):
-        model(image)
-    with torch.no_grad(), ablated(model.eval(), found, "skip1"):
-        without = model(image)
-        assert torch.equal(smaller.eval()(image), without)
-
-
-def test_means_leave_frozen_parts_frozen() -> None:
-    model, image = foreign.Padded().train(), random_image(3, 32, 32)
-    frozen = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).eval()
-    found = inspect(model, image)
-    with ablated(model, found, "skip1", "mean", images=image):
-        pass
-    assert model.training
-    assert not frozen.training
-
-
 def test_streams_are_told_apart_whichever_stands_whole() -> None:
-    found = inspect(foreign.Padded(), random_image(3, 32, 32))
-    layers = {layer.label: layer for layer in found.layers}
-    for skip, side, channels in zip(found.skips, (32, 16, 8), (4, 8, 16), strict=True):
+    structure = inspect(foreign.Padded(), random_image(3, 32, 32))
+    layers = {layer.label: layer for layer in structure.layers}
+    for skip, side, channels in zip(structure.skips, (32, 16, 8), (4, 8, 16), strict=True):
         assert layers[skip.source].shape == (channels, side, side)
         assert layers[skip.upsampled].shape == (2 * channels, side, side)
         assert layers[skip.merge].shape == (3 * channels, side, side)
@@ -242,106 +168,8 @@ def test_a_call_is_measured_as_the_module_that_gives_it_out() -> None:
     mixed = us.Scope(
         model, data, layers=[us.table.Layer("down.0", "down.0"), us.table.Layer("up.2", "up.2.6:relu")], labels=[]
     )
-    first, *others = ([(e.layer, e.quantity, e.bits) for e in one.measure(0)] for one in (by_module, by_call, mixed))
-    assert others == [first, first]
-
-
-# Skips taken out.
-
-
-@pytest.mark.parametrize("names", [("skip1",), ("skip2",), ("skip1", "skip3"), ("skip1", "skip2", "skip3")])
-def test_silenced_and_removed_are_exact_on_the_papers_network(names: tuple[str, ...]) -> None:
-    torch.manual_seed(0)
-    whole, images = UNet(4, depth=3), torch.rand(3, 3, 32, 32)
-    found = inspect(whole, images[:1])
-    small = UNet(4, depth=3, without=names)
-    carry_over(whole, small)
-    with torch.no_grad():
-        wanted = small(images)
-        removed = without_skips(whole, found, names)
-        assert torch.equal(removed(images), wanted)
-        with ablated(whole, found, names):
-            torch.testing.assert_close(whole(images), wanted, atol=1e-6, rtol=1e-5)  # sums in another order
-        assert not torch.equal(whole(images), wanted)
-    assert sum(p.numel() for p in removed.parameters()) == sum(p.numel() for p in small.parameters())
-
-
-@pytest.mark.parametrize("how", ["mean", "shuffled"])
-def test_what_stands_in_for_a_skip(how: str) -> None:
-    torch.manual_seed(0)
-    whole, images = UNet(4, depth=2), torch.rand(4, 3, 16, 16)
-    found, given = inspect(whole, images[:1]), []
-    seen = whole.merge10.register_forward_hook(lambda _m, inputs, output: given.append((*inputs, output)))
-    with torch.no_grad(), ablated(whole, found, "skip1", how, images=images):  # type: ignore[arg-type]
-        given.clear()
-        whole(images)
-    seen.remove()
-    ((_, skip, joined),) = given
-    instead = joined[:, 4:]
-    if how == "mean":
-        torch.testing.assert_close(instead, skip.mean(dim=(0, 2, 3), keepdim=True).expand_as(skip))
-    else:
-        moved = [next(k for k in range(4) if torch.equal(instead[i], skip[k])) for i in range(4)]
-        assert sorted(moved) == [0, 1, 2, 3]
-        assert all(k != i for i, k in enumerate(moved))
-
-
-def test_a_network_learns_with_its_skip_removed_or_silenced() -> None:
-    torch.manual_seed(0)
-    model, images = foreign.Padded(), torch.rand(2, 3, 32, 32)
-    found = inspect(model, images[:1])
-    removed = without_skips(model, found, ["skip2"])
-    removed(images).mean().backward()
-    assert all(parameter.grad is not None for parameter in removed.parameters())
-    assert len(removed.state_dict()) == len(model.state_dict())
-    with ablated(model, found, "skip1"):
-        model(images).mean().backward()
-    weight = model.get_parameter("up.2.0.weight")
-    assert weight.grad is not None
-    assert bool((weight.grad[:, :4] == 0).all())  # the skip stands first
-    assert not bool((weight.grad[:, 4:] == 0).all())
-
-
-def test_a_sum_goes_on_without_its_skip() -> None:
-    torch.manual_seed(0)
-    model, images = foreign.SubPixel(), torch.rand(2, 1, 16, 16)
-    found = inspect(model, images[:1])
-    with torch.no_grad(), ablated(model, found, "skip1"):
-        silent = model(images)
-    assert torch.equal(without_skips(model, found, "skip1")(images), silent)
-
-
-def test_what_cannot_be_taken_out_is_refused() -> None:
-    class Normalised(foreign.Padded):
-        def __init__(self) -> None:
-            super().__init__()
-            self.up[2] = nn.Sequential(nn.GroupNorm(4, 12), self.up[2])
-
-    model, image = Normalised(), random_image(3, 32, 32)
-    found = inspect(model, image)
-    with pytest.raises(
-        NetworkError, match=r"goes through group_norm \(up.2.0\), so no skip can be removed from it: silence"
-    ):
-        without_skips(model, found, "skip1")
-    with pytest.raises(NetworkError, match="Normalised has no skip 'skip9': there are skip1, skip2, skip3"):
-        without_skips(model, found, "skip9")
-    with (
-        pytest.raises(InvalidArgument, match="silencing by 'noise': expected zeros, mean, shuffled"),
-        ablated(
-            model,
-            found,
-            "skip1",
-            "noise",  # type: ignore[arg-type]
-        ),
-    ):
-        pass
-    with pytest.raises(InvalidArgument, match="needs images"), ablated(model, found, "skip1", "mean"):
-        pass
-    with (
-        pytest.raises(InvalidArgument, match="needs two images or more"),
-        ablated(model.eval(), found, "skip1", "shuffled"),
-    ):
-        model(image)
+    rows = [[(e.layer, e.quantity, e.bits) for e in scope.measure(0)] for scope in (by_module, by_call, mixed)]
+    assert rows == [rows[0]] * 3
 
 
 def test_what_cannot_be_inspected_is_refused() -> None:
@@ -375,43 +203,51 @@ PAGE = {
 NEEDS = {"MONAI": "monai", "SMP": "segmentation_models_pytorch"}
 
 
-@pytest.fixture(params=published.NETWORKS, ids=lambda one: one.name)
+LONG = {"MONAI SwinUNETR"}  # whose one forward pass takes seconds
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(network, id=network.name, marks=[pytest.mark.slow] * (network.name in LONG))
+        for network in published.NETWORKS
+    ]
+)
 def network(request: pytest.FixtureRequest) -> published.Published:
-    one: published.Published = request.param
-    if (maker := one.name.split()[0]) in NEEDS and importlib.util.find_spec(NEEDS[maker]) is None:
+    network: published.Published = request.param
+    if (maker := network.name.split()[0]) in NEEDS and importlib.util.find_spec(NEEDS[maker]) is None:
         pytest.skip(f"{NEEDS[maker]} is not installed")
-    return one
+    return network
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_published_networks(network: published.Published) -> None:
-    """Every merge that the source has is found, its streams can be had, and its skip taken out."""
+    """Every merge of the source is detected, its streams are captured, and its skips are ablated and removed."""
     torch.manual_seed(0)
     model, image = network.build().eval(), random_image(*network.shape)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = inspect(model, image)
-    assert len(found.merges) == network.merges
-    assert len(found.skips) >= len(found.merges)
-    stages = " (stages)" if found.detail == "stages" else ""
+    structure = inspect(model, image)
+    assert len(structure.merges) == network.merges
+    assert len(structure.skips) >= len(structure.merges)
+    stages = " (stages)" if structure.detail == "stages" else ""
     row = [
-        f"{len(found.merges)} of {network.merges}",
+        f"{len(structure.merges)} of {network.merges}",
         network.why,
-        f"{len(found.skips)}",
-        f"{len(found.layers)}{stages}",
+        f"{len(structure.skips)}",
+        f"{len(structure.layers)}{stages}",
     ]
     assert [PAGE[network.name][k] for k in (2, 3, 5, 6)] == row, "make_networks.py writes docs/networks.md anew"
-    layers = with_shapes(model, found.layers, image)
-    assert [layer.shape for layer in layers] == [layer.shape for layer in found.layers]
-    us.plots.architecture(found.layers, found.skips)
+    layers = with_shapes(model, structure.layers, image)
+    assert [layer.shape for layer in layers] == [layer.shape for layer in structure.layers]
+    us.plots.architecture(structure.layers, structure.skips)
     with torch.no_grad():
-        for skip in found.skips[:2]:
+        for skip in structure.skips[:2]:
             whole = _whole(model(image))
-            with ablated(model, found, skip.name):
+            with ablated(model, structure, skip.name):
                 silent = _whole(model(image))
             assert not torch.equal(whole, silent)
             assert torch.equal(whole, _whole(model(image)))  # as before
             try:
-                removed = without_skips(model, found, skip.name)
+                removed = without_skips(model, structure, skip.name)
             except NetworkError as refusal:
                 assert "silence it instead" in str(refusal)
                 continue
@@ -420,40 +256,40 @@ def test_published_networks(network: published.Published) -> None:
 
 
 def _whole(output: object) -> Tensor:
-    return torch.cat([one.flatten() for one in tree_iter(output) if isinstance(one, Tensor)])
+    return torch.cat([tensor.flatten() for tensor in tree_iter(output) if isinstance(tensor, Tensor)])
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_exported_program_has_the_same_merges(network: published.Published) -> None:
-    """Another recording of the network, by torch.export, at the places that were found here."""
+    """Another recording of the network, by torch.export, at the places that were structure here."""
     torch.manual_seed(0)
     model, image = network.build().eval(), random_image(*network.shape)
-    found = inspect(model, image)
+    structure = inspect(model, image)
     try:
         program = torch.export.export(model, (image,), strict=False)
     except Exception as refusal:
         pytest.skip(f"torch.export refuses it: {type(refusal).__name__}")
     operations = {"cat": "cat", "add": ("add", "sum"), "mul": "mul"}
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
-    for merge in found.merges:  # modules may go by other names there
-        shape, names = found.graph[merge.node].shape, operations[merge.kind]
+    for merge in structure.merges:  # modules may go by other names there
+        shape, names = structure.graph[merge.node].shape, operations[merge.kind]
         alike = [
             node
             for node in calls
             if node.target.overloadpacket.__name__.rstrip("_").startswith(names)
             and tuple(node.meta["val"].shape) == shape
         ]
-        here = [one for one in found.merges if one.kind == merge.kind and found.graph[one.node].shape == shape]
-        assert len(alike) >= len(here), merge.address
+        same = [m for m in structure.merges if m.kind == merge.kind and structure.graph[m.node].shape == shape]
+        assert len(alike) >= len(same), merge.address
 
 
 # Verdicts.
 
 
-def judged(task: str, model: nn.Module) -> tuple[us.data.PlantedTask, us.analysis.Judgement]:
+def judged(task: str, model: nn.Module) -> tuple[PlantedTask, us.analysis.Judgement]:
     """A network trained on a planted task in a plain loop, and its verdicts."""
     torch.set_num_threads(1)
-    planted = us.planted_task(task, 300, seed=0)
+    planted = planted_task(task, 300, seed=0)
     train, held_out = planted.data.split(0.25, seed=0)
     images, masks = torch.from_numpy(train.images) / 255, torch.from_numpy(train.masks)[:, None].float()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
@@ -470,7 +306,7 @@ def judged(task: str, model: nn.Module) -> tuple[us.data.PlantedTask, us.analysi
 
 
 @pytest.mark.parametrize(
-    "task", ["pixel", *(pytest.param(one, marks=pytest.mark.slow) for one in ("coarse", "global", "local"))]
+    "task", ["pixel", *(pytest.param(task, marks=pytest.mark.slow) for task in ("coarse", "global", "local"))]
 )
 def test_planted_tasks_are_judged_rightly_in_a_network_written_by_hand(task: str) -> None:
     torch.manual_seed(0)

@@ -220,7 +220,7 @@ def test_points_are_hollow_exactly_where_saturated(flow, estimator) -> None:
 def test_markers_have_the_colour_of_their_line(flow) -> None:
     axes = plots.u_plot(flow)
     colours = [to_hex(line.get_color()) for line in epoch_lines(axes).values()]
-    kinds = ["_measured", "_beyond", "_saturated"]
+    kinds = ["_ok", "_out of domain", "_saturated"]
     points = [line for line in axes.get_lines() if line.get_label() in kinds]
     assert [line.get_marker() for line in points[:3]] == ["o", "x", "o"]
     assert [(to_hex(line.get_markeredgecolor()), line.get_label()) for line in points] == [

@@ -641,7 +641,7 @@ def test_the_figure_holds_the_bits_of_each_layer_and_the_agreement(texts) -> Non
     assert len({to_hex(line.get_color()) for line in named}) == 27
     hollow = {(x, y) for points in lines_of(above, "_saturated") for x, y in points if math.isfinite(y)}
     assert hollow == {(e.resolution, e.bits) for e in flow.estimates if e.saturated}
-    filled = {(x, y) for points in lines_of(above, "_measured") for x, y in points if math.isfinite(y)}
+    filled = {(x, y) for points in lines_of(above, "_ok") for x, y in points if math.isfinite(y)}
     assert filled == {(e.resolution, e.bits) for e in flow.estimates if not e.saturated}
     (ceiling,) = lines_of(above, "_ceiling log₂ N = 8.00 bits")
     assert ceiling[:, 1].tolist() == [CEILING] * 2

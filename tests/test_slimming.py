@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from unetscope.training.trainer import validation_dice
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(once: Callable[..., Path]) -> Path:
     changed = {
         "data.synthetic_images": 40,
         "data.image_size": 32,
@@ -42,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "measuring.clusters": 2,
         "threads": 1,
     }
-    return run_experiment(preset_config("demo", changed), tmp_path_factory.mktemp("finished") / "run").path
+    return once("slimmed", lambda path: run_experiment(preset_config("demo", changed), path))
 
 
 @pytest.fixture
@@ -66,19 +67,19 @@ def test_a_shallower_network_keeps_every_layer_that_is_at_its_level() -> None:
     whole, small = UNet(2, depth=4), UNet(2, depth=2)
     assert carry_over(whole, small) == 1.0
     pairs = {"layer1": "layer1", "layer6": "layer6", "up7": "up17", "layer8": "layer18", "layer13": "layer23"}
-    for mine, other in pairs.items():
-        for name, weight in small.get_submodule(mine).named_parameters():
-            assert torch.equal(weight, whole.get_submodule(other).get_parameter(name)), (mine, name)
+    for in_small, in_whole in pairs.items():
+        for name, weight in small.get_submodule(in_small).named_parameters():
+            assert torch.equal(weight, whole.get_submodule(in_whole).get_parameter(name)), (in_small, name)
 
 
 def test_the_written_network_gives_the_printed_dice_in_a_process_of_its_own(run: Path) -> None:
-    found = slim(run, "without-skip1", fine_tune=2)
-    assert found.path == run / "slim" / "without-skip1-fine-tuned" / "model.safetensors"
-    assert json.loads((found.path.parent / "slim.json").read_text())["dice"] == found.dice
+    result = slim(run, "without-skip1", fine_tune=2)
+    assert result.path == run / "slim" / "without-skip1-fine-tuned" / "model.safetensors"
+    assert json.loads((result.path.parent / "slim.json").read_text())["dice"] == result.dice
     code = (
         "import unetscope as us, sys, torch\n"
         "_, held_out = us.synthetic_nuclei(40, seed=0, image_size=32).split(0.1, seed=0)\n"
-        f"model = us.load_model({str(found.path)!r})\n"
+        f"model = us.load_model({str(result.path)!r})\n"
         "images = torch.from_numpy(held_out.images).float() / 255\n"
         "with torch.no_grad(): marked = model(images)[:, 0] > 0.5\n"
         "masks = torch.from_numpy(held_out.masks).bool()\n"
@@ -86,10 +87,10 @@ def test_the_written_network_gives_the_printed_dice_in_a_process_of_its_own(run:
         "print(((2 * both + 1) / (marked.sum((1, 2)) + masks.sum((1, 2)) + 1)).mean().item())"
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert float(printed) == pytest.approx(found.dice, abs=1e-6)
+    assert float(printed) == pytest.approx(result.dice, abs=1e-6)
     more = slim(run, "without-skip1", fine_tune=4)  # goes on from the second epoch
-    assert more.dice_carried == found.dice_carried
-    assert more.dice != found.dice
+    assert more.dice_carried == result.dice_carried
+    assert more.dice != result.dice
     with pytest.raises(InvalidArgument, match=r"training-30 was trained on for 4 epochs already: ask for 4 or more"):
         slim(run, "without-skip1", fine_tune=2)
     with RunFolder.open(run).locked(), pytest.raises(RunFolderError, match="another process is working on this run"):
@@ -103,10 +104,10 @@ def test_the_weights_of_a_retraining_are_handed_over(run: Path) -> None:
     ):
         slim(run, "depth1", retrained=True)
     us.verify(run, ["depth1"], seeds=1)
-    found = slim(run, "depth1", retrained=True)
+    result = slim(run, "depth1", retrained=True)
     last = RunFolder.open(run / "verification" / "depth1" / "seed-0").epochs()[-1]
-    assert found.dice == pytest.approx(last.validation_dice, abs=0.02)  # that one in bfloat16 where there is any
-    assert found.dice != found.dice_carried
+    assert result.dice == pytest.approx(last.validation_dice, abs=0.02)  # that one in bfloat16 where there is any
+    assert result.dice != result.dice_carried
     guess = math.inf  # as if it had never got below it
     with sqlite3.connect(run / "verification" / "depth1" / "seed-0" / "flow.sqlite") as tables:
         tables.execute("UPDATE epochs SET validation_loss = ?", (guess,))
@@ -128,18 +129,18 @@ def test_exported_programs_do_the_same(run: Path, kind: str) -> None:
     if kind == "onnx":
         runtime = pytest.importorskip("onnxruntime", reason="onnxruntime runs what was exported")
         pytest.importorskip("onnxscript", reason="torch exports ONNX through it")
-    found = slim(run, "depth1", exports=(kind,))  # type: ignore[arg-type]
+    result = slim(run, "depth1", exports=(kind,))  # type: ignore[arg-type]
     images = torch.rand(5, 3, 32, 32)
     with torch.no_grad():
-        wanted = us.load_model(found.path)(images)
-    (path,) = found.exports
+        expected = us.load_model(result.path)(images)
+    (path,) = result.exports
     if kind == "torch":
-        given = torch.export.load(path).module()(images)
+        probabilities = torch.export.load(path).module()(images)
     else:
         session = runtime.InferenceSession(str(path))
-        (given,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-        given = torch.from_numpy(np.asarray(given))
-    torch.testing.assert_close(given, wanted, atol=1e-5, rtol=1e-4)
+        (probabilities,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        probabilities = torch.from_numpy(np.asarray(probabilities))
+    torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_what_cannot_be_slimmed_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +194,7 @@ def test_a_strangers_file_is_refused(tmp_path: Path) -> None:
 
 def test_costs_are_those_of_a_count_by_hand() -> None:
     model, side, width = UNet(2, depth=1), 8, 2
-    (found,) = costs([model], (3, side, side))
+    (cost,) = costs([model], (3, side, side))
     fine, coarse = side * side, side * side // 4
     convolutions = [  # places, kernel, channels in and out
         (fine, 9, 3, width),
@@ -205,11 +206,13 @@ def test_costs_are_those_of_a_count_by_hand() -> None:
         (fine, 9, width, width),
         (fine, 1, width, 1),
     ]
-    assert found.multiply_adds == sum(places * kernel * one * other for places, kernel, one, other in convolutions)
-    assert found.parameters == sum(kernel * one * other + other for _, kernel, one, other in convolutions)
+    assert cost.multiply_adds == sum(
+        places * kernel * inputs * outputs for places, kernel, inputs, outputs in convolutions
+    )
+    assert cost.parameters == sum(kernel * inputs * outputs + outputs for _, kernel, inputs, outputs in convolutions)
     # most lives where the skip joins: image, skip, upsampled path, and both together
-    assert found.activation_bytes == 4 * fine * (3 + width + width + 2 * width)
-    assert found.seconds > 0
+    assert cost.activation_bytes == 4 * fine * (3 + width + width + 2 * width)
+    assert cost.seconds > 0
 
 
 def test_a_skip_that_is_taken_out_is_not_kept_in_memory() -> None:
@@ -219,10 +222,10 @@ def test_a_skip_that_is_taken_out_is_not_kept_in_memory() -> None:
 
 
 def test_savings_are_told(run: Path) -> None:
-    found = savings(RunFolder.open(run), Variant("depth1", 1, ()))
-    assert found.slim.parameters < found.whole.parameters
-    assert dict(Savings(found.whole, found.whole).rows())["parameters"].endswith("(+0%)")
-    assert set(found.as_dict()) == {"whole", "slim"}
+    saved = savings(RunFolder.open(run), Variant("depth1", 1, ()))
+    assert saved.slim.parameters < saved.whole.parameters
+    assert dict(Savings(saved.whole, saved.whole).rows())["parameters"].endswith("(+0%)")
+    assert set(saved.as_dict()) == {"whole", "slim"}
 
 
 def test_dice_leaves_the_network_as_it_was() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,19 @@ import pytest
 from PIL import Image
 
 from unetscope.base.errors import InvalidArgument, MissingDependency, RunFolderError
+from unetscope.data import synthetic_nuclei
+from unetscope.measure import Scope
+from unetscope.networks import UNet
+from unetscope.runs import experiment
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.trackers import TRACKERS, Follower, Tracked, track
+from unetscope.runs.recorder import Recorder
+from unetscope.runs.trackers import TRACKERS, Follower, Point, Session, TrackedRun, Tracker, track
 from unetscope.runs.trackers import scalars as names
-from unetscope.runs.trackers.scalars import scalars, spelled
-from unetscope.runs.trackers.writers import WRITERS, _plain, _plain_or_colon
+from unetscope.runs.trackers._mlflow import is_permitted
+from unetscope.runs.trackers.scalars import is_plain, scalars, spelled
 from unetscope.table.quantities import Quantity
 from unetscope.table.records import EpochRecord, Estimate, Layer
+from unetscope.training.config import preset_config
 
 pytestmark = [
     pytest.mark.filterwarnings(  # MLflow's own tables, with SQLAlchemy 2.1
@@ -71,10 +78,43 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
 
 
-@pytest.fixture(params=TRACKERS)
-def tracker(request: pytest.FixtureRequest) -> str:
+class JsonLines(Tracker):
+    """A fourth tracker: one JSON object a line, in a file that is written anew at every opening."""
+
+    title = "JSON lines"
+
+    def open(self, session: Session) -> None:
+        session.folder.mkdir(exist_ok=True)
+        self._file = (session.folder / "run.jsonl").open("w", encoding="utf-8")
+
+    def log_points(self, points: Sequence[Point]) -> None:
+        for step, tag, value in points:
+            self._write(step=step, tag=tag, value=value)
+        self._file.flush()
+
+    def log_figure(self, title: str, path: Path, step: int) -> None:
+        self._write(step=step, figure=title, png=path.read_bytes().hex())
+
+    def log_parameters(self, values: Mapping[str, str | int | float]) -> None:
+        self._write(parameters=dict(values))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, **record: Any) -> None:
+        self._file.write(json.dumps(record) + "\n")
+
+
+def test_a_fourth_tracker_is_thirty_lines() -> None:
+    assert len(inspect.getsource(JsonLines).splitlines()) <= 30
+
+
+@pytest.fixture(params=[*TRACKERS, "jsonl"])
+def tracker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name: str = request.param
-    for module in {"mlflow": ("mlflow", "sqlalchemy", "alembic")}.get(name, (name,)):
+    if name == "jsonl":
+        monkeypatch.setitem(TRACKERS, name, JsonLines)
+    for module in TRACKERS[name].packages:
         pytest.importorskip(module, reason=f"{name} is an extra: its tests need {module}")
     return name
 
@@ -125,10 +165,10 @@ def go_on(run: RunFolder, epoch: int) -> None:
 
 
 def read(run: RunFolder, tracker: str) -> Read:
-    found: Read = {}
+    values: Read = {}
     for tag, step, value in READERS[tracker](run.path / "tracking"):
-        found.setdefault((tag, step), []).append(value)
-    return found
+        values.setdefault((tag, step), []).append(value)
+    return values
 
 
 def read_tensorboard(tracking: Path) -> Iterator[tuple[str, int, float]]:
@@ -149,15 +189,15 @@ def mlflow_run(tracking: Path) -> tuple[Any, Any]:
     client = MlflowClient(
         os.environ.get("MLFLOW_TRACKING_URI") or json.loads((tracking / "mlflow.json").read_text())["identity"]["where"]
     )
-    (experiment,) = (found for found in client.search_experiments() if found.name == "unetscope")
-    (found,) = client.search_runs([experiment.experiment_id])
-    return client, found
+    (experiment,) = (each for each in client.search_experiments() if each.name == "unetscope")
+    (tracked,) = client.search_runs([experiment.experiment_id])
+    return client, tracked
 
 
 def read_mlflow(tracking: Path) -> Iterator[tuple[str, int, float]]:
-    client, found = mlflow_run(tracking)
-    for tag in found.data.metrics:
-        yield from ((tag, point.step, point.value) for point in client.get_metric_history(found.info.run_id, tag))
+    client, tracked = mlflow_run(tracking)
+    for tag in tracked.data.metrics:
+        yield from ((tag, point.step, point.value) for point in client.get_metric_history(tracked.info.run_id, tag))
 
 
 def wandb_records(tracking: Path) -> list[Any]:
@@ -211,10 +251,21 @@ def read_wandb(tracking: Path) -> Iterator[tuple[str, int, float]]:
                 yield tag, row["_step"], value
 
 
+def json_records(tracking: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tracking / "jsonl/run.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def read_json_lines(tracking: Path) -> Iterator[tuple[str, int, float]]:
+    for record in json_records(tracking):
+        if "tag" in record:
+            yield record["tag"], record["step"], record["value"]
+
+
 READERS: dict[str, Callable[[Path], Iterator[tuple[str, int, float]]]] = {
     "tensorboard": read_tensorboard,
     "mlflow": read_mlflow,
     "wandb": read_wandb,
+    "jsonl": read_json_lines,
 }
 
 
@@ -224,18 +275,20 @@ def figures_of(run: RunFolder, tracker: str) -> list[bytes]:
     if tracker == "tensorboard":
         events = accumulated(tracking)
         return [image.encoded_image_string for tag in events.Tags()["images"] for image in events.Images(tag)]
+    if tracker == "jsonl":
+        return [bytes.fromhex(record["png"]) for record in json_records(tracking) if "png" in record]
     if tracker == "mlflow":
-        client, found = mlflow_run(tracking)
-        names = [about.path for about in client.list_artifacts(found.info.run_id, "figures")]
-        return [Path(client.download_artifacts(found.info.run_id, name)).read_bytes() for name in names]
+        client, tracked = mlflow_run(tracking)
+        names = [about.path for about in client.list_artifacts(tracked.info.run_id, "figures")]
+        return [Path(client.download_artifacts(tracked.info.run_id, name)).read_bytes() for name in names]
     files = next(tracking.glob("wandb/offline-run-*/files"))
     shown = [value for row in wandb_rows(tracking) for value in row.values() if isinstance(value, dict)]
     return [(files / value["path"]).read_bytes() for value in shown if value["_type"] == "image-file"]
 
 
 def expected(run: RunFolder, tracker: str) -> Read:
-    spell = WRITERS[tracker].spell
-    return {(spell(found.names), found.epoch): [pytest.approx(found.value)] for found in scalars(run)}
+    spell = TRACKERS[tracker].spell
+    return {(spell(scalar.names), scalar.epoch): [pytest.approx(scalar.value)] for scalar in scalars(run)}
 
 
 def png(path: Path, grey: int) -> Path:
@@ -246,27 +299,27 @@ def png(path: Path, grey: int) -> Path:
 def test_a_whole_run_comes_back_once_and_as_it_is(bare: RunFolder, tracker: str) -> None:
     go_on(bare, 1)
     assert track(bare, tracker) == bare.path / "tracking" / tracker
-    found = read(bare, tracker)
-    assert found == expected(bare, tracker)
-    assert found["validation/Dice", 1] == [pytest.approx(0.5 + 1 / 64)]
-    assert ("train/loss", 0) not in found
+    shown = read(bare, tracker)
+    assert shown == expected(bare, tracker)
+    assert shown["validation/Dice", 1] == [pytest.approx(0.5 + 1 / 64)]
+    assert ("train/loss", 0) not in shown
     input_tag, usable = ("I X M", "I_V M to Y") if tracker == "mlflow" else ("I(X;M)", "I_V(M→Y)")
-    assert found[f"{input_tag}/kde_upper 1/1", 1] == [1.5]
-    assert [found[f"{usable}{end}/usable_linear/2", 0] for end in ("", " low", " high")] == [
+    assert shown[f"{input_tag}/kde_upper 1/1", 1] == [1.5]
+    assert [shown[f"{usable}{end}/usable_linear/2", 0] for end in ("", " low", " high")] == [
         [0.25], [pytest.approx(0.1)], [pytest.approx(0.4)],
     ]  # fmt: skip
-    assert f"{input_tag}/kde_upper 1/decoder.block1:cat" in {tag for tag, _ in found}
-    assert not any("I(Y;M)" in tag or "I Y M" in tag for tag, _ in found), "an estimate that is no number"
+    assert f"{input_tag}/kde_upper 1/decoder.block1:cat" in {tag for tag, _ in shown}
+    assert not any("I(Y;M)" in tag or "I Y M" in tag for tag, _ in shown), "an estimate that is no number"
     track(bare, tracker)
-    assert read(bare, tracker) == found
+    assert read(bare, tracker) == shown
     go_on(bare, 2)
     track(bare, tracker)
     assert read(bare, tracker) == expected(bare, tracker)
-    assert len(read(bare, tracker)) > len(found)
+    assert len(read(bare, tracker)) > len(shown)
 
 
 def test_a_run_that_goes_on_is_followed(run: RunFolder, tracker: str) -> None:
-    with Tracked(run, tracker) as tracked:
+    with TrackedRun(run, tracker) as tracked:
         for epoch in range(1, 4):
             run.write_epoch(EpochRecord(epoch, 0.5, 0.25, 0.75, 0.5 + epoch / 64, 1.5))
             tracked.update()
@@ -279,30 +332,31 @@ def test_a_run_that_goes_on_is_followed(run: RunFolder, tracker: str) -> None:
 
 def test_what_comes_late_or_changed_takes_its_place(run: RunFolder, tracker: str) -> None:
     go_on(run, 5)
-    with Tracked(run, tracker) as tracked:
+    with TrackedRun(run, tracker) as tracked:
         run.write_measurement(2, [replace(ROW, epoch=2, bits=2.5)])
         tracked.update()
     assert read(run, tracker) == expected(run, tracker)
-    with Tracked(run, tracker) as tracked:
+    with TrackedRun(run, tracker) as tracked:
         run.write_measurement(0, [replace(ROW, bits=0.125), replace(USABLE, bits=NAN)])
         tracked.update()
     assert read(run, tracker) == expected(run, tracker)
     run.write_measurement(5, [replace(ROW, epoch=5, bits=7.0)])
     track(run, tracker)
-    found = read(run, tracker)
-    assert found == expected(run, tracker)
-    assert [7.0] in found.values()
+    shown = read(run, tracker)
+    assert shown == expected(run, tracker)
+    assert [7.0] in shown.values()
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_trackers import go_on
-from unetscope.runs.trackers import Tracked
+from test_trackers import JsonLines, go_on
+from unetscope.runs.trackers import TRACKERS, TrackedRun
 from unetscope.runs.folder import RunFolder
+TRACKERS["jsonl"] = JsonLines
 run = RunFolder.open(sys.argv[1])
-tracked = Tracked(run, sys.argv[2])
+tracked = TrackedRun(run, sys.argv[2])
 go_on(run, 1)
 tracked.update()
 tracked.figures()
@@ -320,7 +374,7 @@ def test_a_killed_run_goes_on_in_the_same_run_without_doubles(run: RunFolder, tr
     state = run.path / "tracking" / f"{tracker}.json"
     before = json.loads(state.read_text())
     run.write_epoch(EpochRecord(2, 0.5, 0.25, 0.75, 0.5 + 2 / 64, seconds=9.0))  # trained again, as fast as it may be
-    with Tracked(run, tracker) as tracked:
+    with TrackedRun(run, tracker) as tracked:
         go_on(run, 3)
         tracked.update()
     assert json.loads(state.read_text()) == before
@@ -335,56 +389,58 @@ def test_an_epoch_trained_again_in_other_time_keeps_the_run(run: RunFolder, trac
         run.write_epoch(EpochRecord(0, NAN, NAN, 0.7, dice, seconds=float(len(runs))))
         track(run, "mlflow")
         runs.append(mlflow_run(tracking)[1].info)
-    first, again, other = runs
-    assert first.run_id == again.run_id != other.run_id
-    assert (again.status, other.run_name) == ("FINISHED", run.path.name)
+    first, again, replaced = runs
+    assert first.run_id == again.run_id != replaced.run_id
+    assert (again.status, replaced.run_name) == ("FINISHED", run.path.name)
 
 
 def test_hostile_names_stay_apart_and_are_no_path(run: RunFolder, tracker: str) -> None:
     track(run, tracker)
-    found = {tag: values for (tag, _), values in read(run, tracker).items() if "kde_upper" in tag}
-    assert sorted(value for (value,) in found.values()) == [place + 0.5 for place in range(len(LAYERS))]
-    assert all(len(tag.split("/")) == 3 for tag in found)
+    shown = {tag: values for (tag, _), values in read(run, tracker).items() if "kde_upper" in tag}
+    assert sorted(value for (value,) in shown.values()) == [place + 0.5 for place in range(len(LAYERS))]
+    assert all(len(tag.split("/")) == 3 for tag in shown)
     written = {path.resolve() for path in run.path.parent.rglob("*") if run.path not in path.parents}
     assert written <= {run.path, *(run.path.parent / "cache", *(run.path.parent / "cache").rglob("*"))}
 
 
 def test_a_configuration_comes_back(run: RunFolder, tracker: str) -> None:
     track(run, tracker)
-    wanted = {"seed": 3, "training/epochs": 2, "training/rates": "[0.1]", "training/device": "null"}
+    parameters = {"seed": 3, "training/epochs": 2, "training/rates": "[0.1]", "training/device": "null"}
     tracking = run.path / "tracking"
     if tracker == "mlflow":
-        assert mlflow_run(tracking)[1].data.params == {name: str(value) for name, value in wanted.items()}
+        assert mlflow_run(tracking)[1].data.params == {name: str(value) for name, value in parameters.items()}
     elif tracker == "wandb":
         updates = [update for record in wandb_records(tracking) for update in record.config.update]
-        found = {update.key or "/".join(update.nested_key): json.loads(update.value_json) for update in updates}
-        assert {name: value for name, value in found.items() if name != "_wandb"} == wanted
+        shown = {update.key or "/".join(update.nested_key): json.loads(update.value_json) for update in updates}
+        assert {name: value for name, value in shown.items() if name != "_wandb"} == parameters
+    elif tracker == "jsonl":
+        assert [record["parameters"] for record in json_records(tracking) if "parameters" in record] == [parameters]
     else:
         from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
         metadata = accumulated(tracking).SummaryMetadata("_hparams_/session_start_info")
         about = parse_session_start_info_plugin_data(metadata.plugin_data.content).hparams
-        assert {name: about[name].string_value or about[name].number_value for name in about} == wanted
+        assert {name: about[name].string_value or about[name].number_value for name in about} == parameters
 
 
 def test_figures_are_shown_and_the_last_of_a_title_stays(run: RunFolder, tracker: str, tmp_path: Path) -> None:
     run.figures.mkdir()
-    own, other = png(run.figures / "u_plot.png", 1), png(tmp_path / "other.png", 2)
+    own, further = png(run.figures / "u_plot.png", 1), png(tmp_path / "other.png", 2)
     (run.figures / ".half.1.part.png").write_bytes(b"")
-    with Tracked(run, tracker) as tracked:
+    with TrackedRun(run, tracker) as tracked:
         tracked.figures()
-        tracked.figures({"<b>../Dice: 100 %": other})
+        tracked.figures({"<b>../Dice: 100 %": further})
         assert tracked.figures() is None
-    assert sorted(figures_of(run, tracker)) == sorted([own.read_bytes(), other.read_bytes()])
+    assert sorted(figures_of(run, tracker)) == sorted([own.read_bytes(), further.read_bytes()])
     png(own, 3)
     track(run, tracker, figures={"u_plot": own})
     go_on(run, 1)
-    with Tracked(run, tracker) as tracked:
+    with TrackedRun(run, tracker) as tracked:
         png(own, 4)
         tracked.figures()
         go_on(run, 2)
         tracked.update()
-    assert sorted(figures_of(run, tracker)) == sorted([own.read_bytes(), other.read_bytes()])
+    assert sorted(figures_of(run, tracker)) == sorted([own.read_bytes(), further.read_bytes()])
     assert read(run, tracker) == expected(run, tracker)
     with pytest.raises(InvalidArgument, match=r"figure 'gone': there is no file '.*gone.png'"):
         track(run, tracker, figures={"gone": tmp_path / "gone.png"})
@@ -399,13 +455,13 @@ def test_a_copied_or_moved_run_goes_on_where_it_is(run: RunFolder, tracker: str,
     track(run, tracker)
     held = read(run, tracker)
     copy = RunFolder(shutil.copytree(run.path, tmp_path / "copy"))
-    for other in (copy, RunFolder(tmp_path / "moved")):
-        if other is not copy:
-            copy.path.rename(other.path)
-        go_on(other, 1 + (other is not copy))
-        track(other, tracker)
-        assert read(other, tracker) == expected(other, tracker)
-        assert len(figures_of(other, tracker)) == 1
+    for place in (copy, RunFolder(tmp_path / "moved")):
+        if place is not copy:
+            copy.path.rename(place.path)
+        go_on(place, 1 + (place is not copy))
+        track(place, tracker)
+        assert read(place, tracker) == expected(place, tracker)
+        assert len(figures_of(place, tracker)) == 1
     assert read(run, tracker) == held
 
 
@@ -431,9 +487,9 @@ def test_an_open_tensorboard_forgets_the_older_file(run: RunFolder, tracker: str
 
 
 def test_who_opens_a_run_twice_ends_the_first(run: RunFolder, tracker: str) -> None:
-    first = Tracked(run, tracker)
+    first = TrackedRun(run, tracker)
     go_on(run, 1)
-    with Tracked(run, tracker):
+    with TrackedRun(run, tracker):
         pass
     with pytest.raises(InvalidArgument, match=r"no more is written of .*: open it again"):
         first.update()
@@ -454,6 +510,18 @@ def test_an_absent_package_is_one_line(run: RunFolder, monkeypatch: pytest.Monke
         InvalidArgument, match=r"tracker must be one of tensorboard, mlflow, wandb, got 'wand': .* 'wandb'"
     ):
         track(run, "wand")
+
+
+def test_an_absent_package_is_refused_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    scope = Scope(UNet(2, depth=1), synthetic_nuclei(4, image_size=16), labels=[])
+    for begin in (
+        lambda: experiment.run(preset_config("demo", {}), tmp_path / "run", track="mlflow"),
+        lambda: Recorder(scope, tmp_path / "run", track="mlflow"),
+    ):
+        with pytest.raises(MissingDependency, match=r'MLflow needs its package: pip install "unetscope\[mlflow\]"'):
+            begin()
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_store_without_its_tables_package_is_one_line(bare: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,7 +559,7 @@ def test_a_damaged_note_and_a_place_that_cannot_be_written_are_named(run: RunFol
         track(run, "tensorboard")
 
 
-@pytest.mark.parametrize("permitted", [str.isprintable, _plain, _plain_or_colon])
+@pytest.mark.parametrize("permitted", [str.isprintable, is_plain, is_permitted])
 def test_no_two_names_are_spelled_alike(permitted: Callable[[str], bool]) -> None:
     from itertools import product
 
@@ -503,7 +571,7 @@ def test_no_two_names_are_spelled_alike(permitted: Callable[[str], bool]) -> Non
 
 
 def test_quantities_and_resolutions_have_tags_of_their_own() -> None:
-    spell = WRITERS["mlflow"].spell
+    spell = TRACKERS["mlflow"].spell
     quantities = [*Quantity, "I_V(M→Y) low", "I_V(M→Y) high"]
     tags = {spell([quantity, "1"]) for quantity in quantities}
     assert len(tags) == len(quantities)
@@ -511,7 +579,7 @@ def test_quantities_and_resolutions_have_tags_of_their_own() -> None:
     assert not any("_x" in tag for tag in tags)
     assert len(spell(["I(X;M)", "a" * 300])) == len(spell(["I(X;M)", "a" * 301])) == 250
     assert spell(["I(X;M)", "a" * 300]) != spell(["I(X;M)", "a" * 301])
-    named = {names._names(replace(ROW, resolution=size), False)[1] for size in (0.1, 0.10000000000100001, 1.0, 0.0)}
+    named = {names._names(replace(ROW, resolution=size))[1] for size in (0.1, 0.10000000000100001, 1.0, 0.0)}
     assert named == {"kde_upper 0.1", "kde_upper 0.10000000000100001", "kde_upper 1", "kde_upper 0"}
 
 
@@ -525,13 +593,13 @@ def test_trackers_are_loaded_where_they_are_used() -> None:
 
 def test_a_tracker_that_fails_ends_no_training(bare: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not here")
-    run, said = bare, list[str]()
-    follower = Follower(run, "tensorboard", said.append, seconds=0.0)
-    monkeypatch.setattr(Tracked, "update", lambda _: 1 / 0)
+    run, warnings = bare, list[str]()
+    follower = Follower(run, "tensorboard", warnings.append, seconds=0.0)
+    monkeypatch.setattr(TrackedRun, "update", lambda _: 1 / 0)
     for _ in range(3):
         follower.update()
     follower.close()
-    assert said == ["the tracker is given no more: division by zero"]
+    assert warnings == ["the tracker is given no more: division by zero"]
 
 
 def test_a_command_is_tracked_by_one_argument(tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def test_a_resumed_training_ends_with_the_same_bits(
     for stop in (0, 1, 3, 4):
         folder = tmp_path / f"stopped after {stop}"
         _, before = trained(folder, stop_after=stop, **options)  # type: ignore[arg-type]
-        found, after = trained(folder, **options)  # type: ignore[arg-type]
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        weights, after = trained(folder, **options)  # type: ignore[arg-type]
+        torch.testing.assert_close(weights, expected, rtol=0, atol=0)
         assert repr({**numbers(before), **numbers(after)}) == repr(numbers(records))
 
 
@@ -160,8 +160,8 @@ def test_dice_is_the_slow_twin() -> None:
     t[0] = 0
     p[0] = 0.2
     expected = []
-    for one, truth in zip(p, t, strict=True):
-        hard = one > 0.5
+    for probabilities, truth in zip(p, t, strict=True):
+        hard = probabilities > 0.5
         expected.append((2 * (hard & (truth == 1)).sum() + 1) / (hard.sum() + truth.sum() + 1))
     ours = dice_per_image(torch.from_numpy(p), torch.from_numpy(t).double())
     np.testing.assert_allclose(ours, expected, rtol=1e-6)

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
+from runs import TINY
 from unetscope.analysis.outcomes import Training, Verification, guess_nats
 from unetscope.base.errors import InvalidArgument, RunFolderError, UnetscopeError
 from unetscope.report.render import render_run
@@ -27,33 +29,49 @@ from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial, expected_seconds, retrain, trials
 from unetscope.runs.verification import chosen_seeds, trained_variants, verification, verify
+from unetscope.table.parts import parts_named
 from unetscope.table.records import EpochRecord
 from unetscope.table.variants import Variant, named_variants
 from unetscope.training.config import preset_config
 
+pytestmark = pytest.mark.usefixtures("sketched_figures")
 GUESS = 0.5
 EPOCHS = 60
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run, measured at enough epochs to be judged."""
+def finished(once: Callable[..., Path]) -> Path:
+    """A small run, measured at enough epochs to be judged: copy it."""
     changed = {
         "data.synthetic_images": 16,
-        "data.image_size": 16,
-        "network.width": 2,
         "network.depth": 2,
         "training.epochs": EPOCHS,
         "measuring.marked": [1, 10, 60],
-        "measuring.clusters": 2,
-        "threads": 1,
+        "measuring.merge_probes": True,
     }
-    return run_experiment(preset_config("demo", changed), tmp_path_factory.mktemp("finished") / "run").path
+    return once("judged", lambda path: run_experiment(preset_config("demo", TINY | changed), path))
 
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> RunFolder:
     return RunFolder.open(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def verified(finished: Path, once: Callable[..., Path]) -> Path:
+    """The same with two variants retrained with two seeds each, and how far that was at each look: copy it."""
+
+    def make(path: Path) -> None:
+        run, looks = RunFolder.open(shutil.copytree(finished, path)), list[int]()
+        assert retrain(run, planned(run), engine=Local(2), progress=Watching(looks)) == {}
+        (path / "looks.json").write_text(json.dumps(looks))
+
+    return once("verified", make)
+
+
+@pytest.fixture
+def retrained(verified: Path, tmp_path: Path) -> RunFolder:
+    return RunFolder.open(shutil.copytree(verified, tmp_path / "retrained"))
 
 
 def planned(run: RunFolder, names: tuple[str, ...] = ("model2",), seeds: tuple[int, ...] = (0, 1)) -> tuple[Trial, ...]:
@@ -68,10 +86,9 @@ def records(trial: Trial, *, with_time: bool = False) -> list[tuple[object, ...]
     return rows if with_time else [(*row[:5], *row[6:]) for row in rows]
 
 
-def test_every_variant_is_trained_with_every_seed_and_paired_by_it(run: RunFolder) -> None:
-    jobs = planned(run)
-    looks = []
-    assert retrain(run, jobs, engine=Local(2), progress=Watching(looks)) == {}
+def test_every_variant_is_trained_with_every_seed_and_paired_by_it(retrained: RunFolder) -> None:
+    run, jobs = retrained, planned(retrained)
+    looks = json.loads((run.path / "looks.json").read_text())
     assert [trial.path.relative_to(run.path).as_posix() for trial in jobs] == [
         "verification/model1/seed-0",
         "verification/model2/seed-0",
@@ -126,18 +143,14 @@ class KillingOne(Local):
         return super().run(folders, looking)
 
 
-def test_a_killed_worker_is_started_again_and_loses_no_finished_epoch(
-    run: RunFolder, finished: Path, tmp_path: Path
-) -> None:
-    undisturbed = RunFolder.open(shutil.copytree(finished, tmp_path / "other"))
-    retrain(undisturbed, planned(undisturbed), engine=Local(2))
-    engine = KillingOne(2)
+def test_a_killed_worker_is_started_again_and_loses_no_finished_epoch(run: RunFolder, retrained: RunFolder) -> None:
+    engine, jobs = KillingOne(2), planned(run, seeds=(0,))
     looks: list[int] = []
-    assert retrain(run, planned(run), engine=engine, progress=Watching(looks)) == {}
+    assert retrain(run, jobs, engine=engine, progress=Watching(looks)) == {}
     assert engine.killed
     assert looks == sorted(looks)  # no epoch was ever taken back
-    for mine, other in zip(planned(run), planned(undisturbed), strict=True):
-        assert records(mine) == records(other)
+    for trial, expected in zip(jobs, planned(retrained, seeds=(0,)), strict=True):
+        assert records(trial) == records(expected)
 
 
 def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunFolder) -> None:
@@ -148,7 +161,7 @@ def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunF
         "verify",
         str(run.path),
         "--variants=model2",
-        "--seeds=2",
+        "--seeds=1",
         "--workers=2",
         "-q",
     ]
@@ -157,7 +170,7 @@ def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunF
     )
     jobs = planned(run)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             far = [RunFolder.open(trial.path).last_epoch() for trial in jobs[:2] if RunFolder.exists(trial.path)]
             if len(far) == 2 and min(far) >= 3:
@@ -184,10 +197,10 @@ def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunF
         assert len(again) == EPOCHS + 1
 
 
-def test_a_job_that_says_what_is_wrong_is_not_started_again(run: RunFolder) -> None:
-    jobs = planned(run, seeds=(0,))
+def test_a_job_that_says_what_is_wrong_is_not_started_again(retrained: RunFolder) -> None:
+    run, jobs = retrained, planned(retrained, seeds=(0,))
     config = json.loads((run.path / "config.json").read_text())
-    retrain(run, jobs[:1], engine=Local(1))
+    shutil.rmtree(jobs[1].path)
     config["facts"]["data"]["train"]["fingerprint"] = "other"
     (run.path / "config.json").write_text(json.dumps(config))
     changed = RunFolder.open(run.path)
@@ -208,9 +221,8 @@ def test_a_job_that_keeps_being_killed_is_given_up(run: RunFolder, monkeypatch: 
     assert RunFolder.open(jobs[0].path).failure == failed[jobs[0]]  # for the page
 
 
-def test_a_trial_of_another_configuration_is_refused(run: RunFolder) -> None:
-    jobs = planned(run, seeds=(0,))
-    retrain(run, jobs[:1], engine=Local(1))
+def test_a_trial_of_another_configuration_is_refused(retrained: RunFolder) -> None:
+    run, jobs = retrained, planned(retrained, seeds=(0,))
     with pytest.raises(
         RunFolderError, match=r"was begun with another configuration \(threads: 1 → 2\): remove that folder"
     ):
@@ -229,9 +241,10 @@ def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:
     with pytest.raises(RunFolderError, match=r"has no retrained variant: unetscope verify"):
         verification(run, ())
     assert chosen_seeds(run, 3) == (0, 1, 2)
-    one = expected_seconds(run, planned(run, seeds=(0,)), workers=2)  # two jobs, side by side
-    assert one > 0
-    assert expected_seconds(run, planned(run, ("model2", "depth1"), seeds=(0,)), workers=2) == pytest.approx(2 * one)
+    side_by_side = expected_seconds(run, planned(run, seeds=(0,)), workers=2)
+    assert side_by_side > 0
+    three_jobs = planned(run, ("model2", "depth1"), seeds=(0,))
+    assert expected_seconds(run, three_jobs, workers=2) == pytest.approx(2 * side_by_side)
 
 
 def test_a_network_keeps_its_folder_whatever_it_is_called(run: RunFolder) -> None:
@@ -258,7 +271,7 @@ def training(variant: str, seed: int, dice: list[list[float]], *, loss: float = 
 
 
 def held(*trainings: Training, margin: float = 0.02) -> Verification:
-    variants = (Variant("model1", 2, ()), Variant("model2", 2, ("skip1",)))
+    variants = (Variant("model1", 2, ()), Variant("model2", 2, parts_named(["skip1"])))
     return Verification(variants, trainings, None, (1,), margin)
 
 
@@ -289,7 +302,7 @@ def test_an_outcome_is_held_against_the_margin(loss: float, decision: str) -> No
     for seed in range(3):
         wiggle = 0.001 * seed
         made.append(training("model1", seed, [[0.0] * 4, [0.8, 0.81, 0.82, 0.83]]))
-        made.append(training("model2", seed, [[0.0] * 4, [one - loss + wiggle for one in (0.8, 0.81, 0.82, 0.83)]]))
+        made.append(training("model2", seed, [[0.0] * 4, [dice - loss + wiggle for dice in (0.8, 0.81, 0.82, 0.83)]]))
     assert held(*made).outcome("model2", 1).decision == decision
 
 
@@ -301,13 +314,13 @@ def test_a_training_that_did_not_start_is_counted_and_not_compared() -> None:
     outcome = held(*good, *others, stuck, collapsed).outcome("model2", 1)
     assert (outcome.difference.value, outcome.pairs, outcome.started, outcome.seeds) == (0.0, 3, 3, 5)
     assert "2 of 5 trainings did not start, collapsed or failed, and are not counted" in outcome.text
-    assert [one.state(1) for one in (good[0], stuck, collapsed)] == ["started", "not started", "collapsed"]
+    assert [each.state(1) for each in (good[0], stuck, collapsed)] == ["started", "not started", "collapsed"]
     assert good[0].state(2) == "not there yet"
     assert (good[0].started_at, stuck.started_at) == (1, None)
     assert stuck.why_not == "layer 2 is the same for every image"
     assert replace(stuck, constant={"1": 0.5}).why_not == "no layer is dead: it may start later"
     assert replace(stuck, constant={}).why_not == "it has not ended, and no layer was looked at"
-    assert [one.sound for one in (good[0], stuck, collapsed)] == [True, False, False]
+    assert [each.sound for each in (good[0], stuck, collapsed)] == [True, False, False]
 
 
 def test_a_training_that_failed_is_counted_and_not_compared() -> None:
@@ -330,15 +343,15 @@ def test_a_training_that_starts_late_has_learnt_less_until_then() -> None:
         )
         made.append(late)
         assert (late.started_at, late.state(1)) == (2, "started")
-    found = held(*made)
-    assert found.outcome("model2", 1).decision == "needed"
-    assert found.outcome("model2", 2).decision == "redundant"
+    result = held(*made)
+    assert result.outcome("model2", 1).decision == "needed"
+    assert result.outcome("model2", 2).decision == "redundant"
 
 
 def test_a_variant_that_seldom_starts_is_not_called_redundant() -> None:
     fine = [[0.0] * 3, [0.8, 0.81, 0.82]]
     made = [training("model1", seed, fine) for seed in range(10)]
-    made += [training("model2", seed, [fine[0], [one + 1e-3 * seed for one in fine[1]]]) for seed in range(2)]
+    made += [training("model2", seed, [fine[0], [dice + 1e-3 * seed for dice in fine[1]]]) for seed in range(2)]
     made += [training("model2", seed, [[0.0] * 3] * 2, loss=GUESS) for seed in range(2, 10)]
     outcome = held(*made).outcome("model2", 1)
     assert (outcome.decision, outcome.stalls) == ("undecided", True)
@@ -367,8 +380,8 @@ def test_what_is_the_same_everywhere_has_no_interval() -> None:
     ]
     outcome = held(*made).outcome("model2", 1)
     assert (outcome.decision, outcome.text) == ("undecided", "-0.020 Dice, and there is no interval")
-    one = [training(name, seed, [[0.0], [0.9 - 0.1 * seed]]) for name in ("model1", "model2") for seed in (0, 1)]
-    assert "there is no interval" in held(*one).outcome("model2", 1).text
+    single = [training(name, seed, [[0.0], [0.9 - 0.1 * seed]]) for name in ("model1", "model2") for seed in (0, 1)]
+    assert "there is no interval" in held(*single).outcome("model2", 1).text
     with pytest.raises(InvalidArgument, match="model2 and model1 with seed 0 were validated on 2 and 3 images"):
         held(*made[:2], training("model2", 0, [[0.0], [0.9, 0.9]])).outcome("model2", 1)
 
@@ -382,20 +395,20 @@ def test_one_pair_says_nothing_of_another_seed() -> None:
 
 def test_the_target_is_the_references_best_less_the_margin() -> None:
     reference = [training("model1", seed, [[0.1], [0.7 + 0.1 * seed], [0.6]]) for seed in (0, 1)]
-    found = held(*reference, training("model2", 0, [[0.1], [0.72], [0.74]]))
-    assert found.target == pytest.approx(0.75 - 0.02)
-    assert found.of("model2")[0].reaches(found.target) == 2
+    result = held(*reference, training("model2", 0, [[0.1], [0.72], [0.74]]))
+    assert result.target == pytest.approx(0.75 - 0.02)
+    assert result.of("model2")[0].reaches(result.target) == 2
     assert reference[0].reaches(0.9) is None
     collapsed = training("model1", 2, [[0.1], [0.7], [0.0]])
     collapsed = replace(
         collapsed, records=(*collapsed.records[:2], replace(collapsed.records[2], validation_range=0.0))
     )
-    assert held(*reference, collapsed).target == found.target
+    assert held(*reference, collapsed).target == result.target
     short = training("model1", 3, [[0.1], [0.2]])
-    assert held(*reference, short).target == found.target
+    assert held(*reference, short).target == result.target
     assert math.isnan(held(collapsed).target)
     with pytest.raises(InvalidArgument, match="variant 'model9' was not trained: there are model1, model2"):
-        found.of("model9")
+        result.of("model9")
 
 
 def test_the_guess_is_the_cross_entropy_of_the_training_share() -> None:
@@ -406,26 +419,29 @@ def test_the_guess_is_the_cross_entropy_of_the_training_share() -> None:
     assert math.isfinite(guess_nats(0.0, 0.1))
 
 
-def test_verdicts_and_outcomes_stand_side_by_side(run: RunFolder) -> None:
-    found = verify(run.path, ["paper", "depth1"], seeds=2, engine=Local(2))
-    assert [row.variant.name for row in found.rows()] == ["model2", "depth1"]
-    assert found.budgets == (1, 10, 60)
-    assert sum(found.score().values()) == 2
-    assert sum(found.score(epochs=found.budgets).values()) == 6
-    assert {row.agreement("plateau") for row in found.rows()} <= {"hit", "miss", "open"}
+def test_verdicts_and_outcomes_stand_side_by_side(retrained: RunFolder) -> None:
+    run = retrained
+    result = verify(run.path, ["paper", "depth1"], seeds=2, engine=Local(2))
+    assert [row.variant.name for row in result.rows()] == ["model2", "depth1"]
+    assert result.budgets == (1, 10, 60)
+    assert sum(result.score().values()) == 2
+    assert sum(result.score(epochs=result.budgets).values()) == 6
+    assert {row.agreement("plateau") for row in result.rows()} <= {"hit", "miss", "open"}
     with pytest.raises(InvalidArgument, match="margin must be between 0 and 1, got 2"):
         verification(run, trained_variants(run), margin=2)
-    assert isinstance(found, Verification)
+    assert isinstance(result, Verification)
     with pytest.raises(UnetscopeError, match="is not a run folder"):
         verify(run.path / "nothing")
 
 
-def test_a_page_waits_for_the_reference_and_another_variant(run: RunFolder) -> None:
+def test_a_page_waits_for_the_reference_and_another_variant(run: RunFolder, verified: Path) -> None:
     jobs = planned(run, seeds=(0,))
     retrain(run, jobs, engine=Nothing())
     render_run(run)  # folders without an epoch
     assert not (run.figures / "verification.png").exists()
-    retrain(run, jobs, engine=Local(2))
+    for trial in jobs:
+        shutil.rmtree(trial.path)
+        shutil.copytree(verified / trial.path.relative_to(run.path), trial.path)
     shutil.move(jobs[0].path, run.path / "elsewhere")
     render_run(run)  # without the reference
     assert not (run.figures / "verification.png").exists()

@@ -51,11 +51,11 @@ def test_volumes_of_several_classes_are_measured(channels: int) -> None:
     )
     scope = us.Scope(Small3d(channels), train, held_out=held_out, labels=schemes, probes=probes)
     estimates = scope.measure(0)
-    told = {e.layer: e for e in estimates if e.quantity == "I_V(M→Y)"}
-    assert set(told) == {layer.label for layer in scope.layers}
-    most = max(told.values(), key=lambda row: row.bits)
-    assert most.bits > 0.5 * most.ceiling  # the class is the brightness
-    assert 1.4 < most.ceiling <= np.log2(3) + 0.2
+    usable = {e.layer: e for e in estimates if e.quantity == "I_V(M→Y)"}
+    assert set(usable) == {layer.label for layer in scope.layers}
+    largest = max(usable.values(), key=lambda row: row.bits)
+    assert largest.bits > 0.5 * largest.ceiling  # the class is the brightness
+    assert 1.4 < largest.ceiling <= np.log2(3) + 0.2
     assert any(e.quantity == "I_V(S→Y|U,↓S)" and np.isfinite(e.bits) for e in estimates)
 
 
@@ -98,11 +98,11 @@ class Stream(IterableDataset):
 
 
 def test_any_dataset_gives_its_images() -> None:
-    found = from_dataset(Pairs(), 4, seed=1)
-    assert found.images.shape == (4, 1, 4, 4)
-    assert found.images.dtype == np.float32
-    assert [float(image.max()) for image in found.images] == pytest.approx([int(name) / 10 for name in found.names])
-    assert (found.classes, found.source) == (2, "Pairs")
+    data = from_dataset(Pairs(), 4, seed=1)
+    assert data.images.shape == (4, 1, 4, 4)
+    assert data.images.dtype == np.float32
+    assert [float(image.max()) for image in data.images] == pytest.approx([int(name) / 10 for name in data.names])
+    assert (data.classes, data.source) == (2, "Pairs")
     stream = from_dataset(Stream(), 5, image="image", mask="label")
     assert (stream.names, stream.images.dtype, stream.classes) == (tuple("01234"), np.dtype(np.uint8), 3)
 

@@ -1,4 +1,4 @@
-"""Memory that is taken once and written again and again."""
+"""Memory for activations, allocated once and reused."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unetscope.base.errors import MeasurementError
 class ActivationBuffer:
     """One region of float32 values on one device, as large as the largest request so far.
 
-    The first touch of fresh memory costs more than the arithmetic done on it afterwards: page by page, the system has to
-    find and clear it. So the pages, large ones where there are any, are kept from one measurement to the next; between
-    them, `rest` leaves them to the system in case somebody else needs them.
+    Writing to fresh memory for the first time costs more than the arithmetic that follows, because the system has to find
+    and clear each page. Pages (huge ones where the system has them) are therefore kept from one measurement to the next;
+    between measurements, `rest` offers them to the system in case other processes need memory.
 
     >>> activation_buffer = ActivationBuffer(torch.device("cpu"))
     >>> first, again = activation_buffer.take(6), activation_buffer.take(4)
@@ -32,9 +32,9 @@ class ActivationBuffer:
         self._pages: mmap.mmap | None = None
 
     def take(self, count: int) -> Float[Tensor, " count"]:
-        """That many values, with whatever they held; they are the same memory in every request.
+        """The first `count` values of the region, uninitialised. Every call returns the same memory.
 
-        Raises: MeasurementError if there is not so much memory.
+        Raises: MeasurementError if there is not enough memory.
         """
         if count > len(self._values):
             self._values, self._pages = torch.empty(0, dtype=torch.float32, device=self.device), None
@@ -48,7 +48,7 @@ class ActivationBuffer:
         return self._values[:count]
 
     def rest(self) -> None:
-        """Nobody reads the values any more: the pages go back, on Linux only once the system runs short of them."""
+        """Release the values: nothing reads them any more. On Linux the system takes the pages back only when it needs them."""
         if self._pages is None:
             self._values = self._values[:0].clone()
         else:

@@ -1,7 +1,7 @@
-"""Stream chosen layers of a frozen network, leaving it as it was.
+"""Stream the activations of chosen layers, without changing the network.
 
-An exact distance between images needs one layer of all images at once, never all layers: `stream` runs as many forward
-passes as it is given, keeps in each only the slices of the activations that this pass is for, and hands them over.
+A distance between images needs one layer of all images, never all layers at once. `stream` therefore runs the network once
+a pass and keeps only the slices of activations that the pass asks for.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from unetscope.activations.activation_buffer import ActivationBuffer
 from unetscope.activations.distributed import all_reduce, own_share
+from unetscope.activations.inference import as_input, device_of, eval_mode
 from unetscope.activations.memory_budget import Passes, Slice
-from unetscope.activations.precision import full_float32
 from unetscope.activations.tracing import INPUT, is_address, trace_calls
 from unetscope.base.errors import NetworkError, nearest
+from unetscope.base.progress import StepCallback
 from unetscope.table.records import Layer
 
 
@@ -37,21 +38,21 @@ class Block:
     values: Float[Tensor, "n width"]
 
 
-class _AllSeen(BaseException):
-    """Ends a forward pass once its last wanted layer has been seen; no network's `except Exception` can swallow it."""
+class _LastLayerReached(BaseException):
+    """Ends a forward pass after its last layer. It is no `Exception`, so that a network's own handlers do not catch it."""
 
 
 def with_shapes(model: nn.Module, layers: Sequence[Layer], example: Tensor) -> tuple[Layer, ...]:
-    """The layers with the shape that one image's activation has in each, from one pass of `example` [1, ...].
+    """The layers with the shape of one image's activation, from one forward pass of `example` [1, ...].
 
-    Raises: NetworkError if a module does not exist (with the nearest names), does not run, runs more than once, does not
-    give one tensor, or if two layers share a label.
+    Raises: NetworkError if a module does not exist (with the nearest names), does not run, runs more than once or does not
+    return one tensor, or if two layers share a label.
     """
     _check_labels(layers)
     captured = [layer for layer in layers if not layer.parts]
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(layer: Layer, activation: Tensor) -> None:
+    def record_shape(layer: Layer, activation: Tensor) -> None:
         if layer.label in shapes:
             raise NetworkError(
                 f"layer {layer.label}: module {layer.module!r} runs more than once in a forward pass; "
@@ -59,12 +60,12 @@ def with_shapes(model: nn.Module, layers: Sequence[Layer], example: Tensor) -> t
             )
         shapes[layer.label] = tuple(activation.shape[1:])
 
-    with eval_mode(model), _hooked(model, captured, note):
+    with eval_mode(model), _hooked(model, captured, record_shape):
         model(as_input(model, example))
     for layer in captured:
         if layer.label not in shapes:
-            what = "call {!r} was not made" if is_address(layer.module) else "module {!r} did not run"
-            raise NetworkError(f"layer {layer.label}: {what.format(layer.module)} in the forward pass")
+            failure = "call {!r} was not made" if is_address(layer.module) else "module {!r} did not run"
+            raise NetworkError(f"layer {layer.label}: {failure.format(layer.module)} in the forward pass")
     parts = {layer.label: layer.parts for layer in layers}
 
     def shape_of(label: str) -> tuple[int, ...]:
@@ -77,25 +78,25 @@ def with_shapes(model: nn.Module, layers: Sequence[Layer], example: Tensor) -> t
 
 
 def forward_bytes(model: nn.Module, example: Tensor) -> int:
-    """What one image, `example` [1, ...], takes inside the network at most: twice the outputs of modules that live at a time.
+    """The memory that one image, `example` [1, ...], needs inside the network: twice the peak of its modules' outputs.
 
-    Twice, because a convolution may keep a copy in another order, and functions between modules are not seen.
+    Twice, because a convolution may keep a copy in another memory format, and hooks do not see functions between modules.
     """
     outputs: list[weakref.ref[Tensor]] = []
-    most = 0
+    peak = 0
 
-    def note(_module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal most
+    def update_peak(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal peak
         if isinstance(output, Tensor):
             outputs.append(weakref.ref(output))
         alive = [tensor.untyped_storage() for reference in outputs if (tensor := reference()) is not None]
-        most = max(most, sum({storage.data_ptr(): storage.nbytes() for storage in alive}.values()))
+        peak = max(peak, sum({storage.data_ptr(): storage.nbytes() for storage in alive}.values()))
 
     with eval_mode(model), ExitStack() as stack:
         for module in model.modules():
-            stack.callback(module.register_forward_hook(note).remove)
+            stack.callback(module.register_forward_hook(update_peak).remove)
         model(as_input(model, example))
-    return 2 * most
+    return 2 * peak
 
 
 def stream(
@@ -107,56 +108,55 @@ def stream(
     activation_buffer: ActivationBuffer | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
     share: bool = False,
-    on_batch: Callable[[int, int], None] | None = None,
+    on_batch: StepCallback | None = None,
 ) -> Iterator[Block]:
-    """Activations for all images, slice by slice, in the order of the passes, each of which is one run of the network.
+    """The activations of all images, slice by slice, in the order of the passes. Each pass runs the network once.
 
-    images: [n, channels, height, width]; `prepare` turns a batch of them into what the network reads (by default, they
-    are taken as they are). passes: from `memory_budget`. activation_buffer: memory for the values of a pass; those of a
-    block are overwritten by the next pass. share: every process of a group runs the network on its share of the images, and
-    is given the activations of all.
+    images: [n, channels, height, width]; `prepare` turns a batch of them into the network's input (default: unchanged).
+    passes: from `memory_budget`. activation_buffer: memory for the values of a pass; the next pass overwrites it. share:
+    every process of a group runs the network on its share of the images, and gets the activations of all.
 
-    The network runs in evaluation mode, in the float type of its weights (float32 is never rounded to fewer digits), without
-    gradients; activations are kept in float32. A pass ends after the last layer that it needs. Modes, gradients, buffers
-    and random state are as before after every pass, also if it fails. on_batch is told (batches done, batches in all).
+    The network runs in evaluation mode without gradients, in the float type of its weights (float32 in full precision);
+    activations are stored in float32. A pass ends after the last layer that it needs. Modes, gradients, buffers and random
+    state are restored after every pass, also if it fails. on_batch: called with (batches done, batches in all).
 
-    Raises: NetworkError if a layer does not give one activation an image.
+    Raises: NetworkError if a layer does not return one activation an image.
     """
     n = len(images)
     activation_buffer = activation_buffer or ActivationBuffer(device_of(model))
-    every = torch.arange(n).split(batch_size)
-    batches = own_share(every) if share else every
+    all_batches = torch.arange(n).split(batch_size)
+    batches = own_share(all_batches) if share else all_batches
     region = activation_buffer.take(
         n * max((sum(part.stop - part.start for part in slices) for slices in passes), default=0)
     )
 
-    def told(done: int) -> None:
+    def report_batch(done: int) -> None:
         if on_batch is not None:
             on_batch(number * len(batches) + done, len(passes) * len(batches))
 
-    for number, slices in enumerate(passes):  # noqa: B007 told() reads it
-        kept = _Kept(slices, region, n)
+    for number, slices in enumerate(passes):  # noqa: B007 (report_batch reads it)
+        buffers = _PassBuffers(slices, region, n)
         if share:
-            kept.whole.zero_()
+            buffers.whole.zero_()
         layers = [part.layer for part in slices]
-        visit(model, images, layers, kept.receive, batches=batches, prepare=prepare, on_batch=told)
+        visit(model, images, layers, buffers.write, batches=batches, prepare=prepare, on_batch=report_batch)
         if share:
-            all_reduce(kept.whole)  # each image is zero but in one process
-        yield from map(Block, slices, kept.buffers)
+            all_reduce(buffers.whole)  # an image's values are zero in all processes but one
+        yield from map(Block, slices, buffers.by_slice)
 
 
-class _Kept:
-    """The slices of one pass, written into a region of memory as the activations appear."""
+class _PassBuffers:
+    """The slices of one pass, one after the other in a region of memory."""
 
     def __init__(self, slices: Sequence[Slice], region: Tensor, n: int) -> None:
         sizes = [n * (part.stop - part.start) for part in slices]
         self.whole = region[: sum(sizes)]
-        self.buffers = [values.view(n, -1) for values in self.whole.split(sizes)]
-        self._places = {part.layer.label: (part, buffer) for part, buffer in zip(slices, self.buffers, strict=True)}
+        self.by_slice = [values.view(n, -1) for values in self.whole.split(sizes)]
+        self._by_label = {part.layer.label: (part, buffer) for part, buffer in zip(slices, self.by_slice, strict=True)}
         self._channels_last: dict[str, bool] = {}
 
-    def receive(self, rows: Tensor, layer: Layer, activation: Tensor) -> None:
-        part, buffer = self._places[layer.label]
+    def write(self, rows: Tensor, layer: Layer, activation: Tensor) -> None:
+        part, buffer = self._by_label[layer.label]
         if self._channels_last.setdefault(layer.label, _is_channels_last(activation)):
             activation = activation.movedim(1, -1)
         first, count = int(rows[0]), len(rows)
@@ -173,36 +173,36 @@ def visit(
     prepare: Callable[[Tensor], Tensor] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> None:
-    """Show whole activations to `receive(rows, layer, activation)` as they appear, and keep none.
+    """Call `receive(rows, layer, activation)` with each whole activation as soon as it exists, and keep none.
 
-    batches: the rows of `images` that run through the network together, as indices. `receive` sees an activation before
-    whatever comes next may overwrite it. A batch ends after the last of the layers. The network runs as in `stream`,
-    whose other arguments these are; on_batch is told the number of batches done.
+    batches: the rows of `images` that run through the network together, as indices. `receive` gets an activation before a
+    later in-place function may overwrite it. A batch ends after the last of the layers. The network runs, and the other
+    arguments are, as in `stream`; on_batch: called with the number of batches done.
 
-    Raises: NetworkError if a layer does not give one activation an image.
+    Raises: NetworkError if a layer does not return one activation an image.
     """
-    seen, rows = 0, torch.arange(0)
+    layers_run, rows = 0, torch.arange(0)
 
-    def show(layer: Layer, activation: Tensor) -> None:
-        nonlocal seen
+    def check_and_pass_on(layer: Layer, activation: Tensor) -> None:
+        nonlocal layers_run
         if activation.shape != (len(rows), *layer.shape):
             raise NetworkError(
                 f"layer {layer.label}: module {layer.module!r} gives {list(activation.shape)} for {len(rows)} images, "
                 f"expected {[len(rows), *layer.shape]}: one activation an image, all of one shape"
             )
         receive(rows, layer, activation)
-        seen += 1
-        if seen == len(layers):
-            raise _AllSeen
+        layers_run += 1
+        if layers_run == len(layers):
+            raise _LastLayerReached
 
-    with eval_mode(model), _hooked(model, layers, show):
+    with eval_mode(model), _hooked(model, layers, check_and_pass_on):
         for done, rows in enumerate(batches, start=1):
-            seen = 0
+            layers_run = 0
             batch = images[rows]
-            with suppress(_AllSeen):
+            with suppress(_LastLayerReached):
                 model(as_input(model, batch if prepare is None else prepare(batch)))
                 raise NetworkError(
-                    f"only {seen} of the layers {', '.join(layer.label for layer in layers)} ran for "
+                    f"only {layers_run} of the layers {', '.join(layer.label for layer in layers)} ran for "
                     f"images {int(rows[0])} to {int(rows[-1])}: a layer must run for every image"
                 )
             if on_batch is not None:
@@ -210,85 +210,29 @@ def visit(
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    """Whether the channels of an image (or volume) are what stands together in memory, so that moving them costs nothing."""
+    """Whether an image (or volume) is stored channels last, so that moving its channels to the end copies nothing."""
     return tensor.ndim > 3 and not tensor.is_contiguous() and tensor.movedim(1, -1).is_contiguous()
 
 
 @contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Run a network in evaluation mode, without gradients, autocast or shortened float32, and put everything back.
-
-    Restored: the training flag of every module, every buffer, and the random state of the CPU and of the network's device.
-
-    >>> model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
-    >>> with eval_mode(model):
-    ...     model.training, torch.is_grad_enabled()
-    (False, False)
-    >>> model.training
-    True
-    """
-    device = device_of(model)
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(full_float32())
-        stack.enter_context(_uncompiled(model))
-        try:
-            model.eval()
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-            for module, name, buffer, before in buffers:
-                setattr(module, name, buffer)
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
-
-
-@contextmanager
-def _uncompiled(model: nn.Module) -> Iterator[None]:
-    """Run what was compiled, the network or parts of it, as it was written: only so is every call seen."""
-    compiled = [module for module in model.modules() if getattr(module, "_compiled_call_impl", None) is not None]
-    if not compiled and not any(hasattr(module, "_orig_mod") for module in model.modules()):
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        kept = [(module, module._compiled_call_impl) for module in compiled]
-        try:
-            for module, _ in kept:
-                module._compiled_call_impl = None
-            yield
-        finally:
-            for module, implementation in kept:
-                module._compiled_call_impl = implementation
-
-
-@contextmanager
 def _hooked(model: nn.Module, layers: Sequence[Layer], receive: Callable[[Layer, Tensor], None]) -> Iterator[None]:
-    """Call `receive(layer, activation)` whenever a layer's module has run, or its call has been made."""
+    """Within the block, call `receive(layer, activation)` whenever a layer's module has run or its call was made."""
     modules = dict(model.named_modules())
     calls = {layer.module: layer for layer in layers if is_address(layer.module)}
 
-    def told(layer: Layer, output: object) -> None:
+    def pass_on(layer: Layer, output: object) -> None:
         if not isinstance(output, Tensor):
             raise NetworkError(
                 f"layer {layer.label}: module {layer.module!r} gives a {type(output).__name__}, expected one tensor; "
                 "name a module inside it"
             )
-        with torch._C.DisableTorchFunction():  # what is made of it is no call of the network
+        with torch._C.DisableTorchFunction():  # functions that `receive` calls are not the network's
             receive(layer, output)
 
-    def see(address: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def intercept(address: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         result = function(*args, **kwargs)
         if address in calls:
-            told(calls[address], result)
+            pass_on(calls[address], result)
         return result
 
     with ExitStack() as stack:
@@ -297,15 +241,15 @@ def _hooked(model: nn.Module, layers: Sequence[Layer], receive: Callable[[Layer,
                 continue
             if layer.module not in modules:
                 raise NetworkError(_no_such_module(layer, modules))
-            stack.callback(
-                modules[layer.module]
-                .register_forward_hook(lambda _m, _i, output, layer=layer: told(layer, output))
-                .remove
+            hook = modules[layer.module].register_forward_hook(
+                lambda _m, _i, output, layer=layer: pass_on(layer, output)
             )
-        if whole := calls.pop(INPUT, None):
-            stack.callback(model.register_forward_pre_hook(lambda _m, inputs: told(whole, inputs[0])).remove)
+            stack.callback(hook.remove)
+        if input_layer := calls.pop(INPUT, None):
+            hook = model.register_forward_pre_hook(lambda _m, inputs: pass_on(input_layer, inputs[0]))
+            stack.callback(hook.remove)
         if calls:
-            stack.enter_context(trace_calls(model, see))
+            stack.enter_context(trace_calls(model, intercept))
         yield
 
 
@@ -320,28 +264,3 @@ def _check_labels(layers: Sequence[Layer]) -> None:
     for layer in layers:
         if missing := [part for part in layer.parts if part not in counts]:
             raise NetworkError(f"layer {layer.label} is made of layer {missing[0]}, which is not among the layers")
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The network itself, without what distributes or compiles it.
-
-    >>> bare(nn.DataParallel(nn.Linear(1, 1)))
-    Linear(in_features=1, out_features=1, bias=True)
-    """
-    inner = getattr(model, "_orig_mod", None)
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        inner = model.module
-    return bare(inner) if isinstance(inner, nn.Module) else model
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where a network's weights are; the CPU if it has none."""
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
-
-
-def as_input(model: nn.Module, batch: Tensor) -> Tensor:
-    """The batch on the network's device, in the float type of its weights."""
-    weights = (parameter for parameter in model.parameters() if parameter.is_floating_point())
-    dtype = next((parameter.dtype for parameter in weights), torch.float32)
-    return batch.to(device_of(model), dtype=dtype)

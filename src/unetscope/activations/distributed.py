@@ -1,6 +1,6 @@
 """Several processes that measure one network together, as under `torchrun`.
 
-Without a process group, or with one process in it, all of this is what one process does alone.
+Without a process group, a process acts as a group of one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """The number of this process, 0 for one alone."""
+    """The number of this process; 0 without a process group."""
     return distributed.get_rank() if world_size() > 1 else 0
 
 
@@ -28,27 +28,27 @@ def world_size() -> int:
 
 
 def all_reduce(*tensors: Tensor) -> None:
-    """Replace each tensor by its sum over all processes, the same bits in each."""
+    """Replace each tensor by its sum over all processes, equal to the bit in each."""
     for tensor in tensors:
         distributed.all_reduce(tensor)
 
 
 def all_gather(value: T) -> list[T]:
-    """The value of every process, in their order; for small things. It goes through pickle between processes of one job."""
-    found: list[Any] = [None] * world_size()
-    distributed.all_gather_object(found, value)
-    return found
+    """The value of every process, in order of rank. Values are pickled between the processes of one job: keep them small."""
+    values: list[Any] = [None] * world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def broadcast(value: T) -> T:
-    """What the first process says, in all of them."""
+    """The value of the process of rank 0, in all processes."""
     if world_size() == 1:
         return value
-    said = [value]
-    distributed.broadcast_object_list(said, src=0)
-    return said[0]
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def own_share(batches: Sequence[Tensor]) -> list[Tensor]:
-    """The batches that fall to this process: every so-many-th."""
+    """This process's share of the batches: every `world_size()`-th, from its rank on."""
     return list(batches[rank() :: world_size()])

@@ -1,4 +1,4 @@
-"""Where estimates rise though the wiring of the network says that information cannot."""
+"""Where estimates rise from a layer to one computed from it, although information cannot (the data processing inequality)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from unetscope.base.errors import InvalidArgument
 from unetscope.table.estimator_registry import entry_of, estimator_text
 from unetscope.table.flow import Flow
 from unetscope.table.intervals import Interval, difference
-from unetscope.table.quantities import Quantity
+from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import Estimate, Layer
 
 ROUNDING_BITS = 2e-3  # by which rounding alone may set two estimates apart: each is held to 1e-3
+
+_UNRANKED = {Status.SATURATED, Status.ABSENT}
 
 
 def computed_pairs(flow: Flow) -> tuple[tuple[str, str], ...]:
     """Pairs (parent, child) of layers of which the child is a function of the parent alone, in the order of the network.
 
-    The true information of the child, about whatever, is then no more than the parent's: the data processing inequality. A
+    The true information of the child about X or Y is then at most the parent's: the data processing inequality. A
     layer follows from the one before it. A merge follows from the nearest layer that all its parts follow from, which in a
     U-Net is the source of its skip, for the upsampled path comes from there too. Each part of a merge follows from the merge.
     All other such pairs are chains of these.
@@ -160,7 +162,7 @@ def dpi_violations(
     labels: str | None = None,
     epoch: int | None = None,
 ) -> DataProcessingCheck:
-    """By how many bits an estimate rises from a layer to one that is a function of it, for all pairs of `descents`.
+    """By how many bits an estimate rises from a layer to one that is a function of it, for all `computed_pairs`.
 
     Two labels of one tensor (where a skip was taken out) are no pair. By its arithmetic I(X;M) by distances or symbols never
     falls from a part to its merge, so it may only rise from the source of a skip to there. An estimator, resolution or label
@@ -174,10 +176,41 @@ def dpi_violations(
     >>> rows = [Estimate(0, layer.label, "I(X;M)", "kde_upper", 1.0, "", bits, 0, 3, 3.0, False, n=8, d=4)
     ...         for layer, bits in zip(layers, (1.5, 2.25, 1.0))]
     >>> check = dpi_violations(Flow(layers, (), tuple(rows)))
-    >>> [(found.parent, found.child, found.rise.value) for found in check.beyond], check.checked
+    >>> [(rise.parent, rise.child, rise.rise.value) for rise in check.beyond], check.checked
     ([('1', '2', 0.75)], 2)
     """
-    quantity = Quantity(quantity)
+    estimates = _checked_estimates(flow, Quantity(quantity), estimator, resolution, labels, epoch)
+    by_layer = {estimate.layer: estimate for estimate in estimates}
+    twins = {frozenset((layer.label, *layer.parts)) for layer in flow.layers if len(layer.parts) == 1}
+    pairs = [pair for pair in computed_pairs(flow) if frozenset(pair) not in twins]
+    violations, checked, into_ceiling = [], 0, 0
+    for parent, child in pairs:
+        above, below = by_layer.get(parent), by_layer.get(child)
+        if above is None or below is None or above.status in _UNRANKED or below.status is Status.ABSENT:
+            continue
+        rise = _rise(above, below)
+        if below.status is Status.SATURATED:
+            into_ceiling += rise.value > ROUNDING_BITS
+            continue
+        checked += 1
+        if rise.value > 0:
+            violations.append(Violation(parent, child, rise, rise.value > ROUNDING_BITS and not rise.low <= 0))
+    first = estimates[0]
+    return DataProcessingCheck(
+        first.quantity, first.estimator, first.resolution, first.labels, first.epoch, tuple(violations), checked,
+        len(pairs) - checked, into_ceiling,
+    )  # fmt: skip
+
+
+def _checked_estimates(
+    flow: Flow,
+    quantity: Quantity,
+    estimator: str | None,
+    resolution: float | None,
+    labels: str | None,
+    epoch: int | None,
+) -> tuple[Estimate, ...]:
+    """The estimates asked for. Raises: InvalidArgument if they were not measured, or may rise from layer to layer."""
     if quantity.is_usable:
         raise InvalidArgument(
             f"{quantity} is usable information, which may rise from layer to layer, for a network makes it easier to read: ask "
@@ -187,41 +220,14 @@ def dpi_violations(
         raise InvalidArgument(
             f"{estimator} does not estimate a layer's Shannon information, to which alone this applies"
         )
-    if quantity not in {Quantity.INPUT, Quantity.LABEL}:
+    if not quantity.of_layer:
         raise InvalidArgument(f"quantity must be I(X;M) or I(Y;M), got {quantity!r}")
-    found = flow.narrowed(quantity=quantity, labels="" if quantity == Quantity.INPUT else labels)
-    shannon = tuple(dict.fromkeys(e.estimator for e in found.estimates if _may_be_shannon(e.estimator)))
-    found = found.narrowed(estimator=estimator or next(iter(shannon), None), resolution=resolution)
-    if not _may_be_shannon(found.estimates[0].estimator):
+    rows = flow.narrowed(quantity=quantity, labels="" if quantity is Quantity.INPUT else labels)
+    shannon = dict.fromkeys(row.estimator for row in rows.estimates if _may_be_shannon(row.estimator))
+    rows = rows.narrowed(estimator=estimator or next(iter(shannon), None), resolution=resolution)
+    if not _may_be_shannon(rows.estimates[0].estimator):
         raise InvalidArgument("only indices and codes were measured: name an estimator such as KDE or Binning")
-    found = found.narrowed(epoch=found.epochs[-1] if epoch is None else epoch)
-    known = {e.layer: e for e in found.estimates}
-    same = {frozenset((layer.label, *layer.parts)) for layer in flow.layers if len(layer.parts) == 1}
-    pairs = [pair for pair in computed_pairs(flow) if frozenset(pair) not in same]
-    violations, checked, into_ceiling = [], 0, 0
-    for parent, child in pairs:
-        above, below = known.get(parent), known.get(child)
-        if above is None or below is None or above.saturated or math.isnan(above.bits) or math.isnan(below.bits):
-            continue
-        rise = _rise(above, below)
-        if below.saturated:
-            into_ceiling += rise.value > ROUNDING_BITS
-            continue
-        checked += 1
-        if rise.value > 0:
-            violations.append(Violation(parent, child, rise, rise.value > ROUNDING_BITS and not rise.low <= 0))
-    first = found.estimates[0]
-    return DataProcessingCheck(
-        quantity,
-        first.estimator,
-        first.resolution,
-        first.labels,
-        first.epoch,
-        tuple(violations),
-        checked,
-        len(pairs) - checked,
-        into_ceiling,
-    )
+    return rows.narrowed(epoch=rows.epochs[-1] if epoch is None else epoch).estimates
 
 
 def _rise(parent: Estimate, child: Estimate) -> Interval:

@@ -1,15 +1,16 @@
-"""What retraining says of the verdicts: variants against the run's own network, paired by seed.
+"""The verdicts compared with retraining: variants against the run's own network, paired by seed.
 
-A training that did not start, or whose output has become constant, is no evidence about a skip: it is told apart, and counted.
+A training that did not start, or whose output has become constant, is no evidence about a skip: it is left out, and counted.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ Agreement = Literal["hit", "miss", "open"]
 
 @dataclass(frozen=True)
 class Training:
-    """One variant trained with one seed, as its run folder tells.
+    """One variant trained with one seed, as read from its run folder.
 
     guess: the cross-entropy, in nats a pixel, of the best guess without looking at an image. constant: by layer, the share of
     channels that are the same everywhere at the end (empty before it). failure: why it ended before its last epoch, if it did.
@@ -50,12 +51,12 @@ class Training:
 
     @property
     def started_at(self) -> int | None:
-        """The first epoch after which the network tells a tenth of what the best guess leaves open; None if there is none."""
+        """The first epoch at which the loss is a tenth below that of the best guess; None if there is none."""
         below = (1 - STARTED_SHARE) * self.guess
         return next((record.epoch for record in self.records if record.validation_loss < below), None)
 
     def state(self, epoch: int) -> State:
-        """Whether the training, after so many epochs, has learnt anything, or ever will; one that starts later is only slow."""
+        """The state of the training after so many epochs; one that starts at a later epoch counts as started."""
         if epoch not in self._by_epoch:
             return "failed" if self.failure else "not there yet"
         if self.started_at is None:
@@ -65,7 +66,7 @@ class Training:
 
     @property
     def sound(self) -> bool:
-        """Whether it has learnt something and still knows it, so that it may be compared."""
+        """Whether it has started and not collapsed or failed, so that it may be compared."""
         return bool(self.records) and not self.failure and self.state(self.records[-1].epoch) == "started"
 
     def dice(self, epoch: int) -> NDArray[np.float64]:
@@ -87,7 +88,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What retraining says of a variant after so many epochs.
+    """How a retrained variant compares with the reference after so many epochs.
 
     difference: of Dice, variant less reference, over images, then over pairs of seeds. pairs: seeds at which both started.
     started, seeds: of the variant's trainings that got so far. stalls: whether fewer of them start than of the reference's, by
@@ -123,7 +124,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verification:
-    """Trainings of variants of one run, held against its verdicts.
+    """Trainings of variants of one run, compared with its verdicts.
 
     judgement: of the run, None if it was not measured enough. budgets: the epochs at which they are compared. margin: of Dice.
     """
@@ -136,33 +137,31 @@ class Verification:
 
     def of(self, variant: str) -> tuple[Training, ...]:
         """The trainings of a variant, by seed. Raises: InvalidArgument if there are none."""
-        found = tuple(training for training in self.trainings if training.variant == variant)
-        if not found:
-            known = ", ".join(one.name for one in self.variants)
-            raise InvalidArgument(f"variant {variant!r} was not trained: there are {known}")
-        return found
+        trainings = tuple(training for training in self.trainings if training.variant == variant)
+        if not trainings:
+            names = ", ".join(trained.name for trained in self.variants)
+            raise InvalidArgument(f"variant {variant!r} was not trained: there are {names}")
+        return trainings
 
     def outcome(self, variant: str, epoch: int) -> Outcome:
         """How a variant compares with the reference after so many epochs.
 
-        The interval of the difference holds both what another seed and what other images would change: Student's over pairs of
-        seeds and over images, their halves added as squares. Trainings that did not start are not compared, but fewer starts
-        than the reference has (Fisher's exact test, one-sided, 5 %) forbid to call a part redundant.
+        The interval of the difference covers other seeds and other images: Student's over pairs of seeds and over images, their
+        halves added as squares. Trainings that did not start are not compared, but fewer starts
+        than the reference has (Fisher's exact test, one-sided, 5 %) rule out `redundant`.
 
         Raises: InvalidArgument if trainings of one seed were validated on different numbers of images.
         """
-        mine, reference = self.of(variant), {one.seed: one for one in self.of(REFERENCE)}
-        there = [one for one in mine if one.state(epoch) != "not there yet"]
-        states = [one.state(epoch) for one in there]
-        of_reference = [one.state(epoch) for one in reference.values() if one.state(epoch) != "not there yet"]
+        states, started = self._states(variant, epoch)
+        of_reference, reference = self._states(REFERENCE, epoch)
         pairs = [
-            _lost(one, reference[one.seed], epoch)
-            for one in there
-            if one.seed in reference and one.state(epoch) == reference[one.seed].state(epoch) == "started"
+            _dice_difference(training, reference[seed], epoch)
+            for seed, training in started.items()
+            if seed in reference
         ]
         difference = _paired(np.stack(pairs)) if pairs else Interval(math.nan, math.nan, math.nan)
         p = fewer_starts(states.count("started"), len(states), of_reference.count("started"), len(of_reference))
-        dice = [one.dice(epoch).mean() for one in there if one.state(epoch) == "started"]
+        dice = [training.dice(epoch).mean() for training in started.values()]
         decision, text = self._decided(variant, difference, len(pairs), states)
         if stalls := p <= STALLS_FROM:
             decision = "undecided"
@@ -170,8 +169,14 @@ class Verification:
             text += f"{len(of_reference)} of the reference's (p = {p:.2g}): without it a training starts less often"
         mean = float(np.mean(dice)) if dice else math.nan
         return Outcome(
-            variant, epoch, mean, difference, len(pairs), states.count("started"), len(there), stalls, decision, text
+            variant, epoch, mean, difference, len(pairs), states.count("started"), len(states), stalls, decision, text
         )
+
+    def _states(self, variant: str, epoch: int) -> tuple[list[State], dict[int, Training]]:
+        """The states of a variant's trainings that got to an epoch, and by seed those that have started."""
+        states = [(training, training.state(epoch)) for training in self.of(variant)]
+        started = {training.seed: training for training, state in states if state == "started"}
+        return [state for _, state in states if state != "not there yet"], started
 
     def _decided(self, variant: str, difference: Interval, pairs: int, states: Sequence[State]) -> tuple[Decision, str]:
         if variant == REFERENCE:
@@ -200,9 +205,9 @@ class Verification:
 
         The curve is of the seeds that got furthest: one that was cut short would end it early.
         """
-        sound = [one for one in self.of(REFERENCE) if one.sound]
-        last = max((one.records[-1].epoch for one in sound), default=0)
-        curves = [[record.validation_dice for record in one.records] for one in sound if one.records[-1].epoch == last]
+        sound = [training.records for training in self.of(REFERENCE) if training.sound]
+        last = max((records[-1].epoch for records in sound), default=0)
+        curves = [[record.validation_dice for record in records] for records in sound if records[-1].epoch == last]
         return float(np.mean(curves, axis=0).max()) - self.margin if curves else math.nan
 
     def rows(self, epoch: int | None = None) -> tuple[Row, ...]:
@@ -223,11 +228,8 @@ class Verification:
     def score(self, rule: Rule = "conditional", epochs: Sequence[int] | None = None) -> dict[Agreement, int]:
         """How many verdicts of a rule were right, wrong and open, at the last budget or at several."""
         chosen = [self.budgets[-1]] if epochs is None else epochs
-        found = [row.agreement(rule) for epoch in chosen for row in self.rows(epoch)]
-        counts: dict[Agreement, int] = {"hit": 0, "miss": 0, "open": 0}
-        for agreement in found:
-            counts[agreement] += 1
-        return counts
+        counts = Counter(row.agreement(rule) for epoch in chosen for row in self.rows(epoch))
+        return {agreement: counts[agreement] for agreement in get_args(Agreement)}
 
 
 def check_margin(margin: float) -> None:
@@ -242,20 +244,21 @@ def _paired(values: NDArray[np.float64]) -> Interval:
     if values.shape[1] < 2:
         return Interval(seeds.value, math.nan, math.nan)
     low, high = (
-        math.hypot(one - seeds.value, other - images.value)
-        for one, other in ((seeds.low, images.low), (seeds.high, images.high))
+        math.hypot(of_seeds - seeds.value, of_images - images.value)
+        for of_seeds, of_images in ((seeds.low, images.low), (seeds.high, images.high))
     )
     return Interval(seeds.value, seeds.value - low, seeds.value + high)
 
 
-def _lost(one: Training, reference: Training, epoch: int) -> NDArray[np.float64]:
+def _dice_difference(training: Training, reference: Training, epoch: int) -> NDArray[np.float64]:
     """Dice of a variant less that of the reference, image by image."""
-    mine, others = one.dice(epoch), reference.dice(epoch)
-    if mine.shape != others.shape:
+    dice, of_reference = training.dice(epoch), reference.dice(epoch)
+    if dice.shape != of_reference.shape:
         raise InvalidArgument(
-            f"{one.variant} and {reference.variant} with seed {one.seed} were validated on {len(mine)} and {len(others)} images"
+            f"{training.variant} and {reference.variant} with seed {training.seed} were validated on {len(dice)} and "
+            f"{len(of_reference)} images"
         )
-    return mine - others
+    return dice - of_reference
 
 
 def fewer_starts(started: int, seeds: int, of_reference: int, its_seeds: int) -> float:

@@ -1,9 +1,9 @@
-"""Whether a ranking of layers outlasts a change of resolution."""
+"""Whether the ranking of layers stays the same when the resolution changes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, takewhile
 from typing import Any, Literal
@@ -15,14 +15,14 @@ from unetscope.base.errors import InvalidArgument
 from unetscope.table.estimator_registry import entry_of, estimator_text, estimator_title, resolution_unit
 from unetscope.table.flow import Flow
 from unetscope.table.intervals import difference
-from unetscope.table.quantities import Quantity
-from unetscope.table.records import Estimate, Layer
+from unetscope.table.quantities import Quantity, Status
+from unetscope.table.records import Estimate
 
 AGREES = (
     0.9  # Kendall's τ from which two rankings count as the same: without ties, one pair of layers in twenty is swapped
 )
 FLOOR = 0.01  # of the ceiling: nearer to zero than this counts as zero, as 99 % of the ceiling counts as saturated
-FEWEST = 3  # layers told apart at both of two resolutions, below which there is no ranking to compare
+FEWEST = 3  # layers with different numbers at both of two resolutions, below which there is no ranking to compare
 
 _LOST = {
     "saturated": ("saturated", ": measure at larger ones"),
@@ -35,10 +35,10 @@ _LOST = {
 class RankingAtResolution:
     """How layers rank at one resolution, against the reference.
 
-    apart: how many layers are told apart at all; the others are `saturated` (tied at the ceiling), `at_zero` (tied at zero:
-    within 1 % of the ceiling) or `unknown` (no number). compared: how many are told apart both here and at the reference.
-    agreement: Kendall's τ_b with the reference, over the layers with a number at both; it falls where layers change places and
-    where they become tied. swapped: of the pairs of layers that are ordered at both, the share that change places. Both are NaN
+    apart: how many layers can be ranked; the others are `saturated` (tied at the ceiling), `at_zero` (tied at zero: within
+    1 % of the ceiling) or `unknown` (no number). compared: how many can be ranked both here and at the reference. agreement:
+    Kendall's τ_b with the reference, over the layers with a number at both; it falls where layers change places and where
+    they become tied. swapped: of the pairs of layers that are ordered at both, the share that change places. Both are NaN
     where fewer than three layers are compared, or all are tied.
     """
 
@@ -56,11 +56,11 @@ class RankingAtResolution:
 class RankStability:
     """How the ranking of layers changes with the resolution, by one estimator at one epoch.
 
-    layers: how many there are. reference: the resolution that tells most of them apart, and of several such the middle one.
-    judged: the pairs of layers that both have an interval there. sure: those of them that differ by more than chance makes.
+    layers: how many there are. reference: the resolution at which most of them can be ranked, of several such the middle one.
+    judged: the pairs of layers that both have an interval there. sure: those of them whose difference is more than chance.
     at: the ranking at every resolution, ascending. holds: the widest run of neighbouring resolutions around the reference over
-    which τ_b is 0.9 or more and at least half as many layers are compared as the reference tells apart; none where not even
-    the reference has a ranking.
+    which τ_b is 0.9 or more and at least half as many layers are compared as the reference ranks; None where not even the
+    reference has a ranking.
     """
 
     quantity: Quantity
@@ -78,8 +78,8 @@ class RankStability:
     def text(self) -> str:
         """Over which resolutions the ranking holds, where and to what it is lost, for people."""
         lost = "; ".join([*_lost_at_end(self, "below"), *_lost_at_end(self, "above")])
-        said = [_where_it_holds(self), lost[:1].upper() + lost[1:], *_swaps(self), _sure(self)]
-        return " ".join(f"{sentence}." for sentence in said if sentence)
+        sentences = [_where_it_holds(self), lost[:1].upper() + lost[1:], *_swaps(self), _sure(self)]
+        return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
 def layer_rank_stability(
@@ -99,64 +99,55 @@ def layer_rank_stability(
     Source: Kendall, Biometrika 33:239 (1945).
     Raises: InvalidArgument, with what was measured, if what is asked for was not, or at one resolution alone.
 
+    >>> from unetscope.table.records import Layer
     >>> bits = {0.1: (3, 3, 3, 3), 1.0: (2.8, 2.1, 1.2, 1.9), 10.0: (1.9, 1.4, 0.3, 0.9), 100.0: (0.1, 0.4, 0.2, 0.9)}
     >>> rows = [Estimate(0, f"{place}", "I(X;M)", "kde_upper", resolution, "", value, 0, 3, 3.0, value == 3, n=8, d=4)
     ...         for resolution, values in bits.items() for place, value in enumerate(values)]
-    >>> found = layer_rank_stability(Flow(tuple(Layer(f"{place}", "conv") for place in range(4)), (), tuple(rows)))
-    >>> found.holds, [round(at.agreement, 2) for at in found.at]
+    >>> stability = layer_rank_stability(Flow(tuple(Layer(f"{place}", "conv") for place in range(4)), (), tuple(rows)))
+    >>> stability.holds, [round(at.agreement, 2) for at in stability.at]
     ((1.0, 10.0), [nan, 1.0, 1.0, -0.33])
     """
-    quantity = Quantity(quantity)
-    found = _swept(flow, quantity, estimator, labels, epoch)
-    first = found.estimates[0]
-    values = {(e.layer, e.resolution): _standing(e) for e in found.estimates}
-    measured = {e.layer for e in found.estimates}
-    ranked = [layer.label for layer in flow.layers if layer.label in measured - _twins(flow.layers, measured)]
-    if not ranked:
-        raise InvalidArgument("no layer to rank: the flow names none of those that were measured")
-    resolutions = sorted({e.resolution for e in found.estimates})
-    standings = np.array([[values.get((layer, size), math.nan) for layer in ranked] for size in resolutions])
+    swept = _swept(flow, Quantity(quantity), estimator, labels, epoch)
+    first = swept.estimates[0]
+    ranked = _ranked_layers(swept)
+    resolutions = sorted({estimate.resolution for estimate in swept.estimates})
+    values = {(estimate.resolution, estimate.layer): _standing(estimate) for estimate in swept.estimates}
+    # [resolutions, layers]
+    standings = np.array([[values.get((size, layer), math.nan) for layer in ranked] for size in resolutions])
     apart = _apart(standings).sum(axis=1)
     most = np.flatnonzero(apart == apart.max())
     reference = int(most[(len(most) - 1) // 2])
     at = tuple(_ranking_at(size, row, standings[reference]) for size, row in zip(resolutions, standings, strict=True))
-    there = [e for e in found.estimates if e.resolution == resolutions[reference] and e.layer in ranked and e.per_image]
-    differences = [difference(one, other) for one, other in combinations(there, 2)]
+    of_reference = swept.select(resolution=resolutions[reference]).estimates
+    by_image = [estimate for estimate in of_reference if estimate.layer in ranked and estimate.per_image]
+    differences = [difference(*pair) for pair in combinations(by_image, 2)]
     return RankStability(
-        quantity,
-        first.estimator,
-        first.labels,
-        first.epoch,
-        len(ranked),
-        resolutions[reference],
-        len(differences),
-        sum(not interval.low <= 0 <= interval.high for interval in differences),
-        at,
-        _holds(at, reference),
-    )
+        first.quantity, first.estimator, first.labels, first.epoch, len(ranked), resolutions[reference], len(differences),
+        sum(not interval.low <= 0 <= interval.high for interval in differences), at, _holds(at, reference),
+    )  # fmt: skip
 
 
 def _swept(flow: Flow, quantity: Quantity, estimator: str | None, labels: str | None, epoch: int | None) -> Flow:
     """The estimates of one quantity, estimator, label scheme and epoch at all of several resolutions."""
-    found = flow.narrowed(quantity=quantity, labels="" if quantity == Quantity.INPUT else labels)
-    found = found.narrowed(estimator=estimator or next(iter(_at_several(found, "estimator")), None))
-    several = _at_several(found, "epoch")
-    found = found.narrowed(epoch=max(several or found.epochs) if epoch is None else epoch)
-    if len(found.series) > 1:
-        return found
-    name, resolution = found.series[0]
+    swept = flow.narrowed(quantity=quantity, labels="" if quantity == Quantity.INPUT else labels)
+    swept = swept.narrowed(estimator=estimator or next(iter(_at_several(swept, "estimator")), None))
+    several = _at_several(swept, "epoch")
+    swept = swept.narrowed(epoch=max(several or swept.epochs) if epoch is None else epoch)
+    if len(swept.series) > 1:
+        return swept
+    name, resolution = swept.series[0].key.estimator, swept.series[0].key.resolution
     if not resolution_unit(name):
         raise InvalidArgument(f"{quantity} by {name} has no resolution, so its ranking of layers cannot change with it")
     raise InvalidArgument(
-        f"{quantity} at epoch {found.epochs[0]} was measured by {estimator_text(name, resolution)} alone: name "
+        f"{quantity} at epoch {swept.epochs[0]} was measured by {estimator_text(name, resolution)} alone: name "
         f"{_several(name, resolution)}" + (f"; or ask for epoch {', '.join(map(str, several))}" if several else "")
     )
 
 
-def _at_several(found: Flow, name: str) -> list[Any]:
+def _at_several(flow: Flow, name: str) -> list[Any]:
     """The values of a field that were measured at several resolutions, in the order in which they were measured."""
-    values = dict.fromkeys(getattr(estimate, name) for estimate in found.estimates)
-    return [value for value in values if len(found.select(**{name: value}).series) > 1]
+    values = dict.fromkeys(getattr(estimate, name) for estimate in flow.estimates)
+    return [value for value in values if len(flow.select(**{name: value}).series) > 1]
 
 
 def _several(estimator: str, resolution: float) -> str:
@@ -168,16 +159,21 @@ def _several(estimator: str, resolution: float) -> str:
     return f"several, such as {' '.join(f'{flag} {resolution * factor:g}' for factor in (0.1, 1, 10))}, or --sweep"
 
 
-def _twins(layers: Sequence[Layer], measured: Iterable[str]) -> set[str]:
-    """Layers that are the same tensor as another measured one, under a second label."""
-    return {layer.label for layer in layers if len(layer.parts) == 1 and layer.parts[0] in measured}
+def _ranked_layers(flow: Flow) -> list[str]:
+    """The measured layers in network order, without those that are the same tensor as another, under a second label."""
+    measured = {estimate.layer for estimate in flow.estimates}
+    twins = {layer.label for layer in flow.layers if len(layer.parts) == 1 and layer.parts[0] in measured}
+    ranked = [layer.label for layer in flow.layers if layer.label in measured - twins]
+    if not ranked:
+        raise InvalidArgument("no layer to rank: the flow names none of those that were measured")
+    return ranked
 
 
 def _standing(estimate: Estimate) -> float:
     """Where a layer stands among the others: its bits, infinity if saturated, 0 if all but zero, NaN without a number."""
-    if math.isnan(estimate.bits):
+    if estimate.status is Status.ABSENT:
         return math.nan
-    if estimate.saturated:
+    if estimate.status is Status.SATURATED:
         return math.inf
     return 0.0 if abs(estimate.bits) <= FLOOR * estimate.ceiling else estimate.bits
 
@@ -201,14 +197,15 @@ def _ranking_at(resolution: float, here: NDArray[np.float64], reference: NDArray
     )
 
 
-def _agreement(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
+def _agreement(here: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[float, float]:
     """Kendall's τ_b, and the share of pairs in the opposite order among those ordered in both; NaN where undefined.
 
     >>> _agreement(np.array([1.0, 2.0, 3.0, np.inf]), np.array([2.0, 1.0, np.inf, np.inf]))
     (0.5477225575051661, 0.2)
     """
-    known = ~np.isnan(one) & ~np.isnan(other)
-    a, b = ((x[:, None] > x).astype(int) - (x[:, None] < x) for x in (one[known], other[known]))
+    in_both = ~np.isnan(here) & ~np.isnan(reference)
+    # The sign of every pair's difference, [layers, layers], here and at the reference.
+    a, b = ((x[:, None] > x).astype(int) - (x[:, None] < x) for x in (here[in_both], reference[in_both]))
     pairs, ordered = math.sqrt(np.abs(a).sum() * np.abs(b).sum()), np.abs(a * b).sum()
     agreement = float((a * b).sum() / pairs) if pairs else math.nan
     return agreement, float((a * b < 0).sum() / ordered) if ordered else math.nan

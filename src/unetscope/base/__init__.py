@@ -1,4 +1,4 @@
-"""Errors, progress of long work, files that appear whole or not at all, random state."""
+"""Errors, progress of long jobs, atomic files, random state."""
 
 import lazy_loader
 

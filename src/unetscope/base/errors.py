@@ -1,4 +1,4 @@
-"""What a user can mend.
+"""Errors that a user can fix.
 
 The command line prints the text of a `UnetscopeError` on one line, without a traceback, and exits with 2.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-MOST_NAMED = 6  # names told to who named none like them
+MAX_NAMES = 6  # listed in a message
 
 
 class UnetscopeError(Exception):
-    """Base of every error that the user, not the programmer, can mend."""
+    """Base of every error that the user, not the programmer, can fix."""
 
 
 class InvalidArgument(UnetscopeError, ValueError):
@@ -20,11 +20,11 @@ class InvalidArgument(UnetscopeError, ValueError):
 
 
 class DataError(UnetscopeError):
-    """Images or masks cannot be used; the text names the files, what is wrong and how to mend it."""
+    """Images or masks cannot be used; the text names the files, the problem and its remedy."""
 
 
 class NetworkError(UnetscopeError):
-    """A network, one of its layers or an input shape does not fit what was asked of it."""
+    """A network, one of its layers or an input shape does not fit the request."""
 
 
 class MeasurementError(UnetscopeError):
@@ -32,7 +32,7 @@ class MeasurementError(UnetscopeError):
 
 
 class TrainingError(UnetscopeError):
-    """A training cannot go on: its loss is not a number, or its checkpoint does not fit."""
+    """A training cannot continue: its loss is not finite, or its checkpoint does not fit."""
 
 
 class RunFolderError(UnetscopeError):
@@ -40,16 +40,26 @@ class RunFolderError(UnetscopeError):
 
 
 class MissingDependency(UnetscopeError, ImportError):
-    """An optional package is absent; the text is the `pip install` line that brings it."""
+    """An optional package is missing; the text holds the `pip install` line for it."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint for who named what there is not: the names nearest to it.
+    """A hint after a name that does not exist: the names most similar to it.
 
     >>> nearest("frist", ["first", "second"]), nearest("q", ["first"])
     ("the nearest names are 'first'", "there are 'first'")
     """
-    known = list(names)
-    found = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    shown = ", ".join(map(repr, found or known[:MOST_NAMED])) + (", …" if not found and len(known) > MOST_NAMED else "")
-    return f"the nearest names are {shown}" if found else f"there are {shown or 'none'}"
+    candidates = list(names)
+    if similar := difflib.get_close_matches(name, candidates, n=3, cutoff=0.4):
+        return f"the nearest names are {', '.join(map(repr, similar))}"
+    shown = ", ".join(map(repr, candidates[:MAX_NAMES])) + (", …" if len(candidates) > MAX_NAMES else "")
+    return f"there are {shown or 'none'}"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or the name of its class if it has none.
+
+    >>> first_line(ValueError("sides differ\\nsee above")), first_line(KeyError())
+    ('sides differ', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

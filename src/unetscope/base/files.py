@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically: whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A name beside `path` to write to; on success it is flushed to the disk and takes the place of `path` at once.
+    """A temporary path beside `path` to write to. On success it is flushed to disk and replaces `path` atomically.
 
-    A kill at any moment leaves the old file or the new one. An exception inside the block leaves the old one and
-    removes what was written beside it.
+    If the process is killed, `path` is either the old file or the new one. An exception inside the block leaves the old file
+    and removes the temporary one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with whole_file(Path(folder, "greeting.txt")) as beside:
-    ...         _ = beside.write_text("hello")
+    ...     with whole_file(Path(folder, "greeting.txt")) as temporary:
+    ...         _ = temporary.write_text("hello")
     ...     [file.name for file in Path(folder).iterdir()]
     ['greeting.txt']
     """
     path = Path(path)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        yield beside
-        with beside.open("rb+") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
         flush_folder(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def finished_files(folder: Path) -> Iterator[Path]:
-    """What lies in a folder, but for what a kill left half written by `whole_file`."""
+    """The entries of a folder, without the temporary files that a killed `whole_file` left."""
     return (path for path in folder.iterdir() if not _is_unfinished(path))
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Clear away what a kill left half written in a folder, if there is such a folder."""
+    """Delete the temporary files that a killed `whole_file` left in a folder; the folder need not exist."""
     for path in folder.glob(".*.part*"):
         if _is_unfinished(path):
             path.unlink(missing_ok=True)
@@ -51,7 +51,7 @@ def _is_unfinished(path: Path) -> bool:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the system lets a folder be flushed."""
+    """Flush a folder's entries to disk, so that a rename survives a power cut; POSIX only."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""A process that ends with whoever started it."""
+"""End a process together with its parent."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import threading
 
 
 def end_with_parent() -> None:
-    """From now on, end this process when the one that holds the other end of its standard input does.
+    """From now on, end this process when the process at the other end of its standard input ends.
 
-    Nothing is ever written there, so what comes is its end.
+    The parent never writes to that pipe, so that reading returns only when the pipe is closed.
     """
-    threading.Thread(target=_wait, daemon=True).start()
+    threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
 
 
-def _wait() -> None:
-    os.read(0, 1)  # not through the buffer, whose lock would keep a finished process from ending
+def _exit_at_end_of_input() -> None:
+    os.read(0, 1)  # not through sys.stdin, whose lock would keep a finished process from exiting
     os._exit(3)

@@ -1,31 +1,35 @@
-"""How far a long job is: what it tells, and nobody listening."""
+"""Report the progress of a long job."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+StepCallback = Callable[[int, int], None]
+"""A function that is called with (steps done, steps in all)."""
 
 
 class Progress(Protocol):
-    """Whoever wants to know how far a long job is."""
+    """Receives the progress of a job."""
 
     def stage(self, name: str, total: int) -> None:
-        """A new part of the job begins, of so many steps (0: unknown)."""
+        """A stage begins. total: its number of steps, 0 if unknown."""
 
     def advance(self, done: int, note: str = "") -> None:
-        """So many steps of this part are done."""
+        """This many steps of the stage are done."""
 
     def warn(self, text: str) -> None:
-        """Something that does not stop the job but that its owner should know."""
+        """The job continues, but the user should know this."""
 
 
 class NoProgress:
-    """A progress that says nothing."""
+    """Ignores progress."""
 
     def stage(self, name: str, total: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def advance(self, done: int, note: str = "") -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def warn(self, text: str) -> None:
-        """Say nothing."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Random state that is as it was before."""
+"""Preserve random state."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 @contextmanager
 def preserve_rng() -> Iterator[None]:
-    """Put the random state of Python, NumPy and, where it is loaded, torch back as it was, whatever is drawn meanwhile.
+    """Restore the random state of Python, NumPy and, if it is loaded, torch after the block.
 
-    A training draws from them too, for augmentations, weights and dropout; and libraries that are loaded meanwhile may draw.
+    So that measuring does not change a training that draws from the same generators.
 
     >>> random.seed(0)
     >>> expected = random.random()

@@ -1,4 +1,4 @@
-"""Images and masks from outside, checked, decoded and at one size.
+"""Images and masks: load, check and split them, at one size.
 
 `load`, `check` and `synthetic_nuclei` are the first names to know.
 """

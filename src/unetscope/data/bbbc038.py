@@ -1,4 +1,4 @@
-"""The 2018 Data Science Bowl, stage 1 (BBBC038v1): its layout and its manifest.
+"""The 2018 Data Science Bowl, stage 1 (BBBC038v1): layout, manifest and the paper's split.
 
 Layout: <id>/images/<id>.png, and <id>/masks/*.png with one nucleus each; their union is the mask.
 Source: Caicedo et al., Nature Methods 16, 1247-1253 (2019). Licence: CC0.
@@ -25,7 +25,7 @@ Part = Literal["train", "validation"]
 
 
 def has_folder_an_image(placed: Iterable[Placed]) -> bool:
-    """Whether the files lie in this layout: some image is called like the folder it is in.
+    """Whether files have this layout: some image has the name of its folder.
 
     >>> has_folder_an_image([Placed("set/x1/images/x1.png", "set/x1", "images")])
     True
@@ -34,7 +34,7 @@ def has_folder_an_image(placed: Iterable[Placed]) -> bool:
 
 
 def pair_by_folder(placed: Iterable[Placed]) -> tuple[list[Pair], list[Problem]]:
-    """Each image with all the masks in the folder beside it.
+    """Pair each image with all masks in the folder beside it.
 
     >>> pair_by_folder([Placed("x1/images/x1.png", "x1", "images"), Placed("x1/masks/1.png", "x1", "masks")])
     ([Pair(name='x1', image='x1/images/x1.png', masks=('x1/masks/1.png',))], [])
@@ -61,14 +61,14 @@ def pair_by_folder(placed: Iterable[Placed]) -> tuple[list[Pair], list[Problem]]
         else:
             pairs[name] = Pair(name, image, tuple(masks[above]))
     for above in sorted(masks.keys() - images.keys()):
-        what = f"no image {printable(above)}/images/{printable(PurePosixPath(above).name)}.png belongs to it"
-        problems.append(problem("mask-without-image", masks[above][0], what))
+        missing = f"no image {printable(above)}/images/{printable(PurePosixPath(above).name)}.png belongs to it"
+        problems.append(problem("mask-without-image", masks[above][0], missing))
     return list(pairs.values()), problems
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What one image must be. image: SHA-256 of its file. masks: SHA-256 over the sorted SHA-256 of its mask files."""
+    """Checksums of an image: SHA-256 of its file, and SHA-256 over the sorted SHA-256 of its mask files."""
 
     image: str
     masks: str
@@ -76,7 +76,7 @@ class Sums:
 
 
 def sums_of(source: Source, pair: Pair, part: Part) -> Sums:
-    """The sums of an image and its masks as they are.
+    """The checksums of an image and its masks.
 
     Raises: Unusable if a file cannot be read.
     """
@@ -86,14 +86,14 @@ def sums_of(source: Source, pair: Pair, part: Part) -> Sums:
 
 
 def read_manifest(data: bytes) -> dict[str, Sums]:
-    """Image id -> sums, from the JSON that `scripts/make_manifest.py` writes."""
+    """By image, its checksums, from the JSON that `scripts/make_manifest.py` writes."""
     parts: Mapping[Part, Mapping[str, list[str]]] = json.loads(data)["parts"]
     return {name: Sums(image, masks, part) for part, sums in parts.items() for name, (image, masks) in sums.items()}
 
 
 @cache
 def manifest() -> Mapping[str, Sums]:
-    """The 670 images of stage 1, each with its sums and its part in the paper's split of 605 and 65.
+    """The 670 images of stage 1, each with its checksums and its part in the paper's split of 605 and 65.
 
     >>> [sum(sums.part == part for sums in manifest().values()) for part in ("train", "validation")]
     [605, 65]
@@ -106,7 +106,7 @@ def manifest() -> Mapping[str, Sums]:
 
 
 def paper_split(data: SegmentationData) -> tuple[SegmentationData, SegmentationData] | None:
-    """The paper's training and validation parts, or None if `data` holds other images or only one part.
+    """The paper's training and validation parts; None if `data` has further images or only one part.
 
     >>> import numpy as np
     >>> names = tuple(manifest())[604:606]

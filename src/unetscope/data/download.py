@@ -1,15 +1,17 @@
-"""Download BBBC038v1 stage 1 and hold it against the manifest."""
+"""Download BBBC038v1 stage 1 and verify it against the manifest."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from unetscope.base.errors import DataError
+from unetscope.base.files import whole_file
+from unetscope.base.progress import StepCallback
 from unetscope.data.bbbc038 import Sums, manifest, sums_of
 from unetscope.data.cache import cache_folder
 from unetscope.data.loading import find_pairs
@@ -26,13 +28,13 @@ def fetch(
     *,
     url: str = PUBLIC_URL,
     expected: Mapping[str, Sums] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: StepCallback | None = None,
 ) -> Path:
-    """The archive stage1_train.zip of BBBC038v1 in `folder` (default: the cache folder), downloaded if it is not there.
+    """The archive stage1_train.zip of BBBC038v1 in `folder` (default: the cache folder), downloaded if it does not exist.
 
-    Every image and every set of masks is held against the manifest (`expected`, by default of all 670 images) before
-    the archive takes its name. One that is there and right is not downloaded again; one that is there and wrong is
-    left for its owner to judge. progress: called with (bytes done, bytes in all).
+    Every image and its masks are verified against the manifest (`expected`, by default of all 670 images) before the
+    archive gets its name. An existing archive is verified and not downloaded again; if it is wrong, it is not touched.
+    progress: called with (bytes done, bytes in all).
     Raises: DataError, one line, if the download fails or anything is missing, extra or different.
     """
     expected = manifest() if expected is None else expected
@@ -40,36 +42,33 @@ def fetch(
     if target.exists():
         _verify(target, expected, f"move {printable(str(target))} away and fetch again")
         return target
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part, progress)
-        _verify(part, expected, "fetch again, or report it if it stays so")
-        part.replace(target)
+        with whole_file(target) as temporary:
+            _download(url, temporary, progress)
+            _verify(temporary, expected, "fetch again, or report it if it stays so")
     except OSError as error:  # requests' errors are OSErrors too
         raise DataError(
             f"could not download {printable(url)} ({type(error).__name__}): check the connection, or put the archive "
             f"by hand at {printable(str(target))}"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 
-def _download(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:
+def _download(url: str, path: Path, progress: StepCallback | None) -> None:
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)
     bar: Any = _Bar(progress) if progress else False
     downloader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_SECONDS)
-    # No checksum of the whole: the manifest holds each file's, which also tells what is wrong.
-    pooch.retrieve(url, known_hash=None, fname=part.name, path=part.parent, downloader=downloader)
+    # No checksum of the archive: the manifest's checksum of each file also says which file is wrong.
+    pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=downloader)
 
 
 class _Bar:
-    """What pooch asks of a progress bar, for a function of (done, total)."""
+    """A progress bar as pooch expects it, which calls a function of (done, total)."""
 
-    def __init__(self, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, progress: StepCallback) -> None:
         self.total, self._done, self._progress = 0, 0, progress
 
     def update(self, amount: int) -> None:
@@ -83,25 +82,25 @@ class _Bar:
         pass
 
 
-def _verify(archive: Path, expected: Mapping[str, Sums], mend: str) -> None:
+def _verify(archive: Path, expected: Mapping[str, Sums], remedy: str) -> None:
     """Raises DataError, one line, unless the archive holds the expected images and masks, byte by byte."""
     try:
         with open_source(archive) as source:
-            found = {pair.name: pair for pair in find_pairs(source)[0]}
-            shared = sorted(found.keys() & expected.keys())
+            pairs = {pair.name: pair for pair in find_pairs(source)[0]}
+            shared = sorted(pairs.keys() & expected.keys())
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                same = pool.map(lambda name: _is_same(source, found[name], expected[name]), shared)
+                same = pool.map(lambda name: _is_same(source, pairs[name], expected[name]), shared)
                 different = [name for name, is_same in zip(shared, same, strict=True) if not is_same]
     except DataError as error:
-        raise DataError(f"the archive is not what was published: {error}; {mend}") from error
+        raise DataError(f"the archive is not what was published: {error}; {remedy}") from error
     wrong = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "extra": sorted(found.keys() - expected.keys()),
+        "missing": sorted(expected.keys() - pairs.keys()),
+        "extra": sorted(pairs.keys() - expected.keys()),
         "different": different,
     }
     if any(wrong.values()):
         counts = "; ".join(f"{len(names)} {how} ({_first(names)})" for how, names in wrong.items() if names)
-        raise DataError(f"the archive is not what was published: of {len(expected)} images {counts}; {mend}")
+        raise DataError(f"the archive is not what was published: of {len(expected)} images {counts}; {remedy}")
 
 
 def _is_same(source: Source, pair: Pair, sums: Sums) -> bool:

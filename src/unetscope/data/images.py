@@ -1,6 +1,6 @@
-"""The bytes of one PNG, TIFF or JPEG as pixels, within bounds, and resized.
+"""Decode the bytes of one PNG, TIFF or JPEG, within bounds, and resize images and masks.
 
-Pixels are taken as stored: an orientation noted beside them (EXIF) is not applied, since a mask has none.
+Pixels are read as stored: an EXIF orientation is not applied, since masks have none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 class Pixels:
     """A decoded file. values: [height, width] or [height, width, 3], of any number type; alpha is dropped.
 
-    lossy: a JPEG. problems: what was met on the way and did not prevent reading.
+    lossy: whether it is a JPEG. problems: of a file that can be read all the same.
     """
 
     values: NDArray[Any]
@@ -57,7 +57,7 @@ def decode(data: bytes, file: str, *, indexed: bool = False) -> Pixels:
     """The pixels in the bytes of a PNG, TIFF or JPEG; `file` is its name for messages.
 
     A palette is applied, unless `indexed` (for masks) and its colours are not greys: then the indices are the values.
-    The header's width and height are checked before memory is taken for them.
+    The header's width and height are checked before memory is allocated.
     Raises: Unusable (not-an-image, unreadable, too-large, pixel-type).
 
     >>> stream = io.BytesIO()
@@ -69,7 +69,7 @@ def decode(data: bytes, file: str, *, indexed: bool = False) -> Pixels:
     if plugin is None:
         raise Unusable("not-an-image", file, "its content is not PNG, TIFF or JPEG" if data else "it is empty")
     try:
-        # The plugins are called directly: `Image.open` would try every decoder, and warn of large images by itself.
+        # Plugins are called directly, because `Image.open` tries every decoder, and warns of large images by itself.
         if plugin is TiffImagePlugin.TiffImageFile:
             return _decode_tiff(data, file, indexed)
         with plugin(io.BytesIO(data)) as image:
@@ -78,7 +78,7 @@ def decode(data: bytes, file: str, *, indexed: bool = False) -> Pixels:
         raise
     except MemoryError as error:
         raise Unusable("too-large", file, "there is not enough memory to decode it") from error
-    except Exception as error:  # decoders meet hostile bytes with any exception there is
+    except Exception as error:  # decoders raise any exception on malformed bytes
         raise Unusable("unreadable", file, "it is truncated or damaged") from error
 
 
@@ -91,7 +91,7 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool) -> Pixels:
     if is_png and data.rfind(_PNG_END) < 0:
         raise Unusable("unreadable", file, "it is truncated or damaged")
     image.load()
-    # IHDR: bit depth at byte 24, colour type at 25; Pillow keeps the 16 bits of grey only.
+    # IHDR: bit depth at byte 24, colour type at 25. Pillow keeps 16 bits only for grey.
     if is_png and data[24] == 16 and data[25] != 0:
         problems.append(problem("16-bit-colour-png", file, "of its 16 bits a colour only the upper 8 are read"))
     values = _values(image, indexed)
@@ -114,7 +114,7 @@ def _values(image: Image.Image, indexed: bool) -> NDArray[Any]:
 
 
 def _palette_values(image: Image.Image) -> NDArray[Any]:
-    """The greys of a grey palette, else the indices themselves: numbers of objects, whose colours are for the eye."""
+    """The greys of a grey palette, else the indices: they number objects, and the colours are for display only."""
     indices = np.asarray(image.getchannel(0) if image.mode == "PA" else image)
     colours = np.zeros((256, 3), np.uint8)
     stored = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -124,13 +124,13 @@ def _palette_values(image: Image.Image) -> NDArray[Any]:
 
 
 def _decode_tiff(data: bytes, file: str, indexed: bool) -> Pixels:
-    """Through Pillow, which knows the compressions; through tifffile what Pillow refuses or would cut to 8 bits."""
+    """With Pillow, which supports more compressions, or with tifffile if Pillow refuses it or would cut it to 8 bits."""
     try:
         with TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
             bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
             if len(bits) == 1 or max(bits) <= 8:
                 return _load(image, data, file, indexed)
-    except SyntaxError:  # Pillow's word for "a kind of TIFF that I do not know"
+    except SyntaxError:  # Pillow does not support this kind of TIFF
         pass
     import tifffile
 
@@ -162,7 +162,7 @@ def _check_pixel_count(width: int, height: int, file: str) -> None:
 
 
 def to_image(pixels: Pixels, file: str) -> tuple[NDArray[np.unsignedinteger], tuple[Problem, ...]]:
-    """The pixels as 8 or 16 bit numbers, and what is noteworthy about them.
+    """The pixels as uint8 or uint16, and their problems.
 
     Raises: Unusable (pixel-type) for fractions, negative numbers and numbers over 65535.
 
@@ -186,7 +186,7 @@ bit whole numbers, or --accept pixel-type
 
 
 def resize_image(values: NDArray[np.unsignedinteger], size: ImageSize) -> NDArray[np.unsignedinteger]:
-    """[height, width(, 3)] at another size, stretched, antialiased (a triangle as wide as the reduction).
+    """Resize [height, width(, 3)] with antialiasing (a triangle filter as wide as the reduction).
 
     >>> resize_image(np.full((8, 4), 65535, np.uint16), (2, 2)).tolist()
     [[65535, 65535], [65535, 65535]]
@@ -203,10 +203,10 @@ def resize_image(values: NDArray[np.unsignedinteger], size: ImageSize) -> NDArra
 
 
 def resize_mask(foreground: NDArray[np.bool_], size: ImageSize) -> NDArray[np.uint8]:
-    """[height, width] at another size: 1 where at least half of a pixel's antialiased neighbourhood was foreground.
+    """Resize [height, width]: 1 where at least half of a pixel's antialiased neighbourhood was foreground.
 
-    The triangle weighs neighbours like `resize_image`. Plain pixel areas (a box) would meet exact halves on every
-    outline when sides are halved, and fatten the foreground of such images by a fortieth.
+    The triangle filter weighs neighbours as `resize_image` does. With a box filter, outlines would fall on exact halves when
+    sides are halved, and the foreground of such images would grow by a fortieth.
 
     >>> resize_mask(np.eye(4, dtype=bool).repeat(2, 0).repeat(2, 1), (4, 4)).tolist()
     [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]

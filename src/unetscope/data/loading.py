@@ -1,11 +1,11 @@
-"""From a path to checked, decoded data."""
+"""Load a folder or zip of images and masks: list, decode, check, resize."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base.errors import DataError, InvalidArgument
-from unetscope.data import bbbc038, cache, folders
+from unetscope.base.progress import StepCallback
+from unetscope.data import bbbc038, cache
 from unetscope.data.images import ImageSize, decode, resize_image, resize_mask, to_image
 from unetscope.data.masks import foreground
-from unetscope.data.pairs import Pair, place
+from unetscope.data.pairs import Pair, pair_by_stem, place
 from unetscope.data.problems import Problem, Unusable, guard, known_kinds, printable, problem
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import EXPECTED, Source, open_source
 from unetscope.data.synthetic import synthetic_nuclei
 
-Progress = Callable[[int, int], None]
 MAX_SIDE = 8192
 
 
@@ -34,9 +34,9 @@ def load(
     image_size: int | ImageSize = 128,
     channels: int | None = None,
     accept: Collection[str] = (),
-    progress: Progress | None = None,
+    progress: StepCallback | None = None,
 ) -> SegmentationData:
-    """The images and masks of a folder or zip, checked, decoded and resized; at once the second time.
+    """The images and masks of a folder or zip, checked, decoded and resized. The result is cached on disk.
 
     Without a path, the 200 synthetic nuclei images of seed 0 (`synthetic_nuclei`).
     Layouts: images/ and masks/ matched by file stem, or <id>/images/<id>.png with <id>/masks/*.png (one object a
@@ -44,10 +44,10 @@ def load(
     alpha (dropped). Masks: see `unetscope.data.masks`.
 
     image_size: pixels, one side or (height, width); images are stretched to it, antialiased. channels: 1, 3, or None
-    for 3 if any image has colour. accept: kinds of problems not to stop at; where such a problem leaves nothing to
-    use, the pair is left out. progress: called with (images done, images in all).
+    for 3 if any image has colour. accept: kinds of problems that do not stop loading; a pair that cannot be used is then
+    left out. progress: called with (images done, images in all).
     Images are uint8 if every file is 8 bit, else uint16 (8-bit values times 257).
-    Warns of what is suspect but can be used. Raises: DataError for any problem that is not accepted; InvalidArgument.
+    Warns of suspect but usable files. Raises: DataError for any problem that is not accepted; InvalidArgument.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -64,45 +64,52 @@ def load(
     _check_channels(channels)
     if path is None:
         return synthetic_nuclei(image_size=size, channels=channels or 3)
-    kept = cache.recall_archive(Path(path), size, channels) if Path(path).is_file() else None
-    entry = None
-    if kept is None:
-        with open_source(path, follow_links="link" in accepted) as source:
-            entry = cache.entry_folder(source, size, channels)
-            kept = cache.recall(entry, printable(source.path.name)) if entry else None
-            data, problems = kept or read(source, size, channels, progress)
-    else:
-        data, problems = kept
+    data, problems, new_entry = _recall_or_read(Path(path), size, channels, progress, follow_links="link" in accepted)
     guard(problems, str(path), accepted)
-    if told := [found for found in problems if found.severity == "warning" and found.kind not in accepted]:
-        more = f"; and {len(told) - 1} more: run `unetscope check-data {printable(str(path))}`" if len(told) > 1 else ""
-        warnings.warn(f"{told[0]}{more}", UserWarning, stacklevel=2)
+    if suspect := [p for p in problems if p.severity == "warning" and p.kind not in accepted]:
+        more = f"; and {len(suspect) - 1} more: run `unetscope check-data {printable(str(path))}`"
+        warnings.warn(f"{suspect[0]}{more if len(suspect) > 1 else ''}", UserWarning, stacklevel=2)
     if data is None:
         raise DataError(f"{printable(str(path))} has no image with a mask that can be used: {EXPECTED}")
-    if entry and not kept:
-        cache.remember(entry, data, problems)
-    if kept and progress:
-        progress(len(data), len(data))
+    if new_entry:
+        cache.remember(new_entry, data, problems)
     return data
 
 
+def _recall_or_read(
+    path: Path, size: ImageSize, channels: int | None, progress: StepCallback | None, *, follow_links: bool
+) -> tuple[SegmentationData | None, list[Problem], Path | None]:
+    """The data and problems at a path, from the cache if possible; and the cache entry to write if they were read."""
+    cached = cache.recall_archive(path, size, channels) if path.is_file() else None
+    if cached is None:
+        with open_source(path, follow_links=follow_links) as source:
+            entry = cache.entry_folder(source, size, channels)
+            cached = cache.recall(entry, printable(source.path.name)) if entry else None
+            if cached is None:
+                return *read(source, size, channels, progress), entry
+    data, problems = cached
+    if progress:
+        progress(len(data), len(data))
+    return data, problems, None
+
+
 def read(
-    source: Source, size: ImageSize, channels: int | None, progress: Progress | None = None
+    source: Source, size: ImageSize, channels: int | None, progress: StepCallback | None = None
 ) -> tuple[SegmentationData | None, list[Problem]]:
     """Every pair that can be used, and every problem, sorted by file."""
     pairs, problems = find_pairs(source)
     examples: list[_Example] = []
     done = 0
-    # Pillow and zlib let go of the interpreter while they decode, so threads use all cores.
+    # Pillow and zlib release the interpreter lock while they decode, so threads use all cores.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for example, found in pool.map(lambda pair: _read_pair(source, pair, size), pairs):
-            problems.extend(found)
+        for example, problems_of_pair in pool.map(lambda pair: _read_pair(source, pair, size), pairs):
+            problems.extend(problems_of_pair)
             if example:
                 examples.append(example)
             done += 1
             if progress:
                 progress(done, len(pairs))
-    problems.sort(key=lambda found: (found.file, found.kind))
+    problems.sort(key=lambda problem: (problem.file, problem.kind))
     data = _stack(examples, channels, printable(source.path.name)) if examples else None
     return data, problems
 
@@ -111,7 +118,7 @@ def find_pairs(source: Source) -> tuple[list[Pair], list[Problem]]:
     """The images of a source with their mask files, sorted by name, and the problems of their names."""
     placed, problems = place(source.members)
     by_folder = bbbc038.has_folder_an_image(placed)
-    pairs, more = (bbbc038.pair_by_folder if by_folder else folders.pair_by_stem)(placed)
+    pairs, more = (bbbc038.pair_by_folder if by_folder else pair_by_stem)(placed)
     problems = [*source.problems, *problems, *more]
     if not any(p.role == "images" for p in placed):
         problems.append(problem("no-images", source.path.name, "there are no images"))
@@ -132,12 +139,12 @@ def _read_pair(source: Source, pair: Pair, size: ImageSize) -> tuple[_Example | 
     problems: list[Problem] = []
     image: NDArray[Any] | None = None
     try:
-        image, found = to_image(decode(source.read(pair.image), pair.image), pair.image)
-        problems.extend(found)
+        image, image_problems = to_image(decode(source.read(pair.image), pair.image), pair.image)
+        problems.extend(image_problems)
     except Unusable as unusable:
         problems.append(unusable.problem)
-    mask, found_in_masks = _read_masks(source, pair, None if image is None else image.shape[:2])
-    problems.extend(found_in_masks)
+    mask, mask_problems = _read_masks(source, pair, None if image is None else image.shape[:2])
+    problems.extend(mask_problems)
     if image is None or mask is None:
         return None, problems
     small = resize_mask(mask, size)
@@ -156,12 +163,12 @@ def _read_masks(
     usable = True
     for file in pair.masks:
         try:
-            inside, found = foreground(decode(source.read(file), file, indexed=True), file)
+            inside, file_problems = foreground(decode(source.read(file), file, indexed=True), file)
         except Unusable as unusable:
             problems.append(unusable.problem)
             usable = False
             continue
-        problems.extend(found)
+        problems.extend(file_problems)
         size = size or inside.shape
         if inside.shape != size:
             (h, w), (height, width) = inside.shape, size
@@ -183,7 +190,7 @@ def _read_masks(
 
 
 def _stack(examples: list[_Example], channels: int | None, source: str) -> SegmentationData:
-    """The examples as one data set, of one depth and one number of channels."""
+    """The examples as one data set, of one bit depth and one number of channels."""
     if channels is None:
         channels = 3 if any(example.image.ndim == 3 for example in examples) else 1
     depth = np.result_type(*{example.image.dtype for example in examples})
@@ -199,13 +206,13 @@ def _stack(examples: list[_Example], channels: int | None, source: str) -> Segme
 
 
 def shared_images(train: SegmentationData, validation: SegmentationData) -> list[Problem]:
-    """A "shared-image" problem for every validation image whose pixels are also those of a training image.
+    """A "shared-image" problem for every validation image that has the pixels of a training image.
 
     Grey counts as three equal channels and 8 bit as 16 bit, as in `load`.
-    Raises: InvalidArgument if the two have different image sizes.
+    Raises: InvalidArgument if the two parts have different image sizes.
 
-    >>> one = SegmentationData(np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8), ("a",), "one")
-    >>> [str(found) for found in shared_images(one, replace(one, names=("b",)))]
+    >>> train = SegmentationData(np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8), ("a",), "zeros")
+    >>> [str(problem) for problem in shared_images(train, replace(train, names=("b",)))]
     ['b: its pixels are those of the training image a: keep it in one of the two parts, or --accept shared-image']
     """
     if train.image_size != validation.image_size:
@@ -213,11 +220,11 @@ def shared_images(train: SegmentationData, validation: SegmentationData) -> list
             f"train and validation must have one image size to be compared, got {train.image_size} and "
             f"{validation.image_size}: load both at the same image_size"
         )
-    seen = {_pixel_hash(image): name for image, name in zip(train.images, train.names, strict=True)}
+    train_names = {_pixel_hash(image): name for image, name in zip(train.images, train.names, strict=True)}
     return [
-        problem("shared-image", name, f"its pixels are those of the training image {seen[pixels]}")
+        problem("shared-image", name, f"its pixels are those of the training image {train_names[pixels]}")
         for image, name in zip(validation.images, validation.names, strict=True)
-        if (pixels := _pixel_hash(image)) in seen
+        if (pixels := _pixel_hash(image)) in train_names
     ]
 
 
@@ -233,7 +240,7 @@ def check(
     image_size: int | ImageSize = 128,
     channels: int | None = None,
     accept: Collection[str] = (),
-    progress: Progress | None = None,
+    progress: StepCallback | None = None,
 ) -> list[Problem]:
     """Every problem of a data set (and of its validation part), errors and warnings, sorted by file.
 
@@ -242,7 +249,7 @@ def check(
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     [found.kind for found in check(folder)]
+    ...     [problem.kind for problem in check(folder)]
     ['no-images']
     """
     size, accepted = _image_size(image_size), known_kinds(accept)
@@ -252,17 +259,17 @@ def check(
     if validation is not None:
         name = Path(validation).name
         with open_source(validation, follow_links="link" in accepted) as source:
-            held_out, more = read(source, size, channels, progress)
+            held_out, held_out_problems = read(source, size, channels, progress)
         if train and held_out:
-            more += shared_images(train, held_out)
-        problems += [replace(found, file=f"{printable(name)}/{found.file}") for found in more]
-    return [found for found in problems if found.kind not in accepted]
+            held_out_problems += shared_images(train, held_out)
+        problems += [replace(p, file=f"{printable(name)}/{p.file}") for p in held_out_problems]
+    return [p for p in problems if p.kind not in accepted]
 
 
 def _image_size(image_size: int | ImageSize) -> ImageSize:
     sides = (image_size, image_size) if isinstance(image_size, int) else image_size
-    whole = isinstance(sides, tuple | list) and len(sides) == 2 and all(type(side) is int for side in sides)
-    if not whole or not all(1 <= side <= MAX_SIDE for side in sides):
+    is_pair = isinstance(sides, tuple | list) and len(sides) == 2 and all(type(side) is int for side in sides)
+    if not is_pair or not all(1 <= side <= MAX_SIDE for side in sides):
         raise InvalidArgument(
             f"image_size must be one side or (height, width) in pixels, each 1 to {MAX_SIDE}, got {image_size!r}"
         )

@@ -1,12 +1,12 @@
 """Which pixels of a mask file are foreground.
 
-What is taken for a mask, v being its set of values:
+A mask is accepted, v being its set of values, if
 1. v has at most two values, one of them 0: the other is foreground (0/1, 0/255, True/False).
 2. v is whole numbers from 0 on: an instance map, 0 the background and every other number an object. In 8 bits the
    numbers must leave no gap, and in 8 and 16 bits the top of the range (255, 65535) must not be among them:
    antialiased or compressed outlines are many greys with gaps, or reach the top.
-Everything else is a problem. When it is accepted, every value but 0 is foreground; of a JPEG, every value from half of
-its largest on, since JPEG scatters small values around 0.
+Everything else is a problem. If the user accepts it, every value except 0 is foreground; in a JPEG, every value from half of
+the largest up, since compression scatters small values around 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unetscope.data.problems import Problem, problem
 def foreground(pixels: Pixels, file: str) -> tuple[NDArray[np.bool_], tuple[Problem, ...]]:
     """The foreground [height, width] of a decoded mask, and the problems of its values.
 
-    Whether it is empty or full is for the reader of the whole mask to say: one file may hold one of many objects.
+    Whether the mask is empty or full is not checked here: a file may hold one of many objects.
 
     >>> mask, problems = foreground(Pixels(np.array([[0, 1], [2, 3]], np.uint8)), "masks/a.png")
     >>> mask.tolist(), problems
@@ -50,14 +50,14 @@ def foreground(pixels: Pixels, file: str) -> tuple[NDArray[np.bool_], tuple[Prob
 
 def _not_an_instance_map(values: NDArray[Any]) -> str:
     """Why these values do not number objects; empty if they may."""
-    found = np.unique(values)
-    shown = f"{len(found)} values between {found[0]} and {found[-1]}"
-    if not np.issubdtype(values.dtype, np.integer) and not (found == np.rint(found)).all():
-        return f"the mask has {shown}, not whole numbers"
-    if found[0] < 0:
-        return f"the mask has {shown}, and negative numbers mean nothing"
+    levels = np.unique(values)
+    summary = f"{len(levels)} values between {levels[0]} and {levels[-1]}"
+    if not np.issubdtype(values.dtype, np.integer) and not (levels == np.rint(levels)).all():
+        return f"the mask has {summary}, not whole numbers"
+    if levels[0] < 0:
+        return f"the mask has {summary}, and negative numbers mean nothing"
     top_of_range = {1: 255, 2: 65535}.get(values.dtype.itemsize)
-    gaps = values.dtype.itemsize == 1 and found[-1] != np.count_nonzero(found)
-    if gaps or found[-1] == top_of_range:
-        return f"the mask has {shown}: greys of soft outlines, neither two values nor numbered objects"
+    has_gaps = values.dtype.itemsize == 1 and levels[-1] != np.count_nonzero(levels)
+    if has_gaps or levels[-1] == top_of_range:
+        return f"the mask has {summary}: greys of soft outlines, neither two values nor numbered objects"
     return ""

@@ -1,4 +1,4 @@
-"""An image and the mask files that belong to it, by name."""
+"""Image and mask files, by their folders and names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Placed:
-    """A file in a folder called images or masks. above: what leads to that folder, as "" or "a" or "a/b"."""
+    """A file in a folder called images or masks. above: the path of that folder's parent, such as "" or "a/b"."""
 
     file: str
     above: str
@@ -37,9 +37,9 @@ class Placed:
 
 
 def place(members: Iterable[Member]) -> tuple[list[Placed], list[Problem]]:
-    """The image and mask files among the members, and a problem for each file among them that is neither.
+    """The image and mask files among the members, and a problem for each other file in their folders.
 
-    Files elsewhere (a readme, a table) are nobody's business and left alone.
+    Files elsewhere (a readme, a table) are ignored.
 
     >>> place([Member("images/a.PNG", 1), Member("readme.txt", 1)])
     ([Placed(file='images/a.PNG', above='', role='images')], [])
@@ -56,3 +56,34 @@ def place(members: Iterable[Member]) -> tuple[list[Placed], list[Problem]]:
         else:
             problems.append(problem("not-an-image", member.name, "its name does not end in .png, .tif or .jpg"))
     return placed, problems
+
+
+def pair_by_stem(files: Iterable[Placed]) -> tuple[list[Pair], list[Problem]]:
+    """Pair each image with the mask of the same stem, in any format.
+
+    Only one images/ and one masks/ folder is read, at any depth; files of further such folders are problems.
+
+    >>> pair_by_stem([Placed("images/a.tif", "", "images"), Placed("masks/a.png", "", "masks")])
+    ([Pair(name='a', image='images/a.tif', masks=('masks/a.png',))], [])
+    """
+    problems: list[Problem] = []
+    by_role: dict[str, dict[str, str]] = {"images": {}, "masks": {}}
+    home: str | None = None
+    for placed in files:
+        home = placed.above if home is None else home
+        if placed.above != home:
+            elsewhere = f"it lies in another data set than {printable(home) or 'the top folder'}"
+            problems.append(problem("several-sets", placed.file, elsewhere))
+        elif placed.stem in by_role[placed.role]:
+            twice = f"{printable(by_role[placed.role][placed.stem])} has the same stem"
+            problems.append(problem("same-stem", placed.file, twice))
+        else:
+            by_role[placed.role][placed.stem] = placed.file
+    images, masks = by_role["images"], by_role["masks"]
+    for stem, file in sorted(images.items()):
+        if stem not in masks:
+            problems.append(problem("image-without-mask", file, f"no file masks/{stem}.* belongs to it"))
+    for stem, file in sorted(masks.items()):
+        if stem not in images:
+            problems.append(problem("mask-without-image", file, f"no file images/{stem}.* belongs to it"))
+    return [Pair(stem, images[stem], (masks[stem],)) for stem in sorted(images.keys() & masks.keys())], problems

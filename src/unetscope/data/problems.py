@@ -1,4 +1,4 @@
-"""What can be wrong with images and masks, said so that it can be mended."""
+"""The kinds of problems that images and masks can have, each with its remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unetscope.base.errors import DataError, InvalidArgument
 
 Severity = Literal["error", "warning"]
 
-# kind -> how to mend it. The text after "or" in `Problem.mend` (how to accept it) is added by `problem`.
+# By kind, its remedy. `problem` adds how to accept it.
 _MENDS: dict[str, str] = {
     "no-images": "give a folder or zip with images/ and masks/, or with <id>/images/ and <id>/masks/",
     "link": "copy the files into the folder",
@@ -38,7 +38,7 @@ _WARNINGS: dict[str, str] = {
     "vanished-mask": "choose a larger image size",
 }
 
-_FINAL = "no-images"  # nothing is left to accept
+_FINAL = "no-images"  # cannot be accepted: nothing would be left
 
 KINDS: tuple[str, ...] = tuple(kind for kind in (*_MENDS, *_WARNINGS) if kind != _FINAL)
 """Every kind of problem, as `accept` takes them."""
@@ -46,10 +46,10 @@ KINDS: tuple[str, ...] = tuple(kind for kind in (*_MENDS, *_WARNINGS) if kind !=
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with one file.
+    """One problem of one file.
 
-    kind: a short slug, see `KINDS`. file: its name inside the data set, control characters escaped. what: the
-    finding. mend: what to do. severity: an "error" stops `load` unless its kind is accepted; a "warning" never does.
+    kind: a short slug, see `KINDS`. file: its name inside the data set, control characters escaped. what: what was
+    found. mend: the remedy. severity: an "error" stops `load` unless its kind is accepted; a "warning" never does.
 
     >>> print(problem("empty-mask", "masks/a.png", "no pixel is foreground"))
     masks/a.png: no pixel is foreground: draw its objects or remove the pair, or --accept empty-mask
@@ -66,7 +66,7 @@ class Problem:
 
 
 def problem(kind: str, file: str, what: str) -> Problem:
-    """The problem of this kind, with its mend and severity.
+    """A problem of this kind, with its remedy and severity.
 
     >>> problem("dark-16-bit", "images/a.tif", "its largest value is 900 of 65535").severity
     'warning'
@@ -77,7 +77,7 @@ def problem(kind: str, file: str, what: str) -> Problem:
 
 
 class Unusable(Exception):
-    """A file cannot be used at all; `problem` says why."""
+    """A file cannot be used; `problem` says why."""
 
     def __init__(self, kind: str, file: str, what: str) -> None:
         self.problem = problem(kind, file, what)
@@ -85,7 +85,7 @@ class Unusable(Exception):
 
 
 def printable(name: str) -> str:
-    r"""The name as a terminal may show it: what is not printable is escaped.
+    r"""The name with unprintable characters escaped, so that it is safe in a terminal.
 
     >>> printable("cell\x1b[31m.png")
     'cell\\x1b[31m.png'
@@ -110,9 +110,9 @@ def known_kinds(accept: Collection[str]) -> frozenset[str]:
 
 
 def guard(problems: Iterable[Problem], path: str, accept: Collection[str] = ()) -> None:
-    """Stop at any error that is not accepted.
+    """Raise an error for the problems that are not accepted.
 
-    Raises: DataError, one line, with the first problem and the number of the others.
+    Raises: DataError, one line, with the first problem and the number of further ones.
 
     >>> guard([problem("empty-mask", "masks/a.png", "no pixel is foreground")], "cells.zip", accept=["empty-mask"])
     """

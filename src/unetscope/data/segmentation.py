@@ -1,7 +1,7 @@
 """Images with their masks, decoded, at one resolution.
 
-Pixels are kept as the integers they were stored as (8 or 16 bit), so a data set costs a quarter of its float32 size;
-`SegmentationData.scale` turns them into [0, 1]. What is float32 is shown to the network as it is.
+Pixels stay integers of 8 or 16 bits, so that a data set needs a quarter or half of its float32 size; `SegmentationData.scale`
+brings them to [0, 1]. Images that are float32 reach the network unchanged.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class SegmentationData:
     """n images or volumes, their masks and their names, all at one resolution.
 
     images: [n, channels, height, width], or with a depth before the height, uint8, uint16 or float32. masks: [n, height, width]
-    likewise, uint8, 0 … classes − 1. names: one unique name an image. source: where they came from, for people.
-    Raises: InvalidArgument if shapes, types or values are others, or a name stands twice.
+    likewise, uint8, 0 … classes − 1. names: one unique name an image. source: their origin, for display.
+    Raises: InvalidArgument if shapes, types or values differ from that, or a name is not unique.
 
     >>> import numpy as np
     >>> data = SegmentationData(np.zeros((4, 1, 8, 8), np.uint8), np.ones((4, 8, 8), np.uint8), tuple("abcd"), "zeros")
@@ -87,21 +87,21 @@ class SegmentationData:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of names, images and masks as they are seen by the network: equal data, equal fingerprint."""
+        """SHA-256 in hex of names, images and masks: equal data have equal fingerprints."""
         digest = hashlib.sha256(repr((self.images.shape, self.images.dtype.str, self.names)).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.masks).data)
         return digest.hexdigest()
 
     def subset(self, rows: Sequence[int] | NDArray[np.integer]) -> SegmentationData:
-        """The chosen rows, in the order given."""
+        """The images and masks of these rows, in this order."""
         chosen = np.asarray(rows, dtype=np.int64)
         return replace(
             self, images=self.images[chosen], masks=self.masks[chosen], names=tuple(self.names[i] for i in chosen)
         )
 
     def split(self, validation_share: float = 0.1, *, seed: int = 0) -> tuple[SegmentationData, SegmentationData]:
-        """A seeded training and validation part; at least one image goes to each.
+        """A seeded split into a training and a validation part, with at least one image each.
 
         Raises: InvalidArgument if the share is not between 0 and 1 or there are fewer than two images.
         """

@@ -1,6 +1,6 @@
 """A folder or a zip as a bounded, safe list of files that can be read as bytes.
 
-Nothing is ever extracted. An archive is judged by its table of contents before a single member is read.
+Nothing is ever extracted. An archive's table of contents is checked before any member is read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Member:
 
 
 class Source(Protocol):
-    """What `open_source` gives: files by name, in stable order, and the problems met while listing them."""
+    """The files of a folder or zip by name, in stable order, and the problems of listing them; see `open_source`."""
 
     path: Path
     members: tuple[Member, ...]
@@ -50,7 +50,7 @@ class Source(Protocol):
         """The bytes of one file; Unusable if it cannot be read or is too large. Safe to call from several threads."""
 
     def content_hash(self) -> str:
-        """SHA-256 in hex of all there is to read."""
+        """SHA-256 in hex of all files."""
 
     def __enter__(self) -> Self: ...
 
@@ -60,7 +60,7 @@ class Source(Protocol):
 
 
 def open_source(path: str | os.PathLike[str], *, follow_links: bool = False) -> Source:
-    """The folder or zip at `path`, listed and found safe; use it in a `with` block.
+    """The folder or zip at `path`, listed and checked; use it in a `with` block.
 
     Raises: DataError, one line, if there is nothing at `path`, if it is neither, or if it is broken or hostile.
 
@@ -96,7 +96,7 @@ class FolderSource:
         self.problems = tuple(self._problems)
 
     def _walk(self, folder: Path, above: frozenset[Path]) -> Iterator[Member]:
-        """Files below `folder`; `above` holds the real folders that lead here, so that a circle of links ends."""
+        """Files below `folder`. above: the resolved parent folders, so that a circle of links ends."""
         above = above | {folder.resolve()}
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -106,8 +106,8 @@ class FolderSource:
                 if entry.is_dir():
                     if Path(entry.path).resolve() not in above:
                         yield from self._walk(Path(entry.path), above)
-                elif stat.S_ISREG((found := entry.stat()).st_mode):
-                    yield Member(name, found.st_size, (found.st_mtime_ns, found.st_ctime_ns))
+                elif stat.S_ISREG((status := entry.stat()).st_mode):
+                    yield Member(name, status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
 
     def _may_follow(self, entry: os.DirEntry[str], name: str) -> bool:
         target = Path(os.path.realpath(entry.path))
@@ -193,7 +193,7 @@ def archive_hash(path: Path) -> str:
 
 
 def _checked(infos: list[zipfile.ZipInfo], path: Path) -> list[zipfile.ZipInfo]:
-    """The table of contents, or DataError at the first sign of an archive that was made to do harm."""
+    """The table of contents. Raises: DataError if the archive looks malicious."""
     shown = printable(str(path))
     if len(infos) > MAX_MEMBERS:
         raise DataError(f"{shown} has {len(infos)} members, more than {MAX_MEMBERS}: split the archive")
@@ -201,7 +201,7 @@ def _checked(infos: list[zipfile.ZipInfo], path: Path) -> list[zipfile.ZipInfo]:
         raise DataError(f"{shown} unpacks to {total} bytes, more than {MAX_TOTAL_BYTES}: split the archive")
     seen: set[str] = set()
     for info in infos:
-        if reason := _harm(info) or ("is there twice" if info.filename in seen else ""):
+        if reason := _threat(info) or ("is there twice" if info.filename in seen else ""):
             raise DataError(
                 f"{shown} has a member {printable(info.orig_filename)!r} that {reason}: nothing was read; "
                 "make the archive anew from a folder you trust"
@@ -210,7 +210,7 @@ def _checked(infos: list[zipfile.ZipInfo], path: Path) -> list[zipfile.ZipInfo]:
     return infos
 
 
-def _harm(info: zipfile.ZipInfo) -> str:
+def _threat(info: zipfile.ZipInfo) -> str:
     """Why a member must not be read; empty if it may."""
     name = info.orig_filename  # `filename` is already cut at a NUL and has its separators replaced
     suspect = info.file_size > RATIO_COUNTS_FROM_BYTES and info.file_size > MAX_RATIO * info.compress_size
@@ -227,7 +227,7 @@ def _harm(info: zipfile.ZipInfo) -> str:
 
 
 def _is_hidden(name: str) -> bool:
-    """What systems leave in folders and archives, and no person put there."""
+    """Whether the operating system, not a person, put this file into a folder or archive."""
     return bool(_HIDDEN.search(name))
 
 

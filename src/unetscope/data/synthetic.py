@@ -50,11 +50,11 @@ def synthetic_nuclei(
     """n drawn images of cell nuclei, uint8 [n, channels, h, w], and their exact masks, uint8 0 or 1 [n, h, w].
 
     Three kinds as in the 2018 Data Science Bowl: fluorescence (80 %), stained tissue (16 %) and bright-field smears
-    (4 %); each name carries its kind. Nuclei touch, differ in size, brightness and texture and are cut by the border;
-    light is uneven, and debris, folds and what is out of focus are not nuclei, so that no threshold tells them apart.
+    (4 %); each name begins with its kind. Nuclei touch, differ in size, brightness and texture and are cut by the border;
+    light is uneven, and there are debris, folds and bodies out of focus, so that no threshold separates the nuclei.
     Image i depends on seed, i, image_size and channels alone: a longer set begins with the shorter one.
 
-    image_size: one side, or (height, width), from 16 to 1024. channels: 3 (red, green, blue) or 1 (their luminance).
+    image_size: one side, or (height, width), from 16 to 1024. channels: 3 (red, green, blue) or 1 (luminance).
     Raises: InvalidArgument if n, seed, image_size or channels is outside its domain.
 
     >>> data = synthetic_nuclei(8, seed=0, image_size=(32, 48))
@@ -113,7 +113,7 @@ def luminance(rgb: Array) -> Array:
     return np.asarray(0.299 * red + 0.587 * green + 0.114 * blue)[None]
 
 
-# ---- what scenes are made of: noise, contours, and contours strewn over the image
+# ---- the parts of a scene: noise, contours, and contours placed over the image
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Layout:
-    """How nuclei are strewn: sizes in units, `share` and `touching` between 0 and 1, `spacing` in radii of both."""
+    """How nuclei are placed: sizes in units, `share` and `touching` between 0 and 1, `spacing` in radii of both."""
 
     share: float
     radius: float
@@ -143,7 +143,7 @@ class Layout:
 
 
 class Scene:
-    """One image in the making: its source of chance and its pixels. All lengths given to it are in units."""
+    """Draws the parts of one image from one random generator. All lengths are in units."""
 
     def __init__(self, rng: np.random.Generator, height: int, width: int) -> None:
         self.rng = rng
@@ -189,7 +189,7 @@ class Scene:
         number = self.rng.poisson(mean)
         return [self.outline(self.rng.random(2) * self.extent, self.rng.uniform(*radii), **form) for _ in range(number)]
 
-    def strew(self, layout: Layout) -> list[Outline]:
+    def place_outlines(self, layout: Layout) -> list[Outline]:
         """Contours over the layout's share of the image, at least 3 if there is room, the first well inside it."""
         rng, whole = self.rng, float(np.prod(self.extent))
         tries = int(30 + 6 * layout.share * whole / (math.pi * layout.radius**2))
@@ -197,27 +197,27 @@ class Scene:
         places = rng.uniform(-0.02, 1.02, (tries, 2)) * self.extent
         places[0] = rng.uniform(0.1, 0.9, 2) * self.extent
         joins, partners, turns = rng.random(tries) < layout.touching, rng.random(tries), 2 * math.pi * rng.random(tries)
-        found: list[Outline] = []
-        taken = np.empty((tries, 3))  # y, x and radius of those found
+        outlines: list[Outline] = []
+        taken = np.empty((tries, 3))  # y, x and radius of each outline
         area = 0.0
         for place, radius, join, partner, turn in zip(places, radii, joins, partners, turns, strict=True):
-            earlier = taken[: len(found)]
-            if area >= layout.share * whole and len(found) >= 3:
+            earlier = taken[: len(outlines)]
+            if area >= layout.share * whole and len(outlines) >= 3:
                 break
-            if join and found:
-                *beside, near = earlier[int(partner * len(found))]
+            if join and outlines:
+                *beside, near = earlier[int(partner * len(outlines))]
                 place[:] = beside + 0.95 * (near + radius) * np.array([math.sin(turn), math.cos(turn)])
             open_here, angle = _ground(layout.density, place / self.extent)
-            if found and not open_here:
+            if outlines and not open_here:
                 continue
             gaps = np.hypot(earlier[:, 0] - place[0], earlier[:, 1] - place[1])
             if (gaps < layout.spacing * (earlier[:, 2] + radius)).any():
                 continue
-            taken[len(found)] = *place, radius
+            taken[len(outlines)] = *place, radius
             form = {"elongation": layout.elongation, "irregularity": layout.irregularity, "angle": angle}
-            found.append(self.outline(place, radius, **form))
+            outlines.append(self.outline(place, radius, **form))
             area += math.pi * radius**2 * bool(np.all((place > 0) & (place < self.extent)))
-        return found
+        return outlines
 
     def around(self, shape: Outline, edge: float = 0.0) -> tuple[tuple[slice, slice], Array]:
         """The window around a contour and, in it, the distance from the centre: 0 in the middle, 1 on the contour."""
@@ -271,7 +271,7 @@ def fluorescence(scene: Scene) -> tuple[Array, Mask]:
     radius = min(2.3 * 3.7 ** (rng.random() ** 1.5), 0.34 * UNITS * math.sqrt(share))
     density = scene.coarse().noise(24) + rng.uniform(0.2, 2.5)
     elongation, touching = rng.uniform(1.3, 2.4), rng.uniform(0, 0.5)
-    nuclei = scene.strew(Layout(share, radius, 0.2, elongation, 0.05, touching, 0.85, density))
+    nuclei = scene.place_outlines(Layout(share, radius, 0.2, elongation, 0.05, touching, 0.85, density))
 
     from scipy import ndimage
 
@@ -323,7 +323,7 @@ def stained(scene: Scene) -> tuple[Array, Mask]:
     radius = min(3.2 * 3.1 ** rng.random(), 0.34 * UNITS * math.sqrt(share))
     density = scene.coarse().noise(rng.uniform(25, 50)) + rng.uniform(0.1, 0.6) + 2 * (share - 0.15)
     elongation, touching, spacing = rng.uniform(1.6, 3.2), rng.uniform(0.2, 0.7), rng.uniform(0.55, 0.85)
-    nuclei = scene.strew(Layout(1.12 * share, radius, 0.25, elongation, 0.06, touching, spacing, density))
+    nuclei = scene.place_outlines(Layout(1.12 * share, radius, 0.25, elongation, 0.06, touching, spacing, density))
 
     chromatin = np.maximum(1 + rng.uniform(0.1, 0.3) * scene.noise(max(1.0, 0.22 * radius)), 0.2)
     violet = np.zeros(scene.shape)
@@ -356,8 +356,8 @@ def absorb(
     """Add a body to an optical density [h, w]; `rim` is the part of it in the shell. Where two overlap it is denser."""
     window, distance, cover = scene.body(shape, edge)
     profile = depth * (1 - rim + 1.6 * rim * np.minimum(distance, 1) ** 3)
-    body, there = cover * profile * grain[window], density[window]
-    density[window] = np.maximum(there, body) + 0.25 * np.minimum(there, body)
+    body, background = cover * profile * grain[window], density[window]
+    density[window] = np.maximum(background, body) + 0.25 * np.minimum(background, body)
 
 
 def develop(rng: np.random.Generator, violet: Array, pink: Array) -> Array:
@@ -373,7 +373,7 @@ def bright_field(scene: Scene) -> tuple[Array, Mask]:
     rng = scene.rng
     zoom = rng.uniform(1, 1.9)
     crowding = scene.coarse().noise(35) + rng.uniform(0, 1)
-    cells = scene.strew(Layout(rng.uniform(0.2, 0.5), 5.2 * zoom, 0.25, 2.2, 0.24, 0.55, 0.36, crowding))
+    cells = scene.place_outlines(Layout(rng.uniform(0.2, 0.5), 5.2 * zoom, 0.25, 2.2, 0.24, 0.55, 0.36, crowding))
     grain = 1 + 0.12 * scene.noise(1.2 * zoom)
     cytoplasm, dense = np.zeros(scene.shape), np.zeros(scene.shape)
     nuclei: list[Outline] = []

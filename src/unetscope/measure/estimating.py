@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unetscope.activations.activation_buffer import ActivationBuffer
-from unetscope.activations.capture import device_of, stream
+from unetscope.activations.capture import stream
+from unetscope.activations.inference import device_of
 from unetscope.activations.memory_budget import FEATURES_AT_ONCE, LARGEST_BATCH, Budget
 from unetscope.activations.precision import full_float32
 from unetscope.estimators.binning import symbol_label_information

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from unetscope.activations.capture import device_of, visit
+from unetscope.activations.capture import visit
 from unetscope.activations.distributed import all_gather, all_reduce
+from unetscope.activations.inference import device_of
 from unetscope.estimators.families import Family, Linear
 from unetscope.estimators.moments import Moments
 from unetscope.estimators.reading import Reading

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from unetscope.activations.activation_buffer import ActivationBuffer
-from unetscope.activations.capture import bare, device_of, forward_bytes, with_shapes
+from unetscope.activations.capture import forward_bytes, with_shapes
 from unetscope.activations.distributed import broadcast, world_size
+from unetscope.activations.inference import as_input, device_of, pixels, to_input, unwrap_model
 from unetscope.activations.memory_budget import LARGEST_BATCH, Budget, default_budget
 from unetscope.activations.precision import unscaled
-from unetscope.activations.tensors import pixels, to_input
-from unetscope.base.errors import InvalidArgument
+from unetscope.base.errors import InvalidArgument, NetworkError, nearest
 from unetscope.base.random_state import preserve_rng
 from unetscope.data.segmentation import SegmentationData
 from unetscope.estimators.binning import Binning
@@ -24,10 +25,10 @@ from unetscope.estimators.families import Convolutional, Family, Linear
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.labels import BlockLabels, KMeansLabels, LabelScheme
 from unetscope.estimators.statistics import Estimator
-from unetscope.measure.described import checked_skips, described_layers
 from unetscope.measure.estimating import measure, measure_usable
 from unetscope.measure.layer_statistics import most_matrices
 from unetscope.measure.probe_data import Segmented
+from unetscope.networks.inspection import inspect
 from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
 from unetscope.table.quantities import Quantity
@@ -108,7 +109,7 @@ class Scope:
             raise InvalidArgument(f"a probe set of {len(probe_set)} image cannot be measured: give at least 2")
         _check_held_out(probe_set, held_out)
         _check_repeated(estimators, labels, probes)
-        self.model = model = bare(model)
+        self.model = model = unwrap_model(model)
         self.probe_set = probe_set
         self.held_out = held_out
         everywhere = {family.name for family in probes.layers}
@@ -271,3 +272,41 @@ def _check_held_out(probe_set: SegmentationData, held_out: SegmentationData | No
             f"held-out images of {held_out.channels} channels, {held_out.image_size} pixels do not go with a probe set of "
             f"{probe_set.channels} channels, {probe_set.image_size} pixels"
         )
+
+
+def described_layers(
+    model: nn.Module, layers: Sequence[Layer | str] | None, skips: Sequence[Skip] | None, example: Tensor
+) -> tuple[tuple[Layer, ...], tuple[Skip, ...]]:
+    """The layers and skips asked for, or those that the model itself describes, or those that are found in it."""
+    own = getattr(model, "layers", None)
+    if layers is None and not (isinstance(own, tuple) and own and all(isinstance(layer, Layer) for layer in own)):
+        structure = inspect(model, as_input(model, example))
+        return structure.layers, structure.skips if skips is None else tuple(skips)
+    if layers is None:
+        assert own is not None
+        return own, tuple(skips if skips is not None else getattr(model, "skips", ()))
+    if not layers:
+        raise InvalidArgument("layers is empty: name at least one module")
+    modules = [name for name, _ in model.named_modules() if name]
+    chosen: dict[str, Layer] = {}
+    for layer in layers:
+        names = fnmatch.filter(modules, layer) if isinstance(layer, str) and set(layer) & set("*?[") else [layer]
+        if not names:
+            raise NetworkError(f"no module matches {layer!r}: {nearest(str(layer), modules)}")
+        for name in names:
+            record = Layer(name, name) if isinstance(name, str) else name
+            chosen.setdefault(record.label, record)
+    if skips is None:
+        ends = {layer.label for layer in chosen.values()}
+        skips = [skip for skip in getattr(model, "skips", ()) if {skip.source, skip.upsampled, skip.merge} <= ends]
+    return tuple(chosen.values()), tuple(skips)
+
+
+def checked_skips(skips: Sequence[Skip], layers: Sequence[Layer]) -> tuple[Skip, ...]:
+    """The skips, all of whose ends are layers. Raises: NetworkError for one that is not, with the nearest labels."""
+    labels = [layer.label for layer in layers]
+    for skip in skips:
+        for end in (skip.source, skip.upsampled, skip.merge):
+            if end not in labels:
+                raise NetworkError(f"{skip.name} names layer {end!r}, which is not measured: {nearest(end, labels)}")
+    return tuple(skips)

@@ -1,4 +1,4 @@
-"""The paper's U-Net; the skips and levels of any network, found and taken out; what a network costs."""
+"""The paper's U-Net; detect, ablate and remove the skips of any network; what a network costs."""
 
 import lazy_loader
 

@@ -1,6 +1,6 @@
-"""What a network costs: parameters, multiply-adds, memory and time of one image.
+"""What a network costs: parameters, and multiply-adds, memory and time for one image.
 
-Counts are exact and the same everywhere; time is measured on the machine at hand, and is good for a ratio alone.
+Counts are exact and equal on every machine. Time is measured on this machine; compare it only as a ratio.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
-TIMES, WARM_UP = 15, 3
+from unetscope.activations.inference import device_of
+
+TIMED_ROUNDS, WARM_UP_ROUNDS = 15, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """parameters: trained numbers. multiply_adds: of one image. activation_bytes: the most that the tensors of one image's
-    forward pass hold at a time, the image among them. seconds: the median of several forward passes of one image.
+    """The cost of one forward pass of one image.
+
+    parameters: the size of all of them. multiply_adds: of the pass. activation_bytes: the peak memory of the pass's tensors,
+    including the image. seconds: the median of several passes.
     """
 
     parameters: int
@@ -35,19 +39,19 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """What a smaller network costs beside the whole one."""
+    """The costs of a network and of a smaller one."""
 
     whole: Cost
     slim: Cost
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for machines."""
+        """Both costs by name, as JSON takes them."""
         return {"whole": asdict(self.whole), "slim": asdict(self.slim)}
 
     def rows(self) -> list[tuple[str, str]]:
-        """All of it, for people."""
+        """Each cost with its title: before, after and the relative change."""
         return [
-            (name, f"{_shown(before, unit)} → {_shown(after, unit)} ({after / before - 1:+.0%})")
+            (name, f"{_with_prefix(before, unit)} → {_with_prefix(after, unit)} ({after / before - 1:+.0%})")
             for name, unit, before, after in (
                 ("parameters", "", self.whole.parameters, self.slim.parameters),
                 ("multiply-adds", "", self.whole.multiply_adds, self.slim.multiply_adds),
@@ -57,10 +61,10 @@ class Savings:
         ]
 
 
-def _shown(value: float, unit: str) -> str:
-    """A number with the prefix that makes it short.
+def _with_prefix(value: float, unit: str) -> str:
+    """A number with an SI prefix.
 
-    >>> _shown(485817, ""), _shown(688128, "B"), _shown(0.0126, "s")
+    >>> _with_prefix(485817, ""), _with_prefix(688128, "B"), _with_prefix(0.0126, "s")
     ('486 k', '688 kB', '12.6 ms')
     """
     for power, prefix in ((9, "G"), (6, "M"), (3, "k"), (0, ""), (-3, "m"), (-6, "µ")):
@@ -70,30 +74,30 @@ def _shown(value: float, unit: str) -> str:
 
 
 def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ...]:
-    """The cost of each network for one image of a shape, (channels, height, width); passes take turns, so that ratios hold.
+    """The cost of each network for one image of a shape, (channels, height, width). Timed passes alternate between networks.
 
     >>> from unetscope.networks.unet import UNet
     >>> big, small = costs([UNet(4, depth=2), UNet(4, depth=2, without=["skip1"])], (3, 16, 16))
     >>> big.parameters - small.parameters, big.multiply_adds - small.multiply_adds     # 4 × 4 × 3 × 3 weights, 16 × 16 places
     (144, 36864)
     """
-    device = next(models[0].parameters()).device
-    image = torch.rand((1, *shape), device=device)
-    training = [model.training for model in models]
+    image = torch.rand((1, *shape), device=device_of(models[0]))
+    modes = [model.training for model in models]
     try:
         for model in models:
             model.eval()
         with torch.no_grad():
-            seconds = _seconds(models, image)
             return tuple(
-                Cost(
-                    sum(p.numel() for p in model.parameters()), _multiply_adds(model, image), _peak(model, image), taken
-                )
-                for model, taken in zip(models, seconds, strict=True)
+                Cost(_parameter_count(model), _multiply_adds(model, image), _peak_bytes(model, image), seconds)
+                for model, seconds in zip(models, _median_seconds(models, image), strict=True)
             )
     finally:
-        for model, was in zip(models, training, strict=True):
-            model.train(was)
+        for model, training in zip(models, modes, strict=True):
+            model.train(training)
+
+
+def _parameter_count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _multiply_adds(model: nn.Module, image: Tensor) -> int:
@@ -102,33 +106,33 @@ def _multiply_adds(model: nn.Module, image: Tensor) -> int:
     return int(counter.get_total_flops() // 2)
 
 
-def _peak(model: nn.Module, image: Tensor) -> int:
-    with _Living() as living:
-        living.count(image)
+def _peak_bytes(model: nn.Module, image: Tensor) -> int:
+    with _LiveMemory() as memory:
+        memory.count(image)
         model(image)
-    return living.peak
+    return memory.peak
 
 
-class _Living(TorchDispatchMode):
-    """Counts the bytes of every tensor that lives, from the first operation to the last; views share their memory."""
+class _LiveMemory(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive. Views share their memory, so storages are counted."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bytes = self.peak = 0
-        self._known: set[int] = set()
+        self._storages: set[int] = set()
 
     def count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        place, size = storage._cdata, storage.nbytes()
-        if place in self._known:
+        identity, size = storage._cdata, storage.nbytes()
+        if identity in self._storages:
             return
-        self._known.add(place)
+        self._storages.add(identity)
         self.bytes += size
         self.peak = max(self.peak, self.bytes)
-        weakref.finalize(storage, self._forget, place, size)
+        weakref.finalize(storage, self._discard, identity, size)
 
-    def _forget(self, place: int, size: int) -> None:
-        self._known.discard(place)
+    def _discard(self, identity: int, size: int) -> None:
+        self._storages.discard(identity)
         self.bytes -= size
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -139,15 +143,15 @@ class _Living(TorchDispatchMode):
         return result
 
 
-def _seconds(models: Sequence[nn.Module], image: Tensor) -> list[float]:
-    """The median time of a forward pass of each; every round runs all of them, so a slow moment meets all alike."""
-    taken: list[list[float]] = [[] for _ in models]
-    for turn in range(WARM_UP + TIMES):
-        for model, times in zip(models, taken, strict=True):
+def _median_seconds(models: Sequence[nn.Module], image: Tensor) -> list[float]:
+    """The median time of each network's forward pass. Every round runs all networks, so that other load affects all alike."""
+    durations: list[list[float]] = [[] for _ in models]
+    for turn in range(WARM_UP_ROUNDS + TIMED_ROUNDS):
+        for model, times in zip(models, durations, strict=True):
             started = time.perf_counter()
             model(image)
             if image.is_cuda:
                 torch.cuda.synchronize()
-            if turn >= WARM_UP:
+            if turn >= WARM_UP_ROUNDS:
                 times.append(time.perf_counter() - started)
-    return [statistics.median(times) for times in taken]
+    return [statistics.median(times) for times in durations]

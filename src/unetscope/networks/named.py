@@ -1,6 +1,6 @@
-"""Networks that a user names on the command line.
+"""Build a network that the user names on the command line.
 
-Naming one runs the file or the module that holds it, as `python` would: it is the user's own.
+The file or module that defines it is imported, and so runs the user's own code.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from unetscope.base.errors import InvalidArgument, NetworkError, nearest
-from unetscope.networks.skip_detection import Detail, Structure, inspect
+from unetscope.base.errors import InvalidArgument, NetworkError, first_line, nearest
+from unetscope.networks.inspection import inspect
+from unetscope.networks.structure import Detail, Structure
 
 
 def build_network(named: str) -> nn.Module:
-    """The network that `FILE.py:NAME` or `package.module:NAME` is, or returns when it is called without arguments.
+    """The network `FILE.py:NAME` or `package.module:NAME`, or what it returns when called without arguments.
 
-    Raises: InvalidArgument for what is no such name; NetworkError if there is no network of that name, or it cannot be built.
+    Raises: InvalidArgument for a name of another form; NetworkError if there is no such network, or it cannot be built.
 
     >>> type(build_network("unetscope.networks.unet:UNet")).__name__
     'UNet'
@@ -32,23 +33,23 @@ def build_network(named: str) -> nn.Module:
         raise InvalidArgument(f"network {named!r}: expected FILE.py:NAME or package.module:NAME")
     module = _module(place)
     if not hasattr(module, name):
-        public = [one for one in vars(module) if not one.startswith("_")]
+        public = [attribute for attribute in vars(module) if not attribute.startswith("_")]
         raise NetworkError(f"{place} has no {name!r}: {nearest(name, public)}")
-    found: Any = getattr(module, name)
-    if not isinstance(found, nn.Module):
+    network: Any = getattr(module, name)
+    if not isinstance(network, nn.Module):
         try:
-            found = found()
-        except Exception as mistake:
-            raise NetworkError(f"{named} cannot be built without arguments: {_first_line(mistake)}") from None
-    if not isinstance(found, nn.Module):
-        raise NetworkError(f"{named} gives a {type(found).__name__}, expected a network (torch.nn.Module)")
-    return found
+            network = network()
+        except Exception as error:
+            raise NetworkError(f"{named} cannot be built without arguments: {first_line(error)}") from None
+    if not isinstance(network, nn.Module):
+        raise NetworkError(f"{named} gives a {type(network).__name__}, expected a network (torch.nn.Module)")
+    return network
 
 
 def inspect_shape(network: nn.Module, shape: str, detail: str | None = None) -> Structure:
-    """What is found in a network that is given an image of a shape such as `3,128,128`.
+    """The structure of a network for an image of a shape such as `3,128,128`.
 
-    Raises: InvalidArgument for a shape or a detail that is none; NetworkError if the network does not run on it.
+    Raises: InvalidArgument for an invalid shape or detail; NetworkError if the network does not run on that shape.
     """
     if detail is not None and detail not in get_args(Detail):
         raise InvalidArgument(f"--every {detail}: expected {' or '.join(get_args(Detail))}")
@@ -72,21 +73,17 @@ def _module(place: str) -> ModuleType:
         raise NetworkError(
             f"{place} ends the process where it is imported: put that under `if __name__ == '__main__'`"
         ) from None
-    except Exception as mistake:
-        raise NetworkError(f"{place} cannot be imported: {_first_line(mistake)}") from None
+    except Exception as error:
+        raise NetworkError(f"{place} cannot be imported: {first_line(error)}") from None
 
 
 def _run(path: Path) -> ModuleType:
-    """A file as a module, with what lies beside it at hand."""
+    """A file as a module. It can import its neighbours."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError("it is no file of Python")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
-    sys.modules.setdefault(spec.name, module)  # where dataclasses look their annotations up
+    sys.modules.setdefault(spec.name, module)  # where dataclasses look up annotations
     spec.loader.exec_module(module)
     return module
-
-
-def _first_line(mistake: Exception) -> str:
-    return (str(mistake).strip().splitlines() or [type(mistake).__name__])[0]

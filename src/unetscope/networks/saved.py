@@ -1,6 +1,6 @@
-"""A network with its architecture in one file that nobody has to trust: written, and read back.
+"""Save and load a network with its architecture in one safetensors file.
 
-The weights are safetensors; what the network is stands in the header as JSON, so reading it runs nothing that a file says.
+The header holds the architecture as JSON. Nothing is unpickled, so that loading an untrusted file runs no code from it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from unetscope.base.errors import NetworkError
+from unetscope.base.errors import NetworkError, first_line
 from unetscope.base.files import whole_file
 from unetscope.networks.unet import UNet
 
 FILE = "model.safetensors"
 FORMAT = "unetscope 1"
+ARGUMENTS = ("width", "depth", "without", "in_channels", "out_channels")  # of a UNet, kept in the header
 LARGEST_WIDTH = 4096
 
 
 def save_model(model: UNet, path: str | Path, about: Mapping[str, Any] | None = None) -> Path:
-    """Write a network to one file, whole or not at all; returns its path. about: what else its header is to say, as JSON.
+    """Write a network to one file, whole or not at all, and return the path. about: further values for the header, as JSON.
 
     >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -32,10 +33,9 @@ def save_model(model: UNet, path: str | Path, about: Mapping[str, Any] | None = 
     ...     load_model(folder)(torch.rand(1, 3, 8, 8)).shape
     torch.Size([1, 1, 8, 8])
     """
-    names = ("width", "depth", "without", "in_channels", "out_channels")
     header = {
         "format": FORMAT,
-        "network": json.dumps({name: getattr(model, name) for name in names}),
+        "network": json.dumps({name: getattr(model, name) for name in ARGUMENTS}),
         "about": json.dumps(dict(about or {})),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -47,7 +47,7 @@ def save_model(model: UNet, path: str | Path, about: Mapping[str, Any] | None = 
 def load_model(path: str | Path) -> UNet:
     """The network that `unetscope slim` wrote, in evaluation mode. path: of the file, or of the folder that holds it.
 
-    Raises: NetworkError for a file that is none, or whose weights are not those of the network that its header names.
+    Raises: NetworkError if there is no such file, or its weights do not fit the network that its header describes.
     """
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if not path.is_file():
@@ -57,24 +57,16 @@ def load_model(path: str | Path) -> UNet:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise NetworkError(f"{path} has no network in its header: expected a file written by unetscope slim")
-            about = json.loads(header["network"])
+            arguments = json.loads(header["network"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         for name in ("width", "in_channels", "out_channels"):
-            if not 1 <= about[name] <= LARGEST_WIDTH:
-                what = "a width of" if name == "width" else "channels:"
-                raise NetworkError(f"{path} names {what} {about[name]}: expected 1 to {LARGEST_WIDTH}")
-        with torch.device(
-            "meta"
-        ):  # a header may name a network that no memory holds; its weights are in the file or nowhere
-            model = UNet(
-                about["width"],
-                about["depth"],
-                without=about["without"],
-                in_channels=about["in_channels"],
-                out_channels=about["out_channels"],
-            )
+            if not 1 <= arguments[name] <= LARGEST_WIDTH:
+                value = f"a width of {arguments[name]}" if name == "width" else f"channels: {arguments[name]}"
+                raise NetworkError(f"{path} names {value}: expected 1 to {LARGEST_WIDTH}")
+        # Without memory for the weights: a header may describe a network larger than memory, and the file holds them anyway.
+        with torch.device("meta"):
+            model = UNet(**{name: arguments[name] for name in ARGUMENTS})
         model.load_state_dict(weights, assign=True)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as damage:
-        reason = str(damage).splitlines()[0] if str(damage) else type(damage).__name__
-        raise NetworkError(f"{path} cannot be read as a network ({reason})") from None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise NetworkError(f"{path} cannot be read as a network ({first_line(error)})") from None
     return model.eval()

@@ -1,7 +1,7 @@
-"""The paper's U-Net, of any depth, with any of its skips taken out.
+"""The paper's U-Net, of any depth, with any of its skips left out.
 
-Layers are numbered as the paper numbers them: whatever has a kernel counts, down the encoder, through the bottom, up the
-decoder, to the output. At depth 4 that is 1 to 23, with skips 2→20, 4→17, 6→14 and 8→11.
+Layers are numbered as in the paper: every layer with a kernel counts, down the encoder, through the bottom, up the decoder, to
+the output. At depth 4 these are 1 to 23, with skips 2→20, 4→17, 6→14 and 8→11.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unetscope.base.errors import InvalidArgument, NetworkError
+from unetscope.table.parts import SKIP, Part, skips_of_depth
 from unetscope.table.records import Layer, Skip
 
 MAX_DEPTH = 6
@@ -25,14 +26,14 @@ class UNet(nn.Module):
     below, 2×2 stride-2 transposed convolutions without activation, concatenation, 1×1 convolution, sigmoid. Padding
     keeps the size. Glorot-uniform weights, zero biases; no dropout, no normalisation.
 
-    width: channels at full resolution. depth: how many times the image is halved, 1 to 6. without: skips to take out, by
-    name, `"skip1"` being the top one; at such a level the decoder goes on with the upsampled path alone, and the
+    width: channels at full resolution. depth: how many times the image is halved, 1 to 6. without: skips to leave out, by
+    name, `"skip1"` being the top one; at such a level the decoder continues with the upsampled path alone, and the
     convolution there reads half as many channels. in_channels, out_channels: of the image and of the masks. initialisation:
-    `"glorot"`, the published code's, or `"he"`, which is made for ReLUs (He et al., ICCV 2015).
+    `"glorot"` as in the published code, or `"he"` for ReLUs (He et al., ICCV 2015).
 
     Input [batch, in_channels, height, width] in [0, 1], output [batch, out_channels, height, width] in [0, 1], float32.
     Source: Ronneberger et al., MICCAI 2015; Lee & Bajić, ISBI 2021, Fig. 1.
-    Raises: InvalidArgument for a width, depth, channel count or skip that cannot be; NetworkError for an image whose
+    Raises: InvalidArgument for a width, depth, channel count or skip outside its domain; NetworkError for an image whose
     height or width cannot be halved `depth` times.
 
     >>> sum(p.numel() for p in UNet(width=16).parameters())
@@ -57,7 +58,8 @@ class UNet(nn.Module):
         _check_positive(width=width, in_channels=in_channels, out_channels=out_channels)
         removed = removed_skips(depth, without)
         self.width, self.depth, self.in_channels, self.out_channels = width, depth, in_channels, out_channels
-        self.without = tuple(sorted(removed))
+        self.without = tuple(map(str, sorted(removed)))
+        self._joined = tuple(level for level in range(depth) if Part(SKIP, level + 1) not in removed)
         channels = [width * 2**level for level in range(depth + 1)]
 
         number = 0
@@ -69,9 +71,9 @@ class UNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
         for level in reversed(range(depth)):
             self.add_module(f"up{number + 1}", _transposed(channels[level + 1], channels[level]))
-            if f"skip{level + 1}" not in removed:
+            if level in self._joined:
                 self.add_module(f"merge{number + 1}", Concatenate())
-            merged = channels[level] if f"skip{level + 1}" in removed else 2 * channels[level]
+            merged = 2 * channels[level] if level in self._joined else channels[level]
             self.add_module(f"layer{number + 2}", _convolution(merged, channels[level]))
             self.add_module(f"layer{number + 3}", _convolution(channels[level], channels[level]))
             number += 3
@@ -86,18 +88,18 @@ class UNet(nn.Module):
         """[batch, in_channels, height, width] in [0, 1] to the foreground probability of each pixel."""
         self._check_input(images)
         x, number = images, 0
-        carried: dict[int, Tensor] = {}  # what is not joined any more is not kept
+        carried: dict[int, Tensor] = {}  # by level; a skip is released where it joins
         for level in range(self.depth + 1):
             x = self.get_submodule(f"layer{number + 1}")(x)
             x = self.get_submodule(f"layer{number + 2}")(x)
             number += 2
             if level < self.depth:
-                if f"skip{level + 1}" not in self.without:
+                if level in self._joined:
                     carried[level] = x
                 x = self.pool(x)
         for level in reversed(range(self.depth)):
             x = self.get_submodule(f"up{number + 1}")(x)
-            if f"skip{level + 1}" not in self.without:
+            if level in self._joined:
                 x = self.get_submodule(f"merge{number + 1}")(x, carried.pop(level))
             x = self.get_submodule(f"layer{number + 2}")(x)
             x = self.get_submodule(f"layer{number + 3}")(x)
@@ -134,10 +136,10 @@ class Probability(nn.Module):
         return torch.sigmoid(self.convolution(x).float())
 
 
-def removed_skips(depth: int, without: Collection[str]) -> frozenset[str]:
-    """The skips to take out, checked against those that a U-Net of this depth has.
+def removed_skips(depth: int, without: Collection[str]) -> frozenset[Part]:
+    """The skips to leave out, checked against those of a U-Net of this depth.
 
-    >>> sorted(removed_skips(4, ["skip2", "skip1"]))
+    >>> list(map(str, sorted(removed_skips(4, ["skip2", "skip1"]))))
     ['skip1', 'skip2']
     >>> removed_skips(1, ["skip2"])
     Traceback (most recent call last):
@@ -145,17 +147,17 @@ def removed_skips(depth: int, without: Collection[str]) -> frozenset[str]:
     """
     if not 1 <= depth <= MAX_DEPTH:
         raise InvalidArgument(f"depth must be 1 to {MAX_DEPTH}, got {depth}")
-    every = [f"skip{level + 1}" for level in range(depth)]
-    removed = frozenset([without] if isinstance(without, str) else without)
-    if unknown := sorted(removed - set(every)):
+    every = {str(skip): skip for skip in skips_of_depth(depth)}
+    names = {without} if isinstance(without, str) else {*without}
+    if unknown := sorted(names - every.keys()):
         raise InvalidArgument(
             f"no skip {', '.join(unknown)} in a U-Net of depth {depth}: expected any of {', '.join(every)}"
         )
-    return removed
+    return frozenset(every[name] for name in names)
 
 
 def check_image_size(image_size: Sequence[int], depth: int) -> None:
-    """Refuse an image that a U-Net of this depth cannot halve, naming the nearest sizes that it can.
+    """Refuse an image size that cannot be halved `depth` times, and name the nearest sizes that can.
 
     >>> check_image_size((128, 128), depth=4)
     >>> check_image_size((100, 128), depth=4)
@@ -172,8 +174,8 @@ def check_image_size(image_size: Sequence[int], depth: int) -> None:
         )
 
 
-def _describe(depth: int, removed: Collection[str]) -> tuple[tuple[Layer, ...], tuple[Skip, ...]]:
-    """The recorded layers in the order of the network, and the skips that are there, the top one first."""
+def _describe(depth: int, removed: Collection[Part]) -> tuple[tuple[Layer, ...], tuple[Skip, ...]]:
+    """The recorded layers in the order in which they run, and the skips that are not removed, the top one first."""
     layers, skips = [], []
     number = 0
     for level in range(depth + 1):
@@ -184,12 +186,12 @@ def _describe(depth: int, removed: Collection[str]) -> tuple[tuple[Layer, ...], 
         number += 1
         up = f"{number}up"
         layers.append(Layer(up, f"up{number}", level, "upsampled"))
-        if (name := f"skip{level + 1}") in removed:
-            layers.append(Layer(f"{number}", f"up{number}", level, "upsampled", parts=(up,)))  # nothing joins here
+        if (skip := Part(SKIP, level + 1)) in removed:
+            layers.append(Layer(f"{number}", f"up{number}", level, "upsampled", parts=(up,)))  # no skip joins here
         else:
             source = f"{2 * level + 2}"
             layers.append(Layer(f"{number}", f"merge{number}", level, "merge", parts=(up, source)))
-            skips.append(Skip(name, source, up, f"{number}"))
+            skips.append(Skip(str(skip), source, up, f"{number}"))
         for _ in range(2):
             number += 1
             layers.append(Layer(f"{number}", f"layer{number}", level, "decoder"))

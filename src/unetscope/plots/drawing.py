@@ -190,9 +190,9 @@ def _skip_tracks(skips: Sequence[Skip], boxes: dict[str, _Box]) -> list[int]:
     heights = [max(boxes[skip.source].y, boxes[skip.merge].y) for skip in skips]
     track_of = [0] * len(skips)
     for height in set(heights):
-        same = [index for index, other in enumerate(heights) if other == height]
-        found = tracks((boxes[skips[index].source].x, boxes[skips[index].merge].x) for index in same)
-        for index, track in zip(same, found, strict=True):
+        same = [index for index, skip_height in enumerate(heights) if skip_height == height]
+        free_tracks = tracks((boxes[skips[index].source].x, boxes[skips[index].merge].x) for index in same)
+        for index, track in zip(same, free_tracks, strict=True):
             track_of[index] = track
     return track_of
 

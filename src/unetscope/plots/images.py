@@ -111,9 +111,9 @@ def predictions(
         _picture(line[1], truth, cmap="gray", vmin=0, vmax=1)
         for axes, epoch in zip(line[2:], epochs, strict=True):
             if epoch in predicted:
-                found = np.asarray(predicted[epoch]) > 127
-                _picture(axes, agreement(np.asarray(truth) == 1, found))
-                axes.set_xlabel(f"Dice {_dice(np.asarray(truth) == 1, found):.2f}", fontsize=SMALL, labelpad=2)
+                marked = np.asarray(predicted[epoch]) > 127
+                _picture(axes, agreement(np.asarray(truth) == 1, marked))
+                axes.set_xlabel(f"Dice {_dice(np.asarray(truth) == 1, marked):.2f}", fontsize=SMALL, labelpad=2)
             else:
                 axes.set_axis_off()
                 axes.set_box_aspect(np.asarray(truth).shape[0] / np.asarray(truth).shape[1])
@@ -127,18 +127,18 @@ def predictions(
     return np.asarray(grid)
 
 
-def agreement(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> NDArray[np.float64]:
+def agreement(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The colour of each pixel of a predicted mask, `[h, w, 3]` in [0, 1]: found, not there, missed, else black."""
     colours = np.zeros((*truth.shape, 3))
-    colours[truth & found] = to_rgb(_RIGHT)
-    colours[~truth & found] = to_rgb(_EXTRA)
-    colours[truth & ~found] = to_rgb(_MISSED)
+    colours[truth & predicted] = to_rgb(_RIGHT)
+    colours[~truth & predicted] = to_rgb(_EXTRA)
+    colours[truth & ~predicted] = to_rgb(_MISSED)
     return colours
 
 
-def _dice(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
+def _dice(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
     """Dice coefficient of two hard masks, smooth 1."""
-    return float((2 * (truth & found).sum() + 1) / (truth.sum() + found.sum() + 1))
+    return float((2 * (truth & predicted).sum() + 1) / (truth.sum() + predicted.sum() + 1))
 
 
 def _picture(axes: Axes, values: NDArray[Any], **shading: Any) -> Axes:

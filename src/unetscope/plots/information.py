@@ -13,7 +13,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
     EPOCH_COLOURS,
     FAINT,
@@ -29,12 +28,14 @@ from unetscope.plots.style import (
     inches_of,
     is_merge,
     new_figure,
+    series_line,
     shown,
     tidy,
 )
 from unetscope.table.flow import Flow
-from unetscope.table.quantities import Quantity
+from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import Layer
+from unetscope.table.series import Series
 
 
 @in_style
@@ -62,13 +63,13 @@ def information_plane(
     >>> len(panels), panels[0].get_title()
     (1, '1')
     """
-    across = select(flow, Quantity.INPUT, estimator, resolution, None)
-    up = select(flow, Quantity.LABEL, across.estimator, across.resolution, labels)
+    across = flow.series_of(Quantity.INPUT, estimator, resolution)
+    up = flow.series_of(Quantity.LABEL, across.key.estimator, across.key.resolution, labels)
     if not flow.layers:
         raise InvalidArgument("no layer to plot: the flow names none")
     rows, columns = _grid(len(flow.layers))
-    note = _note(across, up)
-    width = max(1.05 * columns + 1.3, inches_of(up.text, LARGE) + 0.2, inches_of(note, MEDIUM) + 0.2)
+    note, title = _note(across, up), series_line(up)
+    width = max(1.05 * columns + 1.3, inches_of(title, LARGE) + 0.2, inches_of(note, MEDIUM) + 0.2)
     figure = new_figure(figure, width, min(max(0.95 * (width - 1.3) / columns, 1.0), 1.8) * rows + 1.15)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for empty in grid.flat[len(flow.layers) :]:
@@ -80,7 +81,7 @@ def information_plane(
         panel.tick_params(labelbottom=index + columns >= len(panels), labelleft=index % columns == 0)
     _limits(panels[0], across, up)
     _bar_of_epochs(figure, panels, epochs)
-    figure.suptitle(f"Information planes of {counted(len(panels), 'layer')}\n{up.text}", fontsize=LARGE)
+    figure.suptitle(f"Information planes of {counted(len(panels), 'layer')}\n{title}", fontsize=LARGE)
     figure.supxlabel(f"I(X;M), bits\n\n{note}", fontsize=MEDIUM)
     figure.supylabel("I(Y;M), bits", fontsize=MEDIUM)
     return panels
@@ -91,7 +92,7 @@ def _grid(count: int) -> tuple[int, int]:
     return math.ceil(count / columns), columns
 
 
-def _draw_layer(panel: Axes, layer: Layer, across: Selection, up: Selection, epochs: list[int]) -> None:
+def _draw_layer(panel: Axes, layer: Layer, across: Series, up: Series, epochs: list[int]) -> None:
     tidy(panel)
     for ceiling in across.ceilings:
         panel.axvline(ceiling, color=FAINT, linewidth=0.6, linestyle=(0, (4, 2)), label="_ceiling", zorder=1)
@@ -99,7 +100,9 @@ def _draw_layer(panel: Axes, layer: Layer, across: Selection, up: Selection, epo
         panel.axhline(ceiling, color=FAINT, linewidth=0.6, linestyle=(0, (4, 2)), label="_ceiling", zorder=1)
     x = np.array([across.bits(layer.label, epoch) for epoch in epochs])
     y = np.array([up.bits(layer.label, epoch) for epoch in epochs])
-    hollow = [across.saturated(layer.label, epoch) or up.saturated(layer.label, epoch) for epoch in epochs]
+    hollow = [
+        Status.SATURATED in {across.status(layer.label, epoch), up.status(layer.label, epoch)} for epoch in epochs
+    ]
     colours = EPOCH_COLOURS(epoch_norm(epochs)(epochs))
     panel.plot(x, y, color=FAINT, linewidth=0.6, label="_in order of epoch", zorder=2)
     faces = np.where(np.array(hollow)[:, None], 1.0, colours)
@@ -123,10 +126,10 @@ def _draw_layer(panel: Axes, layer: Layer, across: Selection, up: Selection, epo
         panel.set_facecolor(MERGE_BAND)
 
 
-def _limits(panel: Axes, across: Selection, up: Selection) -> None:
-    for selection, axis, set_limits in ((across, panel.xaxis, panel.set_xlim), (up, panel.yaxis, panel.set_ylim)):
-        bits = [e.bits for e in selection.estimates.values() if math.isfinite(e.bits)]
-        top = max([*selection.ceilings, *bits], default=1.0) or 1.0
+def _limits(panel: Axes, across: Series, up: Series) -> None:
+    for series, axis, set_limits in ((across, panel.xaxis, panel.set_xlim), (up, panel.yaxis, panel.set_ylim)):
+        bits = series.finite_bits
+        top = max([*series.ceilings, *bits], default=1.0) or 1.0
         set_limits(min([0.0, *bits]) - 0.05 * top, 1.08 * top)
         axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 4, 5, 10]))
 
@@ -148,6 +151,6 @@ def _bar_of_epochs(figure: Figure | SubFigure, panels: NDArray[Any], epochs: lis
     bar.outline.set_linewidth(0.6)  # type: ignore[operator]
 
 
-def _note(across: Selection, up: Selection) -> str:
+def _note(across: Series, up: Series) -> str:
     ceilings = ", ".join(s.ceiling_text(ceiling) for s in (across, up) for ceiling in s.ceilings)
     return f"dashed: ceilings {ceilings}   ·   hollow: saturated in either"

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
     BLUE,
     FAINT,
@@ -20,12 +19,14 @@ from unetscope.plots.style import (
     epochs_on_axis,
     in_style,
     new_figure,
+    series_line,
     shown,
     tidy,
 )
 from unetscope.table.flow import Flow
 from unetscope.table.quantities import Quantity
 from unetscope.table.records import Skip
+from unetscope.table.series import Series
 
 _LINES: tuple[tuple[Quantity, str, str], ...] = (
     (Quantity.USABLE_SKIP_GIVEN_UPSAMPLED, BLUE, "the skip adds, I_V(S→Y|U)"),
@@ -47,24 +48,24 @@ def merge_gains(flow: Flow, *, estimator: str | None = None, figure: Figure | Su
     if not flow.skips:
         raise InvalidArgument("no merge to plot: the flow names no skips")
     skips = tuple(reversed(flow.skips))
-    found = {row.quantity for row in flow.estimates if estimator in (None, row.estimator)}
+    measured = {series.key.quantity for series in flow.series if estimator in (None, series.key.estimator)}
     lines = [
-        line for line in _LINES if line[0] in found or line[0] != Quantity.USABLE_SKIP_GIVEN_POOLED
+        line for line in _LINES if line[0] in measured or line[0] != Quantity.USABLE_SKIP_GIVEN_POOLED
     ]  # which linear probes do not measure
-    selections = [select(flow, quantity, estimator, None, None) for quantity, _, _ in lines]
-    epochs = selections[0].epochs
+    gains = [flow.series_of(quantity, estimator) for quantity, _, _ in lines]
+    epochs = gains[0].epochs
     wide = len(skips) > 2
     figure = new_figure(figure, max(1.9 * len(skips) + 0.6, 3.2), 2.9 if wide else 3.3)
     panels = figure.subplots(1, len(skips), sharey=True, squeeze=False)[0]
     for panel, skip in zip(panels, skips, strict=True):
         tidy(panel)
         panel.axhline(0, color=FAINT, linewidth=0.6, label="_zero")
-        for selection, (_, colour, label) in zip(selections, lines, strict=True):
-            _draw(panel, selection, skip, colour, label)
+        for series, (_, colour, label) in zip(gains, lines, strict=True):
+            _draw(panel, series, skip, colour, label)
         panel.set_title(f"{shown(skip.name, 14)} into layer {shown(skip.merge, 10)}", fontsize=MEDIUM)
         epochs_on_axis(panel, epochs[0], epochs[-1])
     panels[0].set_ylabel("bits a pixel", fontsize=MEDIUM)
-    figure.suptitle(f"What each merge joins\n{selections[0].text}", fontsize=LARGE)
+    figure.suptitle(f"What each merge joins\n{series_line(gains[0])}", fontsize=LARGE)
     figure.legend(
         *panels[0].get_legend_handles_labels(),
         loc="outside lower center",
@@ -74,9 +75,9 @@ def merge_gains(flow: Flow, *, estimator: str | None = None, figure: Figure | Su
     return np.asarray(panels)
 
 
-def _draw(panel: Any, selection: Selection, skip: Skip, colour: str, label: str) -> None:
-    epochs = selection.epochs
-    low, high = np.array([selection.interval(skip.merge, epoch) for epoch in epochs]).T
+def _draw(panel: Any, series: Series, skip: Skip, colour: str, label: str) -> None:
+    epochs = series.epochs
+    low, high = np.array([series.interval(skip.merge, epoch) for epoch in epochs]).T
     panel.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-    bits = [selection.bits(skip.merge, epoch) for epoch in epochs]
+    bits = [series.bits(skip.merge, epoch) for epoch in epochs]
     panel.plot(epochs, bits, color=colour, linewidth=1.1, marker="o", markersize=2.4, label=label)

@@ -1,4 +1,4 @@
-"""Which neighbouring layers can be told apart."""
+"""The step of an estimate from each layer to the next, and whether it is more than chance."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from unetscope.base.errors import InvalidArgument
-from unetscope.plots.selection import Selection, select
-from unetscope.plots.style import BLUE, FAINT, INK, LARGE, MEDIUM, SMALL, in_style, new_axes, shown, tidy
+from unetscope.plots.style import BLUE, FAINT, INK, LARGE, MEDIUM, SMALL, in_style, new_axes, series_line, shown, tidy
 from unetscope.table.flow import Flow
 from unetscope.table.intervals import Interval, difference
 from unetscope.table.quantities import Quantity
+from unetscope.table.series import Series
 
 
 @dataclass(frozen=True)
@@ -45,26 +45,26 @@ def neighbours(
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
     """
     quantity = Quantity(quantity)
-    selection = select(flow, quantity, estimator, resolution, labels)
-    return _steps(flow, selection, _epoch(selection, epoch))
+    series = flow.series_of(quantity, estimator, resolution, labels)
+    return _steps(flow, series, _epoch(series, epoch))
 
 
-def _epoch(selection: Selection, epoch: int | None) -> int:
-    if epoch is not None and epoch not in selection.epochs:
+def _epoch(series: Series, epoch: int | None) -> int:
+    if epoch is not None and epoch not in series.epochs:
         raise InvalidArgument(
-            f"epoch {epoch} not measured for {selection.quantity}: measured are {', '.join(map(str, selection.epochs))}"
+            f"epoch {epoch} not measured for {series.key.quantity}: measured are {', '.join(map(str, series.epochs))}"
         )
-    return selection.epochs[-1] if epoch is None else epoch
+    return series.epochs[-1] if epoch is None else epoch
 
 
-def _steps(flow: Flow, selection: Selection, epoch: int) -> list[Neighbours]:
+def _steps(flow: Flow, series: Series, epoch: int) -> list[Neighbours]:
     numbered = [layer.label for layer in flow.layers if layer.role != "upsampled" or layer.parts]
-    found = []
+    steps = []
     for first, second in pairwise(numbered):
-        one, other = (selection.estimates.get((label, epoch)) for label in (first, second))
-        known = one is not None and other is not None and one.per_image and other.per_image
-        found.append(Neighbours(first, second, difference(other, one) if known and one and other else None))
-    return found
+        before, after = (series.estimates.get((label, epoch)) for label in (first, second))
+        paired = before is not None and after is not None and before.per_image and after.per_image
+        steps.append(Neighbours(first, second, difference(after, before) if paired and before and after else None))
+    return steps
 
 
 @in_style
@@ -84,9 +84,9 @@ def neighbour_steps(
     Raises as `neighbours`.
     """
     quantity = Quantity(quantity)
-    selection = select(flow, quantity, estimator, resolution, labels)
-    epoch = _epoch(selection, epoch)
-    pairs = _steps(flow, selection, epoch)
+    series = flow.series_of(quantity, estimator, resolution, labels)
+    epoch = _epoch(series, epoch)
+    pairs = _steps(flow, series, epoch)
     axes = new_axes(axes, max(4.2, 0.26 * len(pairs) + 1.1), 2.6)
     tidy(axes)
     axes.axhline(0, color=FAINT, linewidth=0.6)
@@ -109,7 +109,7 @@ def neighbour_steps(
     axes.set_xlabel("from layer to layer", fontsize=MEDIUM)
     apart = sum(pair.apart for pair in pairs)
     axes.set_title(
-        f"{quantity} tells {apart} of {len(pairs)} neighbouring pairs apart at epoch {epoch}\n{selection.text}",
+        f"{quantity} tells {apart} of {len(pairs)} neighbouring pairs apart at epoch {epoch}\n{series_line(series)}",
         fontsize=LARGE,
     )
     return axes

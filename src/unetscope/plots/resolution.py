@@ -18,7 +18,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from unetscope.analysis.rank_stability import AGREES, RankStability, layer_rank_stability, three_digits
-from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
     BLUE,
     EPOCH_COLOURS,
@@ -31,12 +30,15 @@ from unetscope.plots.style import (
     in_style,
     inches_of,
     new_figure,
+    point_style,
     shown,
     tidy,
 )
+from unetscope.plots.u import draw_ceilings
 from unetscope.table.estimator_registry import estimator_title, resolution_unit
 from unetscope.table.flow import Flow
-from unetscope.table.quantities import Quantity
+from unetscope.table.quantities import Quantity, Status
+from unetscope.table.series import Series
 
 _MOST_NAMES = 9  # on the bar of layers
 _POINT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 3.2}
@@ -60,7 +62,7 @@ def resolution_sweep(
     layers apart (a ring); a point is absent where it is undefined. The grey line is the share of layers told apart. The band,
     in both panels, is where the ranking holds. Returns the two panels.
 
-    What None stands for and what is raised are as of `unetscope.analysis.rank_stability.ranking`.
+    What None stands for and what is raised are as of `unetscope.analysis.layer_rank_stability`.
 
     >>> from unetscope.table.records import Estimate, Layer
     >>> rows = [Estimate(0, name, "I(X;M)", "kde_upper", size, "", bits / size, 0.0, 3.0, 3.0, False, n=8, d=4)
@@ -70,44 +72,43 @@ def resolution_sweep(
     (7, 'noise variance')
     """
     quantity = Quantity(quantity)
-    found = layer_rank_stability(flow, quantity=quantity, estimator=estimator, labels=labels, epoch=epoch)
-    here = flow.select(epoch=found.epoch)
-    swept = [select(here, quantity, found.estimator, row.resolution, found.labels) for row in found.at]
-    title, unit = estimator_title(found.estimator), resolution_unit(found.estimator)
-    images = next(iter(swept[0].estimates.values())).n
-    said = [shown(title, 40), f"epoch {found.epoch}", f"n = {images} images"]
-    said += [f"Y: {shown(found.labels, 30)}"] if found.labels else []
-    first, second = f"{quantity} of each layer against the {shown(unit)}", " · ".join(said)
+    stability = layer_rank_stability(flow, quantity=quantity, estimator=estimator, labels=labels, epoch=epoch)
+    here = flow.select(epoch=stability.epoch)
+    swept = [here.series_of(quantity, stability.estimator, row.resolution, stability.labels) for row in stability.at]
+    title, unit = estimator_title(stability.estimator), resolution_unit(stability.estimator)
+    pieces = [shown(title, 40), f"epoch {stability.epoch}", swept[0].images_text]
+    pieces += [f"Y: {shown(stability.labels, 30)}"] if stability.labels else []
+    first, second = f"{quantity} of each layer against the {shown(unit)}", " · ".join(pieces)
     layers = [layer.label for layer in flow.layers]
 
     figure = new_figure(figure, max(5.8, inches_of(max(first, second, key=len), LARGE) + 0.4), 5.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.1, 1.0))
     for panel in (above, below):
         tidy(panel)
-        _mark_range(panel, found)
-    _draw_bits(above, swept, layers, found.epoch)
-    _draw_agreement(below, found)
+        _mark_range(panel, stability)
+    _draw_bits(above, swept, layers, stability.epoch)
+    _draw_agreement(below, stability)
     _bar_of_layers(figure, above, layers)
     above.tick_params(labelbottom=False)
     above.set_ylabel(f"{quantity}, {quantity.unit}", fontsize=MEDIUM)
     below.set_xlabel(shown(unit), fontsize=MEDIUM)
     figure.suptitle(f"{first}\n{second}", fontsize=LARGE)
-    figure.legend(handles=_explained(found), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles=_explained(stability), loc="outside lower center", ncols=2, frameon=False)
     return np.array([above, below])
 
 
-def _mark_range(panel: Axes, found: RankStability) -> None:
+def _mark_range(panel: Axes, stability: RankStability) -> None:
     """The range over which the ranking holds, with a margin of a twentieth of a decade so that a single point is seen too."""
-    first, last = found.at[0].resolution, found.at[-1].resolution
+    first, last = stability.at[0].resolution, stability.at[-1].resolution
     panel.set_xscale("log")
     panel.set_xlim(first / 10**0.12, last * 10**0.12)
-    sizes = [row.resolution for row in found.at]
+    sizes = [row.resolution for row in stability.at]
     panel.xaxis.set_major_locator(FixedLocator(decades_or_some(sizes)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda size, _: three_digits(size)))
     panel.xaxis.set_minor_locator(FixedLocator(sizes))
     panel.xaxis.set_minor_formatter(NullFormatter())
-    if found.holds is not None:
-        low, high = found.holds
+    if stability.holds is not None:
+        low, high = stability.holds
         panel.axvspan(low / 10**0.05, high * 10**0.05, color=MERGE_BAND, linewidth=0, label="_holds", zorder=0)
 
 
@@ -122,49 +123,33 @@ def decades_or_some(sizes: Sequence[float], most: int = 8) -> list[float]:
     return ticks[:: math.ceil(len(ticks) / most)]
 
 
-def _draw_bits(axes: Axes, swept: Sequence[Selection], layers: Sequence[str], epoch: int) -> None:
-    sizes = [selection.resolution for selection in swept]
+def _draw_bits(axes: Axes, swept: Sequence[Series], layers: Sequence[str], epoch: int) -> None:
+    sizes = [series.key.resolution for series in swept]
     for place, layer in enumerate(layers):
         colour = EPOCH_COLOURS(place / max(len(layers) - 1, 1))
-        bits = np.array([selection.bits(layer, epoch) for selection in swept])
-        hollow = np.array([selection.saturated(layer, epoch) for selection in swept], dtype=bool)
-        marker: dict[str, Any] = {
-            "linestyle": "none",
-            "marker": "o",
-            "markersize": 2.8,
-            "markeredgewidth": 0.8,
-            "color": colour,
-        }
+        bits = np.array([series.bits(layer, epoch) for series in swept])
+        saturated = np.array([series.status(layer, epoch) is Status.SATURATED for series in swept])
         axes.plot(sizes, bits, color=colour, linewidth=0.9, label=shown(layer), zorder=3)
-        axes.plot(sizes, np.where(hollow, np.nan, bits), **marker, label="_measured", zorder=4)
-        if hollow.any():
-            axes.plot(
-                sizes, np.where(hollow, bits, np.nan), **marker, markerfacecolor="white", label="_saturated", zorder=4
-            )
-    _draw_ceilings(axes, swept)
+        for status, at in ((Status.OK, ~saturated), (Status.SATURATED, saturated)):
+            if status is Status.OK or at.any():
+                axes.plot(
+                    sizes, np.where(at, bits, np.nan), **point_style(status), markersize=2.8, markeredgewidth=0.8,
+                    color=colour, label=f"_{status}", zorder=4,
+                )  # fmt: skip
+    draw_ceilings(axes, swept, x=0.99, align="right")
 
 
-def _draw_ceilings(axes: Axes, swept: Sequence[Selection]) -> None:
-    here = [estimate for selection in swept for estimate in selection.estimates.values()]
-    bits = [e.bits for e in here if math.isfinite(e.bits)]
-    ceilings = sorted({round(e.ceiling, 6) for e in here if math.isfinite(e.ceiling)})
-    top = max([*ceilings, *bits], default=1.0) or 1.0
-    axes.set_ylim(min([0.0, *bits]) - 0.03 * top, 1.13 * top)
-    for ceiling in ceilings:
-        text = f"ceiling {swept[0].ceiling_text(ceiling)}"
-        axes.axhline(ceiling, color=INK, linewidth=0.8, linestyle=(0, (5, 3)), label=f"_{text}", zorder=2)
-        axes.annotate(
-            text, (0.99, ceiling), (0, 4), axes.get_yaxis_transform(), "offset points",
-            ha="right", va="bottom", fontsize=SMALL, color=INK,
-        )  # fmt: skip
-
-
-def _draw_agreement(axes: Axes, found: RankStability) -> None:
-    sizes = [row.resolution for row in found.at]
-    agreement = np.array([row.agreement for row in found.at])
-    reference = [row.resolution == found.reference for row in found.at]
+def _draw_agreement(axes: Axes, stability: RankStability) -> None:
+    sizes = [row.resolution for row in stability.at]
+    agreement = np.array([row.agreement for row in stability.at])
+    reference = [row.resolution == stability.reference for row in stability.at]
     axes.plot(
-        sizes, [row.apart / found.layers for row in found.at], color=FAINT, linewidth=1.0, label="_apart", zorder=2
+        sizes,
+        [row.apart / stability.layers for row in stability.at],
+        color=FAINT,
+        linewidth=1.0,
+        label="_apart",
+        zorder=2,
     )
     axes.axhline(AGREES, color=BLUE, linewidth=0.7, linestyle=(0, (2, 2)), label="_agrees", zorder=2)
     axes.plot(sizes, agreement, **_POINT, linewidth=1.1, label="_agreement", zorder=4)
@@ -173,21 +158,15 @@ def _draw_agreement(axes: Axes, found: RankStability) -> None:
     axes.set_ylabel("τ, or share of layers", fontsize=MEDIUM)
 
 
-def _explained(found: RankStability) -> list[Artist]:
+def _explained(stability: RankStability) -> list[Artist]:
     """What the marks of both panels stand for."""
-    holds = "nowhere" if found.holds is None else " to ".join(dict.fromkeys(map(three_digits, found.holds)))
-    hollow: dict[str, Any] = {
-        "linestyle": "none",
-        "marker": "o",
-        "markersize": 3.4,
-        "markerfacecolor": "white",
-        "color": INK,
-    }
+    holds = "nowhere" if stability.holds is None else " to ".join(dict.fromkeys(map(three_digits, stability.holds)))
+    saturated = {**point_style(Status.SATURATED), "markersize": 3.4, "color": INK}
     return [
         Line2D([], [], **_POINT, linewidth=1.1, label="Kendall's τ with the ranking at the ring"),
         Line2D([], [], color=BLUE, linewidth=0.7, linestyle=(0, (2, 2)), label=f"τ = {AGREES:g}"),
-        Line2D([], [], color=FAINT, linewidth=1.0, label=f"share of {found.layers} layers told apart"),
-        Line2D([], [], **hollow, label="saturated: at the ceiling"),
+        Line2D([], [], color=FAINT, linewidth=1.0, label=f"share of {stability.layers} layers told apart"),
+        Line2D([], [], **saturated, label="saturated: at the ceiling"),
         Patch(facecolor=MERGE_BAND, label=f"the ranking holds: {holds}"),
     ]
 

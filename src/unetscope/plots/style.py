@@ -21,7 +21,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from unetscope.base.errors import InvalidArgument
 from unetscope.base.files import whole_file
+from unetscope.table.marks import STATUS_MARKS
+from unetscope.table.quantities import Status
 from unetscope.table.records import Layer
+from unetscope.table.series import Series
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so a figure is the same on every machine
 SMALL, MEDIUM, LARGE = 6.5, 7.5, 8.5  # points
@@ -91,8 +94,8 @@ def in_style(draw: Callable[P, T]) -> Callable[P, T]:
     @wraps(draw)
     def drawn(*args: P.args, **about: P.kwargs) -> T:
         with matplotlib.rc_context(cast(Any, STYLE)):
-            found = draw(*args, **about)
-        return cast(T, found.view(ShownPanels)) if isinstance(found, np.ndarray) else found
+            drawing = draw(*args, **about)
+        return cast(T, drawing.view(ShownPanels)) if isinstance(drawing, np.ndarray) else drawing
 
     return drawn
 
@@ -125,6 +128,19 @@ def shown(text: str, longest: int = 60) -> str:
         head = max(0, longest - 1) // 3
         drawable = drawable[:head] + "…" + drawable[len(drawable) - (longest - 1 - head) :]
     return drawable.replace("$", r"\$")
+
+
+def series_line(series: Series) -> str:
+    """Estimator, resolution, number of images and label scheme, for a title: what is part of every number shown."""
+    labels = [f"Y: {shown(series.key.scheme, 30)}"] if series.key.scheme else []
+    return " · ".join([shown(series.key.text, 40), series.images_text, *labels])
+
+
+def point_style(status: Status) -> dict[str, Any]:
+    """How a point whose estimate has this status is drawn, but for its colour and size."""
+    mark = STATUS_MARKS[status]
+    face = {"markerfacecolor": "white"} if mark.hollow else {}
+    return {"linestyle": "none", "marker": mark.marker, **face}
 
 
 def counted(count: int, noun: str) -> str:
@@ -214,7 +230,7 @@ def tracks(spans: Iterable[tuple[float, float]]) -> list[int]:
     track_of = [0] * len(spans)
     for index in sorted(range(len(spans)), key=lambda i: (spans[i][1] - spans[i][0], spans[i])):
         left, right = spans[index]
-        meets = [t for t, others in taken.items() if any(left <= b and a <= right for a, b in others)]
+        meets = [t for t, spans_on in taken.items() if any(left <= b and a <= right for a, b in spans_on)]
         track_of[index] = max(meets, default=-1) + 1
         taken.setdefault(track_of[index], []).append((left, right))
     return track_of

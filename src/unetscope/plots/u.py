@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -15,7 +14,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import Affine2D, ScaledTranslation, Transform, blended_transform_factory
 
-from unetscope.plots.selection import Selection, select
 from unetscope.plots.style import (
     EPOCH_COLOURS,
     FAINT,
@@ -29,14 +27,17 @@ from unetscope.plots.style import (
     inches_of,
     is_merge,
     new_axes,
+    point_style,
+    series_line,
     shown,
     tidy,
     tracks,
 )
 from unetscope.table.flow import Flow
-from unetscope.table.quantities import Quantity
+from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import Layer, Skip
 from unetscope.table.schedule import log_spaced
+from unetscope.table.series import Series
 
 _MOST_LINES = 10
 _TRACK = 10.0  # points between the brackets of two skips
@@ -79,29 +80,27 @@ def u_plot(
     ('I(X;M), bits', ['1', '2'])
     """
     quantity = Quantity(quantity)
-    selection = select(flow, quantity, estimator, resolution, labels)
+    series = flow.series_of(quantity, estimator, resolution, labels)
     place = {layer.label: index for index, layer in enumerate(flow.layers)}
     skips = [s for s in flow.skips if s.source in place and s.merge in place]
     depths = tracks((place[skip.source], place[skip.merge]) for skip in skips)
     names, upright = tick_names([layer.label for layer in flow.layers])
     below = _height_of(names, upright) + _TRACK * (max(depths) + 1.3 if depths else 0)
-    width = max(0.218 * len(flow.layers) + 1.35, inches_of(selection.text, LARGE) + 0.6, 4.2)
+    title = series_line(series)
+    width = max(0.218 * len(flow.layers) + 1.35, inches_of(title, LARGE) + 0.6, 4.2)
     axes = new_axes(axes, min(width, 16.0), 2.9 + below / 72)
 
     tidy(axes)
-    axes.set_xticks(range(len(names)), names, rotation=0 if upright else 90, fontsize=SMALL)
-    axes.set_xlim(-0.7, len(names) - 0.3)
-    epochs = log_spaced(selection.epochs, _MOST_LINES)
-    _draw_lines(axes, selection, [layer.label for layer in flow.layers], epochs)
-    _draw_ceilings(axes, selection)
+    _label_layers(axes, names, upright, below)
+    epochs = log_spaced(series.epochs, _MOST_LINES)
+    _draw_lines(axes, series, [layer.label for layer in flow.layers], epochs)
+    draw_ceilings(axes, [series], x=0.5, align="center")
     _mark_merges(axes, flow.layers, place)
     _bracket_skips(axes, skips, depths, place, _height_of(names, upright))
-    noted = _note_sides(axes, flow.layers)
-    axes.set_xlabel("layer, in network order", fontsize=MEDIUM)
-    axes.xaxis.set_label_coords((len(names) - 1) / 2, -below - 2, transform=_points_from(axes, 0))
+    has_sides = _note_sides(axes, flow.layers)
     axes.set_ylabel(f"{quantity}, {quantity.unit}", fontsize=MEDIUM)
-    axes.set_title(f"U-Plot of {quantity}\n{selection.text}", fontsize=LARGE, pad=16 if noted else 6)
-    _legend(axes, selection, epochs, merges=any(map(is_merge, flow.layers)))
+    axes.set_title(f"U-Plot of {quantity}\n{title}", fontsize=LARGE, pad=16 if has_sides else 6)
+    _legend(axes, series, epochs, merges=any(map(is_merge, flow.layers)))
     return axes
 
 
@@ -117,6 +116,14 @@ def tick_names(labels: Sequence[str]) -> tuple[list[str], bool]:
     return [shown(label, longest=18) for label in labels], False
 
 
+def _label_layers(axes: Axes, names: Sequence[str], upright: bool, below: float) -> None:
+    """The names under the axis, and what they are `below` points under it, beneath the brackets of the skips."""
+    axes.set_xticks(range(len(names)), names, rotation=0 if upright else 90, fontsize=SMALL)
+    axes.set_xlim(-0.7, len(names) - 0.3)
+    axes.set_xlabel("layer, in network order", fontsize=MEDIUM)
+    axes.xaxis.set_label_coords((len(names) - 1) / 2, -below - 2, transform=_points_from(axes, 0))
+
+
 def _height_of(names: Sequence[str], upright: bool) -> float:
     """Points that the tick labels take under the axis, by the font's usual widths."""
     if upright:
@@ -124,39 +131,36 @@ def _height_of(names: Sequence[str], upright: bool) -> float:
     return 7 + 0.66 * SMALL * max(len(name) for name in names)
 
 
-def _draw_lines(axes: Axes, selection: Selection, layers: Sequence[str], epochs: Sequence[int]) -> None:
-    norm = epoch_norm(selection.epochs)
+def _draw_lines(axes: Axes, series: Series, layers: Sequence[str], epochs: Sequence[int]) -> None:
+    norm = epoch_norm(series.epochs)
     for epoch in epochs:
         colour = EPOCH_COLOURS(norm(epoch))
-        bits = np.array([selection.bits(layer, epoch) for layer in layers])
-        hollow = np.array([selection.saturated(layer, epoch) for layer in layers], dtype=bool)
-        low, high = np.array([selection.interval(layer, epoch) for layer in layers]).T
+        bits = np.array([series.bits(layer, epoch) for layer in layers])
+        low, high = np.array([series.interval(layer, epoch) for layer in layers]).T
         if np.isfinite(low).any():
             axes.fill_between(range(len(layers)), low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
         axes.plot(bits, color=colour, linewidth=1.1, label=f"{epoch}", zorder=3)
-        marker: dict[str, Any] = {
-            "linestyle": "none",
-            "marker": "o",
-            "markersize": 3.4,
-            "markeredgewidth": 0.9,
-            "color": colour,
-        }
-        pale = np.array([selection.beyond(layer, epoch) for layer in layers], dtype=bool) & ~hollow
-        axes.plot(np.where(hollow | pale, np.nan, bits), **marker, label="_measured", zorder=4)
-        axes.plot(np.where(pale, bits, np.nan), **{**marker, "marker": "x"}, label="_beyond", zorder=4)
-        axes.plot(np.where(hollow, bits, np.nan), **marker, markerfacecolor="white", label="_saturated", zorder=4)
+        statuses = [series.status(layer, epoch) for layer in layers]
+        for status in (Status.OK, Status.OUT_OF_DOMAIN, Status.SATURATED):
+            of_status = np.array([each is status for each in statuses])
+            axes.plot(
+                np.where(of_status, bits, np.nan), **point_style(status), markersize=3.4, markeredgewidth=0.9,
+                color=colour, label=f"_{status}", zorder=4,
+            )  # fmt: skip
 
 
-def _draw_ceilings(axes: Axes, selection: Selection) -> None:
-    bits = [e.bits for e in selection.estimates.values() if math.isfinite(e.bits)]
-    top = max([*selection.ceilings, *bits], default=1.0) or 1.0
+def draw_ceilings(axes: Axes, swept: Sequence[Series], *, x: float, align: Literal["center", "right"]) -> None:
+    """A dashed line at each ceiling of some series of one quantity, named at x, and a y-axis that holds all their numbers."""
+    bits = [number for series in swept for number in series.finite_bits]
+    ceilings = sorted({ceiling for series in swept for ceiling in series.ceilings})
+    top = max([*ceilings, *bits], default=1.0) or 1.0
     axes.set_ylim(min([0.0, *bits]) - 0.03 * top, 1.13 * top)
-    for ceiling in selection.ceilings:
-        text = f"ceiling {selection.ceiling_text(ceiling)}"
+    for ceiling in ceilings:
+        text = f"ceiling {swept[0].ceiling_text(ceiling)}"
         axes.axhline(ceiling, color=INK, linewidth=0.8, linestyle=(0, (5, 3)), label=f"_{text}", zorder=2)
         axes.annotate(
-            text, (0.5, ceiling), (0, 4), axes.get_yaxis_transform(), "offset points",
-            ha="center", va="bottom", fontsize=SMALL, color=INK,
+            text, (x, ceiling), (0, 4), axes.get_yaxis_transform(), "offset points",
+            ha=align, va="bottom", fontsize=SMALL, color=INK,
         )  # fmt: skip
 
 
@@ -201,35 +205,30 @@ def _bracket_skips(
 def _note_sides(axes: Axes, layers: Sequence[Layer]) -> bool:
     """Encoder, bottom and decoder named above the axes; false if no layer's role is known."""
     over = _points_from(axes, 1)
-    noted = False
+    has_sides = False
     for side, run in groupby(enumerate(layers), key=lambda pair: _SIDES.get(pair[1].role)):
         places = [index for index, _ in run]
         if side is not None:
-            noted = True
+            has_sides = True
             ends = (places[0] - 0.35, places[-1] + 0.35)
             axes.plot(ends, (3, 3), color=FAINT, linewidth=1.6, clip_on=False, transform=over, label="_side")
             axes.text(
                 sum(ends) / 2, 5.5, side, transform=over, ha="center", va="bottom", fontsize=SMALL, color=INK
             )  # fmt: skip
-    return noted
+    return has_sides
 
 
-def _legend(axes: Axes, selection: Selection, epochs: Sequence[int], *, merges: bool) -> None:
+def _legend(axes: Axes, series: Series, epochs: Sequence[int], *, merges: bool) -> None:
     lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
-    hollow: dict[str, Any] = {
-        "marker": "o",
-        "markersize": 3.4,
-        "markerfacecolor": "white",
-        "color": INK,
-        "linestyle": "none",
-    }
-    handles: list[Artist] = [*lines, Line2D([], [], **hollow, label="saturated")]
-    if any(selection.beyond(layer, epoch) for layer, epoch in selection.estimates):
-        handles.append(Line2D([], [], **{**hollow, "marker": "x"}, label="out of domain"))
+    statuses = [Status.SATURATED]
+    if any(estimate.status is Status.OUT_OF_DOMAIN for estimate in series.estimates.values()):
+        statuses.append(Status.OUT_OF_DOMAIN)
+    points = [Line2D([], [], **point_style(status), markersize=3.4, color=INK, label=status) for status in statuses]
+    handles: list[Artist] = [*lines, *points]
     if merges:
         handles.append(Patch(facecolor=MERGE_BAND, label="merge"))
-    every = selection.epochs
-    title = "training epoch" if len(epochs) == len(every) else f"training epoch\n({len(epochs)} of {len(every)})"
+    measured = len(series.epochs)
+    title = "training epoch" if len(epochs) == measured else f"training epoch\n({len(epochs)} of {measured})"
     legend = axes.legend(
         handles=handles, title=title, loc="upper left", bbox_to_anchor=(1.005, 1.02), borderaxespad=0.0,
         handlelength=1.4, labelspacing=0.35,

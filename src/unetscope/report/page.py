@@ -65,7 +65,7 @@ def write_report(
 ) -> Path:
     """Write the page of one or more runs, whole or not at all; returns its path.
 
-    runs: as `unetscope.report.report_data.digest` tells them. figures: that do not move with the epoch.
+    runs: as of `report_data_of`. figures: that do not move with the epoch.
     Raises: InvalidArgument if the folder or a figure's file is missing.
 
     >>> import tempfile
@@ -102,14 +102,19 @@ def page(
     )
 
 
+def title_of(runs: Sequence[Path]) -> str:
+    """What the page of some run folders is called."""
+    return f"Information flow: {', '.join(run.resolve().name for run in runs)}"
+
+
 def packed(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Digests as JSON, compressed, in letters that no markup is made of."""
+    """The data of runs as JSON, compressed, in letters that no markup is made of."""
     text = as_json(runs)
     return base64.b64encode(gzip.compress(text, mtime=0)).decode()
 
 
 def as_json(runs: Sequence[Mapping[str, Any]]) -> bytes:
-    """Digests as JSON; half a surrogate pair, as a file's name may hold, becomes a question mark."""
+    """The data of runs as JSON; half a surrogate pair, as a file's name may hold, becomes a question mark."""
     return json.dumps(runs, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
         "utf-8", errors="replace"
     )

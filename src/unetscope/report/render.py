@@ -1,4 +1,4 @@
-"""A run folder to its figures and its page, without torch."""
+"""Runs to their figures and their page, without torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unetscope import plots
-from unetscope.analysis.outcomes import DICE_MARGIN
 from unetscope.base.progress import NoProgress, Progress
-from unetscope.report import ReportFigure, write_report
-from unetscope.report.report_data import Example, examples, report_data_of, retrained, swept
+from unetscope.report.page import ReportFigure, title_of, write_report
+from unetscope.report.report_data import Example, examples, report_data_of
+from unetscope.report.sentences import swept
+from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.verification import judgement_of
 from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
 from unetscope.table.quantities import Quantity
@@ -38,51 +38,28 @@ class Drawing:
     draw: Callable[[], Any]
     still: bool = False
 
-
-def render_run(run: RunFolder, *, progress: Progress | None = None, dice_margin: float = DICE_MARGIN) -> Path:
-    """Draw every figure of a run as PNG and SVG and write `report.html`; returns the page's path.
-
-    dice_margin: the loss of Dice that counts as none where retrained variants are compared.
-    """
-    progress = progress or NoProgress()
-    drawings = list(_drawings(run, run.flow(), dice_margin))
-    progress.stage("figures", len(drawings))
-    run.figures.mkdir(exist_ok=True)
-    stills = []
-    for done, drawing in enumerate(drawings):
-        progress.advance(done, drawing.title)
-        png, svg = plots.save(_figure_of(drawing.draw()), run.figures, drawing.name)
-        if drawing.still:
-            stills.append(ReportFigure(drawing.title, drawing.caption, png, svg))
-    progress.advance(len(drawings))
-    told = report_data_of(run, dice_margin=dice_margin)
-    return write_report(run.path / "report.html", [told], title=title_of([run]), figures=stills)
+    def figure(self) -> Figure:
+        """The drawn figure."""
+        axes = self.draw()
+        figure: Figure = (axes.flat[0] if isinstance(axes, np.ndarray) else axes).figure
+        return figure
 
 
-def compare(runs: Sequence[RunFolder], path: str | Path, *, dice_margin: float = DICE_MARGIN) -> Path:
-    """Write one page of several runs, side by side; returns its path."""
-    return write_report(path, [report_data_of(run, dice_margin=dice_margin) for run in runs], title=title_of(runs))
-
-
-def title_of(runs: Sequence[RunFolder]) -> str:
-    """What the page of these runs is called."""
-    return f"Information flow: {', '.join(run.path.resolve().name for run in runs)}"
-
-
-def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawing]:
+def drawings(run: AnalysedRun) -> Iterator[Drawing]:
     """The paper's six figures in its order, by the first estimator and label scheme; then the same by the others."""
+    flow = run.flow
     yield Drawing(
         "architecture",
         "The network",
         "Layers as the paper numbers them, with channels × height × width of one image; skips as arrows into their merge.",
         partial(plots.architecture, flow.layers, flow.skips),
     )
-    yield from _verdicts(run, flow, dice_margin)
+    yield from _verdicts(run)
     sweeps = swept(flow)
     series_of_input = [
-        (estimator, resolution)
-        for estimator, resolution in flow.select(quantity=Quantity.INPUT).series
-        if estimator not in sweeps or resolution == sweeps[estimator]
+        (key.estimator, key.resolution)
+        for key in (series.key for series in flow.series)
+        if key.quantity is Quantity.INPUT and sweeps.get(key.estimator, key.resolution) == key.resolution
     ]
     first, others = series_of_input[:1], series_of_input[1:]
     yield from _usable(flow)
@@ -92,12 +69,12 @@ def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
     for series in first:
         yield _u_plot_of_input(flow, *series)
         yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels[:1])
-    if records := run.epochs():
+    if run.epochs:
         yield Drawing(
             "dice",
             "Dice during training",
             "Training: running mean over the epoch's steps, as weights moved. Validation: the whole set, after the epoch.",
-            partial(plots.dice_curves, {run.path.name: records}),
+            partial(plots.dice_curves, {run.path.name: run.epochs}),
         )
     if rows := examples(run):
         yield Drawing(
@@ -118,30 +95,30 @@ def _drawings(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawin
     yield from (_limits(flow, *series) for series in first if _has_limits(flow, *series))
 
 
-def _verdicts(run: RunFolder, flow: Flow, dice_margin: float) -> Iterator[Drawing]:
+def _verdicts(run: AnalysedRun) -> Iterator[Drawing]:
     """What the rules say, and what retraining says of them, if there is any of it."""
-    if (judgement := judgement_of(run)) is None:
+    if run.judgement is None:
         return
     yield Drawing(
         "verdicts",
         "Which skips and levels are needed",
         "What each rule says of every skip and level for a training of so many epochs; level2 is all of the network "
         "below skip2. Saturated and uncertain numbers decide nothing.",
-        partial(plots.verdict_map, judgement),
+        partial(plots.verdict_map, run.judgement),
     )
-    if (found := retrained(run, dice_margin)) is not None:
+    if run.verification is not None:
         yield Drawing(
             "verification_dice",
             "Variants, retrained",
             "Validation Dice of the network without some of its parts: mean and range over the seeds that started.",
-            partial(plots.dice_bands, found),
+            partial(plots.dice_bands, run.verification),
         )
         yield Drawing(
             "verification",
             "Were the verdicts right?",
             "The loss of Dice against the whole network, paired by seed, with 95 % intervals over seeds and images, beside "
             "what the rules said. A tick is a verdict that was right, a cross (red) one that was wrong.",
-            partial(plots.outcomes, found),
+            partial(plots.outcomes, run.verification),
         )
 
 
@@ -175,7 +152,8 @@ def _limits(flow: Flow, estimator: str, resolution: float) -> Drawing:
 
 
 def _usable(flow: Flow) -> Iterator[Drawing]:
-    for estimator, _ in flow.select(quantity=Quantity.USABLE).series:
+    keys = [series.key for series in flow.series]
+    for estimator in (key.estimator for key in keys if key.quantity is Quantity.USABLE):
         yield Drawing(
             f"u_plot_{estimator}",
             f"U-Plot of usable information: {estimator_text(estimator, 0)}",
@@ -190,7 +168,7 @@ def _usable(flow: Flow) -> Iterator[Drawing]:
             partial(plots.neighbour_steps, flow, quantity=Quantity.USABLE, estimator=estimator),
             still=True,
         )
-    for estimator, _ in flow.select(quantity=Quantity.USABLE_SKIP_GIVEN_UPSAMPLED).series:
+    for estimator in (key.estimator for key in keys if key.quantity is Quantity.USABLE_SKIP_GIVEN_UPSAMPLED):
         yield Drawing(
             f"merges_{estimator}",
             f"What each merge joins: {estimator_text(estimator, 0)}",
@@ -227,7 +205,7 @@ def _plane(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawin
     )
 
 
-def _clusters(run: RunFolder, labels: str) -> Iterator[Drawing]:
+def _clusters(run: AnalysedRun, labels: str) -> Iterator[Drawing]:
     """Nothing for a scheme of which no pictures were kept."""
     grouped: dict[str, list[Any]] = {}
     for picture in run.pictures(labels):
@@ -241,12 +219,6 @@ def _clusters(run: RunFolder, labels: str) -> Iterator[Drawing]:
         )
 
 
-def _figure_of(axes: Any) -> Figure:
-    first = axes if not isinstance(axes, np.ndarray) else axes.flat[0]
-    figure: Figure = first.figure
-    return figure
-
-
 def _file_name(labels: str) -> str:
     return labels.split("(", maxsplit=1)[0]
 
@@ -255,3 +227,25 @@ def _shown_epochs(rows: Sequence[Example]) -> list[int]:
     """The marked epochs nearest to some shares of the training, the last among them."""
     epochs = sorted(set.intersection(*(set(row.predicted) for row in rows)))
     return sorted({min(epochs, key=lambda epoch: abs(epoch - share * epochs[-1])) for share in SHARES_SHOWN})
+
+
+def render_run(run: RunFolder | AnalysedRun, *, progress: Progress | None = None) -> Path:
+    """Draw every figure of a run as PNG and SVG and write `report.html`; returns the page's path."""
+    run = AnalysedRun.of(run)
+    progress = progress or NoProgress()
+    planned = list(drawings(run))
+    progress.stage("figures", len(planned))
+    run.folder.figures.mkdir(exist_ok=True)
+    stills = []
+    for done, drawing in enumerate(planned):
+        progress.advance(done, drawing.title)
+        png, svg = plots.save(drawing.figure(), run.folder.figures, drawing.name)
+        if drawing.still:
+            stills.append(ReportFigure(drawing.title, drawing.caption, png, svg))
+    progress.advance(len(planned))
+    return write_report(run.path / "report.html", [report_data_of(run)], title=title_of([run.path]), figures=stills)
+
+
+def compare(runs: Sequence[RunFolder | AnalysedRun], path: str | Path) -> Path:
+    """Write one page of several runs, side by side; returns its path."""
+    return write_report(path, [report_data_of(run) for run in runs], title=title_of([run.path for run in runs]))

@@ -1,25 +1,139 @@
-"""The page while it changes: a server for the one who holds its token.
+"""The page of runs while they change: the runs, read again as their files change, and a server for the one who holds its token.
 
-It knows two addresses, the page and its data, and opens no file that a request names. A request must bring the token, and a
-`Host` that is this server: a foreign page that lets its own name point here (DNS rebinding) is refused.
+Runs are read from the tables that the training writes, in a process of its own, so that looking on can neither slow a training
+nor end with it. The server knows two addresses, the page and its data, and opens no file that a request names. A request must
+bring the token, and a `Host` that is this server: a foreign page that lets its own name point here (DNS rebinding) is refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import hashlib
 import ipaddress
+import json
 import secrets
 import socket
+import threading
+import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qs, urlsplit
 
+import platformdirs
+
 from unetscope.base.errors import InvalidArgument, UnetscopeError
+from unetscope.base.files import whole_file
+from unetscope.report.page import as_json, page, title_of
+from unetscope.report.report_data import report_data_of
+from unetscope.runs.analysed import AnalysedRun
+from unetscope.runs.folder import RunFolder
 
 LOCAL = "127.0.0.1"
 SECONDS_A_REQUEST = 30
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - only recognised here; whoever wants it names it
+WATCHED = ("config.json", "flow.sqlite", "verification/*/seed-*/flow.sqlite", "verification/*/seed-*/failure.json")
+WAITING = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1">'
+    "<title>unetscope</title><p>The run has not begun yet; this page opens when it has."
+)
+
+
+def server(paths: Sequence[Path], *, host: str = LOCAL, port: int | None = None) -> Server:
+    """A server of these runs, at the address that it had the last time, so that a page that is still open finds it again.
+
+    port: another one; 0 for any that is free.
+    Raises: InvalidArgument if no address can be had.
+    """
+    source = Live(paths)
+    kept = _kept_at(source.paths, host)
+    try:
+        address = json.loads(kept.read_text(encoding="utf-8"))
+        before, token = int(address["port"]), str(address["token"])
+    except (OSError, ValueError, KeyError, TypeError):
+        before, token = 0, secrets.token_urlsafe(32)
+    try:
+        served = Server(source, host=host, port=before if port is None else port, token=token)
+    except InvalidArgument:
+        if port is not None or before == 0:
+            raise
+        served = Server(source, host=host)  # somebody serves it already, or another program has the port
+    with contextlib.suppress(OSError, UnetscopeError):
+        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with whole_file(kept) as beside:
+            beside.touch(mode=0o600)
+            beside.write_text(json.dumps({"port": served.server_port, "token": served.token}), encoding="utf-8")
+    return served
+
+
+def _kept_at(paths: Sequence[Path], host: str) -> Path:
+    """Where the address of these runs is kept: of this user, not in the run folder, which people send to each other."""
+    name = hashlib.sha256("\0".join([host, *map(str, paths)]).encode("utf-8", errors="surrogateescape")).hexdigest()[
+        :24
+    ]
+    return platformdirs.user_state_path("unetscope") / "views" / f"{name}.json"
+
+
+class Live:
+    """One or more run folders, read again when a file in them has changed. A folder that is not there yet is waited for.
+
+    rest: how many times as long as reading took to wait before reading again, so that whoever looks on takes little of the
+    processor from whoever trains.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     runs = Live([Path(folder, "run")], rest=0)
+    ...     before, waits = runs.version(), "has not begun" in runs.page()
+    ...     _ = RunFolder.create(Path(folder, "run"), {"configuration": {}, "facts": {}})
+    ...     waits, runs.version() == before, "Information flow: run" in runs.page()
+    (True, False, True)
+    """
+
+    def __init__(self, paths: Sequence[Path], *, rest: float = 4.0) -> None:
+        self.paths, self.rest = tuple(path.absolute() for path in paths), rest
+        self._lock = threading.Lock()
+        self._latest: tuple[str, list[dict[str, Any]]] = ("", [])
+        self._until = 0.0
+
+    def version(self) -> str:
+        """A word that changes with the size or the time of any file that the page is made of; not while it rests."""
+        with self._lock:
+            return self._version()
+
+    def page(self) -> str:
+        """The page, or one that waits for the runs to begin."""
+        if not all(map(RunFolder.exists, self.paths)):
+            return WAITING
+        version, runs = self._current()
+        return page(runs, title=title_of(self.paths), version=version)
+
+    def data(self) -> bytes:
+        """The data of the runs as JSON. Raises: RunFolderError for a folder that is no run (any more)."""
+        return as_json(self._current()[1])
+
+    def _current(self) -> tuple[str, list[dict[str, Any]]]:
+        with self._lock:
+            version = self._version()  # before reading: what changes meanwhile is read once more
+            if self._latest[0] != version:
+                begun = time.monotonic()
+                self._latest = version, [report_data_of(AnalysedRun.open(path)) for path in self.paths]
+                self._until = time.monotonic() + self.rest * (time.monotonic() - begun)
+            return self._latest
+
+    def _version(self) -> str:
+        if self._latest[0] and time.monotonic() < self._until:
+            return self._latest[0]
+        stamps = []
+        for path in self.paths:
+            for pattern in WATCHED:
+                for file in sorted(path.glob(pattern)):
+                    with contextlib.suppress(OSError):
+                        about = file.stat()
+                        stamps.append((str(file), about.st_mtime_ns, about.st_size))
+        return hashlib.sha256(repr(stamps).encode("utf-8", errors="surrogateescape")).hexdigest()[:24]
 
 
 class Source(Protocol):
@@ -115,18 +229,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The page or its data; whoever lacks the token learns nothing else."""
-        asked = urlsplit(self.path)
-        words = parse_qs(asked.query)
+        address = urlsplit(self.path)
+        words = parse_qs(address.query)
         if not self.server.knows(self.headers.get("Host", "")):
-            self._say(HTTPStatus.FORBIDDEN, "this server is not the host that was asked for")
+            self._refuse_with(HTTPStatus.FORBIDDEN, "this server is not the host that was asked for")
         elif not secrets.compare_digest(words.get("token", [""])[0].encode(), self.server.token.encode()):
-            self._say(HTTPStatus.FORBIDDEN, "the address lacks its token: open the one that the command printed")
-        elif asked.path == "/":
+            self._refuse_with(
+                HTTPStatus.FORBIDDEN, "the address lacks its token: open the one that the command printed"
+            )
+        elif address.path == "/":
             self._answer(self.server.source.page().encode("utf-8", errors="replace"), "text/html; charset=utf-8")
-        elif asked.path == "/data":
+        elif address.path == "/data":
             self._data(words.get("version", [""])[0])
         else:
-            self._say(HTTPStatus.NOT_FOUND, "there is only the page")
+            self._refuse_with(HTTPStatus.NOT_FOUND, "there is only the page")
 
     def _data(self, had: str) -> None:
         try:
@@ -136,9 +252,9 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self._answer(gzip.compress(self.server.source.data(), 5), "application/json", version=version)
         except UnetscopeError as mistake:  # a run that is just being begun, moved or mended
-            self._say(HTTPStatus.SERVICE_UNAVAILABLE, str(mistake))
+            self._refuse_with(HTTPStatus.SERVICE_UNAVAILABLE, str(mistake))
 
-    def _say(self, status: HTTPStatus, text: str) -> None:
+    def _refuse_with(self, status: HTTPStatus, text: str) -> None:
         self._answer(f"{text}\n".encode("utf-8", errors="replace"), "text/plain; charset=utf-8", status)
 
     def _answer(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, *, version: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The main job: get data, train, measure at the marked epochs, keep everything in a run folder.
+"""The main job: load data, train, measure at the marked epochs, keep everything in a run folder.
 
 Everything that can be refused is refused before the run folder is made.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,7 @@ import torch
 from torch import nn
 
 from unetscope import __version__
-from unetscope.activations.capture import eval_mode
 from unetscope.activations.memory_budget import default_budget
-from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.errors import InvalidArgument, RunFolderError
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.data import load, paper_split, shared_images, synthetic_nuclei
@@ -29,8 +27,10 @@ from unetscope.data.segmentation import SegmentationData
 from unetscope.estimators.labels import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure.scope import Compute, Probes, Scope
 from unetscope.networks.unet import UNet, check_image_size, removed_skips
-from unetscope.runs.folder import Picture, RunFolder
-from unetscope.runs.trackers import Follower
+from unetscope.runs.facts import data_facts, refuse_other_data
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
+from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table.estimator_registry import built, settings
 from unetscope.table.records import EpochRecord
 from unetscope.table.schedule import marked_epochs
@@ -45,8 +45,6 @@ from unetscope.training.config import (
 )
 from unetscope.training.trainer import Trainer, laid_out, resolved_device, resolved_precision
 
-EXAMPLE_IMAGES = 5
-CLUSTERS_SHOWN, MASKS_SHOWN = 6, 4
 NOTHING: dict[str, Any] = {setting.name: setting.nothing for setting in settings()}
 
 
@@ -75,7 +73,7 @@ class Experiment:
                 "numpy": np.__version__,
             },
             "device": _device_name(self.config),
-            "data": {"train": _about(self.train), "validation": _about(self.validation)},
+            "data": {"train": data_facts(self.train), "validation": data_facts(self.validation)},
             "probe images": len(self.scope.probe_set),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "H(Y) bits": {name: entropy_nats(classes) / math.log(2) for name, classes in self.scope.classes.items()},
@@ -109,11 +107,12 @@ def run(
 ) -> RunFolder:
     """Train and measure into a run folder; with `resume`, go on where a run of the same configuration was stopped.
 
-    track: a tracker, `"tensorboard"`, `"mlflow"` or `"wandb"`, which is given the scalars while the run goes on.
+    track: a tracker, `"tensorboard"`, `"mlflow"` or `"wandb"`, that shows the scalars while the run goes on.
 
     Raises: UnetscopeError for anything that the user can mend; a folder that is refused is left as it was.
     """
     progress = progress or NoProgress()
+    check_tracker(track)
     config, folder = resumed_or_new(config, out, resume=resume, progress=progress)
     experiment = prepare(config, progress)
     if folder is not None:
@@ -132,7 +131,7 @@ def run(
 def measure_again(
     path: str | Path, named: Mapping[str, Any], *, epochs: Sequence[int] = (), progress: Progress | None = None
 ) -> RunFolder:
-    """Measure the kept checkpoints of a run with what is named, and nothing else; what was measured before stays.
+    """Measure the kept checkpoints of a run with the named estimators only; earlier estimates stay.
 
     named: values of `MeasuringConfig`, such as `{"mixtures": [0.1]}`. epochs: some of those that are kept, by default all.
 
@@ -166,17 +165,15 @@ def measure_again(
 def resumed_or_new(
     config: RunConfig, out: str | Path, *, resume: bool, progress: Progress
 ) -> tuple[RunConfig, RunFolder | None]:
-    """The configuration as it will be run, and the run folder to go on in, if there is one.
+    """The configuration as it will be run, and the run folder to go on in, None for a new run.
 
-    Raises: RunFolderError if the folder is occupied and not to be resumed, or was begun with another configuration.
+    Raises: RunFolderError if the folder is occupied and not to be resumed, or began with another configuration.
     """
     if resume and RunFolder.exists(out):
         folder = RunFolder.open(out)
         config = _same_configuration(folder, config)
-        budget, free = (
-            config.measuring.memory_budget,
-            4 * default_budget(torch.device(resolved_device(config.training))),
-        )
+        budget = config.measuring.memory_budget
+        free = 4 * default_budget(torch.device(resolved_device(config.training)))
         if budget is not None and budget > free:
             progress.warn(
                 f"this run may use {budget / 2**30:.1f} GiB, and {free / 2**30:.1f} are free: lower --memory-budget"
@@ -200,8 +197,14 @@ def build_unet(config: RunConfig, in_channels: int) -> UNet:
     that differs in shape.
     """
     torch.manual_seed(config.seed)
-    of = config.network
-    model = UNet(of.width, of.depth, without=of.without, in_channels=in_channels, initialisation=of.initialisation)
+    network = config.network
+    model = UNet(
+        network.width,
+        network.depth,
+        without=network.without,
+        in_channels=in_channels,
+        initialisation=network.initialisation,
+    )
     return model.to(resolved_device(config.training))
 
 
@@ -248,7 +251,7 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Prog
     folder.describe(
         experiment.scope.layers,
         experiment.scope.skips,
-        [*_cluster_pictures(experiment.scope), *example_pictures(examples)],
+        [*cluster_pictures(experiment.scope), *example_pictures(examples)],
     )
     epochs = experiment.config.training.epochs
     trainer = Trainer(
@@ -280,7 +283,10 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Prog
 
 
 def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
-    """The configuration of a run that is to go on; refused if another one was asked for."""
+    """The stored configuration of a run that goes on; the memory budget may be another, and what is left open is as stored.
+
+    Raises: RunFolderError if anything else differs.
+    """
     stored = validated_config(folder.configuration)
     threads = stored.threads if asked.threads is None else asked.threads
     device = stored.training.device if asked.training.device == "auto" else asked.training.device
@@ -299,17 +305,6 @@ def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
     return stored
 
 
-def refuse_other_data(folder: RunFolder, train: SegmentationData, validation: SegmentationData) -> None:
-    """Raises: RunFolderError if these are not the images that a run was begun with."""
-    known = folder.facts.get("data", {})
-    for part, data in (("train", train), ("validation", validation)):
-        if known.get(part, {}).get("fingerprint") != data.fingerprint:
-            raise RunFolderError(
-                f"the {part} images of {data.source} are not those that {folder.path} was begun with: "
-                "bring them back, or choose another --out"
-            )
-
-
 def _threads(config: RunConfig) -> int:
     return config.threads or torch.get_num_threads()
 
@@ -318,51 +313,3 @@ def _device_name(config: RunConfig) -> str:
     if resolved_device(config.training) == "cuda":
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
-
-
-def _about(data: SegmentationData) -> dict[str, Any]:
-    return {
-        "source": data.source,
-        "images": len(data),
-        "channels": data.channels,
-        "image size": list(data.image_size),
-        "foreground share": data.foreground_share,
-        "fingerprint": data.fingerprint,
-    }
-
-
-def examples_of(validation: SegmentationData) -> SegmentationData:
-    """A few validation images from the emptiest to the fullest mask, always the same ones."""
-    by_foreground = np.argsort(validation.masks.mean(axis=(1, 2)), kind="stable")
-    places = np.linspace(0, len(validation) - 1, min(EXAMPLE_IMAGES, len(validation)) + 2)[1:-1]
-    return validation.subset(by_foreground[np.unique(places.round().astype(int))])
-
-
-def example_pictures(examples: SegmentationData) -> Iterator[Picture]:
-    """Images and masks of the examples, as they are kept for the figures."""
-    images = (examples.images * (examples.scale * 255)).round().astype(np.uint8)
-    for place, name in enumerate(examples.names):
-        channels = images[place][[0, 1, 2] if examples.channels >= 3 else [0, 0, 0]]
-        yield Picture("image", name, 0, place, np.ascontiguousarray(np.moveaxis(channels, 0, -1)))
-        yield Picture("truth", name, 0, place, examples.masks[place] * np.uint8(255))
-
-
-def prediction_pictures(model: nn.Module, examples: SegmentationData, epoch: int) -> Iterator[Picture]:
-    """What a network marks on the examples."""
-    device = next(model.parameters()).device
-    with eval_mode(model):
-        probabilities = model(to_input(pixels(examples).to(device), examples.scale)).cpu().numpy()
-    for place, name in enumerate(examples.names):
-        yield Picture("prediction", name, epoch, place, (probabilities[place, 0] * 255).round().astype(np.uint8))
-
-
-def _cluster_pictures(scope: Scope) -> Iterator[Picture]:
-    """Masks of the largest classes of each label scheme, four of each; the kind is the scheme's name."""
-    for name, labels in scope.classes.items():
-        classes, counts = np.unique(labels.numpy(), return_counts=True)
-        for rank, index in enumerate(np.argsort(-counts, kind="stable")[:CLUSTERS_SHOWN]):
-            members = np.flatnonzero(labels.numpy() == classes[index])
-            shown = members[np.linspace(0, len(members) - 1, min(MASKS_SHOWN, len(members))).round().astype(int)]
-            title = f"class {classes[index]} · {len(members)} image{'s' * (len(members) > 1)}"
-            for place, row in enumerate(shown):
-                yield Picture(name, title, 0, rank * MASKS_SHOWN + place, scope.probe_set.masks[row] * np.uint8(255))

@@ -5,7 +5,7 @@ RUN/flow.sqlite      layers, skips, estimates, epochs and small pictures, each e
 RUN/checkpoints/     one folder a kept epoch
 RUN/figures/         PNG and SVG
 RUN/report.html      the page
-RUN/ending.json      of a training that was not measured: what was found at its end
+RUN/ending.json      of a training that was not measured: what was determined at its end
 RUN/failure.json     of a training that failed: why
 RUN/verification/    one run folder a variant and seed
 """
@@ -13,82 +13,22 @@ RUN/verification/    one run folder a variant and seed
 from __future__ import annotations
 
 import errno
-import io
 import json
-import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from unetscope.base.errors import RunFolderError
 from unetscope.base.files import finished_files, remove_unfinished, whole_file
+from unetscope.runs import tables
+from unetscope.runs.tables import FORMAT, Picture
 from unetscope.table.flow import Flow
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
 
-FORMAT = 5
 CONFIG, TABLES, ENDING, FAILURE = "config.json", "flow.sqlite", "ending.json", "failure.json"
-
-SCHEMA = f"""
-PRAGMA user_version = {FORMAT};
-CREATE TABLE layers (place INTEGER PRIMARY KEY, label TEXT UNIQUE, module TEXT, level INTEGER, role TEXT,
-    parts TEXT, shape TEXT);
-CREATE TABLE skips (place INTEGER PRIMARY KEY, name TEXT UNIQUE, source TEXT, upsampled TEXT, merge TEXT);
-CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, train_loss_running REAL, train_dice_running REAL, validation_loss REAL,
-    validation_dice REAL, seconds REAL, validation_range REAL, dice_per_image BLOB);
-CREATE TABLE estimates (epoch INTEGER, layer TEXT, quantity TEXT, estimator TEXT, resolution REAL, labels TEXT,
-    bits REAL, lower REAL, upper REAL, ceiling REAL, saturated INTEGER, n INTEGER, d INTEGER, unique_share REAL,
-    reason TEXT, low REAL, high REAL, null_mean REAL, null_high REAL, p REAL, train_bits REAL, extrapolated REAL,
-    per_image BLOB, quarter_bits REAL, half_bits REAL, singleton_share REAL, out_of_domain INTEGER,
-    PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
-CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png BLOB,
-    PRIMARY KEY (kind, title, epoch, place));
-"""
-
-# From each older format to the next: columns that a table did not have.
-MIGRATIONS = {
-    1: (
-        "estimates",
-        (
-            "low REAL",
-            "high REAL",
-            "null_mean REAL",
-            "null_high REAL",
-            "p REAL",
-            "train_bits REAL",
-            "extrapolated REAL",
-            "per_image BLOB",
-        ),
-    ),
-    2: ("estimates", ("quarter_bits REAL", "half_bits REAL", "singleton_share REAL")),
-    3: ("epochs", ("validation_range REAL", "dice_per_image BLOB")),
-    4: ("estimates", ("out_of_domain INTEGER DEFAULT 0",)),
-}
-
-# What the new columns of a format hold for older rows: before format 5 the reason's text alone said what is out of its domain.
-FILLED = {5: "UPDATE estimates SET out_of_domain = reason LIKE 'out of domain%'"}
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A small image kept with the run, for the figures.
-
-    kind: `"image"`, `"truth"`, `"prediction"` or the name of a label scheme. title: the image it belongs to, or the
-    cluster. epoch: of a prediction (0 otherwise). place: its order. pixels: [h, w] or [h, w, 3], uint8.
-    """
-
-    kind: str
-    title: str
-    epoch: int
-    place: int
-    pixels: NDArray[np.uint8]
 
 
 class RunFolder:
@@ -99,7 +39,7 @@ class RunFolder:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as parent:
     ...     run = RunFolder.create(Path(parent, "run"), {"configuration": {"seed": 0}, "facts": {}})
-    ...     run.write_epoch(EpochRecord(0, math.nan, math.nan, 0.69, 0.2, seconds=0.1))
+    ...     run.write_epoch(EpochRecord(0, float("nan"), float("nan"), 0.69, 0.2, seconds=0.1))
     ...     RunFolder.open(run.path).epochs()[0].validation_dice
     0.2
     """
@@ -114,8 +54,8 @@ class RunFolder:
         folder = cls(Path(path))
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            with whole_file(folder.path / TABLES) as beside, closing(sqlite3.connect(beside)) as tables:
-                tables.executescript(SCHEMA)
+            with whole_file(folder.path / TABLES) as beside, closing(sqlite3.connect(beside)) as connection:
+                tables.create_tables(connection)
             with whole_file(folder.path / CONFIG) as beside:  # last: a folder with it is a whole run folder
                 beside.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as refused:
@@ -131,17 +71,11 @@ class RunFolder:
         for name in (CONFIG, TABLES):
             if not (folder.path / name).is_file():
                 raise RunFolderError(f"{folder.path} is not a run folder: it has no {name}")
-        with folder._tables() as tables:
-            found = tables.execute("PRAGMA user_version").fetchone()[0]
-            while found in MIGRATIONS:
-                table, added = MIGRATIONS[found]
-                columns = "; ".join(f"ALTER TABLE {table} ADD COLUMN {column}" for column in added)
-                found += 1
-                filled = FILLED.get(found, "")
-                tables.executescript(f"BEGIN; {columns}; {filled}; PRAGMA user_version = {found}; COMMIT;")
-        if found != FORMAT:
+        with folder._transaction() as connection:
+            version = tables.migrate(connection)
+        if version != FORMAT:
             raise RunFolderError(
-                f"{folder.path} has tables of format {found}, this version reads {FORMAT}: run it again"
+                f"{folder.path} has tables of format {version}, this version reads {FORMAT}: run it again"
             )
         return folder
 
@@ -164,17 +98,17 @@ class RunFolder:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The resolved configuration, as written when the run began."""
+        """The resolved configuration, written when the run began."""
         return self._about("configuration")
 
     @property
     def own_network(self) -> bool:
-        """Whether the network is this package's U-Net, of which variants can be made, and not one from somebody's own loop."""
+        """Whether the network is this package's U-Net, of which variants can be made, and not one of a loop of its own."""
         return "depth" in self.configuration.get("network", {})
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Versions, device, data fingerprints and sizes, as written when the run began."""
+        """Versions, device, data fingerprints and sizes, written when the run began."""
         return self._about("facts")
 
     def _about(self, part: str) -> dict[str, Any]:
@@ -198,75 +132,34 @@ class RunFolder:
 
     def flow(self) -> Flow:
         """The table of estimates, ordered by epoch, then as the network is, then as measured."""
-        with self._tables() as tables:
-            layers = tuple(
-                Layer(label, module, level, role, tuple(json.loads(parts)), tuple(json.loads(shape)))
-                for label, module, level, role, parts, shape in tables.execute(
-                    "SELECT label, module, level, role, parts, shape FROM layers ORDER BY place"
-                )
-            )
-            skips = tuple(
-                Skip(*row) for row in tables.execute("SELECT name, source, upsampled, merge FROM skips ORDER BY place")
-            )
-            columns = ", ".join(f"estimates.{field.name}" for field in fields(Estimate))
-            rows = tables.execute(
-                f"SELECT {columns} FROM estimates JOIN layers ON layers.label = estimates.layer "  # noqa: S608
-                "ORDER BY estimates.epoch, layers.place, estimates.rowid"
-            )
-            estimates = tuple(_estimate(row) for row in rows)
-        return Flow(layers, skips, estimates)
+        with self._transaction() as connection:
+            return tables.read_flow(connection)
 
     def epochs(self) -> tuple[EpochRecord, ...]:
         """Dice and loss of every epoch, ascending."""
-        with self._tables() as tables:
-            columns = ", ".join(field.name for field in fields(EpochRecord))
-            rows = tables.execute(f"SELECT {columns} FROM epochs ORDER BY epoch").fetchall()  # noqa: S608
-        return tuple(_epoch_record(row) for row in rows)
+        with self._transaction() as connection:
+            return tables.read_epochs(connection)
 
     def last_epoch(self) -> int:
-        """The last epoch of which there is a record, -1 if there is none: how far a training is."""
-        with self._tables() as tables:
-            return int(tables.execute("SELECT coalesce(max(epoch), -1) FROM epochs").fetchone()[0])
+        """The last epoch that is recorded, -1 if there is none: how far a training is."""
+        with self._transaction() as connection:
+            return int(connection.execute("SELECT coalesce(max(epoch), -1) FROM epochs").fetchone()[0])
 
     def pictures(self, kind: str) -> tuple[Picture, ...]:
         """The pictures of one kind, by epoch and place."""
-        with self._tables() as tables:
-            rows = tables.execute(
-                "SELECT kind, title, epoch, place, png FROM pictures WHERE kind = ? ORDER BY epoch, place, title",
-                (kind,),
-            ).fetchall()
-        return tuple(Picture(kind, title, epoch, place, _pixels(png)) for kind, title, epoch, place, png in rows)
+        with self._transaction() as connection:
+            return tables.read_pictures(connection, kind)
 
     def describe(self, layers: Sequence[Layer], skips: Sequence[Skip], pictures: Iterable[Picture] = ()) -> None:
         """Write what is known before the first epoch: the network's layers and skips, and pictures of the data."""
-        with self._tables() as tables:
-            tables.executemany(
-                "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        place,
-                        layer.label,
-                        layer.module,
-                        layer.level,
-                        layer.role,
-                        json.dumps(layer.parts),
-                        json.dumps(layer.shape),
-                    )
-                    for place, layer in enumerate(layers)
-                ],
-            )
-            tables.executemany(
-                "INSERT OR REPLACE INTO skips VALUES (?, ?, ?, ?, ?)",
-                [(place, *astuple(skip)) for place, skip in enumerate(skips)],
-            )
-            _insert_pictures(tables, pictures)
+        with self._transaction() as connection:
+            tables.write_network(connection, layers, skips)
+            tables.write_pictures(connection, pictures)
 
     def write_epoch(self, record: EpochRecord) -> None:
-        """Write the Dice and loss of one epoch, in place of what was there for it."""
-        with self._tables() as tables:
-            columns = ", ".join(field.name for field in fields(EpochRecord))
-            row = (*astuple(record)[:-1], _blob(record.dice_per_image, "<f4"))
-            tables.execute(f"INSERT OR REPLACE INTO epochs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+        """Write the Dice and loss of one epoch, in place of an older record."""
+        with self._transaction() as connection:
+            tables.write_epoch(connection, record)
 
     def write_measurement(self, epoch: int, estimates: Iterable[Estimate], pictures: Iterable[Picture] = ()) -> None:
         """Add estimates and pictures of one marked epoch, all at once; the same measurement takes the place of an older one.
@@ -276,23 +169,19 @@ class RunFolder:
         estimates = tuple(estimates)
         if strangers := sorted({estimate.epoch for estimate in estimates} - {epoch}):
             raise RunFolderError(f"an estimate of epoch {strangers[0]} among those of epoch {epoch}")
-        with self._tables() as tables:
-            columns = ", ".join(field.name for field in fields(Estimate))
-            marks = ", ".join("?" * len(fields(Estimate)))
-            tables.executemany(
-                f"INSERT OR REPLACE INTO estimates ({columns}) VALUES ({marks})",  # noqa: S608
-                map(_row, estimates),
-            )
-            _insert_pictures(tables, pictures)
+        with self._transaction() as connection:
+            tables.write_estimates(connection, estimates)
+            tables.write_pictures(connection, pictures)
 
     def measured(self, epoch: int) -> bool:
         """Whether a marked epoch has its estimates."""
-        with self._tables() as tables:
-            return tables.execute("SELECT 1 FROM estimates WHERE epoch = ? LIMIT 1", (epoch,)).fetchone() is not None
+        with self._transaction() as connection:
+            row = connection.execute("SELECT 1 FROM estimates WHERE epoch = ? LIMIT 1", (epoch,)).fetchone()
+        return row is not None
 
     @property
     def ending(self) -> dict[str, Any] | None:
-        """What was found at the end of a training, None as long as it goes on."""
+        """What was determined at the end of a training, None as long as it goes on."""
         path = self.path / ENDING
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
@@ -310,10 +199,10 @@ class RunFolder:
         with whole_file(self.path / FAILURE) as beside:
             beside.write_text(json.dumps(reason) + "\n", encoding="utf-8")
 
-    def end(self, found: Mapping[str, Any]) -> None:
-        """Write what was found at the end of the training."""
+    def end(self, findings: Mapping[str, Any]) -> None:
+        """Write what was determined at the end of the training."""
         with whole_file(self.path / ENDING) as beside:
-            beside.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            beside.write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
 
     @contextmanager
     def locked(self, *, patience: float = 0.0) -> Iterator[None]:
@@ -333,11 +222,11 @@ class RunFolder:
             yield
 
     @contextmanager
-    def _tables(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         """A connection whose block is one transaction."""
         try:
-            with closing(sqlite3.connect(self.path / TABLES, timeout=30)) as tables, tables:
-                yield tables
+            with closing(sqlite3.connect(self.path / TABLES, timeout=30)) as connection, connection:
+                yield connection
         except sqlite3.Error as damage:
             raise RunFolderError(f"{self.path / TABLES}: {damage}") from None
 
@@ -356,54 +245,3 @@ def _lock(file: IO[bytes]) -> bool:
         if missing.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return True
-
-
-def _number(value: float | None) -> float:
-    """SQLite keeps NaN as NULL."""
-    return math.nan if value is None else value
-
-
-def _epoch_record(row: Sequence[Any]) -> EpochRecord:
-    epoch, *figures, dice = row
-    values = dict(zip((field.name for field in fields(EpochRecord)[1:-1]), map(_number, figures), strict=True))
-    return EpochRecord(int(epoch), **values, dice_per_image=_values(dice, "<f4"))
-
-
-def _blob(values: Sequence[float], dtype: str) -> bytes | None:
-    return np.asarray(values, dtype=dtype).tobytes() if values else None
-
-
-def _values(blob: bytes | None, dtype: str) -> tuple[float, ...]:
-    """The inverse of `_blob`."""
-    return tuple(np.frombuffer(blob or b"", dtype=dtype).tolist())
-
-
-def _row(estimate: Estimate) -> tuple[Any, ...]:
-    return (*astuple(estimate)[:-1], _blob(estimate.per_image, "<f8"))
-
-
-def _estimate(row: Sequence[Any]) -> Estimate:
-    values = dict(zip((field.name for field in fields(Estimate)), row, strict=True))
-    for field in fields(Estimate):
-        if field.type == "float":
-            values[field.name] = _number(values[field.name])
-    for name in ("saturated", "out_of_domain"):
-        values[name] = bool(values[name])
-    values["per_image"] = _values(values["per_image"], "<f8")
-    return Estimate(**values)
-
-
-def _insert_pictures(tables: sqlite3.Connection, pictures: Iterable[Picture]) -> None:
-    rows = [(picture.kind, picture.title, picture.epoch, picture.place, _png(picture.pixels)) for picture in pictures]
-    tables.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", rows)
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    memory = io.BytesIO()
-    Image.fromarray(pixels).save(memory, "PNG")
-    return memory.getvalue()
-
-
-def _pixels(png: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-        return np.asarray(image)

@@ -1,7 +1,7 @@
-"""What a run will take in time, memory and disk, from a short sample measured here.
+"""Forecast the time, memory and disk of a run from a short sample on this machine.
 
-Nothing is taken from a table: an epoch on some of the images, a forward pass and one chunk of the estimators' arithmetic
-run with the real data and network, and are scaled by the counts that the configuration gives.
+An epoch on some of the images, a forward pass and one chunk of the estimators' arithmetic run with the real data and
+network, and are scaled by the counts of the configuration.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import psutil
 import torch
 
 from unetscope.activations.capture import Block, stream
+from unetscope.activations.inference import pixels, to_input
 from unetscope.activations.memory_budget import BYTES_A_VALUE, FEATURES_AT_ONCE, Slice
-from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.measure.layer_statistics import layer_statistics, readings_of
 from unetscope.measure.scope import Probes, Scope
@@ -36,7 +36,7 @@ ESTIMATE_BYTES = 250  # a row of the table with its index
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds, bytes and counts of a run to come."""
+    """Seconds, bytes and counts that a run is expected to take."""
 
     training_images: int
     validation_images: int
@@ -71,10 +71,11 @@ class Forecast:
 def forecast_run(
     config: RunConfig, out: str | Path, *, resume: bool = False, progress: Progress | None = None
 ) -> Forecast:
-    """Prepare a run as it would be prepared, sample it, and scale up. Writes nothing but the cache of decoded images.
+    """Prepare a run, sample it, and scale up. Writes nothing but the cache of decoded images.
 
-    With `resume`, what is left of the run in `out`. Raises: UnetscopeError for anything that would stop the run before it
-    begins.
+    With `resume`, for what is left of the run in `out`.
+
+    Raises: UnetscopeError for anything that would stop the run before it begins.
     """
     progress = progress or NoProgress()
     config, folder = resumed_or_new(config, out, resume=resume, progress=progress)
@@ -82,10 +83,8 @@ def forecast_run(
     experiment = prepare(config, progress)
     preparing = time.perf_counter() - started
     progress.stage("sampling", 0)
-    n, done = (
-        len(experiment.scope.probe_set),
-        0 if folder is None else max(Checkpoints(folder.checkpoints).epochs(), default=0),
-    )
+    n = len(experiment.scope.probe_set)
+    done = 0 if folder is None else max(Checkpoints(folder.checkpoints).epochs(), default=0)
     left = config.training.epochs - done
     marked = sum(epoch >= done and not (folder and folder.measured(epoch)) for epoch in experiment.marked)
     budget = experiment.scope.budget

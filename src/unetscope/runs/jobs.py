@@ -13,33 +13,27 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor
 
-from unetscope.activations.capture import eval_mode
-from unetscope.activations.tensors import pixels, to_input
+from unetscope.activations.inference import eval_mode, pixels, to_input
 from unetscope.base.errors import UnetscopeError
 from unetscope.base.processes import end_with_parent
 from unetscope.base.progress import NoProgress
 from unetscope.networks.unet import UNet
-from unetscope.runs.experiment import (
-    build_unet,
-    example_pictures,
-    examples_of,
-    load_images,
-    prediction_pictures,
-    refuse_other_data,
-)
+from unetscope.runs.experiment import build_unet, load_images
+from unetscope.runs.facts import refuse_other_data
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.pictures import example_pictures, examples_of, prediction_pictures
 from unetscope.table.schedule import marked_epochs
 from unetscope.training.config import validated_config
 from unetscope.training.trainer import Trainer
 
-SECONDS_FOR_THE_ONE_BEFORE = 20.0  # that a killed process may take to go
+LOCK_PATIENCE_SECONDS = 20.0  # a killed process may take so long to let go of the folder
 BATCH = 32
 
 
 def train(path: str | Path) -> RunFolder:
-    """Train the network of a run folder to its last epoch, from its newest checkpoint on; does nothing to one that is finished.
+    """Train the network of a run folder to its last epoch, from its newest checkpoint on; a finished one is left as it is.
 
-    Raises: UnetscopeError for what its owner can mend, such as a loss that is not a number or images that have changed.
+    Raises: UnetscopeError for what the user can mend, such as a loss that is not a number or images that have changed.
     """
     folder = RunFolder.open(path)
     if folder.ending is not None:
@@ -51,7 +45,7 @@ def train(path: str | Path) -> RunFolder:
     model = build_unet(config, images.channels)
     examples = examples_of(held_out)
     shown = marked_epochs(config.measuring.marked, config.training.epochs)
-    with folder.locked(patience=SECONDS_FOR_THE_ONE_BEFORE):
+    with folder.locked(patience=LOCK_PATIENCE_SECONDS):
         folder.describe(model.layers, model.skips, example_pictures(examples))
         trainer = Trainer(
             model,
@@ -74,13 +68,13 @@ def train(path: str | Path) -> RunFolder:
 
 
 def constant_channels(model: UNet, images: Integer[Tensor, "n c h w"], scale: float) -> dict[str, float]:
-    """By layer, the share of channels that are the same number at every place of every image: dead units and what follows.
+    """By layer, the share of channels that are constant over all places and images, as those of dead units are.
 
     >>> from torch import nn
     >>> model = UNet(2, depth=1)
     >>> _ = nn.init.constant_(model.layer1[0].bias, -100.0)                       # no pixel reaches above that
-    >>> found = constant_channels(model, torch.randint(0, 255, (2, 3, 8, 8)), 1 / 255)
-    >>> found["1"], found["2"]
+    >>> shares = constant_channels(model, torch.randint(0, 255, (2, 3, 8, 8)), 1 / 255)
+    >>> shares["1"], shares["2"]
     (1.0, 1.0)
     """
     device = next(model.parameters()).device
@@ -110,7 +104,7 @@ def constant_channels(model: UNet, images: Integer[Tensor, "n c h w"], scale: fl
 
 
 def main() -> None:
-    """Train the folder that is named; with `--with-parent`, only as long as whoever started this process lives."""
+    """Train the folder of the command line; with `--with-parent`, only as long as the parent process lives."""
     words = sys.argv[1:]
     if "--with-parent" in words:
         words.remove("--with-parent")

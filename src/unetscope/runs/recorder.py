@@ -1,4 +1,4 @@
-"""A run folder for a network that somebody else trains: what is measured is kept, whole or not at all."""
+"""A run folder for a network that is trained in a loop of its own."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ from unetscope.activations.distributed import broadcast, rank
 from unetscope.base.errors import RunFolderError
 from unetscope.data.segmentation import SegmentationData
 from unetscope.measure.scope import Scope
+from unetscope.runs.facts import data_facts, has_same_data
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.trackers import Follower
+from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.flow import Flow
 from unetscope.table.records import EpochRecord
 
 
 class Recorder:
-    """Measures at marked epochs and keeps what it finds in a run folder, which `unetscope verdict`, `report` and `export` read.
+    """Measures at marked epochs and keeps the estimates in a run folder, which `unetscope verdict`, `report` and `export` read.
 
-    scope: what to measure. out: the run folder; if it is there already, what it holds is taken up and not measured again, so a
-    training that was killed goes on where it was. about: what else the page is to say of the run, such as learning rates.
-    track: `"tensorboard"`, `"mlflow"` or `"wandb"`, which is given what is kept, in the run folder and without network.
+    scope: what to measure. out: the run folder; an existing one is continued, and what it holds is not measured again, so a
+    training that was killed goes on where it was. about: further values for the page to show, such as learning rates.
+    track: `"tensorboard"`, `"mlflow"` or `"wandb"`: a tracker that shows the same, in the run folder and without network.
 
     Under a process group every process has a recorder and calls it; the first one writes.
-    Raises: RunFolderError if the folder is occupied, or holds another network's layers.
+
+    Raises: RunFolderError if the folder is occupied, or holds another network's layers; MissingDependency if the tracker's
+    package is not installed.
 
     >>> import tempfile
     >>> from unetscope.data.synthetic import synthetic_nuclei
@@ -48,6 +51,7 @@ class Recorder:
     def __init__(
         self, scope: Scope, out: str | Path, *, about: Mapping[str, Any] | None = None, track: str | None = None
     ) -> None:
+        check_tracker(track)
         self.scope, self.path = scope, Path(out)
         if rank() == 0:
             self._begin(dict(about or {}))
@@ -56,29 +60,37 @@ class Recorder:
         scope.recall(broadcast(RunFolder.open(self.path).flow() if rank() == 0 else None) or Flow((), (), ()))
 
     def _begin(self, about: dict[str, Any]) -> None:
+        """Make the run folder, or check that it is of the same network, images and measurements."""
         if RunFolder.exists(self.path):
-            layers = RunFolder.open(self.path).flow().layers
-            if layers and layers != self.scope.layers:
-                raise RunFolderError(f"{self.path} holds the layers of another network: choose another folder")
-            known = RunFolder.open(self.path).facts
-            for part, data in (("probe set", self.scope.probe_set), ("held out", self.scope.held_out)):
-                fingerprint = known.get("data", {}).get(part, {}).get("fingerprint")
-                if fingerprint != (None if data is None else data.fingerprint):
-                    raise RunFolderError(f"{self.path} was measured on other images ({part}): choose another folder")
-            if known.get("measured by", self._measured_by) != self._measured_by:
-                raise RunFolderError(f"{self.path} was measured by other estimators or labels: choose another folder")
+            self._refuse_other_run(RunFolder.open(self.path))
         else:
+            parts = {"probe set": self.scope.probe_set, "held out": self.scope.held_out}
             facts = {
-                "data": {"probe set": _of(self.scope.probe_set)}
-                | ({} if self.scope.held_out is None else {"held out": _of(self.scope.held_out)}),
+                "data": {
+                    part: data_facts(data) | {"classes": data.classes}
+                    for part, data in parts.items()
+                    if data is not None
+                },
                 "measured by": self._measured_by,
                 "versions": {
-                    "unetscope": __version__, "torch": torch.__version__, "python": platform.python_version(),
+                    "unetscope": __version__,
+                    "torch": torch.__version__,
+                    "python": platform.python_version(),
                 },
-            }  # fmt: skip
+            }
             network = {"network": {"class": type(self.scope.model).__name__, "trained by": "its own loop"}}
             RunFolder.create(self.path, {"configuration": network | about, "facts": facts})
         RunFolder.open(self.path).describe(self.scope.layers, self.scope.skips)
+
+    def _refuse_other_run(self, folder: RunFolder) -> None:
+        layers = folder.flow().layers
+        if layers and layers != self.scope.layers:
+            raise RunFolderError(f"{self.path} holds the layers of another network: choose another folder")
+        for part, data in (("probe set", self.scope.probe_set), ("held out", self.scope.held_out)):
+            if not has_same_data(folder, part, data):
+                raise RunFolderError(f"{self.path} was measured on other images ({part}): choose another folder")
+        if folder.facts.get("measured by", self._measured_by) != self._measured_by:
+            raise RunFolderError(f"{self.path} was measured by other estimators or labels: choose another folder")
 
     @property
     def _measured_by(self) -> dict[str, list[str]]:
@@ -91,23 +103,23 @@ class Recorder:
 
     @property
     def flow(self) -> Flow:
-        """All that was measured, earlier runs of the same training among it."""
+        """All estimates, those of earlier runs of the same training included."""
         return self.scope.flow
 
     def measure(self, epoch: int, *, last: bool = False) -> bool:
         """Measure the network as it is now, if the epoch is marked and has not been measured; whether it was.
 
-        last: of the training, an epoch that is measured though it is not marked.
+        last: whether the training ends here; the last epoch is measured even if it is not marked.
         Raises: MeasurementError as `Scope.measure`.
         """
-        there = self.scope.flow.epochs
-        if epoch in there and epoch == there[0] < there[-1]:
+        measured = self.scope.flow.epochs
+        if epoch in measured and epoch == measured[0] < measured[-1]:
             warnings.warn(
-                f"{self.path} holds epochs {there[0]} to {there[-1]} of an earlier training, which are not measured again: "
-                "choose another folder if this is another training",
+                f"{self.path} holds epochs {measured[0]} to {measured[-1]} of an earlier training, which are not measured "
+                "again: choose another folder if this is another training",
                 stacklevel=2,
             )
-        if not (last or self.scope.is_marked(epoch)) or epoch in there:
+        if not (last or self.scope.is_marked(epoch)) or epoch in measured:
             return False
         estimates = self.scope.measure(epoch)
         if rank() == 0:
@@ -128,10 +140,3 @@ def recorder_of(
 ) -> Recorder:
     """A recorder of a network, with the arguments of `Scope`; what callbacks of training frameworks begin with."""
     return Recorder(Scope(network, probe_set, **scope), out, track=track)
-
-
-def _of(data: SegmentationData) -> dict[str, Any]:
-    return {
-        "source": data.source, "images": len(data), "channels": data.channels, "image size": list(data.image_size),
-        "classes": data.classes, "foreground share": data.foreground_share, "fingerprint": data.fingerprint,
-    }  # fmt: skip

@@ -1,6 +1,6 @@
 """Retrain variants of a run's network over several seeds, each training a job of its own.
 
-It needs no torch: the jobs do. RUN/verification/VARIANT/seed-K is the run folder of one job.
+Only the jobs need torch. RUN/verification/VARIANT/seed-K is the run folder of one job.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from unetscope.base.errors import InvalidArgument, RunFolderError
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.runs.engines import Engine, engine_named
 from unetscope.runs.folder import RunFolder
+from unetscope.table.parts import parts_named
 from unetscope.table.variants import Variant
 from unetscope.training.config import RunConfig, differences, overridden_config, validated_config
 
@@ -51,14 +52,15 @@ def trials(run: RunFolder, variants: Sequence[Variant], seeds: Sequence[int]) ->
 
 
 def existing_trials(run: RunFolder) -> tuple[Trial, ...]:
-    """All variants and seeds of which there is a run folder, by name and seed."""
-    found = []
+    """All variants and seeds that have a run folder, by name and seed."""
+    existing = []
     for folder in sorted((run.path / FOLDER).glob("*/seed-*")):
         seed = re.fullmatch(r"seed-(\d+)", folder.name)
         if seed and RunFolder.exists(folder):
-            own = RunFolder.open(folder).configuration["network"]
-            found.append(Trial(Variant(folder.parent.name, own["depth"], tuple(own["without"])), int(seed[1]), folder))
-    return tuple(found)
+            network = RunFolder.open(folder).configuration["network"]
+            variant = Variant(folder.parent.name, network["depth"], parts_named(network["without"]))
+            existing.append(Trial(variant, int(seed[1]), folder))
+    return tuple(existing)
 
 
 def retrain(
@@ -69,9 +71,9 @@ def retrain(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> dict[Trial, str]:
-    """Train what is not finished of the trials; why each of those that failed did. Started again it goes on where it was.
+    """Train the trials that are not finished, each from where it was; the reason of each that failed.
 
-    Raises: RunFolderError if a trial was begun with another configuration.
+    Raises: RunFolderError if a trial began with another configuration.
     """
     progress = progress or NoProgress()
     engine = engine or engine_named("local", threads=threads, gpu=on_gpu(run))
@@ -101,10 +103,10 @@ def on_gpu(run: RunFolder) -> bool:
 
 
 def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, threads: int = 1) -> float:
-    """Roughly what is left to train will take, from the seconds of the run's own epochs.
+    """Roughly the seconds that the remaining trainings take, from those of the run's own epochs.
 
-    Jobs start in their order, each as soon as a worker is free. It takes twice the threads to be twice as fast, and every
-    variant to be as dear as the whole network.
+    Jobs start in their order, each as soon as a worker is free. It assumes that twice the threads are twice as fast, and that
+    every variant costs as much as the whole network.
     """
     records = run.epochs()[1:]
     if not records:
@@ -135,8 +137,7 @@ def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:
 
 def _configuration(run: RunFolder, trial: Trial, threads: int) -> RunConfig:
     changed: dict[str, Any] = {
-        "network.depth": trial.variant.depth,
-        "network.without": trial.variant.without,
+        **{f"network.{name}": value for name, value in trial.variant.network.items()},
         "seed": trial.seed,
         "threads": threads,
     }

@@ -1,4 +1,4 @@
-"""The smaller network: weights carried over from the whole one, trained on if wanted, written to be used."""
+"""Write the smaller network: weights carried over from the whole one, and fine-tuned or retrained if asked."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +17,14 @@ from unetscope import __version__
 from unetscope.analysis.outcomes import DICE_MARGIN
 from unetscope.base.errors import InvalidArgument, MissingDependency, RunFolderError
 from unetscope.base.files import whole_file
+from unetscope.base.logs import quiet_loggers
 from unetscope.base.progress import NoProgress, Progress
 from unetscope.data.segmentation import SegmentationData
 from unetscope.networks.cost import Savings, costs
 from unetscope.networks.saved import FILE, save_model
 from unetscope.networks.unet import UNet
-from unetscope.runs.experiment import build_unet, load_images, refuse_other_data
+from unetscope.runs.experiment import build_unet, load_images
+from unetscope.runs.facts import refuse_other_data
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.verification import chosen_variants, trained_variants, training_of
 from unetscope.table.variants import Variant
@@ -38,11 +38,11 @@ Export = Literal["onnx", "torch"]
 
 @dataclass(frozen=True)
 class Slim:
-    """What came of a smaller network.
+    """A smaller network on the disk, and how good it is.
 
     path: the file that `us.load_model` reads. dice_*: mean validation Dice, in float32, of the whole network, of the smaller
     one with the weights carried over, and as it was written. carried: the share of its weights that come from the whole one.
-    exports: further files.
+    fine_tuned: epochs. exports: further files.
     """
 
     path: Path
@@ -62,8 +62,12 @@ class Slim:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for machines."""
-        found = asdict(self)
-        return {**found, "path": str(self.path), "exports": [str(path) for path in self.exports]}
+        return {
+            **asdict(self),
+            "path": str(self.path),
+            "design": self.design.as_dict(),
+            "exports": [str(path) for path in self.exports],
+        }
 
 
 def slim(
@@ -79,31 +83,27 @@ def slim(
     DESIGN-retrained).
 
     design: a variant's name, by default what the verdicts propose. fine_tune: epochs to train the carried weights on, as the
-    run was trained; called again with more, it goes on. retrained: take the weights
-    of its retraining by `verify`, of the first seed that started, instead of the run's. exports: `onnx` and `torch` (a
-    program of `torch.export`), for images of the run's size.
+    run was trained; called again with more, it goes on. retrained: take the weights of its retraining by `verify`, of the
+    first seed that started, instead of the run's. exports: `onnx` and `torch` (a program of `torch.export`), for images of
+    the run's size.
 
     Raises: InvalidArgument for a design that cannot be, or that is the whole network; RunFolderError if the run has no
     checkpoint, or its data have changed.
     """
     progress = progress or NoProgress()
     folder = RunFolder.open(run)
-    chosen = chosen_variants(folder, [design])
-    if len(chosen) == 1:
-        raise InvalidArgument(f"{design} is the whole network: name what to leave out, such as without-skip1 or depth3")
-    variant, config = chosen[1], _here(folder)
+    variant, config = _chosen_design(folder, design), _local_config(folder)
     if retrained and fine_tune:
         raise InvalidArgument("retrained weights are not trained on: leave out one of retrained and fine_tune")
     _check_exports(exports)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     train, held_out = load_images(config.data, progress)
     refuse_other_data(folder, train, held_out)
-    whole = build_unet(config, train.channels)
+    whole, small = (build_unet(each, train.channels) for each in (config, _smaller(config, variant)))
     epoch = _load_last(folder, whole)
-    small = build_unet(_smaller(config, variant), train.channels)
     share = carry_over(whole, small)
     dice_whole, dice_carried = _dice(whole, held_out), _dice(small, held_out)
-    kind = "-retrained" if retrained else "-fine-tuned" if fine_tune else ""  # none overwrites another
+    kind = "-retrained" if retrained else "-fine-tuned" if fine_tune else ""  # no kind overwrites another
     out = folder.path / FOLDER / f"{variant.name}{kind}"
     out.mkdir(parents=True, exist_ok=True)
     if retrained:
@@ -111,28 +111,42 @@ def slim(
         share = 0.0
     elif fine_tune:
         with folder.locked():
-            _train_on(small, train, held_out, config, out / f"training-{epoch}", fine_tune, progress)
+            _fine_tune(small, train, held_out, config, out / f"training-{epoch}", fine_tune, progress)
     saved = Savings(*costs([whole, small], (train.channels, *train.image_size)))
     dice = _dice(small, held_out)
+    path, written = _write(small, out, variant, dice, train, exports)
+    result = Slim(path, variant, dice_whole, dice_carried, dice, share, fine_tune, saved, written)
+    with whole_file(out / "slim.json") as beside:
+        beside.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def _chosen_design(folder: RunFolder, name: str) -> Variant:
+    variants = chosen_variants(folder, [name])
+    if len(variants) == 1:
+        raise InvalidArgument(f"{name} is the whole network: name what to leave out, such as without-skip1 or depth3")
+    return variants[1]  # the first one is the reference
+
+
+def _write(
+    model: UNet, out: Path, design: Variant, dice: float, train: SegmentationData, exports: tuple[Export, ...]
+) -> tuple[Path, tuple[Path, ...]]:
+    """The network's own file, and its exports."""
     about = {
         "unetscope": __version__,
-        "of": variant.text,
+        "of": design.text,
         "validation Dice": dice,
         "image size": list(train.image_size),
     }
-    path = save_model(small, out / FILE, about)
-    written = tuple(_exported(small, out, kind, (train.channels, *train.image_size)) for kind in exports)
-    found = Slim(path, variant, dice_whole, dice_carried, dice, share, fine_tune, saved, written)
-    with whole_file(out / "slim.json") as beside:
-        beside.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
-    return found
+    path = save_model(model, out / FILE, about)
+    return path, tuple(_exported(model, out, kind, (train.channels, *train.image_size)) for kind in exports)
 
 
 def savings(run: RunFolder, design: Variant) -> Savings:
     """What a design costs beside the run's own network, for one image of the run's size."""
-    config = _here(run)
+    config = _local_config(run)
     about = run.facts["data"]["train"]
-    models = [build_unet(one, about["channels"]) for one in (config, _smaller(config, design))]
+    models = [build_unet(each, about["channels"]) for each in (config, _smaller(config, design))]
     whole, small = costs(models, (about["channels"], *about["image size"]))
     return Savings(whole, small)
 
@@ -153,10 +167,10 @@ def carry_over(whole: UNet, small: UNet) -> float:
     carried = total = 0
     with torch.no_grad():
         for place, module in _by_place(small).items():
-            known = dict(source[place].named_parameters()) if place in source else {}
+            weights = dict(source[place].named_parameters()) if place in source else {}
             for name, weight in module.named_parameters():
                 total += weight.numel()
-                if name in known and (fitting := _fitting(known[name], weight)) is not None:
+                if name in weights and (fitting := _fitting(weights[name], weight.shape)) is not None:
                     weight.copy_(fitting)
                     carried += weight.numel()
     return carried / total
@@ -164,25 +178,25 @@ def carry_over(whole: UNet, small: UNet) -> float:
 
 def _by_place(model: UNet) -> dict[tuple[int, str, int], nn.Module]:
     """Every layer with weights by its level, its side of the U, and its number there."""
-    found: dict[tuple[int, str, int], nn.Module] = {}
+    layers: dict[tuple[int, str, int], nn.Module] = {}
     for layer in model.layers:
         if not layer.parts:
             side = "encoder" if layer.role == "bottom" else layer.role  # a bottom is the encoder's last level
-            number = sum(level == layer.level and of == side for level, of, _ in found)
-            found[layer.level, side, number] = model.get_submodule(layer.module)
-    return found
+            number = sum(place[:2] == (layer.level, side) for place in layers)
+            layers[layer.level, side, number] = model.get_submodule(layer.module)
+    return layers
 
 
-def _fitting(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor | None:
-    """The weight, or its first half of input channels, if that has the shape wanted."""
-    if weight.shape == wanted.shape:
+def _fitting(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
+    """The weight, or the half of it that reads the first input channels, if that has the shape; else None."""
+    if weight.shape == shape:
         return weight
-    first = weight[:, : wanted.shape[1]] if weight.ndim > 1 else weight
-    return first if first.shape == wanted.shape else None
+    first = weight[:, : shape[1]] if weight.ndim > 1 else weight
+    return first if first.shape == shape else None
 
 
-def _here(folder: RunFolder) -> RunConfig:
-    """A run's configuration on the device that there is here: one trained with CUDA is read where there is none."""
+def _local_config(folder: RunFolder) -> RunConfig:
+    """A run's configuration with this machine's device: a network trained with CUDA can be read where there is none."""
     config = validated_config(folder.configuration)
     if config.training.device != "cuda":
         return config
@@ -190,8 +204,7 @@ def _here(folder: RunFolder) -> RunConfig:
 
 
 def _smaller(config: RunConfig, design: Variant) -> RunConfig:
-    changed = {"depth": design.depth, "without": design.without}
-    return config.model_copy(update={"network": config.network.model_copy(update=changed)})
+    return config.model_copy(update={"network": config.network.model_copy(update=design.network)})
 
 
 def _load_last(folder: RunFolder, model: nn.Module) -> int:
@@ -207,7 +220,7 @@ def _load_last(folder: RunFolder, model: nn.Module) -> int:
 def _retraining(folder: RunFolder, design: Variant) -> RunFolder:
     """The run folder of a design's retraining, of the first seed that started."""
     for trial in trained_variants(folder):
-        same = (trial.variant.depth, trial.variant.without) == (design.depth, design.without)
+        same = trial.variant.is_same_network(design)
         if same and RunFolder.open(trial.path).ending is not None and training_of(trial).sound:
             return RunFolder.open(trial.path)
     raise RunFolderError(
@@ -216,7 +229,7 @@ def _retraining(folder: RunFolder, design: Variant) -> RunFolder:
     )
 
 
-def _train_on(
+def _fine_tune(
     model: UNet,
     train: SegmentationData,
     held_out: SegmentationData,
@@ -225,9 +238,9 @@ def _train_on(
     epochs: int,
     progress: Progress,
 ) -> None:
-    if (there := max(Checkpoints(folder).epochs(), default=0)) > epochs:
+    if (done := max(Checkpoints(folder).epochs(), default=0)) > epochs:
         raise InvalidArgument(
-            f"{folder} was trained on for {there} epochs already: ask for {there} or more, or remove that folder"
+            f"{folder} was trained on for {done} epochs already: ask for {done} or more, or remove that folder"
         )
     progress.stage("fine-tuning", epochs)
     trainer = Trainer(
@@ -265,21 +278,9 @@ def _exported(model: UNet, folder: Path, kind: Export, shape: tuple[int, ...]) -
         if kind == "torch":
             torch.export.save(program, written)
         else:
-            with _without_chatter():
+            # The exporter reports packages that it could use, and warns of itself; neither is the user's to mend.
+            with quiet_loggers("torch.onnx", level=logging.ERROR), warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
                 torch.onnx.export(program, f=str(written), external_data=False, dynamo=True, verbose=False)
         written.replace(path)
     return path
-
-
-@contextmanager
-def _without_chatter() -> Iterator[None]:
-    """The exporter tells of packages that it could use, and warns of itself; neither is the user's to mend."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""Retrain variants of a run, and read what their run folders tell of its verdicts."""
+"""Retrain variants of a run, and compare their run folders with its verdicts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from unetscope.base.progress import Progress
 from unetscope.runs.engines import Engine
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial, existing_trials, retrain, trials
+from unetscope.table.parts import parts_named
 from unetscope.table.variants import REFERENCE, Variant, named_variants
 
 
@@ -26,9 +27,10 @@ def verify(
     margin: float = DICE_MARGIN,
     progress: Progress | None = None,
 ) -> Verification:
-    """Train what is not trained yet of a run's variants, and hold them against its verdicts.
+    """Train what is not trained yet of a run's variants, and compare them with its verdicts.
 
-    variants: as of `variants.named`. seeds: how many, from the run's own on, or which. Killed and called again, it goes on.
+    variants: names as of `table.variants.named_variants`. seeds: how many, from the run's own on, or which. Called again
+    after a kill, it goes on.
 
     Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant or a seed that cannot be.
     """
@@ -41,18 +43,26 @@ def verify(
 
 
 def verification(run: RunFolder, planned: Sequence[Trial], *, margin: float = DICE_MARGIN) -> Verification:
-    """What the trainings on the disk tell, finished or not. Raises: InvalidArgument for a margin that is no Dice."""
+    """Compare the trainings on the disk, finished or not. Raises: InvalidArgument for a margin that is no Dice."""
+    return verification_of(judgement_of(run), run, planned, margin=margin)
+
+
+def verification_of(
+    judgement: Judgement | None, run: RunFolder, planned: Sequence[Trial], *, margin: float
+) -> Verification:
+    """The same for a run that is judged already."""
     check_margin(margin)
     trainings = tuple(training_of(trial) for trial in planned if RunFolder.exists(trial.path))
-    judgement = judgement_of(run)
-    reached = min((one.records[-1].epoch for one in trainings if one.records), default=0)
-    last = max((one.records[-1].epoch for one in trainings if one.records), default=0)
+    last_epochs = [training.records[-1].epoch for training in trainings if training.records]
+    reached, last = min(last_epochs, default=0), max(last_epochs, default=0)
     marked = judgement.epochs if judgement is not None else ()
     budgets = tuple(sorted({epoch for epoch in marked if epoch <= last} | {reached, last} - {0}))
     if not budgets:
         raise RunFolderError(f"{run.path} has no retrained variant: unetscope verify {run.path}")
-    there = {training.variant for training in trainings}
-    variants = tuple(one for one in dict.fromkeys(trial.variant for trial in planned) if one.name in there)
+    trained = {training.variant for training in trainings}
+    variants = tuple(
+        variant for variant in dict.fromkeys(trial.variant for trial in planned) if variant.name in trained
+    )
     return Verification(variants, trainings, judgement, budgets, margin)
 
 
@@ -65,7 +75,7 @@ def chosen_variants(run: RunFolder, names: Sequence[str]) -> tuple[Variant, ...]
         )
     network = run.configuration["network"]
     proposed = judge(run.flow()).design() if "proposed" in names else None
-    return named_variants(names, depth=network["depth"], without=network["without"], proposed=proposed)
+    return named_variants(names, depth=network["depth"], without=parts_named(network["without"]), proposed=proposed)
 
 
 def chosen_seeds(run: RunFolder, seeds: int | Sequence[int]) -> tuple[int, ...]:
@@ -86,7 +96,7 @@ def judgement_of(run: RunFolder) -> Judgement | None:
 
 
 def trained_variants(run: RunFolder) -> tuple[Trial, ...]:
-    """All variants and seeds of which there is a training, the reference first."""
+    """All trained variants and seeds, the reference first."""
     if not run.own_network:
         return ()
     depth = int(run.configuration["network"]["depth"])
@@ -99,7 +109,7 @@ def _order(trial: Trial, depth: int) -> tuple[Any, ...]:
 
 
 def training_of(trial: Trial) -> Training:
-    """What the run folder of a trial tells of its training."""
+    """The training in the run folder of a trial."""
     folder = RunFolder.open(trial.path)
     ending = folder.ending or {}
     shares = [folder.facts["data"][part]["foreground share"] for part in ("train", "validation")]

@@ -1,6 +1,7 @@
 from .flow import Flow as Flow
 from .intervals import Interval as Interval
 from .intervals import difference as difference
+from .parts import Part as Part
 from .records import EpochRecord as EpochRecord
 from .records import Estimate as Estimate
 from .records import Layer as Layer

@@ -9,20 +9,21 @@ import csv
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetscope.base.errors import InvalidArgument, MissingDependency
 from unetscope.base.files import whole_file
-from unetscope.table.estimator_registry import estimator_text
+from unetscope.table.marks import STATUS_MARKS
 from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
+from unetscope.table.series import Series, SeriesKey, chosen, grouped
 
 if TYPE_CHECKING:
     import pandas
 
-PER_LAYER = (Quantity.INPUT, Quantity.LABEL, Quantity.USABLE)
 MOST_ROWS = 40  # of the table in a notebook
 
 COLUMNS = [*(field.name for field in fields(Estimate) if field.name != "per_image"), "status"]
@@ -54,17 +55,18 @@ class Flow:
         if not self.estimates:
             return f"<p>{escape(repr(self))}</p>"
         epoch = self.epochs[-1]
-        last = [row for row in self.estimates if row.epoch == epoch and row.quantity in PER_LAYER]
-        cells = {((row.quantity, row.estimator, row.resolution, row.labels), row.layer): row for row in last}
-        series = list(dict.fromkeys(key for key, _ in cells))
-        layers = [layer.label for layer in self.layers if any((key, layer.label) in cells for key in series)]
-        heads = "".join(f"<th>{_heading(*key)}</th>" for key in series)
+        shown = [series for series in self.select(epoch=epoch).series if series.key.quantity.of_layer]
+        layers = [layer.label for layer in self.layers if any(layer.label in series.layers for series in shown)]
+        heads = "".join(f"<th>{_heading(series.key)}</th>" for series in shown)
         body = "".join(
-            f"<tr><th>{escape(label)}</th>{''.join(_cell(cells.get((key, label))) for key in series)}</tr>"
-            for label in layers[:MOST_ROWS]
+            f"<tr><th>{escape(layer)}</th>{''.join(_cell(series.estimates.get((layer, epoch))) for series in shown)}</tr>"
+            for layer in layers[:MOST_ROWS]
         )
         more = f"<p>… and {len(layers) - MOST_ROWS} more layers</p>" * (len(layers) > MOST_ROWS)
-        caption = f"Epoch {epoch}, the last of {len(self.epochs)} measured; ○ saturated, × out of domain"
+        marks = ", ".join(
+            f"{STATUS_MARKS[status].sign} {status}" for status in (Status.SATURATED, Status.OUT_OF_DOMAIN)
+        )
+        caption = f"Epoch {epoch}, the last of {len(self.epochs)} measured; {marks}"
         return f"<table><caption>{escape(caption)}</caption><tr><th>layer</th>{heads}</tr>{body}</table>{more}"
 
     @property
@@ -79,37 +81,50 @@ class Flow:
             dict.fromkeys(estimate.labels for estimate in self.estimates if estimate.quantity == Quantity.LABEL)
         )
 
-    @property
-    def series(self) -> tuple[tuple[str, float], ...]:
-        """Every (estimator, resolution) measured, in the order in which they were measured."""
-        return tuple(dict.fromkeys((estimate.estimator, estimate.resolution) for estimate in self.estimates))
+    @cached_property
+    def series(self) -> tuple[Series, ...]:
+        """Every series of estimates, in the order in which they were measured."""
+        return grouped(self.estimates, [layer.label for layer in self.layers])
 
-    def select(self, **wanted: Any) -> Flow:
-        """The estimates whose fields equal what is wanted, such as `quantity="I(X;M)", resolution=1.0`.
+    def series_of(
+        self,
+        quantity: str,
+        estimator: str | None = None,
+        resolution: float | None = None,
+        labels: str | None = None,
+    ) -> Series:
+        """One series; an estimator, resolution or label scheme that is None stands for the first one measured.
+
+        Raises: InvalidArgument, with what was measured, if what is asked for was not.
+        """
+        return chosen(self.series, Quantity(quantity), estimator, resolution, labels)
+
+    def select(self, **values: Any) -> Flow:
+        """The estimates whose fields equal what is asked for, such as `quantity="I(X;M)", resolution=1.0`.
 
         Raises: InvalidArgument if a name is not a field of `Estimate`.
         """
-        known = {field.name for field in fields(Estimate)}
-        for name in wanted:
-            if name not in known:
-                raise InvalidArgument(f"no field {name!r} in an estimate: expected one of {', '.join(sorted(known))}")
-        kept = tuple(e for e in self.estimates if all(getattr(e, name) == value for name, value in wanted.items()))
+        names = {field.name for field in fields(Estimate)}
+        for name in values:
+            if name not in names:
+                raise InvalidArgument(f"no field {name!r} in an estimate: expected one of {', '.join(sorted(names))}")
+        kept = tuple(e for e in self.estimates if all(getattr(e, name) == value for name, value in values.items()))
         return Flow(self.layers, self.skips, kept)
 
-    def narrowed(self, **wanted: Any) -> Flow:
+    def narrowed(self, **values: Any) -> Flow:
         """The estimates with these values of their fields; None stands for the first measured.
 
         Raises: InvalidArgument, with what was measured, if a value was not.
         """
-        found = self
-        for name, value in wanted.items():
-            measured = list(dict.fromkeys(getattr(estimate, name) for estimate in found.estimates))
+        flow = self
+        for name, value in values.items():
+            measured = list(dict.fromkeys(getattr(estimate, name) for estimate in flow.estimates))
             if not measured:
                 raise InvalidArgument("the table has no estimates: measure a network first")
             if value is not None and value not in measured:
                 raise InvalidArgument(f"{name} {value!r} not measured: measured are {', '.join(map(str, measured))}")
-            found = found.select(**{name: measured[0] if value is None else value})
-        return found
+            flow = flow.select(**{name: measured[0] if value is None else value})
+        return flow
 
     def rows(self) -> list[dict[str, Any]]:
         """The estimates as plain dictionaries, one a row, columns in the order of `Estimate` but for the values by image."""
@@ -136,22 +151,20 @@ def _plain_text(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
-def _heading(quantity: Quantity, estimator: str, resolution: float, labels: str) -> str:
-    of = labels if quantity == Quantity.LABEL else ""
-    return "<br>".join(
-        escape(text) for text in (quantity, estimator_text(estimator, resolution), of, quantity.unit) if text
-    )
+def _heading(key: SeriesKey) -> str:
+    return "<br>".join(escape(text) for text in (key.quantity, key.text, key.scheme, key.quantity.unit) if text)
 
 
 def _cell(row: Estimate | None) -> str:
     """A table cell behind which a bar is as long as the estimate's share of its ceiling."""
-    if row is None or math.isnan(row.bits):
-        return f'<td title="{escape(row.reason if row is not None else "")}">—</td>'
+    if row is None or row.status is Status.ABSENT:
+        absent = STATUS_MARKS[Status.ABSENT].sign
+        return f'<td title="{escape(row.reason if row is not None else "")}">{absent}</td>'
     share = min(max(row.bits / row.ceiling, 0.0), 1.0) if row.ceiling > 0 else 0.0
-    mark = {Status.SATURATED: " ○", Status.OUT_OF_DOMAIN: " ×"}.get(row.status, "")
+    number = f"{row.bits:.3f} {STATUS_MARKS[row.status].sign}".rstrip()
     bar = f"background:linear-gradient(to right,rgba(33,145,140,.35) {share:.0%},transparent {share:.0%})"
-    told = f"{row.low:.3f} to {row.high:.3f}" if math.isfinite(row.low) else row.reason
-    return f'<td style="{bar}" title="{escape(told)}">{row.bits:.3f}{mark}</td>'
+    title = f"{row.low:.3f} to {row.high:.3f}" if math.isfinite(row.low) else row.reason
+    return f'<td style="{bar}" title="{escape(title)}">{number}</td>'
 
 
 def save_epochs(epochs: Iterable[EpochRecord], path: str | Path) -> Path:

@@ -1,6 +1,6 @@
-"""How far an average over images may be off, and a difference of two such.
+"""Intervals of an average over images, and of the difference of two.
 
-Images are what is independent of each other; the pixels of one are not.
+Images are independent of each other; the pixels of one image are not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def student(values: ArrayLike) -> Interval:
     n, mean = len(values), float(values.mean())
     if n < 2:
         return Interval(mean, math.nan, math.nan)
-    from scipy.special import stdtrit  # a tenth of a second, which only who measures has to pay
+    from scipy.special import stdtrit  # takes a tenth of a second to import
 
     half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * float(values.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half)
@@ -46,7 +46,7 @@ def student(values: ArrayLike) -> Interval:
 def cautious(values: ArrayLike) -> Interval:
     """Student's interval of values of which one more may be as far out as the furthest of them, to either side.
 
-    Values that are mostly alike and seldom large have a mean too uncertain for their spread to tell.
+    If values are mostly alike and seldom large, their spread understates how uncertain the mean is.
 
     >>> cautious([0.0, 0.0, 0.0, 0.9]).high > student([0.0, 0.0, 0.0, 0.9]).high
     True
@@ -73,7 +73,7 @@ def ratio_values(sums: ArrayLike, sizes: ArrayLike) -> NDArray[np.float64]:
 def difference(one: Estimate, other: Estimate) -> Interval:
     """By how many bits one estimate is above another, paired over the images that both were judged on, with a 95 % interval.
 
-    What makes all images hard or easy for both drops out, so layers are told apart whose own intervals overlap.
+    What makes an image hard or easy for both drops out, so two layers can differ although their own intervals overlap.
 
     Raises: InvalidArgument if either has no values by image, or they are not of the same images.
 

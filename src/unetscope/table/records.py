@@ -1,4 +1,4 @@
-"""Frozen value types that every room speaks in."""
+"""The records of a measurement: layers, skips, estimates, epochs and verdicts, as frozen values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from unetscope.table.parts import Part
 from unetscope.table.quantities import Quantity, Status
 
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
@@ -54,6 +55,11 @@ class Skip:
     upsampled: str
     merge: str
 
+    @property
+    def part(self) -> Part:
+        """The part that its name names. Raises: InvalidArgument for a name that is no skip's."""
+        return Part.named(self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -68,7 +74,7 @@ class Estimate:
 
     lower, upper: bracket of the quantity; of usable information its interval, stretched by twice what ever more training
     images may change, which is known out of its domain too. ceiling: the largest value the estimate can take. saturated: so
-    near the ceiling that layers can no longer be told apart. n: images, d: values of the layer an image. unique_share: the
+    near the ceiling that layers can no longer be compared. n: images, d: values of the layer an image. unique_share: the
     share of images whose symbol occurs once (binning). singleton_share: the share of images that are alone in their class.
     out_of_domain: whether more images would change the estimate by more than its interval allows. reason: why `bits` is NaN, or
     0 for a layer that is the same for all, or why the estimate is out of its domain. status: all of this as one value.
@@ -151,15 +157,15 @@ class EpochRecord:
 class Verdict:
     """What one rule says of one skip or level for a training of `epoch` epochs, with the numbers behind it.
 
-    part: `"skip1"`, or `"level4"` for all of the network below skip4. since: the marked epoch from which on the decision has
+    part: a skip, or a level: `level4` is all of the network below skip4. since: the marked epoch from which on the decision has
     been the same. bits: what the part adds, or (plateau rule) what the merge below tells, with its 95 % interval and the most
     that it could be; NaN where it is not known. text: why, for people.
 
-    >>> print(Verdict("skip1", 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))
+    >>> print(Verdict(Part.named("skip1"), 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))
     skip1 is redundant from epoch 10 on: it adds 0.001 of 0.6 bits a pixel
     """
 
-    part: str
+    part: Part
     epoch: int
     rule: Rule
     decision: Decision

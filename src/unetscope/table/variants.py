@@ -1,6 +1,6 @@
 """Variants: the network with some skips or levels taken out, by name.
 
-`model1` is the network as it was run; `model2`, `model3`, … have no top skip, no top two, … as Lee & Bajić (2021) count.
+`model1` is the run's own network; `model2`, `model3`, … lack the top skip, the top two, …, as in Lee & Bajić (2021).
 """
 
 from __future__ import annotations
@@ -8,34 +8,53 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from unetscope.base.errors import InvalidArgument
+from unetscope.table.parts import LEVEL, Part, parts_named, skips_of_depth
 
 GROUPS = ("paper", "skips", "depths")
 REFERENCE = "model1"
-_GRAMMAR = re.compile(r"(?:depth(?P<depth>\d+)-)?without(?P<skips>(?:-skip\d+)+)|depth(?P<only>\d+)")
+_GRAMMAR = re.compile(r"(?:depth(?P<depth>\d+)-)?without(?P<skips>(?:-skip[1-9]\d*)+)|depth(?P<only>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A network of the run's family: how deep it is, and which of its skips are taken out.
+    """A network of the run's family: how deep it is, and which of its skips are taken out, in order.
 
-    >>> Variant("model2", depth=4, without=("skip1",)).text
+    >>> Variant("model2", depth=4, without=parts_named(["skip1"])).text
     'depth 4 without skip1'
     """
 
     name: str
     depth: int
-    without: tuple[str, ...]
+    without: tuple[Part, ...]
 
     @property
     def text(self) -> str:
         """What is left of the network, for people."""
-        return f"depth {self.depth}" + (f" without {', '.join(self.without)}" if self.without else "")
+        return f"depth {self.depth}" + (f" without {', '.join(map(str, self.without))}" if self.without else "")
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What it sets in the network's configuration.
+
+        >>> Variant("model2", depth=4, without=parts_named(["skip1"])).network
+        {'depth': 4, 'without': ('skip1',)}
+        """
+        return {"depth": self.depth, "without": tuple(map(str, self.without))}
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {"name": self.name, **self.network}
+
+    def is_same_network(self, variant: Variant) -> bool:
+        """Whether both leave the same network, whatever they are called."""
+        return (self.depth, self.without) == (variant.depth, variant.without)
 
 
 def named_variants(
-    names: Sequence[str], *, depth: int, without: Collection[str] = (), proposed: Variant | None = None
+    names: Sequence[str], *, depth: int, without: Collection[Part] = (), proposed: Variant | None = None
 ) -> tuple[Variant, ...]:
     """Variants of a network of this depth, the reference first; two names of one network are one variant.
 
@@ -46,74 +65,74 @@ def named_variants(
 
     >>> [variant.name for variant in named_variants(["paper", "no-skips"], depth=4)]
     ['model1', 'model2', 'model3', 'model4', 'no-skips']
-    >>> named_variants(["depth2-without-skip1"], depth=4)[1].without
-    ('skip1',)
+    >>> named_variants(["depth2-without-skip1"], depth=4)[1].text
+    'depth 2 without skip1'
     >>> named_variants(["depth7"], depth=4)                                                   # doctest: +ELLIPSIS
     Traceback (most recent call last):
     unetscope.base.errors.InvalidArgument: no variant 'depth7' of a network of depth 4: expected paper, skips, depths, ...
     """
-    known = {
+    members = {
         "paper": [f"model{k}" for k in range(1, depth + 1)],
-        "skips": [f"without-skip{k}" for k in range(1, depth + 1)],
+        "skips": [f"without-{skip}" for skip in skips_of_depth(depth)],
         "depths": [f"depth{k}" for k in range(depth - 1, 0, -1)],
     }
-    found = [Variant(REFERENCE, depth, tuple(sorted(without)))]
-    for single in [single for name in names for single in known.get(name, [name])]:
-        variant = _single(single, depth, without, proposed)
-        if all((variant.depth, variant.without) != (other.depth, other.without) for other in found):
-            found.append(variant)
-    return tuple(found)
+    variants = [Variant(REFERENCE, depth, tuple(sorted(without)))]
+    for member in [member for name in names for member in members.get(name, [name])]:
+        variant = _single(member, depth, without, proposed)
+        if not any(variant.is_same_network(earlier) for earlier in variants):
+            variants.append(variant)
+    return tuple(variants)
 
 
-def design_name(depth: int, without: Collection[str], *, of_depth: int) -> str:
+def design_name(depth: int, without: Collection[Part], *, of_depth: int) -> str:
     """The name of a variant by what it is.
 
-    >>> design_name(3, ["skip2", "skip1"], of_depth=4), design_name(4, ["skip1"], of_depth=4)
+    >>> design_name(3, parts_named(["skip2", "skip1"]), of_depth=4), design_name(4, parts_named(["skip1"]), of_depth=4)
     ('depth3-without-skip1-skip2', 'without-skip1')
     """
     skips = "".join(f"-{skip}" for skip in sorted(without))
-    parts = [f"depth{depth}"] * (depth != of_depth) + [f"without{skips}"] * bool(skips)
-    return "-".join(parts) or REFERENCE
+    words = [f"depth{depth}"] * (depth != of_depth) + [f"without{skips}"] * bool(skips)
+    return "-".join(words) or REFERENCE
 
 
-def _single(name: str, depth: int, without: Collection[str], proposed: Variant | None) -> Variant:
+def _single(name: str, depth: int, without: Collection[Part], proposed: Variant | None) -> Variant:
     if name == "proposed":
         if proposed is None:
             raise InvalidArgument(
                 "no design is proposed: the verdicts leave nothing out; name a variant, such as depth3"
             )
         return proposed
-    deep, removed = depth, set(without)
-    if model := re.fullmatch(r"model(\d+)", name):
-        removed |= {f"skip{k}" for k in range(1, int(model[1]))}
-        good = 1 <= int(model[1]) <= depth
-    elif name == "no-skips":
-        removed |= {f"skip{k}" for k in range(1, depth + 1)}
-        good = True
-    else:
-        parts = _GRAMMAR.fullmatch(name)
-        good = parts is not None
-        if parts is not None:
-            deep = int(parts["depth"] or parts["only"] or depth)
-            asked = set(re.findall(r"skip\d+", parts["skips"] or ""))
-            removed |= asked
-            good = 1 <= deep <= depth and asked <= {f"skip{k}" for k in range(1, deep + 1)}
-    if not good:
+    if (named := _depth_and_skips(name, depth)) is None:
         raise InvalidArgument(
             f"no variant {name!r} of a network of depth {depth}: expected {', '.join(GROUPS)}, model1 to model{depth}, "
             f"no-skips, without-skip1{f', depth{depth - 1}, depth{depth - 1}-without-skip1' * (depth > 1)} and the like"
         )
-    there = {f"skip{k}" for k in range(1, deep + 1)}
-    return Variant(name, deep, tuple(sorted(removed & there)))
+    remaining_depth, removed = named
+    return Variant(name, remaining_depth, tuple(sorted({*removed, *without} & {*skips_of_depth(remaining_depth)})))
 
 
-def part_names(variant: Variant, depth: int, without: Collection[str] = ()) -> tuple[str, ...]:
+def _depth_and_skips(name: str, depth: int) -> tuple[int, tuple[Part, ...]] | None:
+    """The depth that a variant's name leaves, and the skips that it takes out; None if there is no such variant."""
+    if name == "no-skips":
+        return depth, skips_of_depth(depth)
+    if model := re.fullmatch(r"model(\d+)", name):
+        number = int(model[1])
+        return (depth, skips_of_depth(number - 1)) if 1 <= number <= depth else None
+    if (words := _GRAMMAR.fullmatch(name)) is None:
+        return None
+    remaining_depth = int(words["depth"] or words["only"] or depth)
+    removed = parts_named((words["skips"] or "").split("-")[1:])
+    good = 1 <= remaining_depth <= depth and {*removed} <= {*skips_of_depth(remaining_depth)}
+    return (remaining_depth, removed) if good else None
+
+
+def removed_parts(variant: Variant, depth: int, without: Collection[Part] = ()) -> tuple[Part, ...]:
     """The skips and levels that a variant leaves out of a network of this depth that lacks some skips.
 
     A level goes with its skip, whose source is then the bottom; it counts as a level.
 
-    >>> part_names(Variant("", 3, ("skip1",)), depth=4)
-    ('skip1', 'level4')
+    >>> list(map(str, removed_parts(Variant("", 3, parts_named(["skip1"])), depth=4)))
+    ['skip1', 'level4']
     """
     skips = tuple(skip for skip in variant.without if skip not in without)
-    return skips + tuple(f"level{level}" for level in range(variant.depth + 1, depth + 1))
+    return skips + tuple(Part(LEVEL, level) for level in range(variant.depth + 1, depth + 1))

@@ -1,6 +1,6 @@
 """What a run is made of: every value, its domain, and the presets.
 
-Each preset is a whole configuration; a command-line flag changes one value of it.
+Each preset is a whole configuration; a command-line flag changes one value of it. The flags are derived from the models.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from unetscope.base.errors import InvalidArgument
 from unetscope.table.estimator_registry import Setting, settings
+from unetscope.training.flags import BYTES, MARKED, PATH, Flag, flags_of
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, without unknown values."""
+    """A part of the configuration: immutable, without unknown values. A description is the help text of the command's flag."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -23,22 +24,36 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where images come from. Without a path they are synthetic; without a validation path a seeded share is held out."""
 
-    path: str | None = None
-    validation: str | None = None
-    validation_share: float = Field(0.1, gt=0, lt=1)
-    synthetic_images: int = Field(200, ge=4, description="number of synthetic images, if no path is given")
-    seed: int = Field(0, ge=0, lt=2**63, description="of synthetic images and of the held-out share")
-    image_size: int = Field(128, ge=2, le=4096)
-    accept: tuple[str, ...] = ()
+    path: Annotated[str | None, PATH] = Field(
+        None,
+        description="Folder or zip of images and masks [default: synthetic nuclei].",
+        json_schema_extra={"flag": "--data"},
+    )
+    validation: Annotated[str | None, PATH] = Field(
+        None,
+        description="Folder or zip of validation images [default: a share of --data].",
+        json_schema_extra={"flag": "--val"},
+    )
+    validation_share: float = Field(0.1, gt=0, lt=1, description="Share held out without --val.")
+    synthetic_images: int = Field(200, ge=4, description="Number of synthetic nuclei images.")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**63,
+        description="Seed of synthetic images and of the held-out share.",
+        json_schema_extra={"flag": "--data-seed"},
+    )
+    image_size: int = Field(128, ge=2, le=4096, description="Pixels a side that images are resized to.")
+    accept: tuple[str, ...] = Field((), description="Kind of data problem not to stop at; repeatable.")
 
 
 class NetworkConfig(Section):
     """The paper's U-Net: channels at the top, levels, skips taken out, how its weights are drawn."""
 
-    width: int = Field(16, ge=1)
-    depth: int = Field(4, ge=1, le=6)
-    without: tuple[str, ...] = ()
-    initialisation: Literal["glorot", "he"] = "glorot"
+    width: int = Field(16, ge=1, description="Channels at full resolution.")
+    depth: int = Field(4, ge=1, le=6, description="Levels below full resolution, 1 to 6.")
+    without: tuple[str, ...] = Field((), description="Skip to take out, such as skip1; repeatable.")
+    initialisation: Literal["glorot", "he"] = Field("glorot", description="Of weights: glorot or he.")
 
 
 class TrainingConfig(Section):
@@ -48,20 +63,20 @@ class TrainingConfig(Section):
     float32. device: auto is cuda where there is one, else cpu.
     """
 
-    epochs: int = Field(100, ge=0)
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
-    learning_rate: float = Field(1e-3, gt=0)
-    warm_up_epochs: int = Field(0, ge=0, description="over which the learning rate rises from nothing, step by step")
-    batch_size: int = Field(16, ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    channels_last: bool = True
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    epochs: int = Field(100, ge=0, description="Training epochs.")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="sgd, adam or adamw.")
+    learning_rate: float = Field(1e-3, gt=0, description="Learning rate.", json_schema_extra={"alias": "--lr"})
+    warm_up_epochs: int = Field(0, ge=0, description="Epochs over which the learning rate rises.")
+    batch_size: int = Field(16, ge=1, description="Images a training step.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto, float32 or bfloat16.")
+    channels_last: bool = Field(True, description="Memory layout.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda.")
 
 
 class Sampling(Section):
     """When is measured, and on how many of the training images (all by default)."""
 
-    marked: Literal["log", "paper"] | tuple[int, ...] = Field(
+    marked: Annotated[Literal["log", "paper"] | tuple[int, ...], MARKED] = Field(
         "log", description="Epochs to measure: log, paper, or such as 1,10,100."
     )
     probe_images: int | None = Field(None, ge=2, description="Training images to measure on [default: all].")
@@ -99,17 +114,20 @@ class MeasuringConfig(EstimatorSettings):
     cluster_initialisations: int = Field(10, ge=1, description="Initialisations of K-means.")
     blocks: int = Field(4, ge=1, le=64, description="Blocks a side of the coarsened masks.")
     block_threshold: int | None = Field(None, ge=0, description="Pixels above which a block is 1.")
-    memory_budget: int | None = Field(
+    memory_budget: Annotated[int | None, BYTES] = Field(
         None, gt=0, description="Memory for measuring, such as 2GiB [default: a quarter of what is free]."
     )
 
 
 class RunConfig(Section):
-    """Everything that decides the numbers of a run."""
+    """Everything that decides the numbers of a run. With as many threads, numbers are reproduced bit for bit.
 
-    preset: str = "quick"
-    seed: int = Field(0, ge=0, lt=2**63)
-    threads: int | None = Field(None, ge=1, description="CPU threads; numbers are reproduced bit for bit with as many")
+    preset: the configuration that it began as; the command's own `--preset` chooses it.
+    """
+
+    preset: str = Field("quick", json_schema_extra={"flag": ""})
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of weights and batches.")
+    threads: int | None = Field(None, ge=1, description="CPU threads.")
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
@@ -117,10 +135,11 @@ class RunConfig(Section):
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    # About a minute on two cores: three levels instead of four halve a measurement, small batches learn in few epochs.
     "demo": {
-        "data": {"synthetic_images": 200, "image_size": 64},
-        "network": {"width": 8},
-        "training": {"epochs": 60, "optimizer": "adam", "learning_rate": 1e-3},
+        "data": {"synthetic_images": 120, "image_size": 48},
+        "network": {"width": 8, "depth": 3},
+        "training": {"epochs": 20, "optimizer": "adam", "learning_rate": 2e-3, "batch_size": 4},
         "measuring": {"clusters": 32},
     },
     "quick": {
@@ -161,7 +180,7 @@ def preset_config(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
 
 
 def overridden_config(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfig:
-    """A configuration from plain values with some of them replaced; names and errors as in `resolve`."""
+    """A configuration from plain values with some of them replaced; names and errors as in `preset_config`."""
     changed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     for name, value in overrides.items():
         section, _, field = name.rpartition(".")
@@ -180,11 +199,11 @@ def validated_config(values: Mapping[str, Any]) -> RunConfig:
         first = wrong.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
         place = place.rpartition(".")[2] if first["type"] == "value_error" else place
-        raise InvalidArgument(f"{place}: {_said(first['msg'], first['input'])}") from None
+        raise InvalidArgument(f"{place}: {_expectation(first['msg'], first['input'])}") from None
 
 
-def _said(message: str, value: object) -> str:
-    """Pydantic's sentence in our manner: what was expected, and what it got."""
+def _expectation(message: str, value: object) -> str:
+    """Pydantic's message as an error text of this package: what was expected, and what it got."""
     if message.startswith("Value error, "):
         return message.removeprefix("Value error, ")
     return f"{message[0].lower()}{message[1:]}, got {value!r}"
@@ -196,48 +215,28 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     >>> differences({"seed": 0, "network": {"width": 8}}, {"seed": 0, "network": {"width": 16}})
     ['network.width: 8 → 16']
     """
-    found = []
+    changed = []
     for name in dict.fromkeys([*old, *new]):
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{prefix}{name}.")
+            changed += differences(before, after, f"{prefix}{name}.")
         elif before != after:
-            found.append(f"{prefix}{name}: {before} → {after}")
-    return found
+            changed.append(f"{prefix}{name}: {before} → {after}")
+    return changed
 
 
-# The flags of `unetscope run`, by the value that each of them sets.
-FLAGS: Mapping[str, str] = {
-    "data.path": "--data",
-    "data.validation": "--val",
-    "data.validation_share": "--validation-share",
-    "data.synthetic_images": "--synthetic-images",
-    "data.seed": "--data-seed",
-    "data.accept": "--accept",
-    "data.image_size": "--image-size",
-    "network.width": "--width",
-    "network.depth": "--depth",
-    "network.without": "--without",
-    "network.initialisation": "--initialisation",
-    "training.epochs": "--epochs",
-    "training.optimizer": "--optimizer",
-    "training.learning_rate": "--learning-rate",
-    "training.warm_up_epochs": "--warm-up-epochs",
-    "training.batch_size": "--batch-size",
-    "training.precision": "--precision",
-    "training.channels_last": "--channels-last",
-    "training.device": "--device",
-    "threads": "--threads",
-    "seed": "--seed",
-    "measuring.marked": "--marked",
-    "measuring.probe_images": "--probe-images",
-    **{f"measuring.{setting.name}": setting.flag for setting in settings()},
-    "measuring.clusters": "--clusters",
-    "measuring.cluster_initialisations": "--cluster-initialisations",
-    "measuring.blocks": "--blocks",
-    "measuring.block_threshold": "--block-threshold",
-    "measuring.memory_budget": "--memory-budget",
-}
+# The order of sections and values in the command; what is not in it comes last.
+COMMAND_ORDER = ("data", "network", "training", "threads", "seed", "measuring")
+
+
+def run_flags(model: type[RunConfig]) -> tuple[Flag, ...]:
+    """The flags of `unetscope run`: one for every value of its configuration but the preset."""
+
+    def place(flag: Flag) -> int:
+        first = flag.name.partition(".")[0]
+        return COMMAND_ORDER.index(first) if first in COMMAND_ORDER else len(COMMAND_ORDER)
+
+    return tuple(sorted(flags_of(model), key=place))
 
 
 def repeat_command(values: Mapping[str, Any]) -> list[str]:
@@ -250,23 +249,18 @@ def repeat_command(values: Mapping[str, Any]) -> list[str]:
     ['unetscope', 'run', '--preset', 'quick', '--without', 'skip1', '--without', 'skip2', '--epochs', '2']
     """
     config = validated_config(values)
-    usual = preset_config(config.preset, {}).model_dump(mode="json")
+    usual = _flat(preset_config(config.preset, {}))
     words = ["unetscope", "run", "--preset", config.preset]
-    dumped = config.model_dump(mode="json")
-    for name, flag in FLAGS.items():
-        section, _, field = name.rpartition(".")
-        value = (dumped[section] if section else dumped)[field]
-        if value != (usual[section] if section else usual)[field]:
-            words += _flagged(name, flag, value)
+    dumped = _flat(config)
+    for flag in run_flags(type(config)):
+        if dumped[flag.name] != usual[flag.name]:
+            words += flag.spell(dumped[flag.name])
     return words
 
 
-def _flagged(name: str, flag: str, value: Any) -> list[str]:
-    """A flag with its value: one that is on or off has a second form, one of many values stands before each."""
-    if isinstance(value, bool):
-        return [flag if value else f"--no-{flag.removeprefix('--')}"]
-    if name == "measuring.marked" and isinstance(value, list):
-        return [flag, ",".join(map(str, value))]
-    if isinstance(value, list):
-        return [word for one in value for word in (flag, str(one))]
-    return [flag, str(value)]
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """The values of a configuration by their names with sections."""
+    flat: dict[str, Any] = {}
+    for name, value in config.model_dump(mode="json").items():
+        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+    return flat

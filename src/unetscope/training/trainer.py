@@ -7,11 +7,9 @@ batches, and a resumed training sees those that it would have seen.
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +17,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from unetscope.activations.inference import pixels, to_input
 from unetscope.activations.precision import full_float32, has_bfloat16
-from unetscope.activations.tensors import pixels, to_input
 from unetscope.base.errors import InvalidArgument, TrainingError
+from unetscope.base.logs import quiet_loggers
 from unetscope.data.segmentation import SegmentationData
 from unetscope.table.records import EpochRecord
 from unetscope.training.checkpoints import Checkpoints
@@ -84,7 +83,7 @@ def image_order(n: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
     >>> image_order(4, seed=0, epoch=1).sort().values.tolist()
     [0, 1, 2, 3]
     """
-    return torch.randperm(n, generator=torch.Generator().manual_seed(_mixed(seed, epoch)))
+    return torch.randperm(n, generator=torch.Generator().manual_seed(_order_seed(seed, epoch)))
 
 
 def resolved_precision(config: TrainingConfig) -> Literal["float32", "bfloat16"]:
@@ -96,10 +95,10 @@ def resolved_precision(config: TrainingConfig) -> Literal["float32", "bfloat16"]
 
 def resolved_device(config: TrainingConfig) -> Literal["cpu", "cuda"]:
     """The device that a configuration means here. Raises: InvalidArgument if cuda is asked for where there is none."""
-    found = torch.cuda.is_available()
-    if config.device == "cuda" and not found:
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
         raise InvalidArgument("device is cuda, and torch finds none here: use --device cpu, or install torch with CUDA")
-    return "cuda" if found and config.device != "cpu" else "cpu"
+    return "cuda" if available and config.device != "cpu" else "cpu"
 
 
 class Trainer:
@@ -144,7 +143,7 @@ class Trainer:
         self.seconds_between_checkpoints = seconds_between_checkpoints
         from lightning_fabric import Fabric  # half as dear to import as torch, and only training needs it
 
-        with _without_announcement():
+        with quiet_loggers("lightning_fabric"):  # it announces the precision, and a command may print JSON
             self._fabric = Fabric(
                 accelerator=resolved_device(config), devices=1, precision=PRECISIONS[resolved_precision(config)]
             )
@@ -279,18 +278,6 @@ def laid_out(model: nn.Module, config: TrainingConfig) -> nn.Module:
     return model
 
 
-@contextmanager
-def _without_announcement() -> Iterator[None]:
-    """Fabric announces the precision that was asked of it; a command that prints JSON has no place for that."""
-    logger = logging.getLogger("lightning_fabric")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _mixed(seed: int, epoch: int) -> int:
+def _order_seed(seed: int, epoch: int) -> int:
     """One seed from two numbers, so that neighbouring seeds and epochs share no order."""
     return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7], "big")

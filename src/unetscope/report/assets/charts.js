@@ -3,6 +3,7 @@
 const MOST_LINES = 10;
 
 // An empty chart with its axes; x and y are scales, their ticks come with texts.
+/** @type {(about: Frame) => { drawing: SVGSVGElement, low: number, high: number, start: number, end: number }} */
 function frame({ width, height, left = 54, right = 12, top = 14, bottom = 34, label, x, y, xTicks, yTicks, xName, yName }) {
   const drawing = canvas(width, height, label, { class: "chart" });
   const [low, high, start, end] = [height - bottom, top, left, width - right];
@@ -21,26 +22,32 @@ function frame({ width, height, left = 54, right = 12, top = 14, bottom = 34, la
   return { drawing, low, high, start, end };
 }
 
+/** @type {(values: number[]) => Tick[]} */
 const numbered = (values) => values.map((value) => [value, String(value).replace("-", "−")]);
 
+/** @type {(run: Run, epoch: number) => string} */
 function epochColour(run, epoch) {
   const [first, last] = [logarithm(run.epochs[0] ?? 0), logarithm(run.epochs.at(-1) ?? 1)];
   return rgb(viridis(0.12 + (0.78 * (logarithm(epoch) - first)) / (last - first || 1)));
 }
 
+/** @type {(text: string) => View} */
 function nothing(text) {
   return { node: el("p", { class: "nothing" }, text), update() {} };
 }
 
 // Bits against the layers in network order: faint lines of other epochs, a bold one of this epoch with its interval.
+/** @type {(run: Run, page: Page, quantity: string) => View} */
 function uPlotView(run, page, quantity) {
   const series = run.chosen(quantity, page.state);
   if (!series) return nothing(`${quantity} was not measured by this estimator${quantity === "I(Y;M)" ? " for these labels" : ""}.`);
   const count = run.layers.length;
   const long = count > 34 || run.layers.some((layer) => layer.label.length > 4);
-  const skips = run.skips.map((skip) => ({ skip, from: run.byLabel.get(skip.source), to: run.byLabel.get(skip.merge) }))
-    .filter((one) => one.from !== undefined && one.to !== undefined);
-  const tracks = tracksOf(skips.map((one) => ({ ...one, row: 0 })));
+  const skips = run.skips.flatMap((skip) => {
+    const [from, to] = [run.byLabel.get(skip.source), run.byLabel.get(skip.merge)];
+    return from === undefined || to === undefined ? [] : [{ skip, from, to, row: 0 }];
+  });
+  const tracks = tracksOf(skips);
   const deep = 15 * (Math.max(-1, ...tracks) + 1);
   const names = long ? 12 + 7 * Math.min(13, Math.max(...run.layers.map((layer) => layer.label.length))) : 30;
   const [width, height, bottom] = [560, 268 + names + deep + 18, names + deep + 22];
@@ -79,7 +86,7 @@ function uPlotView(run, page, quantity) {
   }
   for (const epoch of logSpaced(series.epochs, MOST_LINES)) {
     const at = series.epochs.indexOf(epoch);
-    const points = run.layers.map((_, layer) => [x(layer), onScale(series.cell(layer, at)?.bits, y)]);
+    const points = run.layers.map((_, layer) => point(x(layer), onScale(series.cell(layer, at)?.bits, y)));
     const line = svg("path", { d: path(points), class: "past" });
     line.style.stroke = epochColour(run, epoch);
     drawing.append(line);
@@ -88,35 +95,38 @@ function uPlotView(run, page, quantity) {
   drawing.append(area, line);
   const dots = run.layers.map((_, layer) => svg("path", { transform: `translate(${x(layer).toFixed(1)} -99)` }));
   drawing.append(...dots);
-  const nodes = run.layers.map((layer, index) =>
+  const nodes = run.layers.map((_, index) =>
     tells(svg("rect", {
       x: x(index) - slot / 2, width: slot, y: high, height: low - high + 20, class: "hit", role: "button", "data-layer": index,
     }), () => run.tell(series, index, page.state.epoch)));
   drawing.append(...nodes);
   const reach = roving(nodes, (index) => page.set({ layer: run.layers[index].label }));
 
-  function update(state) {
+  /** @type {(state: State) => void} */
+  const update = (state) => {
     const at = series.at(state.epoch);
     const cells = run.layers.map((_, layer) => series.cell(layer, at));
-    line.setAttribute("d", path(cells.map((cell, layer) => [x(layer), onScale(cell?.bits, y)])));
+    line.setAttribute("d", path(cells.map((cell, layer) => point(x(layer), onScale(cell?.bits, y)))));
     area.setAttribute("d", band(cells.map((cell, layer) => [x(layer), onScale(cell?.low, y), onScale(cell?.high, y)])));
     cells.forEach((cell, layer) => {
-      const there = cell !== null && known(cell.bits);
-      dots[layer].setAttribute("transform", `translate(${x(layer).toFixed(1)} ${there ? y(cell.bits).toFixed(1) : -99})`);
-      dots[layer].setAttribute("d", there && cell.mark === "o" ? "M-3.4 -3.4l6.8 6.8m0 -6.8l-6.8 6.8" : "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0");
-      dots[layer].setAttribute("class", `dot${there && cell.mark !== "." ? (cell.mark === "s" ? " hollow" : " cross") : ""}`);
-      const value = there ? `${fixed(cell.bits)} ${series.unit}` : "no number";
+      const bits = cell?.bits;
+      dots[layer].setAttribute("transform", `translate(${x(layer).toFixed(1)} ${known(bits) ? y(bits).toFixed(1) : -99})`);
+      const mark = known(bits) ? cell?.mark : undefined;
+      dots[layer].setAttribute("d", mark === "o" ? "M-3.4 -3.4l6.8 6.8m0 -6.8l-6.8 6.8" : "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0");
+      dots[layer].setAttribute("class", `dot${mark === undefined || mark === "." ? "" : mark === "s" ? " hollow" : " cross"}`);
+      const value = known(bits) ? `${fixed(bits)} ${series.unit}` : "no number";
       nodes[layer].setAttribute("aria-label", `layer ${run.layers[layer].label}: ${quantity} ${value}`);
     });
     const mine = run.byLabel.get(state.layer);
-    chosen.setAttribute("x", mine === undefined ? -999 : x(mine) - slot / 2);
+    fill(chosen, { x: mine === undefined ? -999 : x(mine) - slot / 2 });
     nodes.forEach((node, layer) => node.setAttribute("aria-pressed", String(layer === mine)));
     if (mine !== undefined && !drawing.contains(document.activeElement)) reach(mine);
-  }
+  };
   return { node: el("div", {}, drawing, pastKey(series)), update };
 }
 
 // `11up` takes two lines, so that it does not run into its neighbours.
+/** @type {(x: number, y: number, label: string) => SVGTextElement} */
 function stacked(x, y, label) {
   const parts = /^(\d+)(up)$/.exec(label)?.slice(1) ?? [label];
   return svg("text", { "text-anchor": "middle", class: label.length > 2 ? "tick small" : "tick" },
@@ -124,6 +134,7 @@ function stacked(x, y, label) {
 }
 
 // What the faint lines are.
+/** @type {(series: Series) => HTMLElement} */
 function pastKey(series) {
   const ramp = el("span", { class: "ramp" });
   ramp.style.background = `linear-gradient(to right, ${[0, 0.25, 0.5, 0.75, 1].map((share) => rgb(viridis(0.12 + 0.78 * share))).join(",")})`;
@@ -131,9 +142,13 @@ function pastKey(series) {
     " · ○ saturated · × out of its domain");
 }
 
+/** @type {(x: number, y: Number_) => Point} */
+const point = (x, y) => [x, y];
+/** @type {(value: Number_, y: Scale) => number | null} */
 const onScale = (value, y) => (known(value) ? y(value) : null);
 
 // The two series of an information plane and the places of one layer along training, on given axes.
+/** @type {(run: Run, page: Page) => Plane | null} */
 function planeOf(run, page) {
   const [input, output] = [run.chosen("I(X;M)", page.state), run.chosen("I(Y;M)", page.state)];
   if (!input || !output) return null;
@@ -146,22 +161,24 @@ function planeOf(run, page) {
 }
 
 // A small plane: the whole way faint, the way so far, and where the layer is now.
+/** @type {(plane: Plane, layer: number, size: number) => { drawing: SVGSVGElement, update: (count: number) => void }} */
 function smallPlane(plane, layer, size) {
   const [x, y] = [linear(0, plane.input.top, 6, size - 6), linear(0, plane.output.top, size - 6, 6)];
-  const points = plane.places[layer].map((one) => [known(one.x) ? x(one.x) : 0, known(one.x) ? onScale(one.y, y) : null]);
+  const points = plane.places[layer].map((one) => (known(one.x) ? point(x(one.x), onScale(one.y, y)) : point(0, null)));
   const [whole, far, dot] = [svg("path", { d: path(points), class: "trail" }), svg("path", { class: "so-far" }), svg("circle", { r: 4, class: "dot" })];
   const drawing = svg("svg", { viewBox: `0 0 ${size} ${size}`, "aria-hidden": "true" },
     svg("rect", { x: 1, y: 1, width: size - 2, height: size - 2, class: "pane" }), whole, far, dot);
-  function update(count) {
+  /** @type {(count: number) => void} */
+  const update = (count) => {
     far.setAttribute("d", path(points.slice(0, count)));
     const [cx, cy] = points[count - 1] ?? [0, null];
-    dot.setAttribute("cx", cx);
-    dot.setAttribute("cy", known(cy) ? cy : -99);
-  }
+    fill(dot, { cx, cy: cy ?? -99 });
+  };
   return { drawing, update };
 }
 
 // The plane of the chosen layer, large: a point an epoch, from dark to light.
+/** @type {(run: Run, plane: Plane, layer: number, page: Page) => { drawing: SVGSVGElement, update: () => void }} */
 function largePlane(run, plane, layer, page) {
   const [width, height] = [440, 380];
   const [x, y] = [linear(0, plane.input.top * 1.04, 52, width - 14), linear(0, plane.output.top * 1.06, height - 44, 14)];
@@ -171,24 +188,24 @@ function largePlane(run, plane, layer, page) {
   });
   if (plane.input.full) drawing.append(svg("path", { d: `M${x(plane.input.full)} ${y(plane.output.full || plane.output.top)}V${y(0)}`, class: "ceiling" }));
   if (plane.output.full) drawing.append(svg("path", { d: `M${x(0)} ${y(plane.output.full)}H${x(plane.input.full || plane.input.top)}`, class: "ceiling" }));
-  const there = plane.places[layer].filter((one) => known(one.x) && known(one.y));
-  drawing.append(svg("path", { d: path(there.map((one) => [x(one.x), y(one.y)])), class: "trail" }));
+  const there = plane.places[layer].flatMap(({ x: input, y: output, ...one }) => (known(input) && known(output) ? [{ ...one, input, output }] : []));
+  drawing.append(svg("path", { d: path(there.map((one) => point(x(one.input), y(one.output)))), class: "trail" }));
   const dots = there.map((one) => {
-    const dot = svg("circle", { cx: x(one.x), cy: y(one.y), r: 4.5, class: one.hollow ? "point hollow" : "point" });
+    const dot = svg("circle", { cx: x(one.input), cy: y(one.output), r: 4.5, class: one.hollow ? "point hollow" : "point" });
     dot.style[one.hollow ? "stroke" : "fill"] = epochColour(run, one.epoch);
-    return tells(dot, () => [`layer ${run.layers[layer].label}, epoch ${one.epoch}`, `I(X;M) = ${fixed(one.x)} bits`, `I(Y;M) = ${fixed(one.y)} bits`]);
+    return tells(dot, () => [`layer ${run.layers[layer].label}, epoch ${one.epoch}`, `I(X;M) = ${fixed(one.input)} bits`, `I(Y;M) = ${fixed(one.output)} bits`]);
   });
   const now = svg("circle", { r: 9, class: "ring" });
   drawing.append(...dots, now);
   function update() {
-    there.forEach((one, index) => (dots[index].style.opacity = one.epoch <= page.state.epoch ? 1 : 0.18));
+    there.forEach((one, index) => (dots[index].style.opacity = one.epoch <= page.state.epoch ? "1" : "0.18"));
     const last = there.filter((one) => one.epoch <= page.state.epoch).at(-1);
-    now.setAttribute("cx", last ? x(last.x) : -99);
-    now.setAttribute("cy", last ? y(last.y) : -99);
+    fill(now, last ? { cx: x(last.input), cy: y(last.output) } : { cx: -99, cy: -99 });
   }
   return { drawing, update };
 }
 
+/** @type {(run: Run, page: Page) => View} */
 function planesView(run, page) {
   const plane = planeOf(run, page);
   if (!plane) return nothing("An information plane needs I(X;M) and I(Y;M) by one estimator.");
@@ -198,16 +215,18 @@ function planesView(run, page) {
       small[index].drawing, el("span", {}, elided(layer.label, 12))), () => run.tell(plane.output, index, page.state.epoch)));
   const reach = roving(nodes, (index) => page.set({ layer: run.layers[index].label }));
   const [title, large] = [el("h4"), el("div", { class: "large" })];
-  let shown = null;
+  let shown = -1;
+  /** @type {ReturnType<typeof largePlane> | null} */
   let enlarged = null;
-  function update(state) {
+  /** @type {(state: State) => void} */
+  const update = (state) => {
     const layer = run.byLabel.get(state.layer) ?? 0;
-    if (shown !== layer) {
+    if (!enlarged || shown !== layer) {
       shown = layer;
       enlarged = largePlane(run, plane, layer, page);
       title.textContent = `Layer ${run.layers[layer].label}`;
       large.replaceChildren(enlarged.drawing);
-      if (!nodes.includes(document.activeElement)) reach(layer);
+      if (!nodes.some((node) => node === document.activeElement)) reach(layer);
     }
     enlarged.update();
     const count = plane.epochs.filter((epoch) => epoch <= state.epoch).length;
@@ -215,15 +234,16 @@ function planesView(run, page) {
       one.update(count);
       nodes[index].setAttribute("aria-pressed", String(index === layer));
     });
-  }
+  };
   const node = el("div", { class: "planes" }, el("div", { class: "enlarged" }, title, large),
     el("div", { class: "small-planes", role: "group", "aria-label": "Information planes of all layers" }, nodes));
   return { node: el("div", {}, node, el("p", { class: "caption" }, `${plane.output.caption} · to the right and up: both axes to their ceilings`)), update };
 }
 
 // Curves over epochs with a cursor at this epoch; a click moves the whole page there.
-function curvesView(run, page, { curves, top, low = 0, yName, label, height = 270, lines = [] }) {
-  const all = curves.flatMap((curve) => curve.points.map((point) => point[0]));
+/** @type {(page: Page, about: Curves) => View} */
+function curvesView(page, { curves, top, low = 0, yName, label, height = 270, lines = [] }) {
+  const all = curves.flatMap((curve) => curve.points.map(([epoch]) => epoch));
   if (all.length === 0) return nothing("Nothing was written along this training.");
   const [first, last] = [Math.min(...all), Math.max(...all)];
   const width = 560;
@@ -242,10 +262,11 @@ function curvesView(run, page, { curves, top, low = 0, yName, label, height = 27
       area.style.fill = curve.colour;
       drawing.append(area);
     }
-    const line = svg("path", { d: path(curve.points.map(([epoch, value]) => [x(epoch), onScale(value, y)])), class: `curve ${curve.style ?? ""}` });
+    const line = svg("path", { d: path(curve.points.map(([epoch, value]) => point(x(epoch), onScale(value, y)))), class: `curve ${curve.style ?? ""}` });
     line.style.stroke = curve.colour;
     drawing.append(line);
   }
+  /** @type {(event: PointerEvent | MouseEvent) => number} */
   const near = (event) => {
     const box = drawing.getBoundingClientRect();
     const at = ((event.clientX - box.left) / box.width) * width;
@@ -254,8 +275,8 @@ function curvesView(run, page, { curves, top, low = 0, yName, label, height = 27
   let epoch = last;
   const hit = tells(svg("rect", { x: 56, y: high, width: width - 70, height: under - high, class: "hit" }), () => [
     `epoch ${epoch}`,
-    ...curves.map((curve) => [curve.name, curve.points.find((point) => point[0] === epoch)?.[1]])
-      .filter(([, value]) => known(value)).map(([name, value]) => `${name}: ${fixed(value)}`),
+    ...curves.map((curve) => ({ name: curve.name, value: curve.points.find((one) => one[0] === epoch)?.[1] }))
+      .filter(({ value }) => known(value)).map(({ name, value }) => `${name}: ${fixed(value)}`),
   ]);
   hit.addEventListener("pointermove", (event) => (epoch = near(event)));
   hit.addEventListener("click", (event) => page.set({ epoch: page.nearest(near(event)) }));
@@ -266,52 +287,63 @@ function curvesView(run, page, { curves, top, low = 0, yName, label, height = 27
     return { node: el("li", {}, key, curve.name, value), value, at: new Map(curve.points) };
   });
   const legend = el("ul", { class: "keys" }, told.map((one) => one.node));
-  function update(state) {
+  /** @type {(state: State) => void} */
+  const update = (state) => {
     const place = Math.max(first, Math.min(last, state.epoch));
     for (const { value, at } of told) value.textContent = known(at.get(place)) ? `: ${fixed(at.get(place))}` : "";
     cursor.setAttribute("d", `M${x(place).toFixed(1)} ${high}V${under}`);
-  }
+  };
   return { node: el("div", {}, drawing, legend), update };
 }
 
+/** @type {(run: Run, page: Page) => View} */
 function diceView(run, page) {
   const { epoch, train_dice_running: running, validation_dice: validation } = run.training;
-  const curve = (values, name, colour, style) => ({ points: epoch.map((one, index) => [one, values[index]]), name, colour, style });
-  return curvesView(run, page, {
+  /** @type {(values: Number_[], name: string, colour: string, style?: string) => Curve} */
+  const curve = (values, name, colour, style) => ({ points: epoch.map((one, index) => point(one, values[index])), name, colour, style });
+  return curvesView(page, {
     curves: [curve(validation, "validation, after each epoch", CATEGORIES[0]), curve(running, "training, running mean", CATEGORIES[1], "dashed")],
     top: 1, yName: "Dice (1 = perfect)", label: "Dice during training",
   });
 }
 
+// A layer's cells by epoch.
+/** @type {(series: Series, layer: number | undefined) => { epoch: number, cell: Cell | null }[]} */
+const cellsOf = (series, layer) => series.epochs.map((epoch, at) => ({ epoch, cell: series.cell(layer, at) }));
+/** @type {(cells: { epoch: number, cell: Cell | null }[]) => Band[]} */
+const bandOf = (cells) => cells.map(({ epoch, cell }) => [epoch, cell?.low, cell?.high]);
+
 // What each skip adds, or the deeper path to each skip, along training.
+/** @type {(run: Run, page: Page, quantity: string) => View} */
 function gainsView(run, page, quantity) {
   const series = run.series.find((one) => one.quantity === quantity && one.estimator !== "usable_linear") ?? run.find({ quantity });
   if (!series) return nothing(`${quantity} was not measured: unetscope measure RUN --merge-probes`);
   const curves = run.skips.map((skip, index) => {
     const layer = run.byLabel.get(skip.merge);
-    const cells = series.epochs.map((epoch, at) => [epoch, series.cell(layer, at)]);
+    const cells = cellsOf(series, layer);
     return {
       name: skip.name, colour: CATEGORIES[index % CATEGORIES.length],
-      points: cells.map(([epoch, cell]) => [epoch, cell?.bits]),
-      band: cells.map(([epoch, cell]) => [epoch, cell?.low, cell?.high]),
+      points: cells.map(({ epoch, cell }) => point(epoch, cell?.bits)),
+      band: bandOf(cells),
     };
   });
-  const seen = curves.flatMap((curve) => [...curve.points.map((point) => point[1]), ...curve.band.flatMap((point) => point.slice(1))]).filter(known);
-  const view = curvesView(run, page, {
+  const seen = curves.flatMap((curve) => [...curve.points, ...curve.band].flatMap((one) => one.slice(1))).filter(known);
+  const view = curvesView(page, {
     curves, top: Math.max(0.01, ...seen) * 1.08, low: Math.min(0, ...seen), yName: series.unit, label: `${quantity} along training`,
   });
   return { node: el("div", {}, view.node, el("p", { class: "caption" }, series.caption)), update: view.update };
 }
 
 // One layer along training: the quantity of the colours, with its interval.
+/** @type {(run: Run, page: Page, layer: number) => View} */
 function layerCurve(run, page, layer) {
   const series = page.colouring(run);
   if (!series || !series.place.has(layer)) return nothing("No number of this kind.");
-  const cells = series.epochs.map((epoch, at) => [epoch, series.cell(layer, at)]);
-  return curvesView(run, page, {
+  const cells = cellsOf(series, layer);
+  return curvesView(page, {
     curves: [{
-      name: "", colour: CATEGORIES[0], points: cells.map(([epoch, cell]) => [epoch, cell?.bits]),
-      band: cells.map(([epoch, cell]) => [epoch, cell?.low, cell?.high]),
+      name: "", colour: CATEGORIES[0], points: cells.map(({ epoch, cell }) => point(epoch, cell?.bits)),
+      band: bandOf(cells),
     }],
     top: series.top * 1.05, low: Math.min(0, series.lowest), yName: `${series.quantity}, ${series.unit}`, height: 240,
     label: `${series.quantity} of layer ${run.layers[layer].label} along training`, lines: series.full ? [[series.full, "ceiling"]] : [],

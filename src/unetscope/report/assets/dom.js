@@ -2,36 +2,46 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-function fill(node, attributes, children) {
+/** @type {<E extends Element>(node: E, attributes: Attributes, ...children: (Child | Child[])[]) => E} */
+function fill(node, attributes, ...children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : String(value));
   }
   node.append(...children.flat().filter((child) => child !== null && child !== undefined));
   return node;
 }
 
+/** @type {<K extends keyof HTMLElementTagNameMap>(name: K, attributes?: Attributes, ...children: (Child | Child[])[]) => HTMLElementTagNameMap[K]} */
 function el(name, attributes = {}, ...children) {
-  return fill(document.createElement(name), attributes, children);
+  return fill(document.createElement(name), attributes, ...children);
 }
 
+/** @type {<K extends keyof SVGElementTagNameMap>(name: K, attributes?: Attributes, ...children: (Child | Child[])[]) => SVGElementTagNameMap[K]} */
 function svg(name, attributes = {}, ...children) {
-  return fill(document.createElementNS(SVG, name), attributes, children);
+  return fill(document.createElementNS(SVG, name), attributes, ...children);
 }
 
+/** @type {(width: number, height: number, label: string, attributes?: Attributes) => SVGSVGElement} */
 function canvas(width, height, label, attributes = {}) {
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": label, ...attributes });
 }
 
+/** @type {(x: number, y: number, text: string | number, attributes?: Attributes) => SVGTextElement} */
 function write(x, y, text, attributes = {}) {
   return svg("text", { x, y, ...attributes }, String(text));
 }
 
+/** @type {(value: unknown) => value is number} */
 const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
+/** @type {(value: Number_, digits?: number) => string} */
 const fixed = (value, digits = 3) => (known(value) ? value.toFixed(digits).replace("-", "−") : "—");
+/** @type {(value: Number_, digits?: number) => string} */
 const signed = (value, digits = 3) => (known(value) && value >= 0 ? `+${fixed(value, digits)}` : fixed(value, digits));
+/** @type {(low: Number_, high: Number_) => string} */
 const interval = (low, high) => (known(low) && known(high) ? `${fixed(low)} to ${fixed(high)}` : "—");
 
 // Both ends of a dotted name tell layers apart, so the middle goes.
+/** @type {(text: string, longest: number) => string} */
 function elided(text, longest) {
   if (text.length <= longest) return text;
   const head = Math.floor((longest - 1) / 3);
@@ -39,9 +49,11 @@ function elided(text, longest) {
 }
 
 // One tooltip for the whole page; `data-tip` names who tells its text.
+/** @type {Map<string | null, () => string[]>} */
 const tips = new Map();
 let tipCount = 0;
 
+/** @type {<E extends Element>(node: E, text: () => string[]) => E} */
 function tells(node, text) {
   const name = String(++tipCount);
   tips.set(name, text);
@@ -49,20 +61,23 @@ function tells(node, text) {
   return node;
 }
 
+/** @type {(bubble: HTMLElement) => void} */
 function listenForTips(bubble) {
+  /** @type {(target: EventTarget | null, x: number, y: number) => void} */
   const show = (target, x, y) => {
     const node = target instanceof Element ? target.closest("[data-tip]") : null;
     bubble.hidden = node === null;
     if (node === null) return;
-    bubble.replaceChildren(...tips.get(node.getAttribute("data-tip"))().map((line) => el("div", {}, line)));
+    bubble.replaceChildren(...(tips.get(node.getAttribute("data-tip"))?.() ?? []).map((line) => el("div", {}, line)));
     const box = bubble.getBoundingClientRect();
     bubble.style.left = `${Math.max(8, Math.min(x + 14, innerWidth - box.width - 8))}px`;
     bubble.style.top = `${y + 18 + box.height > innerHeight ? Math.max(8, y - box.height - 12) : y + 18}px`;
   };
   document.addEventListener("pointermove", (event) => show(event.target, event.clientX, event.clientY));
   document.addEventListener("focusin", (event) => {
+    if (!(event.target instanceof Element) || !event.target.matches(":focus-visible")) return;
     const box = event.target.getBoundingClientRect();
-    if (event.target.matches(":focus-visible")) show(event.target, box.left + box.width / 2, box.bottom - 10);
+    show(event.target, box.left + box.width / 2, box.bottom - 10);
   });
   document.addEventListener("focusout", () => (bubble.hidden = true));
   document.addEventListener("scroll", () => (bubble.hidden = true), { passive: true });
@@ -71,12 +86,18 @@ function listenForTips(bubble) {
   });
 }
 
+/** @type {Partial<Record<string, number>>} */
+const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+
 // A group of which one member is reached by Tab and the others by arrows.
+/** @type {(nodes: (HTMLElement | SVGElement)[], chosen: (index: number) => void) => (index: number) => void} */
 function roving(nodes, chosen) {
-  const reach = (index) => nodes.forEach((node, other) => node.setAttribute("tabindex", other === index ? 0 : -1));
+  /** @type {(index: number) => void} */
+  const reach = (index) => nodes.forEach((node, other) => node.setAttribute("tabindex", other === index ? "0" : "-1"));
   nodes.forEach((node, index) => {
     node.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!(event instanceof KeyboardEvent)) return;
+      const step = STEPS[event.key];
       const to = event.key === "Home" ? 0 : event.key === "End" ? nodes.length - 1 : step ? index + step : null;
       if (to !== null && nodes[to]) {
         event.preventDefault();

@@ -2,6 +2,7 @@
 
 const BOX = { slot: 46, step: 104, tallest: 64, lowest: 30, left: 112, top: 66, track: 26 };
 
+/** @type {(layers: LayerData[]) => Box[]} */
 function placed(layers) {
   const sides = layers.map((layer) => (layer.shape.length > 1 ? layer.shape[1] : 0));
   const highest = Math.max(...sides, 1);
@@ -15,21 +16,24 @@ function placed(layers) {
 }
 
 // The way of the data: level, down into the next box from above, or up and into it from the left.
+/** @type {(one: Box, other: Box) => string} */
 function way(one, other) {
   if (other.y > one.y) return `M${one.x + one.half} ${one.y}H${other.x}V${other.top}`;
   if (other.y < one.y) return `M${one.x} ${one.top}V${other.y}H${other.x - other.half}`;
   return `M${one.x + one.half} ${one.y}H${other.x - other.half}`;
 }
 
+/** @type {(run: Run, page: Page) => View} */
 function networkView(run, page) {
   const boxes = placed(run.layers);
-  const arcs = run.skips
-    .map((skip) => ({ skip, from: boxes[run.byLabel.get(skip.source)], to: boxes[run.byLabel.get(skip.merge)] }))
-    .filter((arc) => arc.from && arc.to);
-  for (const arc of arcs) arc.y = Math.min(arc.from.top, arc.to.top);
-  const tracks = tracksOf(arcs.map((arc) => ({ from: arc.from.x - 2, to: arc.to.x + 2, row: Math.round(arc.y) })));
-  arcs.forEach((arc, index) => (arc.track = tracks[index]));
-  const right = boxes.length ? boxes.at(-1).x + boxes.at(-1).width : 300;
+  const ends = run.skips.flatMap((skip) => {
+    const [from, to] = [skip.source, skip.merge].map((label) => boxes.find((box) => box.layer.label === label));
+    return from && to ? [{ skip, from, to, y: Math.min(from.top, to.top) }] : [];
+  });
+  const tracks = tracksOf(ends.map((arc) => ({ from: arc.from.x - 2, to: arc.to.x + 2, row: Math.round(arc.y) })));
+  const arcs = ends.map((arc, index) => ({ ...arc, track: tracks[index] }));
+  const last = boxes.at(-1);
+  const right = last ? last.x + last.width : 300;
   const low = Math.max(...boxes.map((box) => box.bottom), 0) + 34;
   const highest = Math.min(BOX.top, ...arcs.map((arc) => arc.y - 16 - arc.track * BOX.track));
   const rise = Math.max(0, 30 - highest);
@@ -47,68 +51,71 @@ function networkView(run, page) {
     return { part: partAt(run, level), said };
   });
 
-  for (const arc of arcs) {
+  const drawn = arcs.map((arc) => {
     const y = arc.y - 16 - arc.track * BOX.track;
-    arc.line = svg("path", { d: `M${arc.from.x} ${arc.from.top}V${y}H${arc.to.x}V${arc.to.top - 6}`, class: "skip" });
-    arc.head = svg("path", {
+    const line = svg("path", { d: `M${arc.from.x} ${arc.from.top}V${y}H${arc.to.x}V${arc.to.top - 6}`, class: "skip" });
+    const head = svg("path", {
       d: `M${arc.to.x - 5} ${arc.to.top - 9}L${arc.to.x} ${arc.to.top - 1}L${arc.to.x + 5} ${arc.to.top - 9}Z`, class: "head",
     });
-    arc.text = write((arc.from.x + arc.to.x) / 2, y - 9, "", { class: "skip-text", "text-anchor": "middle" });
-    arc.node = tells(svg("g", {}, arc.line, arc.head, arc.text), () => tellSkip(run, arc.skip, page.state));
-    lifted.append(arc.node);
-  }
+    const text = write((arc.from.x + arc.to.x) / 2, y - 9, "", { class: "skip-text", "text-anchor": "middle" });
+    lifted.append(tells(svg("g", {}, line, head, text), () => tellSkip(run, arc.skip, page.state)));
+    return { ...arc, line, head, text };
+  });
 
-  const nodes = boxes.map((box, index) => {
+  const slots = boxes.map((box, index) => {
     const narrow = box.half < 15;
-    box.fill = svg("rect", { x: box.x - box.half, y: box.top, width: 2 * box.half, height: box.bottom - box.top, rx: 3 });
-    box.mark = svg("path", { class: "mark", d: "" });
-    box.text = write(box.x, narrow ? 0 : box.y + 5.5, elided(box.layer.label, narrow ? 14 : 6), {
+    const ground = svg("rect", { x: box.x - box.half, y: box.top, width: 2 * box.half, height: box.bottom - box.top, rx: 3 });
+    const mark = svg("path", { class: "mark", d: "" });
+    const text = write(box.x, narrow ? 0 : box.y + 5.5, elided(box.layer.label, narrow ? 14 : 6), {
       "text-anchor": "middle",
       class: narrow ? "outside" : box.layer.label.length > 3 ? "inside small" : "inside",
       ...(narrow ? { transform: `translate(${box.x + 4} ${box.bottom + 6}) rotate(90)`, x: 0, "text-anchor": "start" } : {}),
     });
-    const node = svg("g", { class: "layer", role: "button", "data-layer": index }, box.fill, box.mark, box.text);
-    lifted.append(node);
-    return tells(node, () => run.tell(page.colouring(run), index, page.state.epoch));
+    const node = svg("g", { class: "layer", role: "button", "data-layer": index }, ground, mark, text);
+    lifted.append(tells(node, () => run.tell(page.colouring(run), index, page.state.epoch)));
+    return { box, ground, mark, text, node };
   });
-  const reach = roving(nodes, (index) => page.set({ layer: run.layers[index].label }));
+  const reach = roving(slots.map((slot) => slot.node), (index) => page.set({ layer: run.layers[index].label }));
   if (boxes.some((box) => box.half < 15)) drawing.setAttribute("viewBox", `0 0 ${right} ${low + rise + 60}`);
 
-  function update(state) {
+  /** @type {(state: State) => void} */
+  const update = (state) => {
     const series = page.colouring(run);
     const at = series ? series.at(state.epoch) : -1;
-    boxes.forEach((box, index) => {
+    slots.forEach(({ box, ground, mark, text, node }, index) => {
       const cell = series ? series.cell(index, at) : null;
       const bits = cell && known(cell.bits) ? cell.bits : null;
-      const colour = bits === null ? null : viridis(bits / (series.full || series.top));
-      box.fill.style.fill = colour ? rgb(colour) : "";
-      box.text.style.fill = colour && box.text.classList.contains("inside") ? inkOn(colour) : "";
-      box.mark.style.stroke = colour ? inkOn(colour) : "";
-      box.mark.setAttribute("d", markOn(box, cell));
+      const colour = series && bits !== null ? viridis(bits / (series.full || series.top)) : null;
+      ground.style.fill = colour ? rgb(colour) : "";
+      text.style.fill = colour && text.classList.contains("inside") ? inkOn(colour) : "";
+      mark.style.stroke = colour ? inkOn(colour) : "";
+      mark.setAttribute("d", markOn(box, cell));
       const mine = box.layer.label === state.layer;
-      nodes[index].setAttribute("class", `layer${mine ? " chosen" : ""}${bits === null ? " unknown" : ""}`);
-      nodes[index].setAttribute("aria-pressed", String(mine));
-      const value = bits === null ? "no number" : `${fixed(bits)} ${series.unit}${cell.mark === "s" ? ", saturated" : ""}`;
-      nodes[index].setAttribute("aria-label", `layer ${box.layer.label}: ${value}`);
+      node.setAttribute("class", `layer${mine ? " chosen" : ""}${bits === null ? " unknown" : ""}`);
+      node.setAttribute("aria-pressed", String(mine));
+      const value = bits === null ? "no number" : `${fixed(bits)} ${series?.unit}${cell?.mark === "s" ? ", saturated" : ""}`;
+      node.setAttribute("aria-label", `layer ${box.layer.label}: ${value}`);
       if (mine && !drawing.contains(document.activeElement)) reach(index);
     });
-    drawSkips(run, arcs, state);
+    drawSkips(run, drawn, state);
     for (const { part, said } of levelTexts) {
       const verdict = part ? run.verdict(part, state.epoch) : null;
       said.textContent = verdict ? `${DECISIONS[verdict.decision].sign} ${verdict.decision}` : "";
       said.setAttribute("class", `decision ${verdict ? verdict.decision : ""}`);
     }
-  }
+  };
   return { node: drawing, update };
 }
 
 // The part that is all of the network from a level down: what lies below the one skip that merges a level above.
+/** @type {(run: Run, level: number) => string | null} */
 function partAt(run, level) {
-  const above = run.skips.filter((skip) => run.layers[run.byLabel.get(skip.merge)]?.level === level - 1);
+  const above = run.skips.filter((skip) => run.layers[run.byLabel.get(skip.merge) ?? -1]?.level === level - 1);
   return above.length === 1 ? above[0].name.replace("skip", "level") : null;
 }
 
 // A ring on what is saturated, a cross through what holds for these images alone.
+/** @type {(box: Box, cell: Cell | null) => string} */
 function markOn(box, cell) {
   if (!cell) return "";
   const [x, y, half] = [box.x + box.half - 5, box.top + 5, 2.6];
@@ -117,31 +124,33 @@ function markOn(box, cell) {
   return "";
 }
 
+/** @type {(run: Run, arcs: DrawnArc[], state: State) => void} */
 function drawSkips(run, arcs, state) {
   const gains = run.gains;
   const at = gains ? gains.at(state.epoch) : -1;
   for (const arc of arcs) {
     const cell = gains ? gains.cell(run.byLabel.get(arc.skip.merge), at) : null;
     const verdict = run.verdict(arc.skip.name, state.epoch);
-    const added = cell && known(cell.bits) ? cell.bits : null;
-    const share = added === null ? 0 : Math.max(0, Math.min(1, added / (gains.full || gains.top)));
-    arc.line.style.strokeWidth = added === null ? 1.2 : 1.2 + 9 * Math.sqrt(share);
+    const added = gains && cell && known(cell.bits) ? cell.bits : null;
+    const share = gains && added !== null ? Math.max(0, Math.min(1, added / (gains.full || gains.top))) : 0;
+    arc.line.style.strokeWidth = String(1.2 + 9 * Math.sqrt(share));
     const decision = verdict ? verdict.decision : "undecided";
     arc.line.setAttribute("class", `skip ${decision}${added === null ? " unknown" : ""}`);
     arc.head.setAttribute("class", `head ${decision}`);
     const crowded = arcs.length > 7;
-    const adds = added === null || crowded ? "" : ` ${signed(added)} ${gains.unit}`;
+    const adds = added === null || crowded ? "" : ` ${signed(added)} ${gains?.unit}`;
     const said = verdict ? ` · ${DECISIONS[decision].sign}${crowded ? "" : ` ${decision}`}` : "";
     arc.text.textContent = `${elided(arc.skip.name, 24)}${adds}${said}`;
   }
 }
 
+/** @type {(run: Run, skip: SkipData, state: State) => string[]} */
 function tellSkip(run, skip, state) {
   const gains = run.gains;
   const cell = gains ? gains.cell(run.byLabel.get(skip.merge), gains.at(state.epoch)) : null;
   const verdict = run.verdict(skip.name, state.epoch);
   const lines = [`${skip.name}: from layer ${skip.source} to layer ${skip.merge}`];
-  if (cell) lines.push(`${gains.quantity} = ${fixed(cell.bits)} ${gains.unit}`);
+  if (gains && cell) lines.push(`${gains.quantity} = ${fixed(cell.bits)} ${gains.unit}`);
   if (cell && known(cell.low)) lines.push(`95 % interval ${interval(cell.low, cell.high)}`);
   if (cell && cell.reason) lines.push(elided(cell.reason, 160));
   if (verdict) lines.push(`${verdict.decision} from epoch ${verdict.since} on: ${verdict.text}`);
@@ -149,6 +158,7 @@ function tellSkip(run, skip, state) {
 }
 
 // The colours of the boxes, and what the marks mean.
+/** @type {(page: Page) => View} */
 function legendView(page) {
   const bar = el("span", { class: "ramp" });
   bar.style.background = `linear-gradient(to right, ${VIRIDIS.map(rgb).join(",")})`;

@@ -1,50 +1,67 @@
 // The page: its state, its controls, and every view drawn again when they change; live, the runs as they are now.
 
+/** @type {[string, (run: Run, page: Page) => View[]][]} */
 const SECTIONS = [
-  ["network", "The network", (run, page) => [networkView(run, page), layerView(run, page)]],
-  ["u-plots", "U-Plots", (run, page) => ["I(X;M)", "I(Y;M)", "I_V(M→Y)"].map((quantity) => titled(NAMES[quantity], uPlotView(run, page, quantity)))],
-  ["planes", "Information planes", (run, page) => [planesView(run, page)]],
-  ["parts", "Skips and levels", (run, page) => [
+  ["network", (run, page) => [networkView(run, page), layerView(run, page)]],
+  ["u-plots", (run, page) => QUANTITIES.map((quantity) => titled(NAMES[quantity], uPlotView(run, page, quantity)))],
+  ["planes", (run, page) => [planesView(run, page)]],
+  ["parts", (run, page) => [
     partsView(run),
-    ...(run.verdicts ? [verdictMap(run, page, "conditional"), verdictMap(run, page, "plateau")] : []),
+    ...(run.verdicts ? [verdictMap(run.verdicts, "conditional"), verdictMap(run.verdicts, "plateau")] : []),
     titled("What each skip adds to all that the deeper path knows", gainsView(run, page, "I_V(S→Y|U,↓S)")),
     titled("What the deeper path adds to each skip", gainsView(run, page, "I_V(U→Y|S)")),
   ]],
-  ["verification", "Verified by retraining", (run, page) => [titled("What leaving parts out costs", outcomesView(run)), titled("Variants along training", variantsView(run, page)), agreementView(run)]],
-  ["dice", "Dice", (run, page) => [diceView(run, page)]],
-  ["predictions", "Predicted masks along training", (run) => [predictionsView(run)]],
-  ["clusters", "Masks by class", (run) => [clustersView(run)]],
-  ["numbers", "Ceilings and diagnostics", (run, page) => [numbersView(run, page)]],
-  ["facts", "The run", (run) => [factsView(run)]],
+  ["verification", (run, page) => [titled("What leaving parts out costs", outcomesView(run)), titled("Variants along training", variantsView(run, page)), agreementView(run)]],
+  ["dice", (run, page) => [diceView(run, page)]],
+  ["predictions", (run) => [predictionsView(run)]],
+  ["clusters", (run) => [clustersView(run)]],
+  ["numbers", (run, page) => [numbersView(run, page)]],
+  ["facts", (run) => [factsView(run)]],
 ];
+/** @type {Record<Quantity, string>} */
 const NAMES = { "I(X;M)": "I(X;M): which image", "I(Y;M)": "I(Y;M): which class of mask", "I_V(M→Y)": "usable: pixels of the mask" };
+/** @type {Quantity[]} */
+const QUANTITIES = ["I(X;M)", "I(Y;M)", "I_V(M→Y)"];
+/** @type {(keyof State)[]} */
+const CHOICES = ["quantity", "estimator", "resolution", "labels", "usable"];
 const FRAME_MS = 140; // of the play button, an epoch each
 const POLL_MS = 2000;
 
+/** @type {(title: string, view: View) => View} */
 function titled(title, view) {
   return { node: el("div", { class: "titled" }, el("h4", {}, title), view.node), update: view.update };
 }
 
 class Page {
+  /** @type {Run[]} */
+  runs = [];
+  /** @type {number[]} */
+  epochs = [];
+  /** @type {Pick<View, "update">[]} */
+  views = [];
+  waiting = false;
+
+  /** @param {Digest[]} digests */
   constructor(digests) {
     this.take(digests);
     const run = this.runs[0];
-    const first = run.find({ quantity: "I(X;M)" }) ?? run.find({ quantity: "I(Y;M)" }) ?? {};
+    const first = run.find({ quantity: "I(X;M)" }) ?? run.find({ quantity: "I(Y;M)" });
     const usable = run.find({ quantity: "I_V(M→Y)" });
     const bottom = run.layers.findLast((layer) => layer.role === "bottom") ?? run.layers[Math.floor(run.layers.length / 2)];
+    /** @type {State} */
     this.state = {
       epoch: this.epochs.at(-1) ?? 0,
       layer: bottom?.label ?? "",
-      quantity: usable ? "I_V(M→Y)" : first.quantity ?? "I(X;M)",
-      estimator: first.estimator ?? "",
-      resolution: first.resolution ?? 0,
+      quantity: usable ? "I_V(M→Y)" : first?.quantity === "I(Y;M)" ? "I(Y;M)" : "I(X;M)",
+      estimator: first?.estimator ?? "",
+      resolution: first?.resolution ?? 0,
       labels: run.series.find((one) => one.quantity === "I(Y;M)")?.labels ?? "",
       usable: usable?.estimator ?? "",
     };
-    this.views = [];
     this.controls = controls(this);
   }
 
+  /** @type {(digests: Digest[]) => void} */
   take(digests) {
     this.runs = digests.map((digest) => new Run(digest));
     const measured = this.runs.flatMap((run) => [...run.epochs, ...(run.predictions?.epochs ?? [])]);
@@ -53,17 +70,20 @@ class Page {
   }
 
   // The series that the boxes of the U, the table and the curve of the layer show.
+  /** @type {(run: Run) => Series | null} */
   colouring(run) {
     return run.chosen(this.state.quantity, this.state);
   }
 
+  /** @type {(epoch: number) => number} */
   nearest(epoch) {
     return this.epochs.reduce((best, one) => (Math.abs(one - epoch) < Math.abs(best - epoch) ? one : best), this.epochs[0]);
   }
 
   // A new epoch or layer moves what is drawn; another series is drawn anew.
+  /** @type {(changes: Partial<State>) => void} */
   set(changes) {
-    const anew = ["quantity", "estimator", "resolution", "labels", "usable"].some((name) => name in changes && changes[name] !== this.state[name]);
+    const anew = CHOICES.some((name) => name in changes && changes[name] !== this.state[name]);
     Object.assign(this.state, changes);
     if (anew) this.build();
     if (!this.waiting) {
@@ -75,31 +95,33 @@ class Page {
     }
   }
 
+  /** @type {(count: number) => void} */
   step(count) {
     const at = this.epochs.indexOf(this.state.epoch) + count;
     this.set({ epoch: this.epochs[Math.max(0, Math.min(this.epochs.length - 1, at))] });
   }
 
   build() {
-    const layer = document.activeElement?.dataset.layer;
-    const section = document.activeElement?.closest("section")?.id;
+    const focused = document.activeElement;
+    const layer = focused?.getAttribute("data-layer");
+    const within = focused?.closest("section")?.id;
     tips.clear();
     this.views = [];
-    for (const [id, title, views] of SECTIONS) {
-      const section = document.getElementById(id);
+    for (const [id, views] of SECTIONS) {
       const several = this.runs.length > 1;
       const cells = this.runs.map((run) => {
         const made = views(run, this);
         this.views.push(...made);
         return el("div", { class: "run" }, several ? el("h3", { class: "of-run" }, run.name) : null, made.map((view) => view.node));
       });
-      section.querySelector(".runs").replaceChildren(...cells);
+      byId(id, HTMLElement).querySelector(".runs")?.replaceChildren(...cells);
     }
     const legend = legendView(this);
-    document.getElementById("legend").replaceChildren(legend.node);
+    byId("legend", HTMLElement).replaceChildren(legend.node);
     this.views.push(legend, verdictView(this));
     this.controls.fill();
-    if (layer && section) document.querySelector(`#${section} [data-layer="${layer}"]`)?.focus({ preventScroll: true });
+    const again = layer && within ? document.querySelector(`#${within} [data-layer="${layer}"]`) : null;
+    if (again instanceof HTMLElement || again instanceof SVGElement) again.focus({ preventScroll: true });
   }
 
   draw() {
@@ -109,8 +131,9 @@ class Page {
 }
 
 // The verdict in a sentence, for a training as long as the slider says.
+/** @type {(page: Page) => Pick<View, "update">} */
 function verdictView(page) {
-  const place = document.getElementById("verdict");
+  const place = byId("verdict", HTMLElement);
   const lines = page.runs.map((run) => {
     const [name, text, proposed, state] = [el("strong"), el("span"), el("span", { class: "proposed" }), el("p", { class: "soft" })];
     name.textContent = page.runs.length > 1 ? `${run.name}: ` : "";
@@ -118,6 +141,7 @@ function verdictView(page) {
     return { run, text, proposed, node: el("div", {}, el("p", { class: "sentence" }, name, text, proposed), state) };
   });
   place.replaceChildren(...lines.map((line) => line.node));
+  /** @type {(state: State) => void} */
   function update(state) {
     for (const { run, text, proposed } of lines) {
       const said = run.sentence(state.epoch);
@@ -128,58 +152,68 @@ function verdictView(page) {
   return { update };
 }
 
+// The element of the page with this name, of the kind that it must be.
+/** @type {<E extends HTMLElement>(id: string, kind: { new (): E, prototype: E }) => E} */
+function byId(id, kind) {
+  const node = document.getElementById(id);
+  if (!(node instanceof kind)) throw new Error(`the page has no ${kind.name} ${id}`);
+  return node;
+}
+
+/** @type {(page: Page) => { fill: () => void, update: () => void }} */
 function controls(page) {
-  const at = (id) => document.getElementById(id);
-  const [slider, count, play] = [at("epoch"), at("count"), at("play")];
-  const selects = {
-    quantity: [at("quantity"), () => ["I(X;M)", "I(Y;M)", "I_V(M→Y)"].filter((quantity) => page.runs.some((run) => run.find({ quantity }))).map((one) => [one, NAMES[one]])],
-    estimator: [at("estimator"), () => options((one) => !one.quantity.startsWith("I_V") && one.quantity !== "I(Y;S|U)", (one) => [one.estimator, one.title])],
-    resolution: [at("resolution"), () => options((one) => one.estimator === page.state.estimator, (one) => [one.resolution, String(one.resolution)])],
-    labels: [at("labels"), () => options((one) => one.quantity === "I(Y;M)", (one) => [one.labels, one.labels])],
-    usable: [at("usable"), () => options((one) => one.quantity === "I_V(M→Y)", (one) => [one.estimator, one.title])],
-  };
-  function options(wanted, told) {
-    const found = new Map(page.runs.flatMap((run) => run.series).filter(wanted).map(told));
-    return [...found.entries()];
+  const [slider, count, play] = [byId("epoch", HTMLInputElement), byId("count", HTMLElement), byId("play", HTMLElement)];
+  const selects = [
+    choice("quantity", () => QUANTITIES.filter((quantity) => page.runs.some((run) => run.find({ quantity }))).map((one) => [one, NAMES[one]]), (value) => ({ quantity: QUANTITIES.find((one) => one === value) })),
+    choice("estimator", () => options((one) => !one.quantity.startsWith("I_V") && one.quantity !== "I(Y;S|U)", (one) => [one.estimator, one.title]), chosenEstimator),
+    choice("resolution", () => options((one) => one.estimator === page.state.estimator, (one) => [one.resolution, String(one.resolution)]), (value) => ({ resolution: Number(value) })),
+    choice("labels", () => options((one) => one.quantity === "I(Y;M)", (one) => [one.labels, one.labels]), (labels) => ({ labels })),
+    choice("usable", () => options((one) => one.quantity === "I_V(M→Y)", (one) => [one.estimator, one.title]), (usable) => ({ usable })),
+  ];
+  /** @type {(wanted: (series: Series) => boolean, option: (series: Series) => [string | number, string]) => [string | number, string][]} */
+  function options(wanted, option) {
+    return [...new Map(page.runs.flatMap((run) => run.series).filter(wanted).map(option)).entries()];
   }
-  function choose(name, value) {
-    const changes = { [name]: value };
-    if (name === "estimator") {
-      const sizes = options((one) => one.estimator === value, (one) => [one.resolution, one.resolution]).map(([size]) => size);
-      if (!sizes.includes(page.state.resolution)) changes.resolution = sizes[0];
-    }
-    page.set(changes);
+  /** @type {(estimator: string) => Partial<State>} */
+  function chosenEstimator(estimator) {
+    const sizes = page.runs.flatMap((run) => run.series).filter((one) => one.estimator === estimator).map((one) => one.resolution);
+    return { estimator, ...(sizes.includes(page.state.resolution) ? {} : { resolution: sizes[0] }) };
   }
-  for (const [name, [select]] of Object.entries(selects)) {
-    select.addEventListener("change", () => choose(name, name === "resolution" ? Number(select.value) : select.value));
+  /** @type {(name: keyof State, offered: Select["offered"], changes: (value: string) => Partial<State>) => Select & { name: keyof State }} */
+  function choice(name, offered, changes) {
+    const node = byId(name, HTMLSelectElement);
+    node.addEventListener("change", () => page.set(changes(node.value)));
+    return { name, node, offered, shown: "" };
   }
   slider.addEventListener("input", () => page.set({ epoch: page.epochs[Number(slider.value)] }));
-  let timer = null;
+  /** @type {number | undefined} */
+  let timer;
   const stop = () => {
     clearInterval(timer);
-    timer = null;
+    timer = undefined;
     play.textContent = "▶ Play";
     play.setAttribute("aria-pressed", "false");
   };
   play.addEventListener("click", () => {
-    if (timer !== null) return stop();
+    if (timer !== undefined) {
+      stop();
+      return;
+    }
     if (page.state.epoch === page.epochs.at(-1)) page.set({ epoch: page.epochs[0] });
     play.textContent = "❚❚ Pause";
     play.setAttribute("aria-pressed", "true");
     timer = setInterval(() => (page.state.epoch === page.epochs.at(-1) ? stop() : page.step(1)), FRAME_MS);
-    return null;
   });
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest?.("select, input, button, [role=button], .scroll")) return;
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (step) page.step(step);
+    if (event.target instanceof Element && event.target.closest("select, input, button, [role=button], .scroll")) return;
+    if (event.key === "ArrowLeft" || event.key === "ArrowRight") page.step(event.key === "ArrowLeft" ? -1 : 1);
     else if (event.key === " ") play.click();
     else if (event.key === "Home" || event.key === "End") page.set({ epoch: page.epochs.at(event.key === "Home" ? 0 : -1) });
     else return;
     event.preventDefault();
   });
-  const theme = at("theme");
+  const theme = byId("theme", HTMLElement);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
   const named = () => (theme.textContent = isDark() ? "Light" : "Dark");
@@ -189,22 +223,23 @@ function controls(page) {
   });
   dark.addEventListener("change", named);
   named();
-  at("print").addEventListener("click", () => print());
+  byId("print", HTMLElement).addEventListener("click", () => print());
   return {
     fill() {
-      slider.max = Math.max(0, page.epochs.length - 1);
-      for (const [name, [select, offered]] of Object.entries(selects)) {
-        const found = offered();
-        const texts = JSON.stringify(found);
-        if (select.offered !== texts) select.replaceChildren(...found.map(([value, text]) => el("option", { value }, text)));
-        select.offered = texts; // one that is open stays so while a live page goes on
-        select.value = String(page.state[name]);
-        select.closest("label").hidden = found.length < 2;
+      slider.max = String(Math.max(0, page.epochs.length - 1));
+      for (const select of selects) {
+        const offered = select.offered();
+        const texts = JSON.stringify(offered);
+        if (select.shown !== texts) select.node.replaceChildren(...offered.map(([value, text]) => el("option", { value }, text)));
+        select.shown = texts; // one that is open stays so while a live page goes on
+        select.node.value = String(page.state[select.name]);
+        const label = select.node.closest("label");
+        if (label) label.hidden = offered.length < 2;
       }
     },
     update() {
       const index = page.epochs.indexOf(page.state.epoch);
-      slider.value = index;
+      slider.value = String(index);
       slider.setAttribute("aria-valuetext", `epoch ${page.state.epoch}`);
       count.textContent = `epoch ${page.state.epoch} of ${page.epochs.at(-1) ?? 0}`;
     },
@@ -212,15 +247,17 @@ function controls(page) {
 }
 
 // What stands in the page, compressed so that it stays small.
+/** @type {(id: string) => Promise<Digest[]>} */
 async function unpacked(id) {
-  const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+  const packed = Uint8Array.from(atob(byId(id, HTMLElement).textContent ?? ""), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).json();
 }
 
 // A served page asks for what is new; while nobody answers it keeps what it has, and says so.
+/** @type {(page: Page) => void} */
 function follow(page) {
-  const status = document.getElementById("live");
+  const status = byId("live", HTMLElement);
   let version = document.documentElement.dataset.version;
   const told = () => page.runs.map((run) => {
     const { epoch, planned } = run.state;
@@ -232,7 +269,7 @@ function follow(page) {
     try {
       const answer = await fetch(`data${location.search}&version=${version}`, { cache: "no-store" });
       if (answer.status === 200) {
-        version = answer.headers.get("ETag");
+        version = answer.headers.get("ETag") ?? version;
         const digests = await answer.json();
         const following = page.state.epoch === (page.epochs.at(-1) ?? 0);
         page.take(digests);
@@ -242,7 +279,7 @@ function follow(page) {
       status.textContent = told();
       status.className = "";
     } catch {
-      const done = page.runs.every((run) => run.state.planned !== null && run.state.epoch >= run.state.planned);
+      const done = page.runs.every(({ state: { epoch, planned } }) => planned !== null && (epoch ?? 0) >= planned);
       status.textContent = done
         ? `${told()}; no longer served: report.html in the run folder stays`
         : "nobody answers: this page keeps what it has, and goes on when the run is resumed with --open or viewed";
@@ -255,7 +292,7 @@ function follow(page) {
 
 async function begin() {
   const page = new Page(await unpacked("runs"));
-  listenForTips(document.getElementById("tip"));
+  listenForTips(byId("tip", HTMLElement));
   page.build();
   page.draw();
   if (document.documentElement.dataset.version) follow(page);
@@ -264,6 +301,6 @@ async function begin() {
 }
 
 begin().catch((mistake) => {
-  document.getElementById("verdict").textContent = `This page could not be drawn: ${mistake.message}`;
+  byId("verdict", HTMLElement).textContent = `This page could not be drawn: ${mistake.message}`;
   throw mistake;
 });

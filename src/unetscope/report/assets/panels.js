@@ -2,6 +2,10 @@
 
 const RULES = { conditional: "the conditional rule", plateau: "the paper's rule" };
 
+/** @type {Rule[]} */
+const RULE_NAMES = ["conditional", "plateau"];
+
+/** @type {(headings: string[], className?: string) => { node: HTMLElement, body: HTMLElement }} */
 function table(headings, className = "") {
   const body = el("tbody");
   const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": headings.filter(Boolean).join(", ") },
@@ -9,20 +13,24 @@ function table(headings, className = "") {
   return { node, body };
 }
 
+/** @type {(decision: Decision, more?: string) => HTMLElement} */
 function decided(decision, more = "") {
   return el("span", { class: `decision ${decision}` }, `${DECISIONS[decision].sign} ${decision}${more}`);
 }
 
 // Everything of the layer that is followed: what it is, its numbers at this epoch, one of them along training.
+/** @type {(run: Run, page: Page) => View} */
 function layerView(run, page) {
   const [title, about, numbers, curve] = [el("h3"), el("p", { class: "soft" }), table(["", "value", "95 % interval", "at most"], "tight"), el("div")];
-  let shown = null;
+  let shown = -1;
+  /** @type {View | null} */
   let drawn = null;
   const rows = ["I(X;M)", "I(Y;M)", "I_V(M→Y)"].map((quantity) => {
     const cells = [el("th", { scope: "row" }, quantity), el("td"), el("td"), el("td")];
     numbers.body.append(el("tr", {}, cells));
     return { quantity, cells };
   });
+  /** @type {(state: State) => void} */
   function update(state) {
     const layer = run.byLabel.get(state.layer);
     if (layer === undefined) {
@@ -41,7 +49,7 @@ function layerView(run, page) {
       const cell = series && layer !== undefined ? series.cell(layer, series.at(state.epoch)) : null;
       cells[1].textContent = cell ? fixed(cell.bits) : "—";
       cells[2].textContent = cell ? interval(cell.low, cell.high) : "—";
-      cells[3].textContent = cell ? `${fixed(cell.ceiling)} ${series.unit}${MARKS[cell.mark] ? `: ${MARKS[cell.mark]}` : ""}` : "—";
+      cells[3].textContent = series && cell ? `${fixed(cell.ceiling)} ${series.unit}${MARKS[cell.mark] ? `: ${MARKS[cell.mark]}` : ""}` : "—";
     }
     if (drawn) drawn.update(state);
   }
@@ -49,18 +57,20 @@ function layerView(run, page) {
 }
 
 // What each rule says of every part at every marked epoch; the column of this epoch is framed.
-function verdictMap(run, page, rule) {
-  const parts = run.verdicts.parts.filter((part) => run.verdicts.rows.some((row) => row.part === part && row.rule === rule));
-  const { epochs } = run.verdicts;
+/** @type {(verdicts: Verdicts, rule: Rule) => View} */
+function verdictMap(verdicts, rule) {
+  const rows = verdicts.rows.filter((row) => row.rule === rule);
+  const parts = verdicts.parts.filter((part) => rows.some((row) => row.part === part));
+  const { epochs } = verdicts;
   if (parts.length === 0) return nothing("This rule says nothing of this network.");
   const [left, cell, top] = [66, Math.max(4, Math.min(34, 560 / epochs.length)), 8];
   const [width, height] = [left + cell * epochs.length + 10, top + parts.length * 24 + 38];
   const drawing = canvas(Math.max(width, 300), height, `${RULES[rule]}: verdicts along training`, { class: "chart map" });
-  const found = new Map(run.verdicts.rows.filter((row) => row.rule === rule).map((row) => [`${row.part} ${row.epoch}`, row]));
+  const verdictAt = new Map(rows.map((row) => [`${row.part} ${row.epoch}`, row]));
   parts.forEach((part, row) => {
     drawing.append(write(left - 8, top + row * 24 + 16, part, { "text-anchor": "end", class: "tick" }));
     epochs.forEach((epoch, column) => {
-      const verdict = found.get(`${part} ${epoch}`);
+      const verdict = verdictAt.get(`${part} ${epoch}`);
       if (!verdict) return;
       const group = svg("g", { class: `square ${verdict.decision}` },
         svg("rect", { x: left + column * cell, y: top + row * 24, width: Math.max(cell - 1.5, 2.5), height: 22 }));
@@ -75,21 +85,25 @@ function verdictMap(run, page, rule) {
   drawing.append(write(left + (cell * epochs.length) / 2, height - 4, "training epochs", { "text-anchor": "middle", class: "name" }));
   const ring = svg("rect", { y: top - 3, width: cell + 2, height: parts.length * 24 + 4, class: "ring" });
   drawing.append(ring);
-  function update(state) {
+  /** @type {(state: State) => void} */
+  const update = (state) => {
     const at = epochs.filter((epoch) => epoch <= state.epoch).length - 1;
-    ring.setAttribute("x", at < 0 ? -99 : left + at * cell - 1.5);
-  }
+    fill(ring, { x: at < 0 ? -99 : left + at * cell - 1.5 });
+  };
   return { node: el("div", {}, el("h4", {}, `By ${RULES[rule]}`), drawing), update };
 }
 
 // What retraining said of exactly this part: without the skip alone, or without all that lies below it.
+/** @type {(run: Run, part: string, epoch: number) => OutcomeRow & { epoch: number } | null} */
 function answer(run, part, epoch) {
   const budget = run.verification?.budgets.filter((one) => one.epoch <= epoch).at(-1);
+  /** @type {(row: OutcomeRow) => boolean} */
   const alone = (row) => row.parts[0] === part && (part.startsWith("skip") ? row.parts.length === 1 : row.parts.every((one) => one.startsWith("level")));
   const row = budget?.rows.find(alone);
-  return row ? { ...row, epoch: budget.epoch } : null;
+  return budget && row ? { ...row, epoch: budget.epoch } : null;
 }
 
+/** @type {(run: Run) => View} */
 function partsView(run) {
   if (!run.verdicts) return nothing("Nothing is judged: that needs skips, two measured epochs of training, and what merges tell (--merge-probes).");
   const { node, body } = table(["part", "verdict", "by the paper's rule", "adds, of what there is to tell", "why", "retrained without it"], "parts");
@@ -98,7 +112,8 @@ function partsView(run) {
     body.append(el("tr", {}, cells));
     return { part, cells };
   });
-  function update(state) {
+  /** @type {(state: State) => void} */
+  const update = (state) => {
     for (const { part, cells } of rows) {
       const [verdict, plateau] = [run.verdict(part, state.epoch), run.verdict(part, state.epoch, "plateau")];
       cells[1].replaceChildren(verdict ? decided(verdict.decision, ` from epoch ${verdict.since} on`) : "—");
@@ -109,24 +124,26 @@ function partsView(run) {
       const row = answer(run, part, state.epoch);
       cells[5].replaceChildren(...(row ? [decided(row.decision), ` ${signed(row.difference)} Dice (${interval(row.low, row.high)}) at epoch ${row.epoch}`] : ["not retrained"]));
     }
-  }
+  };
   return { node, update };
 }
 
 // The budget up to an epoch at which variants are compared.
-const budgetAt = (run, epoch) => run.verification.budgets.filter((one) => one.epoch <= epoch).at(-1) ?? run.verification.budgets[0];
+/** @type {(budgets: Budget[], epoch: number) => Budget} */
+const budgetAt = (budgets, epoch) => budgets.filter((one) => one.epoch <= epoch).at(-1) ?? budgets[0];
 
 // Every variant's loss of Dice with its interval.
+/** @type {(run: Run) => View} */
 function outcomesView(run) {
   if (!run.verification) return nothing("Not retrained yet: unetscope verify RUN");
   const { budgets, margin } = run.verification;
-  const names = budgets.at(-1).rows;
+  const names = budgets[budgets.length - 1].rows;
   const reach = budgets.flatMap((budget) => budget.rows.flatMap((row) => [row.difference, row.low, row.high])).filter(known);
   const [from, to] = [Math.max(-1, Math.min(-0.1, ...reach) * 1.05), Math.min(1, Math.max(0.05, ...reach) * 1.05)];
   const [width, height] = [560, names.length * 26 + 56];
   const x = linear(from, to, 170, width - 14);
   const { drawing, low, high } = frame({
-    width, height, left: 170, bottom: 46, x, y: (value) => value, xTicks: numbered(ticks(from, to, 5)), yTicks: [],
+    width, height, left: 170, bottom: 46, x, y: linear(0, 1, 0, 1), xTicks: numbered(ticks(from, to, 5)), yTicks: [],
     xName: "Dice, variant less whole network", label: "What leaving parts out costs, retrained",
   });
   drawing.append(svg("path", { d: `M${x(0)} ${high}V${low}`, class: "axis" }), svg("path", { d: `M${x(-margin)} ${high}V${low}`, class: "ceiling" }));
@@ -138,16 +155,18 @@ function outcomesView(run) {
     return entry;
   });
   const note = el("p", { class: "caption" });
+  /** @type {Scale} */
   const clip = (value) => x(Math.max(from, Math.min(to, value)));
+  /** @type {(state: State) => void} */
   function update(state) {
-    const budget = budgetAt(run, state.epoch);
+    const budget = budgetAt(budgets, state.epoch);
     note.textContent = `After ${budget.epoch} epochs; 95 % intervals over seeds and images; dashed: a loss of ${margin} counts as none.`;
     entries.forEach((entry, index) => {
       entry.row = budget.rows[index];
       const { difference, low: least, high: most, decision } = entry.row;
-      entry.dot.setAttribute("cx", known(difference) ? clip(difference) : -99);
+      fill(entry.dot, { cx: known(difference) ? clip(difference) : -99 });
       entry.dot.setAttribute("class", `point ${decision}`);
-      entry.bar.setAttribute("d", known(least) ? `M${clip(least)} ${entry.y}H${clip(most)}` : "");
+      entry.bar.setAttribute("d", known(least) && known(most) ? `M${clip(least)} ${entry.y}H${clip(most)}` : "");
       entry.bar.setAttribute("class", `whisker ${decision}`);
     });
   }
@@ -155,48 +174,56 @@ function outcomesView(run) {
 }
 
 // The same in words, beside what the rules had said.
+/** @type {(run: Run) => View} */
 function agreementView(run) {
   if (!run.verification) return nothing("What the rules said stands here beside what retraining says.");
+  const { budgets } = run.verification;
   const { node, body } = table(["variant", "network", "Dice", "the conditional rule said", "the paper's rule said", "retraining says"], "agreement");
   const marks = { hit: " ✓ right", miss: " ✗ wrong", open: "" };
+  /** @type {(state: State) => void} */
   function update(state) {
-    body.replaceChildren(...budgetAt(run, state.epoch).rows.map((row) => el("tr", {},
+    body.replaceChildren(...budgetAt(budgets, state.epoch).rows.map((row) => el("tr", {},
       el("th", { scope: "row" }, row.variant), el("td", {}, row.network), el("td", {}, fixed(row.dice)),
-      ["conditional", "plateau"].map((rule) => el("td", {}, decided(row.predicted[rule] ?? "undecided", marks[row.agreement[rule]]))),
+      RULE_NAMES.map((rule) => el("td", {}, decided(row.predicted[rule] ?? "undecided", marks[row.agreement[rule]]))),
       el("td", {}, decided(row.decision), ` ${row.text}`))));
   }
   return { node, update };
 }
 
 // Validation Dice of every variant: mean and range over the seeds that may be compared.
+/** @type {(run: Run, page: Page) => View} */
 function variantsView(run, page) {
-  if (!run.verification) return nothing("Not retrained yet: unetscope verify RUN");
-  const names = [...new Set(run.verification.curves.map((curve) => curve.variant))];
-  const curves = names.flatMap((name, index) => {
+  const { verification } = run;
+  if (!verification) return nothing("Not retrained yet: unetscope verify RUN");
+  const names = [...new Set(verification.curves.map((curve) => curve.variant))];
+  const curves = names.flatMap(/** @type {(name: string, index: number) => Curve[]} */ (name, index) => {
     const colour = CATEGORIES[index % CATEGORIES.length];
-    const mine = run.verification.curves.filter((curve) => curve.variant === name);
+    const mine = verification.curves.filter((curve) => curve.variant === name);
     const sound = mine.filter((curve) => curve.sound);
     const lost = mine.filter((curve) => !curve.sound)
-      .map((curve) => ({ name: `${name}, seed ${curve.seed}: not compared`, colour, style: "dotted", points: curve.epoch.map((epoch, at) => [epoch, curve.dice[at]]) }));
+      .map((curve) => ({ name: `${name}, seed ${curve.seed}: not compared`, colour, style: "dotted", points: curve.epoch.map((epoch, at) => point(epoch, curve.dice[at])) }));
     const epochs = [...new Set(sound.flatMap((curve) => curve.epoch))].sort((a, b) => a - b);
     const at = sound.map((curve) => new Map(curve.epoch.map((epoch, place) => [epoch, curve.dice[place]])));
     const values = epochs.map((epoch) => at.map((one) => one.get(epoch)).filter(known));
+    /** @type {(some: number[]) => number} */
     const mean = (some) => some.reduce((sum, value) => sum + value, 0) / some.length;
     return [{
       name: `${name} (${sound.length} of ${mine.length} seeds)`, colour, style: index >= CATEGORIES.length ? "dashed" : "",
-      points: epochs.map((epoch, place) => [epoch, values[place].length ? mean(values[place]) : null]),
+      points: epochs.map((epoch, place) => point(epoch, values[place].length ? mean(values[place]) : null)),
       band: sound.length > 1 ? epochs.map((epoch, place) => [epoch, Math.min(...values[place]), Math.max(...values[place])]) : null,
     }, ...lost];
   });
-  const { target } = run.verification;
-  return curvesView(run, page, { curves, top: 1, yName: "validation Dice", label: "Variants, retrained", height: 300, lines: known(target) ? [[target, "ceiling"]] : [] });
+  const { target } = verification;
+  return curvesView(page, { curves, top: 1, yName: "validation Dice", label: "Variants, retrained", height: 300, lines: known(target) ? [[target, "ceiling"]] : [] });
 }
 
 // Each picture is left as it was stored; the browser enlarges it without smoothing.
+/** @type {(address: string, text: string) => HTMLImageElement} */
 function picture(address, text) {
   return el("img", { src: address, alt: text });
 }
 
+/** @type {(run: Run) => View} */
 function clustersView(run) {
   if (run.clusters.length === 0) return nothing("No masks were kept with this run.");
   return {
@@ -206,8 +233,8 @@ function clustersView(run) {
   };
 }
 
-function predictionsView(run) {
-  const found = run.predictions;
+/** @type {(run: Run) => View} */
+function predictionsView({ predictions: found }) {
   if (!found) return nothing("No predicted masks were kept with this run.");
   const still = logSpaced(found.epochs, 5);
   const heading = el("th", { scope: "col" });
@@ -223,27 +250,31 @@ function predictionsView(run) {
   const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Predicted masks" }, el("table", { class: "pictures" },
     el("thead", {}, el("tr", {}, ["", "image", "mask"].map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))), heading, still.map((epoch) => el("th", { scope: "col" }, `epoch ${epoch}`)))), body));
   let shown = -1;
-  function update(state) {
+  /** @type {(state: State) => void} */
+  const update = (state) => {
     const at = Math.max(0, found.epochs.filter((epoch) => epoch <= state.epoch).length - 1);
     if (at === shown) return;
     shown = at;
     heading.textContent = `now: epoch ${found.epochs[at]}`;
     now.forEach((image, index) => (image.src = found.predicted[at][index]));
-  }
+  };
   return { node, update };
 }
 
 // The numbers behind the pictures: every layer at this epoch, by the series that colours the U.
-const DIAGNOSTICS = {
-  unique_share: "share of unique symbols", null_mean: "null, mean", null_high: "null, 95th percentile", p: "p", train_bits: "on training images",
-  quarter_bits: "of a quarter of the images", half_bits: "of half", extrapolated: "of ever more", singleton_share: "share alone in their class",
-};
+/** @type {[Diagnostic, string][]} */
+const DIAGNOSTICS = [
+  ["unique_share", "share of unique symbols"], ["null_mean", "null, mean"], ["null_high", "null, 95th percentile"], ["p", "p"],
+  ["train_bits", "on training images"], ["quarter_bits", "of a quarter of the images"], ["half_bits", "of half"],
+  ["extrapolated", "of ever more"], ["singleton_share", "share alone in their class"],
+];
 
+/** @type {(run: Run, page: Page) => View} */
 function numbersView(run, page) {
   const series = page.colouring(run);
   if (!series) return nothing("No number of this kind was measured.");
-  const more = Object.keys(DIAGNOSTICS).filter((name) => series[name]);
-  const { node, body } = table(["layer", "module", "bits", "95 % interval", "ceiling", "state", ...more.map((name) => DIAGNOSTICS[name]), "reason"], "numbers");
+  const more = DIAGNOSTICS.filter(([name]) => series[name]);
+  const { node, body } = table(["layer", "module", "bits", "95 % interval", "ceiling", "state", ...more.map(([, text]) => text), "reason"], "numbers");
   const rows = series.layers.map((layer) => {
     const { label, module } = run.layers[layer];
     const cells = Array.from({ length: 4 + more.length + 1 }, () => el("td"));
@@ -253,23 +284,25 @@ function numbersView(run, page) {
     return { layer, label, cells, row };
   });
   const caption = el("p", { class: "caption" });
-  function update(state) {
+  /** @type {(state: State) => void} */
+  const update = (state) => {
     const at = series.at(state.epoch);
     caption.textContent = `${series.quantity} in ${series.unit} by ${series.caption}, epoch ${series.epochs[at] ?? "—"}.`;
     for (const { layer, label, cells, row } of rows) {
       const cell = series.cell(layer, at);
       const texts = cell
-        ? [fixed(cell.bits), interval(cell.low, cell.high), fixed(cell.ceiling), MARKS[cell.mark], ...more.map((name) => fixed(cell.value(name))), cell.reason]
+        ? [fixed(cell.bits), interval(cell.low, cell.high), fixed(cell.ceiling), MARKS[cell.mark], ...more.map(([name]) => fixed(cell.value(name))), cell.reason]
         : cells.map(() => "—");
       texts.forEach((text, index) => {
         if (cells[index].textContent !== text) cells[index].textContent = text;
       });
       row.className = label === state.layer ? "chosen" : "";
     }
-  }
+  };
   return { node: el("div", {}, caption, node), update };
 }
 
+/** @type {(run: Run) => View} */
 function factsView(run) {
   const boxes = Object.entries(run.facts).map(([title, values]) => el("section", {}, el("h4", {}, title),
     el("dl", {}, Object.entries(values).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))));
@@ -282,7 +315,7 @@ function factsView(run) {
         await navigator.clipboard.writeText(text);
         button.textContent = "Copied";
       } catch {
-        getSelection().selectAllChildren(code);
+        getSelection()?.selectAllChildren(code);
         button.textContent = "Selected: press Ctrl+C";
       }
       setTimeout(() => (button.textContent = "Copy the command"), 2000);

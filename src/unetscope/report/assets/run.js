@@ -1,17 +1,20 @@
 // A run as its digest tells it.
 
 class Series {
+  /** @param {SeriesData} data */
   constructor(data) {
     Object.assign(this, data);
     this.place = new Map(this.layers.map((layer, index) => [layer, index]));
-    const largest = (values) => (values ?? []).reduce((most, value) => (known(value) && value > most ? value : most), 0);
+    /** @type {(values?: (number | null)[]) => number} */
+    const largest = (values = []) => values.reduce((/** @type {number} */ most, value) => Math.max(most, value ?? 0), 0);
     this.full = largest(this.ceiling); // the ceiling, 0 where there is none
     this.top = Math.max(this.full, largest(this.bits), largest(this.high)) || 1;
-    this.lowest = (this.bits ?? []).reduce((least, value) => (known(value) && value < least ? value : least), 0);
+    this.lowest = this.bits.reduce((/** @type {number} */ least, value) => Math.min(least, value ?? 0), 0);
     this.reasonOf = new Map(Object.entries(this.reasons).flatMap(([text, cells]) => cells.map((cell) => [cell, text])));
   }
 
   // The last measured epoch up to this one, as an index; -1 before the first.
+  /** @type {(epoch: number) => number} */
   at(epoch) {
     let found = -1;
     while (found + 1 < this.epochs.length && this.epochs[found + 1] <= epoch) found += 1;
@@ -19,14 +22,16 @@ class Series {
   }
 
   // Everything known of a layer at an epoch of the series; null if there is nothing.
+  /** @type {(layer: number | undefined, at: number) => Cell | null} */
   cell(layer, at) {
-    const place = this.place.get(layer);
+    const place = layer === undefined ? undefined : this.place.get(layer);
     if (place === undefined || at < 0) return null;
     const index = at * this.layers.length + place;
-    const value = (name) => (this[name] ? this[name][index] : null);
+    /** @type {(name: Column) => Number_} */
+    const value = (name) => this[name]?.[index];
     return {
       bits: value("bits"), low: value("low"), high: value("high"), ceiling: value("ceiling"),
-      mark: this.state[index], reason: this.reasonOf.get(index) ?? "", value,
+      mark: /** @type {Mark} */ (this.state[index]), reason: this.reasonOf.get(index) ?? "", value,
     };
   }
 
@@ -38,9 +43,11 @@ class Series {
   }
 }
 
+/** @type {Record<Mark, string>} */
 const MARKS = { s: "saturated", o: "out of its domain", "-": "no number", ".": "" };
 
 class Run {
+  /** @param {Digest} data */
   constructor(data) {
     Object.assign(this, data);
     this.series = data.series.map((one) => new Series(one));
@@ -50,11 +57,13 @@ class Run {
     this.last = Math.max(this.epochs.at(-1) ?? 0, trained.at(-1) ?? 0);
   }
 
+  /** @type {(wanted: Partial<SeriesData>) => Series | null} */
   find(wanted) {
-    return this.series.find((one) => Object.entries(wanted).every(([name, value]) => one[name] === value)) ?? null;
+    return this.series.find((one) => Object.entries(wanted).every(([name, value]) => one[/** @type {keyof SeriesData} */ (name)] === value)) ?? null;
   }
 
   // The series that a choice of estimator, resolution and labels means for a quantity.
+  /** @type {(quantity: string, choice: Choice) => Series | null} */
   chosen(quantity, choice) {
     if (quantity === "I_V(M→Y)") return this.find({ quantity, estimator: choice.usable });
     const { estimator, resolution, labels } = choice;
@@ -71,28 +80,32 @@ class Run {
     return null;
   }
 
+  /** @type {(epoch: number) => VerdictRow[]} */
   verdictsAt(epoch) {
     if (!this.verdicts) return [];
     const at = this.verdicts.epochs.filter((one) => one <= epoch).at(-1);
     return this.verdicts.rows.filter((row) => row.epoch === at);
   }
 
+  /** @type {(part: string, epoch: number, rule?: Rule) => VerdictRow | null} */
   verdict(part, epoch, rule = "conditional") {
     return this.verdictsAt(epoch).find((row) => row.part === part && row.rule === rule) ?? null;
   }
 
+  /** @type {(epoch: number) => { text: string, proposed: string | null } | null} */
   sentence(epoch) {
     const index = this.verdicts ? this.verdicts.epochs.filter((one) => one <= epoch).length - 1 : -1;
-    return index < 0 ? null : { text: this.verdicts.sentences[index], proposed: this.verdicts.proposed[index] };
+    return !this.verdicts || index < 0 ? null : { text: this.verdicts.sentences[index], proposed: this.verdicts.proposed[index] };
   }
 
   // Lines of the tooltip of one layer in one series.
+  /** @type {(series: Series | null, layer: number, epoch: number) => string[]} */
   tell(series, layer, epoch) {
     const about = this.layers[layer];
     const at = series ? series.at(epoch) : -1;
     const cell = series ? series.cell(layer, at) : null;
     const lines = [`layer ${about.label}${about.module && about.module !== about.label ? ` · ${elided(about.module, 60)}` : ""}`];
-    if (!cell) return [...lines, "not measured"];
+    if (!series || !cell) return [...lines, "not measured"];
     lines.push(`${series.quantity} = ${fixed(cell.bits)} ${series.unit}`);
     if (known(cell.low)) lines.push(`95 % interval ${interval(cell.low, cell.high)}`);
     if (known(cell.ceiling)) lines.push(`of at most ${fixed(cell.ceiling)}${cell.mark === "s" ? ": saturated" : ""}`);

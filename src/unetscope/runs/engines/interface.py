@@ -1,7 +1,7 @@
-"""What every engine does, and what they share.
+"""The interface of engines, and what they share.
 
-An engine is given run folders and trains each in a process of its own, as `unetscope.runs.jobs` does. A job that is killed from
-outside is started again and goes on; one that says what is wrong with it is not.
+An engine trains each of several run folders in a process of its own, as `unetscope.runs.jobs` does. A job that is killed from
+outside is started again and goes on; one that fails with an error is not.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
+
+from unetscope.base.errors import UnetscopeError
 
 STARTS = 4  # of a job that is killed from outside, before it is given up
 SECONDS_BETWEEN_LOOKS = 0.25
@@ -21,11 +23,22 @@ class Engine(Protocol):
     """Whatever trains run folders, several at a time."""
 
     def run(self, folders: Sequence[Path], look: Look) -> dict[Path, str]:
-        """Train all folders; why each of those that failed did. `look` is called several times a second meanwhile."""
+        """Train all folders; the reason of each that failed. `look` is called several times a second meanwhile."""
 
 
 def last_line(folder: Path) -> str:
-    """The last thing that a job said."""
+    """The last line of a job's log: its error, if it ended with one."""
     lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n") if (folder / LOG).is_file() else []
-    said = [line for line in lines if line.strip()]
-    return said[-1].removeprefix("unetscope: ") if said else "it said nothing"
+    last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return last.removeprefix("unetscope: ")
+
+
+def train_folder(folder: str) -> str | None:
+    """Train a run folder in this process; the error that its owner can mend, None if there is none."""
+    from unetscope.runs.jobs import train
+
+    try:
+        train(folder)
+    except UnetscopeError as mistake:
+        return str(mistake)
+    return None

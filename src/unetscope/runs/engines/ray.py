@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unetscope.base.errors import InvalidArgument, MissingDependency, UnetscopeError
+from unetscope.base.errors import InvalidArgument, MissingDependency
 from unetscope.runs.engines import cores
-from unetscope.runs.engines.interface import SECONDS_BETWEEN_LOOKS, STARTS, Look
+from unetscope.runs.engines.interface import SECONDS_BETWEEN_LOOKS, STARTS, Look, train_folder
 
 
 @dataclass
@@ -92,21 +92,15 @@ def _cluster(*, processors: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _train(folder: str, started_in: str) -> str:
-    """Train a run folder; what its owner has to mend, empty if there is nothing. This is what a worker does."""
-    from unetscope.runs.jobs import train
-
+def _train(folder: str, started_in: str) -> str | None:
+    """The task of a worker. See `train_folder`."""
     if Path(started_in).is_dir():
         os.chdir(started_in)  # images may be named from there, and a worker begins where its cluster was started
-    try:
-        train(folder)
-    except UnetscopeError as mistake:
-        return str(mistake)
-    return ""
+    return train_folder(folder)
 
 
-def _reason(ended: Any) -> str:
-    """Why a task failed, empty if it did not."""
+def _reason(ended: Any) -> str | None:
+    """Why a task failed, None if it did not."""
     import ray
 
     try:

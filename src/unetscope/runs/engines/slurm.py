@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unetscope.base.errors import InvalidArgument, MissingDependency, UnetscopeError
-from unetscope.runs.engines.interface import SECONDS_BETWEEN_LOOKS, STARTS, Look
+from unetscope.base.errors import InvalidArgument, MissingDependency
+from unetscope.runs.engines.interface import SECONDS_BETWEEN_LOOKS, STARTS, Look, train_folder
 
 LOGS = "slurm"
 
@@ -102,18 +102,13 @@ def _sent(executor: Any, folders: Sequence[Path]) -> list[Any]:
 class _Training:
     """What a job does; Slurm may stop and queue it again."""
 
-    def __call__(self, folder: str) -> str:
-        """Train a run folder; what is wrong with it, empty if nothing is."""
-        from unetscope.runs.jobs import train
-
+    def __call__(self, folder: str) -> str | None:
+        """Train a run folder; its error, None if there is none."""
         try:
-            train(folder)
-        except UnetscopeError as mistake:
-            return str(mistake)
+            return train_folder(folder)
         except Exception as mistake:  # the traceback is for the log
             traceback.print_exc()
             return f"{type(mistake).__name__}: {mistake}"
-        return ""
 
     def checkpoint(self, folder: str) -> Any:
         """What to queue when Slurm's time is up: the same again, for every finished epoch is on the disk."""

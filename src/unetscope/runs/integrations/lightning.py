@@ -43,13 +43,8 @@ class UnetscopeCallback(Callback):
         loss: str = "val_loss",
         **scope: Any,
     ) -> None:
-        self.probe_set, self.out, self.network, self.metrics, self.options = (
-            probe_set,
-            out,
-            network,
-            (dice, loss),
-            scope,
-        )
+        self.probe_set, self.out, self.network, self.options = probe_set, out, network, scope
+        self.metrics = {"dice": dice, "loss": loss}
         self.recorder: Recorder | None = None
         self._epoch = 0
 
@@ -75,13 +70,13 @@ class UnetscopeCallback(Callback):
         assert self.recorder is not None
         epoch = self._epoch = trainer.current_epoch + 1
         self.recorder.measure(epoch)
-        found = {
+        scores = {
             name: float(trainer.callback_metrics[metric])
-            for name, metric in zip(("dice", "loss"), self.metrics, strict=True)
+            for name, metric in self.metrics.items()
             if metric in trainer.callback_metrics
         }
-        if found:
-            self.recorder.record(epoch, **found)
+        if scores:
+            self.recorder.record(epoch, **scores)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the network as it is handed over."""

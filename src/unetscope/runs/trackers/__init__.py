@@ -1,15 +1,19 @@
-"""What experiment trackers are given of a run folder: scalars and figures.
+"""Experiment trackers of a run folder: scalars and figures.
 
 RUN/tracking/tensorboard/   event files: tensorboard --logdir RUN/tracking/tensorboard
 RUN/tracking/mlflow/        a store with one run: mlflow ui --backend-store-uri sqlite:///RUN/tracking/mlflow/mlflow.db
 RUN/tracking/wandb/         an offline run: wandb sync RUN/tracking/wandb/offline-run-*
 RUN/tracking/TRACKER.json   which run of the tracker this is, and the figures that it was given
 
-The tables of the run folder are the truth, and what a tracker has of them is asked of the tracker, or written anew. So
-nothing is written twice, whatever moment a kill comes. Nothing leaves the machine, unless MLFLOW_TRACKING_URI or
-WANDB_MODE say so: where they are set they are followed, as are MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT and WANDB_ENTITY.
+Nothing leaves the machine, unless MLFLOW_TRACKING_URI or WANDB_MODE say so: where they are set they are followed, as are
+MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT and WANDB_ENTITY.
+
+A further tracker is a subclass of `Tracker` and an entry in `TRACKERS`:
+
+    TRACKERS["comet"] = Comet
 """
 
-from unetscope.runs.trackers.tracked import TRACKERS, Follower, Tracked, check_tracker, track
+from unetscope.runs.trackers.interface import Point, Points, Session, Tracker
+from unetscope.runs.trackers.tracked_run import TRACKERS, Follower, TrackedRun, check_tracker, track
 
-__all__ = ["TRACKERS", "Follower", "Tracked", "check_tracker", "track"]
+__all__ = ["TRACKERS", "Follower", "Point", "Points", "Session", "TrackedRun", "Tracker", "check_tracker", "track"]

@@ -1,4 +1,4 @@
-"""What a run folder holds as scalars with names, and how names are spelled."""
+"""The scalars of a run folder with their names, and how names are spelled."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 from unetscope.runs.folder import RunFolder
 from unetscope.table.estimator_registry import resolution_unit
 from unetscope.table.records import Estimate
+from unetscope.table.series import SeriesKey
 
-CLOCK = "epoch/seconds"  # differs when an epoch is trained again, and is no result
+CLOCK = "epoch/seconds"  # differs when an epoch is trained again, and is not a result
 
 Value = str | int | float | bool
 
@@ -37,15 +38,14 @@ def scalars(run: RunFolder) -> Iterator[Scalar]:
 
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from unetscope.table.estimator_registry import resolution_unit
-from unetscope.table.records import EpochRecord, Layer
+    >>> from unetscope.table.records import EpochRecord, Layer
     >>> with tempfile.TemporaryDirectory() as parent:
     ...     run = RunFolder.create(Path(parent, "run"), {})
     ...     run.describe([Layer("7", "conv7")], [])
     ...     run.write_epoch(EpochRecord(1, math.nan, math.nan, math.nan, 0.5, seconds=math.nan))
     ...     row = Estimate(1, "7", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
     ...     run.write_measurement(1, [row])
-    ...     [("/".join(found.names), found.epoch, found.value) for found in scalars(run)]
+    ...     [("/".join(scalar.names), scalar.epoch, scalar.value) for scalar in scalars(run)]
     [('validation/Dice', 1, 0.5), ('I(X;M)/kde_upper 1/7', 1, 2.0)]
     """
     for record in run.epochs():
@@ -63,13 +63,14 @@ from unetscope.table.records import EpochRecord, Layer
         ends = ((" low", estimate.low), (" high", estimate.high)) if usable else ()
         for end, value in (("", estimate.bits), *ends):
             if math.isfinite(value):
-                first, *others = _names(estimate, usable)
-                yield Scalar((first + end, *others), estimate.epoch, value)
+                quantity, *names = _names(estimate)
+                yield Scalar((quantity + end, *names), estimate.epoch, value)
 
 
-def _names(estimate: Estimate, usable: bool) -> tuple[str, ...]:
+def _names(estimate: Estimate) -> tuple[str, ...]:
     """Quantity, labels where there is a choice of them, estimator with its resolution, layer."""
-    labels = () if estimate.labels in {"", "pixels" * usable} else (estimate.labels,)
+    scheme = SeriesKey.of(estimate).scheme
+    labels = (scheme,) if scheme else ()
     short, number = f"{estimate.resolution:g}", estimate.resolution
     resolution = short if float(short) == number else repr(number)
     unitless = number == 0 and not resolution_unit(estimate.estimator)
@@ -77,10 +78,15 @@ def _names(estimate: Estimate, usable: bool) -> tuple[str, ...]:
     return (estimate.quantity, *labels, series, estimate.layer)
 
 
-def spelled(names: Sequence[str], permitted: Callable[[str], bool] = str.isprintable) -> str:
-    """Names put together with `/`; any other character that is not permitted is written `_x` and its code `_`.
+def is_plain(sign: str) -> bool:
+    """Whether a character may stand in any file name or metric name."""
+    return sign.isascii() and (sign.isalnum() or sign in "_-. ")
 
-    Different names are spelled differently, whatever is in them: what looks like such a code is written with one.
+
+def spelled(names: Sequence[str], permitted: Callable[[str], bool] = str.isprintable) -> str:
+    """Names joined with `/`; any other character that is not permitted is written as `_x`, its code and `_`.
+
+    Different names are spelled differently, whatever is in them: text that looks like such a code is escaped too.
 
     >>> spelled(["I(X;M)", "kde_upper 1", "a/b"]), spelled(["<b>"], str.isalnum), spelled(["_x003C_"])
     ('I(X;M)/kde_upper 1/a_x002F_b', '_x003C_b_x003E_', '_x005F_x003C_')
@@ -104,7 +110,7 @@ def _part(name: str, permitted: Callable[[str], bool]) -> str:
 def parameters(
     configuration: Mapping[str, Any], above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Value]]:
-    """The values of a nested configuration with their names; lists as JSON."""
+    """The values of a nested configuration with their names; lists and null as JSON."""
     for name, value in configuration.items():
         if isinstance(value, Mapping):
             yield from parameters(value, (*above, name))

@@ -1,0 +1,106 @@
+"""Run a network for inference and leave it unchanged: evaluation mode, unwrapping, device and input type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Float, Real
+from torch import Tensor, nn
+
+from unetscope.activations.precision import full_float32
+from unetscope.data.segmentation import SegmentationData
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Run a network in evaluation mode, without gradients, autocast or TF32, and restore its state afterwards.
+
+    Restored are the training flag of every module, every buffer, and the random state of the CPU and of the network's device.
+
+    >>> model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
+    >>> with eval_mode(model):
+    ...     model.training, torch.is_grad_enabled()
+    (False, False)
+    >>> model.training
+    True
+    """
+    device = device_of(model)
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(full_float32())
+        stack.enter_context(_uncompiled(model))
+        try:
+            model.eval()
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            for module, name, buffer, saved in buffers:
+                setattr(module, name, buffer)
+                if not torch.equal(buffer, saved):
+                    buffer.copy_(saved)
+
+
+@contextmanager
+def _uncompiled(model: nn.Module) -> Iterator[None]:
+    """Run compiled modules eagerly, because tracing and hooks do not see inside compiled code."""
+    compiled = [module for module in model.modules() if getattr(module, "_compiled_call_impl", None) is not None]
+    if not compiled and not any(hasattr(module, "_orig_mod") for module in model.modules()):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        implementations = [(module, module._compiled_call_impl) for module in compiled]
+        try:
+            for module, _ in implementations:
+                module._compiled_call_impl = None
+            yield
+        finally:
+            for module, implementation in implementations:
+                module._compiled_call_impl = implementation
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel and `torch.compile` wrappers.
+
+    >>> unwrap_model(nn.DataParallel(nn.Linear(1, 1)))
+    Linear(in_features=1, out_features=1, bias=True)
+    """
+    inner = getattr(model, "_orig_mod", None)
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = model.module
+    return unwrap_model(inner) if isinstance(inner, nn.Module) else model
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a network's weights; the CPU if it has none."""
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def as_input(model: nn.Module, batch: Tensor) -> Tensor:
+    """The batch on the network's device, in the float type of its weights."""
+    weights = (parameter for parameter in model.parameters() if parameter.is_floating_point())
+    dtype = next((parameter.dtype for parameter in weights), torch.float32)
+    return batch.to(device_of(model), dtype=dtype)
+
+
+def pixels(data: SegmentationData) -> Real[Tensor, "n channels *sides"]:
+    """The stored values of all images; uint16 becomes int32, which torch can index on every device."""
+    images = data.images
+    return torch.from_numpy(images.astype(np.int32) if images.dtype == np.uint16 else images)
+
+
+def to_input(batch: Real[Tensor, "b c *sides"], scale: float) -> Float[Tensor, "b c *sides"]:
+    """A batch of stored values as float32, integers scaled to [0, 1]; `scale` is `SegmentationData.scale`."""
+    return batch.to(torch.float32) * scale

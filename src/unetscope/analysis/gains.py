@@ -1,0 +1,122 @@
+"""What the skip and the deeper path add at each merge, from the table of estimates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unetscope.table.flow import Flow
+from unetscope.table.parts import LEVEL, SKIP, Part
+from unetscope.table.quantities import Quantity, Status
+from unetscope.table.records import Estimate, Skip
+
+LEARNT_SHARE = 0.1  # of the ceiling: with less usable information in its output a network has learnt next to nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What a stream adds at a merge: its estimate, or None if there is none.
+
+    part: the stream, the skip or the deeper path that it meets. output_bits: usable information of the network's output, NaN if
+    not known. unlearnt: why the numbers of this epoch cannot be used, if so.
+    """
+
+    part: Part
+    row: Estimate | None
+    output_bits: float = math.nan
+    unlearnt: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """What it is judged by: its interval, or where so few images leave none, its bracket; NaN without either."""
+        if self.unlearnt or self.row is None:
+            return math.nan, math.nan
+        has_interval = math.isfinite(self.row.low)
+        return (self.row.low, self.row.high) if has_interval else (self.row.lower, self.row.upper)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is something to judge by."""
+        return (
+            all(map(math.isfinite, self.interval))
+            and self.row is not None
+            and self.whole > 0
+            and self.row.status is not Status.SATURATED
+        )
+
+    @property
+    def whole(self) -> float:
+        """Bits of which a loss is a share: those of the output, or where they are not known the ceiling."""
+        ceiling = math.nan if self.row is None else self.row.ceiling
+        return ceiling if math.isnan(self.output_bits) else min(self.output_bits, ceiling)
+
+    @property
+    def share(self) -> float:
+        """The most that it may add, as a share."""
+        return self.interval[1] / self.whole
+
+    @property
+    def least_share(self) -> float:
+        """The least that it may add, as a share."""
+        return self.interval[0] / self.whole
+
+    @property
+    def skip(self) -> Part:
+        """The skip at its merge."""
+        return Part(SKIP, self.part.level)
+
+    @property
+    def receiver(self) -> str:
+        """What it adds to, for people."""
+        return "the deeper path" if self.part.is_skip else f"{self.skip}"
+
+    @property
+    def text(self) -> str:
+        """What adds to what, for people."""
+        return f"{self.part if self.part.is_skip else 'the deeper path'} adds to {self.receiver}"
+
+    @property
+    def reason(self) -> str:
+        """Why it is not known."""
+        if self.unlearnt:
+            return self.unlearnt
+        if self.row is None:
+            return (
+                "it was not measured: `unetscope measure RUN --merge-probes` does, or in Python a Scope with held_out"
+            )
+        return self.row.reason
+
+
+Gains = Mapping[int, Mapping[Part, Gain]]  # by epoch and stream
+
+
+def stream_gains(flow: Flow, skips: Sequence[Skip], epochs: Sequence[int], estimator: str) -> Gains:
+    """What both streams of every skip's merge add at every epoch, whether it was measured or not."""
+    rows = {(row.epoch, row.layer, row.quantity): row for row in flow.select(estimator=estimator).estimates}
+    of_epoch: dict[int, dict[Part, Gain]] = {}
+    for epoch in epochs:
+        output_bits, unlearnt = output_information(flow, epoch)
+        of_epoch[epoch] = {
+            part: Gain(part, rows.get((epoch, skip.merge, quantity)), output_bits, unlearnt)
+            for skip in skips
+            for part, quantity in (
+                (skip.part, Quantity.USABLE_SKIP_GIVEN_POOLED),
+                (Part(LEVEL, skip.part.level), Quantity.USABLE_UPSAMPLED_GIVEN_SKIP),
+            )
+        }
+    return of_epoch
+
+
+def output_information(flow: Flow, epoch: int) -> tuple[float, str]:
+    """Usable information of the output, NaN if not known, and why the epoch cannot be used if the output has next to none."""
+    outputs = [layer.label for layer in flow.layers if layer.role == "output"]
+    bits = math.nan
+    for row in flow.select(epoch=epoch, quantity=Quantity.USABLE).estimates:
+        if row.layer not in outputs:
+            continue
+        if not row.bits >= LEARNT_SHARE * row.ceiling:
+            so_far = f"the network tells {row.bits:.3f} of {row.ceiling:.3f} bits a pixel so far, next to nothing"
+            return math.nan, f"what the network tells is not known: {row.reason}" if math.isnan(row.bits) else so_far
+        bits = row.bits if math.isnan(bits) else max(bits, row.bits)
+    return bits, ""

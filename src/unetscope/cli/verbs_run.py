@@ -1,0 +1,153 @@
+"""The verbs that train and measure: `run` and `measure`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unetscope.base.errors import InvalidArgument
+from unetscope.cli.flags import Json, Quiet, Run, Sweep, Track, swept, takes
+from unetscope.cli.progress_bar import progress_bar
+from unetscope.cli.terminal import one_line, print_json, print_pairs
+from unetscope.table.estimator_registry import settings
+from unetscope.training.config import RunConfig, overridden_config, preset_config, run_flags
+from unetscope.training.flags import parse_epochs
+
+if TYPE_CHECKING:
+    from unetscope.runs.analysed import AnalysedRun
+    from unetscope.runs.forecast import Forecast
+
+
+RUN_FLAGS = run_flags(RunConfig)
+MEASURE_FLAGS = tuple(flag for flag in RUN_FLAGS if flag.name in {f"measuring.{one.name}" for one in settings()})
+
+
+@takes(RUN_FLAGS)
+def run(
+    out: Annotated[Path | None, typer.Option(help="Run folder to make [default: runs/PRESET].")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="demo, quick, paper or paper-code [default: demo without --data, else quick].")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run was stopped.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it will take in time, memory and disk.")
+    ] = False,
+    *,
+    values: Mapping[str, Any],
+    sweep: Sweep = False,
+    track: Track = None,
+    live: Annotated[bool, typer.Option("--open", help="Open the page in a browser, live while it trains.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train a U-Net, measure how information flows through it, draw and report it."""
+    if "data.validation" in values and "data.path" not in values:
+        raise InvalidArgument("--val needs --data: the images to train on")
+    config, folder = _configured(preset, swept(values, RUN_FLAGS) if sweep else values, out, resume)
+    if dry_run:
+        from unetscope.runs.forecast import forecast_run
+
+        with progress_bar(quiet or json) as progress:
+            forecast = forecast_run(config, folder, resume=resume, progress=progress)
+        print_json(forecast.as_dict()) if json else print_forecast(forecast)
+        return
+    from unetscope.report.render import render_run
+    from unetscope.runs.analysed import AnalysedRun
+    from unetscope.runs.experiment import run as run_experiment
+    from unetscope.runs.trackers import check_tracker
+    from unetscope.runs.trackers import track as hand_over
+
+    with progress_bar(quiet or json) as progress:
+        if track is not None:
+            check_tracker(track)
+        try:
+            with _viewed(folder) if live else nullcontext():
+                finished = AnalysedRun(run_experiment(config, folder, resume=resume, progress=progress, track=track))
+                page = render_run(finished, progress=progress)
+            if track is not None:
+                hand_over(finished.folder, track)
+        except KeyboardInterrupt:
+            progress.warn(f"stopped; go on with: unetscope run --out {folder} --resume")
+            raise typer.Exit(130) from None
+    print_run(finished, page, json=json)
+
+
+@takes(MEASURE_FLAGS, negatable=False)
+def measure(
+    run: Run,
+    *,
+    values: Mapping[str, Any],
+    sweep: Sweep = False,
+    epochs: Annotated[
+        str | None, typer.Option(help="Epochs with a checkpoint, such as 10,100 [default: all measured].")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Measure the kept checkpoints of a run again, with what is named; what was measured before stays."""
+    from unetscope.report.render import render_run
+    from unetscope.runs.analysed import AnalysedRun
+    from unetscope.runs.experiment import measure_again
+
+    values = swept(values, MEASURE_FLAGS) if sweep else values
+    named = {name.removeprefix("measuring."): value for name, value in values.items()}
+    chosen = [] if epochs is None else parse_epochs("--epochs", epochs)
+    with progress_bar(quiet or json) as progress:
+        measured = AnalysedRun(measure_again(run, named, epochs=chosen, progress=progress))
+        page = render_run(measured, progress=progress)
+    print_run(measured, page, json=json)
+
+
+@contextmanager
+def _viewed(folder: Path) -> Iterator[None]:
+    """Serve the page of a run from a process of its own, which neither slows the training nor outlives it."""
+    words = [sys.executable, "-m", "unetscope", "view", str(folder), "--with-parent"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as viewer:  # noqa: S603
+        try:
+            yield
+        finally:
+            viewer.kill()
+
+
+def _configured(
+    preset: str | None, overrides: Mapping[str, Any], out: Path | None, resume: bool
+) -> tuple[RunConfig, Path]:
+    """The configuration asked for, and its run folder; a resumed run that names no preset keeps its own."""
+    from unetscope.runs.folder import RunFolder
+
+    name = preset or ("quick" if "data.path" in overrides else "demo")
+    folder = out or Path("runs") / name
+    if resume and preset is None and RunFolder.exists(folder):
+        return overridden_config(RunFolder.open(folder).configuration, overrides), folder
+    return preset_config(name, overrides), folder
+
+
+def print_forecast(forecast: Forecast) -> None:
+    """What a run will take, as a table."""
+    print_pairs("What this run will take", forecast.rows())
+
+
+def print_run(run: AnalysedRun, page: Path, *, json: bool) -> None:
+    """Where a finished run lies and how well its network does."""
+    last = run.epochs[-1]
+    if json:
+        print_json(
+            {"run": str(run.path), "report": str(page), "epoch": last.epoch, "validation_dice": last.validation_dice}
+        )
+        return
+    print_pairs(
+        "Run finished",
+        [
+            ("epochs trained", f"{last.epoch}"),
+            ("validation Dice", f"{last.validation_dice:.3f}"),
+            ("measured at epochs", ", ".join(map(str, run.flow.epochs))),
+            ("run folder", one_line(str(run.path))),
+            ("report", one_line(str(page))),
+        ],
+    )

@@ -1,0 +1,181 @@
+"""The verb that judges: `verdict`, and what it prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unetscope.cli.flags import Json, Run
+from unetscope.cli.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
+from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table
+from unetscope.table.marks import DECISION_MARKS
+from unetscope.table.parts import SKIP, Part
+from unetscope.table.quantities import Quantity, Status
+from unetscope.table.records import Rule
+from unetscope.table.variants import removed_parts
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from unetscope.analysis.verdict import Judgement
+    from unetscope.networks.cost import Savings
+    from unetscope.runs.analysed import AnalysedRun
+    from unetscope.table.flow import Flow
+    from unetscope.table.records import Verdict
+    from unetscope.table.series import Series
+    from unetscope.table.variants import Variant
+
+
+def verdict(
+    run: Run,
+    epoch: Annotated[int | None, typer.Option(help="Training budget, a measured epoch [default: the last].")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Share of what the network tells that counts as nothing.")
+    ] = None,
+    cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Time the proposed design on this machine.")] = True,
+    json: Json = False,
+) -> None:
+    """Say which skips and levels the task needs, from which epoch, how sure, and what a network without the others saves."""
+    from unetscope.analysis.verdict import MARGIN
+    from unetscope.runs.analysed import AnalysedRun
+
+    judged = AnalysedRun.open(run, margin=MARGIN if margin is None else margin)
+    judgement = judged.judged()
+    if epoch is not None:
+        judgement.at(epoch)
+    saved = None
+    if cost and judged.own_network and (design := judgement.design(epoch)) is not None:
+        from unetscope.runs.slimming import savings
+
+        saved = savings(judged.folder, design)
+    print_judgement(judged, epoch, saved, json=json)
+
+
+RULE_NAMES: Mapping[Rule, str] = {"conditional": "conditional", "plateau": "paper's"}
+MOST_EPOCHS = 24  # letters of a curve: of more epochs, the last
+
+
+def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, *, json: bool) -> None:
+    """The U-Plot as lines of text, what both rules say of every skip and level, and the design that is left.
+
+    epoch: the training budget, by default the last that was measured. saved: what the design saves, if that was measured.
+    """
+    judgement = run.judged()
+    design = judgement.design(epoch)
+    verdicts = judgement.at(judgement.epochs[-1] if epoch is None else epoch)
+    if json:
+        savings = None if saved is None else saved.as_dict()
+        proposed = None if design is None else {**design.as_dict(), "savings": savings}
+        rows = [{**asdict(verdict), "part": str(verdict.part)} for verdict in verdicts]
+        print_json({"verdicts": rows, "proposed": proposed})
+        return
+    _print_verdicts(run.flow, judgement, verdicts)
+    if design is None:
+        print("Nothing is proposed to be left out.")
+    elif not run.own_network:
+        print(
+            f"Proposed to be left out: {', '.join(_left_out(judgement, design))}. Train it before you believe it: "
+            "us.without_skips takes skips out"
+        )
+    else:
+        print(
+            f"Proposed: {design.text}. Retrain it before you believe it: "
+            f"unetscope verify {one_line(str(run.path))} --variants {design.name}"
+        )
+        if saved is not None:
+            print_pairs("What it saves, of one image", saved.rows())
+
+
+def _print_verdicts(flow: Flow, judgement: Judgement, verdicts: Sequence[Verdict]) -> None:
+    from rich.console import Console
+
+    console, epoch = Console(), verdicts[0].epoch
+    glyphs = glyphs_for(console.encoding)
+    for line in u_plot_lines(flow, epoch, width=console.width, glyphs=glyphs):
+        print(line)
+    print_table(
+        f"What a training of {epoch} epochs needs",
+        ("part", "rule", "verdict", "from epoch", "bits", "over epochs"),
+        [_verdict_row(judgement, verdict, glyphs) for verdict in verdicts],
+        right=("from epoch",),
+    )
+    for verdict in verdicts:
+        print(f"{one_line(str(verdict))}.")
+
+
+def _verdict_row(judgement: Judgement, verdict: Verdict, glyphs: Glyphs) -> tuple[str | Text, ...]:
+    from rich.text import Text
+
+    decision = Text(verdict.decision, style=DECISION_MARKS[verdict.decision].style)
+    bits = "" if math.isnan(verdict.bits) else f"{verdict.bits:.3f}"
+    curve = _bits_over_epochs(judgement, verdict, glyphs)
+    return str(verdict.part), RULE_NAMES[verdict.rule], decision, str(verdict.since), bits, curve
+
+
+def _left_out(judgement: Judgement, design: Variant) -> list[str]:
+    """What a design leaves out, for people: skips by name, and the deepest levels together."""
+    removed = removed_parts(design, judgement.depth, judgement.without)
+    skips = [str(part) for part in removed if part.is_skip]
+    return skips + [f"all below {Part(SKIP, design.depth)}"] * (design.depth < judgement.depth)
+
+
+def u_plot_lines(flow: Flow, epoch: int, *, width: int, glyphs: Glyphs = BLOCKS) -> list[str]:
+    """The U-Plot of one epoch as text: a letter a layer, by the first estimator of each quantity.
+
+    >>> from unetscope.table.flow import Flow
+    >>> from unetscope.table.records import Estimate, Layer
+    >>> rows = [Estimate(0, label, "I(X;M)", "kde_upper", 1.0, "", bits, bits, bits, 3.0, bits == 3, n=8, d=4)
+    ...         for label, bits in (("1", 3.0), ("2", 1.0), ("3", 2.0))]
+    >>> flow = Flow(tuple(Layer(label, "conv") for label in "123"), (), tuple(rows))
+    >>> for line in u_plot_lines(flow, 0, width=80): print(line)
+    U-Plot, epoch 0: layers 1 to 3 in network order; ▒ saturated, · no number
+    I(X;M) ▒▃▆ 1.000 (layer 2) to 3.000 of 3.000 bits, KDE upper bound, noise variance 1
+    """
+    lines = []
+    at_epoch = flow.select(epoch=epoch)
+    for quantity in (quantity for quantity in Quantity if quantity.of_layer):
+        if series := next((series for series in at_epoch.series if series.key.quantity is quantity), None):
+            lines += _lines_of(series, epoch, width, glyphs)
+    if lines:
+        labels = [one_line(layer.label) for layer in flow.layers]
+        ends = f"layers {labels[0]} to {labels[-1]} in network order"
+        lines.insert(0, f"U-Plot, epoch {epoch}: {ends}; {glyphs.full} saturated, {glyphs.missing} no number")
+    return lines
+
+
+def _lines_of(series: Series, epoch: int, width: int, glyphs: Glyphs) -> list[str]:
+    """The curve of one series, cut to the width, and its range, on the curve's line where that fits."""
+    finite = [row for row in series.estimates.values() if math.isfinite(row.bits)]
+    text = sparkline(
+        [series.bits(layer, epoch) for layer in series.layers],
+        max((row.ceiling for row in finite if math.isfinite(row.ceiling)), default=1.0),
+        [series.status(layer, epoch) is Status.SATURATED for layer in series.layers],
+        glyphs=glyphs,
+    )
+    quantity = series.key.quantity
+    name = quantity if glyphs is BLOCKS else quantity.replace("→", "->")
+    piece_width = max(10, width - len(name) - 2)
+    pieces = [text[start : start + piece_width] for start in range(0, len(text), piece_width)]
+    lines = [f"{name if place == 0 else ' ' * len(name)} {piece}" for place, piece in enumerate(pieces)]
+    if finite:
+        least = min(finite, key=lambda row: row.bits)
+        scheme = f", {one_line(series.key.scheme)}" if series.key.scheme else ""
+        span = f"{least.bits:.3f} (layer {one_line(least.layer)}) to {max(row.bits for row in finite):.3f} of "
+        span += f"{least.ceiling:.3f} {quantity.unit}, {series.key.text}{scheme}"
+        if len(lines[-1]) + len(span) < width + 20:
+            lines[-1] += f" {span}"
+        else:
+            lines.append(f"{' ' * len(name)} {span}")
+    return lines
+
+
+def _bits_over_epochs(judgement: Judgement, verdict: Verdict, glyphs: Glyphs) -> str:
+    """What a part adds at every judged epoch, as a share of the most that any part adds by this rule."""
+    bits = {(row.part, row.epoch): row.bits for row in judgement.verdicts if row.rule == verdict.rule}
+    top = max((value for value in bits.values() if math.isfinite(value)), default=0.0)
+    values = [bits.get((verdict.part, epoch), math.nan) for epoch in judgement.epochs]
+    return sparkline(values[-MOST_EPOCHS:], top, glyphs=glyphs)

@@ -1,0 +1,230 @@
+"""The verbs that retrain and hand over: `verify` and `slim`, and what they print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unetscope.base.errors import InvalidArgument
+from unetscope.cli.flags import DryRun, Json, Quiet, Run
+from unetscope.cli.progress_bar import progress_bar
+from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table
+from unetscope.cli.verbs_verdict import RULE_NAMES
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from unetscope.analysis.outcomes import Agreement, Row, Training, Verification
+    from unetscope.runs.retraining import Trial
+    from unetscope.runs.slimming import Slim
+    from unetscope.table.records import Rule
+
+
+def verify(
+    run: Run,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="paper, skips, depths, proposed, no-skips, without-skip2, depth3, …; repeatable [default: paper]."
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="How many seeds, or which, such as 0,1,5.")] = "3",
+    workers: Annotated[int | None, typer.Option(help="Jobs at a time [default: as many as the cores carry].")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of a job.")] = 1,
+    engine: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
+    margin: Annotated[float | None, typer.Option(help="Loss of Dice that counts as none [default: 0.02].")] = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Retrain variants of a run's network over seeds, and hold the verdicts against them; started again, it goes on."""
+    from unetscope.analysis.outcomes import DICE_MARGIN, check_margin
+    from unetscope.report.render import render_run
+    from unetscope.runs.analysed import AnalysedRun
+    from unetscope.runs.engines import cores, engine_named
+    from unetscope.runs.folder import RunFolder
+    from unetscope.runs.retraining import expected_seconds, on_gpu, retrain, trials
+    from unetscope.runs.verification import chosen_seeds, chosen_variants
+
+    folder = RunFolder.open(run)
+    chosen = chosen_variants(folder, variants or ["paper"])
+    planned = trials(folder, chosen, chosen_seeds(folder, _seeds(seeds)))
+    trained_by = engine_named(engine, workers=workers, threads=threads, gpu=on_gpu(folder))
+    if dry_run:
+        at_once = workers or max(1, cores() // threads)
+        print_expected(planned, expected_seconds(folder, planned, workers=at_once, threads=threads), json=json)
+        return
+    loss = DICE_MARGIN if margin is None else margin
+    check_margin(loss)
+    with progress_bar(quiet or json) as progress:
+        try:
+            failed = retrain(folder, planned, engine=trained_by, threads=threads, progress=progress)
+        except KeyboardInterrupt:
+            progress.warn("stopped; the same command goes on where it was")
+            raise typer.Exit(130) from None
+        retrained = AnalysedRun(folder, dice_margin=loss)
+        verification = retrained.verification_of(planned)
+        page = render_run(retrained, progress=progress)
+    print_verification(verification, page, {trial.name: reason for trial, reason in failed.items()}, json=json)
+
+
+def slim(
+    run: Run,
+    design: Annotated[
+        str,
+        typer.Option(
+            help="What to leave out, such as without-skip1 or depth2 [default: what the verdicts propose].",
+            show_default=False,
+        ),
+    ] = "proposed",
+    fine_tune: Annotated[int, typer.Option(help="Epochs to train the carried weights on.")] = 0,
+    retrained: Annotated[
+        bool, typer.Option("--retrained", help="Take the weights of its retraining by verify.")
+    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX too.")] = False,
+    torch_export: Annotated[bool, typer.Option("--torch-export", help="Write a program of torch.export too.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write the smaller network with weights carried over, and its Dice before and after."""
+    from unetscope.runs.slimming import Export
+    from unetscope.runs.slimming import slim as make_slim
+
+    if fine_tune < 0:
+        raise InvalidArgument(f"--fine-tune must be 0 or more, got {fine_tune}")
+    kinds: dict[Export, bool] = {"onnx": onnx, "torch": torch_export}
+    with progress_bar(quiet or json) as progress:
+        smaller = make_slim(
+            run,
+            design,
+            fine_tune=fine_tune,
+            retrained=retrained,
+            exports=tuple(kind for kind, chosen in kinds.items() if chosen),
+            progress=progress,
+        )
+    print_slim(smaller, json=json)
+
+
+def _seeds(text: str) -> int | list[int]:
+    """How many seeds, or which."""
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError:
+        raise InvalidArgument(f"--seeds {text}: expected a number of seeds, or seeds such as 0,1,5") from None
+    return numbers if "," in text else numbers[0]
+
+
+# By whether a rule was right: the sign behind its verdict, and the style.
+MARKS: Mapping[Agreement, tuple[str, str]] = {"hit": (" ✓", ""), "miss": (" ✗", "bold red"), "open": ("", "dim")}
+
+
+def print_expected(planned: Sequence[Trial], seconds: float, *, json: bool) -> None:
+    """What retraining will take."""
+    from unetscope.analysis.outcomes import FEWEST_SEEDS
+
+    if json:
+        print_json({"jobs": [trial.name for trial in planned], "seconds": seconds})
+        return
+    names = ", ".join(dict.fromkeys(trial.variant.name for trial in planned))
+    seeds = len({trial.seed for trial in planned})
+    time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    rows = [("jobs", str(len(planned))), ("variants, the reference among them", names), ("seeds", str(seeds))]
+    rows.append(("training, roughly", time))
+    print_pairs("What retraining will take", rows)
+    if seeds < FEWEST_SEEDS:
+        print("With one seed nothing is decided: what another would change is not known")
+
+
+def print_verification(verification: Verification, page: Path, failed: Mapping[str, str], *, json: bool) -> None:
+    """Every variant's outcome beside its verdicts, and how often each rule was right.
+
+    failed: why, of the trainings that failed, by name.
+    """
+    scores = {rule: verification.score(rule) for rule in RULE_NAMES}
+    if json:
+        print_json({**_verification_data(verification), "scores": scores, "failed": dict(failed), "report": str(page)})
+        return
+    rows = verification.rows()
+    print_table(
+        f"Retrained, after {verification.budgets[-1]} epochs",
+        ("variant", *RULE_NAMES.values(), "outcome", f"reaches {verification.target:.3f}", "why"),
+        [_outcome_row(verification, row) for row in rows],
+    )
+    for training in verification.trainings:
+        if training.records and not training.sound and not training.failure:
+            ended = "did not start" if training.started_at is None else "collapsed"
+            print(f"{training.variant} with seed {training.seed} {ended}: {training.why_not}")
+    for name, reason in failed.items():
+        print(f"{name} failed: {one_line(reason)}")
+    for rule, score in scores.items():
+        print(f"The {RULE_NAMES[rule]} rule: {score['hit']} right, {score['miss']} wrong, {score['open']} open")
+    if stalled := [row.variant.name for row in rows if row.outcome.stalls]:
+        print(f"Open because they start less often than the reference: {', '.join(stalled)}")
+    print(f"report: {one_line(str(page))}")
+
+
+def _verification_data(verification: Verification) -> dict[str, Any]:
+    outcomes = [
+        {**asdict(row.outcome), "predicted": row.predicted, "reaches target at": _reached(verification, row)}
+        for row in verification.rows()
+    ]
+    return {"epoch": verification.budgets[-1], "target": verification.target, "outcomes": outcomes}
+
+
+def _outcome_row(verification: Verification, row: Row) -> tuple[str | Text, ...]:
+    """A variant with its verdicts, its outcome, and when each seed reaches the target."""
+    epochs = ", ".join(_reached_text(verification, training) for training in verification.of(row.variant.name))
+    verdicts = [_verdict_beside_outcome(row, rule) for rule in RULE_NAMES]
+    return row.variant.name, *verdicts, row.outcome.decision, epochs, one_line(row.outcome.text)
+
+
+def print_slim(slim: Slim, *, json: bool) -> None:
+    """Where the smaller network lies, what it saves and what it costs in Dice."""
+    if json:
+        print_json(slim.as_dict())
+        return
+    how = f"after {slim.fine_tuned} epochs of fine-tuning" if slim.fine_tuned else "as written"
+    rows = [
+        ("network", slim.design.text),
+        ("validation Dice in float32, whole network", f"{slim.dice_whole:.4f}"),
+        ("validation Dice, weights carried over", f"{slim.dice_carried:.4f}"),
+        (f"validation Dice, {how}", f"{slim.dice:.4f}"),
+        *slim.savings.rows(),
+        *(("also written", one_line(str(path))) for path in slim.exports),
+    ]
+    print_pairs("The smaller network", rows)
+    if slim.loses:
+        print(
+            f"Dice fell by {slim.dice_whole - slim.dice:.2f}: --fine-tune N trains the carried weights on, "
+            "verify and --retrained train anew"
+        )
+    print(f"model = us.load_model({str(slim.path)!r})")
+
+
+def _reached(verification: Verification, row: Row) -> list[int | None]:
+    """Of each seed, the epoch at which the variant reaches the target."""
+    return [training.reaches(verification.target) for training in verification.of(row.variant.name)]
+
+
+def _reached_text(verification: Verification, training: Training) -> str:
+    """When a training reaches the target, for people."""
+    epoch = training.reaches(verification.target)
+    if epoch is not None:
+        return str(epoch)
+    if math.isnan(verification.target):
+        return "not known"
+    ended = training.failure or (training.records and training.records[-1].epoch == verification.budgets[-1])
+    return "never" if ended else "not yet"
+
+
+def _verdict_beside_outcome(row: Row, rule: Rule) -> Text:
+    """What a rule said, marked by whether it was right."""
+    from rich.text import Text
+
+    mark, style = MARKS[row.agreement(rule)]
+    return Text(f"{row.predicted.get(rule, 'undecided')}{mark}", style=style)

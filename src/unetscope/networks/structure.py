@@ -1,0 +1,96 @@
+"""The structure of a network as it is measured: layers, skips, and the merges where skips join the upsampled path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unetscope.activations.forward_graph import Graph
+from unetscope.base.errors import NetworkError
+from unetscope.networks.operations import JoinKind
+from unetscope.table.records import Layer, Skip
+
+Detail = Literal["kernels", "stages"]
+
+OUTCOMES: dict[JoinKind, str] = {
+    "cat": "concatenation", "add": "sum", "sub": "difference", "mul": "product", "max": "maximum",
+}  # fmt: skip
+"""By kind of join, what it makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One stream at a join.
+
+    tensor: its number. path: the calls through which it enters the join, from inner to outer, each as (address, position
+    among the tensor arguments).
+    """
+
+    tensor: int
+    path: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A join of skips with the upsampled path.
+
+    label: of the layer. address: of the call (see `activations.tracing`). kind: how the streams are joined. node: the number
+    of the joined tensor. upsampled: the stream that was upsampled. skips: the other streams, by name of the skip.
+    """
+
+    label: str
+    address: str
+    kind: JoinKind
+    node: int
+    upsampled: Operand
+    skips: dict[str, Operand]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A network as it is measured: layers in the order in which they run, skips from the top one down, and their merges.
+
+    detail: whether `layers` are all that a kernel makes, or only the ends of stages. kernels: how many kernels there are.
+    graph: the recorded forward pass.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    skips: tuple[Skip, ...]
+    merges: tuple[Merge, ...]
+    detail: Detail
+    kernels: int
+    graph: Graph
+
+    @property
+    def why_no_merge(self) -> str:
+        """The reason why no merge was detected; empty if there is one."""
+        if self.merges:
+            return ""
+        if not (concatenations := _unfollowed_concatenations(self.graph)):
+            return "No skip joins an upsampled path: there is nothing for verdicts to judge"
+        return (
+            f"No merge is found, but {concatenations} concatenations of tokens or of channels that stand last are not "
+            "followed: streams are, as [batch, channels, *sides]. Name layers and skips yourself"
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {len(self.layers)} layers, {len(self.merges)} merges, {len(self.skips)} skips"]
+        for layer in self.layers:
+            sides = "×".join(map(str, layer.shape))
+            lines.append(f"{layer.label:>8}  {layer.role:<9} {sides:<20} {layer.module}")
+        lines += [f"{skip.name:>8}  {skip.source} joins {skip.upsampled} at {skip.merge}" for skip in self.skips]
+        return "\n".join([*lines, *filter(None, [self.why_no_merge])])
+
+    def merge_of(self, skip: str) -> Merge:
+        """The merge that a skip joins. Raises: NetworkError if there is no such skip."""
+        for merge in self.merges:
+            if skip in merge.skips:
+                return merge
+        names = ", ".join(skip.name for skip in self.skips) or "none"
+        raise NetworkError(f"{self.name} has no skip {skip!r}: there are {names}")
+
+
+def _unfollowed_concatenations(graph: Graph) -> int:
+    """How many concatenations along other axes than channels there are: their streams are not told apart."""
+    return sum(node.name == "cat" and node.dim not in (0, 1) and len(node.inputs) > 1 for node in graph.nodes)

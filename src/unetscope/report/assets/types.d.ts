@@ -1,0 +1,82 @@
+// The types of the page's script: what a run's data hold (report_data.py writes them as JSON), and what views are made of.
+
+type Number_ = number | null | undefined; // of a cell: null is not known, undefined was never measured
+type Decision = "needed" | "redundant" | "undecided";
+type Rule = "conditional" | "plateau";
+type Mark = "s" | "o" | "-" | "."; // saturated, out of its domain, no number, a number that may be compared
+// Columns of numbers, [epochs × layers] in a row; one without any number is left out.
+type Diagnostic = "unique_share" | "null_mean" | "null_high" | "p" | "train_bits" | "quarter_bits" | "half_bits" | "extrapolated"
+  | "singleton_share";
+type Column = "bits" | "low" | "high" | "ceiling" | Diagnostic;
+
+interface LayerData { label: string; module: string; role: string; level: number; shape: number[] }
+interface SkipData { name: string; source: string; upsampled: string; merge: string }
+interface SeriesData extends Partial<Record<Column, (number | null)[]>> {
+  quantity: string; estimator: string; title: string; resolution: number; text: string; labels: string; unit: string;
+  images: number; layers: number[]; epochs: number[]; state: string; reasons: Record<string, number[]>;
+  bits: (number | null)[];
+}
+interface Interval { low: number | null; high: number | null }
+interface VerdictRow extends Interval {
+  part: string; epoch: number; rule: Rule; decision: Decision; since: number; text: string; bits: number | null; ceiling: number | null;
+}
+interface Verdicts {
+  margin: number; epochs: number[]; parts: string[]; rows: VerdictRow[]; sentences: string[]; proposed: (string | null)[];
+}
+interface OutcomeRow extends Interval {
+  variant: string; network: string; parts: string[]; dice: number | null; difference: number | null; decision: Decision; text: string;
+  predicted: Partial<Record<Rule, Decision>>; agreement: Record<Rule, "hit" | "miss" | "open">;
+}
+interface Budget { epoch: number; rows: OutcomeRow[] }
+interface VariantCurve { variant: string; seed: number; sound: boolean; epoch: number[]; dice: (number | null)[] }
+interface VerificationData { margin: number; target: number | null; budgets: Budget[]; curves: VariantCurve[] }
+interface PredictionData { titles: string[]; images: string[]; truths: string[]; epochs: number[]; predicted: string[][] }
+interface RunData {
+  name: string; summary: string; state: { epoch: number | null; planned: number | null; own: boolean }; notes: string[];
+  layers: LayerData[]; skips: SkipData[]; epochs: number[];
+  training: { epoch: number[]; train_dice_running: (number | null)[]; validation_dice: (number | null)[] };
+  verdicts: Verdicts | null; verification: VerificationData | null; predictions: PredictionData | null;
+  clusters: { labels: string; classes: { title: string; masks: string[] }[] }[];
+  facts: Record<string, Record<string, string>>; command: string[] | null;
+}
+interface Digest extends RunData { series: SeriesData[] }
+
+// The classes of run.js take all values of their data.
+interface Series extends SeriesData {}
+interface Run extends RunData {}
+interface Cell {
+  bits: Number_; low: Number_; high: Number_; ceiling: Number_; mark: Mark; reason: string; value: (name: Column) => Number_;
+}
+
+interface Choice { estimator: string; resolution: number; labels: string; usable: string }
+type Quantity = "I(X;M)" | "I(Y;M)" | "I_V(M→Y)"; // what the boxes of the U may show
+interface State extends Choice { epoch: number; layer: string; quantity: Quantity }
+interface View { node: Element; update: (state: State) => void }
+
+type Child = Node | string | null | undefined;
+type Attributes = Record<string, string | number | boolean | null | undefined>;
+type Colour = number[]; // red, green and blue up to 255
+type Scale = (value: number) => number;
+type Point = [number, Number_];
+type Band = [number, Number_, Number_];
+type Tick = [number, string];
+interface Span { from: number; to: number; row: number }
+interface Select { node: HTMLSelectElement; offered: () => [string | number, string][]; shown: string }
+interface Curve { name: string; colour: string; style?: string; points: Point[]; band?: Band[] | null }
+interface Box {
+  layer: LayerData; x: number; y: number; half: number; width: number; top: number; bottom: number;
+}
+interface DrawnArc { skip: SkipData; line: SVGPathElement; head: SVGPathElement; text: SVGTextElement }
+interface Frame {
+  width: number; height: number; left?: number; right?: number; top?: number; bottom?: number; label: string;
+  x: Scale; y: Scale; xTicks: Tick[]; yTicks: Tick[]; xName?: string; yName?: string;
+}
+interface Curves {
+  curves: Curve[]; top: number; low?: number; yName: string; label: string; height?: number; lines?: [number, string][];
+}
+interface Plane {
+  input: Series; output: Series; epochs: number[];
+  places: { epoch: number; x: Number_; y: Number_; hollow: boolean }[][];
+}
+
+interface Window { unetscope: Page }

@@ -1,0 +1,150 @@
+"""What the page says of a run in sentences: its summary, what limits its numbers, what its verdicts propose."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from unetscope.analysis.data_processing import dpi_violations
+from unetscope.analysis.rank_stability import layer_rank_stability
+from unetscope.analysis.verdict import Judgement
+from unetscope.runs.analysed import AnalysedRun
+from unetscope.table.estimator_registry import entry_of, estimator_text
+from unetscope.table.flow import Flow
+from unetscope.table.parts import LEVEL, SKIP, Part
+from unetscope.table.quantities import Quantity, Status
+
+MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
+SHOWN_OF_SWEEP = (1.0, 0.2)  # the paper's, if they are among them
+UNLEARNT_DICE = 0.1
+MOST_NAMED = 6  # skips and levels in a clause: of more, how many
+
+
+def summary(run: AnalysedRun) -> str:
+    """The run in two sentences, from its own numbers."""
+    flow, records = run.flow, run.epochs
+    if not flow.epochs:
+        return "This run has not been measured yet."
+    if not records:
+        return f"Measured at epochs {', '.join(map(str, flow.epochs))}."
+    last = records[-1]
+    planned = run.configuration.get("training", {}).get("epochs", last.epoch)
+    unfinished = f" of {planned} (the run is not finished)" if last.epoch < planned else ""
+    sentence = (
+        f"After {last.epoch} epochs{unfinished} the network reaches a validation Dice of {last.validation_dice:.3f}."
+    )
+    if last.validation_dice < UNLEARNT_DICE:
+        sentence += " It has not learnt to segment: what is measured is not the information of a trained network."
+    inputs = flow.select(quantity=Quantity.INPUT, epoch=flow.epochs[-1])
+    if not inputs.series:
+        return sentence
+    series = inputs.series[0]
+    finite = [row for row in series.estimates.values() if row.status is not Status.ABSENT]
+    saturated = sum(row.status is Status.SATURATED for row in finite)
+    if not finite:
+        return sentence
+    lowest = min(finite, key=lambda row: row.bits)
+    return (
+        f"{sentence} By {series.key.text}, I(X;M) is lowest at layer {lowest.layer}: "
+        f"{lowest.bits:.1f} of at most {lowest.ceiling:.1f} bits. {saturated} of {len(finite)} recorded tensors are at the "
+        "ceiling, where they cannot be ranked."
+    )
+
+
+def notes(flow: Flow) -> list[str]:
+    """What a reader must know before believing the figures."""
+    sentences = []
+    rows = [row for row in flow.estimates if row.quantity == Quantity.LABEL]
+    for labels in flow.labels:
+        chosen = [row for row in rows if row.labels == labels]
+        reasons = Counter(row.reason.partition(":")[0] for row in chosen if row.reason)
+        counted = "".join(
+            f"; {reason} ({count} of {len(chosen)} estimates)" for reason, count in sorted(reasons.items())
+        )
+        alone = chosen[0].singleton_share
+        few = f"; {alone:.0%} of the images are alone in their class, so telling them is telling the image" * (
+            alone > 0.05
+        )
+        sentences.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{few}{counted}.")
+    inputs, sweeps = flow.select(quantity=Quantity.INPUT), swept(flow)
+    resolutions = Counter(series.key.estimator for series in inputs.series)
+    for key in (series.key for series in inputs.series):
+        if key.estimator not in sweeps and resolutions[key.estimator] == 1:
+            sentences += _notes_of_series(inputs, key.estimator, key.resolution)
+    return sentences + [layer_rank_stability(flow, estimator=estimator).text for estimator in sweeps]
+
+
+def _notes_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str]:
+    """How many layers at the last epoch are beyond what so few images tell, and where data processing is violated."""
+    rows = inputs.select(estimator=estimator, resolution=resolution, epoch=inputs.epochs[-1]).estimates
+    beyond = [row for row in rows if row.out_of_domain]
+    sentences = []
+    if beyond:
+        numbered = any(math.isfinite(row.bits) for row in beyond)
+        meant = f"their numbers describe these {rows[0].n} images, not ever more of them" if numbered else "no number"
+        sentences.append(
+            f"{estimator_text(estimator, resolution)}: {len(beyond)} of {len(rows)} tensors are out of its domain at epoch "
+            f"{inputs.epochs[-1]}: {meant}."
+        )
+    entry = entry_of(estimator)
+    if entry is not None and entry.shannon:
+        check = dpi_violations(inputs, estimator=estimator, resolution=resolution)
+        sentences += [check.text] if check.violations else []
+    return sentences
+
+
+def swept(flow: Flow) -> dict[str, float]:
+    """The estimators with so many resolutions that a figure of each would be too many, and the one that is shown alone."""
+    resolutions: dict[str, list[float]] = {}
+    for key in (series.key for series in flow.series):
+        if key.quantity is Quantity.INPUT:
+            resolutions.setdefault(key.estimator, []).append(key.resolution)
+    return {
+        estimator: next((size for size in sizes if size in SHOWN_OF_SWEEP), sizes[0])
+        for estimator, sizes in resolutions.items()
+        if len(sizes) > MOST_RESOLUTIONS
+    }
+
+
+def sentence(judgement: Judgement, epoch: int) -> str:
+    """What a training of so many epochs needs, in a sentence for the top of the page.
+
+    >>> from unetscope.table.records import Verdict
+    >>> verdicts = tuple(Verdict(Part.named(part), 10, "conditional", what) for part, what in
+    ...                  (("skip1", "needed"), ("level1", "undecided"), ("level2", "redundant"), ("skip3", "redundant")))
+    >>> sentence(Judgement(verdicts, 3, (), 0.05, {10: {}}), 10)
+    'A training of 10 epochs needs skip1, could do without level2 (all below skip2), and leaves level1 undecided.'
+    """
+    parts: dict[str, list[str]] = {"needed": [], "redundant": [], "undecided": []}
+    judged = {verdict.part: verdict for verdict in judgement.at(epoch) if verdict.rule == "conditional"}
+    redundant_levels = [part for part in judged if part.kind is LEVEL and judged[part].decision == "redundant"]
+    spared = min(redundant_levels, default=None)  # what lies below goes with it
+    for part, verdict in judged.items():
+        if verdict.decision != "redundant" or spared is None or part.level <= spared.level:
+            below = f" (all below {Part(SKIP, part.level)})" * (part == spared)
+            parts[verdict.decision].append(f"{part}{below}")
+    if len(parts["undecided"]) == len(judged):
+        return f"Of {len(judged)} skips and levels, nothing is decided for a training of {epoch} epochs."
+    clauses = [
+        f"{verb} {_named_or_counted(parts[decision])}"
+        for decision, verb in (("needed", "needs"), ("redundant", "could do without"), ("undecided", "leaves"))
+        if parts[decision]
+    ]
+    if parts["undecided"]:
+        clauses[-1] += " undecided"
+    return f"A training of {epoch} epochs {listed(clauses, oxford=True)}."
+
+
+def _named_or_counted(parts: Sequence[str]) -> str:
+    return listed(parts) if len(parts) <= MOST_NAMED else f"{len(parts)} skips and levels"
+
+
+def listed(words: Sequence[str], *, oxford: bool = False) -> str:
+    """Words with commas and an and.
+
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    comma = "," * (oxford and len(words) > 2)
+    return f"{', '.join(words[:-1])}{comma} and {words[-1]}" if len(words) > 1 else "".join(words)

@@ -1,0 +1,116 @@
+"""A run folder, read and judged once, for all that shows it: terminal, JSON, page, figures, trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unetscope.analysis.outcomes import DICE_MARGIN, Verification
+from unetscope.analysis.verdict import MARGIN, Judgement, judge
+from unetscope.base.errors import InvalidArgument
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.retraining import Trial
+from unetscope.runs.tables import Picture
+from unetscope.runs.verification import trained_variants, verification_of
+from unetscope.table.flow import Flow
+from unetscope.table.records import EpochRecord
+from unetscope.table.variants import REFERENCE
+
+
+class AnalysedRun:
+    """A run as it is when each part of it is first asked for; every part is read, or computed, at most once.
+
+    margin: the share of what the network tells that counts as nothing, for the verdicts. dice_margin: the loss of Dice that
+    counts as none where retrained variants are compared.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     folder = RunFolder.create(Path(parent, "run"), {"configuration": {}, "facts": {}})
+    ...     run = AnalysedRun(folder)
+    ...     run.name, len(run.flow), run.judgement, run.verification
+    ('run', 0, None, None)
+    """
+
+    def __init__(self, folder: RunFolder, *, margin: float = MARGIN, dice_margin: float = DICE_MARGIN) -> None:
+        self.folder, self.margin, self.dice_margin = folder, margin, dice_margin
+        self._pictures: dict[str, tuple[Picture, ...]] = {}
+
+    @classmethod
+    def open(cls, path: str | Path, *, margin: float = MARGIN, dice_margin: float = DICE_MARGIN) -> AnalysedRun:
+        """The run of an existing folder. Raises: RunFolderError for a folder that is no run."""
+        return cls(RunFolder.open(path), margin=margin, dice_margin=dice_margin)
+
+    @classmethod
+    def of(cls, run: RunFolder | AnalysedRun) -> AnalysedRun:
+        """The run of a folder, or one that is analysed already."""
+        return run if isinstance(run, AnalysedRun) else cls(run)
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def name(self) -> str:
+        """The name of the run folder."""
+        return self.path.resolve().name
+
+    @cached_property
+    def flow(self) -> Flow:
+        """The table of estimates."""
+        return self.folder.flow()
+
+    @cached_property
+    def epochs(self) -> tuple[EpochRecord, ...]:
+        """Dice and loss of every epoch, ascending."""
+        return self.folder.epochs()
+
+    @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return self.folder.configuration
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Versions, device, data fingerprints and sizes."""
+        return self.folder.facts
+
+    @cached_property
+    def own_network(self) -> bool:
+        """Whether the network is this package's U-Net, of which variants can be made."""
+        return self.folder.own_network
+
+    def pictures(self, kind: str) -> tuple[Picture, ...]:
+        """The pictures of one kind, by epoch and place."""
+        if kind not in self._pictures:
+            self._pictures[kind] = self.folder.pictures(kind)
+        return self._pictures[kind]
+
+    @cached_property
+    def judgement(self) -> Judgement | None:
+        """The verdicts, None if the run was not measured enough to judge."""
+        try:
+            return self._judged
+        except InvalidArgument:
+            return None
+
+    def judged(self) -> Judgement:
+        """The verdicts. Raises: InvalidArgument if the run was not measured enough to judge, or if `margin` is no share."""
+        return self._judged
+
+    @cached_property
+    def _judged(self) -> Judgement:
+        return judge(self.flow, margin=self.margin)
+
+    @cached_property
+    def verification(self) -> Verification | None:
+        """What retraining says of the verdicts, None unless trainings of the reference and of a variant have begun."""
+        begun = [trial for trial in trained_variants(self.folder) if RunFolder.open(trial.path).last_epoch() > 0]
+        names = {trial.variant.name for trial in begun}
+        return self.verification_of(begun) if REFERENCE in names and len(names) > 1 else None
+
+    def verification_of(self, planned: Sequence[Trial]) -> Verification:
+        """What some trainings say of the verdicts. Raises: RunFolderError if none of them has begun."""
+        return verification_of(self.judgement, self.folder, planned, margin=self.dice_margin)

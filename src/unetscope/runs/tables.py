@@ -1,0 +1,217 @@
+"""The tables of a run folder, RUN/flow.sqlite: their schema, older formats, and rows to records and back.
+
+Each function works on an open connection, within the transaction of whoever opened it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from sqlite3 import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unetscope.table.flow import Flow
+from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
+
+FORMAT = 5
+
+SCHEMA = f"""
+PRAGMA user_version = {FORMAT};
+CREATE TABLE layers (place INTEGER PRIMARY KEY, label TEXT UNIQUE, module TEXT, level INTEGER, role TEXT,
+    parts TEXT, shape TEXT);
+CREATE TABLE skips (place INTEGER PRIMARY KEY, name TEXT UNIQUE, source TEXT, upsampled TEXT, merge TEXT);
+CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, train_loss_running REAL, train_dice_running REAL, validation_loss REAL,
+    validation_dice REAL, seconds REAL, validation_range REAL, dice_per_image BLOB);
+CREATE TABLE estimates (epoch INTEGER, layer TEXT, quantity TEXT, estimator TEXT, resolution REAL, labels TEXT,
+    bits REAL, lower REAL, upper REAL, ceiling REAL, saturated INTEGER, n INTEGER, d INTEGER, unique_share REAL,
+    reason TEXT, low REAL, high REAL, null_mean REAL, null_high REAL, p REAL, train_bits REAL, extrapolated REAL,
+    per_image BLOB, quarter_bits REAL, half_bits REAL, singleton_share REAL, out_of_domain INTEGER,
+    PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
+CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png BLOB,
+    PRIMARY KEY (kind, title, epoch, place));
+"""
+
+
+class Migration(NamedTuple):
+    """What leads from one format to the next: columns that a table did not have, and what they hold for older rows."""
+
+    table: str
+    columns: tuple[str, ...]
+    fill: str = ""
+
+
+MIGRATIONS = {
+    1: Migration(
+        "estimates",
+        (
+            "low REAL",
+            "high REAL",
+            "null_mean REAL",
+            "null_high REAL",
+            "p REAL",
+            "train_bits REAL",
+            "extrapolated REAL",
+            "per_image BLOB",
+        ),
+    ),
+    2: Migration("estimates", ("quarter_bits REAL", "half_bits REAL", "singleton_share REAL")),
+    3: Migration("epochs", ("validation_range REAL", "dice_per_image BLOB")),
+    4: Migration(  # until then the text of the reason alone named what is out of its domain
+        "estimates",
+        ("out_of_domain INTEGER DEFAULT 0",),
+        "UPDATE estimates SET out_of_domain = reason LIKE 'out of domain%'",
+    ),
+}
+
+EPOCH_COLUMNS = ", ".join(field.name for field in fields(EpochRecord))
+ESTIMATE_COLUMNS = tuple(field.name for field in fields(Estimate))
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A small image kept with the run, for the figures.
+
+    kind: `"image"`, `"truth"`, `"prediction"` or the name of a label scheme. title: the image it belongs to, or the
+    cluster. epoch: of a prediction (0 otherwise). place: its order. pixels: [h, w] or [h, w, 3], uint8.
+    """
+
+    kind: str
+    title: str
+    epoch: int
+    place: int
+    pixels: NDArray[np.uint8]
+
+
+def create_tables(connection: Connection) -> None:
+    """Empty tables of the present format."""
+    connection.executescript(SCHEMA)
+
+
+def migrate(connection: Connection) -> int:
+    """Bring the tables of an older format up to date; the format that they have then, another one if it is unknown."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    while version in MIGRATIONS:
+        migration = MIGRATIONS[version]
+        columns = "; ".join(f"ALTER TABLE {migration.table} ADD COLUMN {column}" for column in migration.columns)
+        version += 1
+        connection.executescript(f"BEGIN; {columns}; {migration.fill}; PRAGMA user_version = {version}; COMMIT;")
+    return version
+
+
+def read_flow(connection: Connection) -> Flow:
+    """The table of estimates, ordered by epoch, then as the network is, then as measured."""
+    layers = tuple(
+        Layer(label, module, level, role, tuple(json.loads(parts)), tuple(json.loads(shape)))
+        for label, module, level, role, parts, shape in connection.execute(
+            "SELECT label, module, level, role, parts, shape FROM layers ORDER BY place"
+        )
+    )
+    skips = connection.execute("SELECT name, source, upsampled, merge FROM skips ORDER BY place")
+    columns = ", ".join(f"estimates.{name}" for name in ESTIMATE_COLUMNS)
+    estimates = connection.execute(
+        f"SELECT {columns} FROM estimates JOIN layers ON layers.label = estimates.layer "  # noqa: S608
+        "ORDER BY estimates.epoch, layers.place, estimates.rowid"
+    )
+    return Flow(layers, tuple(Skip(*row) for row in skips), tuple(_estimate(row) for row in estimates))
+
+
+def read_epochs(connection: Connection) -> tuple[EpochRecord, ...]:
+    """The records of all epochs, ascending."""
+    rows = connection.execute(f"SELECT {EPOCH_COLUMNS} FROM epochs ORDER BY epoch")  # noqa: S608
+    return tuple(_epoch_record(row) for row in rows)
+
+
+def read_pictures(connection: Connection, kind: str) -> tuple[Picture, ...]:
+    """The pictures of one kind, by epoch and place."""
+    rows = connection.execute(
+        "SELECT kind, title, epoch, place, png FROM pictures WHERE kind = ? ORDER BY epoch, place, title", (kind,)
+    )
+    return tuple(Picture(kind, title, epoch, place, _pixels(png)) for kind, title, epoch, place, png in rows)
+
+
+def write_network(connection: Connection, layers: Sequence[Layer], skips: Sequence[Skip]) -> None:
+    """The layers and skips of a network, in their order."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (place, row.label, row.module, row.level, row.role, json.dumps(row.parts), json.dumps(row.shape))
+            for place, row in enumerate(layers)
+        ],
+    )
+    connection.executemany(
+        "INSERT OR REPLACE INTO skips VALUES (?, ?, ?, ?, ?)",
+        [(place, *astuple(skip)) for place, skip in enumerate(skips)],
+    )
+
+
+def write_epoch(connection: Connection, record: EpochRecord) -> None:
+    """The record of one epoch, in place of an older one."""
+    row = (*astuple(record)[:-1], _blob(record.dice_per_image, "<f4"))
+    connection.execute(f"INSERT OR REPLACE INTO epochs ({EPOCH_COLUMNS}) VALUES ({_marks(row)})", row)  # noqa: S608
+
+
+def write_estimates(connection: Connection, estimates: Iterable[Estimate]) -> None:
+    """Estimates; the same measurement takes the place of an older one."""
+    connection.executemany(
+        f"INSERT OR REPLACE INTO estimates ({', '.join(ESTIMATE_COLUMNS)}) VALUES ({_marks(ESTIMATE_COLUMNS)})",  # noqa: S608
+        ((*astuple(estimate)[:-1], _blob(estimate.per_image, "<f8")) for estimate in estimates),
+    )
+
+
+def write_pictures(connection: Connection, pictures: Iterable[Picture]) -> None:
+    """Small images, in place of older ones of the same kind, title, epoch and place."""
+    rows = [(picture.kind, picture.title, picture.epoch, picture.place, _png(picture.pixels)) for picture in pictures]
+    connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _marks(columns: Sequence[Any]) -> str:
+    return ", ".join("?" * len(columns))
+
+
+def _number(value: float | None) -> float:
+    """SQLite keeps NaN as NULL."""
+    return math.nan if value is None else value
+
+
+def _epoch_record(row: Sequence[Any]) -> EpochRecord:
+    epoch, *numbers, dice = row
+    values = dict(zip((field.name for field in fields(EpochRecord)[1:-1]), map(_number, numbers), strict=True))
+    return EpochRecord(int(epoch), **values, dice_per_image=_values(dice, "<f4"))
+
+
+def _blob(values: Sequence[float], dtype: str) -> bytes | None:
+    return np.asarray(values, dtype=dtype).tobytes() if values else None
+
+
+def _values(blob: bytes | None, dtype: str) -> tuple[float, ...]:
+    """The inverse of `_blob`."""
+    return tuple(np.frombuffer(blob or b"", dtype=dtype).tolist())
+
+
+def _estimate(row: Sequence[Any]) -> Estimate:
+    values = dict(zip((field.name for field in fields(Estimate)), row, strict=True))
+    for field in fields(Estimate):
+        if field.type == "float":
+            values[field.name] = _number(values[field.name])
+    for name in ("saturated", "out_of_domain"):
+        values[name] = bool(values[name])
+    values["per_image"] = _values(values["per_image"], "<f8")
+    return Estimate(**values)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    memory = io.BytesIO()
+    Image.fromarray(pixels).save(memory, "PNG")
+    return memory.getvalue()
+
+
+def _pixels(png: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        return np.asarray(image)

@@ -1,0 +1,267 @@
+"""Keep a tracker up to date with a run folder.
+
+The tables of the run folder are the truth, and a tracker is asked for what it holds, or written anew. So nothing is written
+twice, at whatever moment a process is killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+from unetscope.base.errors import InvalidArgument, MissingDependency, RunFolderError, UnetscopeError, nearest
+from unetscope.base.files import whole_file
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.trackers._mlflow import MLflow
+from unetscope.runs.trackers._tensorboard import TensorBoard
+from unetscope.runs.trackers._wandb import WeightsAndBiases
+from unetscope.runs.trackers.interface import Point, Points, Session, Tracker, stale
+from unetscope.runs.trackers.scalars import parameters, scalars
+
+TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
+PNG = b"\x89PNG\r\n\x1a\n"
+
+T = TypeVar("T")
+
+_open_runs: dict[tuple[Path, str], TrackedRun] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure that a tracker was given: its PNG file, the last epoch that it shows, and the digest of the file."""
+
+    path: str
+    epoch: int
+    sha256: str
+
+
+class TrackedRun:
+    """A run folder whose scalars and figures a tracker shows, as long as the run goes on.
+
+    When it is opened, the tracker gets what the folder holds; `update` adds what is new. A value that was replaced in the
+    folder is replaced in the tracker, except the seconds of an epoch. Opening the same run again, after a kill or its end,
+    goes on with the tracker's run. One process at a time may do so.
+
+    Raises: InvalidArgument for an unknown tracker, MissingDependency if its package is not installed, RunFolderError if the
+    folder cannot be written; while it writes, whatever the tracker itself raises.
+
+    >>> with TrackedRun(run, "tensorboard") as tracked:                                              # doctest: +SKIP
+    ...     for epoch in range(epochs):
+    ...         train_and_measure(epoch)
+    ...         tracked.update()
+    """
+
+    def __init__(self, run: RunFolder, tracker: str) -> None:
+        check_tracker(tracker)
+        self.run, self.tracker = run, tracker
+        self._tracking = run.path / "tracking"
+        self._state = self._tracking / f"{tracker}.json"
+        if already_open := _open_runs.get(self._key):
+            already_open.close()
+        try:
+            self._tracking.mkdir(exist_ok=True)
+        except OSError as refusal:
+            raise RunFolderError(f"{self._tracking} cannot be written ({refusal.strerror})") from None
+        self._writer: Tracker | None = None
+        self._held: Points = {}
+        identity, self._figures = self._read_state()
+        self._begin(identity)
+
+    @property
+    def _key(self) -> tuple[Path, str]:
+        return self.run.path.resolve(), self.tracker
+
+    def __enter__(self) -> TrackedRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self) -> None:
+        """Give the tracker the epochs and estimates that it does not hold yet.
+
+        It reads all of the folder: half a second for 10,000 epochs and as many estimates.
+        """
+        points, last = self._points(), max((step for _, step in self._held), default=-1)
+        late = any(step < last for _, step in points.keys() - self._held.keys())
+        if late or stale(self._held, points):
+            self._begin_again()
+        else:
+            self._log(points)
+
+    def figures(self, paths: Mapping[str, str | Path] | None = None) -> None:
+        """Give the tracker PNG files by title, by default those of RUN/figures by name; of a title it keeps the last.
+
+        Raises: InvalidArgument for a file that does not exist or is no PNG.
+        """
+        if paths is None:
+            paths = {path.stem: path for path in self.run.figures.glob("[!.]*.png")}
+        epoch = max((step for _, step in self._held), default=0)
+        figures = {title: self._figure(title, Path(path), epoch) for title, path in sorted(paths.items())}
+        digests = {title: figure.sha256 for title, figure in self._figures.items()}
+        changed = [title for title, figure in figures.items() if digests.get(title) != figure.sha256]
+        self._figures |= {title: figures[title] for title in changed}
+        replaced = not digests.keys().isdisjoint(changed)
+        if not (replaced and self._begin_again()):
+            self._log_figures(changed)
+        self._write_state()
+
+    def close(self) -> None:
+        """End the writing; what is written stays."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            _open_runs.pop(self._key, None)
+            writer.close()
+
+    @property
+    def _open(self) -> Tracker:
+        if self._writer is None:
+            raise InvalidArgument(f"no more is written of {self.run.path}: open it again")
+        return self._writer
+
+    def _points(self) -> Points:
+        spell = TRACKERS[self.tracker].spell
+        return {(spell(scalar.names), scalar.epoch): scalar.value for scalar in scalars(self.run)}
+
+    def _begin(self, identity: Mapping[str, str]) -> bool:
+        """Open a tracker and give it what it does not hold; whether it began afresh, and so was given everything."""
+        points, writer = self._points(), TRACKERS[self.tracker]()
+        values = {writer.spell(names): value for names, value in parameters(self.run.configuration)}
+        run_name = self.run.path.resolve().name
+        try:
+            held = writer.open(Session(self._tracking / self.tracker, run_name, identity, points, values))
+        except ImportError as absent:
+            raise _missing(self.tracker) from absent
+        self._writer, _open_runs[self._key] = writer, self
+        if held is None:
+            self._figures = {
+                title: figure for title, figure in self._figures.items() if (self.run.path / figure.path).is_file()
+            }
+        self._held = held or {}
+        self._write_state()  # before any point, so that a killed process finds its run again
+        if held is None:
+            writer.log_parameters(values)
+        self._log(points)
+        if held is None:
+            self._log_figures(self._figures)
+        return held is None
+
+    def _begin_again(self) -> bool:
+        """Close the tracker and open one that holds nothing which the run folder does not; whether it began afresh."""
+        identity = self._open.identity
+        self._open.close()
+        return self._begin(identity)
+
+    def _log(self, points: Points) -> None:
+        new = {place: points[place] for place in points.keys() - self._held.keys()}
+        self._open.log_points(sorted(Point(step, tag, value) for (tag, step), value in new.items()))
+        self._held |= new
+
+    def _log_figures(self, titles: Iterable[str]) -> None:
+        for title in titles:
+            figure = self._figures[title]
+            self._open.log_figure(title, self.run.path / figure.path, figure.epoch)
+
+    def _figure(self, title: str, path: Path, epoch: int) -> Figure:
+        if not path.is_file():
+            raise InvalidArgument(f"figure {title!r}: there is no file {str(path)!r}")
+        png = path.read_bytes()
+        if not png.startswith(PNG):
+            raise InvalidArgument(f"figure {title!r}: {str(path)!r} is no PNG file")
+        path, run = path.resolve(), self.run.path.resolve()
+        place = path.relative_to(run) if path.is_relative_to(run) else path
+        return Figure(place.as_posix(), epoch, hashlib.sha256(png).hexdigest())
+
+    def _read_state(self) -> tuple[dict[str, str], dict[str, Figure]]:
+        if not self._state.is_file():
+            return {}, {}
+        try:
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+            return dict(state["identity"]), {title: Figure(**fields) for title, fields in state["figures"].items()}
+        except (ValueError, TypeError, KeyError, AttributeError) as damage:
+            raise RunFolderError(f"{self._state} cannot be read ({damage}): delete {self._tracking}") from None
+
+    def _write_state(self) -> None:
+        figures = {title: asdict(figure) for title, figure in self._figures.items()}
+        with whole_file(self._state) as beside:
+            state = {"identity": dict(self._open.identity), "figures": figures}
+            beside.write_text(json.dumps(state, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def track(run: RunFolder, tracker: str, *, figures: Mapping[str, str | Path] | None = None) -> Path:
+    """Give a tracker all of a run folder, once or again; returns the folder that the tracker's files are in.
+
+    figures: PNG files by title, by default those of RUN/figures by name. Raises as `TrackedRun` and its `figures`.
+
+    >>> track(RunFolder(Path("run")), "tensorbord")
+    Traceback (most recent call last):
+    ...
+    unetscope.base.errors.InvalidArgument: tracker must be one of tensorboard, mlflow, wandb, got 'tensorbord': the ...
+    """
+    with TrackedRun(run, tracker) as tracked:
+        tracked.figures(figures)
+    return run.path / "tracking" / tracker
+
+
+def check_tracker(tracker: str | None) -> None:
+    """Refuse a tracker that cannot be used, before anything is trained; None is no tracker.
+
+    Raises: InvalidArgument for an unknown tracker, MissingDependency if its package is not installed.
+    """
+    if tracker is None:
+        return
+    if tracker not in TRACKERS:
+        raise InvalidArgument(
+            f"tracker must be one of {', '.join(TRACKERS)}, got {tracker!r}: {nearest(tracker, TRACKERS)}"
+        )
+    if not all(find_spec(package) for package in TRACKERS[tracker].packages):
+        raise _missing(tracker)
+
+
+def _missing(tracker: str) -> MissingDependency:
+    return MissingDependency(f'{TRACKERS[tracker].title} needs its package: pip install "unetscope[{tracker}]"')
+
+
+class Follower:
+    """Updates a tracker from a training, now and then; a tracker that fails is reported once, and the training goes on.
+
+    tracker: None for none. warn: called with what went wrong. seconds: the least time between two updates that are not forced.
+
+    Raises: InvalidArgument for an unknown tracker, MissingDependency if its package is not installed.
+
+    >>> Follower(RunFolder(Path("run")), None, print).update()
+    """
+
+    def __init__(
+        self, run: RunFolder, tracker: str | None, warn: Callable[[str], None], *, seconds: float = 10.0
+    ) -> None:
+        self._warn, self._seconds, self._last = warn, seconds, 0.0
+        self._tracked = None if tracker is None else self._try(lambda: TrackedRun(run, tracker))
+
+    def update(self, *, force: bool = False) -> None:
+        """Update the tracker if the last update is long enough ago."""
+        if self._tracked is not None and (force or time.monotonic() - self._last >= self._seconds):
+            self._try(self._tracked.update)
+            self._last = time.monotonic()
+
+    def close(self) -> None:
+        """Update the tracker once more and end."""
+        self.update(force=True)
+        if self._tracked is not None:
+            self._try(self._tracked.close)
+
+    def _try(self, action: Callable[[], T]) -> T | None:
+        try:
+            return action()
+        except UnetscopeError:
+            raise
+        except Exception as failure:
+            self._tracked = None
+            self._warn(f"the tracker is given no more: {failure}")
+            return None

@@ -1,0 +1,183 @@
+"""The skips of any network, ablated while it runs or removed for good."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import foreign
+from foreign import random_image
+from unetscope.base.errors import InvalidArgument, NetworkError
+from unetscope.networks.ablation import ablated
+from unetscope.networks.inspection import inspect
+from unetscope.networks.removal import without_skips
+from unetscope.networks.unet import UNet
+from unetscope.runs.slimming import carry_over
+
+
+def test_removing_a_skip_trains_what_was_trained_and_refuses_what_is_shared() -> None:
+    model, image = foreign.Padded(), random_image(3, 32, 32)
+    structure = inspect(model, image)
+    with ablated(model, structure, "skip1", "mean", images=image):
+        pass
+    model.requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in without_skips(model, structure, "skip1").parameters())
+
+    class Shared(nn.Module):
+        def __init__(self, reader: nn.Module) -> None:
+            super().__init__()
+            self.enter, self.up, self.reader = nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 4, 2, 2), reader
+            self.twice = not hasattr(reader, "parametrizations")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a = self.enter(x)
+            joined = self.reader(torch.cat([self.up(nn.functional.max_pool2d(a, 2)), a], 1))
+            return self.reader(joined) if self.twice else joined
+
+    for reader, why in (
+        (nn.Conv2d(8, 8, 3, padding=1), r"is called more than once, so no skip can be removed before it: silence it"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 1, 1)), r"weights that are made of others"),
+    ):
+        network = Shared(reader)
+        with pytest.raises(NetworkError, match=why):
+            without_skips(network, inspect(network, image), "skip1")
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_join_in_an_activation_checkpoint_is_refused_where_there_are_gradients(reentrant: bool) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.up, self.leave = (
+                nn.Conv2d(3, 4, 3, 1, 1),
+                nn.ConvTranspose2d(4, 4, 2, 2),
+                nn.Conv2d(4, 1, 1),
+            )
+
+        def joined(self, a: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            return self.leave(torch.relu(a + u))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a = self.enter(x)
+            u = self.up(nn.functional.max_pool2d(a, 2))
+            return torch.utils.checkpoint.checkpoint(self.joined, a, u, use_reentrant=reentrant)
+
+    model, image = Checkpointed(), random_image(3, 16, 16)
+    structure = inspect(model, image)
+    smaller = without_skips(model, structure, "skip1")
+    with pytest.raises(
+        NetworkError, match=r"the join at :add is in an activation checkpoint, .*: turn checkpointing off"
+    ):
+        smaller(image)
+    with pytest.raises(NetworkError, match="turn checkpointing off"), ablated(model, structure, "skip1"):
+        model(image)
+    with torch.no_grad(), ablated(model.eval(), structure, "skip1"):
+        without = model(image)
+        assert torch.equal(smaller.eval()(image), without)
+
+
+def test_means_leave_frozen_parts_frozen() -> None:
+    model, image = foreign.Padded().train(), random_image(3, 32, 32)
+    frozen = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).eval()
+    structure = inspect(model, image)
+    with ablated(model, structure, "skip1", "mean", images=image):
+        pass
+    assert model.training
+    assert not frozen.training
+
+
+@pytest.mark.parametrize("names", [("skip1",), ("skip2",), ("skip1", "skip3"), ("skip1", "skip2", "skip3")])
+def test_silenced_and_removed_are_exact_on_the_papers_network(names: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    whole, images = UNet(4, depth=3), torch.rand(3, 3, 32, 32)
+    structure = inspect(whole, images[:1])
+    small = UNet(4, depth=3, without=names)
+    carry_over(whole, small)
+    with torch.no_grad():
+        expected = small(images)
+        removed = without_skips(whole, structure, names)
+        assert torch.equal(removed(images), expected)
+        with ablated(whole, structure, names):
+            torch.testing.assert_close(whole(images), expected, atol=1e-6, rtol=1e-5)  # sums in another order
+        assert not torch.equal(whole(images), expected)
+    assert sum(p.numel() for p in removed.parameters()) == sum(p.numel() for p in small.parameters())
+
+
+@pytest.mark.parametrize("how", ["mean", "shuffled"])
+def test_what_stands_in_for_a_skip(how: str) -> None:
+    torch.manual_seed(0)
+    whole, images = UNet(4, depth=2), torch.rand(4, 3, 16, 16)
+    structure, merges = inspect(whole, images[:1]), []
+    hook = whole.merge10.register_forward_hook(lambda _m, inputs, output: merges.append((*inputs, output)))
+    with torch.no_grad(), ablated(whole, structure, "skip1", how, images=images):  # type: ignore[arg-type]
+        merges.clear()
+        whole(images)
+    hook.remove()
+    ((_, skip, joined),) = merges
+    instead = joined[:, 4:]
+    if how == "mean":
+        torch.testing.assert_close(instead, skip.mean(dim=(0, 2, 3), keepdim=True).expand_as(skip))
+    else:
+        moved = [next(k for k in range(4) if torch.equal(instead[i], skip[k])) for i in range(4)]
+        assert sorted(moved) == [0, 1, 2, 3]
+        assert all(k != i for i, k in enumerate(moved))
+
+
+def test_a_network_learns_with_its_skip_removed_or_silenced() -> None:
+    torch.manual_seed(0)
+    model, images = foreign.Padded(), torch.rand(2, 3, 32, 32)
+    structure = inspect(model, images[:1])
+    removed = without_skips(model, structure, ["skip2"])
+    removed(images).mean().backward()
+    assert all(parameter.grad is not None for parameter in removed.parameters())
+    assert len(removed.state_dict()) == len(model.state_dict())
+    with ablated(model, structure, "skip1"):
+        model(images).mean().backward()
+    weight = model.get_parameter("up.2.0.weight")
+    assert weight.grad is not None
+    assert bool((weight.grad[:, :4] == 0).all())  # the skip stands first
+    assert not bool((weight.grad[:, 4:] == 0).all())
+
+
+def test_a_sum_goes_on_without_its_skip() -> None:
+    torch.manual_seed(0)
+    model, images = foreign.SubPixel(), torch.rand(2, 1, 16, 16)
+    structure = inspect(model, images[:1])
+    with torch.no_grad(), ablated(model, structure, "skip1"):
+        silent = model(images)
+    assert torch.equal(without_skips(model, structure, "skip1")(images), silent)
+
+
+def test_what_cannot_be_taken_out_is_refused() -> None:
+    class Normalised(foreign.Padded):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up[2] = nn.Sequential(nn.GroupNorm(4, 12), self.up[2])
+
+    model, image = Normalised(), random_image(3, 32, 32)
+    structure = inspect(model, image)
+    with pytest.raises(
+        NetworkError, match=r"goes through group_norm \(up.2.0\), so no skip can be removed from it: silence"
+    ):
+        without_skips(model, structure, "skip1")
+    with pytest.raises(NetworkError, match="Normalised has no skip 'skip9': there are skip1, skip2, skip3"):
+        without_skips(model, structure, "skip9")
+    with (
+        pytest.raises(InvalidArgument, match="silencing by 'noise': expected zeros, mean, shuffled"),
+        ablated(
+            model,
+            structure,
+            "skip1",
+            "noise",  # type: ignore[arg-type]
+        ),
+    ):
+        pass
+    with pytest.raises(InvalidArgument, match="needs images"), ablated(model, structure, "skip1", "mean"):
+        pass
+    with (
+        pytest.raises(InvalidArgument, match="needs two images or more"),
+        ablated(model.eval(), structure, "skip1", "shuffled"),
+    ):
+        model(image)
