@@ -25,8 +25,6 @@ from unetscope.runs.folder import RunFolder
 from unetscope.table.estimator_registry import EstimatorEntry, Setting, register
 from unetscope.table.quantities import Quantity
 
-pytest.importorskip("unetscope.cli.flags", reason="the command has a flag for each value of the configuration by it")
-
 
 @dataclass(frozen=True)
 class Toy(Estimator):
