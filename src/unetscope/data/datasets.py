@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base.errors import DataError, InvalidArgument
-from unetscope.base.random_state import preserve_rng
+from unetscope.base import DataError, InvalidArgument, preserve_rng
 from unetscope.data.segmentation import SegmentationData
 
 LARGEST_BYTES = 16 * 2**30  # of all images, which stay in memory because they are measured at every marked epoch

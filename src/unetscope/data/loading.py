@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base.errors import DataError, InvalidArgument
-from unetscope.base.progress import StepCallback
+from unetscope.base import DataError, InvalidArgument, StepCallback
 from unetscope.data import bbbc038, cache
 from unetscope.data.images import ImageSize, decode, resize_image, resize_mask, to_image
 from unetscope.data.masks import foreground

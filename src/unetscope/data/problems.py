@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from unetscope.base.errors import DataError, InvalidArgument
+from unetscope.base import DataError, InvalidArgument
 
 Severity = Literal["error", "warning"]
 

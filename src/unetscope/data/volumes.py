@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base.errors import DataError, InvalidArgument, MissingDependency, first_line
+from unetscope.base import DataError, InvalidArgument, MissingDependency, first_line
 from unetscope.data.datasets import from_dataset
 from unetscope.data.images import decode
 from unetscope.data.problems import Unusable, printable
