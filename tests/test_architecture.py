@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import unetscope
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src" / "unetscope"
@@ -32,12 +35,46 @@ def test_tables_and_figures_never_load_torch(package: str) -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    import unetscope
-
     for name in unetscope.__all__:
         assert getattr(unetscope, name) is not None
     with pytest.raises(AttributeError, match="No unetscope attribute Unet"):
         unetscope.Unet  # noqa: B018
+
+
+def door_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_other_packages_are_entered_by_their_door(path: Path) -> None:
+    inside = [
+        node.module
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unetscope.")
+    ]
+    past_the_door = [name for name in inside if len(name.split(".")) > 2 and name.split(".")[1] != door_of(path)]
+    assert not past_the_door, f"{path.name} imports {past_the_door}: import from the package, whose stub lists the name"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_grows_too_large(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES_OF_A_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            assert node.end_lineno - node.lineno < MOST_LINES_OF_A_CLASS, node.name
+        elif isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            assert len(node.args.args) - 1 + len(node.args.kwonlyargs) <= MOST_PARAMETERS, path.name
+
+
+@pytest.mark.parametrize("old", sorted(unetscope._MOVED))
+def test_old_public_names_go_on_with_a_warning(old: str) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"unetscope\.{old} is unetscope\.\w+\.\w+ now; the old name ends"):
+        assert getattr(unetscope, old) is not None
+
+
+def test_the_root_offers_thirty_names() -> None:
+    assert len(unetscope.__all__) <= 30
 
 
 def test_the_root_holds_few_modules() -> None:

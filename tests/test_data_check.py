@@ -28,9 +28,10 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def png(values):
-    stream = io.BytesIO()
-    Image.fromarray(values).save(stream, "PNG")
+def png(values, orientation=1):
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(values).save(stream, "PNG", exif=exif if orientation > 1 else None)
     return stream.getvalue()
 
 
@@ -83,8 +84,10 @@ CASES = {
     "no image": ("mask-without-image", {"masks/b.png": png(MASK)}, "masks/b.png: no file images/b.* belongs to it"),
     "sizes": ("size-mismatch", {"masks/ok.png": png(MASK[:9])},
               "masks/ok.png: the mask is 16x9, its image images/ok.png 16x12 pixels"),
-    "empty": ("empty-mask", {"masks/ok.png": png(MASK * 0)}, "masks/ok.png: no pixel is foreground: draw its "
-              "objects or remove the pair, or --accept empty-mask"),
+    "empty": ("all-empty", {"masks/ok.png": png(MASK * 0)}, "no pixel of any of its 1 masks is foreground: give masks with "
+              "objects, or the folder in which they are, or --accept all-empty"),
+    "turned alone": ("orientation", {"images/ok.png": png(GREY, orientation=3)}, "masks/ok.png: it notes orientation 1, its "
+                     "image images/ok.png 3: which way the mask was drawn is not known"),
     "full": ("full-mask", {"masks/ok.png": png(MASK | 255)}, "masks/ok.png: every pixel is foreground"),
     "soft outline": ("mask-values", {"masks/ok.png": png(np.where(MASK > 0, GREY | 128, 0).astype(np.uint8))},
                      "greys of soft outlines, neither two values nor numbered objects"),
@@ -117,12 +120,12 @@ def test_each_problem_is_named_and_can_be_accepted(tmp_path, case, cache):
 
 
 def test_all_problems_in_a_stable_order(tmp_path):
-    files = {"images/c.png": b"x", "masks/c.png": png(MASK), "images/b.png": png(GREY), "masks/ok.png": png(MASK * 0)}
+    files = {"images/c.png": b"x", "masks/c.png": png(MASK), "images/b.png": png(GREY), "masks/ok.png": png(MASK | 255)}
     folder = lay(tmp_path / "set", files)
     assert [(p.file, p.kind) for p in check(folder)] == [
         ("images/b.png", "image-without-mask"),
         ("images/c.png", "not-an-image"),
-        ("masks/ok.png", "empty-mask"),
+        ("masks/ok.png", "full-mask"),
     ]
     with pytest.raises(DataError) as error:
         load(folder)
@@ -158,12 +161,12 @@ def test_lost_foreground_is_a_warning(tmp_path):
 
 def test_bowl_layout_problems(tmp_path):
     files = {
-        "x1/images/x1.png": png(GREY), "x1/masks/1.png": png(MASK * 0), "x1/masks/2.png": png(MASK * 0),
+        "x1/images/x1.png": png(GREY), "x1/masks/1.png": png(MASK | 255), "x1/masks/2.png": png(MASK * 0),
         "x2/images/x2.png": png(GREY), "x3/masks/1.png": png(MASK), "x4/images/x4.png": png(GREY),
         "x4/images/y.png": png(GREY), "x4/masks/1.png": png(MASK), "images/ok.png": None, "masks/ok.png": None,
     }  # fmt: skip
     assert [(p.file, p.kind) for p in check(lay(tmp_path / "set", files))] == [
-        ("x1/masks", "empty-mask"),
+        ("x1/masks", "full-mask"),
         ("x2/images/x2.png", "image-without-mask"),
         ("x3/masks/1.png", "mask-without-image"),
         ("x4/images/y.png", "several-images"),

@@ -281,12 +281,12 @@ def test_without_a_place_for_the_cache(tmp_path, monkeypatch):
 def test_accepted_problems_are_remembered(tmp_path, cache):
     files = {"images/a.png": encoded(GREY), "masks/a.png": encoded(MASK * 0)}
     path = pack(tmp_path / "set.zip", files)
-    with pytest.raises(DataError, match="empty-mask"):
+    with pytest.raises(DataError, match="all-empty"):
         load(path)
     assert not entries(cache)
-    assert load(path, accept=["empty-mask"]).foreground_share == 0
+    assert load(path, accept=["all-empty"]).foreground_share == 0
     assert entries(cache)
-    with pytest.raises(DataError, match=r"1 problem in .*masks/a.png: no pixel is foreground"):
+    with pytest.raises(DataError, match=r"1 problem in .*: no pixel of any of its 1 masks is foreground"):
         load(path)
 
 

@@ -1,6 +1,6 @@
 """`python -m unetscope`: the command."""
 
-from unetscope.cli.main import main
+from unetscope.cli import main
 
 if __name__ == "__main__":
     main()

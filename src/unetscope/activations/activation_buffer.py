@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unetscope.base.errors import MeasurementError
+from unetscope.base import MeasurementError
 
 
 class ActivationBuffer:

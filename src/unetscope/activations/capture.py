@@ -22,9 +22,8 @@ from unetscope.activations.distributed import all_reduce, own_share
 from unetscope.activations.inference import as_input, device_of, eval_mode
 from unetscope.activations.memory_budget import Passes, Slice
 from unetscope.activations.tracing import INPUT, is_address, trace_calls
-from unetscope.base.errors import NetworkError, nearest
-from unetscope.base.progress import StepCallback
-from unetscope.table.records import Layer
+from unetscope.base import NetworkError, StepCallback, nearest
+from unetscope.table import Layer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from unetscope.activations.precision import full_float32
-from unetscope.data.segmentation import SegmentationData
+from unetscope.data import SegmentationData
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from unetscope.base.errors import InvalidArgument
-from unetscope.table.records import Layer
+from unetscope.base import InvalidArgument
+from unetscope.table import Layer
 
 FEATURES_AT_ONCE = 4096  # the features of all images that an accumulator processes in one chunk
 BYTES_A_VALUE = 4  # activations are stored in float32

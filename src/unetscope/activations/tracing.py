@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from unetscope.base.errors import NetworkError
+from unetscope.base import NetworkError
 
 SEPARATOR = ":"
 INPUT = ":input"  # the address of the network's input

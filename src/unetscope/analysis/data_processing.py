@@ -6,12 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unetscope.base.errors import InvalidArgument
-from unetscope.table.estimator_registry import entry_of, estimator_text
-from unetscope.table.flow import Flow
-from unetscope.table.intervals import Interval, difference
-from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import Estimate, Layer
+from unetscope.base import InvalidArgument
+from unetscope.table import Estimate, Flow, Interval, Layer, Quantity, Status, difference, entry_of, estimator_text
 
 ROUNDING_BITS = 2e-3  # by which rounding alone may set two estimates apart: each is held to 1e-3
 

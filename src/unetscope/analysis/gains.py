@@ -6,10 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unetscope.table.flow import Flow
-from unetscope.table.parts import LEVEL, SKIP, Part
-from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import Estimate, Skip
+from unetscope.table import LEVEL, SKIP, Estimate, Flow, Part, Quantity, Skip, Status
 
 LEARNT_SHARE = 0.1  # of the ceiling: with less usable information in its output a network has learnt next to nothing
 

@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.analysis.verdict import Judgement
-from unetscope.base.errors import InvalidArgument
-from unetscope.table.intervals import Interval, cautious, student
-from unetscope.table.records import Decision, EpochRecord, Rule
-from unetscope.table.variants import REFERENCE, Variant
+from unetscope.base import InvalidArgument
+from unetscope.table import REFERENCE, Decision, EpochRecord, Interval, Rule, Variant, cautious, student
 
 DICE_MARGIN = 0.02  # a loss of Dice that counts as none
 STARTED_SHARE = 0.1  # of the guess's cross-entropy that a network which has learnt anything is below it

@@ -8,11 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from unetscope.analysis.gains import output_information
-from unetscope.table.estimator_registry import estimator_text
-from unetscope.table.flow import Flow
-from unetscope.table.parts import Part
-from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import Decision, Estimate, Skip, Verdict
+from unetscope.table import Decision, Estimate, Flow, Part, Quantity, Skip, Status, Verdict, estimator_text
 
 
 def plateau_verdicts(

@@ -11,12 +11,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base.errors import InvalidArgument
-from unetscope.table.estimator_registry import entry_of, estimator_text, estimator_title, resolution_unit
-from unetscope.table.flow import Flow
-from unetscope.table.intervals import difference
-from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import Estimate
+from unetscope.base import InvalidArgument
+from unetscope.table import (
+    Estimate,
+    Flow,
+    Quantity,
+    Status,
+    difference,
+    entry_of,
+    estimator_text,
+    estimator_title,
+    resolution_unit,
+)
 
 AGREES = (
     0.9  # Kendall's τ from which two rankings count as the same: without ties, one pair of layers in twenty is swapped

@@ -14,12 +14,19 @@ from html import escape
 
 from unetscope.analysis.gains import Gain, Gains, stream_gains
 from unetscope.analysis.plateau import plateau_verdicts
-from unetscope.base.errors import InvalidArgument
-from unetscope.table.flow import Flow
-from unetscope.table.marks import DECISION_MARKS
-from unetscope.table.parts import Part, skips_of_depth
-from unetscope.table.records import Decision, Rule, Verdict
-from unetscope.table.variants import Variant, design_name, removed_parts
+from unetscope.base import InvalidArgument
+from unetscope.table import (
+    DECISION_MARKS,
+    Decision,
+    Flow,
+    Part,
+    Rule,
+    Variant,
+    Verdict,
+    design_name,
+    removed_parts,
+    skips_of_depth,
+)
 
 MARGIN = 0.05  # of what the network tells: what may be lost and count as next to nothing
 FEWEST_EPOCHS = 2

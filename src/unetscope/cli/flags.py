@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetscope.training.flags import Flag
+from unetscope.training import Flag
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]

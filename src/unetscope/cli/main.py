@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from unetscope.base.errors import UnetscopeError
+from unetscope.base import UnetscopeError
 from unetscope.cli.terminal import one_line, print_json
 from unetscope.cli.verbs_check import check_data, fetch, inspect, selfcheck
 from unetscope.cli.verbs_report import export, report, view

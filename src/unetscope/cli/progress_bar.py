@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from unetscope.base.progress import NoProgress, Progress
+from unetscope.base import NoProgress, Progress
 from unetscope.cli.terminal import one_line
 
 if TYPE_CHECKING:

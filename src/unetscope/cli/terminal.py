@@ -19,7 +19,7 @@ def one_line(text: str) -> str:
     >>> one_line("a\nb\x1b[31m")
     'a b\\x1b[31m'
     """
-    from unetscope.data.problems import printable
+    from unetscope.data import printable
 
     return printable(" ".join(text.split("\n")))
 

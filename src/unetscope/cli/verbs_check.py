@@ -13,12 +13,12 @@ import typer
 from unetscope.cli.flags import Json, Quiet
 from unetscope.cli.progress_bar import progress_bar
 from unetscope.cli.terminal import one_line, print_json, print_table
-from unetscope.table.estimator_registry import estimator_title
+from unetscope.table import estimator_title
 
 if TYPE_CHECKING:
     from unetscope.data import Problem
-    from unetscope.estimators.closed_forms import Check
-    from unetscope.networks.structure import Structure
+    from unetscope.estimators import Check
+    from unetscope.networks import Structure
 
 
 def inspect(
@@ -39,7 +39,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Find the layers, merges and skips of any network. It runs what it names, as python would."""
-    from unetscope.networks.named import build_network, inspect_shape
+    from unetscope.networks import build_network, inspect_shape
 
     structure = inspect_shape(build_network(network), shape, every)
     if draw is not None:
@@ -74,8 +74,8 @@ def fetch(
     json: Json = False,
 ) -> None:
     """Download the 670 public nuclei images (BBBC038v1 stage 1) and verify every one of them."""
+    from unetscope.data import PUBLIC_URL
     from unetscope.data import fetch as fetch_archive
-    from unetscope.data.download import PUBLIC_URL
 
     with progress_bar(quiet or json) as progress:
         progress.stage("downloading", 0)
@@ -85,7 +85,7 @@ def fetch(
 
 def selfcheck(json: Json = False) -> None:
     """Measure cases whose information is known in closed form, with every estimator, on this machine."""
-    from unetscope.measure.selfcheck import run_selfcheck
+    from unetscope.measure import run_selfcheck
 
     with progress_bar(json) as progress:
         progress.stage("measuring", 0)
@@ -100,7 +100,7 @@ def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> 
     if json:
         print_json(_structure_data(structure))
         return
-    from unetscope.networks.structure import OUTCOMES
+    from unetscope.networks import OUTCOMES
 
     kept = "every kernel" if structure.detail == "kernels" else f"the ends of stages, of {structure.kernels} kernels"
     print_table(

@@ -24,9 +24,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Draw the figures and write the page of a run again, or one page of several runs."""
-    from unetscope.report.render import compare, render_run
-    from unetscope.runs.folder import RunFolder
-    from unetscope.runs.trackers import track as hand_over
+    from unetscope.report import compare, render_run
+    from unetscope.runs import RunFolder
+    from unetscope.runs import track as hand_over
 
     folders = [RunFolder.open(run) for run in runs]
     if len(folders) > 1 or to is not None:
@@ -54,9 +54,9 @@ def view(
     """Serve the page of a run to this machine's browser, live while it trains; ends with Ctrl+C."""
     import webbrowser
 
-    from unetscope.base.processes import end_with_parent
-    from unetscope.report.server import server
-    from unetscope.runs.folder import RunFolder
+    from unetscope.base import end_with_parent
+    from unetscope.report import server
+    from unetscope.runs import RunFolder
 
     if with_parent:
         end_with_parent()
@@ -82,8 +82,8 @@ def export(
     json: Json = False,
 ) -> None:
     """Write the estimates, and beside them the Dice and loss of every epoch, as CSV or Parquet."""
-    from unetscope.runs.folder import RunFolder
-    from unetscope.table.flow import save_epochs
+    from unetscope.runs import RunFolder
+    from unetscope.table import save_epochs
 
     folder = RunFolder.open(run)
     estimates = folder.flow().save(to)

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.cli.flags import Json, Quiet, Run, Sweep, Track, swept, takes
 from unetscope.cli.progress_bar import progress_bar
 from unetscope.cli.terminal import one_line, print_json, print_pairs
-from unetscope.table.estimator_registry import settings
-from unetscope.training.config import RunConfig, overridden_config, preset_config, run_flags
-from unetscope.training.flags import parse_epochs
+from unetscope.table import settings
+from unetscope.training import RunConfig, overridden_config, parse_epochs, preset_config, run_flags
 
 if TYPE_CHECKING:
-    from unetscope.runs.analysed import AnalysedRun
-    from unetscope.runs.forecast import Forecast
+    from unetscope.runs import AnalysedRun, Forecast
 
 
 RUN_FLAGS = run_flags(RunConfig)
-MEASURE_FLAGS = tuple(flag for flag in RUN_FLAGS if flag.name in {f"measuring.{one.name}" for one in settings()})
+MEASURE_FLAGS = tuple(
+    flag for flag in RUN_FLAGS if flag.name in {f"measuring.{setting.name}" for setting in settings()}
+)
 
 
 @takes(RUN_FLAGS)
@@ -51,17 +51,16 @@ def run(
         raise InvalidArgument("--val needs --data: the images to train on")
     config, folder = _configured(preset, swept(values, RUN_FLAGS) if sweep else values, out, resume)
     if dry_run:
-        from unetscope.runs.forecast import forecast_run
+        from unetscope.runs import forecast_run
 
         with progress_bar(quiet or json) as progress:
             forecast = forecast_run(config, folder, resume=resume, progress=progress)
         print_json(forecast.as_dict()) if json else print_forecast(forecast)
         return
-    from unetscope.report.render import render_run
-    from unetscope.runs.analysed import AnalysedRun
-    from unetscope.runs.experiment import run as run_experiment
-    from unetscope.runs.trackers import check_tracker
-    from unetscope.runs.trackers import track as hand_over
+    from unetscope.report import render_run
+    from unetscope.runs import AnalysedRun, check_tracker
+    from unetscope.runs import run as run_experiment
+    from unetscope.runs import track as hand_over
 
     with progress_bar(quiet or json) as progress:
         if track is not None:
@@ -91,9 +90,8 @@ def measure(
     json: Json = False,
 ) -> None:
     """Measure the kept checkpoints of a run again, with what is named; what was measured before stays."""
-    from unetscope.report.render import render_run
-    from unetscope.runs.analysed import AnalysedRun
-    from unetscope.runs.experiment import measure_again
+    from unetscope.report import render_run
+    from unetscope.runs import AnalysedRun, measure_again
 
     values = swept(values, MEASURE_FLAGS) if sweep else values
     named = {name.removeprefix("measuring."): value for name, value in values.items()}
@@ -119,7 +117,7 @@ def _configured(
     preset: str | None, overrides: Mapping[str, Any], out: Path | None, resume: bool
 ) -> tuple[RunConfig, Path]:
     """The configuration asked for, and its run folder; a resumed run that names no preset keeps its own."""
-    from unetscope.runs.folder import RunFolder
+    from unetscope.runs import RunFolder
 
     name = preset or ("quick" if "data.path" in overrides else "demo")
     folder = out or Path("runs") / name

@@ -12,22 +12,15 @@ import typer
 from unetscope.cli.flags import Json, Run
 from unetscope.cli.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
 from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table
-from unetscope.table.marks import DECISION_MARKS
-from unetscope.table.parts import SKIP, Part
-from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import Rule
-from unetscope.table.variants import removed_parts
+from unetscope.table import DECISION_MARKS, SKIP, Part, Quantity, Rule, Status, removed_parts
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from unetscope.analysis.verdict import Judgement
-    from unetscope.networks.cost import Savings
-    from unetscope.runs.analysed import AnalysedRun
-    from unetscope.table.flow import Flow
-    from unetscope.table.records import Verdict
-    from unetscope.table.series import Series
-    from unetscope.table.variants import Variant
+    from unetscope.analysis import Judgement
+    from unetscope.networks import Savings
+    from unetscope.runs import AnalysedRun
+    from unetscope.table import Flow, Series, Variant, Verdict
 
 
 def verdict(
@@ -40,8 +33,8 @@ def verdict(
     json: Json = False,
 ) -> None:
     """Say which skips and levels the task needs, from which epoch, how sure, and what a network without the others saves."""
-    from unetscope.analysis.verdict import MARGIN
-    from unetscope.runs.analysed import AnalysedRun
+    from unetscope.analysis import MARGIN
+    from unetscope.runs import AnalysedRun
 
     judged = AnalysedRun.open(run, margin=MARGIN if margin is None else margin)
     judgement = judged.judged()
@@ -49,7 +42,7 @@ def verdict(
         judgement.at(epoch)
     saved = None
     if cost and judged.own_network and (design := judgement.design(epoch)) is not None:
-        from unetscope.runs.slimming import savings
+        from unetscope.runs import savings
 
         saved = savings(judged.folder, design)
     print_judgement(judged, epoch, saved, json=json)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.cli.flags import DryRun, Json, Quiet, Run
 from unetscope.cli.progress_bar import progress_bar
 from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table
@@ -19,10 +19,9 @@ from unetscope.cli.verbs_verdict import RULE_NAMES
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from unetscope.analysis.outcomes import Agreement, Row, Training, Verification
-    from unetscope.runs.retraining import Trial
-    from unetscope.runs.slimming import Slim
-    from unetscope.table.records import Rule
+    from unetscope.analysis import Agreement, Row, Training, Verification
+    from unetscope.runs import Slim, Trial
+    from unetscope.table import Rule
 
 
 def verify(
@@ -43,13 +42,20 @@ def verify(
     json: Json = False,
 ) -> None:
     """Retrain variants of a run's network over seeds, and hold the verdicts against them; started again, it goes on."""
-    from unetscope.analysis.outcomes import DICE_MARGIN, check_margin
-    from unetscope.report.render import render_run
-    from unetscope.runs.analysed import AnalysedRun
-    from unetscope.runs.engines import cores, engine_named
-    from unetscope.runs.folder import RunFolder
-    from unetscope.runs.retraining import expected_seconds, on_gpu, retrain, trials
-    from unetscope.runs.verification import chosen_seeds, chosen_variants
+    from unetscope.analysis import DICE_MARGIN, check_margin
+    from unetscope.report import render_run
+    from unetscope.runs import (
+        AnalysedRun,
+        RunFolder,
+        chosen_seeds,
+        chosen_variants,
+        cores,
+        engine_named,
+        expected_seconds,
+        on_gpu,
+        retrain,
+        trials,
+    )
 
     folder = RunFolder.open(run)
     chosen = chosen_variants(folder, variants or ["paper"])
@@ -92,8 +98,8 @@ def slim(
     json: Json = False,
 ) -> None:
     """Write the smaller network with weights carried over, and its Dice before and after."""
-    from unetscope.runs.slimming import Export
-    from unetscope.runs.slimming import slim as make_slim
+    from unetscope.runs import Export
+    from unetscope.runs import slim as make_slim
 
     if fine_tune < 0:
         raise InvalidArgument(f"--fine-tune must be 0 or more, got {fine_tune}")
@@ -125,7 +131,7 @@ MARKS: Mapping[Agreement, tuple[str, str]] = {"hit": (" âœ“", ""), "miss": (" âœ
 
 def print_expected(planned: Sequence[Trial], seconds: float, *, json: bool) -> None:
     """What retraining will take."""
-    from unetscope.analysis.outcomes import FEWEST_SEEDS
+    from unetscope.analysis import FEWEST_SEEDS
 
     if json:
         print_json({"jobs": [trial.name for trial in planned], "seconds": seconds})

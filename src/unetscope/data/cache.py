@@ -19,8 +19,7 @@ import numpy as np
 import PIL
 import platformdirs
 
-from unetscope.base.errors import UnetscopeError
-from unetscope.base.files import whole_file
+from unetscope.base import UnetscopeError, whole_file
 from unetscope.data.images import ImageSize
 from unetscope.data.problems import Problem, printable
 from unetscope.data.segmentation import SegmentationData

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base.errors import DataError, InvalidArgument
-from unetscope.base.random_state import preserve_rng
+from unetscope.base import DataError, InvalidArgument, preserve_rng
 from unetscope.data.segmentation import SegmentationData
 
 LARGEST_BYTES = 16 * 2**30  # of all images, which stay in memory because they are measured at every marked epoch
@@ -43,19 +42,27 @@ def from_dataset(
     SegmentationData(4 images of 8x8, 3 channels, from list)
     """
     source = source or type(dataset).__name__
+    items = ((f"{number}", f"item {number} of {source}", item) for number, item in _items(dataset, n, seed, source))
+    return stack_items(items, image, mask, classes, source)
+
+
+def stack_items(
+    items: Iterable[tuple[str, str, Any]], image: str | int, mask: str | int, classes: int | None, source: str
+) -> SegmentationData:
+    """Items as one data set. items: the name of each, what an error calls it, and the item itself, as of `from_dataset`."""
     images: list[NDArray[Any]] = []
     masks: list[NDArray[np.uint8]] = []
     names: list[str] = []
-    for number, item in _items(dataset, n, seed, source):
-        pixels, labels = _pair(item, image, mask, f"item {number} of {source}")
+    for name, where, item in items:
+        pixels, labels = _pair(item, image, mask, where)
         if images and (pixels.shape, pixels.dtype) != (images[0].shape, images[0].dtype):
             raise DataError(
-                f"item {number} of {source} is {list(pixels.shape)} {pixels.dtype}, those before {list(images[0].shape)} "
-                f"{images[0].dtype}: resize or crop them in the dataset's transforms"
+                f"{where} is {list(pixels.shape)} {pixels.dtype}, those before {list(images[0].shape)} {images[0].dtype}: "
+                "resize or crop them in the dataset's transforms"
             )
         images.append(pixels)
         masks.append(labels)
-        names.append(f"{number}")
+        names.append(name)
         if len(images) * pixels.nbytes > LARGEST_BYTES:
             raise DataError(f"{source} has more than {LARGEST_BYTES / 2**30:.0f} GiB of images: choose fewer, with n")
     if not images:
@@ -70,11 +77,14 @@ def _items(dataset: Any, n: int | None, seed: int, source: str) -> Iterator[tupl
     """Items with their numbers: of a dataset with a length, a seeded choice in order; of a stream, the first n."""
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         return enumerate(islice(dataset, n))
-    size = len(dataset)
+    return ((row, dataset[row]) for row in chosen_rows(len(dataset), n, seed, source))
+
+
+def chosen_rows(size: int, n: int | None, seed: int, source: str) -> list[int]:
+    """A seeded choice of n rows, ascending; all without n. Raises: InvalidArgument for more than there are, or one."""
     if n is not None and not 2 <= n <= size:
         raise InvalidArgument(f"{n} images: expected 2 to {size}, the size of {source}")
-    rows = np.sort(np.random.default_rng(seed).permutation(size)[: size if n is None else n])
-    return ((int(row), dataset[int(row)]) for row in rows)
+    return sorted(np.random.default_rng(seed).permutation(size)[: size if n is None else n].tolist())
 
 
 def _implied_classes(masks: NDArray[np.uint8], source: str) -> int:
@@ -114,6 +124,8 @@ def _pair(item: Any, image: str | int, mask: str | int, name: str) -> tuple[NDAr
         raise DataError(
             f"{name}: a mask {list(labels.shape)} like its image seems to be one-hot: give the classes, mask.argmax(0)"
         )
+    if pixels.ndim == labels.ndim + 2 and pixels.shape[1] == 1:  # a single slice of a volume, as its mask was
+        pixels = pixels[:, 0]
     if pixels.ndim == labels.ndim:
         pixels = pixels[None]
     if pixels.shape[1:] != labels.shape or labels.ndim not in (2, 3):

@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from unetscope.base.errors import DataError
-from unetscope.base.files import whole_file
-from unetscope.base.progress import StepCallback
+from unetscope.base import DataError, StepCallback, whole_file
 from unetscope.data.bbbc038 import Sums, manifest, sums_of
 from unetscope.data.cache import cache_folder
 from unetscope.data.loading import find_pairs

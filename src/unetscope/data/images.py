@@ -1,6 +1,8 @@
 """Decode the bytes of one PNG, TIFF or JPEG, within bounds, and resize images and masks.
 
-Pixels are read as stored: an EXIF orientation is not applied, since masks have none.
+One rule holds in every format and at every depth. Orientation: pixels are turned as the file notes (EXIF, TIFF tag 274), and
+`Pixels.orientation` keeps the note, so that an image and its mask can be compared. Polarity: in an image a larger number is
+brighter, so a TIFF whose zero is white is inverted; in a mask the stored numbers count, whatever they look like.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ _MAGIC: dict[bytes, Any] = {
     b"II+\0": TiffImagePlugin.TiffImageFile,
     b"MM\0+": TiffImagePlugin.TiffImageFile,
 }
+ORIENTATION, PHOTOMETRIC, WHITE_IS_ZERO = 274, 262, 0  # tags of TIFF and EXIF, and a value of the second
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
@@ -35,11 +38,13 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 class Pixels:
     """A decoded file. values: [height, width] or [height, width, 3], of any number type; alpha is dropped.
 
-    lossy: whether it is a JPEG. problems: of a file that can be read all the same.
+    lossy: a JPEG. orientation: how the file says that it is to be turned, 1 to 8 as in EXIF; `values` are turned already.
+    problems: what was met on the way and did not prevent reading.
     """
 
     values: NDArray[Any]
     lossy: bool = False
+    orientation: int = 1
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -56,8 +61,9 @@ class Pixels:
 def decode(data: bytes, file: str, *, indexed: bool = False) -> Pixels:
     """The pixels in the bytes of a PNG, TIFF or JPEG; `file` is its name for messages.
 
-    A palette is applied, unless `indexed` (for masks) and its colours are not greys: then the indices are the values.
-    The header's width and height are checked before memory is allocated.
+    A palette is applied, unless `indexed` (for masks) and its colours are not greys: then the indices are the values. For
+    masks the polarity of a TIFF is not applied either.
+    The header's width and height are checked before memory is taken for them.
     Raises: Unusable (not-an-image, unreadable, too-large, pixel-type).
 
     >>> stream = io.BytesIO()
@@ -90,12 +96,51 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool) -> Pixels:
     is_png = isinstance(image, PngImagePlugin.PngImageFile)
     if is_png and data.rfind(_PNG_END) < 0:
         raise Unusable("unreadable", file, "it is truncated or damaged")
+    orientation = _noted_orientation(image)
     image.load()
+    # Pillow turns a TIFF while it loads it and removes the note; what is still noted has to be done here.
+    turns = _noted_orientation(image)
     # IHDR: bit depth at byte 24, colour type at 25. Pillow keeps 16 bits only for grey.
     if is_png and data[24] == 16 and data[25] != 0:
         problems.append(problem("16-bit-colour-png", file, "of its 16 bits a colour only the upper 8 are read"))
-    values = _values(image, indexed)
-    return Pixels(values, isinstance(image, JpegImagePlugin.JpegImageFile), tuple(problems))
+    values = _turned(_values(image, indexed), turns)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        values = _with_polarity(values, is_inverted=image.mode in ("1", "L"), wanted=not indexed)
+    return Pixels(values, isinstance(image, JpegImagePlugin.JpegImageFile), orientation, tuple(problems))
+
+
+def _noted_orientation(image: Image.Image) -> int:
+    """How an image says that it is to be turned, 1 to 8; 1, as it is, where it says nothing that can be read."""
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a damaged note beside pixels that may be whole
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Pixels as they are to be shown. Source: EXIF 2.3, tag 274.
+
+    >>> _turned(np.array([[1, 2, 3]]), 6).tolist()      # the first row is the right-hand column
+    [[1], [2], [3]]
+    """
+    if orientation >= 5:  # 5 to 8: rows and columns change places first
+        values = np.swapaxes(values, 0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return np.ascontiguousarray(values)
+
+
+def _with_polarity(values: NDArray[Any], *, is_inverted: bool, wanted: bool) -> NDArray[Any]:
+    """Numbers of a TIFF whose zero is white, inverted if that is wanted and not undone if it is not.
+
+    is_inverted: whether the decoder did it, as Pillow does up to 8 bits and not above.
+    """
+    if is_inverted == wanted or not np.issubdtype(values.dtype, np.unsignedinteger):
+        return values
+    return np.asarray(np.iinfo(values.dtype).max - values)
 
 
 def _values(image: Image.Image, indexed: bool) -> NDArray[Any]:
@@ -114,13 +159,22 @@ def _values(image: Image.Image, indexed: bool) -> NDArray[Any]:
 
 
 def _palette_values(image: Image.Image) -> NDArray[Any]:
-    """The greys of a grey palette, else the indices: they number objects, and the colours are for display only."""
+    """The greys of a grey palette, else the indices themselves: numbers of objects, whose colours are for the eye.
+
+    Where black is used and is not number 0, black and not 0 is the background: the numbers are shifted so that it is.
+    """
     indices = np.asarray(image.getchannel(0) if image.mode == "PA" else image)
     colours = np.zeros((256, 3), np.uint8)
     stored = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     colours[: len(stored)] = stored
-    used = colours[np.unique(indices)]
-    return colours[indices, 0] if (used == used[:, :1]).all() else indices
+    numbers = np.unique(indices)
+    used = colours[numbers]
+    if (used == used[:, :1]).all():
+        return colours[indices, 0]
+    black = numbers[~used.any(axis=1)]
+    if len(black) and black[0] != 0:
+        return np.where(indices == black[0], 0, indices.astype(np.int32) + 1)
+    return indices
 
 
 def _decode_tiff(data: bytes, file: str, indexed: bool) -> Pixels:
@@ -141,16 +195,21 @@ def _decode_tiff(data: bytes, file: str, indexed: bool) -> Pixels:
             raise Unusable("pixel-type", file, f"it has {page.samplesperpixel} channels")
         values = page.asarray()
         pages = len(tiff.pages)
+        orientation = int(page.tags.valueof(ORIENTATION, default=1))
+        white_is_zero = page.photometric == WHITE_IS_ZERO
     if page.axes == "SYX":
         values = np.moveaxis(values, 0, -1)
     elif page.axes not in ("YX", "YXS"):
         raise Unusable("pixel-type", file, f"its axes are {page.axes}, not height and width with 1, 3 or 4 channels")
     if values.ndim == 3:
         values = values[..., :3] if values.shape[-1] >= 3 else values[..., 0]
+    values = _turned(values.astype(values.dtype.newbyteorder("=")), orientation)
+    if white_is_zero:
+        values = _with_polarity(values, is_inverted=False, wanted=not indexed)
     problems = (
         [problem("several-pages", file, f"it has {pages} pages, of which the first is read")] if pages > 1 else []
     )
-    return Pixels(values.astype(values.dtype.newbyteorder("=")), problems=tuple(problems))
+    return Pixels(values, orientation=orientation, problems=tuple(problems))
 
 
 def _check_pixel_count(width: int, height: int, file: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base.errors import DataError, InvalidArgument
-from unetscope.base.progress import StepCallback
+from unetscope.base import DataError, InvalidArgument, StepCallback
 from unetscope.data import bbbc038, cache
 from unetscope.data.images import ImageSize, decode, resize_image, resize_mask, to_image
 from unetscope.data.masks import foreground
@@ -109,9 +108,21 @@ def read(
             done += 1
             if progress:
                 progress(done, len(pairs))
+    problems += _empty_masks(examples, source)
     problems.sort(key=lambda problem: (problem.file, problem.kind))
     data = _stack(examples, channels, printable(source.path.name)) if examples else None
     return data, problems
+
+
+def _empty_masks(examples: Sequence[_Example], source: Source) -> list[Problem]:
+    """How many masks have no foreground, which is normal for some of them and an error for all."""
+    empty = [example.name for example in examples if example.is_empty]
+    if not empty:
+        return []
+    name = printable(source.path.name)
+    if len(empty) == len(examples):
+        return [problem("all-empty", name, f"no pixel of any of its {len(empty)} masks is foreground")]
+    return [problem("empty-mask", name, f"{len(empty)} of {len(examples)} masks are empty, such as that of {empty[0]}")]
 
 
 def find_pairs(source: Source) -> tuple[list[Pair], list[Problem]]:
@@ -127,23 +138,30 @@ def find_pairs(source: Source) -> tuple[list[Pair], list[Problem]]:
 
 @dataclass(frozen=True)
 class _Example:
-    """One decoded pair at the final size; image: [height, width] or [height, width, 3], uint8 or uint16."""
+    """One decoded pair at the final size; image: [height, width] or [height, width, 3], uint8 or uint16.
+
+    is_empty: whether the mask had no foreground at its own size.
+    """
 
     name: str
     image: NDArray[np.unsignedinteger]
     mask: NDArray[np.uint8]
+    is_empty: bool
 
 
 def _read_pair(source: Source, pair: Pair, size: ImageSize) -> tuple[_Example | None, list[Problem]]:
     """One pair at the final size, or None if it cannot be used; and all its problems."""
     problems: list[Problem] = []
     image: NDArray[Any] | None = None
+    orientation: int | None = None
     try:
-        image, image_problems = to_image(decode(source.read(pair.image), pair.image), pair.image)
+        pixels = decode(source.read(pair.image), pair.image)
+        image, image_problems = to_image(pixels, pair.image)
+        orientation = pixels.orientation
         problems.extend(image_problems)
     except Unusable as unusable:
         problems.append(unusable.problem)
-    mask, mask_problems = _read_masks(source, pair, None if image is None else image.shape[:2])
+    mask, mask_problems = _read_masks(source, pair, None if image is None else image.shape[:2], orientation)
     problems.extend(mask_problems)
     if image is None or mask is None:
         return None, problems
@@ -151,11 +169,11 @@ def _read_pair(source: Source, pair: Pair, size: ImageSize) -> tuple[_Example | 
     if mask.any() and not small.any():
         what = f"the foreground of {int(mask.sum())} pixels is lost at {size[0]}x{size[1]}"
         problems.append(problem("vanished-mask", pair.masks[0], what))
-    return _Example(pair.name, resize_image(image, size), small), problems
+    return _Example(pair.name, resize_image(image, size), small, not mask.any()), problems
 
 
 def _read_masks(
-    source: Source, pair: Pair, size: tuple[int, ...] | None
+    source: Source, pair: Pair, size: tuple[int, ...] | None, orientation: int | None
 ) -> tuple[NDArray[np.bool_] | None, list[Problem]]:
     """The union of the mask files at full size, or None if one of them cannot be used; and their problems."""
     problems: list[Problem] = []
@@ -163,12 +181,16 @@ def _read_masks(
     usable = True
     for file in pair.masks:
         try:
-            inside, file_problems = foreground(decode(source.read(file), file, indexed=True), file)
+            pixels = decode(source.read(file), file, indexed=True)
+            inside, file_problems = foreground(pixels, file)
         except Unusable as unusable:
             problems.append(unusable.problem)
             usable = False
             continue
         problems.extend(file_problems)
+        if orientation not in (None, pixels.orientation):
+            what = f"it notes orientation {pixels.orientation}, its image {printable(pair.image)} {orientation}"
+            problems.append(problem("orientation", file, f"{what}: which way the mask was drawn is not known"))
         size = size or inside.shape
         if inside.shape != size:
             (h, w), (height, width) = inside.shape, size
@@ -181,10 +203,8 @@ def _read_masks(
             union |= inside
     if not usable or union is None:
         return None, problems
-    whole = pair.masks[0] if len(pair.masks) == 1 else pair.masks[0].rpartition("/")[0]
-    if not union.any():
-        problems.append(problem("empty-mask", whole, "no pixel is foreground"))
-    elif union.all():
+    if union.all():
+        whole = pair.masks[0] if len(pair.masks) == 1 else pair.masks[0].rpartition("/")[0]
         problems.append(problem("full-mask", whole, "every pixel is foreground"))
     return union, problems
 

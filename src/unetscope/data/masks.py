@@ -31,13 +31,14 @@ def foreground(pixels: Pixels, file: str) -> tuple[NDArray[np.bool_], tuple[Prob
     """
     values, problems = pixels.values, pixels.problems
     if values.ndim == 3:
-        if not (values == values[..., :1]).all():
-            coloured = problem("mask-colour", file, "the mask has colours, whose meaning is not known")
-            return np.asarray(values.any(axis=-1)), (*problems, coloured)
-        values = values[..., 0]
-    top = values.max()
+        is_grey = bool((values == values[..., :1]).all())
+        values = values.max(axis=-1)
+        if not is_grey:
+            problems = (*problems, problem("mask-colour", file, "the mask has colours, whose meaning is not known"))
+            return values >= values.max() / 2 if pixels.lossy and values.any() else values != 0, problems
+    low, top = values.min(), values.max()
     inside: NDArray[np.bool_] = values != 0
-    if not top or np.count_nonzero(inside) == np.count_nonzero(values == top):
+    if low >= 0 and np.count_nonzero(inside) == np.count_nonzero((values == top) & inside):
         return inside, problems
     if pixels.lossy:
         count = len(np.unique(values))

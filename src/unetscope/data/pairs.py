@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -32,8 +33,8 @@ class Placed:
 
     @property
     def stem(self) -> str:
-        """The file's name without its ending, safe to print."""
-        return printable(PurePosixPath(self.file).stem)
+        """The file's name without its ending, safe to print; accents that are composed otherwise are the same name."""
+        return printable(unicodedata.normalize("NFC", PurePosixPath(self.file).stem))
 
 
 def place(members: Iterable[Member]) -> tuple[list[Placed], list[Problem]]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from unetscope.base.errors import DataError, InvalidArgument
+from unetscope.base import DataError, InvalidArgument
 
 Severity = Literal["error", "warning"]
 
@@ -26,7 +26,8 @@ _MENDS: dict[str, str] = {
     "image-without-mask": "add its mask or remove the image",
     "mask-without-image": "add its image or remove the mask",
     "size-mismatch": "give image and mask the same width and height",
-    "empty-mask": "draw its objects or remove the pair",
+    "all-empty": "give masks with objects, or the folder in which they are",
+    "orientation": "save image and mask upright, without the note",
     "full-mask": "write 0 where the background is",
     "mask-values": "write 0 for the background and 1 or 255 for objects, or number the objects 1, 2, 3 ...",
     "mask-colour": "save the mask as grey or 1-bit PNG",
@@ -35,6 +36,7 @@ _MENDS: dict[str, str] = {
 }
 _WARNINGS: dict[str, str] = {
     "dark-16-bit": "stretch the values over the 16 bits if the images look black to the network",
+    "empty-mask": "check that these images have no objects",
     "vanished-mask": "choose a larger image size",
 }
 
@@ -51,8 +53,8 @@ class Problem:
     kind: a short slug, see `KINDS`. file: its name inside the data set, control characters escaped. what: what was
     found. mend: the remedy. severity: an "error" stops `load` unless its kind is accepted; a "warning" never does.
 
-    >>> print(problem("empty-mask", "masks/a.png", "no pixel is foreground"))
-    masks/a.png: no pixel is foreground: draw its objects or remove the pair, or --accept empty-mask
+    >>> print(problem("full-mask", "masks/a.png", "every pixel is foreground"))
+    masks/a.png: every pixel is foreground: write 0 where the background is, or --accept full-mask
     """
 
     kind: str
@@ -114,7 +116,7 @@ def guard(problems: Iterable[Problem], path: str, accept: Collection[str] = ()) 
 
     Raises: DataError, one line, with the first problem and the number of further ones.
 
-    >>> guard([problem("empty-mask", "masks/a.png", "no pixel is foreground")], "cells.zip", accept=["empty-mask"])
+    >>> guard([problem("full-mask", "masks/a.png", "every pixel is foreground")], "cells.zip", accept=["full-mask"])
     """
     errors = [p for p in problems if p.severity == "error" and p.kind not in accept]
     if len(errors) == 1:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from unetscope.base.errors import DataError
+from unetscope.base import DataError
 from unetscope.data.problems import Problem, Unusable, printable, problem
 
 MAX_MEMBERS = 500_000

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
@@ -29,7 +29,7 @@ from unetscope.estimators.resampling import (
     with_interval,
 )
 from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
-from unetscope.table.quantities import Quantity
+from unetscope.table import Quantity
 
 SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64
 

@@ -27,7 +27,7 @@ from unetscope.estimators.resampling import (
     with_interval,
 )
 from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
-from unetscope.table.quantities import Quantity
+from unetscope.table import Quantity
 
 LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 
 Bound = Literal["upper", "lower"]
 BOUNDS: tuple[Bound, ...] = ("upper", "lower")

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.estimators.reading import Reading, with_reasons, without_value
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
@@ -33,8 +33,7 @@ from unetscope.estimators.resampling import (
     with_interval,
 )
 from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
-from unetscope.table.intervals import student
-from unetscope.table.quantities import Quantity
+from unetscope.table import Quantity, student
 
 MOST_COMPONENTS = 10
 SMALLEST_VARIANCE = 1e-5  # of the largest: below it, a component is the rounding of distances in float32

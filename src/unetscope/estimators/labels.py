@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans

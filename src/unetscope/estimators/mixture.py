@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.estimators.kernels import BOUNDS, Bound, check_noise_variance
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.reading import Reading, with_reasons
@@ -30,8 +30,7 @@ from unetscope.estimators.resampling import (
     reason_of_few,
 )
 from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
-from unetscope.table.intervals import student
-from unetscope.table.quantities import Quantity
+from unetscope.table import Quantity, student
 
 JITTER = 1e-10  # of the mean variance: what rounding may take from the smallest eigenvalue of a Gram matrix
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 
 ROWS_IN_SHIFT = 1024  # of a batch, the mean of which is taken off before products
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unetscope.base.errors import InvalidArgument
-from unetscope.table.quantities import Quantity
+from unetscope.base import InvalidArgument
+from unetscope.table import Quantity
 
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
 ONE_IMAGE = "one image: there is no other that a layer could tell it from"

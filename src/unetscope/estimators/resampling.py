@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.estimators.reading import SATURATED_FROM, Reading
-from unetscope.table.intervals import cautious, student
+from unetscope.table import cautious, student
 
 LARGEST_BIAS = 1 / 3  # of an interval's half width: with such a bias, 90 % of intervals would still hold
 SMALLEST_BIAS = 0.05  # nats: always allowed, as it is taken off

@@ -7,9 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from unetscope.activations.distributed import all_reduce, rank, world_size
-from unetscope.activations.memory_budget import FEATURES_AT_ONCE
-from unetscope.activations.precision import full_float32
+from unetscope.activations import FEATURES_AT_ONCE, all_reduce, full_float32, rank, world_size
 
 # Of a strip of the triangle: a thin one computes little in vain, a thick one runs well.
 ROWS_ON_CPU, ROWS_ON_GPU = 96, 2048

@@ -15,23 +15,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unetscope.activations.activation_buffer import ActivationBuffer
-from unetscope.activations.capture import stream
-from unetscope.activations.inference import device_of
-from unetscope.activations.memory_budget import FEATURES_AT_ONCE, LARGEST_BATCH, Budget
-from unetscope.activations.precision import full_float32
-from unetscope.estimators.binning import symbol_label_information
-from unetscope.estimators.families import Family, Linear
-from unetscope.estimators.labels import entropy_nats, singleton_share
-from unetscope.estimators.reading import SATURATED_FROM, Reading
-from unetscope.estimators.statistics import Classes, Estimator, LayerStatistics, Needs
+from unetscope.activations import (
+    FEATURES_AT_ONCE,
+    LARGEST_BATCH,
+    ActivationBuffer,
+    Budget,
+    device_of,
+    full_float32,
+    stream,
+)
+from unetscope.estimators import (
+    SATURATED_FROM,
+    Classes,
+    Estimator,
+    Family,
+    LayerStatistics,
+    Linear,
+    Needs,
+    Reading,
+    entropy_nats,
+    singleton_share,
+    symbol_label_information,
+)
 from unetscope.measure.distances import Distances
 from unetscope.measure.layer_statistics import LARGEST_SHIFT, layer_statistics, most_parts, readings_of, settled
 from unetscope.measure.merges import at_merge
 from unetscope.measure.merging import Merging
 from unetscope.measure.probe_data import Segmented
 from unetscope.measure.probing import probe
-from unetscope.table.records import Estimate, Layer, Skip
+from unetscope.table import Estimate, Layer, Skip
 
 LINEAR = Linear()
 

@@ -8,14 +8,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unetscope.activations.capture import Block
-from unetscope.base.errors import MeasurementError
-from unetscope.estimators.kernels import EXPONENT, shift_by_errors
-from unetscope.estimators.reading import Reading, without_value
-from unetscope.estimators.statistics import Classes, Estimator, LayerStatistics, Needs, Pairwise
+from unetscope.activations import Block
+from unetscope.base import MeasurementError
+from unetscope.estimators import (
+    EXPONENT,
+    Classes,
+    Estimator,
+    LayerStatistics,
+    Needs,
+    Pairwise,
+    Reading,
+    shift_by_errors,
+    without_value,
+)
 from unetscope.measure.distances import Distances
 from unetscope.measure.quantization import Symbols
-from unetscope.table.records import Layer
+from unetscope.table import Layer
 
 LARGEST_SHIFT = 3e-4  # nats, of I(X;M) by rounding; I(Y;M), a difference of two such, stays within 1e-3 bits
 NO_SCALE = (

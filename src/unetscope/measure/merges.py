@@ -9,11 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.estimators.resampling import interval_about, negligible, reason_of_few
-from unetscope.table.estimator_registry import entry_of
-from unetscope.table.intervals import student
-from unetscope.table.quantities import Quantity
-from unetscope.table.records import Estimate, Skip
+from unetscope.estimators import interval_about, negligible, reason_of_few
+from unetscope.table import Estimate, Quantity, Skip, entry_of, student
 
 
 def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:

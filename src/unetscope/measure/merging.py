@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from unetscope.table.records import Layer
+from unetscope.table import Layer
 
 Value = TypeVar("Value")
 

@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from unetscope.activations.distributed import own_share
-from unetscope.base.errors import InvalidArgument
-from unetscope.estimators.moments import blocks_of, ratios
-from unetscope.estimators.usable import Truth, guessed
+from unetscope.activations import own_share
+from unetscope.base import InvalidArgument
+from unetscope.estimators import Truth, blocks_of, guessed, ratios
 
 FOLDS = 4
 PLACES_AN_IMAGE = 256  # at most, that a probe is fitted on: neighbours say much the same

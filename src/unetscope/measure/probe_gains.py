@@ -11,14 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from unetscope.estimators.reading import Reading
-from unetscope.estimators.resampling import extrapolated, negligible, reason_of_few, sign_flipped
-from unetscope.estimators.usable import shuffled_masks
+from unetscope.estimators import Reading, extrapolated, negligible, reason_of_few, shuffled_masks, sign_flipped
 from unetscope.measure.probe_data import FOLDS, ProbeData, Share
 from unetscope.measure.probe_inputs import DEEPER, Probe, ProbeInput, ProbeInputs
-from unetscope.table.intervals import ratio_values, student
-from unetscope.table.quantities import Quantity
-from unetscope.table.records import Skip
+from unetscope.table import Quantity, Skip, ratio_values, student
 
 FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
 SMALLEST_GAP = 0.005  # nats a pixel that a probe may always be short of one of ever more images

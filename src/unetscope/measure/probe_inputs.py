@@ -8,13 +8,25 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from unetscope.base.errors import InvalidArgument, MeasurementError
-from unetscope.estimators.families import ConvolutionalReader, Family, PartAlone, Reader
-from unetscope.estimators.moments import Moments, features_of, folded, folded_channels, halved, ratios
-from unetscope.estimators.usable import Calibration, HeldOut, LinearProbe
+from unetscope.base import InvalidArgument, MeasurementError
+from unetscope.estimators import (
+    Calibration,
+    ConvolutionalReader,
+    Family,
+    HeldOut,
+    LinearProbe,
+    Moments,
+    PartAlone,
+    Reader,
+    features_of,
+    folded,
+    folded_channels,
+    halved,
+    ratios,
+)
 from unetscope.measure.merging import Merging
 from unetscope.measure.probe_data import FOLDS, Grid, ProbeData, Share
-from unetscope.table.records import Layer, Skip
+from unetscope.table import Layer, Skip
 
 ROUNDING = 1e-6  # of a mean: a spread below it is none
 MOST_POOLED = 64  # channels of a stream that is read beside the skip pooled, where each counts for all places below

@@ -12,17 +12,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from unetscope.activations.capture import visit
-from unetscope.activations.distributed import all_gather, all_reduce
-from unetscope.activations.inference import device_of
-from unetscope.estimators.families import Family, Linear
-from unetscope.estimators.moments import Moments
-from unetscope.estimators.reading import Reading
-from unetscope.estimators.usable import Calibration, HeldOut, LinearProbe, cross_validated, ridge
+from unetscope.activations import all_gather, all_reduce, device_of, visit
+from unetscope.estimators import (
+    Calibration,
+    Family,
+    HeldOut,
+    Linear,
+    LinearProbe,
+    Moments,
+    Reading,
+    cross_validated,
+    ridge,
+)
 from unetscope.measure.probe_data import CALIBRATION_PIXELS, Pass, ProbeData, Segmented, Share
 from unetscope.measure.probe_gains import Gains
 from unetscope.measure.probe_inputs import ROUNDING, ProbeInput, ProbeInputs, check_finite
-from unetscope.table.records import Layer, Skip
+from unetscope.table import Layer, Skip
 
 LINEAR = Linear()
 DEAD_LAYER = "the layer is the same at every place of every image"

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unetscope.activations.memory_budget import FEATURES_AT_ONCE
-from unetscope.estimators.statistics import first_alike
+from unetscope.activations import FEATURES_AT_ONCE
+from unetscope.estimators import first_alike
 
 WORDS = 8
 MOST_DIGITS = 64  # a float32 divided by the smallest sensible bin has fewer

@@ -11,29 +11,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unetscope.activations.activation_buffer import ActivationBuffer
-from unetscope.activations.capture import forward_bytes, with_shapes
-from unetscope.activations.distributed import broadcast, world_size
-from unetscope.activations.inference import as_input, device_of, pixels, to_input, unwrap_model
-from unetscope.activations.memory_budget import LARGEST_BATCH, Budget, default_budget
-from unetscope.activations.precision import unscaled
-from unetscope.base.errors import InvalidArgument, NetworkError, nearest
-from unetscope.base.random_state import preserve_rng
-from unetscope.data.segmentation import SegmentationData
-from unetscope.estimators.binning import Binning
-from unetscope.estimators.families import Convolutional, Family, Linear
-from unetscope.estimators.kde import KDE
-from unetscope.estimators.labels import BlockLabels, KMeansLabels, LabelScheme
-from unetscope.estimators.statistics import Estimator
+from unetscope.activations import (
+    LARGEST_BATCH,
+    ActivationBuffer,
+    Budget,
+    as_input,
+    broadcast,
+    default_budget,
+    device_of,
+    forward_bytes,
+    pixels,
+    to_input,
+    unscaled,
+    unwrap_model,
+    with_shapes,
+    world_size,
+)
+from unetscope.base import InvalidArgument, NetworkError, nearest, preserve_rng
+from unetscope.data import SegmentationData
+from unetscope.estimators import (
+    KDE,
+    Binning,
+    BlockLabels,
+    Convolutional,
+    Estimator,
+    Family,
+    KMeansLabels,
+    LabelScheme,
+    Linear,
+)
 from unetscope.measure.estimating import measure, measure_usable
 from unetscope.measure.layer_statistics import most_matrices
 from unetscope.measure.probe_data import Segmented
-from unetscope.networks.inspection import inspect
-from unetscope.table.estimator_registry import estimator_text
-from unetscope.table.flow import Flow
-from unetscope.table.quantities import Quantity
-from unetscope.table.records import Estimate, Layer, Skip
-from unetscope.table.schedule import Schedule, is_marked
+from unetscope.networks import inspect
+from unetscope.table import Estimate, Flow, Layer, Quantity, Schedule, Skip, estimator_text, is_marked
 
 
 @dataclass(frozen=True)

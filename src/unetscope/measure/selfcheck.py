@@ -12,22 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unetscope.activations.capture import with_shapes
-from unetscope.estimators.binning import Binning
-from unetscope.estimators.closed_forms import BIT, Check, check_of, near
-from unetscope.estimators.kde import KDE
-from unetscope.estimators.ksg import KSG
-from unetscope.estimators.mixture import Mixture
-from unetscope.estimators.reading import Reading
-from unetscope.estimators.renyi import Renyi
-from unetscope.estimators.statistics import LayerStatistics
+from unetscope.activations import with_shapes
+from unetscope.estimators import BIT, KDE, KSG, Binning, Check, LayerStatistics, Mixture, Reading, Renyi, check_of, near
 from unetscope.measure.distances import Distances
 from unetscope.measure.probe_data import Segmented
 from unetscope.measure.probing import probe
 from unetscope.measure.quantization import Symbols
-from unetscope.table.estimator_registry import entries, imported
-from unetscope.table.quantities import Quantity
-from unetscope.table.records import Layer, Skip
+from unetscope.table import Layer, Quantity, Skip, entries, imported
 
 
 def run_selfcheck(on_case: Callable[[int, int], None] | None = None) -> list[Check]:

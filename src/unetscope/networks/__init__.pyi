@@ -1,7 +1,15 @@
 from .ablation import ablated as ablated
+from .cost import Savings as Savings
+from .cost import costs as costs
 from .inspection import inspect as inspect
+from .named import build_network as build_network
+from .named import inspect_shape as inspect_shape
 from .removal import without_skips as without_skips
+from .saved import FILE as FILE
 from .saved import load_model as load_model
 from .saved import save_model as save_model
+from .structure import OUTCOMES as OUTCOMES
 from .structure import Structure as Structure
 from .unet import UNet as UNet
+from .unet import check_image_size as check_image_size
+from .unet import removed_skips as removed_skips

@@ -15,9 +15,8 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from unetscope.activations.inference import as_input, eval_mode, unwrap_model
-from unetscope.activations.tracing import trace_calls
-from unetscope.base.errors import InvalidArgument, NetworkError
+from unetscope.activations import as_input, eval_mode, trace_calls, unwrap_model
+from unetscope.base import InvalidArgument, NetworkError
 from unetscope.networks.structure import Operand, Structure
 
 CHECKPOINT_FILE = torch.utils.checkpoint.__file__

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
-from unetscope.activations.inference import device_of
+from unetscope.activations import device_of
 
 TIMED_ROUNDS, WARM_UP_ROUNDS = 15, 3
 

@@ -7,10 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unetscope.activations.forward_graph import record_graph
-from unetscope.activations.inference import unwrap_model
-from unetscope.base.errors import NetworkError, UnetscopeError, first_line
-from unetscope.base.random_state import preserve_rng
+from unetscope.activations import record_graph, unwrap_model
+from unetscope.base import NetworkError, UnetscopeError, first_line, preserve_rng
 from unetscope.networks.layer_labels import describe
 from unetscope.networks.levels import Levels
 from unetscope.networks.skip_detection import find_joins

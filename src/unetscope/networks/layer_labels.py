@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from unetscope.activations.forward_graph import Graph
-from unetscope.base.errors import NetworkError
+from unetscope.activations import Graph
+from unetscope.base import NetworkError
 from unetscope.networks.levels import Levels
 from unetscope.networks.operations import KERNELS, WITHIN_LAYER
 from unetscope.networks.skip_detection import Join
 from unetscope.networks.structure import OUTCOMES, Detail, Merge, Structure
-from unetscope.table.parts import SKIP, Part
-from unetscope.table.records import Layer, Role, Skip
+from unetscope.table import SKIP, Layer, Part, Role, Skip
 
 MOST_KERNELS = 40  # with more, only the ends of stages are measured by default
 

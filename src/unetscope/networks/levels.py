@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from unetscope.activations.forward_graph import Graph, Node
+from unetscope.activations import Graph, Node
 from unetscope.networks.operations import GATES, JOINS, POOLING, REARRANGING, RESAMPLING, RESHAPING
 
 MIN_RISE = 1.5  # times the places along an axis; padding and cropping change it by less

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from unetscope.base.errors import InvalidArgument, NetworkError, first_line, nearest
+from unetscope.base import InvalidArgument, NetworkError, first_line, nearest
 from unetscope.networks.inspection import inspect
 from unetscope.networks.structure import Detail, Structure
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from unetscope.activations.inference import unwrap_model
-from unetscope.activations.tracing import function_name, trace_calls
-from unetscope.base.errors import NetworkError
+from unetscope.activations import function_name, trace_calls, unwrap_model
+from unetscope.base import NetworkError
 from unetscope.networks.ablation import refuse_checkpointed
 from unetscope.networks.operations import KERNELS, WITHIN_LAYER
 from unetscope.networks.structure import Operand, Structure

@@ -14,8 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from unetscope.base.errors import NetworkError, first_line
-from unetscope.base.files import whole_file
+from unetscope.base import NetworkError, first_line, whole_file
 from unetscope.networks.unet import UNet
 
 FILE = "model.safetensors"

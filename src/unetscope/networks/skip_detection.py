@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from unetscope.activations.forward_graph import Node
-from unetscope.activations.tracing import scope_of
+from unetscope.activations import Node, scope_of
 from unetscope.networks.levels import Levels
 from unetscope.networks.operations import JOINS, JoinKind
 from unetscope.networks.structure import Operand

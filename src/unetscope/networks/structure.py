@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from unetscope.activations.forward_graph import Graph
-from unetscope.base.errors import NetworkError
+from unetscope.activations import Graph
+from unetscope.base import NetworkError
 from unetscope.networks.operations import JoinKind
-from unetscope.table.records import Layer, Skip
+from unetscope.table import Layer, Skip
 
 Detail = Literal["kernels", "stages"]
 

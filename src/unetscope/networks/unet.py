@@ -12,9 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from unetscope.base.errors import InvalidArgument, NetworkError
-from unetscope.table.parts import SKIP, Part, skips_of_depth
-from unetscope.table.records import Layer, Skip
+from unetscope.base import InvalidArgument, NetworkError
+from unetscope.table import SKIP, Layer, Part, Skip, skips_of_depth
 
 MAX_DEPTH = 6
 

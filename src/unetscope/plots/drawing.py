@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.plots.style import (
     BLUE,
     GREEN,
@@ -28,7 +28,7 @@ from unetscope.plots.style import (
     tracks,
 )
 from unetscope.plots.u import tick_names
-from unetscope.table.records import Layer, Skip
+from unetscope.table import Layer, Skip
 
 # One unit of the drawing is one point, so that boxes and text keep their proportions.
 _SLOT, _STEP, _TALLEST, _LOWEST = 20.0, 52.0, 36.0, 7.0

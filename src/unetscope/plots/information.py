@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.plots.style import (
     EPOCH_COLOURS,
     FAINT,
@@ -32,10 +32,7 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
-from unetscope.table.flow import Flow
-from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import Layer
-from unetscope.table.series import Series
+from unetscope.table import Flow, Layer, Quantity, Series, Status
 
 
 @in_style

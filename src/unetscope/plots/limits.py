@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.plots.style import (
     FAINT,
     INK,
@@ -23,9 +23,7 @@ from unetscope.plots.style import (
     tidy,
 )
 from unetscope.plots.u import tick_names
-from unetscope.table.flow import Flow
-from unetscope.table.quantities import Quantity
-from unetscope.table.records import Estimate
+from unetscope.table import Estimate, Flow, Quantity
 
 FURTHER = 0.05  # bits between an estimate and its limit from which an arrow is drawn
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.plots.style import (
     BLUE,
     FAINT,
@@ -23,10 +23,7 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
-from unetscope.table.flow import Flow
-from unetscope.table.quantities import Quantity
-from unetscope.table.records import Skip
-from unetscope.table.series import Series
+from unetscope.table import Flow, Quantity, Series, Skip
 
 _LINES: tuple[tuple[Quantity, str, str], ...] = (
     (Quantity.USABLE_SKIP_GIVEN_UPSAMPLED, BLUE, "the skip adds, I_V(S→Y|U)"),

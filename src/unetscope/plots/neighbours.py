@@ -9,12 +9,9 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.plots.style import BLUE, FAINT, INK, LARGE, MEDIUM, SMALL, in_style, new_axes, series_line, shown, tidy
-from unetscope.table.flow import Flow
-from unetscope.table.intervals import Interval, difference
-from unetscope.table.quantities import Quantity
-from unetscope.table.series import Series
+from unetscope.table import Flow, Interval, Quantity, Series, difference
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-from unetscope.analysis.rank_stability import AGREES, RankStability, layer_rank_stability, three_digits
+from unetscope.analysis import AGREES, RankStability, layer_rank_stability, three_digits
 from unetscope.plots.style import (
     BLUE,
     EPOCH_COLOURS,
@@ -35,10 +35,7 @@ from unetscope.plots.style import (
     tidy,
 )
 from unetscope.plots.u import draw_ceilings
-from unetscope.table.estimator_registry import estimator_title, resolution_unit
-from unetscope.table.flow import Flow
-from unetscope.table.quantities import Quantity, Status
-from unetscope.table.series import Series
+from unetscope.table import Flow, Quantity, Series, Status, estimator_title, resolution_unit
 
 _MOST_NAMES = 9  # on the bar of layers
 _POINT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 3.2}

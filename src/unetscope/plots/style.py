@@ -19,12 +19,8 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from unetscope.base.errors import InvalidArgument
-from unetscope.base.files import whole_file
-from unetscope.table.marks import STATUS_MARKS
-from unetscope.table.quantities import Status
-from unetscope.table.records import Layer
-from unetscope.table.series import Series
+from unetscope.base import InvalidArgument, whole_file
+from unetscope.table import STATUS_MARKS, Layer, Series, Status
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so a figure is the same on every machine
 SMALL, MEDIUM, LARGE = 6.5, 7.5, 8.5  # points

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.plots.style import CATEGORIES, INK, LARGE, MEDIUM, epochs_on_axis, in_style, new_axes, shown, tidy
-from unetscope.table.records import EpochRecord
+from unetscope.table import EpochRecord
 
 _FEW = 12  # points of a curve that are each worth a marker
 

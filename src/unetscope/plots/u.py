@@ -33,11 +33,7 @@ from unetscope.plots.style import (
     tidy,
     tracks,
 )
-from unetscope.table.flow import Flow
-from unetscope.table.quantities import Quantity, Status
-from unetscope.table.records import Layer, Skip
-from unetscope.table.schedule import log_spaced
-from unetscope.table.series import Series
+from unetscope.table import Flow, Layer, Quantity, Series, Skip, Status, log_spaced
 
 _MOST_LINES = 10
 _TRACK = 10.0  # points between the brackets of two skips

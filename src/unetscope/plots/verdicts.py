@@ -12,9 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from unetscope.analysis.outcomes import Row, Training, Verification
-from unetscope.analysis.verdict import Judgement
-from unetscope.base.errors import InvalidArgument
+from unetscope.analysis import Judgement, Row, Training, Verification
+from unetscope.base import InvalidArgument
 from unetscope.plots.style import (
     CATEGORIES,
     FAINT,
@@ -29,9 +28,7 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
-from unetscope.table.marks import DECISION_MARKS
-from unetscope.table.parts import Part
-from unetscope.table.records import Decision, Rule
+from unetscope.table import DECISION_MARKS, Decision, Part, Rule
 
 _TITLES: dict[Rule, str] = {"conditional": "Conditional rule", "plateau": "The paper's rule"}
 _LINES = (*CATEGORIES, INK, "#8C6D31")

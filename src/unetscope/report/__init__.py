@@ -1,6 +1,5 @@
 """The page that people open, keep and send: one HTML file that needs no network, or served while it changes."""
 
-from unetscope.report.page import ReportFigure, page, write_report
-from unetscope.report.server import Server
+import lazy_loader
 
-__all__ = ["ReportFigure", "Server", "page", "write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,8 +20,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from unetscope.base.errors import InvalidArgument
-from unetscope.base.files import whole_file
+from unetscope.base import InvalidArgument, whole_file
 
 SCRIPTS = (
     "dom.js",

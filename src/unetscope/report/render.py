@@ -13,15 +13,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unetscope import plots
-from unetscope.base.progress import NoProgress, Progress
+from unetscope.base import NoProgress, Progress
 from unetscope.report.page import ReportFigure, title_of, write_report
 from unetscope.report.report_data import Example, examples, report_data_of
 from unetscope.report.sentences import swept
-from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.folder import RunFolder
-from unetscope.table.estimator_registry import estimator_text
-from unetscope.table.flow import Flow
-from unetscope.table.quantities import Quantity
+from unetscope.runs import AnalysedRun, RunFolder
+from unetscope.table import Flow, Quantity, estimator_text
 
 SHARES_SHOWN = (0.1, 0.2, 0.5, 1.0)  # of the training, as the paper's Fig. 6 has it: 1,000 to 10,000 of 10,000 epochs
 

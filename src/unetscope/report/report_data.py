@@ -14,19 +14,11 @@ from typing import Any
 
 from PIL import Image
 
-from unetscope.analysis.outcomes import Row, Verification
-from unetscope.analysis.verdict import Judgement
+from unetscope.analysis import Judgement, Row, Verification
 from unetscope.report.sentences import notes, sentence, summary
-from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.folder import RunFolder
-from unetscope.runs.tables import Picture
-from unetscope.table.flow import Flow
-from unetscope.table.marks import STATUS_MARKS
-from unetscope.table.quantities import Status
-from unetscope.table.records import EpochRecord, Estimate, Verdict
-from unetscope.table.schedule import log_spaced
-from unetscope.table.variants import removed_parts
-from unetscope.training.config import repeat_command
+from unetscope.runs import AnalysedRun, Picture, RunFolder
+from unetscope.table import STATUS_MARKS, EpochRecord, Estimate, Flow, Status, Verdict, log_spaced, removed_parts
+from unetscope.training import repeat_command
 
 MOST_PICTURE_BYTES = 1_200_000  # of predicted masks: epochs are left out until they fit
 

@@ -6,14 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from unetscope.analysis.data_processing import dpi_violations
-from unetscope.analysis.rank_stability import layer_rank_stability
-from unetscope.analysis.verdict import Judgement
-from unetscope.runs.analysed import AnalysedRun
-from unetscope.table.estimator_registry import entry_of, estimator_text
-from unetscope.table.flow import Flow
-from unetscope.table.parts import LEVEL, SKIP, Part
-from unetscope.table.quantities import Quantity, Status
+from unetscope.analysis import Judgement, dpi_violations, layer_rank_stability
+from unetscope.runs import AnalysedRun
+from unetscope.table import LEVEL, SKIP, Flow, Part, Quantity, Status, entry_of, estimator_text
 
 MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
 SHOWN_OF_SWEEP = (1.0, 0.2)  # the paper's, if they are among them

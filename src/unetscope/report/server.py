@@ -25,12 +25,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
 
-from unetscope.base.errors import InvalidArgument, UnetscopeError
-from unetscope.base.files import whole_file
+from unetscope.base import InvalidArgument, UnetscopeError, whole_file
 from unetscope.report.page import as_json, page, title_of
 from unetscope.report.report_data import report_data_of
-from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.folder import RunFolder
+from unetscope.runs import AnalysedRun, RunFolder
 
 LOCAL = "127.0.0.1"
 SECONDS_A_REQUEST = 30

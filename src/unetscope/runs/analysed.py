@@ -7,16 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unetscope.analysis.outcomes import DICE_MARGIN, Verification
-from unetscope.analysis.verdict import MARGIN, Judgement, judge
-from unetscope.base.errors import InvalidArgument
+from unetscope.analysis import DICE_MARGIN, MARGIN, Judgement, Verification, judge
+from unetscope.base import InvalidArgument
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial
 from unetscope.runs.tables import Picture
 from unetscope.runs.verification import trained_variants, verification_of
-from unetscope.table.flow import Flow
-from unetscope.table.records import EpochRecord
-from unetscope.table.variants import REFERENCE
+from unetscope.table import REFERENCE, EpochRecord, Flow
 
 
 class AnalysedRun:

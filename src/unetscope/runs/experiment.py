@@ -18,32 +18,30 @@ import torch
 from torch import nn
 
 from unetscope import __version__
-from unetscope.activations.memory_budget import default_budget
-from unetscope.base.errors import InvalidArgument, RunFolderError
-from unetscope.base.progress import NoProgress, Progress
-from unetscope.data import load, paper_split, shared_images, synthetic_nuclei
-from unetscope.data.problems import guard
-from unetscope.data.segmentation import SegmentationData
-from unetscope.estimators.labels import BlockLabels, KMeansLabels, entropy_nats
-from unetscope.measure.scope import Compute, Probes, Scope
-from unetscope.networks.unet import UNet, check_image_size, removed_skips
+from unetscope.activations import default_budget
+from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
+from unetscope.data import SegmentationData, guard, load, paper_split, shared_images, synthetic_nuclei
+from unetscope.estimators import BlockLabels, KMeansLabels, entropy_nats
+from unetscope.measure import Compute, Probes, Scope
+from unetscope.networks import UNet, check_image_size, removed_skips
 from unetscope.runs.facts import data_facts, refuse_other_data
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.trackers import Follower, check_tracker
-from unetscope.table.estimator_registry import built, settings
-from unetscope.table.records import EpochRecord
-from unetscope.table.schedule import marked_epochs
-from unetscope.training.checkpoints import Checkpoints
-from unetscope.training.config import (
+from unetscope.table import EpochRecord, built, marked_epochs, settings
+from unetscope.training import (
+    Checkpoints,
     DataConfig,
     MeasuringConfig,
     RunConfig,
+    Trainer,
     differences,
+    laid_out,
     overridden_config,
+    resolved_device,
+    resolved_precision,
     validated_config,
 )
-from unetscope.training.trainer import Trainer, laid_out, resolved_device, resolved_precision
 
 NOTHING: dict[str, Any] = {setting.name: setting.nothing for setting in settings()}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from unetscope.base.errors import RunFolderError
-from unetscope.data.segmentation import SegmentationData
+from unetscope.base import RunFolderError
+from unetscope.data import SegmentationData
 from unetscope.runs.folder import RunFolder
 
 

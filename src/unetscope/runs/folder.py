@@ -21,12 +21,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from unetscope.base.errors import RunFolderError
-from unetscope.base.files import finished_files, remove_unfinished, whole_file
+from unetscope.base import RunFolderError, finished_files, remove_unfinished, whole_file
 from unetscope.runs import tables
 from unetscope.runs.tables import FORMAT, Picture
-from unetscope.table.flow import Flow
-from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
+from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
 
 CONFIG, TABLES, ENDING, FAILURE = "config.json", "flow.sqlite", "ending.json", "failure.json"
 

@@ -16,18 +16,13 @@ from typing import Any
 import psutil
 import torch
 
-from unetscope.activations.capture import Block, stream
-from unetscope.activations.inference import pixels, to_input
-from unetscope.activations.memory_budget import BYTES_A_VALUE, FEATURES_AT_ONCE, Slice
-from unetscope.base.progress import NoProgress, Progress
-from unetscope.measure.layer_statistics import layer_statistics, readings_of
-from unetscope.measure.scope import Probes, Scope
+from unetscope.activations import BYTES_A_VALUE, FEATURES_AT_ONCE, Block, Slice, pixels, stream, to_input
+from unetscope.base import NoProgress, Progress
+from unetscope.measure import Probes, Scope, layer_statistics, readings_of
 from unetscope.plots import architecture, save
 from unetscope.runs.experiment import Experiment, prepare, resumed_or_new
-from unetscope.table.records import EpochRecord, Layer
-from unetscope.training.checkpoints import Checkpoints
-from unetscope.training.config import RunConfig
-from unetscope.training.trainer import Trainer
+from unetscope.table import EpochRecord, Layer
+from unetscope.training import Checkpoints, RunConfig, Trainer
 
 SAMPLE_IMAGES = 64
 FIGURES_AND_PAGE_BYTES = 12 * 10**6

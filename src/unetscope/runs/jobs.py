@@ -13,18 +13,15 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor
 
-from unetscope.activations.inference import eval_mode, pixels, to_input
-from unetscope.base.errors import UnetscopeError
-from unetscope.base.processes import end_with_parent
-from unetscope.base.progress import NoProgress
-from unetscope.networks.unet import UNet
+from unetscope.activations import eval_mode, pixels, to_input
+from unetscope.base import NoProgress, UnetscopeError, end_with_parent
+from unetscope.networks import UNet
 from unetscope.runs.experiment import build_unet, load_images
 from unetscope.runs.facts import refuse_other_data
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.pictures import example_pictures, examples_of, prediction_pictures
-from unetscope.table.schedule import marked_epochs
-from unetscope.training.config import validated_config
-from unetscope.training.trainer import Trainer
+from unetscope.table import marked_epochs
+from unetscope.training import Trainer, validated_config
 
 LOCK_PATIENCE_SECONDS = 20.0  # a killed process may take so long to let go of the folder
 BATCH = 32

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from torch import nn
 
-from unetscope.activations.inference import eval_mode, pixels, to_input
-from unetscope.data.segmentation import SegmentationData
-from unetscope.measure.scope import Scope
+from unetscope.activations import eval_mode, pixels, to_input
+from unetscope.data import SegmentationData
+from unetscope.measure import Scope
 from unetscope.runs.tables import Picture
 
 EXAMPLE_IMAGES = 5

@@ -14,16 +14,14 @@ import torch
 from torch import nn
 
 from unetscope import __version__
-from unetscope.activations.distributed import broadcast, rank
-from unetscope.base.errors import RunFolderError
-from unetscope.data.segmentation import SegmentationData
-from unetscope.measure.scope import Scope
+from unetscope.activations import broadcast, rank
+from unetscope.base import RunFolderError
+from unetscope.data import SegmentationData
+from unetscope.measure import Scope
 from unetscope.runs.facts import data_facts, has_same_data
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.trackers import Follower, check_tracker
-from unetscope.table.estimator_registry import estimator_text
-from unetscope.table.flow import Flow
-from unetscope.table.records import EpochRecord
+from unetscope.table import EpochRecord, Flow, estimator_text
 
 
 class Recorder:

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unetscope.base.errors import InvalidArgument, RunFolderError
-from unetscope.base.progress import NoProgress, Progress
+from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
 from unetscope.runs.engines import Engine, engine_named
 from unetscope.runs.folder import RunFolder
-from unetscope.table.parts import parts_named
-from unetscope.table.variants import Variant
-from unetscope.training.config import RunConfig, differences, overridden_config, validated_config
+from unetscope.table import Variant, parts_named
+from unetscope.training import RunConfig, differences, overridden_config, validated_config
 
 FOLDER = "verification"
 

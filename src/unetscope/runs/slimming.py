@@ -14,23 +14,24 @@ import torch
 from torch import nn
 
 from unetscope import __version__
-from unetscope.analysis.outcomes import DICE_MARGIN
-from unetscope.base.errors import InvalidArgument, MissingDependency, RunFolderError
-from unetscope.base.files import whole_file
-from unetscope.base.logs import quiet_loggers
-from unetscope.base.progress import NoProgress, Progress
-from unetscope.data.segmentation import SegmentationData
-from unetscope.networks.cost import Savings, costs
-from unetscope.networks.saved import FILE, save_model
-from unetscope.networks.unet import UNet
+from unetscope.analysis import DICE_MARGIN
+from unetscope.base import (
+    InvalidArgument,
+    MissingDependency,
+    NoProgress,
+    Progress,
+    RunFolderError,
+    quiet_loggers,
+    whole_file,
+)
+from unetscope.data import SegmentationData
+from unetscope.networks import FILE, Savings, UNet, costs, save_model
 from unetscope.runs.experiment import build_unet, load_images
 from unetscope.runs.facts import refuse_other_data
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.verification import chosen_variants, trained_variants, training_of
-from unetscope.table.variants import Variant
-from unetscope.training.checkpoints import Checkpoints
-from unetscope.training.config import RunConfig, validated_config
-from unetscope.training.trainer import Trainer, laid_out, validation_dice
+from unetscope.table import Variant
+from unetscope.training import Checkpoints, RunConfig, Trainer, laid_out, validated_config, validation_dice
 
 FOLDER = "slim"
 Export = Literal["onnx", "torch"]

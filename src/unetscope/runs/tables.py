@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unetscope.table.flow import Flow
-from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
+from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
 
 FORMAT = 5
 

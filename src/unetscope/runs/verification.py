@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unetscope.analysis.outcomes import DICE_MARGIN, Training, Verification, check_margin, guess_nats
-from unetscope.analysis.verdict import Judgement, judge
-from unetscope.base.errors import InvalidArgument, RunFolderError
-from unetscope.base.progress import Progress
+from unetscope.analysis import DICE_MARGIN, Judgement, Training, Verification, check_margin, guess_nats, judge
+from unetscope.base import InvalidArgument, Progress, RunFolderError
 from unetscope.runs.engines import Engine
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial, existing_trials, retrain, trials
-from unetscope.table.parts import parts_named
-from unetscope.table.variants import REFERENCE, Variant, named_variants
+from unetscope.table import REFERENCE, Variant, named_variants, parts_named
 
 
 def verify(

@@ -14,8 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetscope.base.errors import InvalidArgument, MissingDependency
-from unetscope.base.files import whole_file
+from unetscope.base import InvalidArgument, MissingDependency, whole_file
 from unetscope.table.marks import STATUS_MARKS
 from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.table.records import Estimate
 
 LEVEL = 0.95

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 
 _NAME = re.compile(r"(skip|level)([1-9]\d*)")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 
 
 class Quantity(StrEnum):

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 
 Schedule = Literal["log", "paper"] | Collection[int]
 LOG_DIGITS = (1, 2, 3, 5, 7)

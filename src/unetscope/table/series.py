@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import Estimate

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.table.parts import LEVEL, Part, parts_named, skips_of_depth
 
 GROUPS = ("paper", "skips", "depths")

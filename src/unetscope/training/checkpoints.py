@@ -22,8 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unetscope.base.errors import TrainingError
-from unetscope.base.files import flush_folder
+from unetscope.base import TrainingError, flush_folder
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from unetscope.base.errors import InvalidArgument
-from unetscope.table.estimator_registry import Setting, settings
+from unetscope.base import InvalidArgument
+from unetscope.table import Setting, settings
 from unetscope.training.flags import BYTES, MARKED, PATH, Flag, flags_of
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from unetscope.activations.inference import pixels, to_input
-from unetscope.activations.precision import full_float32, has_bfloat16
-from unetscope.base.errors import InvalidArgument, TrainingError
-from unetscope.base.logs import quiet_loggers
-from unetscope.data.segmentation import SegmentationData
-from unetscope.table.records import EpochRecord
+from unetscope.activations import full_float32, has_bfloat16, pixels, to_input
+from unetscope.base import InvalidArgument, TrainingError, quiet_loggers
+from unetscope.data import SegmentationData
+from unetscope.table import EpochRecord
 from unetscope.training.checkpoints import Checkpoints
 from unetscope.training.config import TrainingConfig
 

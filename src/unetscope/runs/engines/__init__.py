@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from unetscope.base.errors import InvalidArgument
+from unetscope.base import InvalidArgument
 from unetscope.runs.engines.interface import Engine, Look
 from unetscope.runs.engines.local import Local
 

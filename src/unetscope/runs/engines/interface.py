@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from unetscope.base.errors import UnetscopeError
+from unetscope.base import UnetscopeError
 
 STARTS = 4  # of a job that is killed from outside, before it is given up
 SECONDS_BETWEEN_LOOKS = 0.25

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unetscope.base.errors import MissingDependency, NetworkError
-from unetscope.data.segmentation import SegmentationData
+from unetscope.base import MissingDependency, NetworkError
+from unetscope.data import SegmentationData
 from unetscope.runs.recorder import Recorder, recorder_of
-from unetscope.table.flow import Flow
+from unetscope.table import Flow
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from unetscope.activations.distributed import world_size
-from unetscope.base.errors import MissingDependency, NetworkError
-from unetscope.data.segmentation import SegmentationData
+from unetscope.activations import world_size
+from unetscope.base import MissingDependency, NetworkError
+from unetscope.data import SegmentationData
 from unetscope.runs.recorder import Recorder, recorder_of
-from unetscope.table.flow import Flow
+from unetscope.table import Flow
 
 try:
     from ignite.engine import Engine, Events

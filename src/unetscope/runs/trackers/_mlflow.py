@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unetscope.base.logs import quiet_loggers
+from unetscope.base import quiet_loggers
 from unetscope.runs.trackers.interface import PROJECT, Point, Points, Session, Tracker, stale
 from unetscope.runs.trackers.scalars import Value, is_plain, spelled
 

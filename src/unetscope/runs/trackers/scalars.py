@@ -11,9 +11,7 @@ from functools import cache
 from typing import Any
 
 from unetscope.runs.folder import RunFolder
-from unetscope.table.estimator_registry import resolution_unit
-from unetscope.table.records import Estimate
-from unetscope.table.series import SeriesKey
+from unetscope.table import Estimate, SeriesKey, resolution_unit
 
 CLOCK = "epoch/seconds"  # differs when an epoch is trained again, and is not a result
 

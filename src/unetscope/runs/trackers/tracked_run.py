@@ -15,8 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from unetscope.base.errors import InvalidArgument, MissingDependency, RunFolderError, UnetscopeError, nearest
-from unetscope.base.files import whole_file
+from unetscope.base import InvalidArgument, MissingDependency, RunFolderError, UnetscopeError, nearest, whole_file
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.trackers._mlflow import MLflow
 from unetscope.runs.trackers._tensorboard import TensorBoard

@@ -1,0 +1,121 @@
+"""One NIfTI file as an array with its place in the world, bounded before it is decoded.
+
+NIfTI needs nibabel, an extra. The header is read first, so that a volume that claims too many voxels is refused unread.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetscope.base import DataError, MissingDependency, first_line
+from unetscope.data.problems import printable
+
+ENDINGS = (".nii.gz", ".nii")
+MAX_VOXELS = 512 * 10**6
+FEWEST_AXES = 2
+LARGEST_SHIFT = 0.1  # of a voxel, by which two grids may differ: headers are rounded to float32
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file is named as NIfTI files are, in upper or lower case."""
+    return path.name.lower().endswith(ENDINGS)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Values [x, y(, z(, channels))] as stored. affine: from voxels to millimetres, [4, 4]; None if the file does not say."""
+
+    file: str
+    values: NDArray[Any]
+    affine: NDArray[np.float64] | None
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """[depth, height, width] or [height, width], channels last: NIfTI stores x first, y second, z third."""
+        values = self.values
+        return np.squeeze(np.moveaxis(values, (0, 1, 2), (2, 1, 0)) if values.ndim >= 3 else values.T)
+
+    def on_grid_of(self, image: Volume) -> Volume:
+        """The same volume with its axes turned as those of an image that it belongs to.
+
+        Axes are flipped and change places as the affines say; nothing is interpolated.
+        Raises: DataError if the two then still do not lie in the same place, or have different shapes.
+        """
+        if self.affine is None or image.affine is None or min(self.values.ndim, image.values.ndim) < 3:
+            return self
+        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+
+        turn = ornt_transform(io_orientation(self.affine), io_orientation(image.affine))
+        values = apply_orientation(self.values, turn)
+        affine = self.affine @ inv_ornt_aff(turn, self.values.shape[:3])
+        if values.shape[:3] != image.values.shape[:3]:
+            raise DataError(
+                f"{self.file} is {list(values.shape[:3])} voxels and {image.file} {list(image.values.shape[:3])}: "
+                "expected the same"
+            )
+        shift, voxel = _largest_shift(affine, image.affine, values.shape[:3])
+        if not shift <= LARGEST_SHIFT * voxel:
+            raise DataError(
+                f"{self.file} lies up to {shift:.3g} mm from {image.file} by their affines, whose voxels are {voxel:.3g} mm: "
+                "resample one on the grid of the other, or if a header is wrong, load with check_affines=False"
+            )
+        return Volume(self.file, values, affine)
+
+
+def _largest_shift(one: NDArray[np.float64], two: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[float, float]:
+    """How far apart two affines put a corner of a grid at most, and the shortest side of a voxel; both in millimetres."""
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, side - 1) for side in shape))], float).T
+    shift = np.linalg.norm((one @ corners - two @ corners)[:3], axis=0).max()
+    return float(shift), float(np.linalg.norm(two[:3, :3], axis=0).min())
+
+
+def read_nifti(path: Path) -> Volume:
+    """The volume of a NIfTI file. Raises: DataError that names the file; MissingDependency without nibabel."""
+    file = printable(path.name)
+    try:
+        import nibabel  # noqa: F401
+    except ImportError:
+        raise MissingDependency('NIfTI needs nibabel: pip install "unetscope[nifti]"') from None
+    try:
+        image = _opened(path)
+        _check_header(file, tuple(image.shape), np.dtype(image.get_data_dtype()))
+        values = np.asanyarray(image.dataobj)
+        codes = [int(image.header.get(name, 1)) for name in ("sform_code", "qform_code")]
+        affine = np.asarray(image.affine, dtype=np.float64) if any(codes) else None
+    except DataError:
+        raise
+    except Exception as error:  # nibabel lets any exception of its parsers through
+        raise DataError(f"{file} cannot be read as NIfTI: {printable(first_line(error))}") from None
+    if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 0):
+        raise DataError(f"{file} has an affine that places no voxel: correct its header")
+    return Volume(file, values, affine)
+
+
+def _opened(path: Path) -> Any:
+    """The image of a file, whose values are not read yet; nibabel itself knows its endings in lower and in upper case."""
+    import nibabel
+
+    ending = next(ending for ending in ENDINGS if path.name.lower().endswith(ending))
+    if path.name.endswith((ending, ending.upper())):
+        return nibabel.load(path)  # type: ignore[attr-defined]
+    with gzip.open(path) if ending.endswith(".gz") else path.open("rb") as stream:
+        return nibabel.Nifti1Image.from_stream(io.BytesIO(stream.read()))  # type: ignore[attr-defined]
+
+
+def _check_header(file: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if len(shape) < FEWEST_AXES or min(shape) < 1:
+        raise DataError(f"{file} is {list(shape)} voxels: expected two or three axes, none of them of length 0")
+    if math.prod(shape) > MAX_VOXELS:
+        raise DataError(f"{file} claims {math.prod(shape)} voxels: at most {MAX_VOXELS} are read")
+    if dtype.names is not None or np.issubdtype(dtype, np.complexfloating):
+        kind = "colours" if dtype.names is not None else "complex numbers"
+        raise DataError(f"{file} holds {kind}: expected one real number a voxel; save each channel as one")

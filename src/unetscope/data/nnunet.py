@@ -1,0 +1,170 @@
+"""The layout of nnU-Net and of the Medical Segmentation Decathlon: what `dataset.json` says, and which files are a case."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unetscope.base import DataError
+from unetscope.data.problems import printable
+
+MAX_JSON_BYTES = 16 * 2**20
+LARGEST_LABEL = 254
+_ENDING = re.compile(r"\.[A-Za-z0-9]+(\.[A-Za-z0-9]+)*")
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `dataset.json` says. channels: their numbers. largest_label: of the masks. cases: how many it claims, if it does."""
+
+    channels: tuple[int, ...]
+    largest_label: int
+    ending: str
+    cases: int | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and its mask. images: a file a channel, or one file with all channels."""
+
+    name: str
+    images: tuple[Path, ...]
+    mask: Path
+
+
+def read_description(folder: Path) -> Description:
+    """What the `dataset.json` of a folder says; labels and channels may be named by number or numbered by name.
+
+    Raises: DataError that names the file, what it holds and what is expected.
+    """
+    path = folder / "dataset.json"
+    if not path.is_file():
+        raise DataError(f"{printable(str(folder))} has no dataset.json: is it a data set of nnU-Net?")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise DataError(f"{printable(str(path))} is larger than {MAX_JSON_BYTES} bytes")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{printable(str(path))} cannot be read: {printable(_reason(error))}") from None
+    where = printable(str(path))
+    if not isinstance(values, dict):
+        raise DataError(f"{where} holds {_shown(values)}: expected an object with labels and channel_names")
+    labels = _numbers(where, "labels", values.get("labels"), '{"background": 0, "tumour": 1}')
+    names = values.get("channel_names", values.get("modality", {"0": ""}))
+    names = dict(enumerate(names)) if isinstance(names, list) else names
+    channels = _numbers(where, "channel_names", names, '{"0": "CT"}')
+    if "ignore" in (values["labels"] if isinstance(values["labels"], dict) else ()):
+        raise DataError(f"{printable(str(folder))} marks voxels to ignore, which is not measured: give them a class")
+    ending = values.get("file_ending", ".nii.gz")
+    if not isinstance(ending, str) or not _ENDING.fullmatch(ending):
+        raise DataError(f"{where}: file_ending is {_shown(ending)}, expected an ending such as .nii.gz")
+    claimed = values.get("numTraining")
+    return Description(
+        tuple(sorted(channels)), max(labels), ending, claimed if type(claimed) is int and claimed > 0 else None
+    )
+
+
+def _reason(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _shown(value: Any) -> str:
+    """A value of a JSON file on one short line."""
+    text = printable(json.dumps(value, ensure_ascii=True, default=str))
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _numbers(where: str, name: str, values: Any, expected: str) -> set[int]:
+    """The numbers that an object gives to names, or that name its values; a region joins several of them."""
+    if not isinstance(values, Mapping) or not values:
+        raise DataError(f"{where}: {name} is {_shown(values)}, expected an object such as {expected}")
+    for candidates in (values.values(), values.keys()):
+        flat = [number for value in candidates for number in (value if isinstance(value, list) else [value])]
+        if flat and all(map(_is_number, flat)):
+            return {int(number) for number in flat}
+    raise DataError(
+        f"{where}: {name} is {_shown(values)}, expected whole numbers from 0 to {LARGEST_LABEL} with their names, such as "
+        f"{expected}"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.isascii() and value.isdigit() and len(value) <= 3 and int(value) <= LARGEST_LABEL
+    return type(value) is int and 0 <= value <= LARGEST_LABEL
+
+
+def find_cases(folder: Path, part: str, description: Description) -> list[Case]:
+    """Every case of a part, each image paired with its mask and each mask with its image.
+
+    Files are named CASE_0000.nii.gz, a channel each, or CASE.nii.gz with the channels last (Decathlon), in upper or lower case.
+    One file with several channels, such as a colour PNG, may stand for all of them.
+    Raises: DataError that names a file without its counterpart, or two that are one case.
+    """
+    ending = description.ending
+    masks = _by_name(folder / f"labels{part}", ending)
+    if not masks:
+        raise DataError(f"{printable(str(folder))} has no *{ending} in labels{part}: is it a data set of nnU-Net?")
+    files = _by_name(folder / f"images{part}", ending)
+    of_case: dict[str, dict[int, Path]] = {}
+    for name, path in files.items():
+        channel = _CHANNEL.fullmatch(name) if name not in masks else None
+        case, number = (channel["case"], int(channel["channel"])) if channel else (name, description.channels[0])
+        of_case.setdefault(case, {})[number] = path
+    _refuse_unpaired(folder, part, of_case, masks, ending)
+    cases = [Case(name, _channel_files(name, of_case[name], description), masks[name]) for name in sorted(masks)]
+    if part == "Tr" and description.cases not in (None, len(cases)):
+        warnings.warn(
+            f"{printable(str(folder))}: dataset.json says numTraining {description.cases}, {len(cases)} cases are there",
+            UserWarning,
+            stacklevel=3,
+        )
+    return cases
+
+
+def _by_name(folder: Path, ending: str) -> dict[str, Path]:
+    """The files of a folder with an ending, by name without it; files that a system or an archiver added are left aside."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(".") or not path.name.lower().endswith(ending.lower()) or not path.is_file():
+            continue
+        name = unicodedata.normalize("NFC", path.name[: -len(ending)])
+        if name in found:
+            raise DataError(f"{printable(str(path))} and {printable(found[name].name)} are one case: keep one of them")
+        found[name] = path
+    return found
+
+
+def _refuse_unpaired(folder: Path, part: str, images: Mapping[str, Any], masks: Mapping[str, Any], ending: str) -> None:
+    for names, here, there in (
+        (images.keys() - masks.keys(), f"images{part}", f"labels{part}"),
+        (masks.keys() - images.keys(), f"labels{part}", f"images{part}"),
+    ):
+        if names:
+            more = f", and {len(names) - 1} more" if len(names) > 1 else ""
+            what = "mask" if there.startswith("labels") else "image"
+            raise DataError(
+                f"{printable(str(folder))}: case {printable(min(names))} of {here} has no {what} *{ending} in {there}{more}: "
+                "add what is missing or remove the other"
+            )
+
+
+def _channel_files(name: str, files: Mapping[int, Path], description: Description) -> tuple[Path, ...]:
+    """The files of the channels in their order, or the one file that holds all of them."""
+    if len(files) == 1 and description.channels[0] in files:
+        return (files[description.channels[0]],)
+    if missing := sorted(set(description.channels) - files.keys()):
+        have = ", ".join(printable(path.name) for path in _sorted(files.values()))
+        raise DataError(f"case {printable(name)} has no file of channel {missing[0]:04d}: it has {have}")
+    return tuple(files[channel] for channel in description.channels)
+
+
+def _sorted(paths: Iterable[Path]) -> Sequence[Path]:
+    return sorted(paths)

@@ -1,0 +1,15 @@
+from .drawing import architecture as architecture
+from .images import masks_by_cluster as masks_by_cluster
+from .images import predictions as predictions
+from .information import information_plane as information_plane
+from .limits import image_limits as image_limits
+from .merges import merge_gains as merge_gains
+from .neighbours import neighbour_steps as neighbour_steps
+from .neighbours import neighbours as neighbours
+from .resolution import resolution_sweep as resolution_sweep
+from .style import save as save
+from .training import dice_curves as dice_curves
+from .u import u_plot as u_plot
+from .verdicts import dice_bands as dice_bands
+from .verdicts import outcomes as outcomes
+from .verdicts import verdict_map as verdict_map
