@@ -331,7 +331,7 @@ def test_a_resume_with_another_configuration_says_what_differs(unetscope, finish
     before = table(finished)
     code, _, errors = unetscope("run", "--out", finished, "--resume", "--quiet", "--seed=7", "--lr=0.01")
     assert code == 2
-    assert "was begun with another configuration (seed: 0 → 7; training.learning_rate: 0.001 → 0.01)" in errors
+    assert "was begun with another configuration (seed: 0 → 7; training.learning_rate: 0.002 → 0.01)" in errors
     assert errors.count("\n") == 1
     assert table(finished) == before
 
