@@ -21,6 +21,13 @@ from unetscope.estimators.resampling import Sharing, kernel_information, quarter
 from unetscope.estimators.statistics import LayerStatistics, joint_symbols
 from unetscope.measure.distances import Distances
 from unetscope.measure.quantization import Symbols
+from unetscope.table import built, entries
+from unetscope.table import settings as registered_settings
+from unetscope.table.estimator_registry import Argument
+
+PROBES: tuple[Argument, ...] = ("probes", "merge_probes")
+EVERY_SETTING = {setting.name: True if setting.kind is bool else (setting.kind(1),) for setting in registered_settings()}
+
 
 ACTIVATIONS = hnp.arrays(
     np.float32,
@@ -296,3 +303,9 @@ def test_the_gaussian_channel_is_between_the_bounds() -> None:
     squared = distances_of(values)
     true = 2 / 2 * math.log(2)
     assert mixture_information(squared, 1.0, bound="lower") < true < mixture_information(squared, 1.0, bound="upper")
+
+
+def test_the_registry_has_the_keys_that_estimators_write() -> None:
+    keys = {key for estimator in built(EVERY_SETTING, "estimators") for key, _ in estimator.series}
+    keys |= {family.key for argument in PROBES for family in built(EVERY_SETTING, argument)}
+    assert keys == {key for entry in entries() for key in entry.titles}

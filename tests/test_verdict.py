@@ -146,6 +146,15 @@ def test_numbers_that_are_not_known_decide_nothing() -> None:
     assert "`unetscope measure RUN --merge-probes` does" in str(only_linear)
 
 
+def test_a_verdict_names_the_estimator_that_was_asked_for() -> None:
+    flow = flow_of(e1={}, e10={})
+    rows = tuple(replace(row, estimator="usable_linear") for row in flow.estimates)
+    linear = judge(Flow(flow.layers, flow.skips, rows), estimator="usable_linear")
+    assert {verdict.estimator for verdict in linear.verdicts} == {"usable_linear"}
+    unknown = judge(flow, estimator="usable_linear")
+    assert {(verdict.estimator, verdict.decision) for verdict in unknown.verdicts} == {("usable_linear", "undecided")}
+
+
 def test_where_there_is_no_interval_the_wider_bracket_decides() -> None:
     flow = flow_of(e1={}, e10={"skip1": (0.1, 0.2), "skip2": (0.02, 0.04)})
     rows = [

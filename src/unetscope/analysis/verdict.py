@@ -17,6 +17,7 @@ from unetscope.analysis.plateau import plateau_verdicts
 from unetscope.base import InvalidArgument
 from unetscope.table import (
     DECISION_MARKS,
+    MERGE_PROBES,
     Decision,
     Flow,
     Part,
@@ -24,13 +25,14 @@ from unetscope.table import (
     Variant,
     Verdict,
     design_name,
+    entries,
     removed_parts,
     skips_of_depth,
 )
 
 MARGIN = 0.05  # of what the network tells: what may be lost and count as next to nothing
 FEWEST_EPOCHS = 2
-ESTIMATOR = "usable_convolutional"
+ESTIMATOR = next(key for entry in entries() if MERGE_PROBES in entry.settings for key in entry.titles)
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,11 @@ def judge(
     """
     epochs, skips = _judged_epochs(flow, margin), sorted(flow.skips, key=lambda skip: skip.part)
     gains = stream_gains(flow, skips, epochs, estimator)
-    verdicts = [_conditional(part, epoch, gains[epoch], margin)[0] for epoch in epochs for part in gains[epoch]]
+    verdicts = [
+        replace(_conditional(part, epoch, gains[epoch], margin)[0], estimator=estimator)
+        for epoch in epochs
+        for part in gains[epoch]
+    ]
     verdicts += plateau_verdicts(flow, skips, epochs, estimator=plateau_estimator, resolution=resolution, labels=labels)
     depth = max(layer.level for layer in flow.layers)
     without = tuple(skip for skip in skips_of_depth(depth) if skip not in gains[epochs[0]])
@@ -213,7 +219,7 @@ def _conditional(
     deepest = part.level - part.is_skip
     deeper = [g for p, g in gains.items() if not p.is_skip and p.level <= deepest and g.skip not in removed]
     bounds = [gains[part], *deeper] if part.is_skip else deeper
-    verdict = Verdict(part, epoch, "conditional", "undecided", estimator=ESTIMATOR)
+    verdict = Verdict(part, epoch, "conditional", "undecided")
     if not bounds:
         return replace(verdict, text=f"nothing was measured at the skips above {part}"), None
     measured = [gain for gain in bounds if gain.is_known]
@@ -244,7 +250,6 @@ def _resting_on(gain: Gain, verdict: Verdict, decision: Decision, why: str) -> V
         low=low,
         high=high,
         ceiling=gain.row.ceiling,
-        estimator=gain.row.estimator,
         text=f"{subject} adds {gain.row.bits:.3f} ({low:.3f} to {high:.3f}) of {gain.whole:.3f} bits a pixel "
         f"to {gain.receiver}, {why}",
     )

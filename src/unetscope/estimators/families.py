@@ -24,7 +24,7 @@ SMALLEST_SPREAD = 1e-12
 class Linear:
     """The channels at a place: a 1×1 convolution from the layer to the r×r mask pixels above each place."""
 
-    name = "linear"
+    name, key = "linear", "usable_linear"
 
     def reader(self, _parts: Mapping[Reader, int] | None = None) -> Linear:
         """What reads one layer; a concatenation holds the features of its parts as it is."""
@@ -60,7 +60,7 @@ class Convolutional:
 
     units: int = 128
     seed: int = 0
-    name = "convolutional"
+    name, key = "convolutional", "usable_convolutional"
 
     def __post_init__(self) -> None:
         if self.units < 4:

@@ -103,7 +103,7 @@ class Renyi(Estimator):
         whole = self._resampled(
             _diagonal_of_power(kernel, alone, self.alpha), _shares(kernel, parts, self.alpha), parts
         )
-        yield with_interval(Reading(Quantity.INPUT, "renyi", self.bandwidth, whole.nats, capped=True), whole)
+        yield with_interval(Reading(Quantity.INPUT, *self.series[0], whole.nats, capped=True), whole)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
             split = 4 * classed + parts
@@ -117,7 +117,7 @@ class Renyi(Estimator):
             shared = whole - (both - of_labels)
             null = self._null(kernel, classed, shared.nats, whole.nats + of_labels.nats)
             reading = Reading(
-                Quantity.LABEL, "renyi", self.bandwidth, shared.nats, labels=name, capped=True, ceiling=of_labels.nats
+                Quantity.LABEL, *self.series[0], shared.nats, labels=name, capped=True, ceiling=of_labels.nats
             )
             yield with_interval(null.beside(reading), shared, whole.nats, of_labels.nats)
 

@@ -79,7 +79,7 @@ def probe(
         for layer_probe in inputs.probes.values():
             for judged in layer_probe.held_out.values():
                 all_reduce(judged.own, *([] if judged.crossed is None else [judged.crossed]))
-    gains = Gains(inputs, data, f"usable_{family.name}")
+    gains = Gains(inputs, data, family.key)
     readings = {layer.label: [gains.of_layer(layer.label)] for layer in layers}
     for skip in inputs.skips:
         readings[skip.merge] += gains.at_merge(skip)

@@ -1,3 +1,4 @@
+from .estimator_registry import MERGE_PROBES as MERGE_PROBES
 from .estimator_registry import Setting as Setting
 from .estimator_registry import built as built
 from .estimator_registry import entries as entries
