@@ -26,7 +26,9 @@ from unetscope.table import settings as registered_settings
 from unetscope.table.estimator_registry import Argument
 
 PROBES: tuple[Argument, ...] = ("probes", "merge_probes")
-EVERY_SETTING = {setting.name: True if setting.kind is bool else (setting.kind(1),) for setting in registered_settings()}
+EVERY_SETTING = {
+    setting.name: True if setting.kind is bool else (setting.kind(1),) for setting in registered_settings()
+}
 
 
 ACTIVATIONS = hnp.arrays(

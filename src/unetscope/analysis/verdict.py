@@ -193,10 +193,15 @@ def judge(
     return Judgement(tuple(_since(verdicts)), depth, without, margin, gains)
 
 
-def _judged_epochs(flow: Flow, margin: float) -> list[int]:
-    """The measured epochs of training. Raises: InvalidArgument for what cannot be judged."""
+def check_margin(margin: float) -> None:
+    """Raises: InvalidArgument for a margin that is not a share."""
     if not 0 < margin < 1:
         raise InvalidArgument(f"margin must be between 0 and 1, got {margin}")
+
+
+def _judged_epochs(flow: Flow, margin: float) -> list[int]:
+    """The measured epochs of training. Raises: InvalidArgument for what cannot be judged."""
+    check_margin(margin)
     if not flow.skips:
         raise InvalidArgument("nothing to judge: the network has no skips")
     epochs = [epoch for epoch in flow.epochs if epoch > 0]

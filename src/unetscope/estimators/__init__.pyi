@@ -29,6 +29,7 @@ from .moments import halved as halved
 from .moments import ratios as ratios
 from .reading import SATURATED_FROM as SATURATED_FROM
 from .reading import Reading as Reading
+from .reading import out_of_domain_reason as out_of_domain_reason
 from .reading import without_value as without_value
 from .renyi import Renyi as Renyi
 from .resampling import extrapolated as extrapolated

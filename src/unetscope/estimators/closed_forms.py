@@ -26,12 +26,13 @@ class Check:
     high: float
     outside: bool = False
     reason: str = ""
+    out_of_domain: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether the truth lies where the estimate says, or the estimate refuses as it must."""
         if self.outside:
-            return math.isnan(self.bits) and bool(self.reason)
+            return math.isnan(self.bits) and self.out_of_domain
         return self.low <= self.truth <= self.high
 
 
@@ -43,4 +44,5 @@ def near(check: Check, tolerance: float) -> Check:
 def check_of(case: str, reading: Reading, truth: float, *, outside: bool = False, bracket: bool = False) -> Check:
     """A reading beside its truth in bits; bracket: held against its bracket, not its interval."""
     low, high = (reading.lower, reading.upper) if bracket else (reading.low, reading.high)
-    return Check(case, reading.estimator, truth, reading.nats / BIT, low / BIT, high / BIT, outside, reading.reason)
+    bits, low, high = (nats / BIT for nats in (reading.nats, low, high))
+    return Check(case, reading.estimator, truth, bits, low, high, outside, reading.reason, reading.out_of_domain)

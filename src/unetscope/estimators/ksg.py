@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.reading import Reading, with_reasons, without_value
+from unetscope.estimators.reading import Reading, out_of_domain_reason, with_reasons, without_value
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     UNSEEN,
@@ -212,13 +212,15 @@ class KSG(Estimator):
     def _unfit(self, code: Float[Tensor, "n k"], distances: Chebyshev, of_what: str) -> str:
         """Why nearest neighbours mean nothing in a code; empty if they do mean something."""
         if not code.shape[1]:
-            return f"out of domain: the {of_what} is the same for all images, so that none is nearer than another"
+            return out_of_domain_reason(
+                f"the {of_what} is the same for all images, so that none is nearer than another"
+            )
         nearest = _apart(distances).kthvalue(min(self.neighbours, len(code)), dim=1).values
         share = (nearest <= TIED).double().mean().item()
         if share <= LARGEST_SHARE:
             return ""
-        return (
-            f"out of domain: {share:.0%} of the images have the code of {self.neighbours} or more others in the {of_what}, "
+        return out_of_domain_reason(
+            f"{share:.0%} of the images have the code of {self.neighbours} or more others in the {of_what}, "
             "and nearest neighbours need a continuous one"
         )
 
@@ -227,9 +229,8 @@ class KSG(Estimator):
         share = (sizes <= self.neighbours).double().mean().item()
         if share <= LARGEST_SHARE:
             return ""
-        return (
-            f"out of domain: {share:.0%} of the images are in classes of {self.neighbours} or fewer, "
-            "where they lack neighbours"
+        return out_of_domain_reason(
+            f"{share:.0%} of the images are in classes of {self.neighbours} or fewer, where they lack neighbours"
         )
 
     def _with_interval(self, reading: Reading, x: Chebyshev, y: Chebyshev, dimensions: int, reason: str) -> Reading:
@@ -243,7 +244,7 @@ class KSG(Estimator):
         missing = (resampled.curve[1] - resampled.curve[0]) * rate**2 / (1 - rate)
         interval = student(resampled.values.cpu().numpy())
         half, bias = interval.high - interval.value, reading.extrapolated - reading.nats
-        if reading.reason:
+        if reading.out_of_domain:
             return reading
         if negligible(missing, half):
             off = math.hypot(half, bias, UNSEEN / n)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
-from unetscope.table import Quantity
+from unetscope.table import Quantity, Status
 
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
 ONE_IMAGE = "one image: there is no other that a layer could tell it from"
@@ -57,6 +57,15 @@ class Reading:
     per_image: tuple[float, ...] = field(default=(), metadata={"bits": "per_image"})
     out_of_domain: bool = False
     reason: str = ""
+
+
+def out_of_domain_reason(why: str) -> str:
+    """The reason of a reading that is out of its domain: its status, then why.
+
+    >>> out_of_domain_reason("9 images are too few")
+    'out of domain: 9 images are too few'
+    """
+    return f"{Status.OUT_OF_DOMAIN}: {why}"
 
 
 def without_value(reading: Reading, reason: str, *, out_of_domain: bool = False) -> Reading:

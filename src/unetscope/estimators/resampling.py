@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.reading import SATURATED_FROM, Reading
+from unetscope.estimators.reading import SATURATED_FROM, Reading, out_of_domain_reason
 from unetscope.table import cautious, student
 
 LARGEST_BIAS = 1 / 3  # of an interval's half width: with such a bias, 90 % of intervals would still hold
@@ -170,7 +170,7 @@ def with_interval(reading: Reading, resampled: Resampled, whole: float = 0.0, en
     if not negligible(bias, half):
         reason = reason_of_few(n, "ever more of them it goes", bias)
     if reason:
-        return reading if reading.reason else replace(reading, reason=reason, out_of_domain=True)
+        return replace(reading, reason=reason, out_of_domain=True)
     low, high = interval_about(limit, values, bias)
     return replace(reading, low=low, high=high, per_image=tuple(values.tolist()))
 
@@ -207,13 +207,13 @@ def reason_of_chance(null: float, nats: float, whole: float, entropy: float, hal
     chance = null * (1 - nats / whole) if whole > max(0.0, nats) else 0.0
     if negligible(chance, half, SMALLEST_CHANCE):
         return ""
-    return f"out of domain: labels permuted among the images seem to be told {null / math.log(2):.2g} bits"
+    return out_of_domain_reason(f"labels permuted among the images seem to be told {null / math.log(2):.2g} bits")
 
 
 def reason_of_few(n: int, what: str, change: float, images: str = "images") -> str:
     """The reason why n images cannot tell: what happens with other numbers of them, and by how many nats."""
     bits, direction = abs(change) / math.log(2), "lower" if change < 0 else "higher"
-    return f"out of domain: {n} {images} are too few to tell; with {what} {bits:.2g} bits {direction}"
+    return out_of_domain_reason(f"{n} {images} are too few to tell; with {what} {bits:.2g} bits {direction}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from unetscope.estimators import Reading, extrapolated, negligible, reason_of_few, shuffled_masks, sign_flipped
+from unetscope.estimators import (
+    Reading,
+    extrapolated,
+    negligible,
+    out_of_domain_reason,
+    reason_of_few,
+    shuffled_masks,
+    sign_flipped,
+)
 from unetscope.measure.probe_data import FOLDS, ProbeData, Share
 from unetscope.measure.probe_inputs import DEEPER, Probe, ProbeInput, ProbeInputs
 from unetscope.table import Quantity, Skip, ratio_values, student
@@ -137,16 +145,16 @@ class Gains:
     def _out_of_domain(self, images: int, half: float, gap: float) -> str:
         """Why an interval would not hold; empty if it does."""
         if self._data.unseen:
-            return (
-                f"out of domain: held-out masks have class {', '.join(self._data.unseen)}, which no training mask has"
+            return out_of_domain_reason(
+                f"held-out masks have class {', '.join(self._data.unseen)}, which no training mask has"
             )
         if images < FEWEST_JUDGED:
-            return f"out of domain: {images} held-out images with labels are too few for an interval"
+            return out_of_domain_reason(f"{images} held-out images with labels are too few for an interval")
         if not negligible(gap, half, SMALLEST_GAP):
             return reason_of_few(self._data.fitted_on, "ever more of them it goes", gap, "training images")
         return ""
 
 
 def _without_false_interval(reading: Reading) -> Reading:
-    """The reading without its interval, if there is a reason why that would not hold."""
-    return replace(reading, low=math.nan, high=math.nan, per_image=()) if reading.reason else reading
+    """The reading, without its interval if it is out of its domain."""
+    return replace(reading, low=math.nan, high=math.nan, per_image=()) if reading.out_of_domain else reading

@@ -53,7 +53,9 @@ def notes(flow: Flow) -> list[str]:
     rows = [row for row in flow.estimates if row.quantity == Quantity.LABEL]
     for labels in flow.labels:
         chosen = [row for row in rows if row.labels == labels]
-        reasons = Counter(row.reason.partition(":")[0] for row in chosen if row.reason)
+        reasons = Counter(
+            Status.OUT_OF_DOMAIN if row.out_of_domain else row.reason.partition(":")[0] for row in chosen if row.reason
+        )
         counted = "".join(
             f"; {reason} ({count} of {len(chosen)} estimates)" for reason, count in sorted(reasons.items())
         )

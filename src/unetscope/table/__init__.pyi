@@ -15,7 +15,9 @@ from .intervals import cautious as cautious
 from .intervals import difference as difference
 from .intervals import ratio_values as ratio_values
 from .intervals import student as student
+from .marks import AGREEMENT_MARKS as AGREEMENT_MARKS
 from .marks import DECISION_MARKS as DECISION_MARKS
+from .marks import RULE_TITLES as RULE_TITLES
 from .marks import STATUS_MARKS as STATUS_MARKS
 from .parts import LEVEL as LEVEL
 from .parts import SKIP as SKIP
@@ -24,6 +26,7 @@ from .parts import parts_named as parts_named
 from .parts import skips_of_depth as skips_of_depth
 from .quantities import Quantity as Quantity
 from .quantities import Status as Status
+from .records import Agreement as Agreement
 from .records import Decision as Decision
 from .records import EpochRecord as EpochRecord
 from .records import Estimate as Estimate

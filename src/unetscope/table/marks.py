@@ -1,4 +1,4 @@
-"""How a status and a decision are marked, in notebooks, figures, on the page and in the terminal."""
+"""How a status, a decision, a rule and an agreement are marked, in notebooks, figures, on the page and in the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unetscope.table.quantities import Status
-from unetscope.table.records import Decision
+from unetscope.table.records import Agreement, Decision, Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +47,7 @@ DECISION_MARKS: Mapping[Decision, DecisionMark] = {
     "redundant": DecisionMark("○", "R", "#3a87c8", "#0072B2", "blue"),
     "undecided": DecisionMark("?", "?", "#7d8590", "#E4E4E4", "dim"),
 }
+
+
+RULE_TITLES: Mapping[Rule, str] = {"conditional": "the conditional rule", "plateau": "the paper's rule"}
+AGREEMENT_MARKS: Mapping[Agreement, str] = {"hit": "✓", "miss": "✗", "open": ""}

@@ -61,7 +61,15 @@ class Quantity(StrEnum):
 
 
 _OF_LAYER = frozenset({Quantity.INPUT, Quantity.LABEL, Quantity.USABLE})
-_USABLE = frozenset(quantity for quantity in Quantity if quantity.name.startswith("USABLE"))
+_USABLE = frozenset(
+    {
+        Quantity.USABLE,
+        Quantity.USABLE_SKIP_GIVEN_UPSAMPLED,
+        Quantity.USABLE_UPSAMPLED_GIVEN_SKIP,
+        Quantity.USABLE_SHARED,
+        Quantity.USABLE_SKIP_GIVEN_POOLED,
+    }
+)
 
 
 class Status(StrEnum):

@@ -13,6 +13,7 @@ from unetscope.table.quantities import Quantity, Status
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
 Decision = Literal["needed", "redundant", "undecided"]
 Rule = Literal["conditional", "plateau"]
+Agreement = Literal["hit", "miss", "open"]  # of a decision with the outcome of retraining
 
 
 @dataclass(frozen=True, slots=True)
