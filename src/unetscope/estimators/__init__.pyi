@@ -5,10 +5,9 @@ from .closed_forms import Check as Check
 from .closed_forms import check_of as check_of
 from .closed_forms import near as near
 from .families import Convolutional as Convolutional
-from .families import ConvolutionalReader as ConvolutionalReader
 from .families import Family as Family
+from .families import LayerReader as LayerReader
 from .families import Linear as Linear
-from .families import PartAlone as PartAlone
 from .families import Reader as Reader
 from .kde import KDE as KDE
 from .kernels import EXPONENT as EXPONENT
@@ -27,6 +26,7 @@ from .moments import folded as folded
 from .moments import folded_channels as folded_channels
 from .moments import halved as halved
 from .moments import ratios as ratios
+from .reading import ONE_CLASS as ONE_CLASS
 from .reading import SATURATED_FROM as SATURATED_FROM
 from .reading import Reading as Reading
 from .reading import out_of_domain_reason as out_of_domain_reason

@@ -5,9 +5,10 @@ A family decides what usable information counts. Both are fitted in closed form,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,15 +21,66 @@ from unetscope.estimators.moments import features_of
 SMALLEST_SPREAD = 1e-12
 
 
+@runtime_checkable
+class Reader(Protocol):
+    """Computes the features of one probe from an activation."""
+
+    def width(self, channels: int, /) -> int:
+        """How many features a place has."""
+        ...
+
+    def features(
+        self, activation: Float[Tensor, "b channels *sides"], places: Int64[Tensor, " m"] | None = None
+    ) -> Float[Tensor, "m features"]:
+        """The features of every place, or of some of all the images' places, float32."""
+        ...
+
+
+@runtime_checkable
+class LayerReader(Reader, Protocol):
+    """The reader of a whole layer, on which that of a concatenation can be built."""
+
+    def responses(self, activation: Tensor, places: Tensor | None, /) -> list[Tensor]:
+        """The features beyond the channels."""
+        ...
+
+    def alone(self, which: Sequence[int], /) -> Reader | None:
+        """For a concatenation the reader of some of its parts; None if those are read as layers of their own."""
+        ...
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A family of probes."""
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The key of its estimates in the registry."""
+        ...
+
+    def reader(self, parts: Sequence[tuple[LayerReader, int]] = (), /) -> LayerReader:
+        """The reader of one layer. parts: the readers of the parts of a concatenation, each with its number of channels."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Linear:
     """The channels at a place: a 1×1 convolution from the layer to the r×r mask pixels above each place."""
 
     name, key = "linear", "usable_linear"
 
-    def reader(self, _parts: Mapping[Reader, int] | None = None) -> Linear:
-        """What reads one layer; a concatenation holds the features of its parts as it is."""
+    def reader(self, _parts: Sequence[tuple[LayerReader, int]] = ()) -> Linear:
+        """The family itself: a concatenation has the features of its parts."""
         return self
+
+    def alone(self, _which: Sequence[int]) -> None:
+        """No reader of its own: a part of a concatenation has the features of the part as a layer."""
+        return
 
     def width(self, channels: int) -> int:
         """How many features a place has."""
@@ -39,6 +91,10 @@ class Linear:
     ) -> Float[Tensor, "m features"]:
         """The features of every place, or of some of all the images' places, float32."""
         return _at(activation, places).float()
+
+    def responses(self, _activation: Tensor, _places: Tensor | None) -> list[Tensor]:
+        """No features beyond the channels."""
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +122,9 @@ class Convolutional:
         if self.units < 4:
             raise InvalidArgument(f"units must be 4 or more, got {self.units}: each kind of unit needs one")
 
-    def reader(self, parts: Mapping[Reader, int] | None = None) -> ConvolutionalReader:
-        """What reads one layer; parts: of a concatenation, what reads its parts, with the number of channels of each.
-
-        It reads what they read, and units of all channels.
-        """
-        own = tuple(
-            (part, channels) for part, channels in (parts or {}).items() if isinstance(part, ConvolutionalReader)
-        )
-        return ConvolutionalReader(self.units, self.seed, own)
+    def reader(self, parts: Sequence[tuple[LayerReader, int]] = ()) -> ConvolutionalReader:
+        """The reader of one layer, which for a concatenation has the features of its parts and units of all channels."""
+        return ConvolutionalReader(self.units, self.seed, tuple(parts))
 
 
 @dataclass(eq=False)
@@ -83,7 +133,7 @@ class ConvolutionalReader:
 
     units: int
     seed: int
-    parts: tuple[tuple[ConvolutionalReader, int], ...] = ()
+    parts: tuple[tuple[LayerReader, int], ...] = ()
     _mean: Tensor | None = None
     _weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -96,17 +146,21 @@ class ConvolutionalReader:
     ) -> Float[Tensor, "m features"]:
         """The features of every place, or of some of all the images' places, float32."""
         activation = _places_together(activation)
-        return torch.cat([_at(activation, places), *self._seen(activation, places)], dim=1)
+        return torch.cat([_at(activation, places), *self.responses(activation, places)], dim=1)
 
-    def alone(
+    def alone(self, which: Sequence[int]) -> PartAlone | None:
+        """The reader of some parts of a concatenation, which has as many units as this one."""
+        return PartAlone(self, tuple(which)) if self.parts else None
+
+    def features_of_parts(
         self,
         activation: Float[Tensor, "b channels *sides"],
         which: Sequence[int],
         places: Int64[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "m features"]:
-        """The same of a concatenation with some of its parts alone: the others are shown as what they are on the mean.
+        """The features of some parts of a concatenation: the others are replaced by their mean over the first batch.
 
-        What reads only the others is then the same everywhere, and left out.
+        Units that read only the others are then constant, and are left out.
         """
         activation = _places_together(activation)
         if self._mean is None:
@@ -115,18 +169,22 @@ class ConvolutionalReader:
         ends = list(accumulate(channels for _, channels in self.parts))
         spans = {part: slice(ends[part] - self.parts[part][1], ends[part]) for part in which}
         shown = torch.cat([torch.arange(span.start, span.stop) for span in spans.values()]).to(activation.device)
-        seen = [unit for part, span in spans.items() for unit in self.parts[part][0]._seen(activation[:, span], places)]
+        seen = [
+            unit for part, span in spans.items() for unit in self.parts[part][0].responses(activation[:, span], places)
+        ]
         centred = _places_together(activation[:, shown] - self._mean[:, shown])
         own = [_respond(centred, weight[:, shown], bias, places) for weight, bias in self._weights]
         return torch.cat([_at(activation[:, shown], places), *seen, *own], dim=1)
 
-    def _seen(self, activation: Tensor, places: Tensor | None) -> list[Tensor]:
-        """What the units see, of the parts first."""
+    def responses(self, activation: Tensor, places: Tensor | None) -> list[Tensor]:
+        """The outputs of the units, those of the parts first."""
         seen = []
         if self.parts:
             split = activation.split([channels for _, channels in self.parts], dim=1)
             seen = [
-                unit for (reader, _), part in zip(self.parts, split, strict=True) for unit in reader._seen(part, places)
+                unit
+                for (reader, _), part in zip(self.parts, split, strict=True)
+                for unit in reader.responses(part, places)
             ]
         if self._mean is None:
             self._draw(activation)
@@ -207,8 +265,4 @@ class PartAlone:
         self, activation: Float[Tensor, "b channels *sides"], places: Int64[Tensor, " m"] | None = None
     ) -> Float[Tensor, "m features"]:
         """The features of every place, or of some of all the images' places, float32."""
-        return self.whole.alone(activation, self.which, places)
-
-
-Family = Linear | Convolutional
-Reader = Linear | ConvolutionalReader | PartAlone
+        return self.whole.features_of_parts(activation, self.which, places)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
+from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
@@ -54,8 +55,8 @@ class KMeansLabels:
     2.0
     """
 
-    k: int = 64
-    n_init: int = 10
+    k: int = CLUSTERS
+    n_init: int = INITIALISATIONS
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ class KMeansLabels:
     @property
     def name(self) -> str:
         """Such as `kmeans(k=64)`, with whatever else is not the default."""
-        n_init = "" if self.n_init == 10 else f", n_init={self.n_init}"
+        n_init = "" if self.n_init == INITIALISATIONS else f", n_init={self.n_init}"
         seed = "" if self.seed == 0 else f", seed={self.seed}"
         return f"kmeans(k={self.k}{n_init}{seed})"
 
@@ -111,7 +112,7 @@ class BlockLabels:
     array([1, 0, 1])
     """
 
-    blocks: int = 4
+    blocks: int = BLOCKS
     threshold: int | None = None
 
     def __post_init__(self) -> None:

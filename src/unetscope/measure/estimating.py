@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,12 +25,12 @@ from unetscope.activations import (
     stream,
 )
 from unetscope.estimators import (
+    ONE_CLASS,
     SATURATED_FROM,
     Classes,
     Estimator,
     Family,
     LayerStatistics,
-    Linear,
     Needs,
     Reading,
     entropy_nats,
@@ -42,10 +42,8 @@ from unetscope.measure.layer_statistics import LARGEST_SHIFT, layer_statistics, 
 from unetscope.measure.merges import at_merge
 from unetscope.measure.merging import Merging
 from unetscope.measure.probe_data import Segmented
-from unetscope.measure.probing import probe
+from unetscope.measure.probing import LINEAR, probe
 from unetscope.table import Estimate, Layer, Skip
-
-LINEAR = Linear()
 
 
 def measure(
@@ -70,37 +68,62 @@ def measure(
     from those of its parts, so it costs nothing. Layers whose distances float32 does not settle are streamed once more
     and measured in float64. Other arguments as in `capture.stream`.
     """
-    ceilings = _ceilings(images, classes)
-    singletons = {name: singleton_share(labels) for name, labels in classes.items()}
     inputs = _squared(images) if Needs.of_all(estimators).inputs else None
     activation_buffer = activation_buffer or ActivationBuffer(device_of(model))
-    readings: dict[str, list[Reading]] = {}
-    merging = Merging(layers, join=LayerStatistics.joined)
-    tolerance = LARGEST_SHIFT / most_parts(layers)  # errors of the parts of a merge add up
-    unmeasured: list[Layer] = [layer for layer in layers if not layer.parts]
-    for precise in (False, True):
-        unsettled = []
+
+    def statistics_of(captured: Sequence[Layer], *, precise: bool) -> Iterator[tuple[Layer, LayerStatistics]]:
         blocks = stream(
             model,
             images,
-            budget.passes(unmeasured),
+            budget.passes(captured),
             batch_size=budget.batch_size,
             activation_buffer=activation_buffer,
             prepare=prepare,
             share=share,
             on_batch=on_batch,
         )
-        for layer, statistics in layer_statistics(
-            blocks, estimators, len(images), precise=precise, share=share, inputs=inputs
-        ):
+        return layer_statistics(blocks, estimators, len(images), precise=precise, share=share, inputs=inputs)
+
+    readings = _layer_readings(statistics_of, layers, classes, estimators)
+    estimates = _layer_estimates(readings, layers, images, classes, epoch)
+    return estimates + [estimate for skip in skips for estimate in at_merge(skip, estimates)]
+
+
+@runtime_checkable
+class _StatisticsOf(Protocol):
+    """Streams captured layers and yields the statistics of one after the other."""
+
+    def __call__(self, captured: Sequence[Layer], *, precise: bool) -> Iterator[tuple[Layer, LayerStatistics]]: ...
+
+
+def _layer_readings(
+    statistics_of: _StatisticsOf, layers: Sequence[Layer], classes: Classes, estimators: Sequence[Estimator]
+) -> dict[str, list[Reading]]:
+    """The readings of every layer by its label; layers that float32 does not settle are streamed again in float64."""
+    readings: dict[str, list[Reading]] = {}
+    merging = Merging(layers, join=LayerStatistics.joined)
+    tolerance = LARGEST_SHIFT / most_parts(layers)  # errors of the parts of a merge add up
+    unmeasured = [layer for layer in layers if not layer.parts]
+    for precise in (False, True):
+        unsettled = []
+        for layer, statistics in statistics_of(unmeasured, precise=precise):
             if not precise and not all(settled(statistics, estimator, tolerance) for estimator in estimators):
                 unsettled.append(layer)
                 continue
             for label, complete in merging.add(layer.label, statistics):
-                with full_float32(), torch.autocast(device_of(model).type, enabled=False):
+                with full_float32(), torch.autocast(complete.device.type, enabled=False):
                     readings[label] = list(readings_of(complete, estimators, classes))
         unmeasured = unsettled
-    estimates = [
+    return readings
+
+
+def _layer_estimates(
+    readings: Mapping[str, Sequence[Reading]], layers: Sequence[Layer], images: Tensor, classes: Classes, epoch: int
+) -> list[Estimate]:
+    """The readings in bits with their ceilings, layer by layer."""
+    ceilings = _ceilings(images, classes)
+    singletons = {name: singleton_share(labels) for name, labels in classes.items()}
+    return [
         to_estimate(
             reading,
             layer,
@@ -112,7 +135,6 @@ def measure(
         for layer in layers
         for reading in readings[layer.label]
     ]
-    return estimates + [estimate for skip in skips for estimate in at_merge(skip, estimates)]
 
 
 def measure_usable(
@@ -227,4 +249,4 @@ def _in_bits(reading: Reading) -> dict[str, Any]:
 
 
 def _reason(reading: Reading) -> str:
-    return "every image has the same label" if reading.labels else "all images are equal"
+    return ONE_CLASS if reading.labels else "all images are equal"

@@ -99,9 +99,7 @@ def layer_statistics(
             distances.add(block.values)
         # norms that are finite vouch for the activations, if this process has all of the products
         if (share or distances is None or not distances.norms.isfinite().all()) and not _finite(block.values):
-            raise MeasurementError(
-                f"layer {layer.label}: activations are not finite; the network has diverged, use an earlier checkpoint"
-            )
+            raise diverged(layer.label)
         for symbol in symbols:
             symbol.add(block.values)
         if block.slice.completes_layer:
@@ -111,6 +109,13 @@ def layer_statistics(
             pairwise = None if distances is None else Pairwise(errors=distances.errors, squared=distances.squared())
             relative = pairwise.relative() if pairwise is not None and needs.relative else None
             yield layer, LayerStatistics(pairwise, relative, groups, precise, _on_device(inputs, block.values))
+
+
+def diverged(label: str) -> MeasurementError:
+    """The error for a layer whose activations are not finite."""
+    return MeasurementError(
+        f"layer {label}: activations are not finite; the network has diverged, use an earlier checkpoint"
+    )
 
 
 def _on_device(inputs: Tensor | None, values: Tensor) -> Tensor | None:

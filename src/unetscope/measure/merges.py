@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.estimators import interval_about, negligible, reason_of_few
-from unetscope.table import Estimate, Quantity, Skip, entry_of, student
+from unetscope.table import Estimate, Quantity, SeriesKey, Skip, entry_of, student
 
 
 def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
@@ -22,16 +22,16 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
 
     Source: Cover & Thomas, Elements of Information Theory, section 2.5.
     """
-    by_place = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
+    by_place = {(e.layer, SeriesKey.of(e)): e for e in estimates}
     rows = []
     for both in estimates:
-        if both.layer != skip.merge or both.quantity != Quantity.LABEL or not _joins(both.estimator):
+        if both.layer != skip.merge or both.quantity != Quantity.LABEL or not entry_of(both.estimator).joins_at_merges:
             continue
-        how = both.estimator, both.resolution
-        s, u = (by_place.get((layer, Quantity.LABEL, *how, both.labels)) for layer in (skip.source, skip.upsampled))
+        series = SeriesKey.of(both)
+        s, u = (by_place.get((layer, series)) for layer in (skip.source, skip.upsampled))
         if s is None or u is None:
             continue
-        apart = by_place[skip.merge, Quantity.INPUT, *how, ""]
+        apart = by_place[skip.merge, replace(series, quantity=Quantity.INPUT, labels="")]
         sums: dict[Quantity, tuple[list[Estimate], list[Estimate]]] = {
             Quantity.SKIP_GIVEN_UPSAMPLED: ([both], [u]),
             Quantity.UPSAMPLED_GIVEN_SKIP: ([both], [s]),
@@ -63,11 +63,6 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
                 row = _with_interval(row, added - taken)
             rows.append(row)
     return rows
-
-
-def _joins(estimator: str) -> bool:
-    entry = entry_of(estimator)
-    return entry is None or entry.joins_at_merges
 
 
 def _ceiling_of(*parts: Estimate) -> str:

@@ -22,7 +22,7 @@ from unetscope.estimators import (
 )
 from unetscope.measure.probe_data import FOLDS, ProbeData, Share
 from unetscope.measure.probe_inputs import DEEPER, Probe, ProbeInput, ProbeInputs
-from unetscope.table import Quantity, Skip, ratio_values, student
+from unetscope.table import PIXELS, Quantity, Skip, ratio_values, student
 
 FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
 SMALLEST_GAP = 0.005  # nats a pixel that a probe may always be short of one of ever more images
@@ -79,7 +79,7 @@ class Gains:
         return next((self._inputs.reasons[key] for key in keys if key in self._inputs.reasons), "")
 
     def _without_value(self, quantity: Quantity, reason: str) -> Reading:
-        return Reading(quantity, self._estimator, 0.0, math.nan, labels="pixels", reason=reason)
+        return Reading(quantity, self._estimator, 0.0, math.nan, labels=PIXELS, reason=reason)
 
     def _gain(self, quantity: Quantity, signs: Mapping[ProbeInput, int]) -> Reading:
         """A sum of cross-entropies, and of the best guess's if it has one more of those taken off, in nats a pixel.
@@ -111,7 +111,7 @@ class Gains:
             interval.value,
             lower=interval.low + UNSURE * min(gaps) if bracketed else math.nan,
             upper=interval.high + UNSURE * max(gaps) if bracketed else math.nan,
-            labels="pixels",
+            labels=PIXELS,
             ceiling=self._guess.sum().item() / pixels.sum().item(),
             low=interval.low + min(gaps),
             high=interval.high + max(gaps),

@@ -1,3 +1,6 @@
+from .estimator_registry import BLOCKS as BLOCKS
+from .estimator_registry import CLUSTERS as CLUSTERS
+from .estimator_registry import INITIALISATIONS as INITIALISATIONS
 from .estimator_registry import MERGE_PROBES as MERGE_PROBES
 from .estimator_registry import Setting as Setting
 from .estimator_registry import built as built
@@ -39,6 +42,7 @@ from .schedule import Schedule as Schedule
 from .schedule import is_marked as is_marked
 from .schedule import log_spaced as log_spaced
 from .schedule import marked_epochs as marked_epochs
+from .series import PIXELS as PIXELS
 from .series import Series as Series
 from .series import SeriesKey as SeriesKey
 from .variants import REFERENCE as REFERENCE

@@ -18,7 +18,7 @@ from unetscope.base import InvalidArgument, MissingDependency, whole_file
 from unetscope.table.marks import STATUS_MARKS
 from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
-from unetscope.table.series import Series, SeriesKey, chosen, grouped
+from unetscope.table.series import Series, SeriesKey, chosen, grouped, measured_value
 
 if TYPE_CHECKING:
     import pandas
@@ -117,12 +117,10 @@ class Flow:
         """
         flow = self
         for name, value in values.items():
-            measured = list(dict.fromkeys(getattr(estimate, name) for estimate in flow.estimates))
+            measured = [getattr(estimate, name) for estimate in flow.estimates]
             if not measured:
                 raise InvalidArgument("the table has no estimates: measure a network first")
-            if value is not None and value not in measured:
-                raise InvalidArgument(f"{name} {value!r} not measured: measured are {', '.join(map(str, measured))}")
-            flow = flow.select(**{name: measured[0] if value is None else value})
+            flow = flow.select(**{name: measured_value(measured, value, f"{name} {value!r} not measured")})
         return flow
 
     def rows(self) -> list[dict[str, Any]]:
