@@ -18,11 +18,9 @@ from unetscope.analysis.verdict import Judgement, judge
 from unetscope.base.errors import InvalidArgument
 from unetscope.networks.unet import UNet
 from unetscope.table.flow import Flow
-from unetscope.table.marks import DECISION_MARKS, STATUS_MARKS
-from unetscope.table.parts import Part, parts_named
-from unetscope.table.quantities import Status
-from unetscope.table.records import Decision, Estimate
-from unetscope.table.variants import Variant, named_variants
+from unetscope.table.parts import Part, Variant, named_variants, parts_named
+from unetscope.table.quantities import DECISION_MARKS, STATUS_MARKS, Decision, Status
+from unetscope.table.records import Estimate
 
 CEILING = 0.6  # bits a pixel; the margin is 0.03 of it
 Added = dict[str, tuple[float, float]]  # by stream and skip: low and high

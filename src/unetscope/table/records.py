@@ -8,12 +8,9 @@ from html import escape
 from typing import Literal
 
 from unetscope.table.parts import Part
-from unetscope.table.quantities import Quantity, Status
+from unetscope.table.quantities import Decision, Quantity, Rule, Status
 
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
-Decision = Literal["needed", "redundant", "undecided"]
-Rule = Literal["conditional", "plateau"]
-Agreement = Literal["hit", "miss", "open"]  # of a decision with the outcome of retraining
 
 
 @dataclass(frozen=True, slots=True)
