@@ -14,11 +14,10 @@ from hypothesis.extra import numpy as hnp
 from twins import slow_binning, slow_kde, slow_squared_distances
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.binning import Binning, symbol_label_information
-from unetscope.estimators.kde import KDE
-from unetscope.estimators.kernels import Bound, noise_kernel, shift_by_errors
+from unetscope.estimators.interface import LayerStatistics, joint_symbols
+from unetscope.estimators.kde import KDE, Bound, noise_kernel, shift_by_errors
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.resampling import Sharing, kernel_information, quarters
-from unetscope.estimators.statistics import LayerStatistics, joint_symbols
 from unetscope.measure.distances import Distances
 from unetscope.measure.quantization import Symbols
 from unetscope.table import built, entries

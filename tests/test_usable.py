@@ -19,9 +19,9 @@ from unetscope.activations.capture import with_shapes
 from unetscope.base.errors import InvalidArgument, MeasurementError
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.estimators.families import Convolutional, Family, Linear
+from unetscope.estimators.interface import Reading
 from unetscope.estimators.labels import BlockLabels
 from unetscope.estimators.moments import Moments, blocks_of, ratios
-from unetscope.estimators.reading import Reading
 from unetscope.estimators.usable import (
     Calibration,
     HeldOut,

@@ -18,8 +18,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
+from unetscope.estimators.interface import Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.labels import entropy_nats
-from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     check_permutations,
@@ -28,7 +28,6 @@ from unetscope.estimators.resampling import (
     symbol_entropy,
     with_interval,
 )
-from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table import Quantity
 
 SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64

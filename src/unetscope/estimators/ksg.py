@@ -20,7 +20,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.reading import Reading, out_of_domain_reason, with_reasons, without_value
+from unetscope.estimators.interface import (
+    Estimator,
+    LayerStatistics,
+    Needs,
+    Reading,
+    out_of_domain_reason,
+    with_reasons,
+    without_value,
+)
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     UNSEEN,
@@ -32,7 +40,6 @@ from unetscope.estimators.resampling import (
     reason_of_few,
     with_interval,
 )
-from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table import Quantity, student
 
 MOST_COMPONENTS = 10

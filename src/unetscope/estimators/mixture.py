@@ -18,9 +18,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.kernels import BOUNDS, Bound, check_noise_variance
+from unetscope.estimators.interface import LayerStatistics, Reading, with_reasons
+from unetscope.estimators.kde import NoisyEstimator, check_noise_variance
 from unetscope.estimators.labels import entropy_nats
-from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
     check_permutations,
     interval_about,
@@ -29,7 +29,6 @@ from unetscope.estimators.resampling import (
     reason_of_chance,
     reason_of_few,
 )
-from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table import Quantity, student
 
 JITTER = 1e-10  # of the mean variance: what rounding may take from the smallest eigenvalue of a Gram matrix
@@ -38,7 +37,7 @@ Kernel = tuple[Tensor, Tensor]  # [n, n] and [n, 1], as `_kernel` makes them
 
 
 @dataclass(frozen=True, slots=True)
-class Mixture(Estimator):
+class Mixture(NoisyEstimator):
     """I(X;M) and I(Y;M) of a layer with Gaussian noise, by Monte Carlo over the noise and the jackknife over images.
 
     noise_variance, relative: as of `KDE`. draws: of noise, for each image. permutations: of the labels, for the
@@ -59,21 +58,9 @@ class Mixture(Estimator):
     (1.39, '')
     """
 
-    noise_variance: float = 1.0
-    relative: bool = False
     draws: int = 2
     permutations: int = 99
     seed: int = 0
-
-    @property
-    def needs(self) -> Needs:
-        """Distances in the unit of its noise."""
-        return Needs(distances=not self.relative, relative=self.relative)
-
-    @property
-    def kernels(self) -> tuple[tuple[float, Bound], ...]:
-        """The noise variances and bounds that it takes kernels of distances with, as nearly as its noise lets say."""
-        return tuple((self.noise_variance, bound) for bound in BOUNDS)
 
     @property
     def series(self) -> tuple[tuple[str, float], ...]:

@@ -26,10 +26,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.kernels import Bound
-from unetscope.estimators.reading import Reading, with_reasons
+from unetscope.estimators.interface import Bound, Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, quarters, with_interval
-from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table import Quantity
 
 TERMS_AT_ONCE = 4_000_000  # of the blocks whose eigenvalues are taken together

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.reading import SATURATED_FROM, Reading, out_of_domain_reason
+from unetscope.estimators.interface import SATURATED_FROM, Reading, out_of_domain_reason
 from unetscope.table import cautious, student
 
 LARGEST_BIAS = 1 / 3  # of an interval's half width: with such a bias, 90 % of intervals would still hold

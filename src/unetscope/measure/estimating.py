@@ -39,8 +39,7 @@ from unetscope.estimators import (
 )
 from unetscope.measure.distances import Distances
 from unetscope.measure.layer_statistics import LARGEST_SHIFT, layer_statistics, most_parts, readings_of, settled
-from unetscope.measure.merges import at_merge
-from unetscope.measure.merging import Merging
+from unetscope.measure.merges import Merging, at_merge
 from unetscope.measure.probe_data import Segmented
 from unetscope.measure.probing import LINEAR, probe
 from unetscope.table import Estimate, Layer, Skip

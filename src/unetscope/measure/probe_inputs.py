@@ -24,7 +24,7 @@ from unetscope.estimators import (
     ratios,
 )
 from unetscope.measure.layer_statistics import diverged
-from unetscope.measure.merging import Merging
+from unetscope.measure.merges import Merging
 from unetscope.measure.probe_data import FOLDS, Grid, ProbeData, Share
 from unetscope.table import Layer, Skip
 
