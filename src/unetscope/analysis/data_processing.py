@@ -22,7 +22,7 @@ def computed_pairs(flow: Flow) -> tuple[tuple[str, str], ...]:
     U-Net is the source of its skip, for the upsampled path comes from there too. Each part of a merge follows from the merge.
     All other such pairs are chains of these.
 
-    Roles and levels tell what stands between two layers, so there is no pair across a merge that the flow does not name, and
+    Roles and levels determine what lies between two layers, so there is no pair across a merge that the flow does not name, and
     none of layers whose role is unknown (`"layer"`), but for the parts of a merge.
 
     >>> layers = (Layer("2", "a", 0, "encoder"), Layer("3", "b", 1, "bottom"), Layer("4up", "up", 0, "upsampled"),

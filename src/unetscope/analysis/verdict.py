@@ -1,8 +1,8 @@
 """Which skips and levels a task and a training budget need, judged from the table of estimates.
 
-Two rules stand side by side. The paper's: a skip is redundant once the merge below it tells all there is to tell of the
-label. The conditional rule: a skip is redundant if it adds next to nothing to all that a deeper path could know, a level if
-it adds next to nothing to the skip above it. Numbers that are saturated, out of their domain or too near the margin decide
+There are two rules. The paper's: a skip is redundant once the merge below it has all information about the label. The
+conditional rule: a skip is redundant if it adds next to nothing to all that a deeper path can receive, a level if it adds
+next to nothing to the skip above it. Numbers that are saturated, out of their domain or too near the margin decide
 nothing.
 """
 
@@ -30,7 +30,7 @@ from unetscope.table import (
     skips_of_depth,
 )
 
-MARGIN = 0.05  # of what the network tells: what may be lost and count as next to nothing
+MARGIN = 0.05  # of the output's usable information: a loss below it counts as next to nothing
 FEWEST_EPOCHS = 2
 ESTIMATOR = next(key for entry in entries() if MERGE_PROBES in entry.settings for key in entry.titles)
 
@@ -39,8 +39,8 @@ ESTIMATOR = next(key for entry in entries() if MERGE_PROBES in entry.settings fo
 class Judgement:
     """Verdicts on every skip and level at every marked epoch, by both rules; iterating goes through those of the last epoch.
 
-    depth, without: of the network that was judged. margin: the share of what it tells that counts as next to nothing. gains:
-    what each stream adds at its merge, by epoch and stream.
+    depth, without: of the network that was judged. margin: the share of its usable information that counts as next to nothing.
+    gains: what each stream adds at its merge, by epoch and stream.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -153,7 +153,7 @@ def judge(
 ) -> Judgement:
     """Every skip and every level at every marked epoch: needed, redundant or undecided, by both rules.
 
-    Conditional rule. A trained network uses a skip because it is there; its activations do not show what it would do without.
+    Conditional rule. A trained network uses a skip that exists; its activations do not show how it would do without it.
     But the deeper path receives the skip S only as S pooled. So S adds no more than I_V(S→Y|U,↓S), its usable information
     given the upsampled path U and S pooled; nor more than the deeper path to which it belongs adds to each skip above it,
     I_V(U→Y|S). Level k, with all below it, adds no more than I_V(U→Y|S) at skip k and above. If the 95 % interval of the

@@ -39,7 +39,7 @@ def symbol_label_information(symbols: Int64[Tensor, " n"], classes: Int64[Tensor
     Raises: InvalidArgument if the labels are not one an image.
 
     >>> symbols, classes = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 0, 1, 1])
-    >>> round(symbol_label_information(symbols, classes), 4)    # the symbol tells the class: H(Y) = ln 2
+    >>> round(symbol_label_information(symbols, classes), 4)    # the symbol determines the class: H(Y) = ln 2
     0.6931
     """
     if classes.shape != symbols.shape:

@@ -1,6 +1,6 @@
-"""Families of probes: what of a layer they read linearly.
+"""Families of probes: the features of a layer that they read linearly.
 
-A family decides what usable information counts. Both are fitted in closed form, so what they find is the best that they can.
+The family determines which information counts as usable. Probes are fitted in closed form, so each is the best of its family.
 """
 
 from __future__ import annotations
@@ -101,11 +101,11 @@ class Linear:
 class Convolutional:
     """The channels, and units that see beyond one place and beyond sums: a 3×3 convolution with random weights, then a ReLU.
 
-    units: half of them see one place only, so that they tell what channels say together (an exclusive or), half of them
-    its neighbours too. Of each half, one half sees the channels in units of their own spread over the first batch seen, so
-    that quiet ones count, the other as they are, so that many of those do not drown a loud one. Weights are drawn once; only
-    what reads the units is fitted, so the best of the family is found in closed form like that of `Linear`, which it
-    contains. Of a merge it reads what it reads of each part, and units of both.
+    units: half of them read one place only, so that they capture combinations of channels (an exclusive or), the other half
+    its neighbours too. In each half, one half scales every channel by its standard deviation over the first batch, so that
+    weak channels count; the other half does not, so that many weak channels do not hide a strong one. Weights are drawn
+    once and only the linear map from the units is fitted, in closed form as for `Linear`, which this family contains. The
+    features of a merge are those of its parts and units of all channels.
 
     Source: random features, Rahimi & Recht, NeurIPS 2008; Huang et al., Neurocomputing 70:489 (2006).
 
@@ -129,7 +129,7 @@ class Convolutional:
 
 @dataclass(eq=False)
 class ConvolutionalReader:
-    """Reads the channels and random units of them; the weights of the units are those of the first activation seen."""
+    """Reads the channels and random units of them; the first activation sets the scale of the weights."""
 
     units: int
     seed: int
@@ -189,11 +189,11 @@ class ConvolutionalReader:
         if self._mean is None:
             self._draw(activation)
         assert self._mean is not None
-        centred = _places_together(activation - self._mean)  # so that what lies beyond the edge is as the mean
+        centred = _places_together(activation - self._mean)  # so that values beyond the edge are the mean
         return [*seen, *(_respond(centred, weight, bias, places) for weight, bias in self._weights)]
 
     def _draw(self, activation: Tensor) -> None:
-        """Units whose input has, on these images, variance 1 about a point that is drawn at random too."""
+        """Draw units whose input has variance 1 on these images, about a random point."""
         generator = torch.Generator().manual_seed(self.seed)
         features, sides = features_of(activation), (1,) * (activation.ndim - 2)
         mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
@@ -222,7 +222,7 @@ def _at(activation: Tensor, places: Tensor | None) -> Tensor:
 
 
 def _respond(centred: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None) -> Tensor:
-    """What units [units, channels, *sides] say at every place, or at some, of which then alone the surroundings are read."""
+    """The outputs of units [units, channels, *sides] at every place, or at some; only the surroundings of those are read."""
     side, sides = weight.shape[-1], centred.shape[2:]
     if side == 1:
         seen, flat = _at(centred, places), weight.flatten(1)
@@ -245,10 +245,10 @@ def _shares(units: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class PartAlone:
-    """The reader of a concatenation that is shown some of its parts alone.
+    """The reader of some parts of a concatenation.
 
-    What a part adds to the others is judged against as many units that read the others: else more units would seem to be more
-    information. Conditional usable information is of one family, any input of which may be left out.
+    What a part adds to the others is compared with as many units that read the others: otherwise more units would seem to be
+    more information. Conditional usable information is of one family, any input of which may be left out.
 
     Source: Xu et al., ICLR 2020, definition 1.
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 from unetscope.base import InvalidArgument
 from unetscope.table import Quantity, Status
 
-SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are told apart from all others
+SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are distinct from all others
 ONE_IMAGE = "one image: there is no other that a layer could tell it from"
 ONE_CLASS = "every image has the same label"
 ALL_ALONE = "every image is alone in its class: to tell the label is to tell the image"
@@ -30,11 +30,11 @@ def in_nats(column: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One estimate in nats, before it is given its place: `measure` adds epoch and layer and turns nats into bits.
+    """One estimate in nats; `measure` adds epoch and layer and converts nats to bits.
 
-    Fields have their names in `Estimate`, or say which. A ceiling that is NaN is the label scheme's, which `measure`
-    adds. capped: by its arithmetic the estimate cannot exceed its ceiling, so near it layers can no longer be told apart.
-    curve: the estimate of a quarter, of half and of all of the images.
+    Fields have their names in `Estimate`, or metadata with that name. A ceiling that is NaN is the label scheme's, which
+    `measure` adds. capped: by its arithmetic the estimate cannot exceed its ceiling, so near it layers can no longer be
+    ranked. curve: the estimate of a quarter, of half and of all of the images.
     """
 
     quantity: Quantity
@@ -70,7 +70,7 @@ def out_of_domain_reason(why: str) -> str:
 
 
 def without_value(reading: Reading, reason: str, *, out_of_domain: bool = False) -> Reading:
-    """The reading without its number, but with the reason why there is none."""
+    """The reading without its number, with the reason."""
     series = reading.quantity, reading.estimator, reading.resolution
     return Reading(*series, math.nan, labels=reading.labels, reason=reason, out_of_domain=out_of_domain)
 
@@ -80,8 +80,8 @@ def with_reasons(
 ) -> Iterator[Reading]:
     """The readings of a statistic, with the reason where the input leaves nothing to measure.
 
-    There is no number, but the reason, of one image, of distances that are not finite, and about labels of one class. A layer
-    that is the same for all images has its 0 with the reason, and so has a label that nobody shares its information.
+    One image, distances that are not finite and labels of one class give a reason instead of a number. A layer that is the
+    same for all images has 0 with a reason; labels that are all different have their number with a reason.
 
     statistic: symbols [n], or squared distances [n, n]. Raises: InvalidArgument if labels are not one an image.
     """
@@ -151,7 +151,7 @@ class Needs:
 
     @classmethod
     def of_all(cls, estimators: Sequence[Estimator]) -> Needs:
-        """Whatever any of them reads."""
+        """The needs of all estimators together."""
         needs = [estimator.needs for estimator in estimators]
         return cls(
             any(need.distances for need in needs),
@@ -219,7 +219,7 @@ class LayerStatistics:
 
 @runtime_checkable
 class Estimator(Protocol):
-    """Whatever reads the statistics of a layer and gives information back, in nats; defaults are those of a new estimator."""
+    """Reads the statistics of a layer and returns information in nats; the defaults here are those of a new estimator."""
 
     @property
     def series(self) -> tuple[tuple[str, float], ...]:
@@ -269,8 +269,8 @@ BIT = math.log(2)
 class Check:
     """One estimate beside its truth, in bits (usable information: bits a pixel).
 
-    low, high: what the estimate says of itself, its 95 % interval or its bracket. outside: the case lies outside the
-    estimator's domain, and it must say so instead of giving a number.
+    low, high: the 95 % interval of the estimate, or its bracket. outside: the case lies outside the estimator's domain, so
+    the estimate must be out of domain and without a number.
     """
 
     case: str
@@ -285,19 +285,19 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the truth lies where the estimate says, or the estimate refuses as it must."""
+        """Whether the truth lies between low and high, or the estimate is out of domain as expected."""
         if self.outside:
             return math.isnan(self.bits) and self.out_of_domain
         return self.low <= self.truth <= self.high
 
 
 def near(check: Check, tolerance: float) -> Check:
-    """The check with a tolerance besides what the estimate says of itself."""
+    """The check with a tolerance added to both ends."""
     return replace(check, low=check.low - tolerance, high=check.high + tolerance)
 
 
 def check_of(case: str, reading: Reading, truth: float, *, outside: bool = False, bracket: bool = False) -> Check:
-    """A reading beside its truth in bits; bracket: held against its bracket, not its interval."""
+    """A reading beside its truth in bits. bracket: whether to use its bracket instead of its interval."""
     low, high = (reading.lower, reading.upper) if bracket else (reading.low, reading.high)
     bits, low, high = (nats / BIT for nats in (reading.nats, low, high))
     return Check(case, reading.estimator, truth, bits, low, high, outside, reading.reason, reading.out_of_domain)

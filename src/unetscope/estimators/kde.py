@@ -59,9 +59,9 @@ def shift_by_errors(
     """How far, in nats, an estimate moves if every D_ij is off by e_i + e_j: its first order.
 
     (1/n) sum_i sum_j K_ij (e_i + e_j) / (c * noise_variance) / (1 + sum_j K_ij), j other than i, with K and c as of
-    `noise_kernel`. The kernel is taken at the smallest D_ij that such errors leave possible, four of them below the one at
-    hand: else a near pair that errors drove apart would vouch for itself. Distances too large for the kernel to see may be off
-    by any amount. Errors of either sign, as rounding makes them, move an estimate less.
+    `noise_kernel`. The kernel is taken at the smallest D_ij that such errors leave possible, four errors below the
+    measured one: otherwise a near pair that errors moved apart would count as settled. Errors of distances at which the kernel
+    is zero have no effect. Errors of either sign, as those of rounding, move an estimate less.
 
     >>> from unetscope.estimators.resampling import kernel_information, quarters
     >>> squared = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
@@ -84,7 +84,7 @@ def shift_by_errors(
 
 
 def check_noise_variance(noise_variance: float) -> None:
-    """Refuse a noise variance that is not a positive number."""
+    """Raises: InvalidArgument for a noise variance that is not a positive number."""
     if not 0 < noise_variance < math.inf:
         raise InvalidArgument(f"noise_variance must be > 0, got {noise_variance}")
 
@@ -120,8 +120,8 @@ class KDE(NoisyEstimator):
 
     I(Y;M) is I(X;M) less the information inside the classes, with the same bound for both: `kde_upper` is the published
     estimate. A difference of upper bounds is no bound, so its bracket is
-    [lower(all) - sum_c p_c upper(c), upper(all) - sum_c p_c lower(c)]. Bounds are of the mixture of these n images; where they
-    go with ever more images, `resampling` judges.
+    [lower(all) - sum_c p_c upper(c), upper(all) - sum_c p_c lower(c)]. Bounds are of the mixture of these n images; their
+    limit for many images is that of `resampling`.
 
     permutations: of the labels, for the null of I(Y;M).
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class LabelScheme(Protocol):
-    """Whatever has a name and turns masks [n, height, width], or [n, depth, height, width], into labels [n]."""
+    """A named rule that turns masks [n, height, width], or [n, depth, height, width], into labels [n]."""
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class KMeansLabels:
     """Labels by K-means clustering of the vectorised masks: alike in shape and place.
 
     k: number of clusters; n_init: initialisations of which the best is kept. One initialisation can leave nine tenths of
-    the masks in one cluster, so the published default of its day, ten, is stated. The result does not depend on the
+    the masks in one cluster, so the default is ten, as in the published code. The result does not depend on the
     number of threads, but it does on the seed and on the order of the images, as any K-means does.
 
     Source: Lee & Bajić (2021), section 3.2. Raises: InvalidArgument for k above the number of images or of distinct masks.
@@ -170,7 +170,7 @@ def entropy_nats(labels: Int64[Tensor, " n"]) -> float:
 
 
 def singleton_share(labels: Int64[Tensor, " n"]) -> float:
-    """The share of images that are alone in their class; of them a layer tells the label if it tells the image.
+    """The share of images that are alone in their class; a layer that distinguishes these images also determines their labels.
 
     >>> singleton_share(torch.tensor([0, 0, 1, 2]))
     0.5

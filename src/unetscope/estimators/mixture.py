@@ -1,9 +1,9 @@
 """The information of a layer with Gaussian noise itself, not a bound of it, with its interval and its limit for many images.
 
 A layer T with noise of variance σ² is a mixture of n Gaussians, one an image. `estimators.kde` bounds its information from the
-distances between images. It can be computed, too: noise is drawn, and what it does to the distances is known from them alone.
-Leaving out one image at a time then tells how far n images fall short of ever more of them, and how far chance may have moved
-the result. Where they fall short by more than that, the estimate is out of its domain and says so.
+distances between images. It can also be computed: noise is drawn, and its effect on the distances follows from them alone. The
+jackknife, which leaves out one image at a time, then gives the bias of n images and the standard error. Where the bias is
+larger than the interval allows, the estimate is out of its domain.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Mixture(NoisyEstimator):
     noise_variance, relative: as of `KDE`. draws: of noise, for each image. permutations: of the labels, for the
     null of I(Y;M). A layer costs about 2n³ operations a draw.
 
-    Each image's noisy activation is held against the mixture: −ln (1/n) Σ_j exp(−(‖t_i + ε_i − t_j‖² − ‖ε_i‖²) / 2σ²) is
-    averaged over images and noise. The jackknife takes off the bias of order 1/n. What its value still changes from n/2
-    to n images widens the interval; if that is more than a third of its half width and more than 0.05 nats, n is too small:
-    there is no number, but the reason. So it is with labels permuted among the images, as of `resampling.with_interval`.
+    Each image's noisy activation is evaluated under the mixture: −ln (1/n) Σ_j exp(−(‖t_i + ε_i − t_j‖² − ‖ε_i‖²) / 2σ²) is
+    averaged over images and noise. The jackknife corrects the bias of order 1/n. The change of its value from n/2 to n
+    images widens the interval; if it is more than a third of the half width and more than 0.05 nats, n is too small: there is
+    a reason instead of a number. Permuted labels are treated likewise, as in `resampling.with_interval`.
 
     Source: Kolchinsky & Tracey, Entropy 19:361 (2017), equation 2; Efron & Stein, Annals of Statistics 9:586 (1981).
     Raises: InvalidArgument if a value is out of its domain.

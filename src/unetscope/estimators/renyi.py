@@ -6,8 +6,8 @@ and depend on the kernel: an index, in which layers can be ranked, and never bit
 
 In many dimensions all distances are nearly equal, and so are the entries of a radial kernel. Of a fixed bandwidth it is all
 ones or all zeros; of Silverman's, γ √d n^(−1/(4 + d)), the index of independent layers is that of identical ones to the third
-digit. The median distance keeps the kernel between both ends in every layer, and labels permuted among the images say which
-part of the index is chance: nearly all of it, as a rule.
+digit. The median distance keeps the kernel between both ends in every layer, and permuted labels show which part of the index
+is due to chance: usually nearly all of it.
 
 Source: Sanchez Giraldo, Rao & Príncipe, IEEE Trans. Information Theory 61:535 (2015); Yu, Sanchez Giraldo, Jenssen & Príncipe,
 IEEE Trans. Pattern Analysis and Machine Intelligence 42:2960 (2020), arXiv 1808.07912; Wickstrøm, Løkse, Kampffmeyer, Yu,
@@ -136,7 +136,7 @@ class Renyi(Estimator):
         return torch.where(sizes > 0, sizes * entropies, 0.0).sum(dim=1) / parts.shape[1]
 
     def _null(self, kernel: Float[Tensor, "n n"], classed: Int64[Tensor, " n"], nats: float, apart: float) -> Null:
-        """What the index is with labels permuted: apart, the entropies of both alone, stays; that of both together does not."""
+        """The null: with labels permuted, the sum `apart` of both entropies does not change; the joint entropy does."""
         generator = torch.Generator().manual_seed(self.seed)
         orders = torch.stack([torch.randperm(len(classed), generator=generator) for _ in range(self.permutations)])
         shares = _shares(kernel, classed[orders.to(classed.device)], self.alpha)

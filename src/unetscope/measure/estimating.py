@@ -60,12 +60,12 @@ def measure(
     share: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[Estimate]:
-    """Estimates of I(X;M) and I(Y;M) in bits for every layer, in the order of the network; at the merges of the skips, too,
-    what the two streams tell of the label beyond each other.
+    """Estimates of I(X;M) and I(Y;M) in bits for every layer, in the order of the network; and at the merges of
+    the skips what the two streams add to each other.
 
-    All estimators of a layer share its statistics, which are taken as the activations stream past. Those of a merge follow
-    from those of its parts, so it costs nothing. Layers whose distances float32 does not settle are streamed once more
-    and measured in float64. Other arguments as in `capture.stream`.
+    All estimators of a layer share its statistics, which are taken as the activations stream past. Those of a merge are
+    computed from those of its parts. Layers whose distances are too inexact in float32 are streamed again and measured in
+    float64. Other arguments as in `capture.stream`.
     """
     inputs = _squared(images) if Needs.of_all(estimators).inputs else None
     activation_buffer = activation_buffer or ActivationBuffer(device_of(model))
@@ -174,9 +174,9 @@ def measure_usable(
 
 
 def _ceilings(images: Tensor, classes: Classes) -> dict[str, float]:
-    """The largest estimate in nats by label scheme ("" for I(X;M)): that of a layer which tells all different images apart.
+    """The largest estimate in nats by label scheme ("" for I(X;M)): that of a layer which distinguishes all different images.
 
-    log n and H(Y) if no image stands twice; less if one does, since no layer can tell it from itself.
+    log n and H(Y) if no image stands twice; less if one does, since no layer can distinguish its copies.
     """
     seen: dict[bytes, int] = {}
     digests = (hashlib.blake2b(image.cpu().contiguous().numpy().data, digest_size=16).digest() for image in images)
@@ -198,7 +198,7 @@ def to_estimate(
 ) -> Estimate:
     """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling.
 
-    Near its ceiling an estimate that cannot exceed it does not vary either: it has no interval, since it has nothing to tell.
+    Near its ceiling an estimate that cannot exceed it does not vary either: it has no interval.
     """
     constant = ceiling <= 0
     saturated = reading.capped and not constant and reading.nats >= SATURATED_FROM * ceiling

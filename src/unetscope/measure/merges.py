@@ -17,10 +17,10 @@ Value = TypeVar("Value")
 
 
 class Merging(Generic[Value]):
-    """Values of layers come in, and go out again with those of the merges that they complete.
+    """Adds the values of merges to a stream of values of layers.
 
-    join: makes the value of a merge from those of its parts. keep: what is held of a value while it waits. Once all merges are
-    complete, the next value begins a new round, as the next batch of images does.
+    join: makes the value of a merge from those of its parts. keep: turns a value into what is stored while it waits. Once all
+    merges are complete, the next value begins a new round, as the next batch of images does.
 
     >>> layers = Layer("1", "a"), Layer("2", "b"), Layer("3", "cat", role="merge", parts=("2", "1"))
     >>> merging = Merging(layers, join="".join)
@@ -50,7 +50,7 @@ class Merging(Generic[Value]):
         ]
         for merge in ready:
             whole = self._join([self._waiting[part] for part in self._incomplete.pop(merge)])
-            # a part is let go as soon as no merge needs it any more: values may be matrices of all images
+            # a part is released as soon as no merge needs it: values may be matrices of all images
             awaited = {part for parts in self._incomplete.values() for part in parts}
             self._waiting = {part: kept for part, kept in self._waiting.items() if part in awaited}
             yield from self.add(merge, whole)
@@ -62,8 +62,7 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
     """I(Y;S|U) = I(Y;S,U) − I(Y;U), its counterpart, and I(Y;S) + I(Y;U) − I(Y;S,U), by every estimator of I(Y;M).
 
     estimates: of one epoch. Brackets and limits are those of the sums, intervals are paired over the images. Where the merge
-    tells nearly all images apart, differences of what it tells about the label are differences of ceilings: they are marked as
-    saturated.
+    distinguishes nearly all images, differences of its I(Y;M) are differences of ceilings: they are marked as saturated.
 
     Source: Cover & Thomas, Elements of Information Theory, section 2.5.
     """
@@ -111,7 +110,7 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
 
 
 def _ceiling_of(*parts: Estimate) -> str:
-    """Why a difference has no interval: what some of its parts tell of the label is at its ceiling, and does not vary."""
+    """Why a difference has no interval: I(Y;M) of some of its parts is at its ceiling, and does not vary."""
     full = [e.layer for e in parts if e.saturated]
     return (
         f"what layer {' and '.join(full)} tells of the label is at its ceiling: the difference has no interval"
@@ -125,9 +124,9 @@ def _sum(plus: Sequence[Estimate], minus: Sequence[Estimate], what: str) -> floa
 
 
 def _with_interval(row: Estimate, values: NDArray[np.float64]) -> Estimate:
-    """The row with its interval, if what it falls short of its limit is little beside that, as of `resampling.with_interval`.
+    """The row with its interval, if its bias is small compared with it, as in `resampling.with_interval`.
 
-    An estimate without a limit has its own bias taken off; what it changed since half of the images is what may be left.
+    An estimate without a limit is corrected for its bias; its change from half of the images bounds what remains.
     """
     bit, spread = math.log(2), student(values)
     limited = math.isfinite(row.extrapolated)

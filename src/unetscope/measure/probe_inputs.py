@@ -1,4 +1,4 @@
-"""What each probe reads: the activation of a layer, one part of a merge alone, or a merge at the places of the level below."""
+"""The inputs of probes: a layer, one part of a merge alone, or a merge at the places of the level below."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ONE_CLASS = "every pixel of the training masks has the same label"
 class ProbeInput:
     """What one probe reads.
 
-    layer: its label. shown: of a concatenation, the numbers of the parts that the probe is shown; all if there are none.
+    layer: its label. shown: for a concatenation, the numbers of the parts that the probe reads; all if empty.
     below: of a merge, whether its streams are read at the places of the level below, with the skip pooled beside them.
     """
 

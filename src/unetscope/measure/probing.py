@@ -39,8 +39,8 @@ from unetscope.measure.probe_inputs import DEEPER, ROUNDING, Probe, ProbeInput, 
 from unetscope.table import PIXELS, Layer, Quantity, Skip, ratio_values, student
 
 FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
-SMALLEST_GAP = 0.005  # nats a pixel that a probe may always be short of one of ever more images
-UNSURE = 2.0  # how many times what ever more images would change the bracket is stretched by
+SMALLEST_GAP = 0.005  # nats a pixel of bias that are always allowed
+UNSURE = 2.0  # multiple of the expected change with more images by which the bracket is wider
 
 
 class Gains:
@@ -96,10 +96,10 @@ class Gains:
         return Reading(quantity, self._estimator, 0.0, math.nan, labels=PIXELS, reason=reason)
 
     def _gain(self, quantity: Quantity, signs: Mapping[ProbeInput, int]) -> Reading:
-        """A sum of cross-entropies, and of the best guess's if it has one more of those taken off, in nats a pixel.
+        """A signed sum of cross-entropies in nats a pixel, with the best guess's if the signs do not cancel.
 
-        The interval reaches from where the value may be to where it would be of ever more training images, by either account;
-        the bracket twice as far beyond, and is known where the interval would not hold.
+        The interval reaches from the value to its limit for many training images, by either of two estimates of the limit; the
+        bracket reaches twice as far, and is also known where the interval would not hold.
         """
         probes = {self._inputs.probes[key]: sign for key, sign in signs.items()}
         pixels = next(iter(probes)).held_out[Share.WHOLE].truth.pixels.cpu()  # [n], those that are not ignored
@@ -114,7 +114,7 @@ class Gains:
         curve = tuple(float(values[share].mean()) for share in Share)
         limit = extrapolated(curve)
         shortfall = sum(sign * self._shortfall(key) for key, sign in signs.items())
-        # two accounts of what ever more training images would change: the curve, and the optimism of the fit
+        # two estimates of the change with more training images: the curve, and the optimism of the fit
         gaps = (0.0, limit - interval.value, -shortfall)
         reason = self._out_of_domain(images, interval.high - interval.value, max(gaps, key=abs))
         bracketed = images >= FEWEST_JUDGED and not self._data.unseen
@@ -137,7 +137,7 @@ class Gains:
         )
 
     def _shortfall(self, key: ProbeInput) -> float:
-        """What a probe of ever more training images would gain, in nats a pixel, from those that it was fitted on.
+        """The further gain of a probe with unlimited training images, in nats a pixel, estimated from those it was fitted on.
 
         A fit of n images gains about as much on them as it loses on others, c/n each (Akaike 1974). One that was fitted on all
         folds but one loses more, so the two differ on the same pixels by c/n (1 + folds / (folds − 1)).
@@ -149,7 +149,7 @@ class Gains:
         return self._shortfalls[key]
 
     def _in_training(self, probe: Probe, *, seen: bool) -> float:
-        """The gain in nats a pixel on some pixels of training images, by a fit that has seen them or by fits that have not."""
+        """The gain in nats a pixel on some pixels of training images, by a fit on them or by fits without them."""
         scores = torch.cat(probe.seen_scores if seen else probe.scores[Share.WHOLE])
         labels = torch.cat(probe.labels[Share.WHOLE])
         logits: Float[Tensor, "m classes"] = functional.pad(probe.calibrations[Share.WHOLE].logits(scores), (0, 1))
@@ -197,7 +197,7 @@ def probe(
     """Usable information of each layer, and what each skip and its upsampled path add to each other, by label of the layer.
 
     layers: with their shapes known; a merge is probed through its parts. A probe of N training images is judged beside those
-    of N/2 and N/4, which tells where it would end with ever more of them. The same seed gives the same folds. share: the
+    of N/2 and N/4, which gives the limit for many images. The same seed gives the same folds. share: the
     processes of a group share the images, and all have the readings.
 
     Raises: MeasurementError if an activation is not finite, naming the layer; InvalidArgument for masks that do not fit.
@@ -232,7 +232,7 @@ def probe(
 
 
 class _Passes:
-    """Forward passes that show the probes what they read, and what each pass takes of it."""
+    """Forward passes that give activations to the probes, and what each pass computes from them."""
 
     def __init__(
         self,
@@ -274,7 +274,7 @@ class _Passes:
         )
 
     def draw(self, _rows: Tensor, key: ProbeInput, activation: Tensor) -> None:
-        """Have random units drawn from the first images seen."""
+        """Draw the random units, scaled by the first images."""
         self._inputs.probes[key].reader.features(activation)
 
     def take_moments(self, rows: Tensor, key: ProbeInput, activation: Tensor) -> None:
