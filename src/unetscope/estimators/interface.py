@@ -270,7 +270,7 @@ class Check:
     """One estimate beside its truth, in bits (usable information: bits a pixel).
 
     low, high: the 95 % interval of the estimate, or its bracket. outside: the case lies outside the estimator's domain, so
-    the estimate must be out of domain and without a number.
+    it must give no number.
     """
 
     case: str
@@ -281,13 +281,12 @@ class Check:
     high: float
     outside: bool = False
     reason: str = ""
-    out_of_domain: bool = False
 
     @property
     def passed(self) -> bool:
-        """Whether the truth lies between low and high, or the estimate is out of domain as expected."""
+        """Whether the truth lies between low and high, or the estimate has no number as expected."""
         if self.outside:
-            return math.isnan(self.bits) and self.out_of_domain
+            return math.isnan(self.bits)
         return self.low <= self.truth <= self.high
 
 
@@ -299,5 +298,4 @@ def near(check: Check, tolerance: float) -> Check:
 def check_of(case: str, reading: Reading, truth: float, *, outside: bool = False, bracket: bool = False) -> Check:
     """A reading beside its truth in bits. bracket: whether to use its bracket instead of its interval."""
     low, high = (reading.lower, reading.upper) if bracket else (reading.low, reading.high)
-    bits, low, high = (nats / BIT for nats in (reading.nats, low, high))
-    return Check(case, reading.estimator, truth, bits, low, high, outside, reading.reason, reading.out_of_domain)
+    return Check(case, reading.estimator, truth, reading.nats / BIT, low / BIT, high / BIT, outside, reading.reason)

@@ -144,18 +144,18 @@ def chosen(
         quantities = dict.fromkeys(each.key.quantity for each in series)
         raise InvalidArgument(f"no estimate of {quantity} to plot: measured are {', '.join(quantities) or 'none'}")
     refusal = f"estimator {estimator!r} not measured for {quantity}"
-    estimator = measured_value((key.estimator for key in keys), estimator, refusal)
+    estimator = _measured((key.estimator for key in keys), estimator, refusal)
     keys = [key for key in keys if key.estimator == estimator]
     refusal = f"resolution {resolution} not measured for {quantity} with {estimator!r}"
-    resolution = measured_value((key.resolution for key in keys), resolution, refusal)
+    resolution = _measured((key.resolution for key in keys), resolution, refusal)
     keys = [key for key in keys if key.resolution == resolution]
     asked_labels = None if quantity is Quantity.INPUT else labels  # of which there is none
-    labels = measured_value((key.labels for key in keys), asked_labels, f"labels {labels!r} not measured for I(Y;M)")
+    labels = _measured((key.labels for key in keys), asked_labels, f"labels {labels!r} not measured for I(Y;M)")
     key = SeriesKey(quantity, estimator, resolution, labels)
     return next(each for each in series if each.key == key)
 
 
-def measured_value(values: Iterable[Value], asked: Value | None, refusal: str) -> Value:
+def _measured(values: Iterable[Value], asked: Value | None, refusal: str) -> Value:
     """The value asked for, by default the first measured. Raises: InvalidArgument for one that was not."""
     measured = list(dict.fromkeys(values))
     if asked is None:
@@ -262,7 +262,7 @@ class Flow:
             measured = [getattr(estimate, name) for estimate in flow.estimates]
             if not measured:
                 raise InvalidArgument("the table has no estimates: measure a network first")
-            flow = flow.select(**{name: measured_value(measured, value, f"{name} {value!r} not measured")})
+            flow = flow.select(**{name: _measured(measured, value, f"{name} {value!r} not measured")})
         return flow
 
     def rows(self) -> list[dict[str, Any]]:
