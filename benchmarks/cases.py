@@ -14,7 +14,7 @@ import unetscope as us
 from benchmarks.timing import seconds
 from unetscope.activations.inference import pixels, to_input
 from unetscope.activations.memory_budget import Passes
-from unetscope.estimators.statistics import Estimator
+from unetscope.estimators.interface import Estimator
 from unetscope.measure.scope import Compute
 
 GIB = 2**30

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unetscope.estimators.kde import KDE
-from unetscope.estimators.kernels import BOUNDS, EXPONENT
-from unetscope.estimators.statistics import Estimator
+from unetscope.estimators.interface import Estimator
+from unetscope.estimators.kde import BOUNDS, EXPONENT, KDE
 from unetscope.table.records import Layer
 
 Row = tuple[str, str, float, str, float]  # layer, estimator, resolution, labels ("" for I(X;M)), bits

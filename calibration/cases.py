@@ -15,14 +15,12 @@ from calibration import laws
 from unetscope.activations.capture import with_shapes
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.families import Convolutional, Family, Linear
-from unetscope.estimators.kde import KDE
-from unetscope.estimators.kernels import EXPONENT, Bound
+from unetscope.estimators.interface import LayerStatistics, Reading
+from unetscope.estimators.kde import EXPONENT, KDE, Bound
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.mixture import Mixture
-from unetscope.estimators.reading import Reading
 from unetscope.estimators.renyi import Renyi
-from unetscope.estimators.statistics import LayerStatistics
 from unetscope.measure.estimating import to_estimate
 from unetscope.measure.merges import at_merge
 from unetscope.measure.probe_data import Segmented

@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch import Tensor
 
-from unetscope.estimators.kernels import EXPONENT, Bound
+from unetscope.estimators.kde import EXPONENT, Bound
 
 NOISY_COORDINATES = 50  # of a cluster: in the others its members are alike
 

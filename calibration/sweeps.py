@@ -12,11 +12,11 @@ import torch
 from calibration import laws
 from calibration.cases import BIT, Found, N, probed_logistic
 from unetscope.estimators.binning import Binning
+from unetscope.estimators.interface import LayerStatistics
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.renyi import Renyi
-from unetscope.estimators.statistics import LayerStatistics
 
 
 @dataclass(frozen=True)

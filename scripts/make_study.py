@@ -24,9 +24,8 @@ from unetscope.analysis.verdict import judge
 from unetscope.report.render import render_run
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.verification import trained_variants, verification
-from unetscope.table.parts import Part
-from unetscope.table.records import Decision
-from unetscope.table.variants import REFERENCE, removed_parts
+from unetscope.table.parts import REFERENCE, Part, removed_parts
+from unetscope.table.quantities import Decision
 
 DOCS = Path(__file__).parents[1] / "docs"
 COPIED = {

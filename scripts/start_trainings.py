@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unetscope.runs.engines import cores, engine_named
 from unetscope.runs.folder import RunFolder
-from unetscope.table.variants import named_variants
+from unetscope.table.parts import named_variants
 from unetscope.training.config import overridden_config
 
 RECIPES = {

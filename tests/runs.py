@@ -132,7 +132,7 @@ def _rows(layers: Sequence[Layer], skips: Sequence[Skip], epoch, last, estimator
 def retrained(run: RunFolder, *, seeds: int = 2) -> RunFolder:
     """The same run with trainings of some variants, the smaller of which lose Dice."""
     from unetscope.runs.retraining import trials
-    from unetscope.table.variants import named_variants
+    from unetscope.table.parts import named_variants
 
     epochs = range(run.last_epoch() + 1)
     for trial in trials(run, named_variants(["paper", "depth2"], depth=4), range(seeds)):

@@ -79,3 +79,8 @@ def test_the_root_offers_thirty_names() -> None:
 
 def test_the_root_holds_few_modules() -> None:
     assert len(list(SOURCE.glob("*.py*"))) <= MOST_MODULES_AT_THE_ROOT
+
+
+def test_a_name_that_left_the_package_says_where_it_is() -> None:
+    with pytest.raises(AttributeError, match=r"calibration/planted\.py"):
+        _ = unetscope.planted_task

@@ -22,7 +22,7 @@ from unetscope.runs.engines.interface import STARTS
 from unetscope.runs.experiment import run
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.jobs import train
-from unetscope.table.variants import named_variants
+from unetscope.table.parts import named_variants
 from unetscope.training.config import preset_config
 
 EPOCHS = 100  # seconds, so that a kill finds the training under way

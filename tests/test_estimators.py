@@ -14,13 +14,21 @@ from hypothesis.extra import numpy as hnp
 from twins import slow_binning, slow_kde, slow_squared_distances
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.binning import Binning, symbol_label_information
-from unetscope.estimators.kde import KDE
-from unetscope.estimators.kernels import Bound, noise_kernel, shift_by_errors
+from unetscope.estimators.interface import LayerStatistics, joint_symbols
+from unetscope.estimators.kde import KDE, Bound, noise_kernel, shift_by_errors
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.resampling import Sharing, kernel_information, quarters
-from unetscope.estimators.statistics import LayerStatistics, joint_symbols
 from unetscope.measure.distances import Distances
 from unetscope.measure.quantization import Symbols
+from unetscope.table import built, entries
+from unetscope.table import settings as registered_settings
+from unetscope.table.estimator_registry import Argument
+
+PROBES: tuple[Argument, ...] = ("probes", "merge_probes")
+EVERY_SETTING = {
+    setting.name: True if setting.kind is bool else (setting.kind(1),) for setting in registered_settings()
+}
+
 
 ACTIVATIONS = hnp.arrays(
     np.float32,
@@ -296,3 +304,9 @@ def test_the_gaussian_channel_is_between_the_bounds() -> None:
     squared = distances_of(values)
     true = 2 / 2 * math.log(2)
     assert mixture_information(squared, 1.0, bound="lower") < true < mixture_information(squared, 1.0, bound="upper")
+
+
+def test_the_registry_has_the_keys_that_estimators_write() -> None:
+    keys = {key for estimator in built(EVERY_SETTING, "estimators") for key, _ in estimator.series}
+    keys |= {family.key for argument in PROBES for family in built(EVERY_SETTING, argument)}
+    assert keys == {key for entry in entries() for key in entry.titles}

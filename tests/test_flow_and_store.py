@@ -18,10 +18,9 @@ from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.tables import Picture
 from unetscope.runs.trackers.scalars import scalars
-from unetscope.table.flow import Flow, save_epochs
+from unetscope.table.flow import Flow, SeriesKey, save_epochs
 from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
-from unetscope.table.series import SeriesKey
 
 LAYERS = (
     Layer("1", "a", shape=(2, 4, 4)),

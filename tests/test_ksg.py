@@ -17,9 +17,8 @@ from sklearn.feature_selection import mutual_info_classif, mutual_info_regressio
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
+from unetscope.estimators.interface import LayerStatistics, Reading
 from unetscope.estimators.ksg import KSG, chebyshev, codes, ksg_information, label_distances
-from unetscope.estimators.reading import Reading
-from unetscope.estimators.statistics import LayerStatistics
 from unetscope.measure.distances import Distances
 
 

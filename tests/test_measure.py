@@ -16,12 +16,11 @@ from unetscope.data.segmentation import SegmentationData
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.families import Convolutional, Linear
-from unetscope.estimators.kde import KDE
-from unetscope.estimators.kernels import noise_kernel
+from unetscope.estimators.interface import LayerStatistics
+from unetscope.estimators.kde import KDE, noise_kernel
 from unetscope.estimators.labels import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.resampling import kernel_information, quarters
-from unetscope.estimators.statistics import LayerStatistics
 from unetscope.measure.layer_statistics import LARGEST_SHIFT, layer_statistics, most_parts, settled
 from unetscope.measure.scope import Compute, Scope
 from unetscope.networks.unet import UNet

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from unetscope.estimators.interface import LayerStatistics
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.mixture import Mixture
-from unetscope.estimators.statistics import LayerStatistics
 from unetscope.measure.estimating import to_estimate
 from unetscope.measure.merges import at_merge
 from unetscope.table.records import Estimate, Layer, Skip

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
+from unetscope.estimators.interface import LayerStatistics, Reading
 from unetscope.estimators.kde import KDE
 from unetscope.estimators.mixture import Mixture
-from unetscope.estimators.reading import Reading
-from unetscope.estimators.statistics import LayerStatistics
 
 
 def squared_distances(activations: Tensor) -> Tensor:

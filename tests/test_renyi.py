@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
+from unetscope.estimators.interface import LayerStatistics, Reading
 from unetscope.estimators.labels import entropy_nats
-from unetscope.estimators.reading import Reading
 from unetscope.estimators.renyi import Renyi
 from unetscope.estimators.resampling import quarters
-from unetscope.estimators.statistics import LayerStatistics
 
 
 def squared_distances(activations: Tensor) -> Tensor:

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from unetscope.base.errors import InvalidArgument
 from unetscope.estimators.binning import Binning, symbol_label_information
-from unetscope.estimators.kde import KDE
-from unetscope.estimators.kernels import EXPONENT
+from unetscope.estimators.interface import Estimator, LayerStatistics, Reading
+from unetscope.estimators.kde import EXPONENT, KDE
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.mixture import Mixture
-from unetscope.estimators.reading import Reading
 from unetscope.estimators.renyi import Renyi
 from unetscope.estimators.resampling import (
     Sharing,
@@ -30,7 +29,6 @@ from unetscope.estimators.resampling import (
     quarters,
     symbol_entropy,
 )
-from unetscope.estimators.statistics import Estimator, LayerStatistics
 
 ESTIMATORS = (KDE(1.0), KDE(0.1, relative=True), Mixture(1.0), Binning(0.2), Renyi(), KSG())
 CPU = torch.device("cpu")

@@ -24,7 +24,7 @@ from unetscope.networks.unet import UNet
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.slimming import carry_over, savings, slim
-from unetscope.table.variants import Variant
+from unetscope.table.parts import Variant
 from unetscope.training.config import preset_config
 from unetscope.training.trainer import validation_dice
 

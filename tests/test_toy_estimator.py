@@ -19,8 +19,7 @@ import pytest
 import torch
 
 from unetscope.estimators import Estimator, LayerStatistics, Needs, Reading
-from unetscope.estimators.closed_forms import Check, check_of, near
-from unetscope.estimators.statistics import Classes
+from unetscope.estimators.interface import Check, Classes, check_of, near
 from unetscope.runs.folder import RunFolder
 from unetscope.table.estimator_registry import EstimatorEntry, Setting, register
 from unetscope.table.quantities import Quantity

@@ -19,9 +19,9 @@ from unetscope.activations.capture import with_shapes
 from unetscope.base.errors import InvalidArgument, MeasurementError
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.estimators.families import Convolutional, Family, Linear
+from unetscope.estimators.interface import Reading
 from unetscope.estimators.labels import BlockLabels
 from unetscope.estimators.moments import Moments, blocks_of, ratios
-from unetscope.estimators.reading import Reading
 from unetscope.estimators.usable import (
     Calibration,
     HeldOut,
@@ -387,7 +387,7 @@ def test_convolutional_probes_of_the_same_seed_are_the_same_and_scale_matters_li
 def test_a_convolutional_probe_of_a_merge_reads_what_it_reads_of_the_parts() -> None:
     family = Convolutional(units=6)
     up, skip = family.reader(), family.reader()
-    merge = family.reader({up: 2, skip: 3})
+    merge = family.reader([(up, 2), (skip, 3)])
     both = random(4, 5, 4, 4)
     read = merge.features(both)
     assert read.shape == (4 * 16, merge.width(5)) == (64, 5 + 6 + 6 + 6)

@@ -18,11 +18,9 @@ from unetscope.analysis.verdict import Judgement, judge
 from unetscope.base.errors import InvalidArgument
 from unetscope.networks.unet import UNet
 from unetscope.table.flow import Flow
-from unetscope.table.marks import DECISION_MARKS, STATUS_MARKS
-from unetscope.table.parts import Part, parts_named
-from unetscope.table.quantities import Status
-from unetscope.table.records import Decision, Estimate
-from unetscope.table.variants import Variant, named_variants
+from unetscope.table.parts import Part, Variant, named_variants, parts_named
+from unetscope.table.quantities import DECISION_MARKS, STATUS_MARKS, Decision, Status
+from unetscope.table.records import Estimate
 
 CEILING = 0.6  # bits a pixel; the margin is 0.03 of it
 Added = dict[str, tuple[float, float]]  # by stream and skip: low and high
@@ -144,6 +142,15 @@ def test_numbers_that_are_not_known_decide_nothing() -> None:
     only_linear = judge(Flow(flow.layers, flow.skips, linear))
     assert set(decisions(only_linear).values()) == {"undecided"}
     assert "`unetscope measure RUN --merge-probes` does" in str(only_linear)
+
+
+def test_a_verdict_names_the_estimator_that_was_asked_for() -> None:
+    flow = flow_of(e1={}, e10={})
+    rows = tuple(replace(row, estimator="usable_linear") for row in flow.estimates)
+    linear = judge(Flow(flow.layers, flow.skips, rows), estimator="usable_linear")
+    assert {verdict.estimator for verdict in linear.verdicts} == {"usable_linear"}
+    unknown = judge(flow, estimator="usable_linear")
+    assert {(verdict.estimator, verdict.decision) for verdict in unknown.verdicts} == {("usable_linear", "undecided")}
 
 
 def test_where_there_is_no_interval_the_wider_bracket_decides() -> None:

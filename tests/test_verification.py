@@ -29,9 +29,8 @@ from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial, expected_seconds, retrain, trials
 from unetscope.runs.verification import chosen_seeds, trained_variants, verification, verify
-from unetscope.table.parts import parts_named
+from unetscope.table.parts import Variant, named_variants, parts_named
 from unetscope.table.records import EpochRecord
-from unetscope.table.variants import Variant, named_variants
 from unetscope.training.config import preset_config
 
 pytestmark = pytest.mark.usefixtures("sketched_figures")

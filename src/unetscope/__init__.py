@@ -57,4 +57,6 @@ def __getattr__(name: str) -> Any:
             stacklevel=2,
         )
         return getattr(importlib.import_module(f"unetscope.{package}"), moved)
+    if name == "planted_task":
+        raise AttributeError("unetscope.planted_task is in calibration/planted.py of the repository now")
     return _lazy_name(name)

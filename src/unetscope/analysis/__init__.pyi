@@ -1,11 +1,9 @@
 from .data_processing import dpi_violations as dpi_violations
 from .outcomes import DICE_MARGIN as DICE_MARGIN
 from .outcomes import FEWEST_SEEDS as FEWEST_SEEDS
-from .outcomes import Agreement as Agreement
 from .outcomes import Row as Row
 from .outcomes import Training as Training
 from .outcomes import Verification as Verification
-from .outcomes import check_margin as check_margin
 from .outcomes import guess_nats as guess_nats
 from .rank_stability import AGREES as AGREES
 from .rank_stability import RankStability as RankStability
@@ -13,4 +11,5 @@ from .rank_stability import layer_rank_stability as layer_rank_stability
 from .rank_stability import three_digits as three_digits
 from .verdict import MARGIN as MARGIN
 from .verdict import Judgement as Judgement
+from .verdict import check_margin as check_margin
 from .verdict import judge as judge

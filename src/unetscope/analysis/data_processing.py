@@ -22,7 +22,7 @@ def computed_pairs(flow: Flow) -> tuple[tuple[str, str], ...]:
     U-Net is the source of its skip, for the upsampled path comes from there too. Each part of a merge follows from the merge.
     All other such pairs are chains of these.
 
-    Roles and levels tell what stands between two layers, so there is no pair across a merge that the flow does not name, and
+    Roles and levels determine what lies between two layers, so there is no pair across a merge that the flow does not name, and
     none of layers whose role is unknown (`"layer"`), but for the parts of a merge.
 
     >>> layers = (Layer("2", "a", 0, "encoder"), Layer("3", "b", 1, "bottom"), Layer("4up", "up", 0, "upsampled"),
@@ -133,15 +133,8 @@ class DataProcessingCheck:
         )
 
 
-def _may_be_shannon(estimator: str) -> bool:
-    """Whether an estimator is of Shannon's information, as far as is known."""
-    entry = entry_of(estimator)
-    return entry is None or entry.shannon
-
-
 def _meaning(estimator: str) -> str:
-    entry = entry_of(estimator)
-    why = entry.why_rising if entry else ""
+    why = entry_of(estimator).why_rising
     return (
         "No layer knows more than what it is computed from. The estimate is of how images cluster at this resolution: a rise "
         f"says that they lie further apart, {f'{why}, ' if why else ''}not that information was gained (Geiger, arXiv "
@@ -212,16 +205,16 @@ def _checked_estimates(
             f"{quantity} is usable information, which may rise from layer to layer, for a network makes it easier to read: ask "
             "for I(X;M) or I(Y;M)"
         )
-    if estimator is not None and not _may_be_shannon(estimator):
+    if estimator is not None and not entry_of(estimator).shannon:
         raise InvalidArgument(
             f"{estimator} does not estimate a layer's Shannon information, to which alone this applies"
         )
     if not quantity.of_layer:
         raise InvalidArgument(f"quantity must be I(X;M) or I(Y;M), got {quantity!r}")
     rows = flow.narrowed(quantity=quantity, labels="" if quantity is Quantity.INPUT else labels)
-    shannon = dict.fromkeys(row.estimator for row in rows.estimates if _may_be_shannon(row.estimator))
+    shannon = dict.fromkeys(row.estimator for row in rows.estimates if entry_of(row.estimator).shannon)
     rows = rows.narrowed(estimator=estimator or next(iter(shannon), None), resolution=resolution)
-    if not _may_be_shannon(rows.estimates[0].estimator):
+    if not entry_of(rows.estimates[0].estimator).shannon:
         raise InvalidArgument("only indices and codes were measured: name an estimator such as KDE or Binning")
     return rows.narrowed(epoch=rows.epochs[-1] if epoch is None else epoch).estimates
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from unetscope.table import LEVEL, SKIP, Estimate, Flow, Part, Quantity, Skip, Status
 
-LEARNT_SHARE = 0.1  # of the ceiling: with less usable information in its output a network has learnt next to nothing
+LEARNT_SHARE = 0.1  # of the ceiling: with less usable information in its output a network has not learnt
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Gain:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """What it is judged by: its interval, or where so few images leave none, its bracket; NaN without either."""
+        """Its interval, or its bracket if too few images leave no interval; NaN without either."""
         if self.unlearnt or self.row is None:
             return math.nan, math.nan
         has_interval = math.isfinite(self.row.low)
@@ -34,7 +34,7 @@ class Gain:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is something to judge by."""
+        """Whether it can be judged."""
         return (
             all(map(math.isfinite, self.interval))
             and self.row is not None

@@ -10,14 +10,26 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.analysis.verdict import Judgement
 from unetscope.base import InvalidArgument
-from unetscope.table import REFERENCE, Decision, EpochRecord, Interval, Rule, Variant, cautious, student
+from unetscope.table import (
+    AGREEMENT_MARKS,
+    REFERENCE,
+    RULE_TITLES,
+    Agreement,
+    Decision,
+    EpochRecord,
+    Interval,
+    Rule,
+    Variant,
+    cautious,
+    student,
+)
 
 DICE_MARGIN = 0.02  # a loss of Dice that counts as none
 STARTED_SHARE = 0.1  # of the guess's cross-entropy that a network which has learnt anything is below it
@@ -25,7 +37,6 @@ FEWEST_SEEDS = 2  # pairs of them: of one, nobody knows what another would chang
 STALLS_FROM = 0.05  # chance of so few starts: below it a variant starts less often
 CONSTANT_RANGE = 1e-3  # between the largest and the smallest probability: below it an output is constant
 State = Literal["started", "not started", "collapsed", "failed", "not there yet"]
-Agreement = Literal["hit", "miss", "open"]
 
 
 @dataclass(frozen=True)
@@ -220,20 +231,13 @@ class Verification:
     def _predicted(self, variant: Variant, epoch: int) -> dict[Rule, Decision]:
         if self.judgement is None or epoch not in self.judgement.epochs:
             return {}
-        rules: tuple[Rule, ...] = ("conditional", "plateau")
-        return {rule: self.judgement.of_variant(variant, rule=rule, epoch=epoch) for rule in rules}
+        return {rule: self.judgement.of_variant(variant, rule=rule, epoch=epoch) for rule in RULE_TITLES}
 
     def score(self, rule: Rule = "conditional", epochs: Sequence[int] | None = None) -> dict[Agreement, int]:
         """How many verdicts of a rule were right, wrong and open, at the last budget or at several."""
         chosen = [self.budgets[-1]] if epochs is None else epochs
         counts = Counter(row.agreement(rule) for epoch in chosen for row in self.rows(epoch))
-        return {agreement: counts[agreement] for agreement in get_args(Agreement)}
-
-
-def check_margin(margin: float) -> None:
-    """Raises: InvalidArgument for a margin that is no Dice."""
-    if not 0 < margin < 1:
-        raise InvalidArgument(f"margin must be between 0 and 1, got {margin}")
+        return {agreement: counts[agreement] for agreement in AGREEMENT_MARKS}
 
 
 def _paired(values: NDArray[np.float64]) -> Interval:

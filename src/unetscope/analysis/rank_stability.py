@@ -158,8 +158,7 @@ def _at_several(flow: Flow, name: str) -> list[Any]:
 
 def _several(estimator: str, resolution: float) -> str:
     """How to ask for several resolutions, this one among them."""
-    entry = entry_of(estimator)
-    flag = next((setting.flag for setting in entry.settings if setting.by_decades), "") if entry else ""
+    flag = next((setting.flag for setting in entry_of(estimator).settings if setting.by_decades), "")
     if not flag:
         return "several of them"
     return f"several, such as {' '.join(f'{flag} {resolution * factor:g}' for factor in (0.1, 1, 10))}, or --sweep"

@@ -1,8 +1,8 @@
 """Which skips and levels a task and a training budget need, judged from the table of estimates.
 
-Two rules stand side by side. The paper's: a skip is redundant once the merge below it tells all there is to tell of the
-label. The conditional rule: a skip is redundant if it adds next to nothing to all that a deeper path could know, a level if
-it adds next to nothing to the skip above it. Numbers that are saturated, out of their domain or too near the margin decide
+There are two rules. The paper's: a skip is redundant once the merge below it has all information about the label. The
+conditional rule: a skip is redundant if it adds next to nothing to all that a deeper path can receive, a level if it adds
+next to nothing to the skip above it. Numbers that are saturated, out of their domain or too near the margin decide
 nothing.
 """
 
@@ -17,6 +17,7 @@ from unetscope.analysis.plateau import plateau_verdicts
 from unetscope.base import InvalidArgument
 from unetscope.table import (
     DECISION_MARKS,
+    MERGE_PROBES,
     Decision,
     Flow,
     Part,
@@ -24,21 +25,22 @@ from unetscope.table import (
     Variant,
     Verdict,
     design_name,
+    entries,
     removed_parts,
     skips_of_depth,
 )
 
-MARGIN = 0.05  # of what the network tells: what may be lost and count as next to nothing
+MARGIN = 0.05  # of the output's usable information: a loss below it counts as next to nothing
 FEWEST_EPOCHS = 2
-ESTIMATOR = "usable_convolutional"
+ESTIMATOR = next(key for entry in entries() if MERGE_PROBES in entry.settings for key in entry.titles)
 
 
 @dataclass(frozen=True)
 class Judgement:
     """Verdicts on every skip and level at every marked epoch, by both rules; iterating goes through those of the last epoch.
 
-    depth, without: of the network that was judged. margin: the share of what it tells that counts as next to nothing. gains:
-    what each stream adds at its merge, by epoch and stream.
+    depth, without: of the network that was judged. margin: the share of its usable information that counts as next to nothing.
+    gains: what each stream adds at its merge, by epoch and stream.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -151,7 +153,7 @@ def judge(
 ) -> Judgement:
     """Every skip and every level at every marked epoch: needed, redundant or undecided, by both rules.
 
-    Conditional rule. A trained network uses a skip because it is there; its activations do not show what it would do without.
+    Conditional rule. A trained network uses a skip that exists; its activations do not show how it would do without it.
     But the deeper path receives the skip S only as S pooled. So S adds no more than I_V(S→Y|U,↓S), its usable information
     given the upsampled path U and S pooled; nor more than the deeper path to which it belongs adds to each skip above it,
     I_V(U→Y|S). Level k, with all below it, adds no more than I_V(U→Y|S) at skip k and above. If the 95 % interval of the
@@ -180,17 +182,26 @@ def judge(
     """
     epochs, skips = _judged_epochs(flow, margin), sorted(flow.skips, key=lambda skip: skip.part)
     gains = stream_gains(flow, skips, epochs, estimator)
-    verdicts = [_conditional(part, epoch, gains[epoch], margin)[0] for epoch in epochs for part in gains[epoch]]
+    verdicts = [
+        replace(_conditional(part, epoch, gains[epoch], margin)[0], estimator=estimator)
+        for epoch in epochs
+        for part in gains[epoch]
+    ]
     verdicts += plateau_verdicts(flow, skips, epochs, estimator=plateau_estimator, resolution=resolution, labels=labels)
     depth = max(layer.level for layer in flow.layers)
     without = tuple(skip for skip in skips_of_depth(depth) if skip not in gains[epochs[0]])
     return Judgement(tuple(_since(verdicts)), depth, without, margin, gains)
 
 
-def _judged_epochs(flow: Flow, margin: float) -> list[int]:
-    """The measured epochs of training. Raises: InvalidArgument for what cannot be judged."""
+def check_margin(margin: float) -> None:
+    """Raises: InvalidArgument for a margin that is not a share."""
     if not 0 < margin < 1:
         raise InvalidArgument(f"margin must be between 0 and 1, got {margin}")
+
+
+def _judged_epochs(flow: Flow, margin: float) -> list[int]:
+    """The measured epochs of training. Raises: InvalidArgument for what cannot be judged."""
+    check_margin(margin)
     if not flow.skips:
         raise InvalidArgument("nothing to judge: the network has no skips")
     epochs = [epoch for epoch in flow.epochs if epoch > 0]
@@ -213,7 +224,7 @@ def _conditional(
     deepest = part.level - part.is_skip
     deeper = [g for p, g in gains.items() if not p.is_skip and p.level <= deepest and g.skip not in removed]
     bounds = [gains[part], *deeper] if part.is_skip else deeper
-    verdict = Verdict(part, epoch, "conditional", "undecided", estimator=ESTIMATOR)
+    verdict = Verdict(part, epoch, "conditional", "undecided")
     if not bounds:
         return replace(verdict, text=f"nothing was measured at the skips above {part}"), None
     measured = [gain for gain in bounds if gain.is_known]
@@ -244,7 +255,6 @@ def _resting_on(gain: Gain, verdict: Verdict, decision: Decision, why: str) -> V
         low=low,
         high=high,
         ceiling=gain.row.ceiling,
-        estimator=gain.row.estimator,
         text=f"{subject} adds {gain.row.bits:.3f} ({low:.3f} to {high:.3f}) of {gain.whole:.3f} bits a pixel "
         f"to {gain.receiver}, {why}",
     )

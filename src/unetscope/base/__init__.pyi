@@ -12,9 +12,9 @@ from .files import finished_files as finished_files
 from .files import flush_folder as flush_folder
 from .files import remove_unfinished as remove_unfinished
 from .files import whole_file as whole_file
-from .logs import quiet_loggers as quiet_loggers
-from .processes import end_with_parent as end_with_parent
+from .process_state import end_with_parent as end_with_parent
+from .process_state import preserve_rng as preserve_rng
+from .process_state import quiet_loggers as quiet_loggers
 from .progress import NoProgress as NoProgress
 from .progress import Progress as Progress
 from .progress import StepCallback as StepCallback
-from .random_state import preserve_rng as preserve_rng

@@ -19,9 +19,9 @@ from unetscope.cli.verbs_verdict import RULE_NAMES
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from unetscope.analysis import Agreement, Row, Training, Verification
+    from unetscope.analysis import Row, Training, Verification
     from unetscope.runs import Slim, Trial
-    from unetscope.table import Rule
+    from unetscope.table import Agreement, Rule
 
 
 def verify(

@@ -18,8 +18,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
+from unetscope.estimators.interface import Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.labels import entropy_nats
-from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     check_permutations,
@@ -28,7 +28,6 @@ from unetscope.estimators.resampling import (
     symbol_entropy,
     with_interval,
 )
-from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table import Quantity
 
 SMALLEST_BIN = 1e-200  # a float32 divided by it is still a finite float64
@@ -40,7 +39,7 @@ def symbol_label_information(symbols: Int64[Tensor, " n"], classes: Int64[Tensor
     Raises: InvalidArgument if the labels are not one an image.
 
     >>> symbols, classes = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 0, 1, 1])
-    >>> round(symbol_label_information(symbols, classes), 4)    # the symbol tells the class: H(Y) = ln 2
+    >>> round(symbol_label_information(symbols, classes), 4)    # the symbol determines the class: H(Y) = ln 2
     0.6931
     """
     if classes.shape != symbols.shape:

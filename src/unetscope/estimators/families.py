@@ -1,13 +1,14 @@
-"""Families of probes: what of a layer they read linearly.
+"""Families of probes: the features of a layer that they read linearly.
 
-A family decides what usable information counts. Both are fitted in closed form, so what they find is the best that they can.
+The family determines which information counts as usable. Probes are fitted in closed form, so each is the best of its family.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,15 +21,66 @@ from unetscope.estimators.moments import features_of
 SMALLEST_SPREAD = 1e-12
 
 
+@runtime_checkable
+class Reader(Protocol):
+    """Computes the features of one probe from an activation."""
+
+    def width(self, channels: int, /) -> int:
+        """How many features a place has."""
+        ...
+
+    def features(
+        self, activation: Float[Tensor, "b channels *sides"], places: Int64[Tensor, " m"] | None = None
+    ) -> Float[Tensor, "m features"]:
+        """The features of every place, or of some of all the images' places, float32."""
+        ...
+
+
+@runtime_checkable
+class LayerReader(Reader, Protocol):
+    """The reader of a whole layer, on which that of a concatenation can be built."""
+
+    def responses(self, activation: Tensor, places: Tensor | None, /) -> list[Tensor]:
+        """The features beyond the channels."""
+        ...
+
+    def alone(self, which: Sequence[int], /) -> Reader | None:
+        """For a concatenation the reader of some of its parts; None if those are read as layers of their own."""
+        ...
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A family of probes."""
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The key of its estimates in the registry."""
+        ...
+
+    def reader(self, parts: Sequence[tuple[LayerReader, int]] = (), /) -> LayerReader:
+        """The reader of one layer. parts: the readers of the parts of a concatenation, each with its number of channels."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Linear:
     """The channels at a place: a 1×1 convolution from the layer to the r×r mask pixels above each place."""
 
-    name = "linear"
+    name, key = "linear", "usable_linear"
 
-    def reader(self, _parts: Mapping[Reader, int] | None = None) -> Linear:
-        """What reads one layer; a concatenation holds the features of its parts as it is."""
+    def reader(self, _parts: Sequence[tuple[LayerReader, int]] = ()) -> Linear:
+        """The family itself: a concatenation has the features of its parts."""
         return self
+
+    def alone(self, _which: Sequence[int]) -> None:
+        """No reader of its own: a part of a concatenation has the features of the part as a layer."""
+        return
 
     def width(self, channels: int) -> int:
         """How many features a place has."""
@@ -40,16 +92,20 @@ class Linear:
         """The features of every place, or of some of all the images' places, float32."""
         return _at(activation, places).float()
 
+    def responses(self, _activation: Tensor, _places: Tensor | None) -> list[Tensor]:
+        """No features beyond the channels."""
+        return []
+
 
 @dataclass(frozen=True, slots=True)
 class Convolutional:
     """The channels, and units that see beyond one place and beyond sums: a 3×3 convolution with random weights, then a ReLU.
 
-    units: half of them see one place only, so that they tell what channels say together (an exclusive or), half of them
-    its neighbours too. Of each half, one half sees the channels in units of their own spread over the first batch seen, so
-    that quiet ones count, the other as they are, so that many of those do not drown a loud one. Weights are drawn once; only
-    what reads the units is fitted, so the best of the family is found in closed form like that of `Linear`, which it
-    contains. Of a merge it reads what it reads of each part, and units of both.
+    units: half of them read one place only, so that they capture combinations of channels (an exclusive or), the other half
+    its neighbours too. In each half, one half scales every channel by its standard deviation over the first batch, so that
+    weak channels count; the other half does not, so that many weak channels do not hide a strong one. Weights are drawn
+    once and only the linear map from the units is fitted, in closed form as for `Linear`, which this family contains. The
+    features of a merge are those of its parts and units of all channels.
 
     Source: random features, Rahimi & Recht, NeurIPS 2008; Huang et al., Neurocomputing 70:489 (2006).
 
@@ -60,30 +116,24 @@ class Convolutional:
 
     units: int = 128
     seed: int = 0
-    name = "convolutional"
+    name, key = "convolutional", "usable_convolutional"
 
     def __post_init__(self) -> None:
         if self.units < 4:
             raise InvalidArgument(f"units must be 4 or more, got {self.units}: each kind of unit needs one")
 
-    def reader(self, parts: Mapping[Reader, int] | None = None) -> ConvolutionalReader:
-        """What reads one layer; parts: of a concatenation, what reads its parts, with the number of channels of each.
-
-        It reads what they read, and units of all channels.
-        """
-        own = tuple(
-            (part, channels) for part, channels in (parts or {}).items() if isinstance(part, ConvolutionalReader)
-        )
-        return ConvolutionalReader(self.units, self.seed, own)
+    def reader(self, parts: Sequence[tuple[LayerReader, int]] = ()) -> ConvolutionalReader:
+        """The reader of one layer, which for a concatenation has the features of its parts and units of all channels."""
+        return ConvolutionalReader(self.units, self.seed, tuple(parts))
 
 
 @dataclass(eq=False)
 class ConvolutionalReader:
-    """Reads the channels and random units of them; the weights of the units are those of the first activation seen."""
+    """Reads the channels and random units of them; the first activation sets the scale of the weights."""
 
     units: int
     seed: int
-    parts: tuple[tuple[ConvolutionalReader, int], ...] = ()
+    parts: tuple[tuple[LayerReader, int], ...] = ()
     _mean: Tensor | None = None
     _weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -96,17 +146,21 @@ class ConvolutionalReader:
     ) -> Float[Tensor, "m features"]:
         """The features of every place, or of some of all the images' places, float32."""
         activation = _places_together(activation)
-        return torch.cat([_at(activation, places), *self._seen(activation, places)], dim=1)
+        return torch.cat([_at(activation, places), *self.responses(activation, places)], dim=1)
 
-    def alone(
+    def alone(self, which: Sequence[int]) -> PartAlone | None:
+        """The reader of some parts of a concatenation, which has as many units as this one."""
+        return PartAlone(self, tuple(which)) if self.parts else None
+
+    def features_of_parts(
         self,
         activation: Float[Tensor, "b channels *sides"],
         which: Sequence[int],
         places: Int64[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "m features"]:
-        """The same of a concatenation with some of its parts alone: the others are shown as what they are on the mean.
+        """The features of some parts of a concatenation: the others are replaced by their mean over the first batch.
 
-        What reads only the others is then the same everywhere, and left out.
+        Units that read only the others are then constant, and are left out.
         """
         activation = _places_together(activation)
         if self._mean is None:
@@ -115,27 +169,31 @@ class ConvolutionalReader:
         ends = list(accumulate(channels for _, channels in self.parts))
         spans = {part: slice(ends[part] - self.parts[part][1], ends[part]) for part in which}
         shown = torch.cat([torch.arange(span.start, span.stop) for span in spans.values()]).to(activation.device)
-        seen = [unit for part, span in spans.items() for unit in self.parts[part][0]._seen(activation[:, span], places)]
+        seen = [
+            unit for part, span in spans.items() for unit in self.parts[part][0].responses(activation[:, span], places)
+        ]
         centred = _places_together(activation[:, shown] - self._mean[:, shown])
         own = [_respond(centred, weight[:, shown], bias, places) for weight, bias in self._weights]
         return torch.cat([_at(activation[:, shown], places), *seen, *own], dim=1)
 
-    def _seen(self, activation: Tensor, places: Tensor | None) -> list[Tensor]:
-        """What the units see, of the parts first."""
+    def responses(self, activation: Tensor, places: Tensor | None) -> list[Tensor]:
+        """The outputs of the units, those of the parts first."""
         seen = []
         if self.parts:
             split = activation.split([channels for _, channels in self.parts], dim=1)
             seen = [
-                unit for (reader, _), part in zip(self.parts, split, strict=True) for unit in reader._seen(part, places)
+                unit
+                for (reader, _), part in zip(self.parts, split, strict=True)
+                for unit in reader.responses(part, places)
             ]
         if self._mean is None:
             self._draw(activation)
         assert self._mean is not None
-        centred = _places_together(activation - self._mean)  # so that what lies beyond the edge is as the mean
+        centred = _places_together(activation - self._mean)  # so that values beyond the edge are the mean
         return [*seen, *(_respond(centred, weight, bias, places) for weight, bias in self._weights)]
 
     def _draw(self, activation: Tensor) -> None:
-        """Units whose input has, on these images, variance 1 about a point that is drawn at random too."""
+        """Draw units whose input has variance 1 on these images, about a random point."""
         generator = torch.Generator().manual_seed(self.seed)
         features, sides = features_of(activation), (1,) * (activation.ndim - 2)
         mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
@@ -164,7 +222,7 @@ def _at(activation: Tensor, places: Tensor | None) -> Tensor:
 
 
 def _respond(centred: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None) -> Tensor:
-    """What units [units, channels, *sides] say at every place, or at some, of which then alone the surroundings are read."""
+    """The outputs of units [units, channels, *sides] at every place, or at some; only the surroundings of those are read."""
     side, sides = weight.shape[-1], centred.shape[2:]
     if side == 1:
         seen, flat = _at(centred, places), weight.flatten(1)
@@ -187,10 +245,10 @@ def _shares(units: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class PartAlone:
-    """The reader of a concatenation that is shown some of its parts alone.
+    """The reader of some parts of a concatenation.
 
-    What a part adds to the others is judged against as many units that read the others: else more units would seem to be more
-    information. Conditional usable information is of one family, any input of which may be left out.
+    What a part adds to the others is compared with as many units that read the others: otherwise more units would seem to be
+    more information. Conditional usable information is of one family, any input of which may be left out.
 
     Source: Xu et al., ICLR 2020, definition 1.
     """
@@ -207,8 +265,4 @@ class PartAlone:
         self, activation: Float[Tensor, "b channels *sides"], places: Int64[Tensor, " m"] | None = None
     ) -> Float[Tensor, "m features"]:
         """The features of every place, or of some of all the images' places, float32."""
-        return self.whole.alone(activation, self.which, places)
-
-
-Family = Linear | Convolutional
-Reader = Linear | ConvolutionalReader | PartAlone
+        return self.whole.features_of_parts(activation, self.which, places)

@@ -1,8 +1,8 @@
 """Mutual information from the nearest neighbours of a low-dimensional code (Kraskov, Stögbauer & Grassberger).
 
-Nearest neighbours are to be trusted in up to about ten dimensions, never among raw activations: of 16+16 dimensions and 5000
-samples they find 0.71 of 2.30 nats. So a layer is first reduced to its principal components, which its pairwise distances
-hold. What is estimated is the information of that code.
+Nearest neighbours are accurate in up to about ten dimensions, but not for raw activations: in 16+16 dimensions with 5000
+samples they find 0.71 of 2.30 nats. So a layer is first reduced to its principal components, which follow from its pairwise
+distances. The estimate is the information of that code.
 
 Source: Kraskov, Stögbauer & Grassberger, Physical Review E 69:066138 (2004); Ross, PLoS ONE 9(2):e87357 (2014).
 """
@@ -20,7 +20,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.reading import Reading, with_reasons, without_value
+from unetscope.estimators.interface import (
+    Estimator,
+    LayerStatistics,
+    Needs,
+    Reading,
+    out_of_domain_reason,
+    with_reasons,
+    without_value,
+)
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     UNSEEN,
@@ -32,7 +40,6 @@ from unetscope.estimators.resampling import (
     reason_of_few,
     with_interval,
 )
-from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table import Quantity, student
 
 MOST_COMPONENTS = 10
@@ -69,7 +76,7 @@ def chebyshev(code: Float[Tensor, "n k"]) -> Chebyshev:
     """The largest difference of any coordinate between images, each in units of its standard deviation.
 
     Information does not change if a coordinate is measured in other units, but which images are nearest does: a small component
-    that tells the label would be drowned by a large one that does not.
+    that depends on the label would be hidden by a large one that does not.
     """
     code = code.double()
     if not code.shape[1]:
@@ -105,7 +112,7 @@ def ksg_information(x: Chebyshev, y: Float[Tensor, "m m"], neighbours: int = 3) 
     >>> round(identical, 6) == round((torch.digamma(torch.tensor(100.0)) - torch.digamma(torch.tensor(3.0))).item(), 6)
     True
     >>> sign = label_distances((x[:, 0] > 0.5).long())
-    >>> round(ksg_information(chebyshev(x), sign).mean().item(), 2)      # the code tells the class: ln 2 = 0.69
+    >>> round(ksg_information(chebyshev(x), sign).mean().item(), 2)      # the code determines the class: ln 2 = 0.69
     0.68
     """
     _check_neighbours(neighbours)
@@ -126,19 +133,18 @@ class KSG(Estimator):
 
     components: of the layer, and of the input. neighbours: k; more of them vary less with the images and fall further short.
 
-    I(X;M) is between the code of the input and that of the layer: it bounds the information of neither, above nor below, and is
-    there to be compared with other estimates. Its ceiling is ψ(n) − ψ(k), that of I(Y;M) Σ_c p_c (ψ(n) − ψ(n_c)), which is
-    about H(Y). There is no number where nearest neighbours mean nothing: if the k-th neighbour of more than 5 % of the
-    images has the same code, as in a constant or a discrete layer, or if more than 5 % of the images are in classes of at
-    most k images.
+    I(X;M) is between the code of the input and that of the layer: it is no bound of their information, and serves for
+    comparison with other estimates. Its ceiling is ψ(n) − ψ(k), that of I(Y;M) Σ_c p_c (ψ(n) − ψ(n_c)), which is about H(Y).
+    There is no number where nearest neighbours are not meaningful: if the k-th neighbour of more than 5 % of the images has
+    the same code, as in a constant or a discrete layer, or if more than 5 % of the images are in classes of at most k images.
 
     Intervals are made of the jackknife's values: what each image changes by being left out. Neighbours share their distances,
     so that an estimate's own terms vary too little, by a fifth; the jackknife's variance is on average not too small
-    (Efron & Stein 1981), and is too large by up to a factor of three where there is nothing to be told: intervals hold about
-    98 % of closed forms, and not 95. What is rarer than 3 in n images may not have been seen, and widens the interval by as
-    many nats: else labels that every image tells would seem certain.
+    (Efron & Stein 1981), and is too large by up to a factor of three where there is no information: intervals contain about
+    98 % of closed forms, and not 95. Events rarer than 3 in n images may not have been seen, and widen the interval by as
+    many nats: otherwise an estimate of labels that every image determines would seem certain.
 
-    How far the estimate is short of its limit is judged twice: as 1/n, as of every estimator, and as n^(−2/d) for codes of d
+    The bias of the estimate is computed twice: as 1/n, as of every estimator, and as n^(−2/d) for codes of d
     dimensions together, the order of the bias of nearest neighbours where a density bends. If the latter is more than a third
     of the interval's half width and more than 0.05 nats, the reading is out of its domain too.
 
@@ -210,15 +216,17 @@ class KSG(Estimator):
             yield self._with_interval(reading, of_layer, label_distances(labels), code.shape[1], reason)
 
     def _unfit(self, code: Float[Tensor, "n k"], distances: Chebyshev, of_what: str) -> str:
-        """Why nearest neighbours mean nothing in a code; empty if they do mean something."""
+        """Why nearest neighbours are not meaningful in a code; empty if they are."""
         if not code.shape[1]:
-            return f"out of domain: the {of_what} is the same for all images, so that none is nearer than another"
+            return out_of_domain_reason(
+                f"the {of_what} is the same for all images, so that none is nearer than another"
+            )
         nearest = _apart(distances).kthvalue(min(self.neighbours, len(code)), dim=1).values
         share = (nearest <= TIED).double().mean().item()
         if share <= LARGEST_SHARE:
             return ""
-        return (
-            f"out of domain: {share:.0%} of the images have the code of {self.neighbours} or more others in the {of_what}, "
+        return out_of_domain_reason(
+            f"{share:.0%} of the images have the code of {self.neighbours} or more others in the {of_what}, "
             "and nearest neighbours need a continuous one"
         )
 
@@ -227,9 +235,8 @@ class KSG(Estimator):
         share = (sizes <= self.neighbours).double().mean().item()
         if share <= LARGEST_SHARE:
             return ""
-        return (
-            f"out of domain: {share:.0%} of the images are in classes of {self.neighbours} or fewer, "
-            "where they lack neighbours"
+        return out_of_domain_reason(
+            f"{share:.0%} of the images are in classes of {self.neighbours} or fewer, where they lack neighbours"
         )
 
     def _with_interval(self, reading: Reading, x: Chebyshev, y: Chebyshev, dimensions: int, reason: str) -> Reading:
@@ -243,7 +250,7 @@ class KSG(Estimator):
         missing = (resampled.curve[1] - resampled.curve[0]) * rate**2 / (1 - rate)
         interval = student(resampled.values.cpu().numpy())
         half, bias = interval.high - interval.value, reading.extrapolated - reading.nats
-        if reading.reason:
+        if reading.out_of_domain:
             return reading
         if negligible(missing, half):
             off = math.hypot(half, bias, UNSEEN / n)
@@ -266,7 +273,7 @@ class KSG(Estimator):
         return Resampled(values - values.mean() + whole, (quarter, half, whole))
 
     def _null(self, x: Chebyshev, y: Chebyshev, nats: float) -> Null:
-        """What the estimate is if the images of one code are permuted."""
+        """The estimate with the images of one code permuted."""
         generator = torch.Generator().manual_seed(self.seed)
         chance = []
         for _ in range(self.permutations):

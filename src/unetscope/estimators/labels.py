@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
+from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class LabelScheme(Protocol):
-    """Whatever has a name and turns masks [n, height, width], or [n, depth, height, width], into labels [n]."""
+    """A named rule that turns masks [n, height, width], or [n, depth, height, width], into labels [n]."""
 
     @property
     def name(self) -> str:
@@ -42,7 +43,7 @@ class KMeansLabels:
     """Labels by K-means clustering of the vectorised masks: alike in shape and place.
 
     k: number of clusters; n_init: initialisations of which the best is kept. One initialisation can leave nine tenths of
-    the masks in one cluster, so the published default of its day, ten, is stated. The result does not depend on the
+    the masks in one cluster, so the default is ten, as in the published code. The result does not depend on the
     number of threads, but it does on the seed and on the order of the images, as any K-means does.
 
     Source: Lee & Bajić (2021), section 3.2. Raises: InvalidArgument for k above the number of images or of distinct masks.
@@ -54,8 +55,8 @@ class KMeansLabels:
     2.0
     """
 
-    k: int = 64
-    n_init: int = 10
+    k: int = CLUSTERS
+    n_init: int = INITIALISATIONS
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ class KMeansLabels:
     @property
     def name(self) -> str:
         """Such as `kmeans(k=64)`, with whatever else is not the default."""
-        n_init = "" if self.n_init == 10 else f", n_init={self.n_init}"
+        n_init = "" if self.n_init == INITIALISATIONS else f", n_init={self.n_init}"
         seed = "" if self.seed == 0 else f", seed={self.seed}"
         return f"kmeans(k={self.k}{n_init}{seed})"
 
@@ -111,7 +112,7 @@ class BlockLabels:
     array([1, 0, 1])
     """
 
-    blocks: int = 4
+    blocks: int = BLOCKS
     threshold: int | None = None
 
     def __post_init__(self) -> None:
@@ -169,7 +170,7 @@ def entropy_nats(labels: Int64[Tensor, " n"]) -> float:
 
 
 def singleton_share(labels: Int64[Tensor, " n"]) -> float:
-    """The share of images that are alone in their class; of them a layer tells the label if it tells the image.
+    """The share of images that are alone in their class; a layer that distinguishes these images also determines their labels.
 
     >>> singleton_share(torch.tensor([0, 0, 1, 2]))
     0.5

@@ -1,9 +1,9 @@
 """The information of a layer with Gaussian noise itself, not a bound of it, with its interval and its limit for many images.
 
 A layer T with noise of variance σ² is a mixture of n Gaussians, one an image. `estimators.kde` bounds its information from the
-distances between images. It can be computed, too: noise is drawn, and what it does to the distances is known from them alone.
-Leaving out one image at a time then tells how far n images fall short of ever more of them, and how far chance may have moved
-the result. Where they fall short by more than that, the estimate is out of its domain and says so.
+distances between images. It can also be computed: noise is drawn, and its effect on the distances follows from them alone. The
+jackknife, which leaves out one image at a time, then gives the bias of n images and the standard error. Where the bias is
+larger than the interval allows, the estimate is out of its domain.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.kernels import BOUNDS, Bound, check_noise_variance
+from unetscope.estimators.interface import LayerStatistics, Reading, with_reasons
+from unetscope.estimators.kde import NoisyEstimator, check_noise_variance
 from unetscope.estimators.labels import entropy_nats
-from unetscope.estimators.reading import Reading, with_reasons
 from unetscope.estimators.resampling import (
     check_permutations,
     interval_about,
@@ -29,7 +29,6 @@ from unetscope.estimators.resampling import (
     reason_of_chance,
     reason_of_few,
 )
-from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table import Quantity, student
 
 JITTER = 1e-10  # of the mean variance: what rounding may take from the smallest eigenvalue of a Gram matrix
@@ -38,16 +37,16 @@ Kernel = tuple[Tensor, Tensor]  # [n, n] and [n, 1], as `_kernel` makes them
 
 
 @dataclass(frozen=True, slots=True)
-class Mixture(Estimator):
+class Mixture(NoisyEstimator):
     """I(X;M) and I(Y;M) of a layer with Gaussian noise, by Monte Carlo over the noise and the jackknife over images.
 
     noise_variance, relative: as of `KDE`. draws: of noise, for each image. permutations: of the labels, for the
     null of I(Y;M). A layer costs about 2n³ operations a draw.
 
-    Each image's noisy activation is held against the mixture: −ln (1/n) Σ_j exp(−(‖t_i + ε_i − t_j‖² − ‖ε_i‖²) / 2σ²) is
-    averaged over images and noise. The jackknife takes off the bias of order 1/n. What its value still changes from n/2
-    to n images widens the interval; if that is more than a third of its half width and more than 0.05 nats, n is too small:
-    there is no number, but the reason. So it is with labels permuted among the images, as of `resampling.with_interval`.
+    Each image's noisy activation is evaluated under the mixture: −ln (1/n) Σ_j exp(−(‖t_i + ε_i − t_j‖² − ‖ε_i‖²) / 2σ²) is
+    averaged over images and noise. The jackknife corrects the bias of order 1/n. The change of its value from n/2 to n
+    images widens the interval; if it is more than a third of the half width and more than 0.05 nats, n is too small: there is
+    a reason instead of a number. Permuted labels are treated likewise, as in `resampling.with_interval`.
 
     Source: Kolchinsky & Tracey, Entropy 19:361 (2017), equation 2; Efron & Stein, Annals of Statistics 9:586 (1981).
     Raises: InvalidArgument if a value is out of its domain.
@@ -59,21 +58,9 @@ class Mixture(Estimator):
     (1.39, '')
     """
 
-    noise_variance: float = 1.0
-    relative: bool = False
     draws: int = 2
     permutations: int = 99
     seed: int = 0
-
-    @property
-    def needs(self) -> Needs:
-        """Distances in the unit of its noise."""
-        return Needs(distances=not self.relative, relative=self.relative)
-
-    @property
-    def kernels(self) -> tuple[tuple[float, Bound], ...]:
-        """The noise variances and bounds that it takes kernels of distances with, as nearly as its noise lets say."""
-        return tuple((self.noise_variance, bound) for bound in BOUNDS)
 
     @property
     def series(self) -> tuple[tuple[str, float], ...]:

@@ -1,7 +1,7 @@
 """Means and covariances of a layer's channels and of the masks above them, accumulated over images.
 
-Every least-squares probe of a layer follows from them, so activations need not be kept. A *place* is one location of one
-image's activation; above it lies a block of r × r mask pixels (r = mask size / layer size), which is what is to be told.
+Every least-squares probe of a layer follows from them, so activations are not stored. A *place* is one location of one
+image's activation; above it lies a block of r × r mask pixels (r = mask size / layer size), which is to be predicted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unetscope.base import InvalidArgument
 
-ROWS_IN_SHIFT = 1024  # of a batch, the mean of which is taken off before products
+ROWS_IN_SHIFT = 1024  # of a batch, the mean of which is subtracted before products
 
 
 class Moments:

@@ -6,8 +6,8 @@ and depend on the kernel: an index, in which layers can be ranked, and never bit
 
 In many dimensions all distances are nearly equal, and so are the entries of a radial kernel. Of a fixed bandwidth it is all
 ones or all zeros; of Silverman's, γ √d n^(−1/(4 + d)), the index of independent layers is that of identical ones to the third
-digit. The median distance keeps the kernel between both ends in every layer, and labels permuted among the images say which
-part of the index is chance: nearly all of it, as a rule.
+digit. The median distance keeps the kernel between both ends in every layer, and permuted labels show which part of the index
+is due to chance: usually nearly all of it.
 
 Source: Sanchez Giraldo, Rao & Príncipe, IEEE Trans. Information Theory 61:535 (2015); Yu, Sanchez Giraldo, Jenssen & Príncipe,
 IEEE Trans. Pattern Analysis and Machine Intelligence 42:2960 (2020), arXiv 1808.07912; Wickstrøm, Løkse, Kampffmeyer, Yu,
@@ -26,10 +26,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.kernels import Bound
-from unetscope.estimators.reading import Reading, with_reasons
+from unetscope.estimators.interface import Bound, Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, quarters, with_interval
-from unetscope.estimators.statistics import Estimator, LayerStatistics, Needs
 from unetscope.table import Quantity
 
 TERMS_AT_ONCE = 4_000_000  # of the blocks whose eigenvalues are taken together
@@ -103,7 +101,7 @@ class Renyi(Estimator):
         whole = self._resampled(
             _diagonal_of_power(kernel, alone, self.alpha), _shares(kernel, parts, self.alpha), parts
         )
-        yield with_interval(Reading(Quantity.INPUT, "renyi", self.bandwidth, whole.nats, capped=True), whole)
+        yield with_interval(Reading(Quantity.INPUT, *self.series[0], whole.nats, capped=True), whole)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
             split = 4 * classed + parts
@@ -117,7 +115,7 @@ class Renyi(Estimator):
             shared = whole - (both - of_labels)
             null = self._null(kernel, classed, shared.nats, whole.nats + of_labels.nats)
             reading = Reading(
-                Quantity.LABEL, "renyi", self.bandwidth, shared.nats, labels=name, capped=True, ceiling=of_labels.nats
+                Quantity.LABEL, *self.series[0], shared.nats, labels=name, capped=True, ceiling=of_labels.nats
             )
             yield with_interval(null.beside(reading), shared, whole.nats, of_labels.nats)
 
@@ -138,7 +136,7 @@ class Renyi(Estimator):
         return torch.where(sizes > 0, sizes * entropies, 0.0).sum(dim=1) / parts.shape[1]
 
     def _null(self, kernel: Float[Tensor, "n n"], classed: Int64[Tensor, " n"], nats: float, apart: float) -> Null:
-        """What the index is with labels permuted: apart, the entropies of both alone, stays; that of both together does not."""
+        """The null: with labels permuted, the sum `apart` of both entropies does not change; the joint entropy does."""
         generator = torch.Generator().manual_seed(self.seed)
         orders = torch.stack([torch.randperm(len(classed), generator=generator) for _ in range(self.permutations)])
         shares = _shares(kernel, classed[orders.to(classed.device)], self.alpha)

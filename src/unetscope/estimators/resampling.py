@@ -1,5 +1,6 @@
-"""How far an estimate would move with other images, where it goes with ever more, and what chance gives: from the statistics
-already held, without a pass over images.
+"""Intervals, limits for many images and null distributions of estimates.
+
+All are computed from the statistics of a layer, without a further pass over images.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.reading import SATURATED_FROM, Reading
+from unetscope.estimators.interface import SATURATED_FROM, Reading, out_of_domain_reason
 from unetscope.table import cautious, student
 
 LARGEST_BIAS = 1 / 3  # of an interval's half width: with such a bias, 90 % of intervals would still hold
-SMALLEST_BIAS = 0.05  # nats: always allowed, as it is taken off
-SMALLEST_CHANCE = 0.02  # nats that labels permuted among the images may always seem to be told
-UNSEEN = 3.0  # images of n: what is rarer may show in none of them, at 95 %
-RAREST = 0.03  # of images: what is rarer is left aside
+SMALLEST_BIAS = 0.05  # nats: always allowed, as it is corrected for
+SMALLEST_CHANCE = 0.02  # nats of information about permuted labels that are always allowed
+UNSEEN = 3.0  # images of n: a rarer event may occur in none of them, at 95 %
+RAREST = 0.03  # of images: rarer events are not considered
 ROUNDING = 1e-6  # nats by which equal estimates may differ
 PERMUTATIONS = 39  # then p is a multiple of 1/40
-SPLITS = 4  # of the images into quarters: what one split says of fewer images depends on chance
+SPLITS = 4  # of the images into quarters: the estimate of one split depends on chance
 LARGE_CLASS = 64  # images, from which a product of matrices is quicker than gathering
 TERMS_AT_ONCE = 4_000_000  # of a kernel, gathered for permuted labels
 
@@ -84,7 +85,7 @@ def kernel_information(
     Values are the jackknife's: n times the estimate less n − 1 times that without image k, which takes K_ik from the sum of
     each image i. Where that is a large part of it, the influence function (its first order) varies too little.
 
-    >>> apart = torch.eye(8, dtype=torch.float64)                      # eight images told apart: ln 8, ln 4 with half of them
+    >>> apart = torch.eye(8, dtype=torch.float64)                      # eight distinct images: ln 8, ln 4 with half of them
     >>> [round(nats / math.log(2), 9) for nats in kernel_information(apart, quarters(8, apart.device)).curve]
     [1.0, 2.0, 3.0]
     """
@@ -119,12 +120,12 @@ def symbol_entropy(symbols: Int64[Tensor, " n"], quarter: Int64[Tensor, "n split
 
 
 def _all_without_one(sizes: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """What the logarithm of the size m of a class loses without one of its images, over the others: (m − 1) ln (1 − 1/m)."""
+    """The change of the logarithm of a class size m without one image, summed over the others: (m − 1) ln (1 − 1/m)."""
     return (sizes - 1) * torch.log1p(-1 / sizes.clamp(min=1 + 1e-9))
 
 
 def _resampled(values: Float[Tensor, " n"], curve: tuple[float, float, float]) -> Resampled:
-    """The values moved so that their mean is the estimate; the jackknife's has its bias taken off, and the curve tells that."""
+    """The values shifted so that their mean is the estimate; the jackknife corrects a bias, which the curve shows."""
     return Resampled(values - values.mean() + curve[2], curve)
 
 
@@ -143,7 +144,7 @@ def _curve(
 
 
 def extrapolated(curve: Sequence[float]) -> float:
-    """Where estimates of n/4, n/2 and n images go as a + b/n, by least squares.
+    """The limit a of estimates of n/4, n/2 and n images, fitted as a + b/n by least squares.
 
     >>> round(extrapolated([1.0, 2.0, 2.5]), 9)
     3.0
@@ -155,12 +156,12 @@ def extrapolated(curve: Sequence[float]) -> float:
 
 
 def with_interval(reading: Reading, resampled: Resampled, whole: float = 0.0, entropy: float = math.inf) -> Reading:
-    """The reading with where it goes for ever more images, and a 95 % interval of that, if so few images can tell.
+    """The reading with its limit for many images, and a 95 % interval of the limit if there are enough images for one.
 
-    What the estimate is short of its limit widens the interval. If that is more than a third of the interval's half width and
-    more than 0.05 nats, the reading is out of its domain: its number describes these images alone, and has no interval. So it
-    is if chance has a part in it of more than a third of the half width and more than 0.02 nats. whole, entropy: of I(Y;M) in
-    nats, what the layer tells of the images at all, if chance can make it seem to tell labels, and the entropy of these.
+    The difference from the limit (the bias) widens the interval. If it is more than a third of the interval's half width and
+    more than 0.05 nats, the reading is out of its domain: its number describes these images alone, and has no interval. The
+    same holds if chance contributes more than a third of the half width and more than 0.02 nats. whole, entropy: for I(Y;M),
+    I(X;M) of the layer and the entropy of the labels, in nats.
     """
     values, limit = resampled.values.cpu().numpy(), extrapolated(resampled.curve)
     spread = student(values)
@@ -170,23 +171,23 @@ def with_interval(reading: Reading, resampled: Resampled, whole: float = 0.0, en
     if not negligible(bias, half):
         reason = reason_of_few(n, "ever more of them it goes", bias)
     if reason:
-        return reading if reading.reason else replace(reading, reason=reason, out_of_domain=True)
+        return replace(reading, reason=reason, out_of_domain=True)
     low, high = interval_about(limit, values, bias)
     return replace(reading, low=low, high=high, per_image=tuple(values.tolist()))
 
 
 def negligible(bias: float, half: float, always: float = SMALLEST_BIAS) -> bool:
-    """Whether what an estimate may be off by, in nats, is little beside its interval's half width; what is not known is."""
+    """Whether a bias in nats is small compared with the half width of the interval; an unknown bias (NaN) is."""
     return not abs(bias) > max(LARGEST_BIAS * half, always)
 
 
 def interval_about(middle: float, values: NDArray[np.float64], bias: float) -> tuple[float, float]:
     """A 95 % interval about `middle`, in nats, from values whose mean varies as it does; a bias widens it.
 
-    Of n images one more may be as far out as the furthest of them. To either side the interval is Student's of that many, for
-    values that are mostly alike and seldom large, as of layers that are silent for most images, have a mean too uncertain for
-    their spread to tell. Fewer than a hundred images may show nothing of what befalls m = 3/n of all, which can add
-    m (1 − ln m) to an information; what is rarer than three in a hundred is left aside.
+    One further image may have a value as extreme as the most extreme of the n. On either side the interval is Student's with
+    that value added: if values are mostly equal and seldom large, as for layers that are zero for most images, their spread
+    understates the uncertainty of the mean. An event that befalls m = 3/n of all images may occur in none of the n, and can add
+    m (1 − ln m) to an information; below three images in a hundred this is not considered.
 
     Source: Hanley & Lippman-Hand, JAMA 249:1743 (1983), on 3/n.
     """
@@ -197,28 +198,28 @@ def interval_about(middle: float, values: NDArray[np.float64], bias: float) -> t
 
 
 def reason_of_chance(null: float, nats: float, whole: float, entropy: float, half: float) -> str:
-    """The reason why a value in nats is too much of chance, if it is; null: that of labels permuted among the images.
+    """The reason if too much of a value in nats is due to chance, else empty. null: the value for permuted labels.
 
-    Chance makes labels of what the layer tells inside the classes, and has no part where that is nothing. It cannot tell all
-    labels either, unless permuted ones are nearly all told too.
+    Chance acts on the information that the layer has about images within the classes, and has no effect without any. It
+    does not explain an estimate near the entropy of the labels, unless the estimate of permuted labels is near it too.
     """
     if nats >= SATURATED_FROM * entropy and null <= entropy / 2:
         return ""
     chance = null * (1 - nats / whole) if whole > max(0.0, nats) else 0.0
     if negligible(chance, half, SMALLEST_CHANCE):
         return ""
-    return f"out of domain: labels permuted among the images seem to be told {null / math.log(2):.2g} bits"
+    return out_of_domain_reason(f"labels permuted among the images seem to be told {null / math.log(2):.2g} bits")
 
 
 def reason_of_few(n: int, what: str, change: float, images: str = "images") -> str:
-    """The reason why n images cannot tell: what happens with other numbers of them, and by how many nats."""
+    """The reason if n images are too few: how an estimate changes with other numbers of images, in nats."""
     bits, direction = abs(change) / math.log(2), "lower" if change < 0 else "higher"
-    return f"out of domain: {n} {images} are too few to tell; with {what} {bits:.2g} bits {direction}"
+    return out_of_domain_reason(f"{n} {images} are too few to tell; with {what} {bits:.2g} bits {direction}")
 
 
 @dataclass(frozen=True)
 class Null:
-    """What chance gives: mean and 95th percentile in nats, and the share of chance that reaches the value at hand."""
+    """The null distribution: mean and 95th percentile in nats, and the share of it that reaches the measured value."""
 
     nats: float
     high: float
@@ -226,14 +227,14 @@ class Null:
 
     @classmethod
     def of(cls, value: float, chance: Float[Tensor, " times"], rounding: float = ROUNDING) -> Null:
-        """The value at hand counts as one of chance, so that p is never 0 (Phipson & Smyth 2010)."""
+        """The measured value counts as one of the null, so that p is never 0 (Phipson & Smyth 2010)."""
         if not (math.isfinite(value) and bool(chance.isfinite().all())):
             return NO_NULL
         reached = int((chance >= value - rounding).sum())
         return cls(chance.mean().item(), chance.quantile(0.95).item(), (1 + reached) / (1 + len(chance)))
 
     def beside(self, reading: Reading) -> Reading:
-        """The reading with what chance gives beside it."""
+        """The reading with the null distribution added."""
         return replace(reading, null_mean=self.nats, null_high=self.high, p=self.p)
 
 
@@ -243,7 +244,7 @@ NO_NULL = Null(math.nan, math.nan, math.nan)
 def permuted_kernel(
     kernel: Float[Tensor, "n n"], labels: Int64[Tensor, " n"], permutations: int = PERMUTATIONS, seed: int = 0
 ) -> Null:
-    """What a kernel tells of labels that are permuted among the images: I(Y;M) as of `kernel_information`, in nats.
+    """The null of I(Y;M) as of `kernel_information`, in nats: labels are permuted among the images.
 
     Only sums inside classes change, and a class of m images needs m² of the n² terms. Of large classes they are a product of
     matrices, of small ones they are gathered.
@@ -273,7 +274,7 @@ def permuted_kernel(
 def permuted_symbols(
     symbols: Int64[Tensor, " n"], labels: Int64[Tensor, " n"], permutations: int = PERMUTATIONS, seed: int = 0
 ) -> Null:
-    """What symbols tell of labels that are permuted among the images: H(symbols) + H(labels) − H(both), in nats."""
+    """The null of H(symbols) + H(labels) − H(both), in nats: labels are permuted among the images."""
     n = len(labels)
     _, symbols, occurrences = torch.unique(symbols, return_inverse=True, return_counts=True)
     _, labels, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
@@ -291,7 +292,7 @@ def permuted_symbols(
 
 
 def check_permutations(permutations: int) -> None:
-    """Refuse none of them: a null needs at least one."""
+    """Raises: InvalidArgument if there are none, as a null needs at least one."""
     if permutations < 1:
         raise InvalidArgument(f"permutations must be 1 or more, got {permutations}")
 

@@ -1,8 +1,8 @@
-"""Usable information (V-information): how well a layer's channels tell the mask above them, by a probe of one kind.
+"""Usable information (V-information): how well a probe of one family predicts the mask from a layer's channels.
 
 I_V(M→Y) = H_V(Y|∅) − H_V(Y|M): the held-out cross-entropy of the best guess without the layer, less that of a probe that
-reads it. It needs no clustering of masks, and does not end at log n. What a probe of another kind would find it does not
-know.
+reads it. It needs no clustering of masks and is not bounded by log n. Information that only another family can read does not
+count.
 
 Source: Xu et al., ICLR 2020 (arXiv 2002.10689).
 """
@@ -21,10 +21,12 @@ from unetscope.estimators.moments import Moments
 from unetscope.estimators.resampling import Null
 
 STRENGTHS = tuple(10.0**power for power in range(-7, 2))  # of the ridge, in units of a channel's variance
-DEAD = 1e-12  # a channel whose variance is below this share of the largest one's says nothing
+DEAD = 1e-12  # a channel whose variance is below this share of the largest one's is constant
 NEWTON_STEPS, NEWTON_TOLERANCE = 50, 1e-10
-SAME = 1e-6  # of a cross-entropy: what float32 sums of it may differ by
-SMALLEST_PENALTY = 1e-8  # on the calibration's slopes, so that a mask told without error has a finite one
+SAME = 1e-6  # of a cross-entropy: the rounding of its float32 sums
+SMALLEST_PENALTY = (
+    1e-8  # on the calibration's slopes, so that they stay finite for a mask that is predicted without error
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class LinearProbe:
     offset: Float[Tensor, " outputs"]
 
     def scores(self, features: Float[Tensor, "m channels"]) -> Float[Tensor, "m outputs"]:
-        """What the probe says at each place, float32."""
+        """The scores at each place, float32."""
         return torch.addmm(self.offset, features, self.weights)
 
     @classmethod
@@ -187,7 +189,7 @@ def _log_partition(logits: Float[Tensor, "*places k"]) -> Float[Tensor, " *place
 
 
 class Truth:
-    """Masks that probes are held against: labels [n, pixels], 0 … classes − 1, or `ignored`."""
+    """Masks that probes are compared with: labels [n, pixels], 0 … classes − 1, or `ignored`."""
 
     def __init__(self, masks: Integer[Tensor, "n pixels"], classes: int, ignored: int | None = None) -> None:
         valid = torch.ones_like(masks, dtype=torch.bool) if ignored is None else masks != ignored
@@ -225,7 +227,7 @@ class HeldOut:
 
 
 def guessed(masks: Integer[Tensor, "n pixels"], frequencies: Float[Tensor, " classes"]) -> Float[Tensor, " n"]:
-    """Cross-entropy in nats of each mask under fixed frequencies of the classes: what is left to tell without a layer."""
+    """Cross-entropy in nats of each mask under fixed frequencies of the classes, without a layer."""
     counts = torch.stack([(masks == label).sum(dim=1) for label in range(len(frequencies))], dim=1)
     return -(counts.double() @ frequencies.double().log())
 
@@ -233,9 +235,9 @@ def guessed(masks: Integer[Tensor, "n pixels"], frequencies: Float[Tensor, " cla
 def shuffled_masks(guess: Float[Tensor, " n"], held_out: HeldOut, *, times: int = 999, seed: int = 0) -> Null:
     """The information that the probe seems to have about masks that belong to other images.
 
-    If layer and mask are independent of each other over images, every assignment of masks to images is as likely, so
-    p is uniform (Phipson & Smyth 2010: the value at hand counts as one of the shuffled). A layer that knows only what all masks
-    have in common, such as where nuclei never lie, has usable information but a large p.
+    If layer and mask are independent of each other over images, every assignment of masks to images is as likely, so p is
+    uniform (Phipson & Smyth 2010: the measured value counts as one of the shuffled). A layer that only has information which
+    all masks share, such as where nuclei never lie, has usable information but a large p.
     """
     n, total = len(guess), held_out.truth.pixels.sum().item()
     rows = torch.arange(n)

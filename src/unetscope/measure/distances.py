@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from unetscope.activations import FEATURES_AT_ONCE, all_reduce, full_float32, rank, world_size
 
-# Of a strip of the triangle: a thin one computes little in vain, a thick one runs well.
+# Of a strip of the triangle: a thin one computes few superfluous products, a thick one is fast.
 ROWS_ON_CPU, ROWS_ON_GPU = 96, 2048
 ROWS_IN_MEAN = 32
 EQUAL_BELOW = 2.0**-44  # of ‖t_i‖² + ‖t_j‖²: the rounding of a sum of many products in float64
@@ -36,7 +36,7 @@ class Distances:
         self._errors = torch.zeros(n, dtype=torch.float64)
 
     def add(self, values: Float[Tensor, "n width"]) -> None:
-        """Take in further features of all images, float32; if they are shared, every process its chunks of them."""
+        """Add further features of all images, float32; if they are shared, each process takes its own chunks."""
         n, dtype = len(values), torch.float64 if self.precise else torch.float32
         self._products, self._errors = self._products.to(values.device), self._errors.to(values.device)
         rows = _rows_at_once(values.device)
@@ -55,7 +55,7 @@ class Distances:
                 self._errors += _chunk_errors(torch.cat(squares), centred)
 
     def gather(self) -> None:
-        """Add up what the processes have, once all features are in."""
+        """Sum over the processes, once all features have been added."""
         if self.share:
             all_reduce(self._products, self._errors)
 
@@ -72,7 +72,7 @@ class Distances:
     def squared(self) -> Float[Tensor, "n n"]:
         """The squared distances, float64: symmetric, not negative, exactly 0 on the diagonal; they overwrite the products.
 
-        What cannot be told from the rounding of ‖t_i‖² + ‖t_j‖² in float64 is 0 too, so with precise products equal images have
+        Distances within the rounding of ‖t_i‖² + ‖t_j‖² in float64 are 0 too, so with precise products equal images have
         no distance.
         """
         squared, norms, rows = self._products, self.norms.clone(), _rows_at_once(self._products.device)
@@ -88,7 +88,7 @@ class Distances:
 
 
 def _chunk_errors(squares: Float[Tensor, " n"], centred: Float[Tensor, "n width"]) -> Float[Tensor, " n"]:
-    """What the products of a chunk may be off, judged by those of each image with itself: summed in pairs, they are known."""
+    """The error of the products of a chunk, estimated from those of each image with itself, whose exact values are known."""
     if centred.dtype == torch.float64:
         return EQUAL_BELOW * squares
     norms = centred.square().sum(dim=1).double()

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,12 +25,12 @@ from unetscope.activations import (
     stream,
 )
 from unetscope.estimators import (
+    ONE_CLASS,
     SATURATED_FROM,
     Classes,
     Estimator,
     Family,
     LayerStatistics,
-    Linear,
     Needs,
     Reading,
     entropy_nats,
@@ -39,13 +39,10 @@ from unetscope.estimators import (
 )
 from unetscope.measure.distances import Distances
 from unetscope.measure.layer_statistics import LARGEST_SHIFT, layer_statistics, most_parts, readings_of, settled
-from unetscope.measure.merges import at_merge
-from unetscope.measure.merging import Merging
+from unetscope.measure.merges import Merging, at_merge
 from unetscope.measure.probe_data import Segmented
-from unetscope.measure.probing import probe
+from unetscope.measure.probing import LINEAR, probe
 from unetscope.table import Estimate, Layer, Skip
-
-LINEAR = Linear()
 
 
 def measure(
@@ -63,44 +60,69 @@ def measure(
     share: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[Estimate]:
-    """Estimates of I(X;M) and I(Y;M) in bits for every layer, in the order of the network; at the merges of the skips, too,
-    what the two streams tell of the label beyond each other.
+    """Estimates of I(X;M) and I(Y;M) in bits for every layer, in the order of the network; and at the merges of
+    the skips what the two streams add to each other.
 
-    All estimators of a layer share its statistics, which are taken as the activations stream past. Those of a merge follow
-    from those of its parts, so it costs nothing. Layers whose distances float32 does not settle are streamed once more
-    and measured in float64. Other arguments as in `capture.stream`.
+    All estimators of a layer share its statistics, which are taken as the activations stream past. Those of a merge are
+    computed from those of its parts. Layers whose distances are too inexact in float32 are streamed again and measured in
+    float64. Other arguments as in `capture.stream`.
     """
-    ceilings = _ceilings(images, classes)
-    singletons = {name: singleton_share(labels) for name, labels in classes.items()}
     inputs = _squared(images) if Needs.of_all(estimators).inputs else None
     activation_buffer = activation_buffer or ActivationBuffer(device_of(model))
-    readings: dict[str, list[Reading]] = {}
-    merging = Merging(layers, join=LayerStatistics.joined)
-    tolerance = LARGEST_SHIFT / most_parts(layers)  # errors of the parts of a merge add up
-    unmeasured: list[Layer] = [layer for layer in layers if not layer.parts]
-    for precise in (False, True):
-        unsettled = []
+
+    def statistics_of(captured: Sequence[Layer], *, precise: bool) -> Iterator[tuple[Layer, LayerStatistics]]:
         blocks = stream(
             model,
             images,
-            budget.passes(unmeasured),
+            budget.passes(captured),
             batch_size=budget.batch_size,
             activation_buffer=activation_buffer,
             prepare=prepare,
             share=share,
             on_batch=on_batch,
         )
-        for layer, statistics in layer_statistics(
-            blocks, estimators, len(images), precise=precise, share=share, inputs=inputs
-        ):
+        return layer_statistics(blocks, estimators, len(images), precise=precise, share=share, inputs=inputs)
+
+    readings = _layer_readings(statistics_of, layers, classes, estimators)
+    estimates = _layer_estimates(readings, layers, images, classes, epoch)
+    return estimates + [estimate for skip in skips for estimate in at_merge(skip, estimates)]
+
+
+@runtime_checkable
+class _StatisticsOf(Protocol):
+    """Streams captured layers and yields the statistics of one after the other."""
+
+    def __call__(self, captured: Sequence[Layer], *, precise: bool) -> Iterator[tuple[Layer, LayerStatistics]]: ...
+
+
+def _layer_readings(
+    statistics_of: _StatisticsOf, layers: Sequence[Layer], classes: Classes, estimators: Sequence[Estimator]
+) -> dict[str, list[Reading]]:
+    """The readings of every layer by its label; layers that float32 does not settle are streamed again in float64."""
+    readings: dict[str, list[Reading]] = {}
+    merging = Merging(layers, join=LayerStatistics.joined)
+    tolerance = LARGEST_SHIFT / most_parts(layers)  # errors of the parts of a merge add up
+    unmeasured = [layer for layer in layers if not layer.parts]
+    for precise in (False, True):
+        unsettled = []
+        for layer, statistics in statistics_of(unmeasured, precise=precise):
             if not precise and not all(settled(statistics, estimator, tolerance) for estimator in estimators):
                 unsettled.append(layer)
                 continue
             for label, complete in merging.add(layer.label, statistics):
-                with full_float32(), torch.autocast(device_of(model).type, enabled=False):
+                with full_float32(), torch.autocast(complete.device.type, enabled=False):
                     readings[label] = list(readings_of(complete, estimators, classes))
         unmeasured = unsettled
-    estimates = [
+    return readings
+
+
+def _layer_estimates(
+    readings: Mapping[str, Sequence[Reading]], layers: Sequence[Layer], images: Tensor, classes: Classes, epoch: int
+) -> list[Estimate]:
+    """The readings in bits with their ceilings, layer by layer."""
+    ceilings = _ceilings(images, classes)
+    singletons = {name: singleton_share(labels) for name, labels in classes.items()}
+    return [
         to_estimate(
             reading,
             layer,
@@ -112,7 +134,6 @@ def measure(
         for layer in layers
         for reading in readings[layer.label]
     ]
-    return estimates + [estimate for skip in skips for estimate in at_merge(skip, estimates)]
 
 
 def measure_usable(
@@ -153,9 +174,9 @@ def measure_usable(
 
 
 def _ceilings(images: Tensor, classes: Classes) -> dict[str, float]:
-    """The largest estimate in nats by label scheme ("" for I(X;M)): that of a layer which tells all different images apart.
+    """The largest estimate in nats by label scheme ("" for I(X;M)): that of a layer which distinguishes all different images.
 
-    log n and H(Y) if no image stands twice; less if one does, since no layer can tell it from itself.
+    log n and H(Y) if no image stands twice; less if one does, since no layer can distinguish its copies.
     """
     seen: dict[bytes, int] = {}
     digests = (hashlib.blake2b(image.cpu().contiguous().numpy().data, digest_size=16).digest() for image in images)
@@ -177,7 +198,7 @@ def to_estimate(
 ) -> Estimate:
     """A reading with its place, in bits; values that rounding put a hair above the ceiling are the ceiling.
 
-    Near its ceiling an estimate that cannot exceed it does not vary either: it has no interval, since it has nothing to tell.
+    Near its ceiling an estimate that cannot exceed it does not vary either: it has no interval.
     """
     constant = ceiling <= 0
     saturated = reading.capped and not constant and reading.nats >= SATURATED_FROM * ceiling
@@ -227,4 +248,4 @@ def _in_bits(reading: Reading) -> dict[str, Any]:
 
 
 def _reason(reading: Reading) -> str:
-    return "every image has the same label" if reading.labels else "all images are equal"
+    return ONE_CLASS if reading.labels else "all images are equal"

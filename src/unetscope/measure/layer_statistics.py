@@ -33,7 +33,7 @@ ROUNDED_AWAY = "distances are lost in the rounding of float64: this noise varian
 
 
 def settled(statistics: LayerStatistics, estimator: Estimator, tolerance: float) -> bool:
-    """Whether rounding of the distances moves no estimate of I(X;M) by more than `tolerance` nats."""
+    """Whether rounding of the distances moves every estimate of I(X;M) by at most `tolerance` nats."""
     pairwise = _distances_read(statistics, estimator)
     if pairwise is None:
         return True
@@ -41,14 +41,15 @@ def settled(statistics: LayerStatistics, estimator: Estimator, tolerance: float)
         return estimator.needs.relative and bool(statistics.pairwise(relative=False).errors.isfinite().all())
     most = 2 * pairwise.errors.max().item()
     return all(
-        most <= tolerance * EXPONENT[bound] * noise_variance  # true of most layers; else look closer
+        most
+        <= tolerance * EXPONENT[bound] * noise_variance  # true of most layers; otherwise the exact shift is computed
         or shift_by_errors(*pairwise, noise_variance, bound=bound) <= tolerance
         for noise_variance, bound in estimator.kernels
     )
 
 
 def readings_of(statistics: LayerStatistics, estimators: Sequence[Estimator], classes: Classes) -> Iterator[Reading]:
-    """What each estimator makes of a layer, in nats; NaN if not even float64 settles the distances at its resolution."""
+    """The readings of each estimator in nats; NaN if even float64 distances are too inexact at its resolution."""
     on_device = {name: labels.to(statistics.device) for name, labels in classes.items()}
     for estimator in estimators:
         reason = _no_value(statistics, estimator)
@@ -63,7 +64,7 @@ def _distances_read(statistics: LayerStatistics, estimator: Estimator) -> Pairwi
 
 
 def _no_value(statistics: LayerStatistics, estimator: Estimator) -> str:
-    """Why distances give an estimator nothing to read; empty if they do."""
+    """Why an estimator cannot use the distances; empty if it can."""
     pairwise = _distances_read(statistics, estimator)
     if pairwise is not None and not pairwise.squared.isfinite().all():
         return NO_SCALE
@@ -97,11 +98,9 @@ def layer_statistics(
             symbols = [Symbols(n, size) for size in needs.bin_sizes]
         if distances is not None:
             distances.add(block.values)
-        # norms that are finite vouch for the activations, if this process has all of the products
+        # finite norms imply finite activations, if this process has all of the products
         if (share or distances is None or not distances.norms.isfinite().all()) and not _finite(block.values):
-            raise MeasurementError(
-                f"layer {layer.label}: activations are not finite; the network has diverged, use an earlier checkpoint"
-            )
+            raise diverged(layer.label)
         for symbol in symbols:
             symbol.add(block.values)
         if block.slice.completes_layer:
@@ -111,6 +110,13 @@ def layer_statistics(
             pairwise = None if distances is None else Pairwise(errors=distances.errors, squared=distances.squared())
             relative = pairwise.relative() if pairwise is not None and needs.relative else None
             yield layer, LayerStatistics(pairwise, relative, groups, precise, _on_device(inputs, block.values))
+
+
+def diverged(label: str) -> MeasurementError:
+    """The error for a layer whose activations are not finite."""
+    return MeasurementError(
+        f"layer {label}: activations are not finite; the network has diverged, use an earlier checkpoint"
+    )
 
 
 def _on_device(inputs: Tensor | None, values: Tensor) -> Tensor | None:

@@ -1,37 +1,81 @@
-"""What the two streams of a merge tell of the label beyond each other, from estimates of the streams and of the merge."""
+"""The merges of a stream of layers, and what the two streams of a merge add to each other."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.estimators import interval_about, negligible, reason_of_few
-from unetscope.table import Estimate, Quantity, Skip, entry_of, student
+from unetscope.table import Estimate, Layer, Quantity, SeriesKey, Skip, entry_of, student
+
+Value = TypeVar("Value")
+
+
+class Merging(Generic[Value]):
+    """Adds the values of merges to a stream of values of layers.
+
+    join: makes the value of a merge from those of its parts. keep: turns a value into what is stored while it waits. Once all
+    merges are complete, the next value begins a new round, as the next batch of images does.
+
+    >>> layers = Layer("1", "a"), Layer("2", "b"), Layer("3", "cat", role="merge", parts=("2", "1"))
+    >>> merging = Merging(layers, join="".join)
+    >>> [value for label in "12" for value in merging.add(label, f"<{label}>")]
+    [('1', '<1>'), ('2', '<2>'), ('3', '<2><1>')]
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        join: Callable[[Sequence[Value]], Value],
+        keep: Callable[[Value], Value] = lambda value: value,
+    ) -> None:
+        self._merges = {layer.label: layer.parts for layer in layers if layer.parts}
+        self._incomplete = dict(self._merges)
+        self._waiting: dict[str, Value] = {}
+        self._join, self._keep = join, keep
+
+    def add(self, label: str, value: Value) -> Iterator[tuple[str, Value]]:
+        """What is complete now: this layer, and merges of it with those that waited."""
+        yield label, value
+        if not any(label in parts for parts in self._incomplete.values()):
+            return
+        self._waiting[label] = self._keep(value)
+        ready = [
+            merge for merge, parts in self._incomplete.items() if label in parts and self._waiting.keys() >= set(parts)
+        ]
+        for merge in ready:
+            whole = self._join([self._waiting[part] for part in self._incomplete.pop(merge)])
+            # a part is released as soon as no merge needs it: values may be matrices of all images
+            awaited = {part for parts in self._incomplete.values() for part in parts}
+            self._waiting = {part: kept for part, kept in self._waiting.items() if part in awaited}
+            yield from self.add(merge, whole)
+        if not self._incomplete:
+            self._incomplete = dict(self._merges)
 
 
 def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
     """I(Y;S|U) = I(Y;S,U) − I(Y;U), its counterpart, and I(Y;S) + I(Y;U) − I(Y;S,U), by every estimator of I(Y;M).
 
     estimates: of one epoch. Brackets and limits are those of the sums, intervals are paired over the images. Where the merge
-    tells nearly all images apart, differences of what it tells about the label are differences of ceilings: they are marked as
-    saturated.
+    distinguishes nearly all images, differences of its I(Y;M) are differences of ceilings: they are marked as saturated.
 
     Source: Cover & Thomas, Elements of Information Theory, section 2.5.
     """
-    by_place = {(e.layer, e.quantity, e.estimator, e.resolution, e.labels): e for e in estimates}
+    by_place = {(e.layer, SeriesKey.of(e)): e for e in estimates}
     rows = []
     for both in estimates:
-        if both.layer != skip.merge or both.quantity != Quantity.LABEL or not _joins(both.estimator):
+        if both.layer != skip.merge or both.quantity != Quantity.LABEL or not entry_of(both.estimator).joins_at_merges:
             continue
-        how = both.estimator, both.resolution
-        s, u = (by_place.get((layer, Quantity.LABEL, *how, both.labels)) for layer in (skip.source, skip.upsampled))
+        series = SeriesKey.of(both)
+        s, u = (by_place.get((layer, series)) for layer in (skip.source, skip.upsampled))
         if s is None or u is None:
             continue
-        apart = by_place[skip.merge, Quantity.INPUT, *how, ""]
+        apart = by_place[skip.merge, replace(series, quantity=Quantity.INPUT, labels="")]
         sums: dict[Quantity, tuple[list[Estimate], list[Estimate]]] = {
             Quantity.SKIP_GIVEN_UPSAMPLED: ([both], [u]),
             Quantity.UPSAMPLED_GIVEN_SKIP: ([both], [s]),
@@ -65,13 +109,8 @@ def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:
     return rows
 
 
-def _joins(estimator: str) -> bool:
-    entry = entry_of(estimator)
-    return entry is None or entry.joins_at_merges
-
-
 def _ceiling_of(*parts: Estimate) -> str:
-    """Why a difference has no interval: what some of its parts tell of the label is at its ceiling, and does not vary."""
+    """Why a difference has no interval: I(Y;M) of some of its parts is at its ceiling, and does not vary."""
     full = [e.layer for e in parts if e.saturated]
     return (
         f"what layer {' and '.join(full)} tells of the label is at its ceiling: the difference has no interval"
@@ -85,9 +124,9 @@ def _sum(plus: Sequence[Estimate], minus: Sequence[Estimate], what: str) -> floa
 
 
 def _with_interval(row: Estimate, values: NDArray[np.float64]) -> Estimate:
-    """The row with its interval, if what it falls short of its limit is little beside that, as of `resampling.with_interval`.
+    """The row with its interval, if its bias is small compared with it, as in `resampling.with_interval`.
 
-    An estimate without a limit has its own bias taken off; what it changed since half of the images is what may be left.
+    An estimate without a limit is corrected for its bias; its change from half of the images bounds what remains.
     """
     bit, spread = math.log(2), student(values)
     limited = math.isfinite(row.extrapolated)

@@ -16,7 +16,7 @@ from unetscope.base import InvalidArgument
 from unetscope.estimators import Truth, blocks_of, guessed, ratios
 
 FOLDS = 4
-PLACES_AN_IMAGE = 256  # at most, that a probe is fitted on: neighbours say much the same
+PLACES_AN_IMAGE = 256  # at most, that a probe is fitted on: neighbouring places are similar
 CALIBRATION_IMAGES, CALIBRATION_PIXELS = 64, 128  # the latter of each of the former
 SPARSE = 0.5  # of the pixels: of masks with fewer labels a probe is fitted on all of them
 
@@ -81,7 +81,7 @@ class CalibrationPixels:
 
 
 class ProbeData:
-    """Training images in folds, held-out images, and what is drawn of them, the same for every layer.
+    """Training images in folds, held-out images, and the places and pixels drawn from them, the same for every layer.
 
     share: the processes of a group share the batches.
 
@@ -135,7 +135,7 @@ class ProbeData:
         return self.held_out if name is Pass.HELD_OUT else self.train
 
     def next_batch(self) -> None:
-        """Forget what was drawn of the batch before."""
+        """Discard what was drawn for the previous batch."""
         self._targets, self._pixels = {}, {}
 
     def outputs(self, grid: Grid) -> int:

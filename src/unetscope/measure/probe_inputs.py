@@ -1,4 +1,4 @@
-"""What each probe reads: the activation of a layer, one part of a merge alone, or a merge at the places of the level below."""
+"""The inputs of probes: a layer, one part of a merge alone, or a merge at the places of the level below."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from unetscope.base import InvalidArgument, MeasurementError
+from unetscope.base import InvalidArgument
 from unetscope.estimators import (
     Calibration,
-    ConvolutionalReader,
     Family,
     HeldOut,
+    LayerReader,
     LinearProbe,
     Moments,
-    PartAlone,
     Reader,
     features_of,
     folded,
@@ -24,7 +23,8 @@ from unetscope.estimators import (
     halved,
     ratios,
 )
-from unetscope.measure.merging import Merging
+from unetscope.measure.layer_statistics import diverged
+from unetscope.measure.merges import Merging
 from unetscope.measure.probe_data import FOLDS, Grid, ProbeData, Share
 from unetscope.table import Layer, Skip
 
@@ -38,7 +38,7 @@ ONE_CLASS = "every pixel of the training masks has the same label"
 class ProbeInput:
     """What one probe reads.
 
-    layer: its label. shown: of a concatenation, the numbers of the parts that the probe is shown; all if there are none.
+    layer: its label. shown: for a concatenation, the numbers of the parts that the probe reads; all if empty.
     below: of a merge, whether its streams are read at the places of the level below, with the skip pooled beside them.
     """
 
@@ -58,7 +58,6 @@ class Probe:
 
     reader: Reader
     grid: Grid
-    channels: int
     folds: list[Moments]
     fitted: dict[Share, LinearProbe] = field(default_factory=dict)
     without_fold: list[LinearProbe] = field(default_factory=list)
@@ -88,6 +87,7 @@ class ProbeInputs:
         self.skips = [skip for skip in skips if self._layers.keys() >= {skip.source, skip.upsampled, skip.merge}]
         self.probes: dict[ProbeInput, Probe] = {}
         self.reasons: dict[ProbeInput, str] = {}
+        self._readers: dict[str, LayerReader] = {}
         self._directions: dict[tuple[str, str], Tensor] = {}
         for layer in layers:
             self._add_layer(layer)
@@ -129,14 +129,14 @@ class ProbeInputs:
         if reason := self._reason_for_none(layer):
             self.reasons[key] = reason
             return
-        parts = [self.probes[ProbeInput(part)] for part in layer.parts if ProbeInput(part) in self.probes]
-        complete = len(parts) == len(layer.parts)
-        reader = self._family.reader({part.reader: part.channels for part in parts} if complete else None)
+        complete = all(part in self._readers for part in layer.parts)
+        parts = [(self._readers[part], self._layers[part].shape[0]) for part in layer.parts] if complete else []
+        reader = self._readers[layer.label] = self._family.reader(parts)
         self.probes[key] = self._unfitted(reader, layer.shape)
-        if isinstance(reader, ConvolutionalReader) and reader.parts:
-            # what a part adds is judged against as many units that read the other alone
-            for part in range(len(layer.parts)):
-                self.probes[ProbeInput(layer.label, (part,))] = self._unfitted(PartAlone(reader, (part,)), layer.shape)
+        for part in range(len(layer.parts)):
+            # what a part adds is compared with a probe that has as many units of the other part alone
+            if (alone := reader.alone((part,))) is not None:
+                self.probes[ProbeInput(layer.label, (part,))] = self._unfitted(alone, layer.shape)
 
     def _reason_for_none(self, layer: Layer) -> str:
         try:
@@ -149,28 +149,25 @@ class ProbeInputs:
 
     def _add_below(self, skip: Skip) -> bool:
         """Probes of a skip beside all that a deeper path could know, at the places of the level below: if it can be halved."""
-        whole = self.probes.get(ProbeInput(skip.merge))
-        if whole is None or not isinstance(whole.reader, ConvolutionalReader):
+        merge = self._layers[skip.merge]
+        _, *sides = merge.shape
+        if skip.merge not in self._readers or len(merge.parts) != 2 or any(side % 2 for side in sides):
             return False
-        if len(self._layers[skip.merge].parts) != 2 or any(side % 2 for side in whole.grid):
+        upsampled, source = (min(MOST_POOLED, self._layers[label].shape[0]) for label in (skip.upsampled, skip.source))
+        shares = folded_channels(len(sides), upsampled, source)
+        reader = self._family.reader([(self._family.reader(), share) for share in shares])
+        if (deeper := reader.alone(DEEPER)) is None:
             return False
-        upsampled, source = (
-            min(MOST_POOLED, self.probes[ProbeInput(label)].channels) for label in (skip.upsampled, skip.source)
-        )
-        shares = folded_channels(len(whole.grid), upsampled, source)
-        parts: dict[Reader, int] = {self._family.reader(): share for share in shares}
-        reader = self._family.reader(parts)
-        assert isinstance(reader, ConvolutionalReader)
-        shape = (sum(shares), *(side // 2 for side in whole.grid))
+        shape = (sum(shares), *(side // 2 for side in sides))
         self.probes[ProbeInput(skip.merge, below=True)] = self._unfitted(reader, shape)
-        self.probes[ProbeInput(skip.merge, DEEPER, below=True)] = self._unfitted(PartAlone(reader, DEEPER), shape)
+        self.probes[ProbeInput(skip.merge, DEEPER, below=True)] = self._unfitted(deeper, shape)
         return True
 
     def _unfitted(self, reader: Reader, shape: tuple[int, ...]) -> Probe:
         channels, *sides = shape
         grid, width = tuple(sides), reader.width(channels)
         outputs = self._data.outputs(grid)
-        return Probe(reader, grid, channels, [Moments(width, outputs, self._data.device) for _ in range(FOLDS)])
+        return Probe(reader, grid, [Moments(width, outputs, self._data.device) for _ in range(FOLDS)])
 
     def _beside_pooled(self, merged: Tensor, skip: Skip) -> Tensor:
         """Of a merge: the upsampled path, the skip pooled, and the skip, all at the places of the level below."""
@@ -200,6 +197,4 @@ class ProbeInputs:
 def check_finite(key: ProbeInput, activation: Tensor) -> None:
     """Raises: MeasurementError if an activation is not finite, naming the layer."""
     if not activation.sum().isfinite():
-        raise MeasurementError(
-            f"layer {key.layer}: activations are not finite; the network has diverged, use an earlier checkpoint"
-        )
+        raise diverged(key.layer)

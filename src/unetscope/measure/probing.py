@@ -1,16 +1,20 @@
-"""Probes of every layer of a network, fitted and judged in passes over its images.
+"""Usable information of every layer of a network: probes, fitted and evaluated in passes over its images.
 
-Pass one takes every layer's moments on the training images, in folds; all probes follow. Pass two, over a sample of the
-training images, calibrates them on folds that they have not seen; pass three judges them on the held-out images.
+Pass one accumulates every layer's moments on the training images, in folds; all probes follow from these. Pass two, over a
+sample of the training images, calibrates the probes on folds that they were not fitted on. Pass three evaluates them on the
+held-out images.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unetscope.activations import all_gather, all_reduce, device_of, visit
 from unetscope.estimators import (
@@ -22,12 +26,153 @@ from unetscope.estimators import (
     Moments,
     Reading,
     cross_validated,
+    extrapolated,
+    negligible,
+    out_of_domain_reason,
+    reason_of_few,
     ridge,
+    shuffled_masks,
+    sign_flipped,
 )
-from unetscope.measure.probe_data import CALIBRATION_PIXELS, Pass, ProbeData, Segmented, Share
-from unetscope.measure.probe_gains import Gains
-from unetscope.measure.probe_inputs import ROUNDING, ProbeInput, ProbeInputs, check_finite
-from unetscope.table import Layer, Skip
+from unetscope.measure.probe_data import CALIBRATION_PIXELS, FOLDS, Pass, ProbeData, Segmented, Share
+from unetscope.measure.probe_inputs import DEEPER, ROUNDING, Probe, ProbeInput, ProbeInputs, check_finite
+from unetscope.table import PIXELS, Layer, Quantity, Skip, ratio_values, student
+
+FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
+SMALLEST_GAP = 0.005  # nats a pixel of bias that are always allowed
+UNSURE = 2.0  # multiple of the expected change with more images by which the bracket is wider
+
+
+class Gains:
+    """What the probes of one family gain over guessing, and over each other, paired over the held-out images."""
+
+    def __init__(self, inputs: ProbeInputs, data: ProbeData, estimator: str) -> None:
+        self._inputs, self._data, self._estimator = inputs, data, estimator
+        self._guess = data.guess()
+        self._shortfalls: dict[ProbeInput, float] = {}
+
+    def of_layer(self, label: str) -> Reading:
+        """I_V(M→Y)."""
+        key = ProbeInput(label)
+        if key in self._inputs.reasons:
+            return self._without_value(Quantity.USABLE, self._inputs.reasons[key])
+        probe = self._inputs.probes[key]
+        null = shuffled_masks(self._guess, probe.held_out[Share.WHOLE], seed=self._data.seed)
+        reading = null.beside(self._gain(Quantity.USABLE, {key: -1}))
+        return _without_false_interval(replace(reading, train=self._in_training(probe, seen=True)))
+
+    def at_merge(self, skip: Skip) -> Iterator[Reading]:
+        """What the skip adds to the upsampled path, what that adds to the skip, and what both hold, paired over images."""
+        if self._inputs.is_pooled(skip.merge):
+            yield self._at_pooled(skip.merge)
+        u, s = (self._inputs.alone(skip.merge, part) for part in (skip.upsampled, skip.source))
+        both = ProbeInput(skip.merge)
+        signs_of: dict[Quantity, dict[ProbeInput, int]] = {
+            Quantity.USABLE_SKIP_GIVEN_UPSAMPLED: {u: 1, both: -1},
+            Quantity.USABLE_UPSAMPLED_GIVEN_SKIP: {s: 1, both: -1},
+            Quantity.USABLE_SHARED: {u: -1, s: -1, both: 1},
+        }
+        reason = self._reason(u, s, both)
+        for quantity, signs in signs_of.items():
+            if reason:
+                yield self._without_value(quantity, reason)
+                continue
+            reading = self._gain(quantity, signs)
+            if sum(signs.values()) == 0:  # what both hold may be of either sign, though neither is of chance
+                reading = sign_flipped(reading.per_image, seed=self._data.seed).beside(reading)
+            yield _without_false_interval(reading)
+
+    def _at_pooled(self, merge: str) -> Reading:
+        """What the skip adds to the upsampled path and to itself pooled."""
+        whole, deeper = ProbeInput(merge, below=True), ProbeInput(merge, DEEPER, below=True)
+        if reason := self._reason(deeper, whole):
+            return self._without_value(Quantity.USABLE_SKIP_GIVEN_POOLED, reason)
+        return _without_false_interval(self._gain(Quantity.USABLE_SKIP_GIVEN_POOLED, {deeper: 1, whole: -1}))
+
+    def _reason(self, *keys: ProbeInput) -> str:
+        return next((self._inputs.reasons[key] for key in keys if key in self._inputs.reasons), "")
+
+    def _without_value(self, quantity: Quantity, reason: str) -> Reading:
+        return Reading(quantity, self._estimator, 0.0, math.nan, labels=PIXELS, reason=reason)
+
+    def _gain(self, quantity: Quantity, signs: Mapping[ProbeInput, int]) -> Reading:
+        """A signed sum of cross-entropies in nats a pixel, with the best guess's if the signs do not cancel.
+
+        The interval reaches from the value to its limit for many training images, by either of two estimates of the limit; the
+        bracket reaches twice as far, and is also known where the interval would not hold.
+        """
+        probes = {self._inputs.probes[key]: sign for key, sign in signs.items()}
+        pixels = next(iter(probes)).held_out[Share.WHOLE].truth.pixels.cpu()  # [n], those that are not ignored
+        judged = pixels > 0
+        values = {}
+        for share in Share:
+            gain = -sum(signs.values()) * self._guess  # [n], nats
+            for probe, sign in probes.items():
+                gain = gain + sign * probe.held_out[share].own.cpu()
+            values[share] = ratio_values(gain[judged], pixels[judged])
+        interval, images = student(values[Share.WHOLE]), len(values[Share.WHOLE])
+        curve = tuple(float(values[share].mean()) for share in Share)
+        limit = extrapolated(curve)
+        shortfall = sum(sign * self._shortfall(key) for key, sign in signs.items())
+        # two estimates of the change with more training images: the curve, and the optimism of the fit
+        gaps = (0.0, limit - interval.value, -shortfall)
+        reason = self._out_of_domain(images, interval.high - interval.value, max(gaps, key=abs))
+        bracketed = images >= FEWEST_JUDGED and not self._data.unseen
+        return Reading(
+            quantity,
+            self._estimator,
+            0.0,
+            interval.value,
+            lower=interval.low + UNSURE * min(gaps) if bracketed else math.nan,
+            upper=interval.high + UNSURE * max(gaps) if bracketed else math.nan,
+            labels=PIXELS,
+            ceiling=self._guess.sum().item() / pixels.sum().item(),
+            low=interval.low + min(gaps),
+            high=interval.high + max(gaps),
+            curve=curve,
+            extrapolated=limit,
+            per_image=tuple(values[Share.WHOLE].tolist()),
+            out_of_domain=bool(reason),
+            reason=reason,
+        )
+
+    def _shortfall(self, key: ProbeInput) -> float:
+        """The further gain of a probe with unlimited training images, in nats a pixel, estimated from those it was fitted on.
+
+        A fit of n images gains about as much on them as it loses on others, c/n each (Akaike 1974). One that was fitted on all
+        folds but one loses more, so the two differ on the same pixels by c/n (1 + folds / (folds − 1)).
+        """
+        if key not in self._shortfalls:
+            probe = self._inputs.probes[key]
+            optimism = self._in_training(probe, seen=True) - self._in_training(probe, seen=False)
+            self._shortfalls[key] = optimism / (1 + FOLDS / (FOLDS - 1))
+        return self._shortfalls[key]
+
+    def _in_training(self, probe: Probe, *, seen: bool) -> float:
+        """The gain in nats a pixel on some pixels of training images, by a fit on them or by fits without them."""
+        scores = torch.cat(probe.seen_scores if seen else probe.scores[Share.WHOLE])
+        labels = torch.cat(probe.labels[Share.WHOLE])
+        logits: Float[Tensor, "m classes"] = functional.pad(probe.calibrations[Share.WHOLE].logits(scores), (0, 1))
+        frequencies = self._data.frequencies.log().expand(len(labels), -1).float()
+        return float(functional.nll_loss(frequencies, labels) - functional.cross_entropy(logits, labels))
+
+    def _out_of_domain(self, images: int, half: float, gap: float) -> str:
+        """Why an interval would not hold; empty if it does."""
+        if self._data.unseen:
+            return out_of_domain_reason(
+                f"held-out masks have class {', '.join(self._data.unseen)}, which no training mask has"
+            )
+        if images < FEWEST_JUDGED:
+            return out_of_domain_reason(f"{images} held-out images with labels are too few for an interval")
+        if not negligible(gap, half, SMALLEST_GAP):
+            return reason_of_few(self._data.fitted_on, "ever more of them it goes", gap, "training images")
+        return ""
+
+
+def _without_false_interval(reading: Reading) -> Reading:
+    """The reading, without its interval if it is out of its domain."""
+    return replace(reading, low=math.nan, high=math.nan, per_image=()) if reading.out_of_domain else reading
+
 
 LINEAR = Linear()
 DEAD_LAYER = "the layer is the same at every place of every image"
@@ -52,7 +197,7 @@ def probe(
     """Usable information of each layer, and what each skip and its upsampled path add to each other, by label of the layer.
 
     layers: with their shapes known; a merge is probed through its parts. A probe of N training images is judged beside those
-    of N/2 and N/4, which tells where it would end with ever more of them. The same seed gives the same folds. share: the
+    of N/2 and N/4, which gives the limit for many images. The same seed gives the same folds. share: the
     processes of a group share the images, and all have the readings.
 
     Raises: MeasurementError if an activation is not finite, naming the layer; InvalidArgument for masks that do not fit.
@@ -79,7 +224,7 @@ def probe(
         for layer_probe in inputs.probes.values():
             for judged in layer_probe.held_out.values():
                 all_reduce(judged.own, *([] if judged.crossed is None else [judged.crossed]))
-    gains = Gains(inputs, data, f"usable_{family.name}")
+    gains = Gains(inputs, data, family.key)
     readings = {layer.label: [gains.of_layer(layer.label)] for layer in layers}
     for skip in inputs.skips:
         readings[skip.merge] += gains.at_merge(skip)
@@ -87,7 +232,7 @@ def probe(
 
 
 class _Passes:
-    """Forward passes that show the probes what they read, and what each pass takes of it."""
+    """Forward passes that give activations to the probes, and what each pass computes from them."""
 
     def __init__(
         self,
@@ -129,7 +274,7 @@ class _Passes:
         )
 
     def draw(self, _rows: Tensor, key: ProbeInput, activation: Tensor) -> None:
-        """Have random units drawn from the first images seen."""
+        """Draw the random units, scaled by the first images."""
         self._inputs.probes[key].reader.features(activation)
 
     def take_moments(self, rows: Tensor, key: ProbeInput, activation: Tensor) -> None:

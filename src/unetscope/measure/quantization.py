@@ -22,13 +22,13 @@ ROWS_AT_ONCE = 256
 class Symbols:
     """The symbol of each of n images, which is the row of integers floor(t / bin_size) of its activation t.
 
-    Rows are told apart by a 160-bit hash that grows chunk by chunk: eight words sum_k a_k floor(t_k / bin_size), with
+    Rows are distinguished by a 160-bit hash that grows chunk by chunk: eight words sum_k a_k floor(t_k / bin_size), with
     pseudo-random factors a_k. Two different rows of a chunk share a word with a chance of at most 2⁻²⁰, all eight with 2⁻¹⁶⁰
     (if they were not chosen for it: the factors are always the same).
     Sums are exact: products of integers run as float64 matrix products that never leave 53 bits, then as int64.
 
-    An image whose hash differs from all others is done with: whatever follows, its symbol is its own. So only rows that
-    are not yet told apart are quantised at all, and of them only features that fall into more than one bin. A sample
+    An image whose hash differs from all others is complete: further features cannot change that. So only rows that are
+    not yet distinct are quantised at all, and of them only features that fall into more than one bin. A sample
     spread over the whole layer comes first, which for most layers leaves nothing else to do.
 
     >>> symbols = Symbols(n=3, bin_size=0.5)
@@ -44,7 +44,7 @@ class Symbols:
         self._chunks = 0
 
     def add(self, values: Float[Tensor, "n width"]) -> None:
-        """Take in further features of all images."""
+        """Add further features of all images."""
         self._words, self._open = self._words.to(values.device), self._open.to(values.device)
         width = values.shape[1]
         if (runs := FEATURES_AT_ONCE // RUN) < width // RUN:

@@ -75,7 +75,7 @@ class Probes:
 class Scope:
     """What to measure of a network, and the table of what was measured.
 
-    model: any network; it is read when `measure` is called and left exactly as it was. probe_set: the fixed images on
+    model: any network; it is read when `measure` is called, and not changed. probe_set: the fixed images on
     which activations are measured. layers: names of modules, patterns of them such as `"decoder.*"`, or `Layer` records
     (default: those that the model itself describes, as `unetscope.UNet` does, else what `inspect` finds). skips: the skips,
     likewise. estimators: `KDE`, `Mixture`, `Binning`, `Renyi` and `KSG` with their resolutions. labels: how masks become
@@ -137,7 +137,7 @@ class Scope:
         self._forward_bytes = forward_bytes(model, example)
         self._budgets: dict[torch.device, Budget] = {}
         self._activation_buffer: ActivationBuffer | None = None
-        self._budget_on(device_of(model))  # refuses one that is too small, before any training
+        self._budget_on(device_of(model))  # raises for one that is too small, before any training
         self.skips = checked_skips(carried, self.layers)
         self.classes = {scheme.name: torch.from_numpy(scheme.labels(probe_set.masks)) for scheme in labels}
         self._estimates: dict[tuple[object, ...], Estimate] = {}
@@ -151,10 +151,10 @@ class Scope:
     def measure(self, epoch: int, *, on_batch: Callable[[int, int], None] | None = None) -> tuple[Estimate, ...]:
         """Measure every layer of the network as it is now and add the estimates to `flow` under this epoch.
 
-        The memory that holds activations is kept for the next measurement, and left to the system in between.
+        The memory for activations is kept for the next measurement, and released to the system in between.
 
-        on_batch is told (forward batches done, forward batches in all); for layers that float64 has to settle, and for usable
-        information, it begins anew.
+        on_batch is called with (forward batches done, forward batches in all); the count starts again for layers that need
+        float64 and for usable information.
         Raises: MeasurementError if an activation is not finite, naming the layer, or if memory runs out.
         """
         estimates = self._clustering(epoch, on_batch) if self.estimators else []
@@ -188,7 +188,7 @@ class Scope:
         )
 
     def _clustering(self, epoch: int, on_batch: Callable[[int, int], None] | None) -> list[Estimate]:
-        """What the estimators make of how the images cluster in each layer."""
+        """Estimates of how the images cluster in each layer."""
         if self._activation_buffer is None or self._activation_buffer.device != device_of(self.model):
             self._activation_buffer = ActivationBuffer(device_of(self.model))
         try:
@@ -210,7 +210,7 @@ class Scope:
             self._activation_buffer.rest()
 
     def recall(self, flow: Flow) -> None:
-        """Take up what was measured before of the same layers, so that `flow` holds it too."""
+        """Add earlier estimates of the same layers to `flow`."""
         self._estimates = {estimate.key: estimate for estimate in flow.estimates} | self._estimates
 
     @property

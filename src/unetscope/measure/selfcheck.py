@@ -22,7 +22,7 @@ from unetscope.table import Layer, Quantity, Skip, entries, imported
 
 
 def run_selfcheck(on_case: Callable[[int, int], None] | None = None) -> list[Check]:
-    """Measure every case; a 95 % interval misses its truth once in twenty, so one miss in a table is no fault.
+    """Measure every case; a 95 % interval misses its truth once in twenty, so one miss in a table is no error.
 
     >>> all(check.passed for check in run_selfcheck())
     True
@@ -50,7 +50,7 @@ def gaussian_channels(generator: torch.Generator) -> Iterator[Check]:
 
 
 def tight_clusters(generator: torch.Generator) -> Iterator[Check]:
-    """16 tight clusters in 10,000 dimensions, which a label tells up to four: I(X;T) = 4 bits, I(Y;T) = 2 bits."""
+    """16 tight clusters in 10,000 dimensions, and a label shared by four of them each: I(X;T) = 4 bits, I(Y;T) = 2 bits."""
     clusters = torch.randint(16, (605,), generator=generator)
     centres = torch.randn(16, 10_000, generator=generator)
     squared = _squared(centres[clusters] + 1e-4 * torch.randn(605, 10_000, generator=generator))

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from unetscope.analysis import Judgement, dpi_violations, layer_rank_stability
 from unetscope.runs import AnalysedRun
-from unetscope.table import LEVEL, SKIP, Flow, Part, Quantity, Status, entry_of, estimator_text
+from unetscope.table import LEVEL, SKIP, Flow, Part, Quantity, Status, entry_of, estimator_text, settings
 
 MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
-SHOWN_OF_SWEEP = (1.0, 0.2)  # the paper's, if they are among them
 UNLEARNT_DICE = 0.1
 MOST_NAMED = 6  # skips and levels in a clause: of more, how many
 
@@ -53,7 +52,9 @@ def notes(flow: Flow) -> list[str]:
     rows = [row for row in flow.estimates if row.quantity == Quantity.LABEL]
     for labels in flow.labels:
         chosen = [row for row in rows if row.labels == labels]
-        reasons = Counter(row.reason.partition(":")[0] for row in chosen if row.reason)
+        reasons = Counter(
+            Status.OUT_OF_DOMAIN if row.out_of_domain else row.reason.partition(":")[0] for row in chosen if row.reason
+        )
         counted = "".join(
             f"; {reason} ({count} of {len(chosen)} estimates)" for reason, count in sorted(reasons.items())
         )
@@ -82,8 +83,7 @@ def _notes_of_series(inputs: Flow, estimator: str, resolution: float) -> list[st
             f"{estimator_text(estimator, resolution)}: {len(beyond)} of {len(rows)} tensors are out of its domain at epoch "
             f"{inputs.epochs[-1]}: {meant}."
         )
-    entry = entry_of(estimator)
-    if entry is not None and entry.shannon:
+    if entry_of(estimator).shannon:
         check = dpi_violations(inputs, estimator=estimator, resolution=resolution)
         sentences += [check.text] if check.violations else []
     return sentences
@@ -91,12 +91,13 @@ def _notes_of_series(inputs: Flow, estimator: str, resolution: float) -> list[st
 
 def swept(flow: Flow) -> dict[str, float]:
     """The estimators with so many resolutions that a figure of each would be too many, and the one that is shown alone."""
+    defaults = {size for setting in settings() if not isinstance(setting.default, bool) for size in setting.default}
     resolutions: dict[str, list[float]] = {}
     for key in (series.key for series in flow.series):
         if key.quantity is Quantity.INPUT:
             resolutions.setdefault(key.estimator, []).append(key.resolution)
     return {
-        estimator: next((size for size in sizes if size in SHOWN_OF_SWEEP), sizes[0])
+        estimator: next((size for size in sizes if size in defaults), sizes[0])
         for estimator, sizes in resolutions.items()
         if len(sizes) > MOST_RESOLUTIONS
     }

@@ -26,7 +26,7 @@ def verify(
 ) -> Verification:
     """Train what is not trained yet of a run's variants, and compare them with its verdicts.
 
-    variants: names as of `table.variants.named_variants`. seeds: how many, from the run's own on, or which. Called again
+    variants: names as of `table.named_variants`. seeds: how many, from the run's own on, or which. Called again
     after a kill, it goes on.
 
     Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant or a seed that cannot be.

@@ -16,6 +16,8 @@ NOISE = "noise variance"
 RELATIVE_NOISE = "noise variance over median squared distance"
 PARTS_APART = "and a merge shows each of its parts"
 
+CLUSTERS, INITIALISATIONS, BLOCKS = 64, 10, 4  # of label schemes, unless they are given
+
 Argument = Literal["estimators", "probes", "merge_probes"]
 
 
@@ -83,6 +85,7 @@ def imported(path: str) -> Any:
 
 
 _ENTRIES: list[EstimatorEntry] = []
+_UNKNOWN = EstimatorEntry({}, "resolution", "", ())
 
 
 def register(entry: EstimatorEntry) -> EstimatorEntry:
@@ -96,9 +99,9 @@ def entries() -> tuple[EstimatorEntry, ...]:
     return tuple(_ENTRIES)
 
 
-def entry_of(estimator: str) -> EstimatorEntry | None:
-    """The entry of a key; None for a key of a table that a later or extended version wrote."""
-    return next((entry for entry in _ENTRIES if estimator in entry.titles), None)
+def entry_of(estimator: str) -> EstimatorEntry:
+    """The entry of a key; one without titles for a key of a table that a later or extended version wrote."""
+    return next((entry for entry in _ENTRIES if estimator in entry.titles), _UNKNOWN)
 
 
 def settings() -> tuple[Setting, ...]:
@@ -123,14 +126,12 @@ def _built(values: Mapping[str, Any], argument: Argument) -> Iterator[Any]:
 
 def estimator_title(estimator: str) -> str:
     """An estimator's name for people; the key itself if it is not registered."""
-    entry = entry_of(estimator)
-    return entry.titles[estimator] if entry else estimator
+    return entry_of(estimator).titles.get(estimator, estimator)
 
 
 def resolution_unit(estimator: str) -> str:
     """What the resolution of an estimator is, "" if it has none."""
-    entry = entry_of(estimator)
-    return entry.unit if entry else "resolution"
+    return entry_of(estimator).unit
 
 
 def estimator_text(estimator: str, resolution: float) -> str:

@@ -1,14 +1,16 @@
-"""What can be left out of a network: a skip, or a level with all that lies below it.
+"""Parts of a network that can be left out, a skip or a level with all that lies below it; and variants, which lack some.
 
-On the command line, in a configuration and in files a part is a name; everywhere else it is a `Part`.
+On the command line, in a configuration and in files a part or a variant is a name; everywhere else it is a `Part` or a
+`Variant`. `model1` is the run's own network; `model2`, `model3`, … lack the top skip, the top two, …, as in Lee & Bajić (2021).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from unetscope.base import InvalidArgument
 
@@ -70,3 +72,128 @@ def parts_named(names: Iterable[str]) -> tuple[Part, ...]:
 def skips_of_depth(depth: int) -> tuple[Part, ...]:
     """The skips of a U-Net that halves the image so many times, one a level, the top one first."""
     return tuple(Part(SKIP, level) for level in range(1, depth + 1))
+
+
+GROUPS = ("paper", "skips", "depths")
+REFERENCE = "model1"
+_GRAMMAR = re.compile(r"(?:depth(?P<depth>\d+)-)?without(?P<skips>(?:-skip[1-9]\d*)+)|depth(?P<only>\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A network of the run's family: how deep it is, and which of its skips are taken out, in order.
+
+    >>> Variant("model2", depth=4, without=parts_named(["skip1"])).text
+    'depth 4 without skip1'
+    """
+
+    name: str
+    depth: int
+    without: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """What is left of the network, for people."""
+        return f"depth {self.depth}" + (f" without {', '.join(map(str, self.without))}" if self.without else "")
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What it sets in the network's configuration.
+
+        >>> Variant("model2", depth=4, without=parts_named(["skip1"])).network
+        {'depth': 4, 'without': ('skip1',)}
+        """
+        return {"depth": self.depth, "without": tuple(map(str, self.without))}
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {"name": self.name, **self.network}
+
+    def is_same_network(self, variant: Variant) -> bool:
+        """Whether both leave the same network, whatever they are called."""
+        return (self.depth, self.without) == (variant.depth, variant.without)
+
+
+def named_variants(
+    names: Sequence[str], *, depth: int, without: Collection[Part] = (), proposed: Variant | None = None
+) -> tuple[Variant, ...]:
+    """Variants of a network of this depth, the reference first; two names of one network are one variant.
+
+    names: `paper` (Models 1 to `depth`), `skips` (each skip alone), `depths` (each shallower depth), `modelK`, `no-skips`,
+    `without-skip2`, `depth3`, `depth3-without-skip1-skip2`, `proposed`. without: skips that the run's own network lacks.
+
+    Raises: InvalidArgument for a name that means nothing here, with those that do.
+
+    >>> [variant.name for variant in named_variants(["paper", "no-skips"], depth=4)]
+    ['model1', 'model2', 'model3', 'model4', 'no-skips']
+    >>> named_variants(["depth2-without-skip1"], depth=4)[1].text
+    'depth 2 without skip1'
+    >>> named_variants(["depth7"], depth=4)                                                   # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    unetscope.base.errors.InvalidArgument: no variant 'depth7' of a network of depth 4: expected paper, skips, depths, ...
+    """
+    members = {
+        "paper": [f"model{k}" for k in range(1, depth + 1)],
+        "skips": [f"without-{skip}" for skip in skips_of_depth(depth)],
+        "depths": [f"depth{k}" for k in range(depth - 1, 0, -1)],
+    }
+    variants = [Variant(REFERENCE, depth, tuple(sorted(without)))]
+    for member in [member for name in names for member in members.get(name, [name])]:
+        variant = _single(member, depth, without, proposed)
+        if not any(variant.is_same_network(earlier) for earlier in variants):
+            variants.append(variant)
+    return tuple(variants)
+
+
+def design_name(depth: int, without: Collection[Part], *, of_depth: int) -> str:
+    """The name of a variant by what it is.
+
+    >>> design_name(3, parts_named(["skip2", "skip1"]), of_depth=4), design_name(4, parts_named(["skip1"]), of_depth=4)
+    ('depth3-without-skip1-skip2', 'without-skip1')
+    """
+    skips = "".join(f"-{skip}" for skip in sorted(without))
+    words = [f"depth{depth}"] * (depth != of_depth) + [f"without{skips}"] * bool(skips)
+    return "-".join(words) or REFERENCE
+
+
+def _single(name: str, depth: int, without: Collection[Part], proposed: Variant | None) -> Variant:
+    if name == "proposed":
+        if proposed is None:
+            raise InvalidArgument(
+                "no design is proposed: the verdicts leave nothing out; name a variant, such as depth3"
+            )
+        return proposed
+    if (named := _depth_and_skips(name, depth)) is None:
+        raise InvalidArgument(
+            f"no variant {name!r} of a network of depth {depth}: expected {', '.join(GROUPS)}, model1 to model{depth}, "
+            f"no-skips, without-skip1{f', depth{depth - 1}, depth{depth - 1}-without-skip1' * (depth > 1)} and the like"
+        )
+    remaining_depth, removed = named
+    return Variant(name, remaining_depth, tuple(sorted({*removed, *without} & {*skips_of_depth(remaining_depth)})))
+
+
+def _depth_and_skips(name: str, depth: int) -> tuple[int, tuple[Part, ...]] | None:
+    """The depth that a variant's name leaves, and the skips that it takes out; None if there is no such variant."""
+    if name == "no-skips":
+        return depth, skips_of_depth(depth)
+    if model := re.fullmatch(r"model(\d+)", name):
+        number = int(model[1])
+        return (depth, skips_of_depth(number - 1)) if 1 <= number <= depth else None
+    if (words := _GRAMMAR.fullmatch(name)) is None:
+        return None
+    remaining_depth = int(words["depth"] or words["only"] or depth)
+    removed = parts_named((words["skips"] or "").split("-")[1:])
+    good = 1 <= remaining_depth <= depth and {*removed} <= {*skips_of_depth(remaining_depth)}
+    return (remaining_depth, removed) if good else None
+
+
+def removed_parts(variant: Variant, depth: int, without: Collection[Part] = ()) -> tuple[Part, ...]:
+    """The skips and levels that a variant leaves out of a network of this depth that lacks some skips.
+
+    A level goes with its skip, whose source is then the bottom; it counts as a level.
+
+    >>> list(map(str, removed_parts(Variant("", 3, parts_named(["skip1"])), depth=4)))
+    ['skip1', 'level4']
+    """
+    skips = tuple(skip for skip in variant.without if skip not in without)
+    return skips + tuple(Part(LEVEL, level) for level in range(variant.depth + 1, depth + 1))

@@ -8,11 +8,9 @@ from html import escape
 from typing import Literal
 
 from unetscope.table.parts import Part
-from unetscope.table.quantities import Quantity, Status
+from unetscope.table.quantities import Decision, Quantity, Rule, Status
 
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
-Decision = Literal["needed", "redundant", "undecided"]
-Rule = Literal["conditional", "plateau"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +61,25 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One number in bits, with what is needed to judge it; whatever an estimator does not know is NaN.
+    """One number in bits, with what is needed to judge it; values that an estimator does not provide are NaN.
 
     quantity: of one layer I(X;M), I(Y;M) or the usable information I_V(M→Y); of a merge, by either, what the skip S adds to
-    the upsampled path U, what U adds to S, what both hold (negative if they tell more together than apart), and what S adds to
-    U and to ↓S, itself pooled, which is all that a deeper path is given of it. Usable information is in bits a pixel.
-    estimator: a key of the registry. resolution: the noise variance or the bin size, in units of the activation (squared,
-    for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M), `"pixels"` for usable
+    the upsampled path U, what U adds to S, what both hold (negative if both together have more than the sum of each), and what
+    S adds to U and to ↓S, the pooled skip, which is all of S that a deeper path receives. Usable information is in bits a
+    pixel. estimator: a key of the registry. resolution: the noise variance or the bin size, in units of the activation
+    (squared, for the variance); 0 where there is none. labels: the name of the label scheme for I(Y;M), `"pixels"` for usable
     information, empty for I(X;M).
 
-    lower, upper: bracket of the quantity; of usable information its interval, stretched by twice what ever more training
-    images may change, which is known out of its domain too. ceiling: the largest value the estimate can take. saturated: so
-    near the ceiling that layers can no longer be compared. n: images, d: values of the layer an image. unique_share: the
-    share of images whose symbol occurs once (binning). singleton_share: the share of images that are alone in their class.
-    out_of_domain: whether more images would change the estimate by more than its interval allows. reason: why `bits` is NaN, or
-    0 for a layer that is the same for all, or why the estimate is out of its domain. status: all of this as one value.
+    lower, upper: bracket of the quantity; for usable information its interval, widened by twice the change expected from
+    unlimited training images, which is also known out of its domain. ceiling: the largest value the estimate can take.
+    saturated: so near the ceiling that layers can no longer be compared. n: images, d: values of the layer an image.
+    unique_share: the share of images whose symbol occurs once (binning). singleton_share: the share of images that are alone
+    in their class. out_of_domain: whether more images would change the estimate by more than its interval allows. reason: why
+    `bits` is NaN, or 0 for a layer that is the same for all, or why the estimate is out of its domain. status: all of this as
+    one value.
 
-    quarter_bits, half_bits, extrapolated: the estimate of a quarter and of half of the images, and where it goes for ever
-    more. low, high: 95 % interval of that limit. null_mean, null_high, p: mean and 95th percentile of the estimate with
+    quarter_bits, half_bits, extrapolated: the estimate of a quarter and of half of the images, and its limit for many
+    images. low, high: 95 % interval of that limit. null_mean, null_high, p: mean and 95th percentile of the estimate with
     masks or labels shuffled among images, and the share of them that reach it. train_bits: of the images that a probe was
     fitted on. per_image: values whose mean is `bits`, one an image, in the same order for all layers of an epoch: what
     paired differences are made of. There are none, and no interval, where an estimate is saturated or out of its domain.
@@ -155,10 +154,10 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rule says of one skip or level for a training of `epoch` epochs, with the numbers behind it.
+    """The decision of one rule on one skip or level for a training of `epoch` epochs, with the numbers behind it.
 
     part: a skip, or a level: `level4` is all of the network below skip4. since: the marked epoch from which on the decision has
-    been the same. bits: what the part adds, or (plateau rule) what the merge below tells, with its 95 % interval and the most
+    been the same. bits: what the part adds, or (plateau rule) I(Y;M) of the merge below, with its 95 % interval and the most
     that it could be; NaN where it is not known. text: why, for people.
 
     >>> print(Verdict(Part.named("skip1"), 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))

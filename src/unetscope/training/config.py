@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from unetscope.base import InvalidArgument
-from unetscope.table import Setting, settings
+from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, Setting, settings
 from unetscope.training.flags import BYTES, MARKED, PATH, Flag, flags_of
 
 
@@ -110,9 +110,9 @@ else:  # the fields are those of the registry, so a new estimator is in the conf
 class MeasuringConfig(EstimatorSettings):
     """What is measured at the marked epochs, on how many of the training images (all by default)."""
 
-    clusters: int = Field(64, ge=2, description="K of the K-means labels.")
-    cluster_initialisations: int = Field(10, ge=1, description="Initialisations of K-means.")
-    blocks: int = Field(4, ge=1, le=64, description="Blocks a side of the coarsened masks.")
+    clusters: int = Field(CLUSTERS, ge=2, description="K of the K-means labels.")
+    cluster_initialisations: int = Field(INITIALISATIONS, ge=1, description="Initialisations of K-means.")
+    blocks: int = Field(BLOCKS, ge=1, le=64, description="Blocks a side of the coarsened masks.")
     block_threshold: int | None = Field(None, ge=0, description="Pixels above which a block is 1.")
     memory_budget: Annotated[int | None, BYTES] = Field(
         None, gt=0, description="Memory for measuring, such as 2GiB [default: a quarter of what is free]."

@@ -1,18 +1,112 @@
-"""What estimators read of a layer, and what is asked of an estimator."""
+"""The interface of estimators: the statistics of a layer that they read, and the readings in nats that they return."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unetscope.estimators.kernels import Bound
-from unetscope.estimators.reading import Reading
+from unetscope.base import InvalidArgument
+from unetscope.table import Quantity, Status
 
+SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are distinct from all others
+ONE_IMAGE = "one image: there is no other that a layer could tell it from"
+ONE_CLASS = "every image has the same label"
+ALL_ALONE = "every image is alone in its class: to tell the label is to tell the image"
+NOT_FINITE = "distances are not finite"
+NO_DIFFERENCE = "the layer is the same for every image"
+ONE_BIN = "every image falls into the same bins: the layer is the same for all, or the bin size too large"
+
+
+def in_nats(column: str) -> Any:
+    """A value in nats that is NaN unless it is given; column: its name in `Estimate`, which has it in bits."""
+    return field(default=math.nan, metadata={"bits": column})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One estimate in nats; `measure` adds epoch and layer and converts nats to bits.
+
+    Fields have their names in `Estimate`, or metadata with that name. A ceiling that is NaN is the label scheme's, which
+    `measure` adds. capped: by its arithmetic the estimate cannot exceed its ceiling, so near it layers can no longer be
+    ranked. curve: the estimate of a quarter, of half and of all of the images.
+    """
+
+    quantity: Quantity
+    estimator: str
+    resolution: float
+    nats: float = field(metadata={"bits": "bits"})
+    lower: float = in_nats("lower")
+    upper: float = in_nats("upper")
+    labels: str = ""
+    capped: bool = False
+    unique_share: float = math.nan
+    ceiling: float = in_nats("ceiling")
+    low: float = in_nats("low")
+    high: float = in_nats("high")
+    null_mean: float = in_nats("null_mean")
+    null_high: float = in_nats("null_high")
+    p: float = math.nan
+    train: float = in_nats("train_bits")
+    extrapolated: float = in_nats("extrapolated")
+    curve: tuple[float, ...] = ()
+    per_image: tuple[float, ...] = field(default=(), metadata={"bits": "per_image"})
+    out_of_domain: bool = False
+    reason: str = ""
+
+
+def out_of_domain_reason(why: str) -> str:
+    """The reason of a reading that is out of its domain: its status, then why.
+
+    >>> out_of_domain_reason("9 images are too few")
+    'out of domain: 9 images are too few'
+    """
+    return f"{Status.OUT_OF_DOMAIN}: {why}"
+
+
+def without_value(reading: Reading, reason: str, *, out_of_domain: bool = False) -> Reading:
+    """The reading without its number, with the reason."""
+    series = reading.quantity, reading.estimator, reading.resolution
+    return Reading(*series, math.nan, labels=reading.labels, reason=reason, out_of_domain=out_of_domain)
+
+
+def with_reasons(
+    readings: Callable[[Tensor], Iterator[Reading]], statistic: Tensor, classes: Mapping[str, Tensor]
+) -> Iterator[Reading]:
+    """The readings of a statistic, with the reason where the input leaves nothing to measure.
+
+    One image, distances that are not finite and labels of one class give a reason instead of a number. A layer that is the
+    same for all images has 0 with a reason; labels that are all different have their number with a reason.
+
+    statistic: symbols [n], or squared distances [n, n]. Raises: InvalidArgument if labels are not one an image.
+    """
+    n = len(statistic)
+    for labels in classes.values():
+        if labels.shape != (n,):
+            raise InvalidArgument(f"{len(labels)} labels for {n} images: expected one an image")
+    sizes = {name: torch.unique(labels, return_counts=True)[1] for name, labels in classes.items()}
+    without = {name: ONE_CLASS for name, counts in sizes.items() if len(counts) == 1}
+    noted = {name: ALL_ALONE for name, counts in sizes.items() if len(counts) == n}
+    alike = ""
+    if bool((statistic == statistic.flatten()[0]).all()):
+        alike = ONE_BIN if statistic.ndim == 1 else NO_DIFFERENCE
+    if n < 2:
+        without = dict.fromkeys(("", *classes), ONE_IMAGE)
+    elif not bool(statistic.isfinite().all()):
+        without, statistic = dict.fromkeys(("", *classes), NOT_FINITE), torch.zeros_like(statistic)
+    for reading in readings(statistic):
+        if reading.labels in without:
+            yield without_value(reading, without[reading.labels])
+        else:
+            yield replace(reading, reason=reading.reason or alike or noted.get(reading.labels, ""))
+
+
+Bound = Literal["upper", "lower"]
 Classes = Mapping[str, Int64[Tensor, " n"]]
 
 
@@ -57,7 +151,7 @@ class Needs:
 
     @classmethod
     def of_all(cls, estimators: Sequence[Estimator]) -> Needs:
-        """Whatever any of them reads."""
+        """The needs of all estimators together."""
         needs = [estimator.needs for estimator in estimators]
         return cls(
             any(need.distances for need in needs),
@@ -125,7 +219,7 @@ class LayerStatistics:
 
 @runtime_checkable
 class Estimator(Protocol):
-    """Whatever reads the statistics of a layer and gives information back, in nats; defaults are those of a new estimator."""
+    """Reads the statistics of a layer and returns information in nats; the defaults here are those of a new estimator."""
 
     @property
     def series(self) -> tuple[tuple[str, float], ...]:
@@ -166,3 +260,42 @@ def first_alike(rows: Int64[Tensor, "n k"]) -> Int64[Tensor, " n"]:
         0, number, torch.arange(len(rows), device=rows.device), "amin"
     )
     return first[number]
+
+
+BIT = math.log(2)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One estimate beside its truth, in bits (usable information: bits a pixel).
+
+    low, high: the 95 % interval of the estimate, or its bracket. outside: the case lies outside the estimator's domain, so
+    it must give no number.
+    """
+
+    case: str
+    estimator: str
+    truth: float
+    bits: float
+    low: float
+    high: float
+    outside: bool = False
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the truth lies between low and high, or the estimate has no number as expected."""
+        if self.outside:
+            return math.isnan(self.bits)
+        return self.low <= self.truth <= self.high
+
+
+def near(check: Check, tolerance: float) -> Check:
+    """The check with a tolerance added to both ends."""
+    return replace(check, low=check.low - tolerance, high=check.high + tolerance)
+
+
+def check_of(case: str, reading: Reading, truth: float, *, outside: bool = False, bracket: bool = False) -> Check:
+    """A reading beside its truth in bits. bracket: whether to use its bracket instead of its interval."""
+    low, high = (reading.lower, reading.upper) if bracket else (reading.low, reading.high)
+    return Check(case, reading.estimator, truth, reading.nats / BIT, low / BIT, high / BIT, outside, reading.reason)
