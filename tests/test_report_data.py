@@ -20,7 +20,7 @@ from runs import LABELS, made_run, retrained
 from unetscope import plots
 from unetscope.cli import app
 from unetscope.cli.flags import swept
-from unetscope.report import pictures, report_data
+from unetscope.report import report_data
 from unetscope.report.page import as_json
 from unetscope.report.render import Drawing, render_run
 from unetscope.runs import analysed, verification
@@ -32,7 +32,7 @@ from unetscope.training.config import RunConfig, preset_config, repeat_command, 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return retrained(made_run(tmp_path_factory.mktemp("digest") / "run", (0, 1, 3, 10)))
+    return retrained(made_run(tmp_path_factory.mktemp("report_data") / "run", (0, 1, 3, 10)))
 
 
 def test_every_estimate_is_told_at_its_place(run: RunFolder) -> None:
@@ -80,7 +80,7 @@ def test_the_rest_of_the_run_is_told(run: RunFolder) -> None:
 
 def test_long_trainings_are_thinned_and_pictures_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_data, "MOST_CURVE_POINTS", 10)
-    monkeypatch.setattr(pictures, "MOST_PICTURE_BYTES", 20_000)
+    monkeypatch.setattr(report_data, "MOST_PICTURE_BYTES", 20_000)
     told = report_data.report_data_of(made_run(tmp_path / "run", range(0, 60, 3), pictures_of=48))
     assert 5 < len(told["training"]["epoch"]) <= 11
     assert told["training"]["epoch"][-1] == 57
@@ -91,7 +91,7 @@ def test_long_trainings_are_thinned_and_pictures_bounded(tmp_path: Path, monkeyp
     assert sum(len(text) for row in told["predictions"]["predicted"] for text in row) <= 20_000
 
 
-def test_a_bare_run_folder_has_a_digest(tmp_path: Path) -> None:
+def test_a_bare_run_folder_has_data(tmp_path: Path) -> None:
     told = report_data.report_data_of(RunFolder.create(tmp_path / "bare", {"configuration": {}, "facts": {}}))
     assert told["summary"] == "This run has not been measured yet."
     assert told["verdicts"] is None
@@ -222,7 +222,7 @@ def test_the_command_gives_the_configuration_back(preset: str, changes: dict[str
         raise SystemExit(0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unetscope.runs.experiment.run", instead)
+        patch.setattr("unetscope.runs.run", instead)
         result = CliRunner().invoke(app, [*words[1:], "--quiet"])
     assert found, result.output
     assert found[0] == config
