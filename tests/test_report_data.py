@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from unetscope.runs import analysed, verification
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.verification import trained_variants
 from unetscope.table.quantities import Status
+from unetscope.table.records import Estimate
 from unetscope.training.config import RunConfig, preset_config, repeat_command, run_flags
 
 
@@ -59,6 +61,11 @@ def test_every_estimate_is_told_at_its_place(run: RunFolder) -> None:
             )
             seen += 1
     assert seen == len(flow)
+
+
+def test_every_number_of_an_estimate_has_its_column() -> None:
+    numbers = {field.name for field in fields(Estimate) if field.type == "float"}
+    assert numbers - {"resolution"} == set(report_data.COLUMNS)
 
 
 def test_the_rest_of_the_run_is_told(run: RunFolder) -> None:

@@ -17,7 +17,20 @@ from PIL import Image
 from unetscope.analysis import Judgement, Row, Verification
 from unetscope.report.sentences import notes, sentence, summary
 from unetscope.runs import AnalysedRun, Picture, RunFolder
-from unetscope.table import STATUS_MARKS, EpochRecord, Estimate, Flow, Status, Verdict, log_spaced, removed_parts
+from unetscope.table import (
+    STATUS_MARKS,
+    EpochRecord,
+    Estimate,
+    Flow,
+    Quantity,
+    Rule,
+    Series,
+    Status,
+    Verdict,
+    estimator_title,
+    log_spaced,
+    removed_parts,
+)
 from unetscope.training import repeat_command
 
 MOST_PICTURE_BYTES = 1_200_000  # of predicted masks: epochs are left out until they fit
@@ -93,19 +106,39 @@ def address(pixels: Any) -> str:
 
 DIGITS = 5
 MOST_CURVE_POINTS = 1500  # of a Dice curve: more than a screen has pixels for
-DIAGNOSTICS = (
-    "lower",
-    "upper",
-    "unique_share",
-    "null_mean",
-    "null_high",
-    "p",
-    "train_bits",
-    "quarter_bits",
-    "half_bits",
-    "extrapolated",
-    "singleton_share",
-)
+# Titles of the page; what an estimate holds stands in the fields of `Estimate`.
+DIAGNOSTICS: Mapping[str, str] = {
+    "unique_share": "share of unique symbols",
+    "null_mean": "null, mean",
+    "null_high": "null, 95th percentile",
+    "p": "p",
+    "train_bits": "on training images",
+    "quarter_bits": "of a quarter of the images",
+    "half_bits": "of half",
+    "extrapolated": "of ever more",
+    "singleton_share": "share alone in their class",
+}
+COLUMNS = ("bits", "low", "high", "ceiling", "lower", "upper", *DIAGNOSTICS)  # of a series, by field
+QUANTITIES: Mapping[Quantity, str] = {
+    Quantity.INPUT: "I(X;M): which image",
+    Quantity.LABEL: "I(Y;M): which class of mask",
+    Quantity.USABLE: "usable: pixels of the mask",
+}
+GAINS: Mapping[Quantity, str] = {
+    Quantity.USABLE_SKIP_GIVEN_POOLED: "What each skip adds to all that the deeper path knows",
+    Quantity.USABLE_UPSAMPLED_GIVEN_SKIP: "What the deeper path adds to each skip",
+}
+# What the arrow of a skip shows: the first of these that was measured.
+ARROWS = (Quantity.USABLE_SKIP_GIVEN_POOLED, Quantity.USABLE_SKIP_GIVEN_UPSAMPLED, Quantity.SKIP_GIVEN_UPSAMPLED)
+RULES: Mapping[Rule, str] = {"conditional": "the conditional rule", "plateau": "the paper's rule"}
+STATUS_TEXTS: Mapping[Status, str] = {
+    Status.OK: "",
+    Status.SATURATED: "saturated",
+    Status.OUT_OF_DOMAIN: "out of its domain",
+    Status.ABSENT: "no number",
+}
+USABLE_CEILING = "all there is to tell"  # of the mask: H_V(Y|∅), which the page explains in words
+LINEAR = "usable_linear"  # probes that stand back where another family measured the same
 
 
 def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
@@ -139,6 +172,11 @@ def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
         ],
         "epochs": flow.epochs,
         "series": list(_series(flow)),
+        "quantities": QUANTITIES,
+        "marks": {STATUS_MARKS[status].letter: text for status, text in STATUS_TEXTS.items()},
+        "diagnostics": DIAGNOSTICS,
+        "rules": RULES,
+        **_gains(flow),
         "training": _training(run.epochs),
         "verdicts": None if run.judgement is None else _judgement_data(run.judgement),
         "verification": None if run.verification is None else _verification_data(run.verification),
@@ -212,11 +250,15 @@ def _series(flow: Flow) -> Iterable[dict[str, Any]]:
         yield {
             "quantity": key.quantity,
             "estimator": key.estimator,
-            "title": key.text.split(",")[0],
+            "title": estimator_title(key.estimator),
             "resolution": _number(key.resolution),
             "text": key.text,
             "labels": key.labels,
+            "usable": key.quantity.is_usable,
+            "of_layer": key.quantity.of_layer,
             "unit": key.quantity.unit,
+            "ceiling_name": USABLE_CEILING if key.quantity.is_usable else key.quantity.ceiling_name,
+            "caption": _caption(series),
             "images": series.images[-1],
             "layers": [place[layer] for layer in series.layers],
             "epochs": list(series.epochs),
@@ -224,6 +266,29 @@ def _series(flow: Flow) -> Iterable[dict[str, Any]]:
             "reasons": _reasons(cells),
             **_columns(cells),
         }
+
+
+def _caption(series: Series) -> str:
+    """What is part of every number shown: the estimator with its resolution, the images, the label scheme."""
+    key = series.key
+    images = f"{series.images[-1]} {'held-out ' * key.quantity.is_usable}images"
+    return " · ".join([key.text, images, *([f"Y: {key.scheme}"] if key.scheme else [])])
+
+
+def _gains(flow: Flow) -> dict[str, Any]:
+    """Which series, by their places, show what the two streams of a merge add; null where none was measured."""
+    places = {quantity: _place_at_merges(flow, quantity) for quantity in Quantity if not quantity.of_layer}
+    return {
+        "gains": [
+            {"quantity": quantity, "title": title, "series": places[quantity]} for quantity, title in GAINS.items()
+        ],
+        "gains_series": next((places[quantity] for quantity in ARROWS if places[quantity] is not None), None),
+    }
+
+
+def _place_at_merges(flow: Flow, quantity: Quantity) -> int | None:
+    places = [place for place, series in enumerate(flow.series) if series.key.quantity is quantity]
+    return min(places, key=lambda place: flow.series[place].key.estimator == LINEAR, default=None)
 
 
 def _mark(row: Estimate | None) -> str:
@@ -243,7 +308,7 @@ def _reasons(cells: Sequence[Estimate | None]) -> dict[str, list[int]]:
 def _columns(cells: Sequence[Estimate | None]) -> dict[str, list[float | int | None]]:
     """The values of the cells by name; a name without any number is left out."""
     columns = {}
-    for name in ("bits", "low", "high", "ceiling", *DIAGNOSTICS):
+    for name in COLUMNS:
         values = [None if row is None else _number(getattr(row, name)) for row in cells]
         if name == "bits" or any(value is not None for value in values):
             columns[name] = values
@@ -290,7 +355,7 @@ def _verification_data(verification: Verification) -> dict[str, Any]:
             {"epoch": epoch, "rows": [_outcome_of(verification, row) for row in verification.rows(epoch)]}
             for epoch in verification.budgets
         ],
-        "scores": {rule: verification.score(rule) for rule in ("conditional", "plateau")},
+        "scores": {rule: verification.score(rule) for rule in RULES},
         "curves": [
             {
                 "variant": training.variant,
@@ -317,6 +382,6 @@ def _outcome_of(verification: Verification, row: Row) -> dict[str, Any]:
         "decision": outcome.decision,
         "text": outcome.text,
         "predicted": row.predicted,
-        "agreement": {rule: row.agreement(rule) for rule in ("conditional", "plateau")},
+        "agreement": {rule: row.agreement(rule) for rule in RULES},
         "reaches": [training.reaches(verification.target) for training in verification.of(row.variant.name)],
     }

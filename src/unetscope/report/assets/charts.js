@@ -81,8 +81,7 @@ function uPlotView(run, page, quantity) {
   });
   if (series.full) {
     drawing.append(svg("path", { d: `M54 ${y(series.full)}H${width - 10}`, class: "ceiling" }));
-    const name = series.unit === "bits a pixel" ? "all there is to tell" : quantity === "I(X;M)" ? "log₂ N" : "H(Y)";
-    drawing.append(write(width - 12, y(series.full) - 5, `ceiling: ${name} = ${fixed(series.full, 2)} ${series.unit}`, { "text-anchor": "end", class: "ceiling-text" }));
+    drawing.append(write(width - 12, y(series.full) - 5, `ceiling: ${series.ceiling_name} = ${fixed(series.full, 2)} ${series.unit}`, { "text-anchor": "end", class: "ceiling-text" }));
   }
   for (const epoch of logSpaced(series.epochs, MOST_LINES)) {
     const at = series.epochs.indexOf(epoch);
@@ -314,9 +313,9 @@ const cellsOf = (series, layer) => series.epochs.map((epoch, at) => ({ epoch, ce
 const bandOf = (cells) => cells.map(({ epoch, cell }) => [epoch, cell?.low, cell?.high]);
 
 // What each skip adds, or the deeper path to each skip, along training.
-/** @type {(run: Run, page: Page, quantity: string) => View} */
-function gainsView(run, page, quantity) {
-  const series = run.series.find((one) => one.quantity === quantity && one.estimator !== "usable_linear") ?? run.find({ quantity });
+/** @type {(run: Run, page: Page, gain: GainData) => View} */
+function gainsView(run, page, { quantity, series: place }) {
+  const series = place === null ? null : run.series[place];
   if (!series) return nothing(`${quantity} was not measured: unetscope measure RUN --merge-probes`);
   const curves = run.skips.map((skip, index) => {
     const layer = run.byLabel.get(skip.merge);

@@ -126,7 +126,7 @@ function markOn(box, cell) {
 
 /** @type {(run: Run, arcs: DrawnArc[], state: State) => void} */
 function drawSkips(run, arcs, state) {
-  const gains = run.gains;
+  const gains = run.arrows;
   const at = gains ? gains.at(state.epoch) : -1;
   for (const arc of arcs) {
     const cell = gains ? gains.cell(run.byLabel.get(arc.skip.merge), at) : null;
@@ -146,7 +146,7 @@ function drawSkips(run, arcs, state) {
 
 /** @type {(run: Run, skip: SkipData, state: State) => string[]} */
 function tellSkip(run, skip, state) {
-  const gains = run.gains;
+  const gains = run.arrows;
   const cell = gains ? gains.cell(run.byLabel.get(skip.merge), gains.at(state.epoch)) : null;
   const verdict = run.verdict(skip.name, state.epoch);
   const lines = [`${skip.name}: from layer ${skip.source} to layer ${skip.merge}`];

@@ -3,13 +3,12 @@
 /** @type {[string, (run: Run, page: Page) => View[]][]} */
 const SECTIONS = [
   ["network", (run, page) => [networkView(run, page), layerView(run, page)]],
-  ["u-plots", (run, page) => QUANTITIES.map((quantity) => titled(NAMES[quantity], uPlotView(run, page, quantity)))],
+  ["u-plots", (run, page) => Object.entries(run.quantities).map(([quantity, title]) => titled(title, uPlotView(run, page, quantity)))],
   ["planes", (run, page) => [planesView(run, page)]],
   ["parts", (run, page) => [
     partsView(run),
-    ...(run.verdicts ? [verdictMap(run.verdicts, "conditional"), verdictMap(run.verdicts, "plateau")] : []),
-    titled("What each skip adds to all that the deeper path knows", gainsView(run, page, "I_V(S→Y|U,↓S)")),
-    titled("What the deeper path adds to each skip", gainsView(run, page, "I_V(U→Y|S)")),
+    ...verdictMaps(run),
+    ...run.gains.map((gain) => titled(gain.title, gainsView(run, page, gain))),
   ]],
   ["verification", (run, page) => [titled("What leaving parts out costs", outcomesView(run)), titled("Variants along training", variantsView(run, page)), agreementView(run)]],
   ["dice", (run, page) => [diceView(run, page)]],
@@ -18,10 +17,6 @@ const SECTIONS = [
   ["numbers", (run, page) => [numbersView(run, page)]],
   ["facts", (run) => [factsView(run)]],
 ];
-/** @type {Record<Quantity, string>} */
-const NAMES = { "I(X;M)": "I(X;M): which image", "I(Y;M)": "I(Y;M): which class of mask", "I_V(M→Y)": "usable: pixels of the mask" };
-/** @type {Quantity[]} */
-const QUANTITIES = ["I(X;M)", "I(Y;M)", "I_V(M→Y)"];
 /** @type {(keyof State)[]} */
 const CHOICES = ["quantity", "estimator", "resolution", "labels", "usable"];
 const FRAME_MS = 140; // of the play button, an epoch each
@@ -32,6 +27,10 @@ function titled(title, view) {
   return { node: el("div", { class: "titled" }, el("h4", {}, title), view.node), update: view.update };
 }
 
+// Whether there is a choice of label schemes for it.
+/** @type {(series: Series) => boolean} */
+const hasScheme = (series) => series.of_layer && !series.usable && series.labels !== "";
+
 class Page {
   /** @type {Run[]} */
   runs = [];
@@ -41,29 +40,30 @@ class Page {
   views = [];
   waiting = false;
 
-  /** @param {Digest[]} digests */
-  constructor(digests) {
-    this.take(digests);
+  /** @param {ReportData[]} data */
+  constructor(data) {
+    this.take(data);
     const run = this.runs[0];
-    const first = run.find({ quantity: "I(X;M)" }) ?? run.find({ quantity: "I(Y;M)" });
-    const usable = run.find({ quantity: "I_V(M→Y)" });
+    const measured = Object.keys(run.quantities).map((quantity) => run.find({ quantity })).filter((series) => series !== null);
+    const first = measured.find((series) => !series.usable);
+    const usable = measured.find((series) => series.usable);
     const bottom = run.layers.findLast((layer) => layer.role === "bottom") ?? run.layers[Math.floor(run.layers.length / 2)];
     /** @type {State} */
     this.state = {
       epoch: this.epochs.at(-1) ?? 0,
       layer: bottom?.label ?? "",
-      quantity: usable ? "I_V(M→Y)" : first?.quantity === "I(Y;M)" ? "I(Y;M)" : "I(X;M)",
+      quantity: (usable ?? first)?.quantity ?? Object.keys(run.quantities)[0],
       estimator: first?.estimator ?? "",
       resolution: first?.resolution ?? 0,
-      labels: run.series.find((one) => one.quantity === "I(Y;M)")?.labels ?? "",
+      labels: run.series.find(hasScheme)?.labels ?? "",
       usable: usable?.estimator ?? "",
     };
     this.controls = controls(this);
   }
 
-  /** @type {(digests: Digest[]) => void} */
-  take(digests) {
-    this.runs = digests.map((digest) => new Run(digest));
+  /** @type {(data: ReportData[]) => void} */
+  take(data) {
+    this.runs = data.map((run) => new Run(run));
     const measured = this.runs.flatMap((run) => [...run.epochs, ...(run.predictions?.epochs ?? [])]);
     const trained = measured.length ? [] : this.runs.map((run) => run.last);
     this.epochs = [...new Set([...measured, ...trained])].sort((a, b) => a - b);
@@ -164,11 +164,11 @@ function byId(id, kind) {
 function controls(page) {
   const [slider, count, play] = [byId("epoch", HTMLInputElement), byId("count", HTMLElement), byId("play", HTMLElement)];
   const selects = [
-    choice("quantity", () => QUANTITIES.filter((quantity) => page.runs.some((run) => run.find({ quantity }))).map((one) => [one, NAMES[one]]), (value) => ({ quantity: QUANTITIES.find((one) => one === value) })),
-    choice("estimator", () => options((one) => !one.quantity.startsWith("I_V") && one.quantity !== "I(Y;S|U)", (one) => [one.estimator, one.title]), chosenEstimator),
-    choice("resolution", () => options((one) => one.estimator === page.state.estimator, (one) => [one.resolution, String(one.resolution)]), (value) => ({ resolution: Number(value) })),
-    choice("labels", () => options((one) => one.quantity === "I(Y;M)", (one) => [one.labels, one.labels]), (labels) => ({ labels })),
-    choice("usable", () => options((one) => one.quantity === "I_V(M→Y)", (one) => [one.estimator, one.title]), (usable) => ({ usable })),
+    choice("quantity", () => Object.entries(page.runs[0].quantities).filter(([quantity]) => page.runs.some((run) => run.find({ quantity }))), (quantity) => ({ quantity })),
+    choice("estimator", () => options((series) => series.of_layer && !series.usable, (series) => [series.estimator, series.title]), chosenEstimator),
+    choice("resolution", () => options((series) => series.estimator === page.state.estimator, (series) => [series.resolution, String(series.resolution)]), (value) => ({ resolution: Number(value) })),
+    choice("labels", () => options(hasScheme, (series) => [series.labels, series.labels]), (labels) => ({ labels })),
+    choice("usable", () => options((series) => series.of_layer && series.usable, (series) => [series.estimator, series.title]), (usable) => ({ usable })),
   ];
   /** @type {(wanted: (series: Series) => boolean, option: (series: Series) => [string | number, string]) => [string | number, string][]} */
   function options(wanted, option) {
@@ -247,7 +247,7 @@ function controls(page) {
 }
 
 // What stands in the page, compressed so that it stays small.
-/** @type {(id: string) => Promise<Digest[]>} */
+/** @type {(id: string) => Promise<ReportData[]>} */
 async function unpacked(id) {
   const packed = Uint8Array.from(atob(byId(id, HTMLElement).textContent ?? ""), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -270,9 +270,9 @@ function follow(page) {
       const answer = await fetch(`data${location.search}&version=${version}`, { cache: "no-store" });
       if (answer.status === 200) {
         version = answer.headers.get("ETag") ?? version;
-        const digests = await answer.json();
+        const data = await answer.json();
         const following = page.state.epoch === (page.epochs.at(-1) ?? 0);
-        page.take(digests);
+        page.take(data);
         page.set({ epoch: following ? page.epochs.at(-1) ?? 0 : page.nearest(page.state.epoch) });
         page.build();
       } else if (answer.status !== 304) throw new Error(`status ${answer.status}`);

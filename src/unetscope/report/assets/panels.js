@@ -1,10 +1,5 @@
 // Tables, pictures and the panel of the chosen layer.
 
-const RULES = { conditional: "the conditional rule", plateau: "the paper's rule" };
-
-/** @type {Rule[]} */
-const RULE_NAMES = ["conditional", "plateau"];
-
 /** @type {(headings: string[], className?: string) => { node: HTMLElement, body: HTMLElement }} */
 function table(headings, className = "") {
   const body = el("tbody");
@@ -25,7 +20,7 @@ function layerView(run, page) {
   let shown = -1;
   /** @type {View | null} */
   let drawn = null;
-  const rows = ["I(X;M)", "I(Y;M)", "I_V(M→Y)"].map((quantity) => {
+  const rows = Object.keys(run.quantities).map((quantity) => {
     const cells = [el("th", { scope: "row" }, quantity), el("td"), el("td"), el("td")];
     numbers.body.append(el("tr", {}, cells));
     return { quantity, cells };
@@ -49,7 +44,7 @@ function layerView(run, page) {
       const cell = series && layer !== undefined ? series.cell(layer, series.at(state.epoch)) : null;
       cells[1].textContent = cell ? fixed(cell.bits) : "—";
       cells[2].textContent = cell ? interval(cell.low, cell.high) : "—";
-      cells[3].textContent = series && cell ? `${fixed(cell.ceiling)} ${series.unit}${MARKS[cell.mark] ? `: ${MARKS[cell.mark]}` : ""}` : "—";
+      cells[3].textContent = series && cell ? `${fixed(cell.ceiling)} ${series.unit}${run.marks[cell.mark] ? `: ${run.marks[cell.mark]}` : ""}` : "—";
     }
     if (drawn) drawn.update(state);
   }
@@ -57,15 +52,15 @@ function layerView(run, page) {
 }
 
 // What each rule says of every part at every marked epoch; the column of this epoch is framed.
-/** @type {(verdicts: Verdicts, rule: Rule) => View} */
-function verdictMap(verdicts, rule) {
+/** @type {(verdicts: Verdicts, rule: Rule, title: string) => View} */
+function verdictMap(verdicts, rule, title) {
   const rows = verdicts.rows.filter((row) => row.rule === rule);
   const parts = verdicts.parts.filter((part) => rows.some((row) => row.part === part));
   const { epochs } = verdicts;
   if (parts.length === 0) return nothing("This rule says nothing of this network.");
   const [left, cell, top] = [66, Math.max(4, Math.min(34, 560 / epochs.length)), 8];
   const [width, height] = [left + cell * epochs.length + 10, top + parts.length * 24 + 38];
-  const drawing = canvas(Math.max(width, 300), height, `${RULES[rule]}: verdicts along training`, { class: "chart map" });
+  const drawing = canvas(Math.max(width, 300), height, `${title}: verdicts along training`, { class: "chart map" });
   const verdictAt = new Map(rows.map((row) => [`${row.part} ${row.epoch}`, row]));
   parts.forEach((part, row) => {
     drawing.append(write(left - 8, top + row * 24 + 16, part, { "text-anchor": "end", class: "tick" }));
@@ -90,7 +85,12 @@ function verdictMap(verdicts, rule) {
     const at = epochs.filter((epoch) => epoch <= state.epoch).length - 1;
     fill(ring, { x: at < 0 ? -99 : left + at * cell - 1.5 });
   };
-  return { node: el("div", {}, el("h4", {}, `By ${RULES[rule]}`), drawing), update };
+  return { node: el("div", {}, el("h4", {}, `By ${title}`), drawing), update };
+}
+
+/** @type {(run: Run) => View[]} */
+function verdictMaps({ verdicts, rules, ruleNames }) {
+  return verdicts ? ruleNames.map((rule) => verdictMap(verdicts, rule, rules[rule])) : [];
 }
 
 // What retraining said of exactly this part: without the skip alone, or without all that lies below it.
@@ -106,7 +106,7 @@ function answer(run, part, epoch) {
 /** @type {(run: Run) => View} */
 function partsView(run) {
   if (!run.verdicts) return nothing("Nothing is judged: that needs skips, two measured epochs of training, and what merges tell (--merge-probes).");
-  const { node, body } = table(["part", "verdict", "by the paper's rule", "adds, of what there is to tell", "why", "retrained without it"], "parts");
+  const { node, body } = table(["part", "verdict", `by ${run.rules.plateau}`, "adds, of what there is to tell", "why", "retrained without it"], "parts");
   const rows = run.verdicts.parts.map((part) => {
     const cells = [el("th", { scope: "row" }, part), ...Array.from({ length: 5 }, () => el("td"))];
     body.append(el("tr", {}, cells));
@@ -178,13 +178,13 @@ function outcomesView(run) {
 function agreementView(run) {
   if (!run.verification) return nothing("What the rules said stands here beside what retraining says.");
   const { budgets } = run.verification;
-  const { node, body } = table(["variant", "network", "Dice", "the conditional rule said", "the paper's rule said", "retraining says"], "agreement");
+  const { node, body } = table(["variant", "network", "Dice", ...run.ruleNames.map((rule) => `${run.rules[rule]} said`), "retraining says"], "agreement");
   const marks = { hit: " ✓ right", miss: " ✗ wrong", open: "" };
   /** @type {(state: State) => void} */
   function update(state) {
     body.replaceChildren(...budgetAt(budgets, state.epoch).rows.map((row) => el("tr", {},
       el("th", { scope: "row" }, row.variant), el("td", {}, row.network), el("td", {}, fixed(row.dice)),
-      RULE_NAMES.map((rule) => el("td", {}, decided(row.predicted[rule] ?? "undecided", marks[row.agreement[rule]]))),
+      run.ruleNames.map((rule) => el("td", {}, decided(row.predicted[rule] ?? "undecided", marks[row.agreement[rule]]))),
       el("td", {}, decided(row.decision), ` ${row.text}`))));
   }
   return { node, update };
@@ -262,18 +262,11 @@ function predictionsView({ predictions: found }) {
 }
 
 // The numbers behind the pictures: every layer at this epoch, by the series that colours the U.
-/** @type {[Diagnostic, string][]} */
-const DIAGNOSTICS = [
-  ["unique_share", "share of unique symbols"], ["null_mean", "null, mean"], ["null_high", "null, 95th percentile"], ["p", "p"],
-  ["train_bits", "on training images"], ["quarter_bits", "of a quarter of the images"], ["half_bits", "of half"],
-  ["extrapolated", "of ever more"], ["singleton_share", "share alone in their class"],
-];
-
 /** @type {(run: Run, page: Page) => View} */
 function numbersView(run, page) {
   const series = page.colouring(run);
   if (!series) return nothing("No number of this kind was measured.");
-  const more = DIAGNOSTICS.filter(([name]) => series[name]);
+  const more = Object.entries(run.diagnostics).filter(([name]) => series.column(name));
   const { node, body } = table(["layer", "module", "bits", "95 % interval", "ceiling", "state", ...more.map(([, text]) => text), "reason"], "numbers");
   const rows = series.layers.map((layer) => {
     const { label, module } = run.layers[layer];
@@ -291,7 +284,7 @@ function numbersView(run, page) {
     for (const { layer, label, cells, row } of rows) {
       const cell = series.cell(layer, at);
       const texts = cell
-        ? [fixed(cell.bits), interval(cell.low, cell.high), fixed(cell.ceiling), MARKS[cell.mark], ...more.map(([name]) => fixed(cell.value(name))), cell.reason]
+        ? [fixed(cell.bits), interval(cell.low, cell.high), fixed(cell.ceiling), run.marks[cell.mark], ...more.map(([name]) => fixed(cell.value(name))), cell.reason]
         : cells.map(() => "—");
       texts.forEach((text, index) => {
         if (cells[index].textContent !== text) cells[index].textContent = text;

@@ -1,4 +1,4 @@
-// A run as its digest tells it.
+// A run as its data describe it.
 
 class Series {
   /** @param {SeriesData} data */
@@ -27,30 +27,27 @@ class Series {
     const place = layer === undefined ? undefined : this.place.get(layer);
     if (place === undefined || at < 0) return null;
     const index = at * this.layers.length + place;
-    /** @type {(name: Column) => Number_} */
-    const value = (name) => this[name]?.[index];
+    /** @type {(name: string) => Number_} */
+    const value = (name) => this.column(name)?.[index];
     return {
       bits: value("bits"), low: value("low"), high: value("high"), ceiling: value("ceiling"),
       mark: /** @type {Mark} */ (this.state[index]), reason: this.reasonOf.get(index) ?? "", value,
     };
   }
 
-  // What is part of every number shown.
-  get caption() {
-    const usable = this.quantity.startsWith("I_V");
-    const images = `${this.images} ${usable ? "held-out images" : "images"}`;
-    return [this.text, images, ...(this.labels && !usable ? [`Y: ${this.labels}`] : [])].join(" · ");
+  // A column of numbers by its name.
+  /** @type {(name: string) => Column | undefined} */
+  column(name) {
+    return /** @type {Record<string, Column | undefined>} */ (/** @type {unknown} */ (this))[name];
   }
 }
 
-/** @type {Record<Mark, string>} */
-const MARKS = { s: "saturated", o: "out of its domain", "-": "no number", ".": "" };
-
 class Run {
-  /** @param {Digest} data */
+  /** @param {ReportData} data */
   constructor(data) {
     Object.assign(this, data);
-    this.series = data.series.map((one) => new Series(one));
+    this.series = data.series.map((series) => new Series(series));
+    this.ruleNames = /** @type {Rule[]} */ (Object.keys(this.rules));
     this.byLabel = new Map(this.layers.map((layer, index) => [layer.label, index]));
     this.merges = this.layers.map((layer) => layer.role === "merge");
     const trained = this.training.epoch;
@@ -65,19 +62,15 @@ class Run {
   // The series that a choice of estimator, resolution and labels means for a quantity.
   /** @type {(quantity: string, choice: Choice) => Series | null} */
   chosen(quantity, choice) {
-    if (quantity === "I_V(M→Y)") return this.find({ quantity, estimator: choice.usable });
-    const { estimator, resolution, labels } = choice;
-    return this.find({ quantity, estimator, resolution, ...(quantity === "I(Y;M)" ? { labels } : {}) });
+    const { estimator, resolution, labels, usable } = choice;
+    return this.series.find((series) => series.quantity === quantity && (series.usable
+      ? series.estimator === usable
+      : series.estimator === estimator && series.resolution === resolution && (!series.labels || series.labels === labels))) ?? null;
   }
 
   // What a skip brings: beside all that a deeper path knows if that was measured, else beside the upsampled path.
-  get gains() {
-    for (const quantity of ["I_V(S→Y|U,↓S)", "I_V(S→Y|U)", "I(Y;S|U)"]) {
-      const found = this.series.find((one) => one.quantity === quantity && one.estimator !== "usable_linear")
-        ?? this.find({ quantity });
-      if (found) return found;
-    }
-    return null;
+  get arrows() {
+    return this.gains_series === null ? null : this.series[this.gains_series];
   }
 
   /** @type {(epoch: number) => VerdictRow[]} */
