@@ -16,8 +16,8 @@ import pytest
 
 from chromium import Tab, chromium
 from runs import made_run, retrained
-from unetscope.report import page as page_of
-from unetscope.report import write_report
+from unetscope.report.page import page as page_of
+from unetscope.report.page import write_report
 from unetscope.report.render import compare
 from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder

@@ -48,15 +48,15 @@ LARGEST_SVG_BYTES = 250_000  # above it, the PNG is the smaller way to show the 
 
 @dataclass(frozen=True, slots=True)
 class ReportFigure:
-    """One still figure of the page, as the files that `unetscope.plots.save` wrote; at least one of them.
+    """One still figure of the page, as the files that `unetscope.plots.save` wrote.
 
     caption: one or two sentences on what is seen.
     """
 
     title: str
     caption: str
-    png: Path | None = None
-    svg: Path | None = None
+    png: Path
+    svg: Path
 
 
 def write_report(
@@ -151,15 +151,10 @@ def _policy(script: str, *, live: bool) -> str:
 
 
 def _embedded(figure: ReportFigure) -> str:
-    """The figure as a data address: the SVG, unless it is large and there is a PNG."""
+    """The figure as a data address: the SVG, or the PNG where the SVG is large."""
     for file in (figure.png, figure.svg):
-        if file is not None and not file.is_file():
+        if not file.is_file():
             raise InvalidArgument(f"figure {figure.title!r} has no file {str(file)!r}")
-    small = figure.svg is not None and figure.svg.stat().st_size <= LARGEST_SVG_BYTES
-    if figure.svg is not None and (small or figure.png is None):
-        kind, file = "svg+xml", figure.svg
-    elif figure.png is not None:
-        kind, file = "png", figure.png
-    else:
-        raise InvalidArgument(f"figure {figure.title!r} has neither a PNG nor an SVG file")
+    small = figure.svg.stat().st_size <= LARGEST_SVG_BYTES
+    kind, file = ("svg+xml", figure.svg) if small else ("png", figure.png)
     return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"

@@ -62,7 +62,7 @@ def notes(flow: Flow) -> list[str]:
             alone > 0.05
         )
         sentences.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{few}{counted}.")
-    inputs, sweeps = flow.select(quantity=Quantity.INPUT), swept(flow)
+    inputs, sweeps = flow.select(quantity=Quantity.INPUT), swept_estimators(flow)
     resolutions = Counter(series.key.estimator for series in inputs.series)
     for key in (series.key for series in inputs.series):
         if key.estimator not in sweeps and resolutions[key.estimator] == 1:
@@ -89,7 +89,7 @@ def _notes_of_series(inputs: Flow, estimator: str, resolution: float) -> list[st
     return sentences
 
 
-def swept(flow: Flow) -> dict[str, float]:
+def swept_estimators(flow: Flow) -> dict[str, float]:
     """The estimators with so many resolutions that a figure of each would be too many, and the one that is shown alone."""
     resolutions: dict[str, list[float]] = {}
     for key in (series.key for series in flow.series):

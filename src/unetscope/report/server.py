@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
@@ -134,37 +134,20 @@ class Live:
         return hashlib.sha256(repr(stamps).encode("utf-8", errors="surrogateescape")).hexdigest()[:24]
 
 
-class Source(Protocol):
-    """What is served."""
-
-    def version(self) -> str:
-        """A word that changes whenever the data do."""
-
-    def page(self) -> str:
-        """The page with the data as they are now."""
-
-    def data(self) -> bytes:
-        """The data alone, as JSON."""
-
-
 class Server(ThreadingHTTPServer):
-    """Serves a source on one interface to whoever brings the token; `url` is what to open.
+    """Serves runs on one interface to whoever brings the token; `url` is what to open.
 
     port: 0 for any that is free. token: made at random unless given.
     Raises: InvalidArgument if the address cannot be had.
 
-    >>> class Nothing:
-    ...     def version(self): return "1"
-    ...     def page(self): return "<p>nothing</p>"
-    ...     def data(self): return b"[]"
-    >>> with Server(Nothing(), token="secret") as server:
+    >>> with Server(Live([Path("run")]), token="secret") as server:
     ...     server.url.startswith("http://127.0.0.1:"), server.url.endswith("/?token=secret")
     (True, True)
     """
 
     daemon_threads = True
 
-    def __init__(self, source: Source, *, host: str = LOCAL, port: int = 0, token: str = "") -> None:
+    def __init__(self, source: Live, *, host: str = LOCAL, port: int = 0, token: str = "") -> None:
         self.source, self.token, self.host = source, token or secrets.token_urlsafe(32), host
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
