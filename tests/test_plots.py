@@ -25,6 +25,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from unetscope import plots
+from unetscope.analysis import neighbours
 from unetscope.base.errors import InvalidArgument
 from unetscope.table.flow import Flow
 from unetscope.table.records import EpochRecord, Estimate, Layer, Role, Skip
@@ -786,15 +787,15 @@ def test_the_band_of_a_u_plot_is_the_interval(flow) -> None:
 
 def test_neighbours_are_apart_where_their_paired_difference_leaves_out_zero(flow) -> None:
     of = usable(flow)
-    pairs = plots.neighbours(of)
+    pairs = neighbours(of)
     assert [pair.first for pair in pairs][:3] == ["1", "2", "3"]
     assert len(pairs) == 22  # upsampled layers stand within the step to their merge
     assert [pair.apart for pair in pairs[:3]] == [True, False, True]
     dead = tuple(replace(e, per_image=()) if e.layer == "5" else e for e in of.estimates)
-    without = plots.neighbours(Flow(of.layers, of.skips, dead), epoch=100)
+    without = neighbours(Flow(of.layers, of.skips, dead), epoch=100)
     assert [pair.step is None for pair in without[2:6]] == [False, True, True, False]
     with pytest.raises(InvalidArgument, match=r"epoch 4 not measured for I_V\(M→Y\): measured are 0, 1, 2, 3, 5"):
-        plots.neighbours(of, epoch=4)
+        neighbours(of, epoch=4)
 
 
 def test_a_panel_for_each_merge_the_deepest_first(flow) -> None:

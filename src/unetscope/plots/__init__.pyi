@@ -5,7 +5,6 @@ from .information import information_plane as information_plane
 from .limits import image_limits as image_limits
 from .merges import merge_gains as merge_gains
 from .neighbours import neighbour_steps as neighbour_steps
-from .neighbours import neighbours as neighbours
 from .resolution import resolution_sweep as resolution_sweep
 from .style import save as save
 from .training import dice_curves as dice_curves
