@@ -1,4 +1,4 @@
-"""Runs to their figures and their page, without torch."""
+"""The figures and the page of runs, without torch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ SHARES_SHOWN = (0.1, 0.2, 0.5, 1.0)  # of the training, as the paper's Fig. 6 ha
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure to be drawn: the name of its files, what is said of it, what draws its axes, and whether the page shows it as it
-    is, because it draws nothing of the kind itself.
+    """A figure to draw.
+
+    name: of its files. draw: returns its axes. still: whether the page embeds the figure, because its script draws no
+    such figure.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Drawing:
 
 
 def drawings(run: AnalysedRun) -> Iterator[Drawing]:
-    """The paper's six figures in its order, by the first estimator and label scheme; then the same by the others."""
+    """The paper's six figures in its order, by the first estimator and label scheme, then by the others."""
     flow = run.flow
     yield Drawing(
         "architecture",
@@ -93,7 +95,7 @@ def drawings(run: AnalysedRun) -> Iterator[Drawing]:
 
 
 def _verdicts(run: AnalysedRun) -> Iterator[Drawing]:
-    """What the rules say, and what retraining says of them, if there is any of it."""
+    """The verdicts of the rules and, if variants were retrained, their outcomes; nothing for a run without verdicts."""
     if run.judgement is None:
         return
     yield Drawing(
@@ -203,7 +205,7 @@ def _plane(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawin
 
 
 def _clusters(run: AnalysedRun, labels: str) -> Iterator[Drawing]:
-    """Nothing for a scheme of which no pictures were kept."""
+    """Masks by class; nothing for a scheme without stored pictures."""
     grouped: dict[str, list[Any]] = {}
     for picture in run.pictures(labels):
         grouped.setdefault(picture.title, []).append(picture.pixels // 255)
@@ -217,7 +219,7 @@ def _clusters(run: AnalysedRun, labels: str) -> Iterator[Drawing]:
 
 
 def _slug(*names: str | float) -> str:
-    """The name of a figure's files, of what it shows; label schemes lose their arguments.
+    """The name of a figure's files, without the arguments of a label scheme.
 
     >>> _slug("u_plot_output", "kde_upper", 1.0, "kmeans(k=64)")
     'u_plot_output_kde_upper_1_kmeans'
