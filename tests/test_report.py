@@ -96,9 +96,9 @@ def written(folder: Path, figures: list[ReportFigure] | tuple[()] = (), runs: An
 
 
 def data_of(address: str | None) -> tuple[str, bytes]:
-    found = re.fullmatch(r"data:image/(png|svg\+xml);base64,([A-Za-z0-9+/=]+)", address or "")
-    assert found, f"not a picture in the page itself: {(address or '')[:60]}"
-    return found[1], base64.b64decode(found[2], validate=True)
+    match = re.fullmatch(r"data:image/(png|svg\+xml);base64,([A-Za-z0-9+/=]+)", address or "")
+    assert match, f"not a picture in the page itself: {(address or '')[:60]}"
+    return match[1], base64.b64decode(match[2], validate=True)
 
 
 def kept(page: Page) -> Any:
@@ -111,8 +111,8 @@ def test_a_page_holds_what_it_was_given(tmp_path, figures) -> None:
     runs = [a_run(series=[1.5, None, "</script>"]), a_run(name="b", notes=["é 日本"])]
     page = written(tmp_path, figures, runs)
     assert kept(page) == runs
-    for said in ("Information flow: paper-1", "kmeans(k=64): H(Y) = 2.83 bits.", "é 日本", "Blue is found."):
-        assert said in page.text
+    for text in ("Information flow: paper-1", "kmeans(k=64): H(Y) = 2.83 bits.", "é 日本", "Blue is found."):
+        assert text in page.text
 
 
 @pytest.mark.parametrize("text", FOREIGN)

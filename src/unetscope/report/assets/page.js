@@ -1,4 +1,4 @@
-// The page: its state, its controls, and every view drawn again when they change; live, the runs as they are now.
+// The page: its state, its controls, and its views, which are redrawn when the state changes, and the updates of a served page.
 
 /** @type {[string, (run: Run, page: Page) => View[]][]} */
 const SECTIONS = [
@@ -27,7 +27,7 @@ function titled(title, view) {
   return { node: el("div", { class: "titled" }, el("h4", {}, title), view.node), update: view.update };
 }
 
-// Whether there is a choice of label schemes for it.
+// Whether a series belongs to a label scheme that can be chosen.
 /** @type {(series: Series) => boolean} */
 const hasScheme = (series) => series.of_layer && !series.usable && series.labels !== "";
 
@@ -77,10 +77,10 @@ class Page {
 
   /** @type {(epoch: number) => number} */
   nearest(epoch) {
-    return this.epochs.reduce((best, one) => (Math.abs(one - epoch) < Math.abs(best - epoch) ? one : best), this.epochs[0]);
+    return this.epochs.reduce((best, each) => (Math.abs(each - epoch) < Math.abs(best - epoch) ? each : best), this.epochs[0]);
   }
 
-  // A new epoch or layer moves what is drawn; another series is drawn anew.
+  // A new epoch or layer updates the views; another series rebuilds them.
   /** @type {(changes: Partial<State>) => void} */
   set(changes) {
     const anew = CHOICES.some((name) => name in changes && changes[name] !== this.state[name]);
@@ -130,7 +130,7 @@ class Page {
   }
 }
 
-// The verdict in a sentence, for a training as long as the slider says.
+// The verdict in a sentence, for a training up to the epoch of the slider.
 /** @type {(page: Page) => Pick<View, "update">} */
 function verdictView(page) {
   const place = byId("verdict", HTMLElement);
@@ -144,15 +144,15 @@ function verdictView(page) {
   /** @type {(state: State) => void} */
   function update(state) {
     for (const { run, text, proposed } of lines) {
-      const said = run.sentence(state.epoch);
-      text.textContent = said ? said.text : "No verdict at this epoch.";
-      proposed.textContent = said?.proposed ? ` Proposed: ${said.proposed}, to be retrained before it is believed.` : "";
+      const sentence = run.sentence(state.epoch);
+      text.textContent = sentence ? sentence.text : "No verdict at this epoch.";
+      proposed.textContent = sentence?.proposed ? ` Proposed: ${sentence.proposed}, to be retrained before it is believed.` : "";
     }
   }
   return { update };
 }
 
-// The element of the page with this name, of the kind that it must be.
+// The element with this id. Throws if it is missing or of another kind.
 /** @type {<E extends HTMLElement>(id: string, kind: { new (): E, prototype: E }) => E} */
 function byId(id, kind) {
   const node = document.getElementById(id);
@@ -170,13 +170,13 @@ function controls(page) {
     choice("labels", () => options(hasScheme, (series) => [series.labels, series.labels]), (labels) => ({ labels })),
     choice("usable", () => options((series) => series.of_layer && series.usable, (series) => [series.estimator, series.title]), (usable) => ({ usable })),
   ];
-  /** @type {(wanted: (series: Series) => boolean, option: (series: Series) => [string | number, string]) => [string | number, string][]} */
-  function options(wanted, option) {
-    return [...new Map(page.runs.flatMap((run) => run.series).filter(wanted).map(option)).entries()];
+  /** @type {(holds: (series: Series) => boolean, option: (series: Series) => [string | number, string]) => [string | number, string][]} */
+  function options(holds, option) {
+    return [...new Map(page.runs.flatMap((run) => run.series).filter(holds).map(option)).entries()];
   }
   /** @type {(estimator: string) => Partial<State>} */
   function chosenEstimator(estimator) {
-    const sizes = page.runs.flatMap((run) => run.series).filter((one) => one.estimator === estimator).map((one) => one.resolution);
+    const sizes = page.runs.flatMap((run) => run.series).filter((series) => series.estimator === estimator).map((series) => series.resolution);
     return { estimator, ...(sizes.includes(page.state.resolution) ? {} : { resolution: sizes[0] }) };
   }
   /** @type {(name: keyof State, offered: Select["offered"], changes: (value: string) => Partial<State>) => Select & { name: keyof State }} */
@@ -231,7 +231,7 @@ function controls(page) {
         const offered = select.offered();
         const texts = JSON.stringify(offered);
         if (select.shown !== texts) select.node.replaceChildren(...offered.map(([value, text]) => el("option", { value }, text)));
-        select.shown = texts; // one that is open stays so while a live page goes on
+        select.shown = texts; // an open menu is not replaced by an update without changes
         select.node.value = String(page.state[select.name]);
         const label = select.node.closest("label");
         if (label) label.hidden = offered.length < 2;
@@ -246,7 +246,7 @@ function controls(page) {
   };
 }
 
-// What stands in the page, compressed so that it stays small.
+// The embedded data, which are compressed.
 /** @type {(id: string) => Promise<ReportData[]>} */
 async function unpacked(id) {
   const packed = Uint8Array.from(atob(byId(id, HTMLElement).textContent ?? ""), (letter) => letter.charCodeAt(0));
@@ -254,17 +254,17 @@ async function unpacked(id) {
   return new Response(stream).json();
 }
 
-// A served page asks for what is new; while nobody answers it keeps what it has, and says so.
+// A served page polls for new data; while the server does not answer it keeps its data and reports that.
 /** @type {(page: Page) => void} */
 function follow(page) {
   const status = byId("live", HTMLElement);
   let version = document.documentElement.dataset.version;
-  const told = () => page.runs.map((run) => {
+  const progress = () => page.runs.map((run) => {
     const { epoch, planned } = run.state;
     if (epoch === null) return "training has not begun";
     return planned !== null && epoch >= planned ? `finished: ${epoch} epochs` : `live: epoch ${epoch}${planned === null ? "" : ` of ${planned}`}`;
   }).join(" · ");
-  status.textContent = told();
+  status.textContent = progress();
   async function ask() {
     try {
       const answer = await fetch(`data${location.search}&version=${version}`, { cache: "no-store" });
@@ -276,12 +276,12 @@ function follow(page) {
         page.set({ epoch: following ? page.epochs.at(-1) ?? 0 : page.nearest(page.state.epoch) });
         page.build();
       } else if (answer.status !== 304) throw new Error(`status ${answer.status}`);
-      status.textContent = told();
+      status.textContent = progress();
       status.className = "";
     } catch {
       const done = page.runs.every(({ state: { epoch, planned } }) => planned !== null && (epoch ?? 0) >= planned);
       status.textContent = done
-        ? `${told()}; no longer served: report.html in the run folder stays`
+        ? `${progress()}; no longer served: report.html in the run folder stays`
         : "nobody answers: this page keeps what it has, and goes on when the run is resumed with --open or viewed";
       status.className = done ? "" : "lost";
     }

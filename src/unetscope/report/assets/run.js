@@ -16,12 +16,12 @@ class Series {
   // The last measured epoch up to this one, as an index; -1 before the first.
   /** @type {(epoch: number) => number} */
   at(epoch) {
-    let found = -1;
-    while (found + 1 < this.epochs.length && this.epochs[found + 1] <= epoch) found += 1;
-    return found;
+    let last = -1;
+    while (last + 1 < this.epochs.length && this.epochs[last + 1] <= epoch) last += 1;
+    return last;
   }
 
-  // Everything known of a layer at an epoch of the series; null if there is nothing.
+  // The values of a layer at an epoch of the series; null if there are none.
   /** @type {(layer: number | undefined, at: number) => Cell | null} */
   cell(layer, at) {
     const place = layer === undefined ? undefined : this.place.get(layer);
@@ -54,12 +54,12 @@ class Run {
     this.last = Math.max(this.epochs.at(-1) ?? 0, trained.at(-1) ?? 0);
   }
 
-  /** @type {(wanted: Partial<SeriesData>) => Series | null} */
-  find(wanted) {
-    return this.series.find((one) => Object.entries(wanted).every(([name, value]) => one[/** @type {keyof SeriesData} */ (name)] === value)) ?? null;
+  /** @type {(values: Partial<SeriesData>) => Series | null} */
+  find(values) {
+    return this.series.find((series) => Object.entries(values).every(([name, value]) => series[/** @type {keyof SeriesData} */ (name)] === value)) ?? null;
   }
 
-  // The series that a choice of estimator, resolution and labels means for a quantity.
+  // The series of a quantity for the chosen estimator, resolution and labels.
   /** @type {(quantity: string, choice: Choice) => Series | null} */
   chosen(quantity, choice) {
     const { estimator, resolution, labels, usable } = choice;
@@ -68,7 +68,7 @@ class Run {
       : series.estimator === estimator && series.resolution === resolution && (!series.labels || series.labels === labels))) ?? null;
   }
 
-  // What a skip brings: beside all that a deeper path knows if that was measured, else beside the upsampled path.
+  // The series that the arrows of the skips show.
   get arrows() {
     return this.gains_series === null ? null : this.series[this.gains_series];
   }
@@ -76,7 +76,7 @@ class Run {
   /** @type {(epoch: number) => VerdictRow[]} */
   verdictsAt(epoch) {
     if (!this.verdicts) return [];
-    const at = this.verdicts.epochs.filter((one) => one <= epoch).at(-1);
+    const at = this.verdicts.epochs.filter((judged) => judged <= epoch).at(-1);
     return this.verdicts.rows.filter((row) => row.epoch === at);
   }
 
@@ -87,21 +87,21 @@ class Run {
 
   /** @type {(epoch: number) => { text: string, proposed: string | null } | null} */
   sentence(epoch) {
-    const index = this.verdicts ? this.verdicts.epochs.filter((one) => one <= epoch).length - 1 : -1;
+    const index = this.verdicts ? this.verdicts.epochs.filter((judged) => judged <= epoch).length - 1 : -1;
     return !this.verdicts || index < 0 ? null : { text: this.verdicts.sentences[index], proposed: this.verdicts.proposed[index] };
   }
 
-  // Lines of the tooltip of one layer in one series.
+  // The lines of the tooltip of a layer in a series.
   /** @type {(series: Series | null, layer: number, epoch: number) => string[]} */
-  tell(series, layer, epoch) {
+  tooltip(series, layer, epoch) {
     const about = this.layers[layer];
     const at = series ? series.at(epoch) : -1;
     const cell = series ? series.cell(layer, at) : null;
     const lines = [`layer ${about.label}${about.module && about.module !== about.label ? ` · ${elided(about.module, 60)}` : ""}`];
     if (!series || !cell) return [...lines, "not measured"];
     lines.push(`${series.quantity} = ${fixed(cell.bits)} ${series.unit}`);
-    if (known(cell.low)) lines.push(`95 % interval ${interval(cell.low, cell.high)}`);
-    if (known(cell.ceiling)) lines.push(`of at most ${fixed(cell.ceiling)}${cell.mark === "s" ? ": saturated" : ""}`);
+    if (isNumber(cell.low)) lines.push(`95 % interval ${interval(cell.low, cell.high)}`);
+    if (isNumber(cell.ceiling)) lines.push(`of at most ${fixed(cell.ceiling)}${cell.mark === "s" ? ": saturated" : ""}`);
     if (cell.reason) lines.push(elided(cell.reason, 160));
     lines.push(`epoch ${series.epochs[at]} · ${series.caption}`);
     return lines;

@@ -1,6 +1,6 @@
-// The types of the page's script: what a run's data hold (report_data.py writes them as JSON), and what views are made of.
+// The types of the page: the data of a run, as report_data.py writes them to JSON, and the parts of views.
 
-type Number_ = number | null | undefined; // of a cell: null is not known, undefined was never measured
+type Number_ = number | null | undefined; // of a cell: null is unknown, undefined was not measured
 type Decision = "needed" | "redundant" | "undecided";
 type Rule = "conditional" | "plateau";
 type Mark = "s" | "o" | "-" | "."; // saturated, out of its domain, no number, a number that may be compared
