@@ -10,8 +10,8 @@ from unetscope.analysis import Judgement, dpi_violations, layer_rank_stability
 from unetscope.runs import AnalysedRun
 from unetscope.table import LEVEL, SKIP, Flow, Part, Quantity, Status, entry_of, estimator_text
 
-MOST_RESOLUTIONS = 3  # of an estimator with a figure for each; with more, it has a sweep
-SHOWN_OF_SWEEP = (1.0, 0.2)  # the resolutions of the paper
+MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
+SHOWN_OF_SWEEP = (1.0, 0.2)  # the paper's, if they are among them
 UNLEARNT_DICE = 0.1
 MOST_NAMED = 6  # skips and levels of a clause that are named; more are counted
 
@@ -90,7 +90,7 @@ def _notes_of_series(inputs: Flow, estimator: str, resolution: float) -> list[st
 
 
 def swept_estimators(flow: Flow) -> dict[str, float]:
-    """The estimators with too many resolutions for a figure each, with the one resolution that is shown alone."""
+    """The estimators with so many resolutions that a figure of each would be too many, and the one that is shown alone."""
     resolutions: dict[str, list[float]] = {}
     for key in (series.key for series in flow.series):
         if key.quantity is Quantity.INPUT:
