@@ -186,7 +186,7 @@ def apart(
 ) -> int:
     """The number of neighbouring pairs of layers that an estimate distinguishes."""
     of = {"quantity": quantity, "estimator": estimator, "resolution": resolution, "epoch": epoch}
-    return sum(pair.apart for pair in us.plots.neighbours(flow, **of))
+    return sum(pair.apart for pair in us.analysis.neighbours(flow, **of))
 
 
 def steps(flow: us.Flow, folder: Path) -> None:

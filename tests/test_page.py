@@ -16,8 +16,8 @@ import pytest
 
 from chromium import Tab, chromium
 from runs import made_run, retrained
-from unetscope.report import page as page_of
-from unetscope.report import write_report
+from unetscope.report.page import page as page_of
+from unetscope.report.page import write_report
 from unetscope.report.render import compare
 from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder
@@ -61,8 +61,8 @@ MOVING = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_the_slider_moves_every_picture(opened, written: Path, scheme: str) -> N
 
     def seen() -> dict[str, list[str]]:
         return {
-            name: page.locator(name).evaluate_all("(found) => found.map((one) => one.outerHTML)") for name in MOVING
+            name: page.locator(name).evaluate_all("(nodes) => nodes.map((node) => node.outerHTML)") for name in MOVING
         }
 
     last = seen()
@@ -187,9 +187,9 @@ def test_hovering_shows_the_number_of_the_table_with_its_interval(opened, writte
         assert f"= {row[1]} bits a pixel" in tip
         assert f"95 % interval {row[2]}" in tip
         label = page.inner_text(f"#numbers tr[data-layer='{index}'] th")
-        (told,) = run.flow().select(quantity="I_V(M→Y)", epoch=100, layer=label).estimates
-        assert row[1] == f"{told.bits:.3f}"
-        assert row[2] == f"{told.low:.3f} to {told.high:.3f}"
+        (estimate,) = run.flow().select(quantity="I_V(M→Y)", epoch=100, layer=label).estimates
+        assert row[1] == f"{estimate.bits:.3f}"
+        assert row[2] == f"{estimate.low:.3f} to {estimate.high:.3f}"
     page.mouse.move(5, 5)
     assert not page.is_visible("#tip")
 
@@ -216,10 +216,10 @@ def test_the_keyboard_alone_reaches_everything(opened, written: Path) -> None:
                                      "return `${s ? s.id : ''} ${e.tagName.toLowerCase()} ${e.id}`.trim() })()"))  # fmt: skip
         if reached[-1] == "body":
             break
-    for wanted in ("button play", "input epoch", "select quantity", "select estimator", "select labels", "button theme",
+    for control in ("button play", "input epoch", "select quantity", "select estimator", "select labels", "button theme",
                    "network g", "u-plots rect", "planes button", "parts div", "verification div", "predictions div",
                    "numbers div", "facts button"):  # fmt: skip
-        assert wanted in reached, f"{wanted} is not reached by Tab: {reached}"
+        assert control in reached, f"{control} is not reached by Tab: {reached}"
     assert reached.count("u-plots rect") == 3, "a picture is one stop, and arrows go on inside it"
 
     page.locator("#network .layer[tabindex='0']").focus()
@@ -244,11 +244,11 @@ def test_the_keyboard_alone_reaches_everything(opened, written: Path) -> None:
 def test_axe_finds_no_serious_fault(opened, which: str, scheme: str, request: pytest.FixtureRequest) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not here")
     page = opened(request.getfixturevalue(which), color_scheme=scheme)
-    found = axe.Axe().run(page)
+    result = axe.Axe().run(page)
     serious = [
-        f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:120]}"
-        for one in found.response["violations"]
-        if one["impact"] in {"serious", "critical"}
+        f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:120]}"
+        for violation in result.response["violations"]
+        if violation["impact"] in {"serious", "critical"}
     ]
     assert serious == []
 
@@ -298,7 +298,7 @@ def test_a_script_that_somebody_slips_in_does_not_run(browser, written: Path, tm
     tampered.write_text(written.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
     tab = Tab(browser)
     assert tab.open(tampered).title() == "Information flow: nuclei"
-    assert any("Content Security Policy" in said for said in tab.complaints)
+    assert any("Content Security Policy" in text for text in tab.complaints)
     tab.close()
 
 

@@ -25,6 +25,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from unetscope import plots
+from unetscope.analysis import neighbours
 from unetscope.base.errors import InvalidArgument
 from unetscope.table.flow import Flow
 from unetscope.table.records import EpochRecord, Estimate, Layer, Role, Skip
@@ -117,9 +118,9 @@ def history(last: int, *, start: int = 0, height: float = 0.9) -> list[EpochReco
 
 def figure_of(drawn: Axes | np.ndarray) -> Figure:
     first = drawn.flat[0] if isinstance(drawn, np.ndarray) else drawn
-    found = first.get_figure(root=True)
-    assert found is not None
-    return found
+    figure = first.get_figure(root=True)
+    assert figure is not None
+    return figure
 
 
 @pytest.fixture
@@ -237,9 +238,9 @@ def test_the_dashed_line_stands_at_the_ceiling_and_says_so(flow, quantity, text)
     (line,) = [line for line in axes.get_lines() if line.is_dashed()]
     assert list(line.get_ydata()) == pytest.approx([CEILINGS[quantity]] * 2, abs=1e-6)
     assert list(line.get_xdata()) == [0, 1]  # from edge to edge
-    (said,) = [t for t in axes.texts if t.get_text().startswith("ceiling")]
-    assert said.get_text() == text
-    assert said.xy[1] == pytest.approx(CEILINGS[quantity], abs=1e-6)
+    (label,) = [t for t in axes.texts if t.get_text().startswith("ceiling")]
+    assert label.get_text() == text
+    assert label.xy[1] == pytest.approx(CEILINGS[quantity], abs=1e-6)
     assert axes.get_ylim()[1] > CEILINGS[quantity]
 
 
@@ -272,7 +273,7 @@ def test_a_flow_of_nothing_but_nan_is_drawn_empty(flow, texts) -> None:
     rows = tuple(replace(e, bits=math.nan, ceiling=math.nan, saturated=False) for e in flow.estimates)
     axes = plots.u_plot(Flow(flow.layers, flow.skips, rows))
     assert markers(axes) == (set(), set())
-    assert not any("ceiling" in said for said, _ in texts(axes))
+    assert not any("ceiling" in text for text, _ in texts(axes))
 
 
 @pytest.mark.parametrize("without", [(), ("skip1", "skip3"), ("skip1", "skip2", "skip3", "skip4")])
@@ -329,7 +330,7 @@ def test_one_layer_or_one_epoch_is_enough(count, epochs, texts) -> None:
     assert len(panels) == count
     written = texts(panels)
     assert_legible(panels, written)
-    assert f"Information planes of {count} layer{'s' * (count > 1)}" in [said for said, _ in written]
+    assert f"Information planes of {count} layer{'s' * (count > 1)}" in [text for text, _ in written]
 
 
 @pytest.mark.parametrize(
@@ -557,7 +558,7 @@ def test_predictions_stand_in_the_order_of_the_epochs_asked_for(texts) -> None:
     assert [a.get_ylabel() for a in axes[:, 0]] == ["first.png", "second.png"]
     assert [a.get_xlabel() for a in axes.flat] == ["", "", "Dice 1.00", "Dice 0.02", "", "", "", "Dice 1.00"]
     written = texts(axes)
-    assert [said for said, _ in written].count("not kept") == 1
+    assert [text for text, _ in written].count("not kept") == 1
     assert_legible(axes, written)
 
 
@@ -647,12 +648,12 @@ def test_the_network_is_drawn_with_every_layer_and_every_skip(depth, texts) -> N
     layers, skips = network(depth)
     axes = plots.architecture(layers, skips)
     written = texts(axes)
-    said = [s for s, _ in written]
+    drawn = [s for s, _ in written]
     for layer in layers:
-        assert said.count(layer.label) == 1
-    assert sorted(s for s in said if s.startswith("skip")) == sorted(skip.name for skip in skips)
+        assert drawn.count(layer.label) == 1
+    assert sorted(s for s in drawn if s.startswith("skip")) == sorted(skip.name for skip in skips)
     shapes = [" × ".join(map(str, layer.shape)) for layer in layers]
-    assert sorted(s for s in said if "×" in s) == sorted(shapes)
+    assert sorted(s for s in drawn if "×" in s) == sorted(shapes)
     boxes = axes.patches
     assert len(boxes) == len(layers)
     middles = [box.get_y() + box.get_height() / 2 for box in boxes]
@@ -671,8 +672,8 @@ def test_the_network_is_drawn_with_every_layer_and_every_skip(depth, texts) -> N
 def test_a_skip_taken_out_is_not_drawn(texts) -> None:
     layers, skips = network(without=("skip1", "skip3"))
     axes = plots.architecture(layers, skips)
-    said = [s for s, _ in texts(axes)]
-    assert [s for s in said if s.startswith("skip")] == ["skip2", "skip4"]
+    drawn = [s for s, _ in texts(axes)]
+    assert [s for s in drawn if s.startswith("skip")] == ["skip2", "skip4"]
     centres = {layer.label: box.get_x() + box.get_width() / 2 for layer, box in zip(layers, axes.patches, strict=True)}
     levels = [line.get_xdata() for line in axes.get_lines() if line.get_linewidth() == 1.0]
     assert len(levels) == 2
@@ -786,15 +787,15 @@ def test_the_band_of_a_u_plot_is_the_interval(flow) -> None:
 
 def test_neighbours_are_apart_where_their_paired_difference_leaves_out_zero(flow) -> None:
     of = usable(flow)
-    pairs = plots.neighbours(of)
+    pairs = neighbours(of)
     assert [pair.first for pair in pairs][:3] == ["1", "2", "3"]
     assert len(pairs) == 22  # upsampled layers stand within the step to their merge
     assert [pair.apart for pair in pairs[:3]] == [True, False, True]
     dead = tuple(replace(e, per_image=()) if e.layer == "5" else e for e in of.estimates)
-    without = plots.neighbours(Flow(of.layers, of.skips, dead), epoch=100)
+    without = neighbours(Flow(of.layers, of.skips, dead), epoch=100)
     assert [pair.step is None for pair in without[2:6]] == [False, True, True, False]
     with pytest.raises(InvalidArgument, match=r"epoch 4 not measured for I_V\(M→Y\): measured are 0, 1, 2, 3, 5"):
-        plots.neighbours(of, epoch=4)
+        neighbours(of, epoch=4)
 
 
 def test_a_panel_for_each_merge_the_deepest_first(flow) -> None:
@@ -823,10 +824,10 @@ def foreign() -> Flow:
 def test_foreign_text_is_drawn_letter_for_letter(draw, texts, tmp_path) -> None:
     drawn = draw(foreign())
     written = texts(drawn)
-    said = "\n".join(s for s, _ in written)
+    letters = "\n".join(s for s, _ in written)
     for name in ("$x_1$", "[/x].png", "</style>", "a_{b}", "_hidden", r"\frac{1}{$"):
-        assert name in said, f"{name} was not drawn as it is: {said}"
-    assert "\u202e" not in said, "a mark that turns text around reached the renderer"
+        assert name in letters, f"{name} was not drawn as it is: {letters}"
+    assert "\u202e" not in letters, "a mark that turns text around reached the renderer"
     assert_legible(drawn, written)
     _, svg = plots.save(figure_of(drawn), tmp_path, "foreign")
     text = svg.read_text(encoding="utf-8")
@@ -874,9 +875,9 @@ def test_figures_need_neither_pyplot_nor_torch_and_no_fixed_hash(tmp_path) -> No
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = [(tmp_path / f"u.{kind}").read_bytes() for kind in ("png", "svg")]
+    saved = [(tmp_path / f"u.{kind}").read_bytes() for kind in ("png", "svg")]
     ours = plots.save(figure_of(plots.u_plot(small())), tmp_path, "ours")
-    assert found == [file.read_bytes() for file in ours]
+    assert saved == [file.read_bytes() for file in ours]
 
 
 @every_drawing

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from runs import made_run
-from unetscope import plots, report
+from unetscope import plots
 from unetscope.base.errors import InvalidArgument
-from unetscope.report import ReportFigure, write_report
-from unetscope.report.page import LARGEST_SVG_BYTES, SECTIONS
+from unetscope.report import page as report_page
+from unetscope.report.page import LARGEST_SVG_BYTES, SECTIONS, ReportFigure, write_report
 from unetscope.report.report_data import report_data_of
 from unetscope.table.records import EpochRecord
 
@@ -96,9 +96,9 @@ def written(folder: Path, figures: list[ReportFigure] | tuple[()] = (), runs: An
 
 
 def data_of(address: str | None) -> tuple[str, bytes]:
-    found = re.fullmatch(r"data:image/(png|svg\+xml);base64,([A-Za-z0-9+/=]+)", address or "")
-    assert found, f"not a picture in the page itself: {(address or '')[:60]}"
-    return found[1], base64.b64decode(found[2], validate=True)
+    match = re.fullmatch(r"data:image/(png|svg\+xml);base64,([A-Za-z0-9+/=]+)", address or "")
+    assert match, f"not a picture in the page itself: {(address or '')[:60]}"
+    return match[1], base64.b64decode(match[2], validate=True)
 
 
 def kept(page: Page) -> Any:
@@ -111,8 +111,8 @@ def test_a_page_holds_what_it_was_given(tmp_path, figures) -> None:
     runs = [a_run(series=[1.5, None, "</script>"]), a_run(name="b", notes=["é 日本"])]
     page = written(tmp_path, figures, runs)
     assert kept(page) == runs
-    for said in ("Information flow: paper-1", "kmeans(k=64): H(Y) = 2.83 bits.", "é 日本", "Blue is found."):
-        assert said in page.text
+    for text in ("Information flow: paper-1", "kmeans(k=64): H(Y) = 2.83 bits.", "é 日本", "Blue is found."):
+        assert text in page.text
 
 
 @pytest.mark.parametrize("text", FOREIGN)
@@ -153,7 +153,7 @@ def test_a_page_refers_to_nothing_outside_and_runs_its_own_script_alone(tmp_path
 @pytest.mark.parametrize(("version", "connect"), [("", "'none'"), ("7", "'self'")])
 def test_the_policy_allows_one_script_and_no_connection(tmp_path, version, connect) -> None:
     path = tmp_path / "page.html"
-    path.write_text(report.page([a_run()], title="t", version=version), encoding="utf-8")
+    path.write_text(report_page.page([a_run()], title="t", version=version), encoding="utf-8")
     page = Page(path)
     (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in (policy or "").split(";"))
@@ -197,7 +197,7 @@ def test_each_picture_is_the_very_file_and_has_a_text(tmp_path, figures) -> None
     assert [image["alt"] for image in images] == [f"{figure.title}. {figure.caption}" for figure in figures]
 
 
-def test_the_png_is_taken_when_the_svg_is_large_or_absent(tmp_path, figures) -> None:
+def test_the_png_is_taken_when_the_svg_is_large(tmp_path, figures) -> None:
     largest = LARGEST_SVG_BYTES
     large, fits = tmp_path / "large.svg", tmp_path / "fits.svg"
     large.write_bytes(b"<svg/>".ljust(largest + 1))
@@ -206,8 +206,6 @@ def test_the_png_is_taken_when_the_svg_is_large_or_absent(tmp_path, figures) -> 
     kinds = {
         "both, the SVG large": (ReportFigure("t", "c", png, large), "png"),
         "both, the SVG just small enough": (ReportFigure("t", "c", png, fits), "svg+xml"),
-        "a large SVG alone": (ReportFigure("t", "c", None, large), "svg+xml"),
-        "a PNG alone": (ReportFigure("t", "c", png), "png"),
     }
     page = written(tmp_path, [figure for figure, _ in kinds.values()])
     for image, (figure, kind) in zip(page.all("img"), kinds.values(), strict=True):
@@ -215,10 +213,11 @@ def test_the_png_is_taken_when_the_svg_is_large_or_absent(tmp_path, figures) -> 
         assert data_of(image["src"]) == (kind, file.read_bytes())
 
 
-def test_a_figure_without_a_file_is_refused(tmp_path) -> None:
+def test_a_figure_without_a_file_is_refused(tmp_path, figures) -> None:
+    gone = tmp_path / "gone.svg"
     with pytest.raises(InvalidArgument) as refused:
-        written(tmp_path, [ReportFigure("U-Plot", "caption")])
-    assert str(refused.value) == "figure 'U-Plot' has neither a PNG nor an SVG file"
+        written(tmp_path, [ReportFigure("U-Plot", "caption", figures[0].png, gone)])
+    assert str(refused.value) == f"figure 'U-Plot' has no file {str(gone)!r}"
     assert not list(tmp_path.iterdir())
 
 
@@ -233,7 +232,7 @@ def test_the_old_page_stays_when_the_new_one_fails(tmp_path, figures, monkeypatc
 
     fails([a_run(seed=object())])
     fails([a_run(bits=float("nan"))])
-    fails(figures=[ReportFigure("gone", "caption", tmp_path / "gone.png")])
+    fails(figures=[ReportFigure("gone", "caption", tmp_path / "gone.png", figures[0].svg)])
 
     def full(path: Path, text: str, **_: Any) -> None:
         path.write_bytes(text.encode()[:100])

@@ -23,8 +23,7 @@ import pytest
 from chromium import Tab, chromium
 from runs import made_run
 from unetscope.base.errors import InvalidArgument
-from unetscope.report import Server
-from unetscope.report.server import Live, server
+from unetscope.report.server import Live, Server, server
 from unetscope.runs.folder import RunFolder
 from unetscope.table.records import EpochRecord
 

@@ -1,4 +1,6 @@
 from .data_processing import dpi_violations as dpi_violations
+from .layer_steps import Neighbours as Neighbours
+from .layer_steps import neighbours as neighbours
 from .outcomes import DICE_MARGIN as DICE_MARGIN
 from .outcomes import FEWEST_SEEDS as FEWEST_SEEDS
 from .outcomes import Row as Row

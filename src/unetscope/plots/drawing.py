@@ -1,4 +1,4 @@
-"""The network drawn as the U that it is, from its records alone."""
+"""The network drawn as a U, from its records alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
 from unetscope.base import InvalidArgument
+from unetscope.plots.information import tick_names
 from unetscope.plots.style import (
     BLUE,
     GREEN,
@@ -27,7 +28,6 @@ from unetscope.plots.style import (
     shown,
     tracks,
 )
-from unetscope.plots.u import tick_names
 from unetscope.table import Layer, Skip
 
 # One unit of the drawing is one point, so that boxes and text keep their proportions.
@@ -131,7 +131,7 @@ def _boxes(layers: Sequence[Layer]) -> list[_Box]:
 
 
 def _path(start: _Box, end: _Box) -> list[tuple[float, float]]:
-    """Corners of the way of the data: level, down into the next box from above, or up and into it from the left."""
+    """Corners of the path of the data: level, down into the next box from above, or up and into it from the left."""
     if end.y < start.y:
         x = end.x - end.width / 4  # beside the way up out of a bottom that is a single box
         return [(start.right, start.y), (x, start.y), (x, end.top)]

@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from unetscope.analysis import AGREES, RankStability, layer_rank_stability, three_digits
+from unetscope.plots.information import draw_ceilings
 from unetscope.plots.style import (
     BLUE,
     EPOCH_COLOURS,
@@ -34,7 +35,6 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
-from unetscope.plots.u import draw_ceilings
 from unetscope.table import Flow, Quantity, Series, Status, estimator_title, resolution_unit
 
 _MOST_NAMES = 9  # on the bar of layers
@@ -55,11 +55,11 @@ def resolution_sweep(
     """Above, bits of each layer against the noise variance or the bin size; below, whether layers keep their ranking.
 
     Above, a line is a layer, coloured by its place in the network; hollow points are saturated, the dashed line is the
-    ceiling. Below, Kendall's τ_b compares the ranking of layers with that at the reference, the resolution that tells most
-    layers apart (a ring); a point is absent where it is undefined. The grey line is the share of layers told apart. The band,
+    ceiling. Below, Kendall's τ_b compares the ranking of layers with that at the reference, the resolution that distinguishes
+    most layers (a ring); a point is absent where it is undefined. The grey line is the share of layers distinguished. The band,
     in both panels, is where the ranking holds. Returns the two panels.
 
-    What None stands for and what is raised are as of `unetscope.analysis.layer_rank_stability`.
+    None and exceptions are as in `unetscope.analysis.layer_rank_stability`.
 
     >>> from unetscope.table.records import Estimate, Layer
     >>> rows = [Estimate(0, name, "I(X;M)", "kde_upper", size, "", bits / size, 0.0, 3.0, 3.0, False, n=8, d=4)
@@ -156,7 +156,7 @@ def _draw_agreement(axes: Axes, stability: RankStability) -> None:
 
 
 def _explained(stability: RankStability) -> list[Artist]:
-    """What the marks of both panels stand for."""
+    """The legend of both panels."""
     holds = "nowhere" if stability.holds is None else " to ".join(dict.fromkeys(map(three_digits, stability.holds)))
     saturated = {**point_style(Status.SATURATED), "markersize": 3.4, "color": INK}
     return [

@@ -1,4 +1,4 @@
-"""What all figures share: sizes, colours, foreign text, how a figure is saved."""
+"""The shared style of figures: sizes, colours, escaping of text, saving."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SHOWN_DPI = 200  # of a figure in a notebook, which is shown half as large, for 
 
 
 class ShownAxes(Axes):
-    """Axes that a notebook shows as the whole figure that they stand in."""
+    """Axes that a notebook displays as their whole figure."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         memory, figure = io.BytesIO(), self.get_figure(root=True)
@@ -65,15 +65,15 @@ class ShownAxes(Axes):
 
 
 class ShownFigure(Figure):
-    """A figure whose axes a notebook shows; no pyplot knows of it, so it is not shown twice."""
+    """A figure whose axes a notebook displays; it is not registered with pyplot, so it is not displayed twice."""
 
     def add_subplot(self, *args: Any, **about: Any) -> Axes:
-        """Axes as of any figure, but shown."""
+        """Axes that a notebook displays."""
         return super().add_subplot(*args, **{"axes_class": ShownAxes, **about})
 
 
 class ShownPanels(np.ndarray):
-    """An array of axes of one figure, which a notebook shows."""
+    """An array of axes of one figure that a notebook displays."""
 
     def _repr_png_(self) -> Any:
         show = getattr(self.flat[0], "_repr_png_", None) if self.size else None
@@ -85,7 +85,7 @@ T = TypeVar("T")
 
 
 def in_style(draw: Callable[P, T]) -> Callable[P, T]:
-    """Decorates whatever draws: in our style, with the global rcParams left as they were, and shown by a notebook."""
+    """Decorator of drawing functions: applies the style, restores the global rcParams, and lets a notebook display the axes."""
 
     @wraps(draw)
     def drawn(*args: P.args, **about: P.kwargs) -> T:
@@ -96,13 +96,13 @@ def in_style(draw: Callable[P, T]) -> Callable[P, T]:
     return drawn
 
 
-# Okabe & Ito, "Color Universal Design" (2008): told apart with every common colour blindness.
+# Okabe & Ito, "Color Universal Design" (2008): distinguishable with all common kinds of colour blindness.
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 CATEGORIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MERGE_BAND, FAINT, INK = "#EDEDED", "#9A9A9A", "#333333"
 
-# Viridis without its palest yellow, which a thin line on white paper does not carry.
+# Viridis without its palest yellow, in which a thin line on white paper is invisible.
 EPOCH_COLOURS: Colormap = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.93, 256)), name="epochs")
 
 
@@ -112,9 +112,9 @@ def _font() -> FT2Font:
 
 
 def shown(text: str, longest: int = 60) -> str:
-    """Foreign text as matplotlib may draw it: dollar signs escaped, undrawable characters replaced, long text elided.
+    """Text as matplotlib can draw it: dollar signs escaped, undrawable characters replaced, long text elided.
 
-    The middle goes, because both ends of a dotted module name tell layers apart.
+    The middle is left out, because the ends of a dotted module name distinguish layers.
 
     >>> shown("decoder.blocks.3.conv2", longest=14), shown("$x_1$")
     ('deco…s.3.conv2', '\\\\$x_1\\\\$')
@@ -127,20 +127,20 @@ def shown(text: str, longest: int = 60) -> str:
 
 
 def series_line(series: Series) -> str:
-    """Estimator, resolution, number of images and label scheme, for a title: what is part of every number shown."""
+    """Estimator, resolution, number of images and label scheme, for a title."""
     labels = [f"Y: {shown(series.key.scheme, 30)}"] if series.key.scheme else []
     return " · ".join([shown(series.key.text, 40), series.images_text, *labels])
 
 
 def point_style(status: Status) -> dict[str, Any]:
-    """How a point whose estimate has this status is drawn, but for its colour and size."""
+    """The style of a point whose estimate has this status, without colour and size."""
     mark = STATUS_MARKS[status]
     face = {"markerfacecolor": "white"} if mark.hollow else {}
     return {"linestyle": "none", "marker": mark.marker, **face}
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things, in words.
+    """A count with its noun.
 
     >>> counted(1, "skip"), counted(4, "skip")
     ('1 skip', '4 skips')
@@ -149,7 +149,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def inches_of(text: str, size: float) -> float:
-    """Width of a line of text of this size in points, by the font's usual widths."""
+    """Approximate width in inches of a line of text of this size in points."""
     return 0.53 * size * len(text) / 72
 
 
@@ -169,14 +169,14 @@ def new_figure(figure: Figure | SubFigure | None, width: float, height: float) -
 
 
 def tidy(axes: Axes) -> None:
-    """Hide the spines that bound nothing, and fix the tick sizes, which matplotlib would look up only when it draws."""
+    """Hide the top and right spines, and set the tick sizes now, because matplotlib looks them up only when it draws."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL, width=0.6, length=2.5, labelfontfamily=FONT)
     axes.tick_params(which="minor", width=0.4, length=1.5)
 
 
 def epoch_norm(epochs: Sequence[int]) -> SymLogNorm:
-    """Epochs to [0, 1] by their logarithm, linear below 1 so that epoch 0 has a colour too.
+    """Maps epochs to [0, 1] by their logarithm, linear below 1 so that epoch 0 has a colour too.
 
     >>> norm = epoch_norm([0, 1, 10, 100])
     >>> [round(float(norm(epoch)), 2) for epoch in (0, 1, 10, 100)]
@@ -201,7 +201,7 @@ def epoch_ticks(first: int, last: int) -> list[int]:
 
 
 def epochs_on_axis(axes: Axes, first: int, last: int) -> None:
-    """Give the x-axis epochs: linear for a short training, logarithmic (linear below 1) from a hundred epochs on."""
+    """Make the x-axis one of epochs: linear for a short training, logarithmic (linear below 1) from a hundred epochs on."""
     margin = 0.03 * max(last - first, 1)
     if last >= 100:
         axes.set_xscale("symlog", linthresh=1.0, linscale=0.45)

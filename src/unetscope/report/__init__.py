@@ -1,4 +1,4 @@
-"""The page that people open, keep and send: one HTML file that needs no network, or served while it changes."""
+"""The report of runs: figures and one HTML file that needs no network, or the same page served while runs change."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
 """Runs to one HTML file that draws itself and needs no network.
 
-Whatever a run brings along (names of layers, of files, of labels) stands compressed in the page and is shown as text; what
-stands in the page itself is escaped by jinja2. The page's own policy allows the one script that it was written with, by its
-hash, and no connection; served, it may ask its own server and no other.
+The data of the runs (names of layers, files and labels among them) are embedded compressed and shown as text; all other text of
+the page is escaped by jinja2. The content security policy of the page allows only its own script, by its hash, and no
+connection; a served page may connect to its own server only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCRIPTS = (
     "charts.js",
     "panels.js",
     "page.js",
-)  # each needs those before it
+)  # each uses those before it
 SECTIONS = (
     ("network", "The network"),
     ("u-plots", "U-Plots"),
@@ -43,20 +43,20 @@ SECTIONS = (
     ("numbers", "Ceilings and diagnostics"),
     ("facts", "The run"),
 )
-LARGEST_SVG_BYTES = 250_000  # above it, the PNG is the smaller way to show the same
+LARGEST_SVG_BYTES = 250_000  # above it, the PNG is smaller
 
 
 @dataclass(frozen=True, slots=True)
 class ReportFigure:
-    """One still figure of the page, as the files that `unetscope.plots.save` wrote; at least one of them.
+    """A figure of the page that does not move with the epoch, as the files that `unetscope.plots.save` writes.
 
-    caption: one or two sentences on what is seen.
+    caption: one or two sentences on what it shows.
     """
 
     title: str
     caption: str
-    png: Path | None = None
-    svg: Path | None = None
+    png: Path
+    svg: Path
 
 
 def write_report(
@@ -64,7 +64,7 @@ def write_report(
 ) -> Path:
     """Write the page of one or more runs, whole or not at all; returns its path.
 
-    runs: as of `report_data_of`. figures: that do not move with the epoch.
+    runs: the results of `report_data_of`.
     Raises: InvalidArgument if the folder or a figure's file is missing.
 
     >>> import tempfile
@@ -85,7 +85,7 @@ def write_report(
 def page(
     runs: Sequence[Mapping[str, Any]], *, title: str, figures: Sequence[ReportFigure] = (), version: str = ""
 ) -> str:
-    """The page as text. version: of the runs, for a page that is served and asks its server for newer ones."""
+    """The page as text. version: of the runs, for a served page, which asks its server for newer data."""
     script, style = _script(), _asset("page.css")
     return _template().render(
         title=title,
@@ -102,18 +102,18 @@ def page(
 
 
 def title_of(runs: Sequence[Path]) -> str:
-    """What the page of some run folders is called."""
+    """The title of the page of these run folders."""
     return f"Information flow: {', '.join(run.resolve().name for run in runs)}"
 
 
 def packed(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The data of runs as JSON, compressed, in letters that no markup is made of."""
+    """The data of runs as compressed JSON in base64, which contains no markup."""
     text = as_json(runs)
     return base64.b64encode(gzip.compress(text, mtime=0)).decode()
 
 
 def as_json(runs: Sequence[Mapping[str, Any]]) -> bytes:
-    """The data of runs as JSON; half a surrogate pair, as a file's name may hold, becomes a question mark."""
+    """The data of runs as JSON; a lone surrogate, which a file name may contain, becomes a question mark."""
     return json.dumps(runs, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
         "utf-8", errors="replace"
     )
@@ -138,28 +138,23 @@ def _asset(name: str) -> str:
 
 @cache
 def _script() -> str:
-    """The page's parts as one script that leaves nothing behind but the page."""
+    """All scripts of the page as one, in a function of its own so that it defines no globals."""
     body = "\n".join(map(_asset, SCRIPTS))
     return f'"use strict";\n(() => {{\n{body}}})();\n'
 
 
 def _policy(script: str, *, live: bool) -> str:
-    """What the page may do. Its script sets styles on elements, which no hash covers, so styles are allowed in line."""
+    """The content security policy. The script sets styles on elements, which no hash covers, so inline styles are allowed."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'"]
     return "; ".join([*allowed, *["connect-src 'self'"] * live, "base-uri 'none'", "form-action 'none'"])
 
 
 def _embedded(figure: ReportFigure) -> str:
-    """The figure as a data address: the SVG, unless it is large and there is a PNG."""
+    """The figure as a data URL: the SVG, or the PNG if the SVG is large."""
     for file in (figure.png, figure.svg):
-        if file is not None and not file.is_file():
+        if not file.is_file():
             raise InvalidArgument(f"figure {figure.title!r} has no file {str(file)!r}")
-    small = figure.svg is not None and figure.svg.stat().st_size <= LARGEST_SVG_BYTES
-    if figure.svg is not None and (small or figure.png is None):
-        kind, file = "svg+xml", figure.svg
-    elif figure.png is not None:
-        kind, file = "png", figure.png
-    else:
-        raise InvalidArgument(f"figure {figure.title!r} has neither a PNG nor an SVG file")
+    small = figure.svg.stat().st_size <= LARGEST_SVG_BYTES
+    kind, file = ("svg+xml", figure.svg) if small else ("png", figure.png)
     return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"

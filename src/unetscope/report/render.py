@@ -1,4 +1,4 @@
-"""Runs to their figures and their page, without torch."""
+"""The figures and the page of runs, without torch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from unetscope import plots
 from unetscope.base import NoProgress, Progress
 from unetscope.report.page import ReportFigure, title_of, write_report
 from unetscope.report.report_data import Example, examples, report_data_of
-from unetscope.report.sentences import swept
+from unetscope.report.sentences import swept_estimators
 from unetscope.runs import AnalysedRun, RunFolder
-from unetscope.table import Flow, Quantity, estimator_text
+from unetscope.table import Flow, Quantity, estimator_text, estimator_title
 
 SHARES_SHOWN = (0.1, 0.2, 0.5, 1.0)  # of the training, as the paper's Fig. 6 has it: 1,000 to 10,000 of 10,000 epochs
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure to be drawn: the name of its files, what is said of it, what draws its axes, and whether the page shows it as it
-    is, because it draws nothing of the kind itself.
+    """A figure to draw.
+
+    name: of its files. draw: returns its axes. still: whether the page embeds the figure, because its script draws no
+    such figure.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Drawing:
 
 
 def drawings(run: AnalysedRun) -> Iterator[Drawing]:
-    """The paper's six figures in its order, by the first estimator and label scheme; then the same by the others."""
+    """The paper's six figures in its order, by the first estimator and label scheme, then by the others."""
     flow = run.flow
     yield Drawing(
         "architecture",
@@ -52,7 +54,7 @@ def drawings(run: AnalysedRun) -> Iterator[Drawing]:
         partial(plots.architecture, flow.layers, flow.skips),
     )
     yield from _verdicts(run)
-    sweeps = swept(flow)
+    sweeps = swept_estimators(flow)
     series_of_input = [
         (key.estimator, key.resolution)
         for key in (series.key for series in flow.series)
@@ -93,7 +95,7 @@ def drawings(run: AnalysedRun) -> Iterator[Drawing]:
 
 
 def _verdicts(run: AnalysedRun) -> Iterator[Drawing]:
-    """What the rules say, and what retraining says of them, if there is any of it."""
+    """The verdicts of the rules and, if variants were retrained, their outcomes; nothing for a run without verdicts."""
     if run.judgement is None:
         return
     yield Drawing(
@@ -121,8 +123,8 @@ def _verdicts(run: AnalysedRun) -> Iterator[Drawing]:
 
 def _sweep(flow: Flow, estimator: str) -> Drawing:
     return Drawing(
-        f"sweep_{estimator}",
-        f"Does the ranking of layers hold? {estimator_text(estimator, 0).split(',')[0]}",
+        _slug("sweep", estimator),
+        f"Does the ranking of layers hold? {estimator_title(estimator)}",
         "I(X;M) of every layer over the resolution, and how the ranking agrees with that at the resolution which tells most "
         "layers apart. Outside the shaded range a ranking says more of the resolution than of the network.",
         partial(plots.resolution_sweep, flow, quantity=Quantity.INPUT, estimator=estimator),
@@ -139,7 +141,7 @@ def _has_limits(flow: Flow, estimator: str, resolution: float) -> bool:
 
 def _limits(flow: Flow, estimator: str, resolution: float) -> Drawing:
     return Drawing(
-        f"limits_{estimator}_{resolution:g}",
+        _slug("limits", estimator, resolution),
         f"Are there enough images? {estimator_text(estimator, resolution)}",
         "I(X;M) of a quarter, of half and of all images at the last epoch, and where it goes with ever more of them. Where the "
         "curves lie apart, the estimate counts images.",
@@ -152,14 +154,14 @@ def _usable(flow: Flow) -> Iterator[Drawing]:
     keys = [series.key for series in flow.series]
     for estimator in (key.estimator for key in keys if key.quantity is Quantity.USABLE):
         yield Drawing(
-            f"u_plot_{estimator}",
+            _slug("u_plot", estimator),
             f"U-Plot of usable information: {estimator_text(estimator, 0)}",
             "How much of the mask, pixel by pixel, can be read off each layer of held-out images, with 95 % intervals. "
             "It does not end at the number of images, so layers can be ranked after training too.",
             partial(plots.u_plot, flow, quantity=Quantity.USABLE, estimator=estimator),
         )
         yield Drawing(
-            f"steps_{estimator}",
+            _slug("steps", estimator),
             f"Which layers can be told apart: {estimator_text(estimator, 0)}",
             "The step of usable information from each layer to the next, paired over the held-out images, with 95 % intervals.",
             partial(plots.neighbour_steps, flow, quantity=Quantity.USABLE, estimator=estimator),
@@ -167,7 +169,7 @@ def _usable(flow: Flow) -> Iterator[Drawing]:
         )
     for estimator in (key.estimator for key in keys if key.quantity is Quantity.USABLE_SKIP_GIVEN_UPSAMPLED):
         yield Drawing(
-            f"merges_{estimator}",
+            _slug("merges", estimator),
             f"What each merge joins: {estimator_text(estimator, 0)}",
             "What the skip adds to the upsampled path, what that adds to the skip, and what both hold, at each merge, with "
             "95 % intervals over held-out images.",
@@ -177,7 +179,7 @@ def _usable(flow: Flow) -> Iterator[Drawing]:
 
 def _u_plot_of_input(flow: Flow, estimator: str, resolution: float) -> Drawing:
     return Drawing(
-        f"u_plot_input_{estimator}_{resolution:g}",
+        _slug("u_plot_input", estimator, resolution),
         f"U-Plot of I(X;M): {estimator_text(estimator, resolution)}",
         "What each layer tells about which image it saw. Hollow points are at the ceiling and cannot be ranked.",
         partial(plots.u_plot, flow, quantity=Quantity.INPUT, estimator=estimator, resolution=resolution),
@@ -186,7 +188,7 @@ def _u_plot_of_input(flow: Flow, estimator: str, resolution: float) -> Drawing:
 
 def _u_plot_of_label(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawing:
     return Drawing(
-        f"u_plot_output_{estimator}_{resolution:g}_{_file_name(labels)}",
+        _slug("u_plot_output", estimator, resolution, labels),
         f"U-Plot of I(Y;M): {estimator_text(estimator, resolution)}, {labels}",
         "What each layer tells about the class of the mask. Hollow points are at the ceiling and cannot be ranked.",
         partial(plots.u_plot, flow, quantity=Quantity.LABEL, estimator=estimator, resolution=resolution, labels=labels),
@@ -195,7 +197,7 @@ def _u_plot_of_label(flow: Flow, estimator: str, resolution: float, labels: str)
 
 def _plane(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawing:
     return Drawing(
-        f"information_plane_{estimator}_{resolution:g}_{_file_name(labels)}",
+        _slug("information_plane", estimator, resolution, labels),
         f"Information planes: {estimator_text(estimator, resolution)}, {labels}",
         "One panel a layer; a point is a marked epoch, from dark (early) to light (late).",
         partial(plots.information_plane, flow, estimator=estimator, resolution=resolution, labels=labels),
@@ -203,21 +205,26 @@ def _plane(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawin
 
 
 def _clusters(run: AnalysedRun, labels: str) -> Iterator[Drawing]:
-    """Nothing for a scheme of which no pictures were kept."""
+    """Masks by class; nothing for a scheme without stored pictures."""
     grouped: dict[str, list[Any]] = {}
     for picture in run.pictures(labels):
         grouped.setdefault(picture.title, []).append(picture.pixels // 255)
     if grouped:
         yield Drawing(
-            f"masks_by_cluster_{_file_name(labels)}",
+            _slug("masks_by_cluster", labels),
             f"Masks by class: {labels}",
             "Probe masks of the largest classes that stand for Y in I(Y;M), four of each.",
             partial(plots.masks_by_cluster, list(grouped.items())),
         )
 
 
-def _file_name(labels: str) -> str:
-    return labels.split("(", maxsplit=1)[0]
+def _slug(*names: str | float) -> str:
+    """The name of a figure's files, without the arguments of a label scheme.
+
+    >>> _slug("u_plot_output", "kde_upper", 1.0, "kmeans(k=64)")
+    'u_plot_output_kde_upper_1_kmeans'
+    """
+    return "_".join(name.partition("(")[0] if isinstance(name, str) else f"{name:g}" for name in names)
 
 
 def _shown_epochs(rows: Sequence[Example]) -> list[int]:

@@ -1,6 +1,6 @@
-"""A run to the data of its page: plain values that are written as JSON, without torch.
+"""The data of a run's page: plain values that are written as JSON, without torch.
 
-Numbers are rounded to five significant digits; what is not known is null. Nothing here is markup: every text is shown as text.
+Numbers are rounded to five significant digits; unknown values are null. No text is markup: the page shows every text as text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,20 @@ from PIL import Image
 from unetscope.analysis import Judgement, Row, Verification
 from unetscope.report.sentences import notes, sentence, summary
 from unetscope.runs import AnalysedRun, Picture, RunFolder
-from unetscope.table import STATUS_MARKS, EpochRecord, Estimate, Flow, Status, Verdict, log_spaced, removed_parts
+from unetscope.table import (
+    STATUS_MARKS,
+    EpochRecord,
+    Estimate,
+    Flow,
+    Quantity,
+    Rule,
+    Series,
+    Status,
+    Verdict,
+    estimator_title,
+    log_spaced,
+    removed_parts,
+)
 from unetscope.training import repeat_command
 
 MOST_PICTURE_BYTES = 1_200_000  # of predicted masks: epochs are left out until they fit
@@ -25,7 +38,7 @@ MOST_PICTURE_BYTES = 1_200_000  # of predicted masks: epochs are left out until 
 
 @dataclass(frozen=True)
 class Example:
-    """A validation image, its mask and what the network marked at some epochs."""
+    """A validation image, its mask and the predicted masks at some epochs."""
 
     image: Picture
     truth: Picture
@@ -33,13 +46,13 @@ class Example:
 
     @property
     def pixels(self) -> tuple[str, Any, Any, dict[int, Any]]:
-        """Its title, the image, the mask as 0 and 1, and what was marked by epoch, as arrays."""
+        """Its title, the image, the mask as 0 and 1, and the predicted mask by epoch, as arrays."""
         marked = {epoch: picture.pixels for epoch, picture in self.predicted.items()}
         return self.image.title, self.image.pixels, self.truth.pixels // 255, marked
 
 
 def examples(run: AnalysedRun) -> list[Example]:
-    """The validation images that a run keeps, from a nearly empty to a full mask."""
+    """The validation images that a run stores, from a nearly empty to a full mask."""
     truths = {picture.title: picture for picture in run.pictures("truth")}
     predicted: dict[str, dict[int, Picture]] = {}
     for picture in run.pictures("prediction"):
@@ -52,7 +65,7 @@ def examples(run: AnalysedRun) -> list[Example]:
 
 
 def cluster_data(run: AnalysedRun) -> list[dict[str, Any]]:
-    """By label scheme and class, probe masks of it; nothing for a scheme of which no pictures were kept."""
+    """Probe masks by label scheme and class; schemes without stored pictures are left out."""
     clusters = []
     for labels in run.flow.labels:
         classes: dict[str, list[str]] = {}
@@ -66,7 +79,7 @@ def cluster_data(run: AnalysedRun) -> list[dict[str, Any]]:
 
 
 def prediction_data(run: AnalysedRun) -> dict[str, Any] | None:
-    """Of so many epochs as fit: a long training's are thinned out evenly in their logarithm."""
+    """Predicted masks; the epochs of a long training are thinned evenly in their logarithm until they fit."""
     rows = examples(run)
     if not rows:
         return None
@@ -85,34 +98,54 @@ def prediction_data(run: AnalysedRun) -> dict[str, Any] | None:
 
 
 def address(pixels: Any) -> str:
-    """A picture as a data address that needs no network."""
+    """A picture as a data URL."""
     memory = io.BytesIO()
     Image.fromarray(pixels).save(memory, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(memory.getvalue()).decode()}"
 
 
 DIGITS = 5
-MOST_CURVE_POINTS = 1500  # of a Dice curve: more than a screen has pixels for
-DIAGNOSTICS = (
-    "lower",
-    "upper",
-    "unique_share",
-    "null_mean",
-    "null_high",
-    "p",
-    "train_bits",
-    "quarter_bits",
-    "half_bits",
-    "extrapolated",
-    "singleton_share",
-)
+MOST_CURVE_POINTS = 1500  # of a Dice curve: more than the pixels of a screen
+# The further columns of a series, by field of `Estimate`, with their titles in the table of numbers.
+DIAGNOSTICS: Mapping[str, str] = {
+    "unique_share": "share of unique symbols",
+    "null_mean": "null, mean",
+    "null_high": "null, 95th percentile",
+    "p": "p",
+    "train_bits": "on training images",
+    "quarter_bits": "of a quarter of the images",
+    "half_bits": "of half",
+    "extrapolated": "of ever more",
+    "singleton_share": "share alone in their class",
+}
+COLUMNS = ("bits", "low", "high", "ceiling", "lower", "upper", *DIAGNOSTICS)  # of a series, by field
+QUANTITIES: Mapping[Quantity, str] = {
+    Quantity.INPUT: "I(X;M): which image",
+    Quantity.LABEL: "I(Y;M): which class of mask",
+    Quantity.USABLE: "usable: pixels of the mask",
+}
+GAINS: Mapping[Quantity, str] = {
+    Quantity.USABLE_SKIP_GIVEN_POOLED: "What each skip adds to all that the deeper path knows",
+    Quantity.USABLE_UPSAMPLED_GIVEN_SKIP: "What the deeper path adds to each skip",
+}
+# What the arrow of a skip shows: the first of these that was measured.
+ARROWS = (Quantity.USABLE_SKIP_GIVEN_POOLED, Quantity.USABLE_SKIP_GIVEN_UPSAMPLED, Quantity.SKIP_GIVEN_UPSAMPLED)
+RULES: Mapping[Rule, str] = {"conditional": "the conditional rule", "plateau": "the paper's rule"}
+STATUS_TEXTS: Mapping[Status, str] = {
+    Status.OK: "",
+    Status.SATURATED: "saturated",
+    Status.OUT_OF_DOMAIN: "out of its domain",
+    Status.ABSENT: "no number",
+}
+USABLE_CEILING = "all there is to tell"  # the page names H_V(Y|∅) in words
+LINEAR = "usable_linear"  # probes that are shown only where no other family measured the same
 
 
 def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
-    """All that the page shows of one run.
+    """All data that the page shows of one run.
 
-    Series are what may stand on one axis: a quantity by an estimator at a resolution, for a label scheme. Each holds its values
-    as [epochs × layers], in a row.
+    A series is a quantity by an estimator at a resolution, for a label scheme: values that may be compared on one axis. Its
+    columns are [epochs × layers], flattened.
 
     Raises: RunFolderError for tables that cannot be read.
     """
@@ -139,6 +172,11 @@ def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
         ],
         "epochs": flow.epochs,
         "series": list(_series(flow)),
+        "quantities": QUANTITIES,
+        "marks": {STATUS_MARKS[status].letter: text for status, text in STATUS_TEXTS.items()},
+        "diagnostics": DIAGNOSTICS,
+        "rules": RULES,
+        **_gains(flow),
         "training": _training(run.epochs),
         "verdicts": None if run.judgement is None else _judgement_data(run.judgement),
         "verification": None if run.verification is None else _verification_data(run.verification),
@@ -150,7 +188,7 @@ def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
 
 
 def facts(run: AnalysedRun) -> dict[str, Mapping[str, Any]]:
-    """The run's configuration and facts as sections of names and values, as people read them."""
+    """The configuration and the facts of a run as sections of names and readable values."""
     measured, configuration = run.facts, run.configuration
     sections: dict[str, Mapping[str, Any]] = {
         "Run": {k: v for k, v in configuration.items() if not isinstance(v, dict)}
@@ -168,7 +206,7 @@ def facts(run: AnalysedRun) -> dict[str, Mapping[str, Any]]:
 
 
 def _readable(value: Any) -> str:
-    """A fact as people read it: lists with commas, absent values as a dash, floats without noise.
+    """A fact as text: lists with commas, absent values as a dash, floats with six digits.
 
     >>> _readable([1.0, 0.20000000001]), _readable(None), _readable(True), _readable(())
     ('1, 0.2', '—', 'yes', '—')
@@ -185,14 +223,14 @@ def _readable(value: Any) -> str:
 
 
 def _state(run: AnalysedRun) -> dict[str, Any]:
-    """How far the training is: `planned` is null where somebody else trains."""
+    """The progress of the training; `planned` is null if the training loop is not this package's own."""
     last = run.epochs[-1].epoch if run.epochs else None
     planned = run.configuration.get("training", {}).get("epochs") if run.own_network else None
     return {"epoch": last, "planned": planned, "own": run.own_network}
 
 
 def _number(value: float) -> float | int | None:
-    """Five significant digits; null for what is not finite, which JSON has no word for.
+    """The value with five significant digits; None if it is not finite, which JSON cannot represent.
 
     >>> _number(2 / 3), _number(4.0), _number(math.nan)
     (0.66667, 4, None)
@@ -204,7 +242,7 @@ def _number(value: float) -> float | int | None:
 
 
 def _series(flow: Flow) -> Iterable[dict[str, Any]]:
-    """Every quantity, estimator, resolution and label scheme, in the order in which they were measured."""
+    """Every series, in the order of measurement."""
     place = {layer.label: index for index, layer in enumerate(flow.layers)}
     for series in flow.series:
         key = series.key
@@ -212,11 +250,15 @@ def _series(flow: Flow) -> Iterable[dict[str, Any]]:
         yield {
             "quantity": key.quantity,
             "estimator": key.estimator,
-            "title": key.text.split(",")[0],
+            "title": estimator_title(key.estimator),
             "resolution": _number(key.resolution),
             "text": key.text,
             "labels": key.labels,
+            "usable": key.quantity.is_usable,
+            "of_layer": key.quantity.of_layer,
             "unit": key.quantity.unit,
+            "ceiling_name": USABLE_CEILING if key.quantity.is_usable else key.quantity.ceiling_name,
+            "caption": _caption(series),
             "images": series.images[-1],
             "layers": [place[layer] for layer in series.layers],
             "epochs": list(series.epochs),
@@ -226,13 +268,36 @@ def _series(flow: Flow) -> Iterable[dict[str, Any]]:
         }
 
 
+def _caption(series: Series) -> str:
+    """What every number is shown with: the estimator and its resolution, the images, the label scheme."""
+    key = series.key
+    images = f"{series.images[-1]} {'held-out ' * key.quantity.is_usable}images"
+    return " · ".join([key.text, images, *([f"Y: {key.scheme}"] if key.scheme else [])])
+
+
+def _gains(flow: Flow) -> dict[str, Any]:
+    """The series of what the streams of a merge add, as indices into the series; None where nothing was measured."""
+    places = {quantity: _place_at_merges(flow, quantity) for quantity in Quantity if not quantity.of_layer}
+    return {
+        "gains": [
+            {"quantity": quantity, "title": title, "series": places[quantity]} for quantity, title in GAINS.items()
+        ],
+        "gains_series": next((places[quantity] for quantity in ARROWS if places[quantity] is not None), None),
+    }
+
+
+def _place_at_merges(flow: Flow, quantity: Quantity) -> int | None:
+    places = [place for place, series in enumerate(flow.series) if series.key.quantity is quantity]
+    return min(places, key=lambda place: flow.series[place].key.estimator == LINEAR, default=None)
+
+
 def _mark(row: Estimate | None) -> str:
-    """One letter a cell: `s` saturated, `o` out of its domain, `-` no number, `.` a number that may be compared."""
+    """The status of a cell as one letter: `s` saturated, `o` out of domain, `-` no number, `.` comparable."""
     return STATUS_MARKS[Status.ABSENT if row is None else row.status].letter
 
 
 def _reasons(cells: Sequence[Estimate | None]) -> dict[str, list[int]]:
-    """By reason, the cells that it is given for."""
+    """The indices of the cells by their reason."""
     by_reason: dict[str, list[int]] = {}
     for index, row in enumerate(cells):
         if row is not None and row.reason:
@@ -241,9 +306,9 @@ def _reasons(cells: Sequence[Estimate | None]) -> dict[str, list[int]]:
 
 
 def _columns(cells: Sequence[Estimate | None]) -> dict[str, list[float | int | None]]:
-    """The values of the cells by name; a name without any number is left out."""
+    """The columns of the cells; a column without any number is left out."""
     columns = {}
-    for name in ("bits", "low", "high", "ceiling", *DIAGNOSTICS):
+    for name in COLUMNS:
         values = [None if row is None else _number(getattr(row, name)) for row in cells]
         if name == "bits" or any(value is not None for value in values):
             columns[name] = values
@@ -251,7 +316,7 @@ def _columns(cells: Sequence[Estimate | None]) -> dict[str, list[float | int | N
 
 
 def _training(records: Sequence[EpochRecord]) -> dict[str, list[Any]]:
-    """Dice and loss of the epochs, of a very long training of some of them."""
+    """Dice and loss by epoch; a very long training is thinned."""
     every = max(1, math.ceil(len(records) / MOST_CURVE_POINTS))
     kept = [record for record in records if record.epoch % every == 0 or record is records[-1]]
     return {
@@ -290,7 +355,7 @@ def _verification_data(verification: Verification) -> dict[str, Any]:
             {"epoch": epoch, "rows": [_outcome_of(verification, row) for row in verification.rows(epoch)]}
             for epoch in verification.budgets
         ],
-        "scores": {rule: verification.score(rule) for rule in ("conditional", "plateau")},
+        "scores": {rule: verification.score(rule) for rule in RULES},
         "curves": [
             {
                 "variant": training.variant,
@@ -317,6 +382,6 @@ def _outcome_of(verification: Verification, row: Row) -> dict[str, Any]:
         "decision": outcome.decision,
         "text": outcome.text,
         "predicted": row.predicted,
-        "agreement": {rule: row.agreement(rule) for rule in ("conditional", "plateau")},
+        "agreement": {rule: row.agreement(rule) for rule in RULES},
         "reaches": [training.reaches(verification.target) for training in verification.of(row.variant.name)],
     }

@@ -1,4 +1,4 @@
-"""What the page says of a run in sentences: its summary, what limits its numbers, what its verdicts propose."""
+"""The sentences of the page: the summary of a run, the limits of its numbers, and what its verdicts propose."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from unetscope.table import LEVEL, SKIP, Flow, Part, Quantity, Status, entry_of,
 
 MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
 UNLEARNT_DICE = 0.1
-MOST_NAMED = 6  # skips and levels in a clause: of more, how many
+MOST_NAMED = 6  # skips and levels of a clause that are named; more are counted
 
 
 def summary(run: AnalysedRun) -> str:
-    """The run in two sentences, from its own numbers."""
+    """The run in two sentences."""
     flow, records = run.flow, run.epochs
     if not flow.epochs:
         return "This run has not been measured yet."
@@ -47,7 +47,7 @@ def summary(run: AnalysedRun) -> str:
 
 
 def notes(flow: Flow) -> list[str]:
-    """What a reader must know before believing the figures."""
+    """The limits of the numbers that a reader of the figures must know."""
     sentences = []
     rows = [row for row in flow.estimates if row.quantity == Quantity.LABEL]
     for labels in flow.labels:
@@ -63,7 +63,7 @@ def notes(flow: Flow) -> list[str]:
             alone > 0.05
         )
         sentences.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{few}{counted}.")
-    inputs, sweeps = flow.select(quantity=Quantity.INPUT), swept(flow)
+    inputs, sweeps = flow.select(quantity=Quantity.INPUT), swept_estimators(flow)
     resolutions = Counter(series.key.estimator for series in inputs.series)
     for key in (series.key for series in inputs.series):
         if key.estimator not in sweeps and resolutions[key.estimator] == 1:
@@ -72,7 +72,7 @@ def notes(flow: Flow) -> list[str]:
 
 
 def _notes_of_series(inputs: Flow, estimator: str, resolution: float) -> list[str]:
-    """How many layers at the last epoch are beyond what so few images tell, and where data processing is violated."""
+    """The number of layers out of the estimator's domain at the last epoch, and violations of data processing."""
     rows = inputs.select(estimator=estimator, resolution=resolution, epoch=inputs.epochs[-1]).estimates
     beyond = [row for row in rows if row.out_of_domain]
     sentences = []
@@ -89,7 +89,7 @@ def _notes_of_series(inputs: Flow, estimator: str, resolution: float) -> list[st
     return sentences
 
 
-def swept(flow: Flow) -> dict[str, float]:
+def swept_estimators(flow: Flow) -> dict[str, float]:
     """The estimators with so many resolutions that a figure of each would be too many, and the one that is shown alone."""
     defaults = {size for setting in settings() if not isinstance(setting.default, bool) for size in setting.default}
     resolutions: dict[str, list[float]] = {}
@@ -104,7 +104,7 @@ def swept(flow: Flow) -> dict[str, float]:
 
 
 def sentence(judgement: Judgement, epoch: int) -> str:
-    """What a training of so many epochs needs, in a sentence for the top of the page.
+    """The parts that a training of this many epochs needs, as the sentence at the top of the page.
 
     >>> from unetscope.table.records import Verdict
     >>> verdicts = tuple(Verdict(Part.named(part), 10, "conditional", what) for part, what in
@@ -115,7 +115,7 @@ def sentence(judgement: Judgement, epoch: int) -> str:
     parts: dict[str, list[str]] = {"needed": [], "redundant": [], "undecided": []}
     judged = {verdict.part: verdict for verdict in judgement.at(epoch) if verdict.rule == "conditional"}
     redundant_levels = [part for part in judged if part.kind is LEVEL and judged[part].decision == "redundant"]
-    spared = min(redundant_levels, default=None)  # what lies below goes with it
+    spared = min(redundant_levels, default=None)  # the levels below it are removed with it
     for part, verdict in judged.items():
         if verdict.decision != "redundant" or spared is None or part.level <= spared.level:
             below = f" (all below {Part(SKIP, part.level)})" * (part == spared)
@@ -137,7 +137,7 @@ def _named_or_counted(parts: Sequence[str]) -> str:
 
 
 def listed(words: Sequence[str], *, oxford: bool = False) -> str:
-    """Words with commas and an and.
+    """Words joined by commas and "and".
 
     >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
     ('a', 'a and b', 'a, b and c')

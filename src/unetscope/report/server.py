@@ -1,8 +1,8 @@
-"""The page of runs while they change: the runs, read again as their files change, and a server for the one who holds its token.
+"""A server of the page of runs while they change.
 
-Runs are read from the tables that the training writes, in a process of its own, so that looking on can neither slow a training
-nor end with it. The server knows two addresses, the page and its data, and opens no file that a request names. A request must
-bring the token, and a `Host` that is this server: a foreign page that lets its own name point here (DNS rebinding) is refused.
+Runs are read from the tables that the training writes, in a process of their own, so that viewing neither slows a training nor
+ends with it. The server has two addresses, the page and its data, and opens no file that a request names. A request needs the
+token, and a `Host` that is this server: a foreign page whose name resolves to this address (DNS rebinding) is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
@@ -32,7 +32,7 @@ from unetscope.runs import AnalysedRun, RunFolder
 
 LOCAL = "127.0.0.1"
 SECONDS_A_REQUEST = 30
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - only recognised here; whoever wants it names it
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - only recognised, never the default
 WATCHED = ("config.json", "flow.sqlite", "verification/*/seed-*/flow.sqlite", "verification/*/seed-*/failure.json")
 WAITING = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1">'
@@ -41,10 +41,10 @@ WAITING = (
 
 
 def server(paths: Sequence[Path], *, host: str = LOCAL, port: int | None = None) -> Server:
-    """A server of these runs, at the address that it had the last time, so that a page that is still open finds it again.
+    """A server of these runs at its previous address, so that an open page reconnects.
 
-    port: another one; 0 for any that is free.
-    Raises: InvalidArgument if no address can be had.
+    port: replaces the previous port; 0 for any free port.
+    Raises: InvalidArgument if the address cannot be bound.
     """
     source = Live(paths)
     kept = _kept_at(source.paths, host)
@@ -58,7 +58,7 @@ def server(paths: Sequence[Path], *, host: str = LOCAL, port: int | None = None)
     except InvalidArgument:
         if port is not None or before == 0:
             raise
-        served = Server(source, host=host)  # somebody serves it already, or another program has the port
+        served = Server(source, host=host)  # the port is in use, by a server of the same runs or another program
     with contextlib.suppress(OSError, UnetscopeError):
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with whole_file(kept) as beside:
@@ -68,7 +68,7 @@ def server(paths: Sequence[Path], *, host: str = LOCAL, port: int | None = None)
 
 
 def _kept_at(paths: Sequence[Path], host: str) -> Path:
-    """Where the address of these runs is kept: of this user, not in the run folder, which people send to each other."""
+    """The file of the address of these runs: in the user's state folder, because run folders are shared."""
     name = hashlib.sha256("\0".join([host, *map(str, paths)]).encode("utf-8", errors="surrogateescape")).hexdigest()[
         :24
     ]
@@ -76,10 +76,10 @@ def _kept_at(paths: Sequence[Path], host: str) -> Path:
 
 
 class Live:
-    """One or more run folders, read again when a file in them has changed. A folder that is not there yet is waited for.
+    """One or more run folders, read again when a file in them changes. A folder may not exist yet.
 
-    rest: how many times as long as reading took to wait before reading again, so that whoever looks on takes little of the
-    processor from whoever trains.
+    rest: the wait before reading again, as a multiple of the time that reading takes, so that viewing leaves the processor
+    to the training.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -97,12 +97,12 @@ class Live:
         self._until = 0.0
 
     def version(self) -> str:
-        """A word that changes with the size or the time of any file that the page is made of; not while it rests."""
+        """A hash of the sizes and times of all files that the page uses; it does not change during a rest."""
         with self._lock:
             return self._version()
 
     def page(self) -> str:
-        """The page, or one that waits for the runs to begin."""
+        """The page, or a page that reloads until the runs have begun."""
         if not all(map(RunFolder.exists, self.paths)):
             return WAITING
         version, runs = self._current()
@@ -114,7 +114,7 @@ class Live:
 
     def _current(self) -> tuple[str, list[dict[str, Any]]]:
         with self._lock:
-            version = self._version()  # before reading: what changes meanwhile is read once more
+            version = self._version()  # before reading: a change during reading is read again
             if self._latest[0] != version:
                 begun = time.monotonic()
                 self._latest = version, [report_data_of(AnalysedRun.open(path)) for path in self.paths]
@@ -134,37 +134,20 @@ class Live:
         return hashlib.sha256(repr(stamps).encode("utf-8", errors="surrogateescape")).hexdigest()[:24]
 
 
-class Source(Protocol):
-    """What is served."""
-
-    def version(self) -> str:
-        """A word that changes whenever the data do."""
-
-    def page(self) -> str:
-        """The page with the data as they are now."""
-
-    def data(self) -> bytes:
-        """The data alone, as JSON."""
-
-
 class Server(ThreadingHTTPServer):
-    """Serves a source on one interface to whoever brings the token; `url` is what to open.
+    """Serves runs on one interface to requests with the token; `url` is the address to open.
 
-    port: 0 for any that is free. token: made at random unless given.
-    Raises: InvalidArgument if the address cannot be had.
+    port: 0 for any free port. token: random by default.
+    Raises: InvalidArgument if the address cannot be bound.
 
-    >>> class Nothing:
-    ...     def version(self): return "1"
-    ...     def page(self): return "<p>nothing</p>"
-    ...     def data(self): return b"[]"
-    >>> with Server(Nothing(), token="secret") as server:
+    >>> with Server(Live([Path("run")]), token="secret") as server:
     ...     server.url.startswith("http://127.0.0.1:"), server.url.endswith("/?token=secret")
     (True, True)
     """
 
     daemon_threads = True
 
-    def __init__(self, source: Source, *, host: str = LOCAL, port: int = 0, token: str = "") -> None:
+    def __init__(self, source: Live, *, host: str = LOCAL, port: int = 0, token: str = "") -> None:
         self.source, self.token, self.host = source, token or secrets.token_urlsafe(32), host
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -174,7 +157,7 @@ class Server(ThreadingHTTPServer):
         self.names = _names(host)
 
     def server_bind(self) -> None:
-        """Bind without asking the network for this machine's name."""
+        """Bind without resolving the name of this machine."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -186,7 +169,7 @@ class Server(ThreadingHTTPServer):
         shown = socket.gethostname() if self.host in EVERYWHERE else f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{shown}:{self.server_port}/?token={self.token}"
 
-    def knows(self, host: str) -> bool:
+    def answers_to(self, host: str) -> bool:
         """Whether a request's `Host` is this server: one of its names with its port."""
         name, _, port = host.rpartition(":")
         if port != str(self.server_port):
@@ -195,7 +178,7 @@ class Server(ThreadingHTTPServer):
         return name in self.names or (self.host in EVERYWHERE and _is_address(name))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a browser that went away."""
+        """Ignore a closed connection."""
 
 
 def _names(host: str) -> set[str]:
@@ -226,10 +209,10 @@ class Handler(BaseHTTPRequestHandler):
     }
 
     def do_GET(self) -> None:
-        """The page or its data; whoever lacks the token learns nothing else."""
+        """Answer with the page or its data; without the token, only with a refusal."""
         address = urlsplit(self.path)
         words = parse_qs(address.query)
-        if not self.server.knows(self.headers.get("Host", "")):
+        if not self.server.answers_to(self.headers.get("Host", "")):
             self._refuse_with(HTTPStatus.FORBIDDEN, "this server is not the host that was asked for")
         elif not secrets.compare_digest(words.get("token", [""])[0].encode(), self.server.token.encode()):
             self._refuse_with(
@@ -249,7 +232,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._answer(b"", "application/json", HTTPStatus.NOT_MODIFIED)
             else:
                 self._answer(gzip.compress(self.server.source.data(), 5), "application/json", version=version)
-        except UnetscopeError as mistake:  # a run that is just being begun, moved or mended
+        except UnetscopeError as mistake:  # a run that begins, moves or is repaired
             self._refuse_with(HTTPStatus.SERVICE_UNAVAILABLE, str(mistake))
 
     def _refuse_with(self, status: HTTPStatus, text: str) -> None:
@@ -266,4 +249,4 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the terminal belongs to the training."""
+        """Log nothing: the terminal shows the training."""

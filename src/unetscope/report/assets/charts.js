@@ -1,8 +1,8 @@
-// Curves: U-Plots, information planes, Dice, what skips add. Each view draws once what stays, and moves the rest with the epoch.
+// Curves: U-Plots, information planes, Dice, what skips add. Each view draws its fixed parts once and moves the others with the epoch.
 
 const MOST_LINES = 10;
 
-// An empty chart with its axes; x and y are scales, their ticks come with texts.
+// An empty chart with its axes; x and y are scales; a tick is a value and its text.
 /** @type {(about: Frame) => { drawing: SVGSVGElement, low: number, high: number, start: number, end: number }} */
 function frame({ width, height, left = 54, right = 12, top = 14, bottom = 34, label, x, y, xTicks, yTicks, xName, yName }) {
   const drawing = canvas(width, height, label, { class: "chart" });
@@ -81,8 +81,7 @@ function uPlotView(run, page, quantity) {
   });
   if (series.full) {
     drawing.append(svg("path", { d: `M54 ${y(series.full)}H${width - 10}`, class: "ceiling" }));
-    const name = series.unit === "bits a pixel" ? "all there is to tell" : quantity === "I(X;M)" ? "log₂ N" : "H(Y)";
-    drawing.append(write(width - 12, y(series.full) - 5, `ceiling: ${name} = ${fixed(series.full, 2)} ${series.unit}`, { "text-anchor": "end", class: "ceiling-text" }));
+    drawing.append(write(width - 12, y(series.full) - 5, `ceiling: ${series.ceiling_name} = ${fixed(series.full, 2)} ${series.unit}`, { "text-anchor": "end", class: "ceiling-text" }));
   }
   for (const epoch of logSpaced(series.epochs, MOST_LINES)) {
     const at = series.epochs.indexOf(epoch);
@@ -96,9 +95,9 @@ function uPlotView(run, page, quantity) {
   const dots = run.layers.map((_, layer) => svg("path", { transform: `translate(${x(layer).toFixed(1)} -99)` }));
   drawing.append(...dots);
   const nodes = run.layers.map((_, index) =>
-    tells(svg("rect", {
+    withTip(svg("rect", {
       x: x(index) - slot / 2, width: slot, y: high, height: low - high + 20, class: "hit", role: "button", "data-layer": index,
-    }), () => run.tell(series, index, page.state.epoch)));
+    }), () => run.tooltip(series, index, page.state.epoch)));
   drawing.append(...nodes);
   const reach = roving(nodes, (index) => page.set({ layer: run.layers[index].label }));
 
@@ -110,11 +109,11 @@ function uPlotView(run, page, quantity) {
     area.setAttribute("d", band(cells.map((cell, layer) => [x(layer), onScale(cell?.low, y), onScale(cell?.high, y)])));
     cells.forEach((cell, layer) => {
       const bits = cell?.bits;
-      dots[layer].setAttribute("transform", `translate(${x(layer).toFixed(1)} ${known(bits) ? y(bits).toFixed(1) : -99})`);
-      const mark = known(bits) ? cell?.mark : undefined;
+      dots[layer].setAttribute("transform", `translate(${x(layer).toFixed(1)} ${isNumber(bits) ? y(bits).toFixed(1) : -99})`);
+      const mark = isNumber(bits) ? cell?.mark : undefined;
       dots[layer].setAttribute("d", mark === "o" ? "M-3.4 -3.4l6.8 6.8m0 -6.8l-6.8 6.8" : "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0");
       dots[layer].setAttribute("class", `dot${mark === undefined || mark === "." ? "" : mark === "s" ? " hollow" : " cross"}`);
-      const value = known(bits) ? `${fixed(bits)} ${series.unit}` : "no number";
+      const value = isNumber(bits) ? `${fixed(bits)} ${series.unit}` : "no number";
       nodes[layer].setAttribute("aria-label", `layer ${run.layers[layer].label}: ${quantity} ${value}`);
     });
     const mine = run.byLabel.get(state.layer);
@@ -125,7 +124,7 @@ function uPlotView(run, page, quantity) {
   return { node: el("div", {}, drawing, pastKey(series)), update };
 }
 
-// `11up` takes two lines, so that it does not run into its neighbours.
+// `11up` takes two lines, so that it does not overlap its neighbours.
 /** @type {(x: number, y: number, label: string) => SVGTextElement} */
 function stacked(x, y, label) {
   const parts = /^(\d+)(up)$/.exec(label)?.slice(1) ?? [label];
@@ -133,7 +132,7 @@ function stacked(x, y, label) {
     parts.map((part, line) => svg("tspan", { x, y: y + 10 * line }, part)));
 }
 
-// What the faint lines are.
+// The key of the faint lines.
 /** @type {(series: Series) => HTMLElement} */
 function pastKey(series) {
   const ramp = el("span", { class: "ramp" });
@@ -145,7 +144,7 @@ function pastKey(series) {
 /** @type {(x: number, y: Number_) => Point} */
 const point = (x, y) => [x, y];
 /** @type {(value: Number_, y: Scale) => number | null} */
-const onScale = (value, y) => (known(value) ? y(value) : null);
+const onScale = (value, y) => (isNumber(value) ? y(value) : null);
 
 // The two series of an information plane and the places of one layer along training, on given axes.
 /** @type {(run: Run, page: Page) => Plane | null} */
@@ -160,11 +159,11 @@ function planeOf(run, page) {
   return { input, output, epochs, places };
 }
 
-// A small plane: the whole way faint, the way so far, and where the layer is now.
+// A small plane: the whole path faint, the path so far, and the layer's point at this epoch.
 /** @type {(plane: Plane, layer: number, size: number) => { drawing: SVGSVGElement, update: (count: number) => void }} */
 function smallPlane(plane, layer, size) {
   const [x, y] = [linear(0, plane.input.top, 6, size - 6), linear(0, plane.output.top, size - 6, 6)];
-  const points = plane.places[layer].map((one) => (known(one.x) ? point(x(one.x), onScale(one.y, y)) : point(0, null)));
+  const points = plane.places[layer].map((place) => (isNumber(place.x) ? point(x(place.x), onScale(place.y, y)) : point(0, null)));
   const [whole, far, dot] = [svg("path", { d: path(points), class: "trail" }), svg("path", { class: "so-far" }), svg("circle", { r: 4, class: "dot" })];
   const drawing = svg("svg", { viewBox: `0 0 ${size} ${size}`, "aria-hidden": "true" },
     svg("rect", { x: 1, y: 1, width: size - 2, height: size - 2, class: "pane" }), whole, far, dot);
@@ -177,7 +176,7 @@ function smallPlane(plane, layer, size) {
   return { drawing, update };
 }
 
-// The plane of the chosen layer, large: a point an epoch, from dark to light.
+// The plane of the chosen layer, large: a point for each epoch, from dark to light.
 /** @type {(run: Run, plane: Plane, layer: number, page: Page) => { drawing: SVGSVGElement, update: () => void }} */
 function largePlane(run, plane, layer, page) {
   const [width, height] = [440, 380];
@@ -188,18 +187,18 @@ function largePlane(run, plane, layer, page) {
   });
   if (plane.input.full) drawing.append(svg("path", { d: `M${x(plane.input.full)} ${y(plane.output.full || plane.output.top)}V${y(0)}`, class: "ceiling" }));
   if (plane.output.full) drawing.append(svg("path", { d: `M${x(0)} ${y(plane.output.full)}H${x(plane.input.full || plane.input.top)}`, class: "ceiling" }));
-  const there = plane.places[layer].flatMap(({ x: input, y: output, ...one }) => (known(input) && known(output) ? [{ ...one, input, output }] : []));
-  drawing.append(svg("path", { d: path(there.map((one) => point(x(one.input), y(one.output)))), class: "trail" }));
-  const dots = there.map((one) => {
-    const dot = svg("circle", { cx: x(one.input), cy: y(one.output), r: 4.5, class: one.hollow ? "point hollow" : "point" });
-    dot.style[one.hollow ? "stroke" : "fill"] = epochColour(run, one.epoch);
-    return tells(dot, () => [`layer ${run.layers[layer].label}, epoch ${one.epoch}`, `I(X;M) = ${fixed(one.input)} bits`, `I(Y;M) = ${fixed(one.output)} bits`]);
+  const visited = plane.places[layer].flatMap(({ x: input, y: output, ...place }) => (isNumber(input) && isNumber(output) ? [{ ...place, input, output }] : []));
+  drawing.append(svg("path", { d: path(visited.map((place) => point(x(place.input), y(place.output)))), class: "trail" }));
+  const dots = visited.map((place) => {
+    const dot = svg("circle", { cx: x(place.input), cy: y(place.output), r: 4.5, class: place.hollow ? "point hollow" : "point" });
+    dot.style[place.hollow ? "stroke" : "fill"] = epochColour(run, place.epoch);
+    return withTip(dot, () => [`layer ${run.layers[layer].label}, epoch ${place.epoch}`, `I(X;M) = ${fixed(place.input)} bits`, `I(Y;M) = ${fixed(place.output)} bits`]);
   });
   const now = svg("circle", { r: 9, class: "ring" });
   drawing.append(...dots, now);
   function update() {
-    there.forEach((one, index) => (dots[index].style.opacity = one.epoch <= page.state.epoch ? "1" : "0.18"));
-    const last = there.filter((one) => one.epoch <= page.state.epoch).at(-1);
+    visited.forEach((place, index) => (dots[index].style.opacity = place.epoch <= page.state.epoch ? "1" : "0.18"));
+    const last = visited.filter((place) => place.epoch <= page.state.epoch).at(-1);
     fill(now, last ? { cx: x(last.input), cy: y(last.output) } : { cx: -99, cy: -99 });
   }
   return { drawing, update };
@@ -211,8 +210,8 @@ function planesView(run, page) {
   if (!plane) return nothing("An information plane needs I(X;M) and I(Y;M) by one estimator.");
   const small = run.layers.map((_, layer) => smallPlane(plane, layer, 92));
   const nodes = run.layers.map((layer, index) =>
-    tells(el("button", { type: "button", class: "plane", "data-layer": index, "aria-label": `Plane of layer ${layer.label}` },
-      small[index].drawing, el("span", {}, elided(layer.label, 12))), () => run.tell(plane.output, index, page.state.epoch)));
+    withTip(el("button", { type: "button", class: "plane", "data-layer": index, "aria-label": `Plane of layer ${layer.label}` },
+      small[index].drawing, el("span", {}, elided(layer.label, 12))), () => run.tooltip(plane.output, index, page.state.epoch)));
   const reach = roving(nodes, (index) => page.set({ layer: run.layers[index].label }));
   const [title, large] = [el("h4"), el("div", { class: "large" })];
   let shown = -1;
@@ -230,8 +229,8 @@ function planesView(run, page) {
     }
     enlarged.update();
     const count = plane.epochs.filter((epoch) => epoch <= state.epoch).length;
-    small.forEach((one, index) => {
-      one.update(count);
+    small.forEach((panel, index) => {
+      panel.update(count);
       nodes[index].setAttribute("aria-pressed", String(index === layer));
     });
   };
@@ -273,24 +272,24 @@ function curvesView(page, { curves, top, low = 0, yName, label, height = 270, li
     return all.reduce((best, epoch) => (Math.abs(x(epoch) - at) < Math.abs(x(best) - at) ? epoch : best));
   };
   let epoch = last;
-  const hit = tells(svg("rect", { x: 56, y: high, width: width - 70, height: under - high, class: "hit" }), () => [
+  const hit = withTip(svg("rect", { x: 56, y: high, width: width - 70, height: under - high, class: "hit" }), () => [
     `epoch ${epoch}`,
-    ...curves.map((curve) => ({ name: curve.name, value: curve.points.find((one) => one[0] === epoch)?.[1] }))
-      .filter(({ value }) => known(value)).map(({ name, value }) => `${name}: ${fixed(value)}`),
+    ...curves.map((curve) => ({ name: curve.name, value: curve.points.find((pair) => pair[0] === epoch)?.[1] }))
+      .filter(({ value }) => isNumber(value)).map(({ name, value }) => `${name}: ${fixed(value)}`),
   ]);
   hit.addEventListener("pointermove", (event) => (epoch = near(event)));
   hit.addEventListener("click", (event) => page.set({ epoch: page.nearest(near(event)) }));
   drawing.append(hit);
-  const told = curves.filter((curve) => curve.name).map((curve) => {
+  const entries = curves.filter((curve) => curve.name).map((curve) => {
     const [key, value] = [el("span", { class: `key ${curve.style ?? ""}` }), el("span", { class: "value" })];
     key.style.borderColor = curve.colour;
     return { node: el("li", {}, key, curve.name, value), value, at: new Map(curve.points) };
   });
-  const legend = el("ul", { class: "keys" }, told.map((one) => one.node));
+  const legend = el("ul", { class: "keys" }, entries.map((entry) => entry.node));
   /** @type {(state: State) => void} */
   const update = (state) => {
     const place = Math.max(first, Math.min(last, state.epoch));
-    for (const { value, at } of told) value.textContent = known(at.get(place)) ? `: ${fixed(at.get(place))}` : "";
+    for (const { value, at } of entries) value.textContent = isNumber(at.get(place)) ? `: ${fixed(at.get(place))}` : "";
     cursor.setAttribute("d", `M${x(place).toFixed(1)} ${high}V${under}`);
   };
   return { node: el("div", {}, drawing, legend), update };
@@ -300,7 +299,7 @@ function curvesView(page, { curves, top, low = 0, yName, label, height = 270, li
 function diceView(run, page) {
   const { epoch, train_dice_running: running, validation_dice: validation } = run.training;
   /** @type {(values: Number_[], name: string, colour: string, style?: string) => Curve} */
-  const curve = (values, name, colour, style) => ({ points: epoch.map((one, index) => point(one, values[index])), name, colour, style });
+  const curve = (values, name, colour, style) => ({ points: epoch.map((at, index) => point(at, values[index])), name, colour, style });
   return curvesView(page, {
     curves: [curve(validation, "validation, after each epoch", CATEGORIES[0]), curve(running, "training, running mean", CATEGORIES[1], "dashed")],
     top: 1, yName: "Dice (1 = perfect)", label: "Dice during training",
@@ -313,10 +312,10 @@ const cellsOf = (series, layer) => series.epochs.map((epoch, at) => ({ epoch, ce
 /** @type {(cells: { epoch: number, cell: Cell | null }[]) => Band[]} */
 const bandOf = (cells) => cells.map(({ epoch, cell }) => [epoch, cell?.low, cell?.high]);
 
-// What each skip adds, or the deeper path to each skip, along training.
-/** @type {(run: Run, page: Page, quantity: string) => View} */
-function gainsView(run, page, quantity) {
-  const series = run.series.find((one) => one.quantity === quantity && one.estimator !== "usable_linear") ?? run.find({ quantity });
+// The information that each skip, or the deeper path, adds along training.
+/** @type {(run: Run, page: Page, gain: GainData) => View} */
+function gainsView(run, page, { quantity, series: place }) {
+  const series = place === null ? null : run.series[place];
   if (!series) return nothing(`${quantity} was not measured: unetscope measure RUN --merge-probes`);
   const curves = run.skips.map((skip, index) => {
     const layer = run.byLabel.get(skip.merge);
@@ -327,7 +326,7 @@ function gainsView(run, page, quantity) {
       band: bandOf(cells),
     };
   });
-  const seen = curves.flatMap((curve) => [...curve.points, ...curve.band].flatMap((one) => one.slice(1))).filter(known);
+  const seen = curves.flatMap((curve) => [...curve.points, ...curve.band].flatMap((pair) => pair.slice(1))).filter(isNumber);
   const view = curvesView(page, {
     curves, top: Math.max(0.01, ...seen) * 1.08, low: Math.min(0, ...seen), yName: series.unit, label: `${quantity} along training`,
   });

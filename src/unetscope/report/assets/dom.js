@@ -1,4 +1,4 @@
-// Elements, text and numbers. Whatever a run brings along is set as text or as an attribute, never parsed as markup.
+// Elements, text and numbers. Data of a run are set as text or as attributes, never parsed as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -32,15 +32,15 @@ function write(x, y, text, attributes = {}) {
 }
 
 /** @type {(value: unknown) => value is number} */
-const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
+const isNumber = (value) => value !== null && value !== undefined && Number.isFinite(value);
 /** @type {(value: Number_, digits?: number) => string} */
-const fixed = (value, digits = 3) => (known(value) ? value.toFixed(digits).replace("-", "−") : "—");
+const fixed = (value, digits = 3) => (isNumber(value) ? value.toFixed(digits).replace("-", "−") : "—");
 /** @type {(value: Number_, digits?: number) => string} */
-const signed = (value, digits = 3) => (known(value) && value >= 0 ? `+${fixed(value, digits)}` : fixed(value, digits));
+const signed = (value, digits = 3) => (isNumber(value) && value >= 0 ? `+${fixed(value, digits)}` : fixed(value, digits));
 /** @type {(low: Number_, high: Number_) => string} */
-const interval = (low, high) => (known(low) && known(high) ? `${fixed(low)} to ${fixed(high)}` : "—");
+const interval = (low, high) => (isNumber(low) && isNumber(high) ? `${fixed(low)} to ${fixed(high)}` : "—");
 
-// Both ends of a dotted name tell layers apart, so the middle goes.
+// The ends of a dotted name distinguish layers, so the middle is left out.
 /** @type {(text: string, longest: number) => string} */
 function elided(text, longest) {
   if (text.length <= longest) return text;
@@ -48,13 +48,13 @@ function elided(text, longest) {
   return `${text.slice(0, head)}…${text.slice(text.length - (longest - 1 - head))}`;
 }
 
-// One tooltip for the whole page; `data-tip` names who tells its text.
+// One tooltip for the whole page; `data-tip` is the key of its text.
 /** @type {Map<string | null, () => string[]>} */
 const tips = new Map();
 let tipCount = 0;
 
 /** @type {<E extends Element>(node: E, text: () => string[]) => E} */
-function tells(node, text) {
+function withTip(node, text) {
   const name = String(++tipCount);
   tips.set(name, text);
   node.setAttribute("data-tip", name);
@@ -89,7 +89,7 @@ function listenForTips(bubble) {
 /** @type {Partial<Record<string, number>>} */
 const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 
-// A group of which one member is reached by Tab and the others by arrows.
+// A group with one member in the Tab order; arrow keys move to the others.
 /** @type {(nodes: (HTMLElement | SVGElement)[], chosen: (index: number) => void) => (index: number) => void} */
 function roving(nodes, chosen) {
   /** @type {(index: number) => void} */

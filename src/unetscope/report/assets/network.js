@@ -1,4 +1,4 @@
-// The network as the U that it is: a box a layer in the colour of its information, an arrow a skip as thick as what it adds.
+// The network as a U: layers are boxes coloured by their information, skips are arrows as thick as what they add.
 
 const BOX = { slot: 46, step: 104, tallest: 64, lowest: 30, left: 112, top: 66, track: 26 };
 
@@ -15,12 +15,12 @@ function placed(layers) {
   });
 }
 
-// The way of the data: level, down into the next box from above, or up and into it from the left.
-/** @type {(one: Box, other: Box) => string} */
-function way(one, other) {
-  if (other.y > one.y) return `M${one.x + one.half} ${one.y}H${other.x}V${other.top}`;
-  if (other.y < one.y) return `M${one.x} ${one.top}V${other.y}H${other.x - other.half}`;
-  return `M${one.x + one.half} ${one.y}H${other.x - other.half}`;
+// The path of the data: level, down into the next box from above, or up and into it from the left.
+/** @type {(from: Box, to: Box) => string} */
+function way(from, to) {
+  if (to.y > from.y) return `M${from.x + from.half} ${from.y}H${to.x}V${to.top}`;
+  if (to.y < from.y) return `M${from.x} ${from.top}V${to.y}H${to.x - to.half}`;
+  return `M${from.x + from.half} ${from.y}H${to.x - to.half}`;
 }
 
 /** @type {(run: Run, page: Page) => View} */
@@ -46,9 +46,9 @@ function networkView(run, page) {
   const levelTexts = levels.map((level) => {
     const y = BOX.top + BOX.tallest / 2 + level * BOX.step;
     const name = write(4, y - 2, `level ${level}`, { class: "level" });
-    const said = write(4, y + 18, "", { class: "decision" });
-    lifted.append(name, said);
-    return { part: partAt(run, level), said };
+    const text = write(4, y + 18, "", { class: "decision" });
+    lifted.append(name, text);
+    return { part: partAt(run, level), text };
   });
 
   const drawn = arcs.map((arc) => {
@@ -58,7 +58,7 @@ function networkView(run, page) {
       d: `M${arc.to.x - 5} ${arc.to.top - 9}L${arc.to.x} ${arc.to.top - 1}L${arc.to.x + 5} ${arc.to.top - 9}Z`, class: "head",
     });
     const text = write((arc.from.x + arc.to.x) / 2, y - 9, "", { class: "skip-text", "text-anchor": "middle" });
-    lifted.append(tells(svg("g", {}, line, head, text), () => tellSkip(run, arc.skip, page.state)));
+    lifted.append(withTip(svg("g", {}, line, head, text), () => skipTooltip(run, arc.skip, page.state)));
     return { ...arc, line, head, text };
   });
 
@@ -72,7 +72,7 @@ function networkView(run, page) {
       ...(narrow ? { transform: `translate(${box.x + 4} ${box.bottom + 6}) rotate(90)`, x: 0, "text-anchor": "start" } : {}),
     });
     const node = svg("g", { class: "layer", role: "button", "data-layer": index }, ground, mark, text);
-    lifted.append(tells(node, () => run.tell(page.colouring(run), index, page.state.epoch)));
+    lifted.append(withTip(node, () => run.tooltip(page.colouring(run), index, page.state.epoch)));
     return { box, ground, mark, text, node };
   });
   const reach = roving(slots.map((slot) => slot.node), (index) => page.set({ layer: run.layers[index].label }));
@@ -84,7 +84,7 @@ function networkView(run, page) {
     const at = series ? series.at(state.epoch) : -1;
     slots.forEach(({ box, ground, mark, text, node }, index) => {
       const cell = series ? series.cell(index, at) : null;
-      const bits = cell && known(cell.bits) ? cell.bits : null;
+      const bits = cell && isNumber(cell.bits) ? cell.bits : null;
       const colour = series && bits !== null ? viridis(bits / (series.full || series.top)) : null;
       ground.style.fill = colour ? rgb(colour) : "";
       text.style.fill = colour && text.classList.contains("inside") ? inkOn(colour) : "";
@@ -98,23 +98,23 @@ function networkView(run, page) {
       if (mine && !drawing.contains(document.activeElement)) reach(index);
     });
     drawSkips(run, drawn, state);
-    for (const { part, said } of levelTexts) {
+    for (const { part, text } of levelTexts) {
       const verdict = part ? run.verdict(part, state.epoch) : null;
-      said.textContent = verdict ? `${DECISIONS[verdict.decision].sign} ${verdict.decision}` : "";
-      said.setAttribute("class", `decision ${verdict ? verdict.decision : ""}`);
+      text.textContent = verdict ? `${DECISIONS[verdict.decision].sign} ${verdict.decision}` : "";
+      text.setAttribute("class", `decision ${verdict ? verdict.decision : ""}`);
     }
   };
   return { node: drawing, update };
 }
 
-// The part that is all of the network from a level down: what lies below the one skip that merges a level above.
+// The part that consists of the network from a level down: all below the one skip that merges a level above.
 /** @type {(run: Run, level: number) => string | null} */
 function partAt(run, level) {
   const above = run.skips.filter((skip) => run.layers[run.byLabel.get(skip.merge) ?? -1]?.level === level - 1);
   return above.length === 1 ? above[0].name.replace("skip", "level") : null;
 }
 
-// A ring on what is saturated, a cross through what holds for these images alone.
+// A ring if the cell is saturated, a cross if it is out of the estimator's domain.
 /** @type {(box: Box, cell: Cell | null) => string} */
 function markOn(box, cell) {
   if (!cell) return "";
@@ -126,12 +126,12 @@ function markOn(box, cell) {
 
 /** @type {(run: Run, arcs: DrawnArc[], state: State) => void} */
 function drawSkips(run, arcs, state) {
-  const gains = run.gains;
+  const gains = run.arrows;
   const at = gains ? gains.at(state.epoch) : -1;
   for (const arc of arcs) {
     const cell = gains ? gains.cell(run.byLabel.get(arc.skip.merge), at) : null;
     const verdict = run.verdict(arc.skip.name, state.epoch);
-    const added = gains && cell && known(cell.bits) ? cell.bits : null;
+    const added = gains && cell && isNumber(cell.bits) ? cell.bits : null;
     const share = gains && added !== null ? Math.max(0, Math.min(1, added / (gains.full || gains.top))) : 0;
     arc.line.style.strokeWidth = String(1.2 + 9 * Math.sqrt(share));
     const decision = verdict ? verdict.decision : "undecided";
@@ -139,25 +139,25 @@ function drawSkips(run, arcs, state) {
     arc.head.setAttribute("class", `head ${decision}`);
     const crowded = arcs.length > 7;
     const adds = added === null || crowded ? "" : ` ${signed(added)} ${gains?.unit}`;
-    const said = verdict ? ` · ${DECISIONS[decision].sign}${crowded ? "" : ` ${decision}`}` : "";
-    arc.text.textContent = `${elided(arc.skip.name, 24)}${adds}${said}`;
+    const sign = verdict ? ` · ${DECISIONS[decision].sign}${crowded ? "" : ` ${decision}`}` : "";
+    arc.text.textContent = `${elided(arc.skip.name, 24)}${adds}${sign}`;
   }
 }
 
 /** @type {(run: Run, skip: SkipData, state: State) => string[]} */
-function tellSkip(run, skip, state) {
-  const gains = run.gains;
+function skipTooltip(run, skip, state) {
+  const gains = run.arrows;
   const cell = gains ? gains.cell(run.byLabel.get(skip.merge), gains.at(state.epoch)) : null;
   const verdict = run.verdict(skip.name, state.epoch);
   const lines = [`${skip.name}: from layer ${skip.source} to layer ${skip.merge}`];
   if (gains && cell) lines.push(`${gains.quantity} = ${fixed(cell.bits)} ${gains.unit}`);
-  if (cell && known(cell.low)) lines.push(`95 % interval ${interval(cell.low, cell.high)}`);
+  if (cell && isNumber(cell.low)) lines.push(`95 % interval ${interval(cell.low, cell.high)}`);
   if (cell && cell.reason) lines.push(elided(cell.reason, 160));
   if (verdict) lines.push(`${verdict.decision} from epoch ${verdict.since} on: ${verdict.text}`);
   return lines;
 }
 
-// The colours of the boxes, and what the marks mean.
+// The colours of the boxes, and the meaning of the marks.
 /** @type {(page: Page) => View} */
 function legendView(page) {
   const bar = el("span", { class: "ramp" });
@@ -167,7 +167,7 @@ function legendView(page) {
     " · ○ in a box: saturated, at the ceiling · × in a box: holds for these images alone · dashed box: no number · "
     + "a skip is as thick as what it adds to all that the deeper path knows · ● needed  ○ redundant  ? undecided"));
   function update() {
-    const series = page.runs.map((run) => page.colouring(run)).find((one) => one);
+    const series = page.runs.map((run) => page.colouring(run)).find((shown) => shown);
     what.textContent = series ? `${series.quantity} by ${series.caption}:` : "No number of this kind was measured.";
     most.textContent = series ? `${fixed(series.full || series.top)} ${series.unit}` : "";
   }

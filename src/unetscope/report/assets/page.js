@@ -1,15 +1,14 @@
-// The page: its state, its controls, and every view drawn again when they change; live, the runs as they are now.
+// The page: its state, its controls, and its views, which are redrawn when the state changes, and the updates of a served page.
 
 /** @type {[string, (run: Run, page: Page) => View[]][]} */
 const SECTIONS = [
   ["network", (run, page) => [networkView(run, page), layerView(run, page)]],
-  ["u-plots", (run, page) => QUANTITIES.map((quantity) => titled(NAMES[quantity], uPlotView(run, page, quantity)))],
+  ["u-plots", (run, page) => Object.entries(run.quantities).map(([quantity, title]) => titled(title, uPlotView(run, page, quantity)))],
   ["planes", (run, page) => [planesView(run, page)]],
   ["parts", (run, page) => [
     partsView(run),
-    ...(run.verdicts ? [verdictMap(run.verdicts, "conditional"), verdictMap(run.verdicts, "plateau")] : []),
-    titled("What each skip adds to all that the deeper path knows", gainsView(run, page, "I_V(S→Y|U,↓S)")),
-    titled("What the deeper path adds to each skip", gainsView(run, page, "I_V(U→Y|S)")),
+    ...verdictMaps(run),
+    ...run.gains.map((gain) => titled(gain.title, gainsView(run, page, gain))),
   ]],
   ["verification", (run, page) => [titled("What leaving parts out costs", outcomesView(run)), titled("Variants along training", variantsView(run, page)), agreementView(run)]],
   ["dice", (run, page) => [diceView(run, page)]],
@@ -18,10 +17,6 @@ const SECTIONS = [
   ["numbers", (run, page) => [numbersView(run, page)]],
   ["facts", (run) => [factsView(run)]],
 ];
-/** @type {Record<Quantity, string>} */
-const NAMES = { "I(X;M)": "I(X;M): which image", "I(Y;M)": "I(Y;M): which class of mask", "I_V(M→Y)": "usable: pixels of the mask" };
-/** @type {Quantity[]} */
-const QUANTITIES = ["I(X;M)", "I(Y;M)", "I_V(M→Y)"];
 /** @type {(keyof State)[]} */
 const CHOICES = ["quantity", "estimator", "resolution", "labels", "usable"];
 const FRAME_MS = 140; // of the play button, an epoch each
@@ -32,6 +27,10 @@ function titled(title, view) {
   return { node: el("div", { class: "titled" }, el("h4", {}, title), view.node), update: view.update };
 }
 
+// Whether a series belongs to a label scheme that can be chosen.
+/** @type {(series: Series) => boolean} */
+const hasScheme = (series) => series.of_layer && !series.usable && series.labels !== "";
+
 class Page {
   /** @type {Run[]} */
   runs = [];
@@ -41,29 +40,30 @@ class Page {
   views = [];
   waiting = false;
 
-  /** @param {Digest[]} digests */
-  constructor(digests) {
-    this.take(digests);
+  /** @param {ReportData[]} data */
+  constructor(data) {
+    this.take(data);
     const run = this.runs[0];
-    const first = run.find({ quantity: "I(X;M)" }) ?? run.find({ quantity: "I(Y;M)" });
-    const usable = run.find({ quantity: "I_V(M→Y)" });
+    const measured = Object.keys(run.quantities).map((quantity) => run.find({ quantity })).filter((series) => series !== null);
+    const first = measured.find((series) => !series.usable);
+    const usable = measured.find((series) => series.usable);
     const bottom = run.layers.findLast((layer) => layer.role === "bottom") ?? run.layers[Math.floor(run.layers.length / 2)];
     /** @type {State} */
     this.state = {
       epoch: this.epochs.at(-1) ?? 0,
       layer: bottom?.label ?? "",
-      quantity: usable ? "I_V(M→Y)" : first?.quantity === "I(Y;M)" ? "I(Y;M)" : "I(X;M)",
+      quantity: (usable ?? first)?.quantity ?? Object.keys(run.quantities)[0],
       estimator: first?.estimator ?? "",
       resolution: first?.resolution ?? 0,
-      labels: run.series.find((one) => one.quantity === "I(Y;M)")?.labels ?? "",
+      labels: run.series.find(hasScheme)?.labels ?? "",
       usable: usable?.estimator ?? "",
     };
     this.controls = controls(this);
   }
 
-  /** @type {(digests: Digest[]) => void} */
-  take(digests) {
-    this.runs = digests.map((digest) => new Run(digest));
+  /** @type {(data: ReportData[]) => void} */
+  take(data) {
+    this.runs = data.map((run) => new Run(run));
     const measured = this.runs.flatMap((run) => [...run.epochs, ...(run.predictions?.epochs ?? [])]);
     const trained = measured.length ? [] : this.runs.map((run) => run.last);
     this.epochs = [...new Set([...measured, ...trained])].sort((a, b) => a - b);
@@ -77,10 +77,10 @@ class Page {
 
   /** @type {(epoch: number) => number} */
   nearest(epoch) {
-    return this.epochs.reduce((best, one) => (Math.abs(one - epoch) < Math.abs(best - epoch) ? one : best), this.epochs[0]);
+    return this.epochs.reduce((best, each) => (Math.abs(each - epoch) < Math.abs(best - epoch) ? each : best), this.epochs[0]);
   }
 
-  // A new epoch or layer moves what is drawn; another series is drawn anew.
+  // A new epoch or layer updates the views; another series rebuilds them.
   /** @type {(changes: Partial<State>) => void} */
   set(changes) {
     const anew = CHOICES.some((name) => name in changes && changes[name] !== this.state[name]);
@@ -130,7 +130,7 @@ class Page {
   }
 }
 
-// The verdict in a sentence, for a training as long as the slider says.
+// The verdict in a sentence, for a training up to the epoch of the slider.
 /** @type {(page: Page) => Pick<View, "update">} */
 function verdictView(page) {
   const place = byId("verdict", HTMLElement);
@@ -144,15 +144,15 @@ function verdictView(page) {
   /** @type {(state: State) => void} */
   function update(state) {
     for (const { run, text, proposed } of lines) {
-      const said = run.sentence(state.epoch);
-      text.textContent = said ? said.text : "No verdict at this epoch.";
-      proposed.textContent = said?.proposed ? ` Proposed: ${said.proposed}, to be retrained before it is believed.` : "";
+      const sentence = run.sentence(state.epoch);
+      text.textContent = sentence ? sentence.text : "No verdict at this epoch.";
+      proposed.textContent = sentence?.proposed ? ` Proposed: ${sentence.proposed}, to be retrained before it is believed.` : "";
     }
   }
   return { update };
 }
 
-// The element of the page with this name, of the kind that it must be.
+// The element with this id. Throws if it is missing or of another kind.
 /** @type {<E extends HTMLElement>(id: string, kind: { new (): E, prototype: E }) => E} */
 function byId(id, kind) {
   const node = document.getElementById(id);
@@ -164,19 +164,19 @@ function byId(id, kind) {
 function controls(page) {
   const [slider, count, play] = [byId("epoch", HTMLInputElement), byId("count", HTMLElement), byId("play", HTMLElement)];
   const selects = [
-    choice("quantity", () => QUANTITIES.filter((quantity) => page.runs.some((run) => run.find({ quantity }))).map((one) => [one, NAMES[one]]), (value) => ({ quantity: QUANTITIES.find((one) => one === value) })),
-    choice("estimator", () => options((one) => !one.quantity.startsWith("I_V") && one.quantity !== "I(Y;S|U)", (one) => [one.estimator, one.title]), chosenEstimator),
-    choice("resolution", () => options((one) => one.estimator === page.state.estimator, (one) => [one.resolution, String(one.resolution)]), (value) => ({ resolution: Number(value) })),
-    choice("labels", () => options((one) => one.quantity === "I(Y;M)", (one) => [one.labels, one.labels]), (labels) => ({ labels })),
-    choice("usable", () => options((one) => one.quantity === "I_V(M→Y)", (one) => [one.estimator, one.title]), (usable) => ({ usable })),
+    choice("quantity", () => Object.entries(page.runs[0].quantities).filter(([quantity]) => page.runs.some((run) => run.find({ quantity }))), (quantity) => ({ quantity })),
+    choice("estimator", () => options((series) => series.of_layer && !series.usable, (series) => [series.estimator, series.title]), chosenEstimator),
+    choice("resolution", () => options((series) => series.estimator === page.state.estimator, (series) => [series.resolution, String(series.resolution)]), (value) => ({ resolution: Number(value) })),
+    choice("labels", () => options(hasScheme, (series) => [series.labels, series.labels]), (labels) => ({ labels })),
+    choice("usable", () => options((series) => series.of_layer && series.usable, (series) => [series.estimator, series.title]), (usable) => ({ usable })),
   ];
-  /** @type {(wanted: (series: Series) => boolean, option: (series: Series) => [string | number, string]) => [string | number, string][]} */
-  function options(wanted, option) {
-    return [...new Map(page.runs.flatMap((run) => run.series).filter(wanted).map(option)).entries()];
+  /** @type {(holds: (series: Series) => boolean, option: (series: Series) => [string | number, string]) => [string | number, string][]} */
+  function options(holds, option) {
+    return [...new Map(page.runs.flatMap((run) => run.series).filter(holds).map(option)).entries()];
   }
   /** @type {(estimator: string) => Partial<State>} */
   function chosenEstimator(estimator) {
-    const sizes = page.runs.flatMap((run) => run.series).filter((one) => one.estimator === estimator).map((one) => one.resolution);
+    const sizes = page.runs.flatMap((run) => run.series).filter((series) => series.estimator === estimator).map((series) => series.resolution);
     return { estimator, ...(sizes.includes(page.state.resolution) ? {} : { resolution: sizes[0] }) };
   }
   /** @type {(name: keyof State, offered: Select["offered"], changes: (value: string) => Partial<State>) => Select & { name: keyof State }} */
@@ -231,7 +231,7 @@ function controls(page) {
         const offered = select.offered();
         const texts = JSON.stringify(offered);
         if (select.shown !== texts) select.node.replaceChildren(...offered.map(([value, text]) => el("option", { value }, text)));
-        select.shown = texts; // one that is open stays so while a live page goes on
+        select.shown = texts; // an open menu is not replaced by an update without changes
         select.node.value = String(page.state[select.name]);
         const label = select.node.closest("label");
         if (label) label.hidden = offered.length < 2;
@@ -246,42 +246,42 @@ function controls(page) {
   };
 }
 
-// What stands in the page, compressed so that it stays small.
-/** @type {(id: string) => Promise<Digest[]>} */
+// The embedded data, which are compressed.
+/** @type {(id: string) => Promise<ReportData[]>} */
 async function unpacked(id) {
   const packed = Uint8Array.from(atob(byId(id, HTMLElement).textContent ?? ""), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).json();
 }
 
-// A served page asks for what is new; while nobody answers it keeps what it has, and says so.
+// A served page polls for new data; while the server does not answer it keeps its data and reports that.
 /** @type {(page: Page) => void} */
 function follow(page) {
   const status = byId("live", HTMLElement);
   let version = document.documentElement.dataset.version;
-  const told = () => page.runs.map((run) => {
+  const progress = () => page.runs.map((run) => {
     const { epoch, planned } = run.state;
     if (epoch === null) return "training has not begun";
     return planned !== null && epoch >= planned ? `finished: ${epoch} epochs` : `live: epoch ${epoch}${planned === null ? "" : ` of ${planned}`}`;
   }).join(" · ");
-  status.textContent = told();
+  status.textContent = progress();
   async function ask() {
     try {
       const answer = await fetch(`data${location.search}&version=${version}`, { cache: "no-store" });
       if (answer.status === 200) {
         version = answer.headers.get("ETag") ?? version;
-        const digests = await answer.json();
+        const data = await answer.json();
         const following = page.state.epoch === (page.epochs.at(-1) ?? 0);
-        page.take(digests);
+        page.take(data);
         page.set({ epoch: following ? page.epochs.at(-1) ?? 0 : page.nearest(page.state.epoch) });
         page.build();
       } else if (answer.status !== 304) throw new Error(`status ${answer.status}`);
-      status.textContent = told();
+      status.textContent = progress();
       status.className = "";
     } catch {
       const done = page.runs.every(({ state: { epoch, planned } }) => planned !== null && (epoch ?? 0) >= planned);
       status.textContent = done
-        ? `${told()}; no longer served: report.html in the run folder stays`
+        ? `${progress()}; no longer served: report.html in the run folder stays`
         : "nobody answers: this page keeps what it has, and goes on when the run is resumed with --open or viewed";
       status.className = done ? "" : "lost";
     }

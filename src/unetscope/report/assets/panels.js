@@ -1,10 +1,5 @@
 // Tables, pictures and the panel of the chosen layer.
 
-const RULES = { conditional: "the conditional rule", plateau: "the paper's rule" };
-
-/** @type {Rule[]} */
-const RULE_NAMES = ["conditional", "plateau"];
-
 /** @type {(headings: string[], className?: string) => { node: HTMLElement, body: HTMLElement }} */
 function table(headings, className = "") {
   const body = el("tbody");
@@ -18,14 +13,14 @@ function decided(decision, more = "") {
   return el("span", { class: `decision ${decision}` }, `${DECISIONS[decision].sign} ${decision}${more}`);
 }
 
-// Everything of the layer that is followed: what it is, its numbers at this epoch, one of them along training.
+// The panel of the chosen layer: its description, its numbers at this epoch, one of them along training.
 /** @type {(run: Run, page: Page) => View} */
 function layerView(run, page) {
   const [title, about, numbers, curve] = [el("h3"), el("p", { class: "soft" }), table(["", "value", "95 % interval", "at most"], "tight"), el("div")];
   let shown = -1;
   /** @type {View | null} */
   let drawn = null;
-  const rows = ["I(X;M)", "I(Y;M)", "I_V(M→Y)"].map((quantity) => {
+  const rows = Object.keys(run.quantities).map((quantity) => {
     const cells = [el("th", { scope: "row" }, quantity), el("td"), el("td"), el("td")];
     numbers.body.append(el("tr", {}, cells));
     return { quantity, cells };
@@ -49,23 +44,23 @@ function layerView(run, page) {
       const cell = series && layer !== undefined ? series.cell(layer, series.at(state.epoch)) : null;
       cells[1].textContent = cell ? fixed(cell.bits) : "—";
       cells[2].textContent = cell ? interval(cell.low, cell.high) : "—";
-      cells[3].textContent = series && cell ? `${fixed(cell.ceiling)} ${series.unit}${MARKS[cell.mark] ? `: ${MARKS[cell.mark]}` : ""}` : "—";
+      cells[3].textContent = series && cell ? `${fixed(cell.ceiling)} ${series.unit}${run.marks[cell.mark] ? `: ${run.marks[cell.mark]}` : ""}` : "—";
     }
     if (drawn) drawn.update(state);
   }
   return { node: el("div", { class: "followed" }, title, about, numbers.node, curve), update };
 }
 
-// What each rule says of every part at every marked epoch; the column of this epoch is framed.
-/** @type {(verdicts: Verdicts, rule: Rule) => View} */
-function verdictMap(verdicts, rule) {
+// The verdict of a rule on every part at every marked epoch; the column of this epoch is framed.
+/** @type {(verdicts: Verdicts, rule: Rule, title: string) => View} */
+function verdictMap(verdicts, rule, title) {
   const rows = verdicts.rows.filter((row) => row.rule === rule);
   const parts = verdicts.parts.filter((part) => rows.some((row) => row.part === part));
   const { epochs } = verdicts;
   if (parts.length === 0) return nothing("This rule says nothing of this network.");
   const [left, cell, top] = [66, Math.max(4, Math.min(34, 560 / epochs.length)), 8];
   const [width, height] = [left + cell * epochs.length + 10, top + parts.length * 24 + 38];
-  const drawing = canvas(Math.max(width, 300), height, `${RULES[rule]}: verdicts along training`, { class: "chart map" });
+  const drawing = canvas(Math.max(width, 300), height, `${title}: verdicts along training`, { class: "chart map" });
   const verdictAt = new Map(rows.map((row) => [`${row.part} ${row.epoch}`, row]));
   parts.forEach((part, row) => {
     drawing.append(write(left - 8, top + row * 24 + 16, part, { "text-anchor": "end", class: "tick" }));
@@ -75,7 +70,7 @@ function verdictMap(verdicts, rule) {
       const group = svg("g", { class: `square ${verdict.decision}` },
         svg("rect", { x: left + column * cell, y: top + row * 24, width: Math.max(cell - 1.5, 2.5), height: 22 }));
       if (cell > 14) group.append(write(left + (column + 0.5) * cell - 0.75, top + row * 24 + 15.5, DECISIONS[verdict.decision].sign, { "text-anchor": "middle" }));
-      drawing.append(tells(group, () => [`${part} at a training of ${epoch} epochs: ${verdict.decision}`, verdict.text]));
+      drawing.append(withTip(group, () => [`${part} at a training of ${epoch} epochs: ${verdict.decision}`, verdict.text]));
     });
   });
   const shown = cell > 20 ? epochs : logSpaced(epochs, 8);
@@ -90,15 +85,20 @@ function verdictMap(verdicts, rule) {
     const at = epochs.filter((epoch) => epoch <= state.epoch).length - 1;
     fill(ring, { x: at < 0 ? -99 : left + at * cell - 1.5 });
   };
-  return { node: el("div", {}, el("h4", {}, `By ${RULES[rule]}`), drawing), update };
+  return { node: el("div", {}, el("h4", {}, `By ${title}`), drawing), update };
 }
 
-// What retraining said of exactly this part: without the skip alone, or without all that lies below it.
+/** @type {(run: Run) => View[]} */
+function verdictMaps({ verdicts, rules, ruleNames }) {
+  return verdicts ? ruleNames.map((rule) => verdictMap(verdicts, rule, rules[rule])) : [];
+}
+
+// The outcome of retraining without exactly this part: without the skip alone, or without all levels below it.
 /** @type {(run: Run, part: string, epoch: number) => OutcomeRow & { epoch: number } | null} */
 function answer(run, part, epoch) {
-  const budget = run.verification?.budgets.filter((one) => one.epoch <= epoch).at(-1);
+  const budget = run.verification?.budgets.filter((each) => each.epoch <= epoch).at(-1);
   /** @type {(row: OutcomeRow) => boolean} */
-  const alone = (row) => row.parts[0] === part && (part.startsWith("skip") ? row.parts.length === 1 : row.parts.every((one) => one.startsWith("level")));
+  const alone = (row) => row.parts[0] === part && (part.startsWith("skip") ? row.parts.length === 1 : row.parts.every((lost) => lost.startsWith("level")));
   const row = budget?.rows.find(alone);
   return budget && row ? { ...row, epoch: budget.epoch } : null;
 }
@@ -106,7 +106,7 @@ function answer(run, part, epoch) {
 /** @type {(run: Run) => View} */
 function partsView(run) {
   if (!run.verdicts) return nothing("Nothing is judged: that needs skips, two measured epochs of training, and what merges tell (--merge-probes).");
-  const { node, body } = table(["part", "verdict", "by the paper's rule", "adds, of what there is to tell", "why", "retrained without it"], "parts");
+  const { node, body } = table(["part", "verdict", `by ${run.rules.plateau}`, "adds, of what there is to tell", "why", "retrained without it"], "parts");
   const rows = run.verdicts.parts.map((part) => {
     const cells = [el("th", { scope: "row" }, part), ...Array.from({ length: 5 }, () => el("td"))];
     body.append(el("tr", {}, cells));
@@ -118,7 +118,7 @@ function partsView(run) {
       const [verdict, plateau] = [run.verdict(part, state.epoch), run.verdict(part, state.epoch, "plateau")];
       cells[1].replaceChildren(verdict ? decided(verdict.decision, ` from epoch ${verdict.since} on`) : "—");
       cells[2].replaceChildren(plateau ? decided(plateau.decision) : "says nothing");
-      const adds = verdict && known(verdict.bits) ? `${fixed(verdict.bits)} (${interval(verdict.low, verdict.high)}) of ${fixed(verdict.ceiling)}` : "—";
+      const adds = verdict && isNumber(verdict.bits) ? `${fixed(verdict.bits)} (${interval(verdict.low, verdict.high)}) of ${fixed(verdict.ceiling)}` : "—";
       cells[3].textContent = adds;
       cells[4].textContent = verdict ? verdict.text : "";
       const row = answer(run, part, state.epoch);
@@ -128,9 +128,9 @@ function partsView(run) {
   return { node, update };
 }
 
-// The budget up to an epoch at which variants are compared.
+// The last budget up to an epoch, at which variants are compared.
 /** @type {(budgets: Budget[], epoch: number) => Budget} */
-const budgetAt = (budgets, epoch) => budgets.filter((one) => one.epoch <= epoch).at(-1) ?? budgets[0];
+const budgetAt = (budgets, epoch) => budgets.filter((budget) => budget.epoch <= epoch).at(-1) ?? budgets[0];
 
 // Every variant's loss of Dice with its interval.
 /** @type {(run: Run) => View} */
@@ -138,7 +138,7 @@ function outcomesView(run) {
   if (!run.verification) return nothing("Not retrained yet: unetscope verify RUN");
   const { budgets, margin } = run.verification;
   const names = budgets[budgets.length - 1].rows;
-  const reach = budgets.flatMap((budget) => budget.rows.flatMap((row) => [row.difference, row.low, row.high])).filter(known);
+  const reach = budgets.flatMap((budget) => budget.rows.flatMap((row) => [row.difference, row.low, row.high])).filter(isNumber);
   const [from, to] = [Math.max(-1, Math.min(-0.1, ...reach) * 1.05), Math.min(1, Math.max(0.05, ...reach) * 1.05)];
   const [width, height] = [560, names.length * 26 + 56];
   const x = linear(from, to, 170, width - 14);
@@ -151,7 +151,7 @@ function outcomesView(run) {
     const y = high + 14 + index * 26;
     const entry = { row, y, bar: svg("path", { class: "whisker" }), dot: svg("circle", { cy: y, r: 5 }) };
     drawing.append(write(162, y + 4, elided(row.variant, 24), { "text-anchor": "end", class: "tick" }));
-    drawing.append(tells(svg("g", {}, entry.bar, entry.dot), () => [`${entry.row.variant}: ${entry.row.network}`, entry.row.text]));
+    drawing.append(withTip(svg("g", {}, entry.bar, entry.dot), () => [`${entry.row.variant}: ${entry.row.network}`, entry.row.text]));
     return entry;
   });
   const note = el("p", { class: "caption" });
@@ -164,33 +164,33 @@ function outcomesView(run) {
     entries.forEach((entry, index) => {
       entry.row = budget.rows[index];
       const { difference, low: least, high: most, decision } = entry.row;
-      fill(entry.dot, { cx: known(difference) ? clip(difference) : -99 });
+      fill(entry.dot, { cx: isNumber(difference) ? clip(difference) : -99 });
       entry.dot.setAttribute("class", `point ${decision}`);
-      entry.bar.setAttribute("d", known(least) && known(most) ? `M${clip(least)} ${entry.y}H${clip(most)}` : "");
+      entry.bar.setAttribute("d", isNumber(least) && isNumber(most) ? `M${clip(least)} ${entry.y}H${clip(most)}` : "");
       entry.bar.setAttribute("class", `whisker ${decision}`);
     });
   }
   return { node: el("div", {}, drawing, note), update };
 }
 
-// The same in words, beside what the rules had said.
+// The outcomes in words, beside the verdicts of the rules.
 /** @type {(run: Run) => View} */
 function agreementView(run) {
   if (!run.verification) return nothing("What the rules said stands here beside what retraining says.");
   const { budgets } = run.verification;
-  const { node, body } = table(["variant", "network", "Dice", "the conditional rule said", "the paper's rule said", "retraining says"], "agreement");
+  const { node, body } = table(["variant", "network", "Dice", ...run.ruleNames.map((rule) => `${run.rules[rule]} said`), "retraining says"], "agreement");
   const marks = { hit: " ✓ right", miss: " ✗ wrong", open: "" };
   /** @type {(state: State) => void} */
   function update(state) {
     body.replaceChildren(...budgetAt(budgets, state.epoch).rows.map((row) => el("tr", {},
       el("th", { scope: "row" }, row.variant), el("td", {}, row.network), el("td", {}, fixed(row.dice)),
-      RULE_NAMES.map((rule) => el("td", {}, decided(row.predicted[rule] ?? "undecided", marks[row.agreement[rule]]))),
+      run.ruleNames.map((rule) => el("td", {}, decided(row.predicted[rule] ?? "undecided", marks[row.agreement[rule]]))),
       el("td", {}, decided(row.decision), ` ${row.text}`))));
   }
   return { node, update };
 }
 
-// Validation Dice of every variant: mean and range over the seeds that may be compared.
+// Validation Dice of every variant: mean and range over the sound seeds.
 /** @type {(run: Run, page: Page) => View} */
 function variantsView(run, page) {
   const { verification } = run;
@@ -204,7 +204,7 @@ function variantsView(run, page) {
       .map((curve) => ({ name: `${name}, seed ${curve.seed}: not compared`, colour, style: "dotted", points: curve.epoch.map((epoch, at) => point(epoch, curve.dice[at])) }));
     const epochs = [...new Set(sound.flatMap((curve) => curve.epoch))].sort((a, b) => a - b);
     const at = sound.map((curve) => new Map(curve.epoch.map((epoch, place) => [epoch, curve.dice[place]])));
-    const values = epochs.map((epoch) => at.map((one) => one.get(epoch)).filter(known));
+    const values = epochs.map((epoch) => at.map((curve) => curve.get(epoch)).filter(isNumber));
     /** @type {(some: number[]) => number} */
     const mean = (some) => some.reduce((sum, value) => sum + value, 0) / some.length;
     return [{
@@ -214,10 +214,10 @@ function variantsView(run, page) {
     }, ...lost];
   });
   const { target } = verification;
-  return curvesView(page, { curves, top: 1, yName: "validation Dice", label: "Variants, retrained", height: 300, lines: known(target) ? [[target, "ceiling"]] : [] });
+  return curvesView(page, { curves, top: 1, yName: "validation Dice", label: "Variants, retrained", height: 300, lines: isNumber(target) ? [[target, "ceiling"]] : [] });
 }
 
-// Each picture is left as it was stored; the browser enlarges it without smoothing.
+// Pictures keep their stored size; the browser enlarges them without smoothing.
 /** @type {(address: string, text: string) => HTMLImageElement} */
 function picture(address, text) {
   return el("img", { src: address, alt: text });
@@ -228,23 +228,23 @@ function clustersView(run) {
   if (run.clusters.length === 0) return nothing("No masks were kept with this run.");
   return {
     node: el("div", {}, run.clusters.map((scheme) => el("div", { class: "clusters" }, el("h4", {}, scheme.labels),
-      el("div", { class: "classes" }, scheme.classes.map((one) => el("figure", {}, el("div", {}, one.masks.map((mask, index) => picture(mask, `mask ${index + 1} of ${one.title}`))), el("figcaption", {}, one.title))))))),
+      el("div", { class: "classes" }, scheme.classes.map((group) => el("figure", {}, el("div", {}, group.masks.map((mask, index) => picture(mask, `mask ${index + 1} of ${group.title}`))), el("figcaption", {}, group.title))))))),
     update() {},
   };
 }
 
 /** @type {(run: Run) => View} */
-function predictionsView({ predictions: found }) {
-  if (!found) return nothing("No predicted masks were kept with this run.");
-  const still = logSpaced(found.epochs, 5);
+function predictionsView({ predictions: pictures }) {
+  if (!pictures) return nothing("No predicted masks were kept with this run.");
+  const still = logSpaced(pictures.epochs, 5);
   const heading = el("th", { scope: "col" });
   const body = el("tbody");
-  const now = found.titles.map((title, index) => {
+  const now = pictures.titles.map((title, index) => {
     const image = picture("", `what the network marks in ${title}`);
     body.append(el("tr", {}, el("th", { scope: "row" }, elided(title, 28)),
-      el("td", {}, picture(found.images[index], `image ${title}`)), el("td", {}, picture(found.truths[index], `mask of ${title}`)),
+      el("td", {}, picture(pictures.images[index], `image ${title}`)), el("td", {}, picture(pictures.truths[index], `mask of ${title}`)),
       el("td", { class: "current" }, image),
-      still.map((epoch) => el("td", {}, picture(found.predicted[found.epochs.indexOf(epoch)][index], `marked at epoch ${epoch}`)))));
+      still.map((epoch) => el("td", {}, picture(pictures.predicted[pictures.epochs.indexOf(epoch)][index], `marked at epoch ${epoch}`)))));
     return image;
   });
   const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Predicted masks" }, el("table", { class: "pictures" },
@@ -252,28 +252,21 @@ function predictionsView({ predictions: found }) {
   let shown = -1;
   /** @type {(state: State) => void} */
   const update = (state) => {
-    const at = Math.max(0, found.epochs.filter((epoch) => epoch <= state.epoch).length - 1);
+    const at = Math.max(0, pictures.epochs.filter((epoch) => epoch <= state.epoch).length - 1);
     if (at === shown) return;
     shown = at;
-    heading.textContent = `now: epoch ${found.epochs[at]}`;
-    now.forEach((image, index) => (image.src = found.predicted[at][index]));
+    heading.textContent = `now: epoch ${pictures.epochs[at]}`;
+    now.forEach((image, index) => (image.src = pictures.predicted[at][index]));
   };
   return { node, update };
 }
 
-// The numbers behind the pictures: every layer at this epoch, by the series that colours the U.
-/** @type {[Diagnostic, string][]} */
-const DIAGNOSTICS = [
-  ["unique_share", "share of unique symbols"], ["null_mean", "null, mean"], ["null_high", "null, 95th percentile"], ["p", "p"],
-  ["train_bits", "on training images"], ["quarter_bits", "of a quarter of the images"], ["half_bits", "of half"],
-  ["extrapolated", "of ever more"], ["singleton_share", "share alone in their class"],
-];
-
+// The numbers of every layer at this epoch, of the series that colours the U.
 /** @type {(run: Run, page: Page) => View} */
 function numbersView(run, page) {
   const series = page.colouring(run);
   if (!series) return nothing("No number of this kind was measured.");
-  const more = DIAGNOSTICS.filter(([name]) => series[name]);
+  const more = Object.entries(run.diagnostics).filter(([name]) => series.column(name));
   const { node, body } = table(["layer", "module", "bits", "95 % interval", "ceiling", "state", ...more.map(([, text]) => text), "reason"], "numbers");
   const rows = series.layers.map((layer) => {
     const { label, module } = run.layers[layer];
@@ -291,7 +284,7 @@ function numbersView(run, page) {
     for (const { layer, label, cells, row } of rows) {
       const cell = series.cell(layer, at);
       const texts = cell
-        ? [fixed(cell.bits), interval(cell.low, cell.high), fixed(cell.ceiling), MARKS[cell.mark], ...more.map(([name]) => fixed(cell.value(name))), cell.reason]
+        ? [fixed(cell.bits), interval(cell.low, cell.high), fixed(cell.ceiling), run.marks[cell.mark], ...more.map(([name]) => fixed(cell.value(name))), cell.reason]
         : cells.map(() => "—");
       texts.forEach((text, index) => {
         if (cells[index].textContent !== text) cells[index].textContent = text;

@@ -1,4 +1,4 @@
-// A run as its digest tells it.
+// A run as its data describe it.
 
 class Series {
   /** @param {SeriesData} data */
@@ -16,74 +16,67 @@ class Series {
   // The last measured epoch up to this one, as an index; -1 before the first.
   /** @type {(epoch: number) => number} */
   at(epoch) {
-    let found = -1;
-    while (found + 1 < this.epochs.length && this.epochs[found + 1] <= epoch) found += 1;
-    return found;
+    let last = -1;
+    while (last + 1 < this.epochs.length && this.epochs[last + 1] <= epoch) last += 1;
+    return last;
   }
 
-  // Everything known of a layer at an epoch of the series; null if there is nothing.
+  // The values of a layer at an epoch of the series; null if there are none.
   /** @type {(layer: number | undefined, at: number) => Cell | null} */
   cell(layer, at) {
     const place = layer === undefined ? undefined : this.place.get(layer);
     if (place === undefined || at < 0) return null;
     const index = at * this.layers.length + place;
-    /** @type {(name: Column) => Number_} */
-    const value = (name) => this[name]?.[index];
+    /** @type {(name: string) => Number_} */
+    const value = (name) => this.column(name)?.[index];
     return {
       bits: value("bits"), low: value("low"), high: value("high"), ceiling: value("ceiling"),
       mark: /** @type {Mark} */ (this.state[index]), reason: this.reasonOf.get(index) ?? "", value,
     };
   }
 
-  // What is part of every number shown.
-  get caption() {
-    const usable = this.quantity.startsWith("I_V");
-    const images = `${this.images} ${usable ? "held-out images" : "images"}`;
-    return [this.text, images, ...(this.labels && !usable ? [`Y: ${this.labels}`] : [])].join(" · ");
+  // A column of numbers by its name.
+  /** @type {(name: string) => Column | undefined} */
+  column(name) {
+    return /** @type {Record<string, Column | undefined>} */ (/** @type {unknown} */ (this))[name];
   }
 }
 
-/** @type {Record<Mark, string>} */
-const MARKS = { s: "saturated", o: "out of its domain", "-": "no number", ".": "" };
-
 class Run {
-  /** @param {Digest} data */
+  /** @param {ReportData} data */
   constructor(data) {
     Object.assign(this, data);
-    this.series = data.series.map((one) => new Series(one));
+    this.series = data.series.map((series) => new Series(series));
+    this.ruleNames = /** @type {Rule[]} */ (Object.keys(this.rules));
     this.byLabel = new Map(this.layers.map((layer, index) => [layer.label, index]));
     this.merges = this.layers.map((layer) => layer.role === "merge");
     const trained = this.training.epoch;
     this.last = Math.max(this.epochs.at(-1) ?? 0, trained.at(-1) ?? 0);
   }
 
-  /** @type {(wanted: Partial<SeriesData>) => Series | null} */
-  find(wanted) {
-    return this.series.find((one) => Object.entries(wanted).every(([name, value]) => one[/** @type {keyof SeriesData} */ (name)] === value)) ?? null;
+  /** @type {(values: Partial<SeriesData>) => Series | null} */
+  find(values) {
+    return this.series.find((series) => Object.entries(values).every(([name, value]) => series[/** @type {keyof SeriesData} */ (name)] === value)) ?? null;
   }
 
-  // The series that a choice of estimator, resolution and labels means for a quantity.
+  // The series of a quantity for the chosen estimator, resolution and labels.
   /** @type {(quantity: string, choice: Choice) => Series | null} */
   chosen(quantity, choice) {
-    if (quantity === "I_V(M→Y)") return this.find({ quantity, estimator: choice.usable });
-    const { estimator, resolution, labels } = choice;
-    return this.find({ quantity, estimator, resolution, ...(quantity === "I(Y;M)" ? { labels } : {}) });
+    const { estimator, resolution, labels, usable } = choice;
+    return this.series.find((series) => series.quantity === quantity && (series.usable
+      ? series.estimator === usable
+      : series.estimator === estimator && series.resolution === resolution && (!series.labels || series.labels === labels))) ?? null;
   }
 
-  // What a skip brings: beside all that a deeper path knows if that was measured, else beside the upsampled path.
-  get gains() {
-    for (const quantity of ["I_V(S→Y|U,↓S)", "I_V(S→Y|U)", "I(Y;S|U)"]) {
-      const found = this.series.find((one) => one.quantity === quantity && one.estimator !== "usable_linear")
-        ?? this.find({ quantity });
-      if (found) return found;
-    }
-    return null;
+  // The series that the arrows of the skips show.
+  get arrows() {
+    return this.gains_series === null ? null : this.series[this.gains_series];
   }
 
   /** @type {(epoch: number) => VerdictRow[]} */
   verdictsAt(epoch) {
     if (!this.verdicts) return [];
-    const at = this.verdicts.epochs.filter((one) => one <= epoch).at(-1);
+    const at = this.verdicts.epochs.filter((judged) => judged <= epoch).at(-1);
     return this.verdicts.rows.filter((row) => row.epoch === at);
   }
 
@@ -94,21 +87,21 @@ class Run {
 
   /** @type {(epoch: number) => { text: string, proposed: string | null } | null} */
   sentence(epoch) {
-    const index = this.verdicts ? this.verdicts.epochs.filter((one) => one <= epoch).length - 1 : -1;
+    const index = this.verdicts ? this.verdicts.epochs.filter((judged) => judged <= epoch).length - 1 : -1;
     return !this.verdicts || index < 0 ? null : { text: this.verdicts.sentences[index], proposed: this.verdicts.proposed[index] };
   }
 
-  // Lines of the tooltip of one layer in one series.
+  // The lines of the tooltip of a layer in a series.
   /** @type {(series: Series | null, layer: number, epoch: number) => string[]} */
-  tell(series, layer, epoch) {
+  tooltip(series, layer, epoch) {
     const about = this.layers[layer];
     const at = series ? series.at(epoch) : -1;
     const cell = series ? series.cell(layer, at) : null;
     const lines = [`layer ${about.label}${about.module && about.module !== about.label ? ` · ${elided(about.module, 60)}` : ""}`];
     if (!series || !cell) return [...lines, "not measured"];
     lines.push(`${series.quantity} = ${fixed(cell.bits)} ${series.unit}`);
-    if (known(cell.low)) lines.push(`95 % interval ${interval(cell.low, cell.high)}`);
-    if (known(cell.ceiling)) lines.push(`of at most ${fixed(cell.ceiling)}${cell.mark === "s" ? ": saturated" : ""}`);
+    if (isNumber(cell.low)) lines.push(`95 % interval ${interval(cell.low, cell.high)}`);
+    if (isNumber(cell.ceiling)) lines.push(`of at most ${fixed(cell.ceiling)}${cell.mark === "s" ? ": saturated" : ""}`);
     if (cell.reason) lines.push(elided(cell.reason, 160));
     lines.push(`epoch ${series.epochs[at]} · ${series.caption}`);
     return lines;

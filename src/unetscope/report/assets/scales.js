@@ -1,12 +1,12 @@
-// From numbers to places and colours.
+// Scales from numbers to positions and colours.
 
-// Viridis (S. van der Walt and N. Smith, 2015; CC0), every twentieth of it.
+// Viridis (S. van der Walt and N. Smith, 2015; CC0), every twentieth colour.
 const VIRIDIS = [
   "440154", "481467", "482576", "453781", "404688", "39558c", "33638d", "2d718e", "287d8e", "238a8d", "1f968b",
   "20a386", "29af7f", "3dbc74", "56c667", "75d054", "95d840", "bade28", "dde318", "f0e51d", "fde725",
 ].map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
 
-// The style sheet has them, for light and dark: after Okabe and Ito, "Color Universal Design" (2008).
+// Defined in the style sheet, for light and dark, after Okabe and Ito, "Color Universal Design" (2008).
 const CATEGORIES = Array.from({ length: 8 }, (_, index) => `var(--line-${index})`);
 /** @type {Record<Decision, { sign: string, name: string }>} */
 const DECISIONS = {
@@ -25,7 +25,7 @@ function viridis(share) {
 /** @type {(colour: Colour) => string} */
 const rgb = (colour) => `rgb(${colour.join(",")})`;
 
-// Black or white, whichever is read better; on any colour one of them has a contrast of 4.5 or more (WCAG 2).
+// Black or white, whichever has more contrast; on any colour one of them has 4.5 or more (WCAG 2).
 /** @type {(colour: Colour) => string} */
 function inkOn(colour) {
   const [r, g, b] = colour.map((value) => {
@@ -66,62 +66,62 @@ function ticks(low, high, about = 5) {
   const raw = (high - low) / about || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= raw * 0.999) ?? raw;
-  const found = [];
+  const places = [];
   for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index += 1) {
-    found.push(Number((index * step).toPrecision(10)));
+    places.push(Number((index * step).toPrecision(10)));
   }
-  return found;
+  return places;
 }
 
-// At most so many of the epochs, evenly by their logarithm, the first and the last among them.
+// At most this many epochs, evenly spaced in their logarithm, with the first and the last.
 /** @type {(epochs: number[], most: number) => number[]} */
 function logSpaced(epochs, most) {
   if (epochs.length <= most) return epochs;
   const [first, last] = [logarithm(epochs[0]), logarithm(epochs[epochs.length - 1])];
-  const wanted = Array.from({ length: most }, (_, index) => first + ((last - first) * index) / (most - 1));
+  const targets = Array.from({ length: most }, (_, index) => first + ((last - first) * index) / (most - 1));
   /** @type {(target: number) => number} */
   const nearest = (target) =>
     epochs.reduce((best, epoch) =>
       Math.abs(logarithm(epoch) - target) < Math.abs(logarithm(best) - target) ? epoch : best);
-  return [...new Set(wanted.map(nearest))];
+  return [...new Set(targets.map(nearest))];
 }
 
-// A line through what is known, broken where nothing is.
+// A line through the numbers, broken where there is none.
 /** @type {(points: Point[]) => string} */
 function path(points) {
   let pen = "M";
-  let found = "";
+  let line = "";
   for (const [x, y] of points) {
-    if (!known(y)) {
+    if (!isNumber(y)) {
       pen = "M";
       continue;
     }
-    found += `${pen}${x.toFixed(1)} ${y.toFixed(1)}`;
+    line += `${pen}${x.toFixed(1)} ${y.toFixed(1)}`;
     pen = "L";
   }
-  return found;
+  return line;
 }
 
-// The area between two curves, a piece for each stretch in which both are known.
+// The area between two curves, a piece for each stretch in which both are numbers.
 /** @type {(points: Band[]) => string} */
 function band(points) {
   /** @type {[number, number, number][][]} */
   const pieces = [[]];
   for (const [x, low, high] of points) {
-    if (known(low) && known(high)) pieces[pieces.length - 1].push([x, low, high]);
+    if (isNumber(low) && isNumber(high)) pieces[pieces.length - 1].push([x, low, high]);
     else pieces.push([]);
   }
   return pieces
     .filter((piece) => piece.length > 0)
     .map((piece) => {
-      const there = piece.map(([x, low]) => `${x.toFixed(1)} ${low.toFixed(1)}`);
+      const forth = piece.map(([x, low]) => `${x.toFixed(1)} ${low.toFixed(1)}`);
       const back = piece.toReversed().map(([x, , high]) => `${x.toFixed(1)} ${high.toFixed(1)}`);
-      return `M${[...there, ...back].join("L")}Z`;
+      return `M${[...forth, ...back].join("L")}Z`;
     })
     .join("");
 }
 
-// For each span, the lowest track on which it meets no shorter one; those of another row never meet.
+// For each span, the lowest track on which it meets no shorter one; spans of different rows never meet.
 /** @type {(spans: Span[]) => number[]} */
 function tracksOf(spans) {
   const order = spans.map((_, index) => index).sort((a, b) => spans[a].to - spans[a].from - (spans[b].to - spans[b].from));

@@ -1,21 +1,21 @@
-// The types of the page's script: what a run's data hold (report_data.py writes them as JSON), and what views are made of.
+// The types of the page: the data of a run, as report_data.py writes them to JSON, and the parts of views.
 
-type Number_ = number | null | undefined; // of a cell: null is not known, undefined was never measured
+type Number_ = number | null | undefined; // of a cell: null is unknown, undefined was not measured
 type Decision = "needed" | "redundant" | "undecided";
 type Rule = "conditional" | "plateau";
 type Mark = "s" | "o" | "-" | "."; // saturated, out of its domain, no number, a number that may be compared
-// Columns of numbers, [epochs × layers] in a row; one without any number is left out.
-type Diagnostic = "unique_share" | "null_mean" | "null_high" | "p" | "train_bits" | "quarter_bits" | "half_bits" | "extrapolated"
-  | "singleton_share";
-type Column = "bits" | "low" | "high" | "ceiling" | Diagnostic;
+type Column = (number | null)[]; // of numbers, [epochs × layers] in a row; one without any number is left out
 
 interface LayerData { label: string; module: string; role: string; level: number; shape: number[] }
 interface SkipData { name: string; source: string; upsampled: string; merge: string }
-interface SeriesData extends Partial<Record<Column, (number | null)[]>> {
+// `RunData.diagnostics` names the further columns.
+interface SeriesData {
   quantity: string; estimator: string; title: string; resolution: number; text: string; labels: string; unit: string;
+  usable: boolean; of_layer: boolean; ceiling_name: string; caption: string;
   images: number; layers: number[]; epochs: number[]; state: string; reasons: Record<string, number[]>;
-  bits: (number | null)[];
+  bits: Column; low?: Column; high?: Column; ceiling?: Column;
 }
+interface GainData { quantity: string; title: string; series: number | null }
 interface Interval { low: number | null; high: number | null }
 interface VerdictRow extends Interval {
   part: string; epoch: number; rule: Rule; decision: Decision; since: number; text: string; bits: number | null; ceiling: number | null;
@@ -38,19 +38,20 @@ interface RunData {
   verdicts: Verdicts | null; verification: VerificationData | null; predictions: PredictionData | null;
   clusters: { labels: string; classes: { title: string; masks: string[] }[] }[];
   facts: Record<string, Record<string, string>>; command: string[] | null;
+  quantities: Record<string, string>; marks: Record<Mark, string>; diagnostics: Record<string, string>; rules: Record<Rule, string>;
+  gains: GainData[]; gains_series: number | null;
 }
-interface Digest extends RunData { series: SeriesData[] }
+interface ReportData extends RunData { series: SeriesData[] }
 
 // The classes of run.js take all values of their data.
 interface Series extends SeriesData {}
 interface Run extends RunData {}
 interface Cell {
-  bits: Number_; low: Number_; high: Number_; ceiling: Number_; mark: Mark; reason: string; value: (name: Column) => Number_;
+  bits: Number_; low: Number_; high: Number_; ceiling: Number_; mark: Mark; reason: string; value: (name: string) => Number_;
 }
 
 interface Choice { estimator: string; resolution: number; labels: string; usable: string }
-type Quantity = "I(X;M)" | "I(Y;M)" | "I_V(M→Y)"; // what the boxes of the U may show
-interface State extends Choice { epoch: number; layer: string; quantity: Quantity }
+interface State extends Choice { epoch: number; layer: string; quantity: string } // of what the boxes of the U show
 interface View { node: Element; update: (state: State) => void }
 
 type Child = Node | string | null | undefined;

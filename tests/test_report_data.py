@@ -1,4 +1,4 @@
-"""What the page is told of a run: every number of the table, rounded and no further; and the command that repeats it."""
+"""The data of the page: every number of the table, rounded and no further; and the command that repeats the run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +21,32 @@ from runs import LABELS, made_run, retrained
 from unetscope import plots
 from unetscope.cli import app
 from unetscope.cli.flags import swept
-from unetscope.report import pictures, report_data
+from unetscope.report import report_data
 from unetscope.report.page import as_json
 from unetscope.report.render import Drawing, render_run
 from unetscope.runs import analysed, verification
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.verification import trained_variants
 from unetscope.table.quantities import Status
+from unetscope.table.records import Estimate
 from unetscope.training.config import RunConfig, preset_config, repeat_command, run_flags
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return retrained(made_run(tmp_path_factory.mktemp("digest") / "run", (0, 1, 3, 10)))
+    return retrained(made_run(tmp_path_factory.mktemp("report_data") / "run", (0, 1, 3, 10)))
 
 
-def test_every_estimate_is_told_at_its_place(run: RunFolder) -> None:
+def test_every_estimate_is_in_its_place(run: RunFolder) -> None:
     flow = run.flow()
-    told = json.loads(as_json([report_data.report_data_of(run)]))[0]
+    data = json.loads(as_json([report_data.report_data_of(run)]))[0]
     seen = 0
-    for series in told["series"]:
+    for series in data["series"]:
         names = ("quantity", "estimator", "resolution", "labels")
         rows = flow.select(**{name: series[name] for name in names}).estimates
         assert len(series["bits"]) == len(series["epochs"]) * len(series["layers"]) == len(series["state"])
         for row in rows:
-            place = [told["layers"][one]["label"] for one in series["layers"]].index(row.layer)
+            place = [data["layers"][layer]["label"] for layer in series["layers"]].index(row.layer)
             cell = series["epochs"].index(row.epoch) * len(series["layers"]) + place
             for name in ("bits", "low", "high", "ceiling", "null_mean", "p"):
                 value, kept = getattr(row, name), (series.get(name) or [None] * 10**6)[cell]
@@ -61,42 +63,47 @@ def test_every_estimate_is_told_at_its_place(run: RunFolder) -> None:
     assert seen == len(flow)
 
 
-def test_the_rest_of_the_run_is_told(run: RunFolder) -> None:
-    told = report_data.report_data_of(run)
-    assert told["name"] == "run"
-    assert told["state"] == {"epoch": 10, "planned": 10, "own": True}
-    assert [skip["name"] for skip in told["skips"]] == ["skip1", "skip2", "skip3", "skip4"]
-    assert told["training"]["epoch"] == list(range(11))
-    assert told["training"]["train_dice_running"][0] is None
-    assert [scheme["labels"] for scheme in told["clusters"]] == list(LABELS)
-    assert told["predictions"]["epochs"] == [0, 1, 3, 10]
-    assert told["verdicts"]["epochs"] == (1, 3, 10)
-    assert len(told["verdicts"]["sentences"]) == 3
-    (depth2,) = [row for row in told["verification"]["budgets"][-1]["rows"] if row["variant"] == "depth2"]
+def test_every_number_of_an_estimate_has_its_column() -> None:
+    numbers = {field.name for field in fields(Estimate) if field.type == "float"}
+    assert numbers - {"resolution"} == set(report_data.COLUMNS)
+
+
+def test_the_rest_of_the_run_is_in_the_data(run: RunFolder) -> None:
+    data = report_data.report_data_of(run)
+    assert data["name"] == "run"
+    assert data["state"] == {"epoch": 10, "planned": 10, "own": True}
+    assert [skip["name"] for skip in data["skips"]] == ["skip1", "skip2", "skip3", "skip4"]
+    assert data["training"]["epoch"] == list(range(11))
+    assert data["training"]["train_dice_running"][0] is None
+    assert [scheme["labels"] for scheme in data["clusters"]] == list(LABELS)
+    assert data["predictions"]["epochs"] == [0, 1, 3, 10]
+    assert data["verdicts"]["epochs"] == (1, 3, 10)
+    assert len(data["verdicts"]["sentences"]) == 3
+    (depth2,) = [row for row in data["verification"]["budgets"][-1]["rows"] if row["variant"] == "depth2"]
     assert depth2["parts"] == ("level3", "level4")
     assert depth2["difference"] == pytest.approx(0)
-    assert "facts" in told and told["facts"]["Run"]["threads"] == "2"
+    assert "facts" in data and data["facts"]["Run"]["threads"] == "2"
 
 
 def test_long_trainings_are_thinned_and_pictures_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_data, "MOST_CURVE_POINTS", 10)
-    monkeypatch.setattr(pictures, "MOST_PICTURE_BYTES", 20_000)
-    told = report_data.report_data_of(made_run(tmp_path / "run", range(0, 60, 3), pictures_of=48))
-    assert 5 < len(told["training"]["epoch"]) <= 11
-    assert told["training"]["epoch"][-1] == 57
-    epochs = told["predictions"]["epochs"]
+    monkeypatch.setattr(report_data, "MOST_PICTURE_BYTES", 20_000)
+    data = report_data.report_data_of(made_run(tmp_path / "run", range(0, 60, 3), pictures_of=48))
+    assert 5 < len(data["training"]["epoch"]) <= 11
+    assert data["training"]["epoch"][-1] == 57
+    epochs = data["predictions"]["epochs"]
     assert epochs[0] == 0
     assert epochs[-1] == 57
     assert 2 <= len(epochs) < 20
-    assert sum(len(text) for row in told["predictions"]["predicted"] for text in row) <= 20_000
+    assert sum(len(text) for row in data["predictions"]["predicted"] for text in row) <= 20_000
 
 
-def test_a_bare_run_folder_has_a_digest(tmp_path: Path) -> None:
-    told = report_data.report_data_of(RunFolder.create(tmp_path / "bare", {"configuration": {}, "facts": {}}))
-    assert told["summary"] == "This run has not been measured yet."
-    assert told["verdicts"] is None
-    assert told["command"] is None
-    as_json([told])
+def test_a_bare_run_folder_has_data(tmp_path: Path) -> None:
+    data = report_data.report_data_of(RunFolder.create(tmp_path / "bare", {"configuration": {}, "facts": {}}))
+    assert data["summary"] == "This run has not been measured yet."
+    assert data["verdicts"] is None
+    assert data["command"] is None
+    as_json([data])
 
 
 def test_every_value_of_a_configuration_has_its_flag() -> None:
@@ -215,14 +222,14 @@ def configurations() -> st.SearchStrategy[dict[str, object]]:
 def test_the_command_gives_the_configuration_back(preset: str, changes: dict[str, object]) -> None:
     config = preset_config(preset, changes)
     words = repeat_command(config.model_dump(mode="json"))
-    found: list[RunConfig] = []
+    configs: list[RunConfig] = []
 
     def instead(config: RunConfig, *_: object, **__: object) -> None:
-        found.append(config)
+        configs.append(config)
         raise SystemExit(0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unetscope.runs.experiment.run", instead)
+        patch.setattr("unetscope.runs.run", instead)
         result = CliRunner().invoke(app, [*words[1:], "--quiet"])
-    assert found, result.output
-    assert found[0] == config
+    assert configs, result.output
+    assert configs[0] == config
