@@ -43,7 +43,7 @@ def test_the_code_of_the_notebook_runs(
     assert "range(4)" in code
     monkeypatch.chdir(tmp_path)
     exec(code.replace("range(4)", "range(3)"), {})
-    assert "skip1 silenced: cross-entropy" in capsys.readouterr().out
+    assert "skip1 ablated: cross-entropy" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from unetscope.data.images import ImageSize, decode, resize_image, resize_mask, 
 from unetscope.data.masks import foreground
 from unetscope.data.pairs import Pair, pair_by_stem, place
 from unetscope.data.problems import Problem, Unusable, guard, known_kinds, printable, problem
-from unetscope.data.segmentation import SegmentationData
+from unetscope.data.segmentation import GREY_WEIGHTS, SegmentationData
 from unetscope.data.sources import EXPECTED, Source, open_source
 from unetscope.data.synthetic import synthetic_nuclei
 
@@ -219,7 +219,7 @@ def _stack(examples: list[_Example], channels: int | None, source: str) -> Segme
     for row, example in zip(images, examples, strict=True):
         image = example.image if example.image.dtype == depth else example.image * depth.type(257)
         if image.ndim == 3 and channels == 1:
-            image = np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(depth)
+            image = np.rint(image @ np.array(GREY_WEIGHTS)).astype(depth)
         row[:] = np.moveaxis(image, -1, 0) if image.ndim == 3 else image
     masks = np.stack([example.mask for example in examples])
     return SegmentationData(images, masks, tuple(example.name for example in examples), source)

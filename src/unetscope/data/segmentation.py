@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from unetscope.base import InvalidArgument
 
+GREY_WEIGHTS = 0.299, 0.587, 0.114  # of red, green and blue (ITU-R BT.601)
+
 
 @dataclass(frozen=True, eq=False)
 class SegmentationData:

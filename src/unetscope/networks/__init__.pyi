@@ -8,7 +8,7 @@ from .removal import without_skips as without_skips
 from .saved import FILE as FILE
 from .saved import load_model as load_model
 from .saved import save_model as save_model
-from .structure import OUTCOMES as OUTCOMES
+from .structure import JOIN_NAMES as JOIN_NAMES
 from .structure import Structure as Structure
 from .unet import UNet as UNet
 from .unet import check_image_size as check_image_size

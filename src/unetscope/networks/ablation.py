@@ -51,11 +51,11 @@ def ablated(
     False
     """
     if how not in get_args(How):
-        raise InvalidArgument(f"silencing by {how!r}: expected {', '.join(get_args(How))}")
+        raise InvalidArgument(f"ablating by {how!r}: expected {', '.join(get_args(How))}")
     names = [skips] if isinstance(skips, str) else list(skips)
     streams = {name: structure.merge_of(name).skips[name] for name in names}
     if how == "mean" and images is None:
-        raise InvalidArgument("silencing by mean needs images to take the means of")
+        raise InvalidArgument("ablating by mean needs images to take the means of")
     means = _means(model, streams, images) if images is not None and how == "mean" else {}
     generator = torch.Generator().manual_seed(seed)
 
@@ -65,7 +65,7 @@ def ablated(
         if how == "mean":
             return means[name].to(stream).expand_as(stream)
         if len(stream) < 2:
-            raise InvalidArgument("silencing by shuffled needs two images or more in a batch")
+            raise InvalidArgument("ablating by shuffled needs two images or more in a batch")
         return stream[_derangement(len(stream), generator).to(stream.device)]
 
     with _replace_streams(unwrap_model(model), streams, replacement):

@@ -133,7 +133,7 @@ def _remove_channels(network: nn.Module, structure: Structure, number: int, kept
                 continue
         raise NetworkError(
             f"what is joined at {structure.graph[number].place} goes through {node.name} ({node.place}), "
-            "so no skip can be removed from it: silence it instead"
+            "so no skip can be removed from it: ablate it instead"
         )
 
 
@@ -151,7 +151,7 @@ def _refuse_shared(structure: Structure, number: int, module: nn.Module) -> None
     calls = sum(bool(call.weights) and call.weights == node.weights for call in structure.graph.nodes)
     reason = "is called more than once" if calls > 1 else "has weights that are made of others (a parametrisation)"
     if calls > 1 or "weight" not in dict(module.named_parameters(recurse=False)):
-        raise NetworkError(f"{node.place} {reason}, so no skip can be removed before it: silence it instead")
+        raise NetworkError(f"{node.place} {reason}, so no skip can be removed before it: ablate it instead")
 
 
 def _keep_channels(module: nn.Module, kept: Tensor) -> None:

@@ -12,10 +12,10 @@ from unetscope.table import Layer, Skip
 
 Detail = Literal["kernels", "stages"]
 
-OUTCOMES: dict[JoinKind, str] = {
+JOIN_NAMES: dict[JoinKind, str] = {
     "cat": "concatenation", "add": "sum", "sub": "difference", "mul": "product", "max": "maximum",
 }  # fmt: skip
-"""By kind of join, what it makes."""
+"""By kind of join, the name of what it makes."""
 
 
 @dataclass(frozen=True, slots=True)
