@@ -9,9 +9,8 @@ from torch import nn
 import foreign
 from foreign import random_image
 from unetscope.base.errors import InvalidArgument, NetworkError
-from unetscope.networks.ablation import ablated
+from unetscope.networks.ablation import ablated, without_skips
 from unetscope.networks.inspection import inspect
-from unetscope.networks.removal import without_skips
 from unetscope.networks.unet import UNet
 from unetscope.runs.slimming import carry_over
 

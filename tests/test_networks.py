@@ -19,9 +19,8 @@ import unetscope as us
 from foreign import random_image
 from unetscope.activations.capture import with_shapes
 from unetscope.base.errors import NetworkError
-from unetscope.networks.ablation import ablated
+from unetscope.networks.ablation import ablated, without_skips
 from unetscope.networks.inspection import inspect
-from unetscope.networks.removal import without_skips
 from unetscope.networks.unet import UNet
 
 

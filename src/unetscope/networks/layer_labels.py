@@ -11,10 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from unetscope.activations import Graph
 from unetscope.base import NetworkError
-from unetscope.networks.levels import Levels
-from unetscope.networks.operations import KERNELS, WITHIN_LAYER
-from unetscope.networks.skip_detection import Join
-from unetscope.networks.structure import JOIN_NAMES, Detail, Merge, Structure
+from unetscope.networks.skip_detection import Join, Levels
+from unetscope.networks.structure import JOIN_NAMES, KERNELS, WITHIN_LAYER, Detail, Merge, Structure
 from unetscope.table import SKIP, Layer, Part, Role, Skip
 
 MOST_KERNELS = 40  # with more, only the ends of stages are measured by default
