@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import unetscope as us
 from benchmarks.timing import seconds
 from unetscope.activations.inference import pixels, to_input
-from unetscope.activations.memory_budget import Passes
+from unetscope.activations.memory import Passes
 from unetscope.estimators.interface import Estimator
 from unetscope.measure.scope import Compute
 

@@ -8,7 +8,7 @@ from typing import Any
 import unetscope as us
 from benchmarks.cases import GIB, images, measured, scope, values_an_image
 from benchmarks.timing import exponent, medians, peak_bytes
-from unetscope.activations.memory_budget import BYTES_A_VALUE, FEATURES_AT_ONCE
+from unetscope.activations.memory import BYTES_A_VALUE, FEATURES_AT_ONCE
 
 BASE = {"count": 128, "image_size": 128, "width": 8, "depth": 4, "resolutions": 1}
 SERIES: dict[str, tuple[int, ...]] = {

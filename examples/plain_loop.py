@@ -53,10 +53,10 @@ def main(folder: str, epochs: int = 6) -> us.Flow:
         print(verdict)
 
     structure = us.inspect(model, images[:1])
-    with torch.no_grad(), us.networks.ablated(model, structure, "skip1"):  # what it does without its skip, at once
-        silent = torch.sigmoid(model(images)).mean().item()
+    with torch.no_grad(), us.networks.ablated(model, structure, "skip1"):  # the network without its skip, untrained
+        ablated = torch.sigmoid(model(images)).mean().item()
     smaller = us.without_skips(model, structure, "skip1")  # a network to train without it
-    print(f"foreground marked with skip1 silenced: {silent:.3f}")
+    print(f"foreground marked with skip1 ablated: {ablated:.3f}")
     print(f"parameters without skip1: {parameters(smaller)} of {parameters(model)}")
     return recorder.flow
 

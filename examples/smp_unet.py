@@ -1,4 +1,4 @@
-"""A U-Net of segmentation-models-pytorch with a ResNet-18 inside: found, measured, one skip silenced and removed.
+"""A U-Net of segmentation-models-pytorch with a ResNet-18 inside: inspected, measured, one skip ablated and removed.
 
 pip install "unetscope[smp]"
 python examples/smp_unet.py [FOLDER]
@@ -38,7 +38,7 @@ def main(folder: str, epochs: int = 2) -> us.Flow:
         whole = loss(model(images), masks).item()
         for skip in structure.skips:
             with us.networks.ablated(model, structure, skip.name):
-                print(f"{skip.name} silenced: loss {whole:.3f} to {loss(model(images), masks).item():.3f}")
+                print(f"{skip.name} ablated: loss {whole:.3f} to {loss(model(images), masks).item():.3f}")
     smaller = us.without_skips(model, structure, "skip1")
     print(f"without skip1: {sum(p.numel() for p in smaller.parameters())} parameters")
     return recorder.flow

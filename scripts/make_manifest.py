@@ -3,7 +3,7 @@
     python scripts/make_manifest.py stage1_train.zip stage1_test.zip
 
 The manifest lists, for each image id, the SHA-256 of the image file and one SHA-256 over the sorted SHA-256 of its mask
-files, under the part ("train" or "validation") of the paper's split. `unetscope.data.download` verifies downloads with it, and
+files, under the part ("train" or "validation") of the paper's split. `unetscope.data.bbbc038` verifies downloads with it, and
 `unetscope.data.paper_split` reads the split from it.
 """
 
@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 from unetscope.data.bbbc038 import Part, sums_of
-from unetscope.data.loading import find_pairs
+from unetscope.data.pairs import find_pairs
 from unetscope.data.problems import guard
 from unetscope.data.sources import open_source
 

@@ -25,7 +25,7 @@ import published  # noqa: E402
 import torchvision_stub  # noqa: E402
 import unetscope as us  # noqa: E402
 from unetscope.base.errors import NetworkError  # noqa: E402
-from unetscope.networks.structure import OUTCOMES  # noqa: E402
+from unetscope.networks.structure import JOIN_NAMES  # noqa: E402
 
 IMAGES = {2: 16, 3: 4}  # by the number of sides
 BATCH = 4
@@ -103,7 +103,7 @@ def row_of(network: published.Published) -> dict[str, object]:
     us.plots.u_plot(scope.flow)
     row = {
         "merges": len(structure.merges),
-        "kinds": ", ".join(dict.fromkeys(OUTCOMES[merge.kind] for merge in structure.merges)) or "—",
+        "kinds": ", ".join(dict.fromkeys(JOIN_NAMES[merge.kind] for merge in structure.merges)) or "—",
         "skips": len(structure.skips),
         "layers": f"{len(structure.layers)}" + (" (stages)" if structure.detail == "stages" else ""),
         "removed": removed,

@@ -9,9 +9,8 @@ from torch import nn
 import foreign
 from foreign import random_image
 from unetscope.base.errors import InvalidArgument, NetworkError
-from unetscope.networks.ablation import ablated
+from unetscope.networks.ablation import ablated, without_skips
 from unetscope.networks.inspection import inspect
-from unetscope.networks.removal import without_skips
 from unetscope.networks.unet import UNet
 from unetscope.runs.slimming import carry_over
 
@@ -36,7 +35,7 @@ def test_removing_a_skip_trains_what_was_trained_and_refuses_what_is_shared() ->
             return self.reader(joined) if self.twice else joined
 
     for reader, why in (
-        (nn.Conv2d(8, 8, 3, padding=1), r"is called more than once, so no skip can be removed before it: silence it"),
+        (nn.Conv2d(8, 8, 3, padding=1), r"is called more than once, so no skip can be removed before it: ablate it"),
         (nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 1, 1)), r"weights that are made of others"),
     ):
         network = Shared(reader)
@@ -89,7 +88,7 @@ def test_means_leave_frozen_parts_frozen() -> None:
 
 
 @pytest.mark.parametrize("names", [("skip1",), ("skip2",), ("skip1", "skip3"), ("skip1", "skip2", "skip3")])
-def test_silenced_and_removed_are_exact_on_the_papers_network(names: tuple[str, ...]) -> None:
+def test_ablated_and_removed_are_exact_on_the_papers_network(names: tuple[str, ...]) -> None:
     torch.manual_seed(0)
     whole, images = UNet(4, depth=3), torch.rand(3, 3, 32, 32)
     structure = inspect(whole, images[:1])
@@ -125,7 +124,7 @@ def test_what_stands_in_for_a_skip(how: str) -> None:
         assert all(k != i for i, k in enumerate(moved))
 
 
-def test_a_network_learns_with_its_skip_removed_or_silenced() -> None:
+def test_a_network_learns_with_its_skip_removed_or_ablated() -> None:
     torch.manual_seed(0)
     model, images = foreign.Padded(), torch.rand(2, 3, 32, 32)
     structure = inspect(model, images[:1])
@@ -159,13 +158,13 @@ def test_what_cannot_be_taken_out_is_refused() -> None:
     model, image = Normalised(), random_image(3, 32, 32)
     structure = inspect(model, image)
     with pytest.raises(
-        NetworkError, match=r"goes through group_norm \(up.2.0\), so no skip can be removed from it: silence"
+        NetworkError, match=r"goes through group_norm \(up.2.0\), so no skip can be removed from it: ablate"
     ):
         without_skips(model, structure, "skip1")
     with pytest.raises(NetworkError, match="Normalised has no skip 'skip9': there are skip1, skip2, skip3"):
         without_skips(model, structure, "skip9")
     with (
-        pytest.raises(InvalidArgument, match="silencing by 'noise': expected zeros, mean, shuffled"),
+        pytest.raises(InvalidArgument, match="ablating by 'noise': expected zeros, mean, shuffled"),
         ablated(
             model,
             structure,

@@ -10,11 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from unetscope.activations import memory_budget as budget
-from unetscope.activations.activation_buffer import ActivationBuffer
+from unetscope.activations import memory as budget
 from unetscope.activations.capture import forward_bytes, stream, with_shapes
 from unetscope.activations.inference import eval_mode
-from unetscope.activations.memory_budget import FEATURES_AT_ONCE, FORWARD_SHARE, Budget, default_budget, plan_passes
+from unetscope.activations.memory import (
+    FEATURES_AT_ONCE,
+    FORWARD_SHARE,
+    ActivationBuffer,
+    Budget,
+    default_budget,
+    plan_passes,
+)
 from unetscope.base.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.networks.unet import UNet
 from unetscope.table.records import Layer

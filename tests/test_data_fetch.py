@@ -14,7 +14,7 @@ from PIL import Image
 from unetscope.base.errors import DataError
 from unetscope.data import fetch
 from unetscope.data.bbbc038 import sums_of
-from unetscope.data.loading import find_pairs
+from unetscope.data.pairs import find_pairs
 from unetscope.data.sources import open_source
 
 

@@ -17,7 +17,7 @@ import foreign
 import unetscope as us
 from unetscope.base.errors import NetworkError, RunFolderError
 from unetscope.measure import Compute
-from unetscope.networks.named import build_network
+from unetscope.networks.inspection import build_network
 from unetscope.report.render import render_run
 from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder

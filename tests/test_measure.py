@@ -10,7 +10,7 @@ from torch import nn
 from twins import slow_binning, slow_kde, slow_squared_distances
 from unetscope.activations.capture import Block
 from unetscope.activations.inference import eval_mode
-from unetscope.activations.memory_budget import FEATURES_AT_ONCE, Slice
+from unetscope.activations.memory import FEATURES_AT_ONCE, Slice
 from unetscope.base.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.synthetic import synthetic_nuclei

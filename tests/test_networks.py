@@ -19,9 +19,8 @@ import unetscope as us
 from foreign import random_image
 from unetscope.activations.capture import with_shapes
 from unetscope.base.errors import NetworkError
-from unetscope.networks.ablation import ablated
+from unetscope.networks.ablation import ablated, without_skips
 from unetscope.networks.inspection import inspect
-from unetscope.networks.removal import without_skips
 from unetscope.networks.unet import UNet
 
 
@@ -249,7 +248,7 @@ def test_published_networks(network: published.Published) -> None:
             try:
                 removed = without_skips(model, structure, skip.name)
             except NetworkError as refusal:
-                assert "silence it instead" in str(refusal)
+                assert "ablate it instead" in str(refusal)
                 continue
             torch.testing.assert_close(_whole(removed(image)), silent, atol=1e-4, rtol=1e-3)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

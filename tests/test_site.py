@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import subprocess
@@ -62,11 +63,15 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     assert "&gt;&gt;&gt;" in built, "no example is shown"
 
 
-def test_the_code_of_your_own_network_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_the_code_of_your_own_network_runs(tmp_path: Path, threads: str) -> None:
     code = "\n".join(
         re.findall(r"```python\n(.*?)```", (DOCS / "your-network.md").read_text(encoding="utf-8"), re.DOTALL)
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "skip1" in done.stdout
     assert "True torch.Size([1, 1, 32, 32])" in done.stdout

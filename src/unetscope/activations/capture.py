@@ -17,10 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unetscope.activations.activation_buffer import ActivationBuffer
 from unetscope.activations.distributed import all_reduce, own_share
 from unetscope.activations.inference import as_input, device_of, eval_mode
-from unetscope.activations.memory_budget import Passes, Slice
+from unetscope.activations.memory import ActivationBuffer, Passes, Slice
 from unetscope.activations.tracing import INPUT, is_address, trace_calls
 from unetscope.base import NetworkError, StepCallback, nearest
 from unetscope.table import Layer

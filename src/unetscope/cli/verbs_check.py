@@ -100,7 +100,7 @@ def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> 
     if json:
         print_json(_structure_data(structure))
         return
-    from unetscope.networks import OUTCOMES
+    from unetscope.networks import JOIN_NAMES
 
     kept = "every kernel" if structure.detail == "kernels" else f"the ends of stages, of {structure.kernels} kernels"
     print_table(
@@ -117,7 +117,7 @@ def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> 
             "Skips, the last that joins first",
             ("skip", "carries", "meets", "at", "by"),
             [
-                (skip.name, skip.source, skip.upsampled, skip.merge, OUTCOMES[structure.merge_of(skip.name).kind])
+                (skip.name, skip.source, skip.upsampled, skip.merge, JOIN_NAMES[structure.merge_of(skip.name).kind])
                 for skip in structure.skips
             ],
         )

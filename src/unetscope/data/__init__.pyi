@@ -1,7 +1,6 @@
+from .bbbc038 import PUBLIC_URL as PUBLIC_URL
+from .bbbc038 import fetch as fetch
 from .bbbc038 import paper_split as paper_split
-from .datasets import from_dataset as from_dataset
-from .download import PUBLIC_URL as PUBLIC_URL
-from .download import fetch as fetch
 from .loading import check as check
 from .loading import load as load
 from .loading import shared_images as shared_images
@@ -10,6 +9,7 @@ from .problems import Problem as Problem
 from .problems import guard as guard
 from .problems import printable as printable
 from .segmentation import SegmentationData as SegmentationData
+from .segmentation import from_dataset as from_dataset
 from .synthetic import synthetic_nuclei as synthetic_nuclei
 from .volumes import load_nifti as load_nifti
 from .volumes import load_nnunet as load_nnunet

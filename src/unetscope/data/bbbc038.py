@@ -1,6 +1,5 @@
-"""The 2018 Data Science Bowl, stage 1 (BBBC038v1): layout, manifest and the paper's split.
+"""The 2018 Data Science Bowl, stage 1 (BBBC038v1): manifest, the paper's split, and the download.
 
-Layout: <id>/images/<id>.png, and <id>/masks/*.png with one nucleus each; their union is the mask.
 Source: Caicedo et al., Nature Methods 16, 1247-1253 (2019). Licence: CC0.
 """
 
@@ -9,61 +8,24 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import logging
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import PurePosixPath
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from unetscope.data.pairs import Pair, Placed
-from unetscope.data.problems import Problem, printable, problem
+from unetscope.base import DataError, StepCallback, whole_file
+from unetscope.data.cache import cache_folder
+from unetscope.data.pairs import Pair, find_pairs
+from unetscope.data.problems import Unusable, printable
 from unetscope.data.segmentation import SegmentationData
-from unetscope.data.sources import Source
+from unetscope.data.sources import Source, open_source
 
 Part = Literal["train", "validation"]
-
-
-def has_folder_an_image(placed: Iterable[Placed]) -> bool:
-    """Whether files have this layout: some image has the name of its folder.
-
-    >>> has_folder_an_image([Placed("set/x1/images/x1.png", "set/x1", "images")])
-    True
-    """
-    return any(p.role == "images" and p.stem == printable(PurePosixPath(p.above).name) for p in placed)
-
-
-def pair_by_folder(placed: Iterable[Placed]) -> tuple[list[Pair], list[Problem]]:
-    """Pair each image with all masks in the folder beside it.
-
-    >>> pair_by_folder([Placed("x1/images/x1.png", "x1", "images"), Placed("x1/masks/1.png", "x1", "masks")])
-    ([Pair(name='x1', image='x1/images/x1.png', masks=('x1/masks/1.png',))], [])
-    """
-    problems: list[Problem] = []
-    images: dict[str, str] = {}
-    masks: dict[str, list[str]] = {}
-    for p in placed:
-        if p.role == "masks":
-            masks.setdefault(p.above, []).append(p.file)
-        elif p.above in images:
-            problems.append(problem("several-images", p.file, f"{printable(images[p.above])} is beside it"))
-        else:
-            images[p.above] = p.file
-    pairs: dict[str, Pair] = {}
-    for above, image in sorted(images.items()):
-        name = printable(PurePosixPath(above).name)
-        if above not in masks:
-            problems.append(
-                problem("image-without-mask", image, f"no file {printable(above)}/masks/*.png belongs to it")
-            )
-        elif name in pairs:
-            problems.append(problem("same-stem", image, f"{printable(pairs[name].image)} has the same name"))
-        else:
-            pairs[name] = Pair(name, image, tuple(masks[above]))
-    for above in sorted(masks.keys() - images.keys()):
-        missing = f"no image {printable(above)}/images/{printable(PurePosixPath(above).name)}.png belongs to it"
-        problems.append(problem("mask-without-image", masks[above][0], missing))
-    return list(pairs.values()), problems
 
 
 @dataclass(frozen=True)
@@ -122,3 +84,98 @@ def paper_split(data: SegmentationData) -> tuple[SegmentationData, SegmentationD
     if not (rows["train"] and rows["validation"]):
         return None
     return data.subset(rows["train"]), data.subset(rows["validation"])
+
+
+PUBLIC_URL = "https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip"
+TIMEOUT_SECONDS = 30
+
+
+def fetch(
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    url: str = PUBLIC_URL,
+    expected: Mapping[str, Sums] | None = None,
+    progress: StepCallback | None = None,
+) -> Path:
+    """The archive stage1_train.zip of BBBC038v1 in `folder` (default: the cache folder), downloaded if it does not exist.
+
+    Every image and its masks are verified against the manifest (`expected`, by default of all 670 images) before the
+    archive gets its name. An existing archive is verified and not downloaded again; if it is wrong, it is not touched.
+    progress: called with (bytes done, bytes in all).
+    Raises: DataError, one line, if the download fails or anything is missing, extra or different.
+    """
+    expected = manifest() if expected is None else expected
+    target = Path(cache_folder() / "bbbc038" if folder is None else folder) / "stage1_train.zip"
+    if target.exists():
+        _verify(target, expected, f"move {printable(str(target))} away and fetch again")
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(target) as temporary:
+            _download(url, temporary, progress)
+            _verify(temporary, expected, "fetch again, or report it if it stays so")
+    except OSError as error:  # requests' errors are OSErrors too
+        raise DataError(
+            f"could not download {printable(url)} ({type(error).__name__}): check the connection, or put the archive "
+            f"by hand at {printable(str(target))}"
+        ) from error
+    return target
+
+
+def _download(url: str, path: Path, progress: StepCallback | None) -> None:
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    bar: Any = _Bar(progress) if progress else False
+    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_SECONDS)
+    # No checksum of the archive: the manifest's checksum of each file also says which file is wrong.
+    pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=downloader)
+
+
+class _Bar:
+    """A progress bar as pooch expects it, which calls a function of (done, total)."""
+
+    def __init__(self, progress: StepCallback) -> None:
+        self.total, self._done, self._progress = 0, 0, progress
+
+    def update(self, amount: int) -> None:
+        self._done += amount
+        self._progress(self._done, int(self.total))
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        pass
+
+
+def _verify(archive: Path, expected: Mapping[str, Sums], remedy: str) -> None:
+    """Raises DataError, one line, unless the archive holds the expected images and masks, byte by byte."""
+    try:
+        with open_source(archive) as source:
+            pairs = {pair.name: pair for pair in find_pairs(source)[0]}
+            shared = sorted(pairs.keys() & expected.keys())
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                same = pool.map(lambda name: _is_same(source, pairs[name], expected[name]), shared)
+                different = [name for name, is_same in zip(shared, same, strict=True) if not is_same]
+    except DataError as error:
+        raise DataError(f"the archive is not what was published: {error}; {remedy}") from error
+    wrong = {
+        "missing": sorted(expected.keys() - pairs.keys()),
+        "extra": sorted(pairs.keys() - expected.keys()),
+        "different": different,
+    }
+    if any(wrong.values()):
+        counts = "; ".join(f"{len(names)} {how} ({_first(names)})" for how, names in wrong.items() if names)
+        raise DataError(f"the archive is not what was published: of {len(expected)} images {counts}; {remedy}")
+
+
+def _is_same(source: Source, pair: Pair, sums: Sums) -> bool:
+    try:
+        return sums_of(source, pair, sums.part) == sums
+    except Unusable:
+        return False
+
+
+def _first(names: list[str], n: int = 3) -> str:
+    return ", ".join(printable(name) for name in names[:n]) + (", ..." if len(names) > n else "")

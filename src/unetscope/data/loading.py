@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base import DataError, InvalidArgument, StepCallback
-from unetscope.data import bbbc038, cache
-from unetscope.data.images import ImageSize, decode, resize_image, resize_mask, to_image
-from unetscope.data.masks import foreground
-from unetscope.data.pairs import Pair, pair_by_stem, place
+from unetscope.data import cache
+from unetscope.data.images import ImageSize, decode, foreground, resize_image, resize_mask, to_image
+from unetscope.data.pairs import Pair, find_pairs
 from unetscope.data.problems import Problem, Unusable, guard, known_kinds, printable, problem
-from unetscope.data.segmentation import SegmentationData
+from unetscope.data.segmentation import GREY_WEIGHTS, SegmentationData
 from unetscope.data.sources import EXPECTED, Source, open_source
 from unetscope.data.synthetic import synthetic_nuclei
 
@@ -40,7 +39,10 @@ def load(
     Without a path, the 200 synthetic nuclei images of seed 0 (`synthetic_nuclei`).
     Layouts: images/ and masks/ matched by file stem, or <id>/images/<id>.png with <id>/masks/*.png (one object a
     file); either may lie in a folder of its own. Formats: PNG, TIFF, JPEG; 1, 8 and 16 bit; grey, palette, colour,
-    alpha (dropped). Masks: see `unetscope.data.masks`.
+    alpha (dropped). Pixels are
+    turned as EXIF or TIFF notes it, and a TIFF whose zero is white is inverted.
+    Masks: 0 and one other value, or an instance map that numbers the objects 1, 2, ...; indices of a colour palette
+    are numbers of objects, and a TIFF's stored numbers count whatever its polarity.
 
     image_size: pixels, one side or (height, width); images are stretched to it, antialiased. channels: 1, 3, or None
     for 3 if any image has colour. accept: kinds of problems that do not stop loading; a pair that cannot be used is then
@@ -123,17 +125,6 @@ def _empty_masks(examples: Sequence[_Example], source: Source) -> list[Problem]:
     if len(empty) == len(examples):
         return [problem("all-empty", name, f"no pixel of any of its {len(empty)} masks is foreground")]
     return [problem("empty-mask", name, f"{len(empty)} of {len(examples)} masks are empty, such as that of {empty[0]}")]
-
-
-def find_pairs(source: Source) -> tuple[list[Pair], list[Problem]]:
-    """The images of a source with their mask files, sorted by name, and the problems of their names."""
-    placed, problems = place(source.members)
-    by_folder = bbbc038.has_folder_an_image(placed)
-    pairs, more = (bbbc038.pair_by_folder if by_folder else pair_by_stem)(placed)
-    problems = [*source.problems, *problems, *more]
-    if not any(p.role == "images" for p in placed):
-        problems.append(problem("no-images", source.path.name, "there are no images"))
-    return pairs, problems
 
 
 @dataclass(frozen=True)
@@ -219,7 +210,7 @@ def _stack(examples: list[_Example], channels: int | None, source: str) -> Segme
     for row, example in zip(images, examples, strict=True):
         image = example.image if example.image.dtype == depth else example.image * depth.type(257)
         if image.ndim == 3 and channels == 1:
-            image = np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(depth)
+            image = np.rint(image @ np.array(GREY_WEIGHTS)).astype(depth)
         row[:] = np.moveaxis(image, -1, 0) if image.ndim == 3 else image
     masks = np.stack([example.mask for example in examples])
     return SegmentationData(images, masks, tuple(example.name for example in examples), source)

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from unetscope.data.problems import Problem, printable, problem
-from unetscope.data.sources import Member
+from unetscope.data.sources import Member, Source
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
@@ -88,3 +88,56 @@ def pair_by_stem(files: Iterable[Placed]) -> tuple[list[Pair], list[Problem]]:
         if stem not in images:
             problems.append(problem("mask-without-image", file, f"no file images/{stem}.* belongs to it"))
     return [Pair(stem, images[stem], (masks[stem],)) for stem in sorted(images.keys() & masks.keys())], problems
+
+
+def has_folder_an_image(placed: Iterable[Placed]) -> bool:
+    """Whether files have this layout: some image has the name of its folder.
+
+    >>> has_folder_an_image([Placed("set/x1/images/x1.png", "set/x1", "images")])
+    True
+    """
+    return any(p.role == "images" and p.stem == printable(PurePosixPath(p.above).name) for p in placed)
+
+
+def pair_by_folder(placed: Iterable[Placed]) -> tuple[list[Pair], list[Problem]]:
+    """Pair each image with all masks in the folder beside it.
+
+    >>> pair_by_folder([Placed("x1/images/x1.png", "x1", "images"), Placed("x1/masks/1.png", "x1", "masks")])
+    ([Pair(name='x1', image='x1/images/x1.png', masks=('x1/masks/1.png',))], [])
+    """
+    problems: list[Problem] = []
+    images: dict[str, str] = {}
+    masks: dict[str, list[str]] = {}
+    for p in placed:
+        if p.role == "masks":
+            masks.setdefault(p.above, []).append(p.file)
+        elif p.above in images:
+            problems.append(problem("several-images", p.file, f"{printable(images[p.above])} is beside it"))
+        else:
+            images[p.above] = p.file
+    pairs: dict[str, Pair] = {}
+    for above, image in sorted(images.items()):
+        name = printable(PurePosixPath(above).name)
+        if above not in masks:
+            problems.append(
+                problem("image-without-mask", image, f"no file {printable(above)}/masks/*.png belongs to it")
+            )
+        elif name in pairs:
+            problems.append(problem("same-stem", image, f"{printable(pairs[name].image)} has the same name"))
+        else:
+            pairs[name] = Pair(name, image, tuple(masks[above]))
+    for above in sorted(masks.keys() - images.keys()):
+        missing = f"no image {printable(above)}/images/{printable(PurePosixPath(above).name)}.png belongs to it"
+        problems.append(problem("mask-without-image", masks[above][0], missing))
+    return list(pairs.values()), problems
+
+
+def find_pairs(source: Source) -> tuple[list[Pair], list[Problem]]:
+    """The images of a source with their mask files, sorted by name, and the problems of their names."""
+    placed, problems = place(source.members)
+    by_folder = has_folder_an_image(placed)
+    pairs, more = (pair_by_folder if by_folder else pair_by_stem)(placed)
+    problems = [*source.problems, *problems, *more]
+    if not any(p.role == "images" for p in placed):
+        problems.append(problem("no-images", source.path.name, "there are no images"))
+    return pairs, problems

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base import InvalidArgument
-from unetscope.data.segmentation import SegmentationData
+from unetscope.data.segmentation import GREY_WEIGHTS, SegmentationData
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -108,9 +108,9 @@ def kind_of_each(n: int, seed: int) -> list[str]:
 
 
 def luminance(rgb: Array) -> Array:
-    """[3, h, w] to [1, h, w], with the weights of ITU-R BT.601."""
-    red, green, blue = rgb
-    return np.asarray(0.299 * red + 0.587 * green + 0.114 * blue)[None]
+    """[3, h, w] to [1, h, w]."""
+    red, green, blue = (weight * channel for weight, channel in zip(GREY_WEIGHTS, rgb, strict=True))
+    return np.asarray(red + green + blue)[None]
 
 
 # ---- the parts of a scene: noise, contours, and contours placed over the image

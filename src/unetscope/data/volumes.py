@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base import DataError, InvalidArgument
-from unetscope.data.datasets import chosen_rows, stack_items
 from unetscope.data.images import decode
 from unetscope.data.nifti import Volume, is_nifti, read_nifti
 from unetscope.data.nnunet import Case, find_cases, read_description
 from unetscope.data.problems import Unusable, printable
-from unetscope.data.segmentation import SegmentationData
+from unetscope.data.segmentation import SegmentationData, chosen_rows, stack_items
 
 
 def load_nnunet(

@@ -11,10 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from unetscope.activations import Graph
 from unetscope.base import NetworkError
-from unetscope.networks.levels import Levels
-from unetscope.networks.operations import KERNELS, WITHIN_LAYER
-from unetscope.networks.skip_detection import Join
-from unetscope.networks.structure import OUTCOMES, Detail, Merge, Structure
+from unetscope.networks.skip_detection import Join, Levels
+from unetscope.networks.structure import JOIN_NAMES, KERNELS, WITHIN_LAYER, Detail, Merge, Structure
 from unetscope.table import SKIP, Layer, Part, Role, Skip
 
 MOST_KERNELS = 40  # with more, only the ends of stages are measured by default
@@ -100,7 +98,7 @@ def _labels(levels: Levels, numbers: Sequence[int], joins: Sequence[Join], count
     for number in numbers:
         if join := by_number.get(number):
             if join.kind != "cat":
-                labels[number] = f"{_base_label(join, labels)}{OUTCOMES[join.kind]}"
+                labels[number] = f"{_base_label(join, labels)}{JOIN_NAMES[join.kind]}"
         elif number in upsampled or number in counted:
             count += 1
             labels[number] = f"{count}up" if number in upsampled else f"{count}"
