@@ -23,9 +23,9 @@ from unetscope.cli.flags import swept
 from unetscope.report import pictures, report_data
 from unetscope.report.page import as_json
 from unetscope.report.render import Drawing, render_run
-from unetscope.runs import analysed, verification
+from unetscope.runs import analysed
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.verification import trained_variants
+from unetscope.runs.retraining import trained_variants
 from unetscope.table.quantities import Status
 from unetscope.training.config import RunConfig, preset_config, repeat_command, run_flags
 
@@ -168,8 +168,7 @@ def test_a_verified_run_is_read_and_judged_once(tmp_path: Path, monkeypatch: pyt
     for table in ("flow", "epochs"):
         counted(RunFolder, table, lambda folder, table=table: f"{table} of {folder.path}")
     counted(RunFolder, "pictures", lambda folder, kind: f"{kind} pictures of {folder.path}")
-    for module in (analysed, verification):
-        counted(module, "judge", lambda flow: "judge")
+    counted(analysed, "judge", lambda flow: "judge")
 
     def saved(_: None, folder: Path, name: str) -> tuple[Path, Path]:
         (folder / f"{name}.svg").write_text("<svg/>")

@@ -42,40 +42,27 @@ def verify(
     json: Json = False,
 ) -> None:
     """Retrain variants of a run's network over seeds, and hold the verdicts against them; started again, it goes on."""
+    from unetscope import runs
     from unetscope.analysis import DICE_MARGIN, check_margin
     from unetscope.report import render_run
-    from unetscope.runs import (
-        AnalysedRun,
-        RunFolder,
-        chosen_seeds,
-        chosen_variants,
-        cores,
-        engine_named,
-        expected_seconds,
-        on_gpu,
-        retrain,
-        trials,
-    )
 
-    folder = RunFolder.open(run)
-    chosen = chosen_variants(folder, variants or ["paper"])
-    planned = trials(folder, chosen, chosen_seeds(folder, _seeds(seeds)))
-    trained_by = engine_named(engine, workers=workers, threads=threads, gpu=on_gpu(folder))
+    judged = runs.AnalysedRun.open(run, dice_margin=DICE_MARGIN if margin is None else margin)
+    folder, chosen = judged.folder, runs.chosen_variants(judged, variants or ["paper"])
+    planned = runs.trials(folder, chosen, runs.chosen_seeds(folder, _seeds(seeds)))
+    trained_by = runs.engine_named(engine, workers=workers, threads=threads, gpu=runs.on_gpu(folder))
     if dry_run:
-        at_once = workers or max(1, cores() // threads)
-        print_expected(planned, expected_seconds(folder, planned, workers=at_once, threads=threads), json=json)
+        at_once = workers or max(1, runs.cores() // threads)
+        print_expected(planned, runs.expected_seconds(folder, planned, workers=at_once, threads=threads), json=json)
         return
-    loss = DICE_MARGIN if margin is None else margin
-    check_margin(loss)
+    check_margin(judged.dice_margin)
     with progress_bar(quiet or json) as progress:
         try:
-            failed = retrain(folder, planned, engine=trained_by, threads=threads, progress=progress)
+            failed = runs.retrain(folder, planned, engine=trained_by, threads=threads, progress=progress)
         except KeyboardInterrupt:
             progress.warn("stopped; the same command goes on where it was")
             raise typer.Exit(130) from None
-        retrained = AnalysedRun(folder, dice_margin=loss)
-        verification = retrained.verification_of(planned)
-        page = render_run(retrained, progress=progress)
+        verification = judged.verification_of(planned)
+        page = render_run(judged, progress=progress)
     print_verification(verification, page, {trial.name: reason for trial, reason in failed.items()}, json=json)
 
 

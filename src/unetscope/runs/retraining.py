@@ -15,7 +15,7 @@ from typing import Any
 from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
 from unetscope.runs.engines import Engine, engine_named
 from unetscope.runs.folder import RunFolder
-from unetscope.table import Variant, parts_named
+from unetscope.table import REFERENCE, Variant, parts_named
 from unetscope.training import RunConfig, differences, overridden_config, validated_config
 
 FOLDER = "verification"
@@ -59,6 +59,19 @@ def existing_trials(run: RunFolder) -> tuple[Trial, ...]:
             variant = Variant(folder.parent.name, network["depth"], parts_named(network["without"]))
             existing.append(Trial(variant, int(seed[1]), folder))
     return tuple(existing)
+
+
+def trained_variants(run: RunFolder) -> tuple[Trial, ...]:
+    """All variants and seeds that have a run folder, the reference first, then from the largest network to the smallest."""
+    if not run.own_network:
+        return ()
+    depth = int(run.configuration["network"]["depth"])
+
+    def place(trial: Trial) -> tuple[Any, ...]:
+        variant = trial.variant
+        return variant.name != REFERENCE, depth - variant.depth, len(variant.without), variant.name, trial.seed
+
+    return tuple(sorted(existing_trials(run), key=place))
 
 
 def retrain(
