@@ -70,7 +70,7 @@ def run(
                 finished = AnalysedRun(run_experiment(config, folder, resume=resume, progress=progress, track=track))
                 page = render_run(finished, progress=progress)
             if track is not None:
-                hand_over(finished.folder, track)
+                hand_over(finished, track)
         except KeyboardInterrupt:
             progress.warn(f"stopped; go on with: unetscope run --out {folder} --resume")
             raise typer.Exit(130) from None

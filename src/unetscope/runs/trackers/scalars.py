@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from unetscope.runs.folder import RunFolder
-from unetscope.table import Estimate, SeriesKey, resolution_unit
+from unetscope.table import EpochRecord, Estimate, Flow, SeriesKey, resolution_unit
 
 CLOCK = "epoch/seconds"  # differs when an epoch is trained again, and is not a result
 
@@ -29,24 +28,20 @@ class Scalar:
     value: float
 
 
-def scalars(run: RunFolder) -> Iterator[Scalar]:
+def scalars(flow: Flow, epochs: Iterable[EpochRecord]) -> Iterator[Scalar]:
     """Loss (nats a pixel), Dice and seconds of every epoch, then every estimate (bits, or bits a pixel) that is finite.
 
     Of usable information the ends of its 95 % interval too, as quantities `"I_V(M→Y) low"` and `"I_V(M→Y) high"`.
 
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from unetscope.table.records import EpochRecord, Layer
-    >>> with tempfile.TemporaryDirectory() as parent:
-    ...     run = RunFolder.create(Path(parent, "run"), {})
-    ...     run.describe([Layer("7", "conv7")], [])
-    ...     run.write_epoch(EpochRecord(1, math.nan, math.nan, math.nan, 0.5, seconds=math.nan))
-    ...     row = Estimate(1, "7", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
-    ...     run.write_measurement(1, [row])
-    ...     [("/".join(scalar.names), scalar.epoch, scalar.value) for scalar in scalars(run)]
-    [('validation/Dice', 1, 0.5), ('I(X;M)/kde_upper 1/7', 1, 2.0)]
+    >>> from unetscope.table.records import Layer
+    >>> row = Estimate(1, "7", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
+    >>> epoch = EpochRecord(1, math.nan, math.nan, math.nan, 0.5, seconds=math.nan)
+    >>> for scalar in scalars(Flow((Layer("7", "conv7"),), (), (row,)), [epoch]):
+    ...     print("/".join(scalar.names), scalar.epoch, scalar.value)
+    validation/Dice 1 0.5
+    I(X;M)/kde_upper 1/7 1 2.0
     """
-    for record in run.epochs():
+    for record in epochs:
         for name, value in (
             ("train/loss", record.train_loss_running),
             ("train/Dice", record.train_dice_running),
@@ -56,9 +51,8 @@ def scalars(run: RunFolder) -> Iterator[Scalar]:
         ):
             if math.isfinite(value):
                 yield Scalar(tuple(name.split("/")), record.epoch, value)
-    for estimate in run.flow().estimates:
-        usable = estimate.quantity.unit != "bits"
-        ends = ((" low", estimate.low), (" high", estimate.high)) if usable else ()
+    for estimate in flow.estimates:
+        ends = ((" low", estimate.low), (" high", estimate.high)) if estimate.quantity.is_usable else ()
         for end, value in (("", estimate.bits), *ends):
             if math.isfinite(value):
                 quantity, *names = _names(estimate)
