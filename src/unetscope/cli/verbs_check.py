@@ -165,7 +165,8 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
 
 
 def _check_row(check: Check) -> tuple[str, ...]:
-    measured = "out of domain" if math.isnan(check.bits) else f"{check.bits:.3f}"
+    absent = "out of domain" if check.outside else "no number"
+    measured = absent if math.isnan(check.bits) else f"{check.bits:.3f}"
     bracket = "as it must" if check.outside and check.passed else f"{check.low:.3f} to {check.high:.3f}"
     title = estimator_title(check.estimator)
     return check.case, title, f"{check.truth:.3f}", measured, bracket, "✓" if check.passed else "✗"

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unetscope.base import TrainingError, flush_folder
+from unetscope.base import TrainingError, first_line, flush_folder
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 
@@ -110,9 +110,9 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def _damaged(self, epoch: int, damage: Exception) -> TrainingError:
-        reason = str(damage).splitlines()[0] if str(damage) else type(damage).__name__
         return TrainingError(
-            f"checkpoint {self.path(epoch)} cannot be read ({reason}): remove that folder to go on from the one before"
+            f"checkpoint {self.path(epoch)} cannot be read ({first_line(damage)}): "
+            "remove that folder to go on from the one before"
         )
 
 
