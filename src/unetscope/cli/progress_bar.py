@@ -51,14 +51,14 @@ def _warnings_shown_by(progress: Progress) -> Iterator[None]:
 
 
 class Quiet(NoProgress):
-    """Says nothing but warnings."""
+    """Prints warnings only."""
 
     def warn(self, text: str) -> None:
         """A warning on the standard error."""
         sys.stderr.write(f"unetscope: {one_line(text)}\n")
 
     def measure(self, done: int, total: int) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 class Bar:

@@ -1,4 +1,4 @@
-"""What every verb prints with: lines, tables, JSON.
+"""The printing functions of all verbs: lines, tables, JSON.
 
 Names of files and layers come from outside, so nothing that is printed is read as markup or as control characters.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def one_line(text: str) -> str:
-    r"""Text that fits a terminal's line, whatever a file name holds.
+    r"""Text on one line of a terminal, with control characters escaped.
 
     >>> one_line("a\nb\x1b[31m")
     'a b\\x1b[31m'

@@ -96,7 +96,7 @@ def selfcheck(json: Json = False) -> None:
 
 
 def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> None:
-    """The layers of a network in their order, and what is joined where."""
+    """The layers of a network in their order, and its skips with their merges."""
     if json:
         print_json(_structure_data(structure))
         return

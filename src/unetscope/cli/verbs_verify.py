@@ -1,4 +1,4 @@
-"""The verbs that retrain and hand over: `verify` and `slim`, and what they print."""
+"""The verbs that retrain and hand over: `verify` and `slim`, and their output."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def verify(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Retrain variants of a run's network over seeds, and hold the verdicts against them; started again, it goes on."""
+    """Retrain variants of a run's network over seeds, and compare them with the verdicts; started again, it continues."""
     from unetscope import runs
     from unetscope.analysis import DICE_MARGIN, check_margin
     from unetscope.report import render_run
@@ -216,7 +216,7 @@ def _reached_text(verification: Verification, training: Training) -> str:
 
 
 def _verdict_beside_outcome(row: Row, rule: Rule) -> Text:
-    """What a rule said, marked by whether it was right."""
+    """The verdict of a rule, marked by whether it was right."""
     from rich.text import Text
 
     mark, style = MARKS[row.agreement(rule)]

@@ -25,10 +25,10 @@ from unetscope.table import REFERENCE, EpochRecord, Flow
 
 
 class AnalysedRun:
-    """A run as it is when each part of it is first asked for; every part is read, or computed, at most once.
+    """A run folder with its judgement; each part is read or computed at most once, at its first use.
 
-    margin: the share of what the network tells that counts as nothing, for the verdicts. dice_margin: the loss of Dice that
-    counts as none where retrained variants are compared.
+    margin: the share of the network's information that counts as nothing, for the verdicts. dice_margin: the loss of Dice
+    that counts as none where retrained variants are compared.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as parent:

@@ -1,4 +1,4 @@
-"""What a run folder keeps of the data beside the configuration, and how it is compared when a run goes on."""
+"""The facts about the data that a run folder keeps beside the configuration, and their check when a run is resumed."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ RUN/flow.sqlite      layers, skips, estimates, epochs and small pictures, each e
 RUN/checkpoints/     one folder a kept epoch
 RUN/figures/         PNG and SVG
 RUN/report.html      the page
-RUN/ending.json      of a training that was not measured: what was determined at its end
+RUN/ending.json      of a training without measurements: findings at its end
 RUN/failure.json     of a training that failed: why
 RUN/verification/    one run folder a variant and seed
 """
@@ -149,7 +149,7 @@ class RunFolder:
             return tables.read_pictures(connection, kind)
 
     def describe(self, layers: Sequence[Layer], skips: Sequence[Skip], pictures: Iterable[Picture] = ()) -> None:
-        """Write what is known before the first epoch: the network's layers and skips, and pictures of the data."""
+        """Write the network's layers and skips and pictures of the data, before the first epoch."""
         with self._transaction() as connection:
             tables.write_network(connection, layers, skips)
             tables.write_pictures(connection, pictures)
@@ -179,13 +179,13 @@ class RunFolder:
 
     @property
     def ending(self) -> dict[str, Any] | None:
-        """What was determined at the end of a training, None as long as it goes on."""
+        """The findings at the end of a training, None before it."""
         path = self.path / ENDING
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
     @property
     def failure(self) -> str:
-        """Why the training ended before its last epoch, empty if it did not or nobody knows."""
+        """Why the training ended before its last epoch, empty if it did not, or if the reason is not known."""
         path = self.path / FAILURE
         return str(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else ""
 
@@ -198,7 +198,7 @@ class RunFolder:
             beside.write_text(json.dumps(reason) + "\n", encoding="utf-8")
 
     def end(self, findings: Mapping[str, Any]) -> None:
-        """Write what was determined at the end of the training."""
+        """Write the findings at the end of the training."""
         with whole_file(self.path / ENDING) as beside:
             beside.write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
 

@@ -68,7 +68,7 @@ def forecast_run(
 ) -> Forecast:
     """Prepare a run, sample it, and scale up. Writes nothing but the cache of decoded images.
 
-    With `resume`, for what is left of the run in `out`.
+    With `resume`, of the remaining epochs of the run in `out`.
 
     Raises: UnetscopeError for anything that would stop the run before it begins.
     """

@@ -31,12 +31,12 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What it is called, for people."""
+        """Its name, for people."""
         return f"{self.variant.name} with seed {self.seed}"
 
 
 def trials(run: RunFolder, variants: Sequence[Variant], seeds: Sequence[int]) -> tuple[Trial, ...]:
-    """Every variant with every seed, seed after seed, so that what is done first can be compared.
+    """Every variant with every seed, seed after seed, so that finished trainings can be compared early.
 
     A network that was trained before under another name, such as `proposed` and `model2`, keeps its folder.
     """
@@ -82,7 +82,7 @@ def retrain(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> dict[Trial, str]:
-    """Train the trials that are not finished, each from where it was; the reason of each that failed.
+    """Train the trials that are not finished, each from its newest checkpoint; the reason of each that failed.
 
     Raises: RunFolderError if a trial began with another configuration.
     """

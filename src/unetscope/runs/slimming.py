@@ -44,7 +44,7 @@ class Slim:
     """A smaller network on the disk, and how good it is.
 
     path: the file that `us.load_model` reads. dice_*: mean validation Dice, in float32, of the whole network, of the smaller
-    one with the weights carried over, and as it was written. carried: the share of its weights that come from the whole one.
+    one with the weights carried over, and of the written file. carried: the share of its weights that come from the whole one.
     fine_tuned: epochs. exports: further files.
     """
 
@@ -86,7 +86,7 @@ def slim(
     DESIGN-retrained).
 
     design: a variant's name, by default what the verdicts propose. fine_tune: epochs to train the carried weights on, as the
-    run was trained; called again with more, it goes on. retrained: take the weights of its retraining by `verify`, of the
+    run was trained; called again with more, it continues. retrained: take the weights of its retraining by `verify`, of the
     first seed that started, instead of the run's. exports: `onnx` and `torch` (a program of `torch.export`), for images of
     the run's size.
 

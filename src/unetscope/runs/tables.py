@@ -1,6 +1,6 @@
 """The tables of a run folder, RUN/flow.sqlite: their schema, older formats, and rows to records and back.
 
-Each function works on an open connection, within the transaction of whoever opened it.
+Each function works on an open connection, within its caller's transaction.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png 
 
 
 class Migration(NamedTuple):
-    """What leads from one format to the next: columns that a table did not have, and what they hold for older rows."""
+    """The step from one format to the next: new columns of a table, and their values for older rows."""
 
     table: str
     columns: tuple[str, ...]
@@ -74,7 +74,7 @@ MIGRATIONS = {
     ),
     2: Migration("estimates", ("quarter_bits REAL", "half_bits REAL", "singleton_share REAL")),
     3: Migration("epochs", ("validation_range REAL", "dice_per_image BLOB")),
-    4: Migration(  # until then the text of the reason alone named what is out of its domain
+    4: Migration(  # before, only the text of the reason marked an estimate as out of its domain
         "estimates",
         ("out_of_domain INTEGER DEFAULT 0",),
         "UPDATE estimates SET out_of_domain = reason LIKE 'out of domain%'",

@@ -24,7 +24,7 @@ def verify(
     margin: float = DICE_MARGIN,
     progress: Progress | None = None,
 ) -> Verification:
-    """Train what is not trained yet of a run's variants, and compare them with its verdicts.
+    """Train the run's variants that are not trained yet, and compare them with its verdicts.
 
     variants: names as of `table.variants.named_variants`. seeds: how many, from the run's own on, or which. Called again
     after a kill, it continues.

@@ -1,7 +1,7 @@
 """Weights, optimizer and random state on disk, whole or not at all, read back without anybody's pickle.
 
 A checkpoint is a folder `epoch-00010` with `weights.safetensors` (the network's, to use anywhere) and `state.safetensors`
-(what a training needs to go on: optimizer tensors, random state, and as JSON the optimizer's numbers). It is written
+(what a training needs to continue: optimizer tensors, random state, and as JSON the optimizer's numbers). It is written
 beside and renamed, so a kill at any moment leaves every checkpoint that was there.
 """
 

@@ -203,7 +203,7 @@ def validated_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _expectation(message: str, value: object) -> str:
-    """Pydantic's message as an error text of this package: what was expected, and what it got."""
+    """Pydantic's message as an error text of this package: the expected and the actual value."""
     if message.startswith("Value error, "):
         return message.removeprefix("Value error, ")
     return f"{message[0].lower()}{message[1:]}, got {value!r}"
@@ -225,7 +225,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return changed
 
 
-# The order of sections and values in the command; what is not in it comes last.
+# The order of sections and values in the command; any others come last.
 COMMAND_ORDER = ("data", "network", "training", "threads", "seed", "measuring")
 
 
@@ -240,7 +240,7 @@ def run_flags(model: type[RunConfig]) -> tuple[Flag, ...]:
 
 
 def repeat_command(values: Mapping[str, Any]) -> list[str]:
-    """The words of the command that repeats a run of this configuration: its preset, and a flag for whatever differs from it.
+    """The words of the command that repeats a run of this configuration: its preset, and a flag for each other value.
 
     Raises: InvalidArgument for values that are no configuration.
 

@@ -15,7 +15,7 @@ from unetscope.runs.trackers.scalars import Value, is_plain, spelled
 
 
 class WeightsAndBiases(Tracker):
-    """An offline run that takes the place of older ones with its id, or what WANDB_MODE says.
+    """An offline run that takes the place of older ones with its id, or one of the mode in WANDB_MODE.
 
     An online run takes no step before its last one, so what comes late is not shown there.
     """

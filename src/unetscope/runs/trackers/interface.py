@@ -39,7 +39,7 @@ class Session:
 
 
 class Tracker(ABC):
-    """What `TrackedRun` asks of every tracker; it decides which points are new, and when to begin afresh.
+    """The interface that `TrackedRun` uses; `TrackedRun` decides which points are new, and when to begin afresh.
 
     Steps ascend and a figure's title comes once, from `open` to `close`: what comes late or is replaced opens the run again.
 
@@ -57,7 +57,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def open(self, session: Session) -> Points | None:
-        """Begin afresh in place of an earlier run, and return None; or go on with it, and return the points it holds."""
+        """Begin afresh in place of an earlier run, and return None; or continue it, and return the points it holds."""
 
     @abstractmethod
     def log_points(self, points: Sequence[Point]) -> None:

@@ -78,7 +78,7 @@ def is_plain(sign: str) -> bool:
 def spelled(names: Sequence[str], permitted: Callable[[str], bool] = str.isprintable) -> str:
     """Names joined with `/`; any other character that is not permitted is written as `_x`, its code and `_`.
 
-    Different names are spelled differently, whatever is in them: text that looks like such a code is escaped too.
+    Different names are always spelled differently: text that looks like such a code is escaped too.
 
     >>> spelled(["I(X;M)", "kde_upper 1", "a/b"]), spelled(["<b>"], str.isalnum), spelled(["_x003C_"])
     ('I(X;M)/kde_upper 1/a_x002F_b', '_x003C_b_x003E_', '_x005F_x003C_')

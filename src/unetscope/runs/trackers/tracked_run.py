@@ -1,7 +1,7 @@
 """Keep a tracker up to date with a run folder.
 
-The tables of the run folder are the truth, and a tracker is asked for what it holds, or written anew. So nothing is written
-twice, at whatever moment a process is killed.
+The tables of the run folder decide. A tracker is asked for its points, or written again from the start, so nothing is written
+twice, even if a process is killed.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Figure:
 
 
 class TrackedRun:
-    """A run folder whose scalars and figures a tracker shows, as long as the run goes on.
+    """A run folder whose scalars and figures a tracker shows, during the run.
 
     When it is opened, the tracker gets what the run holds; `update` reads the folder again and adds what is new. A value that
     was replaced in the folder is replaced in the tracker, except the seconds of an epoch. Opening the same run again, after a
     kill or its end, continues the tracker's run. One process at a time may do so.
 
     Raises: InvalidArgument for an unknown tracker, MissingDependency if its package is not installed, RunFolderError if the
-    folder cannot be written; while it writes, whatever the tracker itself raises.
+    folder cannot be written; while it writes, the tracker's own errors.
 
     >>> with TrackedRun(run, "tensorboard") as tracked:                                              # doctest: +SKIP
     ...     for epoch in range(epochs):
@@ -215,7 +215,7 @@ def _missing(tracker: str) -> MissingDependency:
 
 
 class Follower:
-    """Updates a tracker from a training, now and then; a tracker that fails is reported once, and the training goes on.
+    """Updates a tracker from a training, now and then; a tracker that fails is reported once, and the training continues.
 
     tracker: None for none. warn: called with what went wrong. seconds: the least time between two updates that are not forced.
 
