@@ -24,8 +24,7 @@ from unetscope.data import SegmentationData, guard, load, paper_split, shared_im
 from unetscope.estimators import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import Compute, Probes, Scope
 from unetscope.networks import UNet, check_image_size, removed_skips
-from unetscope.runs.facts import data_facts, refuse_other_data
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table import EpochRecord, built, marked_epochs, settings

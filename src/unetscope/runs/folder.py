@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from unetscope.base import RunFolderError, finished_files, remove_unfinished, whole_file
+from unetscope.data import SegmentationData
 from unetscope.runs import tables
 from unetscope.runs.tables import FORMAT, Picture
 from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
@@ -243,3 +244,31 @@ def _lock(file: IO[bytes]) -> bool:
         if missing.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return True
+
+
+def data_facts(data: SegmentationData) -> dict[str, Any]:
+    """Where images come from, how many and how large they are, and the fingerprint that names exactly these."""
+    return {
+        "source": data.source,
+        "images": len(data),
+        "channels": data.channels,
+        "image size": list(data.image_size),
+        "foreground share": data.foreground_share,
+        "fingerprint": data.fingerprint,
+    }
+
+
+def has_same_data(folder: RunFolder, part: str, data: SegmentationData | None) -> bool:
+    """Whether images are those of this part of the run's data; None, whether the run has no such part."""
+    facts = folder.facts.get("data", {}).get(part, {})
+    return bool(facts.get("fingerprint") == (None if data is None else data.fingerprint))
+
+
+def refuse_other_data(folder: RunFolder, train: SegmentationData, validation: SegmentationData) -> None:
+    """Raises: RunFolderError if these are not the images that the run began with."""
+    for part, data in (("train", train), ("validation", validation)):
+        if not has_same_data(folder, part, data):
+            raise RunFolderError(
+                f"the {part} images of {data.source} are not those that {folder.path} was begun with: "
+                "bring them back, or choose another --out"
+            )

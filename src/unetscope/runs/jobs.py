@@ -17,8 +17,7 @@ from unetscope.activations import eval_mode, pixels, to_input
 from unetscope.base import NoProgress, UnetscopeError, end_with_parent
 from unetscope.networks import UNet
 from unetscope.runs.experiment import build_unet, load_images
-from unetscope.runs.facts import refuse_other_data
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.pictures import example_pictures, examples_of, prediction_pictures
 from unetscope.table import marked_epochs
 from unetscope.training import Trainer, validated_config

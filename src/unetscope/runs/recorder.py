@@ -18,8 +18,7 @@ from unetscope.activations import broadcast, rank
 from unetscope.base import RunFolderError
 from unetscope.data import SegmentationData
 from unetscope.measure import Scope
-from unetscope.runs.facts import data_facts, has_same_data
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, data_facts, has_same_data
 from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table import EpochRecord, Flow, estimator_text
 

@@ -28,8 +28,7 @@ from unetscope.data import SegmentationData
 from unetscope.networks import FILE, Savings, UNet, costs, save_model
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.experiment import build_unet, load_images
-from unetscope.runs.facts import refuse_other_data
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.retraining import trained_variants
 from unetscope.runs.verification import chosen_variants
 from unetscope.table import Variant
