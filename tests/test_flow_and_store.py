@@ -17,7 +17,7 @@ from unetscope.base.files import whole_file
 from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.tables import Picture
-from unetscope.runs.trackers.scalars import scalars
+from unetscope.runs.trackers.interface import scalars
 from unetscope.table.flow import Flow, save_epochs
 from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip

@@ -29,10 +29,9 @@ from unetscope.runs import experiment
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.recorder import Recorder
-from unetscope.runs.trackers import TRACKERS, Follower, Point, Session, TrackedRun, Tracker, track
-from unetscope.runs.trackers import scalars as names
+from unetscope.runs.trackers import TRACKERS, Follower, Point, Session, TrackedRun, Tracker, interface, track
 from unetscope.runs.trackers._mlflow import is_permitted
-from unetscope.runs.trackers.scalars import is_plain, scalars, spelled
+from unetscope.runs.trackers.interface import is_plain, scalars, spelled
 from unetscope.table.quantities import Quantity
 from unetscope.table.records import EpochRecord, Estimate, Layer
 from unetscope.training.config import preset_config
@@ -588,7 +587,7 @@ def test_quantities_and_resolutions_have_tags_of_their_own() -> None:
     assert not any("_x" in tag for tag in tags)
     assert len(spell(["I(X;M)", "a" * 300])) == len(spell(["I(X;M)", "a" * 301])) == 250
     assert spell(["I(X;M)", "a" * 300]) != spell(["I(X;M)", "a" * 301])
-    named = {names._names(replace(ROW, resolution=size))[1] for size in (0.1, 0.10000000000100001, 1.0, 0.0)}
+    named = {interface._names(replace(ROW, resolution=size))[1] for size in (0.1, 0.10000000000100001, 1.0, 0.0)}
     assert named == {"kde_upper 0.1", "kde_upper 0.10000000000100001", "kde_upper 1", "kde_upper 0"}
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetscope.cli.flags import Json, Quiet
-from unetscope.cli.progress_bar import progress_bar
-from unetscope.cli.terminal import one_line, print_json, print_table
+from unetscope.cli.terminal import one_line, print_json, print_table, progress_bar
 from unetscope.table import estimator_title
 
 if TYPE_CHECKING:

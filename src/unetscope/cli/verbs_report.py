@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from unetscope.cli.flags import Json, Quiet, Run, Runs, Track
-from unetscope.cli.progress_bar import progress_bar
-from unetscope.cli.terminal import one_line, print_json
+from unetscope.cli.terminal import one_line, print_json, progress_bar
 
 
 def report(

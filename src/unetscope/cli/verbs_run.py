@@ -13,8 +13,7 @@ import typer
 
 from unetscope.base import InvalidArgument
 from unetscope.cli.flags import Json, Quiet, Run, Sweep, Track, takes, with_sweep
-from unetscope.cli.progress_bar import progress_bar
-from unetscope.cli.terminal import one_line, print_json, print_pairs
+from unetscope.cli.terminal import one_line, print_json, print_pairs, progress_bar
 from unetscope.table import settings
 from unetscope.training import (
     PRESETS,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unetscope.cli.flags import Json, Run
-from unetscope.cli.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
-from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table
+from unetscope.cli.terminal import BLOCKS, Glyphs, glyphs_for, one_line, print_json, print_pairs, print_table, sparkline
 from unetscope.table import DECISION_MARKS, SKIP, Part, Quantity, Rule, Status, removed_parts
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ import typer
 
 from unetscope.base import InvalidArgument
 from unetscope.cli.flags import DryRun, Json, Quiet, Run
-from unetscope.cli.progress_bar import progress_bar
-from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table
+from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table, progress_bar
 from unetscope.cli.verbs_verdict import RULE_NAMES
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unetscope.base import quiet_loggers
-from unetscope.runs.trackers.interface import PROJECT, Point, Points, Session, Tracker, stale
-from unetscope.runs.trackers.scalars import Value, is_plain, spelled
+from unetscope.runs.trackers.interface import PROJECT, Point, Points, Session, Tracker, Value, is_plain, spelled, stale
 
 METRICS_A_CALL, PARAMETERS_A_CALL = 1000, 100  # that its interface takes at once
 TAG_LENGTH, FILE_NAME_LENGTH, VALUE_LENGTH = 250, 200, 6000

@@ -10,8 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from unetscope.runs.trackers.interface import PROJECT, Point, Points, Session, Tracker
-from unetscope.runs.trackers.scalars import Value, is_plain, spelled
+from unetscope.runs.trackers.interface import PROJECT, Point, Points, Session, Tracker, Value, is_plain, spelled
 
 
 class WeightsAndBiases(Tracker):

@@ -21,8 +21,7 @@ from unetscope.runs.folder import RunFolder
 from unetscope.runs.trackers._mlflow import MLflow
 from unetscope.runs.trackers._tensorboard import TensorBoard
 from unetscope.runs.trackers._wandb import WeightsAndBiases
-from unetscope.runs.trackers.interface import Point, Points, Session, Tracker, stale
-from unetscope.runs.trackers.scalars import parameters, scalars
+from unetscope.runs.trackers.interface import Point, Points, Session, Tracker, parameters, scalars, stale
 
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
 
