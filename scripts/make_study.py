@@ -22,8 +22,9 @@ from unetscope import plots
 from unetscope.analysis.outcomes import Training, Verification, guess_nats
 from unetscope.analysis.verdict import judge
 from unetscope.report.render import render_run
+from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.verification import trained_variants, verification
+from unetscope.runs.retraining import trained_variants
 from unetscope.table.parts import REFERENCE, Part, removed_parts
 from unetscope.table.quantities import Decision
 
@@ -50,7 +51,7 @@ def main() -> None:
     words = parser.parse_args()
     run = RunFolder.open(words.run)
     render_run(run)
-    results = verification(run, trained_variants(run))
+    results = AnalysedRun(run).verification_of(trained_variants(run))
     figures = DOCS / "figures"
     for name in COPIED:
         shutil.copy(run.figures / f"{name}.png", figures / f"study_{name}.png")

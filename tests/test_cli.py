@@ -16,13 +16,15 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 
-from unetscope.cli.main import main
+from unetscope.cli.main import app, main
 from unetscope.measure.selfcheck import run_selfcheck
 from unetscope.table.quantities import Quantity
 
@@ -689,3 +691,25 @@ def test_a_run_of_another_loop_is_judged_and_what_is_left_out_is_named(
     code, _, errors = unetscope("slim", tmp_path / "run")
     assert code == 2
     assert "us.without_skips takes skips out of the network" in errors
+
+
+def test_help_lists_what_can_be_chosen() -> None:
+    from unetscope.analysis import DICE_MARGIN
+    from unetscope.cli.flags import Track
+    from unetscope.report.server import LOCAL
+    from unetscope.runs import TRACKERS
+    from unetscope.runs.engines import _ENGINES
+    from unetscope.table.schedule import SCHEDULES
+    from unetscope.training.flags import ScheduleName, alternatives
+
+    assert alternatives(TRACKERS) in get_args(Track)[1].help
+    verify = {option.name: option for option in typer.main.get_command(app).commands["verify"].params}
+    assert verify["engine"].help == f"{alternatives(_ENGINES)}."
+    assert f"[default: {DICE_MARGIN:g}]" in verify["margin"].help
+    assert typer.main.get_command(app).commands["view"].params[1].default == LOCAL
+    assert get_args(ScheduleName) == SCHEDULES
+    run = {option.name: option for option in typer.main.get_command(app).commands["run"].params}
+    assert run["training__optimizer"].help == "sgd, adam or adamw."
+    assert run["network__initialisation"].help == "Of weights: glorot or he."
+    assert run["preset"].help.startswith("demo, quick, paper or paper-code ")
+    assert all(name in run["measuring__marked"].help for name in SCHEDULES)

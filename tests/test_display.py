@@ -22,7 +22,7 @@ from PIL import Image
 from runs import LABELS, made_run
 from unetscope import plots
 from unetscope.analysis.verdict import judge
-from unetscope.cli.sparklines import BLOCKS, PLAIN, sparkline
+from unetscope.cli.terminal import BLOCKS, PLAIN, sparkline
 from unetscope.cli.verbs_verdict import u_plot_lines
 from unetscope.runs.folder import RunFolder
 from unetscope.table.flow import Flow

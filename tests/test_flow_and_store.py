@@ -17,7 +17,7 @@ from unetscope.base.files import whole_file
 from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.tables import Picture
-from unetscope.runs.trackers.scalars import scalars
+from unetscope.runs.trackers.interface import scalars
 from unetscope.table.flow import Flow, SeriesKey, save_epochs
 from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
@@ -213,7 +213,7 @@ def test_page_and_trackers_have_the_series_of_the_table(tmp_path: Path) -> None:
         (one["quantity"], one["estimator"], one["resolution"], one["labels"]) for one in report_data_of(run)["series"]
     ]
     assert shown == [(key.quantity, key.estimator, key.resolution, key.labels) for key in keys]
-    names = {scalar.names[:-1] for scalar in scalars(run) if scalar.names[0] in set(Quantity)}
+    names = {scalar.names[:-1] for scalar in scalars(run.flow(), run.epochs()) if scalar.names[0] in set(Quantity)}
     assert len(names) == len(keys)
 
 

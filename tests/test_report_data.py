@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 from runs import LABELS, made_run, retrained
 from unetscope import plots
 from unetscope.cli import app
-from unetscope.cli.flags import swept
+from unetscope.cli.flags import with_sweep
 from unetscope.report import report_data
 from unetscope.report.page import as_json
 from unetscope.report.render import Drawing, render_run
-from unetscope.runs import analysed, verification
+from unetscope.runs import analysed
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.verification import trained_variants
+from unetscope.runs.retraining import trained_variants
 from unetscope.table.quantities import Status
 from unetscope.table.records import Estimate
 from unetscope.training.config import RunConfig, preset_config, repeat_command, run_flags
@@ -152,7 +152,7 @@ def test_a_new_value_of_the_configuration_is_a_flag_without_a_second_list() -> N
 
 
 def test_a_sweep_adds_its_resolutions_to_those_that_are_named() -> None:
-    added = swept({"measuring.noise_variances": [0.02, 1.0]}, run_flags(RunConfig))
+    added = with_sweep({"measuring.noise_variances": [0.02, 1.0]}, run_flags(RunConfig))
     assert len(added["measuring.noise_variances"]) == 16
     assert added["measuring.noise_variances"][:4] == [0.001, 0.00316, 0.01, 0.02]
     assert [added["measuring.bin_sizes"][place] for place in (0, -1)] == [0.01, 100.0]
@@ -175,8 +175,7 @@ def test_a_verified_run_is_read_and_judged_once(tmp_path: Path, monkeypatch: pyt
     for table in ("flow", "epochs"):
         counted(RunFolder, table, lambda folder, table=table: f"{table} of {folder.path}")
     counted(RunFolder, "pictures", lambda folder, kind: f"{kind} pictures of {folder.path}")
-    for module in (analysed, verification):
-        counted(module, "judge", lambda flow: "judge")
+    counted(analysed, "judge", lambda flow: "judge")
 
     def saved(_: None, folder: Path, name: str) -> tuple[Path, Path]:
         (folder / f"{name}.svg").write_text("<svg/>")

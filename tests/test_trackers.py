@@ -26,12 +26,12 @@ from unetscope.data import synthetic_nuclei
 from unetscope.measure import Scope
 from unetscope.networks import UNet
 from unetscope.runs import experiment
+from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.recorder import Recorder
-from unetscope.runs.trackers import TRACKERS, Follower, Point, Session, TrackedRun, Tracker, track
-from unetscope.runs.trackers import scalars as names
+from unetscope.runs.trackers import TRACKERS, Follower, Point, Session, TrackedRun, Tracker, interface, track
 from unetscope.runs.trackers._mlflow import is_permitted
-from unetscope.runs.trackers.scalars import is_plain, scalars, spelled
+from unetscope.runs.trackers.interface import is_plain, scalars, spelled
 from unetscope.table.quantities import Quantity
 from unetscope.table.records import EpochRecord, Estimate, Layer
 from unetscope.training.config import preset_config
@@ -288,7 +288,10 @@ def figures_of(run: RunFolder, tracker: str) -> list[bytes]:
 
 def expected(run: RunFolder, tracker: str) -> Read:
     spell = TRACKERS[tracker].spell
-    return {(spell(scalar.names), scalar.epoch): [pytest.approx(scalar.value)] for scalar in scalars(run)}
+    return {
+        (spell(scalar.names), scalar.epoch): [pytest.approx(scalar.value)]
+        for scalar in scalars(run.flow(), run.epochs())
+    }
 
 
 def png(path: Path, grey: int) -> Path:
@@ -423,17 +426,16 @@ def test_a_configuration_comes_back(run: RunFolder, tracker: str) -> None:
         assert {name: about[name].string_value or about[name].number_value for name in about} == parameters
 
 
-def test_figures_are_shown_and_the_last_of_a_title_stays(run: RunFolder, tracker: str, tmp_path: Path) -> None:
+def test_figures_are_shown_and_the_last_of_a_title_stays(run: RunFolder, tracker: str) -> None:
     run.figures.mkdir()
-    own, further = png(run.figures / "u_plot.png", 1), png(tmp_path / "other.png", 2)
+    own, further = png(run.figures / "u_plot.png", 1), png(run.figures / "<b> Dice: 100 %.png", 2)
     (run.figures / ".half.1.part.png").write_bytes(b"")
     with TrackedRun(run, tracker) as tracked:
         tracked.figures()
-        tracked.figures({"<b>../Dice: 100 %": further})
-        assert tracked.figures() is None
+        tracked.figures()
     assert sorted(figures_of(run, tracker)) == sorted([own.read_bytes(), further.read_bytes()])
     png(own, 3)
-    track(run, tracker, figures={"u_plot": own})
+    track(run, tracker)
     go_on(run, 1)
     with TrackedRun(run, tracker) as tracked:
         png(own, 4)
@@ -442,11 +444,17 @@ def test_figures_are_shown_and_the_last_of_a_title_stays(run: RunFolder, tracker
         tracked.update()
     assert sorted(figures_of(run, tracker)) == sorted([own.read_bytes(), further.read_bytes()])
     assert read(run, tracker) == expected(run, tracker)
-    with pytest.raises(InvalidArgument, match=r"figure 'gone': there is no file '.*gone.png'"):
-        track(run, tracker, figures={"gone": tmp_path / "gone.png"})
-    with pytest.raises(InvalidArgument, match=r"figure 'text': '.*text.png' is no PNG file"):
-        (tmp_path / "text.png").write_text("<svg>")
-        track(run, tracker, figures={"text": tmp_path / "text.png"})
+
+
+def test_an_analysed_run_is_not_read_again(run: RunFolder, tracker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    analysed = AnalysedRun(run)
+    assert analysed.flow.epochs
+    assert analysed.epochs
+    with monkeypatch.context() as patch:
+        for table in ("flow", "epochs"):
+            patch.setattr(RunFolder, table, lambda _: 1 / 0)
+        track(analysed, tracker)
+    assert read(run, tracker) == expected(run, tracker)
 
 
 def test_a_copied_or_moved_run_goes_on_where_it_is(run: RunFolder, tracker: str, tmp_path: Path) -> None:
@@ -579,7 +587,7 @@ def test_quantities_and_resolutions_have_tags_of_their_own() -> None:
     assert not any("_x" in tag for tag in tags)
     assert len(spell(["I(X;M)", "a" * 300])) == len(spell(["I(X;M)", "a" * 301])) == 250
     assert spell(["I(X;M)", "a" * 300]) != spell(["I(X;M)", "a" * 301])
-    named = {names._names(replace(ROW, resolution=size))[1] for size in (0.1, 0.10000000000100001, 1.0, 0.0)}
+    named = {interface._names(replace(ROW, resolution=size))[1] for size in (0.1, 0.10000000000100001, 1.0, 0.0)}
     assert named == {"kde_upper 0.1", "kde_upper 0.10000000000100001", "kde_upper 1", "kde_upper 0"}
 
 

@@ -23,12 +23,13 @@ from runs import TINY
 from unetscope.analysis.outcomes import Training, Verification, guess_nats
 from unetscope.base.errors import InvalidArgument, RunFolderError, UnetscopeError
 from unetscope.report.render import render_run
+from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.engines import Local, engine_named
 from unetscope.runs.engines.interface import LOG
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.retraining import Trial, expected_seconds, retrain, trials
-from unetscope.runs.verification import chosen_seeds, trained_variants, verification, verify
+from unetscope.runs.retraining import Trial, expected_seconds, retrain, trained_variants, trials
+from unetscope.runs.verification import chosen_seeds, verify
 from unetscope.table.parts import Variant, named_variants, parts_named
 from unetscope.table.records import EpochRecord
 from unetscope.training.config import preset_config
@@ -238,7 +239,7 @@ def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:
     with pytest.raises(InvalidArgument, match="workers must be 1 or more, got 0"):
         engine_named("local", workers=0)
     with pytest.raises(RunFolderError, match=r"has no retrained variant: unetscope verify"):
-        verification(run, ())
+        AnalysedRun(run).verification_of(())
     assert chosen_seeds(run, 3) == (0, 1, 2)
     side_by_side = expected_seconds(run, planned(run, seeds=(0,)), workers=2)
     assert side_by_side > 0
@@ -427,7 +428,7 @@ def test_verdicts_and_outcomes_stand_side_by_side(retrained: RunFolder) -> None:
     assert sum(result.score(epochs=result.budgets).values()) == 6
     assert {row.agreement("plateau") for row in result.rows()} <= {"hit", "miss", "open"}
     with pytest.raises(InvalidArgument, match="margin must be between 0 and 1, got 2"):
-        verification(run, trained_variants(run), margin=2)
+        AnalysedRun(run, dice_margin=2).verification_of(trained_variants(run))
     assert isinstance(result, Verification)
     with pytest.raises(UnetscopeError, match="is not a run folder"):
         verify(run.path / "nothing")

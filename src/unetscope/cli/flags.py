@@ -67,7 +67,7 @@ def _parameter(name: str, flag: Flag, negatable: bool) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def swept(values: Mapping[str, Any], flags: Iterable[Flag]) -> dict[str, Any]:
+def with_sweep(values: Mapping[str, Any], flags: Iterable[Flag]) -> dict[str, Any]:
     """The values with those that `--sweep` adds."""
     added = {flag.name: sorted({*values.get(flag.name, ()), *flag.sweep}) for flag in flags if flag.sweep}
     return {**values, **added}

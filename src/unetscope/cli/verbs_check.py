@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetscope.cli.flags import Json, Quiet
-from unetscope.cli.progress_bar import progress_bar
-from unetscope.cli.terminal import one_line, print_json, print_table
+from unetscope.cli.terminal import one_line, print_json, print_table, progress_bar
 from unetscope.table import estimator_title
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def selfcheck(json: Json = False) -> None:
 
 
 def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> None:
-    """The layers of a network in their order, and what is joined where."""
+    """The layers of a network in their order, and its skips with their merges."""
     if json:
         print_json(_structure_data(structure))
         return
@@ -165,7 +164,8 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
 
 
 def _check_row(check: Check) -> tuple[str, ...]:
-    measured = "out of domain" if math.isnan(check.bits) else f"{check.bits:.3f}"
+    absent = "out of domain" if check.outside else "no number"
+    measured = absent if math.isnan(check.bits) else f"{check.bits:.3f}"
     bracket = "as it must" if check.outside and check.passed else f"{check.low:.3f} to {check.high:.3f}"
     title = estimator_title(check.estimator)
     return check.case, title, f"{check.truth:.3f}", measured, bracket, "✓" if check.passed else "✗"

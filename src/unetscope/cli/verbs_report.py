@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from unetscope.cli.flags import Json, Quiet, Run, Runs, Track
-from unetscope.cli.progress_bar import progress_bar
-from unetscope.cli.terminal import one_line, print_json
+from unetscope.cli.terminal import one_line, print_json, progress_bar
 
 
 def report(
@@ -25,18 +24,18 @@ def report(
 ) -> None:
     """Draw the figures and write the page of a run again, or one page of several runs."""
     from unetscope.report import compare, render_run
-    from unetscope.runs import RunFolder
+    from unetscope.runs import AnalysedRun
     from unetscope.runs import track as hand_over
 
-    folders = [RunFolder.open(run) for run in runs]
-    if len(folders) > 1 or to is not None:
-        page = compare(folders, to or Path("comparison.html"))
+    analysed = list(map(AnalysedRun.open, runs))
+    if len(analysed) > 1 or to is not None:
+        page = compare(analysed, to or Path("comparison.html"))
     else:
         with progress_bar(quiet or json) as progress:
-            page = render_run(folders[0], progress=progress)
+            page = render_run(analysed[0], progress=progress)
     if track is not None:
-        for folder in folders:
-            hand_over(folder, track)
+        for each in analysed:
+            hand_over(each, track)
     print_json({"report": str(page)}) if json else typer.echo(page)
 
 

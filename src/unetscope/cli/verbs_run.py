@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetscope.base import InvalidArgument
-from unetscope.cli.flags import Json, Quiet, Run, Sweep, Track, swept, takes
-from unetscope.cli.progress_bar import progress_bar
-from unetscope.cli.terminal import one_line, print_json, print_pairs
+from unetscope.cli.flags import Json, Quiet, Run, Sweep, Track, takes, with_sweep
+from unetscope.cli.terminal import one_line, print_json, print_pairs, progress_bar
 from unetscope.table import settings
-from unetscope.training import RunConfig, overridden_config, parse_epochs, preset_config, run_flags
+from unetscope.training import (
+    PRESETS,
+    RunConfig,
+    alternatives,
+    overridden_config,
+    parse_epochs,
+    preset_config,
+    run_flags,
+)
 
 if TYPE_CHECKING:
     from unetscope.runs import AnalysedRun, Forecast
@@ -32,7 +39,7 @@ MEASURE_FLAGS = tuple(
 def run(
     out: Annotated[Path | None, typer.Option(help="Run folder to make [default: runs/PRESET].")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="demo, quick, paper or paper-code [default: demo without --data, else quick].")
+        str | None, typer.Option(help=f"{alternatives(PRESETS)} [default: demo without --data, else quick].")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run was stopped.")] = False,
     dry_run: Annotated[
@@ -49,7 +56,7 @@ def run(
     """Train a U-Net, measure how information flows through it, draw and report it."""
     if "data.validation" in values and "data.path" not in values:
         raise InvalidArgument("--val needs --data: the images to train on")
-    config, folder = _configured(preset, swept(values, RUN_FLAGS) if sweep else values, out, resume)
+    config, folder = _configured(preset, with_sweep(values, RUN_FLAGS) if sweep else values, out, resume)
     if dry_run:
         from unetscope.runs import forecast_run
 
@@ -70,7 +77,7 @@ def run(
                 finished = AnalysedRun(run_experiment(config, folder, resume=resume, progress=progress, track=track))
                 page = render_run(finished, progress=progress)
             if track is not None:
-                hand_over(finished.folder, track)
+                hand_over(finished, track)
         except KeyboardInterrupt:
             progress.warn(f"stopped; go on with: unetscope run --out {folder} --resume")
             raise typer.Exit(130) from None
@@ -93,7 +100,7 @@ def measure(
     from unetscope.report import render_run
     from unetscope.runs import AnalysedRun, measure_again
 
-    values = swept(values, MEASURE_FLAGS) if sweep else values
+    values = with_sweep(values, MEASURE_FLAGS) if sweep else values
     named = {name.removeprefix("measuring."): value for name, value in values.items()}
     chosen = [] if epochs is None else parse_epochs("--epochs", epochs)
     with progress_bar(quiet or json) as progress:

@@ -1,4 +1,4 @@
-"""The verb that judges: `verdict`, and what it prints."""
+"""The verb that judges: `verdict`, and its output."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unetscope.cli.flags import Json, Run
-from unetscope.cli.sparklines import BLOCKS, Glyphs, glyphs_for, sparkline
-from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table
+from unetscope.cli.terminal import BLOCKS, Glyphs, glyphs_for, one_line, print_json, print_pairs, print_table, sparkline
 from unetscope.table import DECISION_MARKS, SKIP, Part, Quantity, Rule, Status, removed_parts
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ MOST_EPOCHS = 24  # letters of a curve: of more epochs, the last
 
 
 def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, *, json: bool) -> None:
-    """The U-Plot as lines of text, what both rules say of every skip and level, and the design that is left.
+    """The U-Plot as lines of text, the verdicts of both rules on every skip and level, and the design that is left.
 
     epoch: the training budget, by default the last that was measured. saved: what the design saves, if that was measured.
     """
@@ -110,7 +109,7 @@ def _verdict_row(judgement: Judgement, verdict: Verdict, glyphs: Glyphs) -> tupl
 
 
 def _left_out(judgement: Judgement, design: Variant) -> list[str]:
-    """What a design leaves out, for people: skips by name, and the deepest levels together."""
+    """The parts that a design leaves out, for people: skips by name, and the deepest levels together."""
     removed = removed_parts(design, judgement.depth, judgement.without)
     skips = [str(part) for part in removed if part.is_skip]
     return skips + [f"all below {Part(SKIP, design.depth)}"] * (design.depth < judgement.depth)

@@ -1,4 +1,4 @@
-"""The verbs that retrain and hand over: `verify` and `slim`, and what they print."""
+"""The verbs that retrain and hand over: `verify` and `slim`, and their output."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import typer
 
 from unetscope.base import InvalidArgument
 from unetscope.cli.flags import DryRun, Json, Quiet, Run
-from unetscope.cli.progress_bar import progress_bar
-from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table
+from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table, progress_bar
 from unetscope.cli.verbs_verdict import RULE_NAMES
 
 if TYPE_CHECKING:
@@ -41,41 +40,28 @@ def verify(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Retrain variants of a run's network over seeds, and hold the verdicts against them; started again, it goes on."""
+    """Retrain variants of a run's network over seeds, and compare them with the verdicts; started again, it continues."""
+    from unetscope import runs
     from unetscope.analysis import DICE_MARGIN, check_margin
     from unetscope.report import render_run
-    from unetscope.runs import (
-        AnalysedRun,
-        RunFolder,
-        chosen_seeds,
-        chosen_variants,
-        cores,
-        engine_named,
-        expected_seconds,
-        on_gpu,
-        retrain,
-        trials,
-    )
 
-    folder = RunFolder.open(run)
-    chosen = chosen_variants(folder, variants or ["paper"])
-    planned = trials(folder, chosen, chosen_seeds(folder, _seeds(seeds)))
-    trained_by = engine_named(engine, workers=workers, threads=threads, gpu=on_gpu(folder))
+    judged = runs.AnalysedRun.open(run, dice_margin=DICE_MARGIN if margin is None else margin)
+    folder, chosen = judged.folder, runs.chosen_variants(judged, variants or ["paper"])
+    planned = runs.trials(folder, chosen, runs.chosen_seeds(folder, _seeds(seeds)))
+    trained_by = runs.engine_named(engine, workers=workers, threads=threads, gpu=runs.on_gpu(folder))
     if dry_run:
-        at_once = workers or max(1, cores() // threads)
-        print_expected(planned, expected_seconds(folder, planned, workers=at_once, threads=threads), json=json)
+        at_once = workers or max(1, runs.cores() // threads)
+        print_expected(planned, runs.expected_seconds(folder, planned, workers=at_once, threads=threads), json=json)
         return
-    loss = DICE_MARGIN if margin is None else margin
-    check_margin(loss)
+    check_margin(judged.dice_margin)
     with progress_bar(quiet or json) as progress:
         try:
-            failed = retrain(folder, planned, engine=trained_by, threads=threads, progress=progress)
+            failed = runs.retrain(folder, planned, engine=trained_by, threads=threads, progress=progress)
         except KeyboardInterrupt:
             progress.warn("stopped; the same command goes on where it was")
             raise typer.Exit(130) from None
-        retrained = AnalysedRun(folder, dice_margin=loss)
-        verification = retrained.verification_of(planned)
-        page = render_run(retrained, progress=progress)
+        verification = judged.verification_of(planned)
+        page = render_run(judged, progress=progress)
     print_verification(verification, page, {trial.name: reason for trial, reason in failed.items()}, json=json)
 
 
@@ -229,7 +215,7 @@ def _reached_text(verification: Verification, training: Training) -> str:
 
 
 def _verdict_beside_outcome(row: Row, rule: Rule) -> Text:
-    """What a rule said, marked by whether it was right."""
+    """The verdict of a rule, marked by whether it was right."""
     from rich.text import Text
 
     mark, style = MARKS[row.agreement(rule)]

@@ -1,4 +1,5 @@
 from .analysed import AnalysedRun as AnalysedRun
+from .engines import Engine as Engine
 from .engines import cores as cores
 from .engines import engine_named as engine_named
 from .experiment import measure_again as measure_again
@@ -19,6 +20,8 @@ from .slimming import Slim as Slim
 from .slimming import savings as savings
 from .slimming import slim as slim
 from .tables import Picture as Picture
+from .trackers import TRACKERS as TRACKERS
+from .trackers import Tracker as Tracker
 from .trackers import check_tracker as check_tracker
 from .trackers import track as track
 from .verification import chosen_seeds as chosen_seeds

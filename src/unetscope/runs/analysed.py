@@ -7,20 +7,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unetscope.analysis import DICE_MARGIN, MARGIN, Judgement, Verification, judge
-from unetscope.base import InvalidArgument
+from unetscope.analysis import (
+    DICE_MARGIN,
+    MARGIN,
+    Judgement,
+    Training,
+    Verification,
+    check_margin,
+    guess_nats,
+    judge,
+)
+from unetscope.base import InvalidArgument, RunFolderError
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.retraining import Trial
+from unetscope.runs.retraining import Trial, trained_variants
 from unetscope.runs.tables import Picture
-from unetscope.runs.verification import trained_variants, verification_of
 from unetscope.table import REFERENCE, EpochRecord, Flow
 
 
 class AnalysedRun:
-    """A run as it is when each part of it is first asked for; every part is read, or computed, at most once.
+    """A run folder with its judgement; each part is read or computed at most once, at its first use.
 
-    margin: the share of what the network tells that counts as nothing, for the verdicts. dice_margin: the loss of Dice that
-    counts as none where retrained variants are compared.
+    margin: the share of the network's information that counts as nothing, for the verdicts. dice_margin: the loss of Dice
+    that counts as none where retrained variants are compared.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as parent:
@@ -33,6 +41,7 @@ class AnalysedRun:
     def __init__(self, folder: RunFolder, *, margin: float = MARGIN, dice_margin: float = DICE_MARGIN) -> None:
         self.folder, self.margin, self.dice_margin = folder, margin, dice_margin
         self._pictures: dict[str, tuple[Picture, ...]] = {}
+        self._trainings: dict[Path, Training] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, margin: float = MARGIN, dice_margin: float = DICE_MARGIN) -> AnalysedRun:
@@ -103,11 +112,42 @@ class AnalysedRun:
 
     @cached_property
     def verification(self) -> Verification | None:
-        """What retraining says of the verdicts, None unless trainings of the reference and of a variant have begun."""
-        begun = [trial for trial in trained_variants(self.folder) if RunFolder.open(trial.path).last_epoch() > 0]
+        """The verdicts beside all retrained variants, None unless the reference and a variant have trained an epoch."""
+        begun = [
+            trial
+            for trial in trained_variants(self.folder)
+            if (records := self.training(trial).records) and records[-1].epoch > 0
+        ]
         names = {trial.variant.name for trial in begun}
         return self.verification_of(begun) if REFERENCE in names and len(names) > 1 else None
 
     def verification_of(self, planned: Sequence[Trial]) -> Verification:
-        """What some trainings say of the verdicts. Raises: RunFolderError if none of them has begun."""
-        return verification_of(self.judgement, self.folder, planned, margin=self.dice_margin)
+        """The verdicts beside some trainings, finished or not.
+
+        Raises: RunFolderError if none of them has begun, InvalidArgument if `dice_margin` is no Dice.
+        """
+        check_margin(self.dice_margin)
+        begun = [trial for trial in planned if RunFolder.exists(trial.path)]
+        trainings = tuple(map(self.training, begun))
+        last_epochs = [training.records[-1].epoch for training in trainings if training.records]
+        reached, last = min(last_epochs, default=0), max(last_epochs, default=0)
+        marked = () if self.judgement is None else self.judgement.epochs
+        budgets = tuple(sorted({epoch for epoch in marked if epoch <= last} | {reached, last} - {0}))
+        if not budgets:
+            raise RunFolderError(f"{self.path} has no retrained variant: unetscope verify {self.path}")
+        variants = tuple(dict.fromkeys(trial.variant for trial in begun))
+        return Verification(variants, trainings, self.judgement, budgets, self.dice_margin)
+
+    def training(self, trial: Trial) -> Training:
+        """The training in the run folder of a trial."""
+        if trial.path not in self._trainings:
+            self._trainings[trial.path] = _training_of(trial)
+        return self._trainings[trial.path]
+
+
+def _training_of(trial: Trial) -> Training:
+    folder = RunFolder.open(trial.path)
+    constant = (folder.ending or {}).get("constant channels", {})
+    data = folder.facts["data"]
+    guess = guess_nats(data["train"]["foreground share"], data["validation"]["foreground share"])
+    return Training(trial.variant.name, trial.seed, folder.epochs(), guess, constant, folder.failure)

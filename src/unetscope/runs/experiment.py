@@ -24,8 +24,7 @@ from unetscope.data import SegmentationData, guard, load, paper_split, shared_im
 from unetscope.estimators import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import Compute, Probes, Scope
 from unetscope.networks import UNet, check_image_size, removed_skips
-from unetscope.runs.facts import data_facts, refuse_other_data
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table import EpochRecord, built, marked_epochs, settings
@@ -103,11 +102,11 @@ def run(
     progress: Progress | None = None,
     track: str | None = None,
 ) -> RunFolder:
-    """Train and measure into a run folder; with `resume`, go on where a run of the same configuration was stopped.
+    """Train and measure into a run folder; with `resume`, continue a run of the same configuration.
 
-    track: a tracker, `"tensorboard"`, `"mlflow"` or `"wandb"`, that shows the scalars while the run goes on.
+    track: a tracker, `"tensorboard"`, `"mlflow"` or `"wandb"`, that shows the scalars during the run.
 
-    Raises: UnetscopeError for anything that the user can mend; a folder that is refused is left as it was.
+    Raises: UnetscopeError for anything that the user can mend; a folder that is refused is not changed.
     """
     progress = progress or NoProgress()
     check_tracker(track)
@@ -163,7 +162,7 @@ def measure_again(
 def resumed_or_new(
     config: RunConfig, out: str | Path, *, resume: bool, progress: Progress
 ) -> tuple[RunConfig, RunFolder | None]:
-    """The configuration as it will be run, and the run folder to go on in, None for a new run.
+    """The resolved configuration, and the run folder to continue, None for a new run.
 
     Raises: RunFolderError if the folder is occupied and not to be resumed, or began with another configuration.
     """
@@ -281,7 +280,7 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Prog
 
 
 def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
-    """The stored configuration of a run that goes on; the memory budget may be another, and what is left open is as stored.
+    """The stored configuration of a resumed run. The memory budget may differ; values that are not given are the stored ones.
 
     Raises: RunFolderError if anything else differs.
     """

@@ -5,7 +5,7 @@ RUN/flow.sqlite      layers, skips, estimates, epochs and small pictures, each e
 RUN/checkpoints/     one folder a kept epoch
 RUN/figures/         PNG and SVG
 RUN/report.html      the page
-RUN/ending.json      of a training that was not measured: what was determined at its end
+RUN/ending.json      of a training without measurements: findings at its end
 RUN/failure.json     of a training that failed: why
 RUN/verification/    one run folder a variant and seed
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from unetscope.base import RunFolderError, finished_files, remove_unfinished, whole_file
+from unetscope.data import SegmentationData
 from unetscope.runs import tables
 from unetscope.runs.tables import FORMAT, Picture
 from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
@@ -149,7 +150,7 @@ class RunFolder:
             return tables.read_pictures(connection, kind)
 
     def describe(self, layers: Sequence[Layer], skips: Sequence[Skip], pictures: Iterable[Picture] = ()) -> None:
-        """Write what is known before the first epoch: the network's layers and skips, and pictures of the data."""
+        """Write the network's layers and skips and pictures of the data, before the first epoch."""
         with self._transaction() as connection:
             tables.write_network(connection, layers, skips)
             tables.write_pictures(connection, pictures)
@@ -179,13 +180,13 @@ class RunFolder:
 
     @property
     def ending(self) -> dict[str, Any] | None:
-        """What was determined at the end of a training, None as long as it goes on."""
+        """The findings at the end of a training, None before it."""
         path = self.path / ENDING
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
     @property
     def failure(self) -> str:
-        """Why the training ended before its last epoch, empty if it did not or nobody knows."""
+        """Why the training ended before its last epoch, empty if it did not, or if the reason is not known."""
         path = self.path / FAILURE
         return str(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else ""
 
@@ -198,7 +199,7 @@ class RunFolder:
             beside.write_text(json.dumps(reason) + "\n", encoding="utf-8")
 
     def end(self, findings: Mapping[str, Any]) -> None:
-        """Write what was determined at the end of the training."""
+        """Write the findings at the end of the training."""
         with whole_file(self.path / ENDING) as beside:
             beside.write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
 
@@ -243,3 +244,31 @@ def _lock(file: IO[bytes]) -> bool:
         if missing.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return True
+
+
+def data_facts(data: SegmentationData) -> dict[str, Any]:
+    """Where images come from, how many and how large they are, and the fingerprint that names exactly these."""
+    return {
+        "source": data.source,
+        "images": len(data),
+        "channels": data.channels,
+        "image size": list(data.image_size),
+        "foreground share": data.foreground_share,
+        "fingerprint": data.fingerprint,
+    }
+
+
+def has_same_data(folder: RunFolder, part: str, data: SegmentationData | None) -> bool:
+    """Whether images are those of this part of the run's data; None, whether the run has no such part."""
+    facts = folder.facts.get("data", {}).get(part, {})
+    return bool(facts.get("fingerprint") == (None if data is None else data.fingerprint))
+
+
+def refuse_other_data(folder: RunFolder, train: SegmentationData, validation: SegmentationData) -> None:
+    """Raises: RunFolderError if these are not the images that the run began with."""
+    for part, data in (("train", train), ("validation", validation)):
+        if not has_same_data(folder, part, data):
+            raise RunFolderError(
+                f"the {part} images of {data.source} are not those that {folder.path} was begun with: "
+                "bring them back, or choose another --out"
+            )

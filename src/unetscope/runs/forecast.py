@@ -68,7 +68,7 @@ def forecast_run(
 ) -> Forecast:
     """Prepare a run, sample it, and scale up. Writes nothing but the cache of decoded images.
 
-    With `resume`, for what is left of the run in `out`.
+    With `resume`, of the remaining epochs of the run in `out`.
 
     Raises: UnetscopeError for anything that would stop the run before it begins.
     """
@@ -88,7 +88,7 @@ def forecast_run(
     measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment) + _probe_seconds(experiment)
     values = sum(layer.size for layer in experiment.scope.layers if not layer.parts)
     held = budget.total_bytes - max(0, budget.activation_bytes - BYTES_A_VALUE * n * values)
-    row_bytes = _row_bytes(experiment)
+    row_bytes = _row_bytes(experiment.scope)
     return Forecast(
         training_images=len(experiment.train),
         validation_images=len(experiment.validation),
@@ -178,18 +178,27 @@ def _figures_seconds(experiment: Experiment) -> float:
     scope = experiment.scope
     with tempfile.TemporaryDirectory() as folder:
         drawing = _seconds(lambda: save(architecture(scope.layers, scope.skips).figure, folder, "architecture"))  # type: ignore[arg-type]
+    return drawing * figure_count(scope)
+
+
+def figure_count(scope: Scope) -> int:
+    """How many figures the report of a run draws, roughly."""
     series = sum(len(estimator.series) for estimator in scope.estimators)
     usable = 3 * len(scope.probes) + len(scope.merge_probes)
-    return drawing * (3 + usable + 2 * len(scope.classes) + series * (1 + len(scope.classes)))
+    return 3 + usable + 2 * len(scope.classes) + series * (1 + len(scope.classes))
 
 
-def _row_bytes(experiment: Experiment) -> int:
-    """Bytes of the rows that a marked epoch adds to the table."""
-    scope = experiment.scope
+def row_counts(scope: Scope) -> tuple[int, int]:
+    """How many estimates a marked epoch adds to the table: by estimators of distances and symbols, and by probes."""
     series = sum(len(estimator.series) for estimator in scope.estimators)
-    rows = series * (len(scope.layers) * (1 + len(scope.classes)) + 3 * len(scope.skips) * len(scope.classes))
     gains = 3 * len(scope.skips)
-    probed = len(scope.probes) * (len(scope.layers) + gains) + len(scope.merge_probes) * gains
+    rows = series * (len(scope.layers) * (1 + len(scope.classes)) + gains * len(scope.classes))
+    return rows, len(scope.probes) * (len(scope.layers) + gains) + len(scope.merge_probes) * gains
+
+
+def _row_bytes(scope: Scope) -> int:
+    """Bytes of the rows that a marked epoch adds to the table."""
+    rows, probed = row_counts(scope)
     per_image = 0 if scope.held_out is None else 8 * len(scope.held_out)
     return rows * ESTIMATE_BYTES + probed * (ESTIMATE_BYTES + per_image)
 

@@ -1,7 +1,7 @@
 """One training of a variant in a process of its own: `python -m unetscope.runs.jobs FOLDER`.
 
 A job is a run folder that is trained and not measured. Every finished epoch has its checkpoint, so a job that is killed loses
-none of them, and goes on when it is started again.
+none of them, and continues when it is started again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from unetscope.activations import eval_mode, pixels, to_input
 from unetscope.base import NoProgress, UnetscopeError, end_with_parent
 from unetscope.networks import UNet
 from unetscope.runs.experiment import build_unet, load_images
-from unetscope.runs.facts import refuse_other_data
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.pictures import example_pictures, examples_of, prediction_pictures
 from unetscope.table import marked_epochs
 from unetscope.training import Trainer, validated_config
@@ -28,7 +27,7 @@ BATCH = 32
 
 
 def train(path: str | Path) -> RunFolder:
-    """Train the network of a run folder to its last epoch, from its newest checkpoint on; a finished one is left as it is.
+    """Train the network of a run folder to its last epoch, from its newest checkpoint on; a finished one is not changed.
 
     Raises: UnetscopeError for what the user can mend, such as a loss that is not a number or images that have changed.
     """

@@ -18,8 +18,7 @@ from unetscope.activations import broadcast, rank
 from unetscope.base import RunFolderError
 from unetscope.data import SegmentationData
 from unetscope.measure import Scope
-from unetscope.runs.facts import data_facts, has_same_data
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, data_facts, has_same_data
 from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table import EpochRecord, Flow, estimator_text
 
@@ -27,8 +26,8 @@ from unetscope.table import EpochRecord, Flow, estimator_text
 class Recorder:
     """Measures at marked epochs and keeps the estimates in a run folder, which `unetscope verdict`, `report` and `export` read.
 
-    scope: what to measure. out: the run folder; an existing one is continued, and what it holds is not measured again, so a
-    training that was killed goes on where it was. about: further values for the page to show, such as learning rates.
+    scope: what to measure. out: the run folder; an existing one is continued, and epochs in it are not measured again, so
+    a killed training loses nothing. about: further values for the page to show, such as learning rates.
     track: `"tensorboard"`, `"mlflow"` or `"wandb"`: a tracker that shows the same, in the run folder and without network.
 
     Under a process group every process has a recorder and calls it; the first one writes.
@@ -105,7 +104,7 @@ class Recorder:
         return self.scope.flow
 
     def measure(self, epoch: int, *, last: bool = False) -> bool:
-        """Measure the network as it is now, if the epoch is marked and has not been measured; whether it was.
+        """Measure the network, if the epoch is marked and has not been measured; whether it was.
 
         last: whether the training ends here; the last epoch is measured even if it is not marked.
         Raises: MeasurementError as `Scope.measure`.

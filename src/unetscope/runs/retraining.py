@@ -15,7 +15,7 @@ from typing import Any
 from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
 from unetscope.runs.engines import Engine, engine_named
 from unetscope.runs.folder import RunFolder
-from unetscope.table import Variant, parts_named
+from unetscope.table import REFERENCE, Variant, parts_named
 from unetscope.training import RunConfig, differences, overridden_config, validated_config
 
 FOLDER = "verification"
@@ -31,12 +31,12 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What it is called, for people."""
+        """Its name, for people."""
         return f"{self.variant.name} with seed {self.seed}"
 
 
 def trials(run: RunFolder, variants: Sequence[Variant], seeds: Sequence[int]) -> tuple[Trial, ...]:
-    """Every variant with every seed, seed after seed, so that what is done first can be compared.
+    """Every variant with every seed, seed after seed, so that finished trainings can be compared early.
 
     A network that was trained before under another name, such as `proposed` and `model2`, keeps its folder.
     """
@@ -61,6 +61,19 @@ def existing_trials(run: RunFolder) -> tuple[Trial, ...]:
     return tuple(existing)
 
 
+def trained_variants(run: RunFolder) -> tuple[Trial, ...]:
+    """All variants and seeds that have a run folder, the reference first, then from the largest network to the smallest."""
+    if not run.own_network:
+        return ()
+    depth = int(run.configuration["network"]["depth"])
+
+    def place(trial: Trial) -> tuple[Any, ...]:
+        variant = trial.variant
+        return variant.name != REFERENCE, depth - variant.depth, len(variant.without), variant.name, trial.seed
+
+    return tuple(sorted(existing_trials(run), key=place))
+
+
 def retrain(
     run: RunFolder,
     planned: Sequence[Trial],
@@ -69,7 +82,7 @@ def retrain(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> dict[Trial, str]:
-    """Train the trials that are not finished, each from where it was; the reason of each that failed.
+    """Train the trials that are not finished, each from its newest checkpoint; the reason of each that failed.
 
     Raises: RunFolderError if a trial began with another configuration.
     """

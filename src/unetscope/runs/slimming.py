@@ -26,10 +26,11 @@ from unetscope.base import (
 )
 from unetscope.data import SegmentationData
 from unetscope.networks import FILE, Savings, UNet, costs, save_model
+from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.experiment import build_unet, load_images
-from unetscope.runs.facts import refuse_other_data
-from unetscope.runs.folder import RunFolder
-from unetscope.runs.verification import chosen_variants, trained_variants, training_of
+from unetscope.runs.folder import RunFolder, refuse_other_data
+from unetscope.runs.retraining import trained_variants
+from unetscope.runs.verification import chosen_variants
 from unetscope.table import Variant
 from unetscope.training import Checkpoints, RunConfig, Trainer, laid_out, validated_config, validation_dice
 
@@ -42,7 +43,7 @@ class Slim:
     """A smaller network on the disk, and how good it is.
 
     path: the file that `us.load_model` reads. dice_*: mean validation Dice, in float32, of the whole network, of the smaller
-    one with the weights carried over, and as it was written. carried: the share of its weights that come from the whole one.
+    one with the weights carried over, and of the written file. carried: the share of its weights that come from the whole one.
     fine_tuned: epochs. exports: further files.
     """
 
@@ -84,7 +85,7 @@ def slim(
     DESIGN-retrained).
 
     design: a variant's name, by default what the verdicts propose. fine_tune: epochs to train the carried weights on, as the
-    run was trained; called again with more, it goes on. retrained: take the weights of its retraining by `verify`, of the
+    run was trained; called again with more, it continues. retrained: take the weights of its retraining by `verify`, of the
     first seed that started, instead of the run's. exports: `onnx` and `torch` (a program of `torch.export`), for images of
     the run's size.
 
@@ -92,8 +93,9 @@ def slim(
     checkpoint, or its data have changed.
     """
     progress = progress or NoProgress()
-    folder = RunFolder.open(run)
-    variant, config = _chosen_design(folder, design), _local_config(folder)
+    judged = AnalysedRun.open(run)
+    folder = judged.folder
+    variant, config = _chosen_design(judged, design), _local_config(folder)
     if retrained and fine_tune:
         raise InvalidArgument("retrained weights are not trained on: leave out one of retrained and fine_tune")
     _check_exports(exports)
@@ -108,7 +110,7 @@ def slim(
     out = folder.path / FOLDER / f"{variant.name}{kind}"
     out.mkdir(parents=True, exist_ok=True)
     if retrained:
-        _load_last(_retraining(folder, variant), small)
+        _load_last(_retraining(judged, variant), small)
         share = 0.0
     elif fine_tune:
         with folder.locked():
@@ -122,8 +124,8 @@ def slim(
     return result
 
 
-def _chosen_design(folder: RunFolder, name: str) -> Variant:
-    variants = chosen_variants(folder, [name])
+def _chosen_design(run: AnalysedRun, name: str) -> Variant:
+    variants = chosen_variants(run, [name])
     if len(variants) == 1:
         raise InvalidArgument(f"{name} is the whole network: name what to leave out, such as without-skip1 or depth3")
     return variants[1]  # the first one is the reference
@@ -218,15 +220,16 @@ def _load_last(folder: RunFolder, model: nn.Module) -> int:
     return epoch
 
 
-def _retraining(folder: RunFolder, design: Variant) -> RunFolder:
+def _retraining(run: AnalysedRun, design: Variant) -> RunFolder:
     """The run folder of a design's retraining, of the first seed that started."""
-    for trial in trained_variants(folder):
-        same = trial.variant.is_same_network(design)
-        if same and RunFolder.open(trial.path).ending is not None and training_of(trial).sound:
-            return RunFolder.open(trial.path)
+    for trial in trained_variants(run.folder):
+        if trial.variant.is_same_network(design) and run.training(trial).sound:
+            trained = RunFolder.open(trial.path)
+            if trained.ending is not None:
+                return trained
     raise RunFolderError(
         f"{design.name} has not been retrained, or no seed of it started: "
-        f"unetscope verify {folder.path} --variants {design.name}"
+        f"unetscope verify {run.path} --variants {design.name}"
     )
 
 

@@ -1,6 +1,6 @@
 """The tables of a run folder, RUN/flow.sqlite: their schema, older formats, and rows to records and back.
 
-Each function works on an open connection, within the transaction of whoever opened it.
+Each function works on an open connection, within its caller's transaction.
 """
 
 from __future__ import annotations
@@ -21,17 +21,29 @@ from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
 
 FORMAT = 5
 
+SQL_TYPES = {
+    "int": "INTEGER",
+    "bool": "INTEGER",
+    "float": "REAL",
+    "str": "TEXT",
+    "Quantity": "TEXT",
+    "tuple[float, ...]": "BLOB",
+}
+BLOBS = {"per_image": "<f8", "dice_per_image": "<f4"}  # fields that are kept as bytes, and the type of their numbers
+
+
+def _columns(record: type[Estimate | EpochRecord]) -> str:
+    """A column for each field of a record, as SQL declares it."""
+    return ", ".join(f"{field.name} {SQL_TYPES[str(field.type)]}" for field in fields(record))
+
+
 SCHEMA = f"""
 PRAGMA user_version = {FORMAT};
 CREATE TABLE layers (place INTEGER PRIMARY KEY, label TEXT UNIQUE, module TEXT, level INTEGER, role TEXT,
     parts TEXT, shape TEXT);
 CREATE TABLE skips (place INTEGER PRIMARY KEY, name TEXT UNIQUE, source TEXT, upsampled TEXT, merge TEXT);
-CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, train_loss_running REAL, train_dice_running REAL, validation_loss REAL,
-    validation_dice REAL, seconds REAL, validation_range REAL, dice_per_image BLOB);
-CREATE TABLE estimates (epoch INTEGER, layer TEXT, quantity TEXT, estimator TEXT, resolution REAL, labels TEXT,
-    bits REAL, lower REAL, upper REAL, ceiling REAL, saturated INTEGER, n INTEGER, d INTEGER, unique_share REAL,
-    reason TEXT, low REAL, high REAL, null_mean REAL, null_high REAL, p REAL, train_bits REAL, extrapolated REAL,
-    per_image BLOB, quarter_bits REAL, half_bits REAL, singleton_share REAL, out_of_domain INTEGER,
+CREATE TABLE epochs ({_columns(EpochRecord)}, PRIMARY KEY (epoch));
+CREATE TABLE estimates ({_columns(Estimate)},
     PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
 CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png BLOB,
     PRIMARY KEY (kind, title, epoch, place));
@@ -39,7 +51,7 @@ CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png 
 
 
 class Migration(NamedTuple):
-    """What leads from one format to the next: columns that a table did not have, and what they hold for older rows."""
+    """The step from one format to the next: new columns of a table, and their values for older rows."""
 
     table: str
     columns: tuple[str, ...]
@@ -62,15 +74,17 @@ MIGRATIONS = {
     ),
     2: Migration("estimates", ("quarter_bits REAL", "half_bits REAL", "singleton_share REAL")),
     3: Migration("epochs", ("validation_range REAL", "dice_per_image BLOB")),
-    4: Migration(  # until then the text of the reason alone named what is out of its domain
+    4: Migration(  # before, only the text of the reason marked an estimate as out of its domain
         "estimates",
         ("out_of_domain INTEGER DEFAULT 0",),
         "UPDATE estimates SET out_of_domain = reason LIKE 'out of domain%'",
     ),
 }
 
-EPOCH_COLUMNS = ", ".join(field.name for field in fields(EpochRecord))
+EPOCH_COLUMNS = tuple(field.name for field in fields(EpochRecord))
 ESTIMATE_COLUMNS = tuple(field.name for field in fields(Estimate))
+FLOATS = {field.name for record in (EpochRecord, Estimate) for field in fields(record) if field.type == "float"}
+FLAGS = {field.name for field in fields(Estimate) if field.type == "bool"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +132,17 @@ def read_flow(connection: Connection) -> Flow:
         f"SELECT {columns} FROM estimates JOIN layers ON layers.label = estimates.layer "  # noqa: S608
         "ORDER BY estimates.epoch, layers.place, estimates.rowid"
     )
-    return Flow(layers, tuple(Skip(*row) for row in skips), tuple(_estimate(row) for row in estimates))
+    return Flow(
+        layers,
+        tuple(Skip(*row) for row in skips),
+        tuple(Estimate(*map(_from_sql, ESTIMATE_COLUMNS, row)) for row in estimates),
+    )
 
 
 def read_epochs(connection: Connection) -> tuple[EpochRecord, ...]:
     """The records of all epochs, ascending."""
-    rows = connection.execute(f"SELECT {EPOCH_COLUMNS} FROM epochs ORDER BY epoch")  # noqa: S608
-    return tuple(_epoch_record(row) for row in rows)
+    rows = connection.execute(f"SELECT {', '.join(EPOCH_COLUMNS)} FROM epochs ORDER BY epoch")  # noqa: S608
+    return tuple(EpochRecord(*map(_from_sql, EPOCH_COLUMNS, row)) for row in rows)
 
 
 def read_pictures(connection: Connection, kind: str) -> tuple[Picture, ...]:
@@ -152,15 +170,20 @@ def write_network(connection: Connection, layers: Sequence[Layer], skips: Sequen
 
 def write_epoch(connection: Connection, record: EpochRecord) -> None:
     """The record of one epoch, in place of an older one."""
-    row = (*astuple(record)[:-1], _blob(record.dice_per_image, "<f4"))
-    connection.execute(f"INSERT OR REPLACE INTO epochs ({EPOCH_COLUMNS}) VALUES ({_marks(row)})", row)  # noqa: S608
+    _insert(connection, "epochs", EPOCH_COLUMNS, [record])
 
 
 def write_estimates(connection: Connection, estimates: Iterable[Estimate]) -> None:
     """Estimates; the same measurement takes the place of an older one."""
+    _insert(connection, "estimates", ESTIMATE_COLUMNS, estimates)
+
+
+def _insert(
+    connection: Connection, table: str, columns: Sequence[str], records: Iterable[Estimate | EpochRecord]
+) -> None:
     connection.executemany(
-        f"INSERT OR REPLACE INTO estimates ({', '.join(ESTIMATE_COLUMNS)}) VALUES ({_marks(ESTIMATE_COLUMNS)})",  # noqa: S608
-        ((*astuple(estimate)[:-1], _blob(estimate.per_image, "<f8")) for estimate in estimates),
+        f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608
+        (tuple(_to_sql(name, getattr(record, name)) for name in columns) for record in records),
     )
 
 
@@ -170,39 +193,20 @@ def write_pictures(connection: Connection, pictures: Iterable[Picture]) -> None:
     connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", rows)
 
 
-def _marks(columns: Sequence[Any]) -> str:
-    return ", ".join("?" * len(columns))
+def _to_sql(name: str, value: Any) -> Any:
+    """A field's value as its column holds it; SQLite itself turns NaN to NULL."""
+    if name in BLOBS:
+        return np.asarray(value, dtype=BLOBS[name]).tobytes() if value else None
+    return value
 
 
-def _number(value: float | None) -> float:
-    """SQLite keeps NaN as NULL."""
-    return math.nan if value is None else value
-
-
-def _epoch_record(row: Sequence[Any]) -> EpochRecord:
-    epoch, *numbers, dice = row
-    values = dict(zip((field.name for field in fields(EpochRecord)[1:-1]), map(_number, numbers), strict=True))
-    return EpochRecord(int(epoch), **values, dice_per_image=_values(dice, "<f4"))
-
-
-def _blob(values: Sequence[float], dtype: str) -> bytes | None:
-    return np.asarray(values, dtype=dtype).tobytes() if values else None
-
-
-def _values(blob: bytes | None, dtype: str) -> tuple[float, ...]:
-    """The inverse of `_blob`."""
-    return tuple(np.frombuffer(blob or b"", dtype=dtype).tolist())
-
-
-def _estimate(row: Sequence[Any]) -> Estimate:
-    values = dict(zip((field.name for field in fields(Estimate)), row, strict=True))
-    for field in fields(Estimate):
-        if field.type == "float":
-            values[field.name] = _number(values[field.name])
-    for name in ("saturated", "out_of_domain"):
-        values[name] = bool(values[name])
-    values["per_image"] = _values(values["per_image"], "<f8")
-    return Estimate(**values)
+def _from_sql(name: str, value: Any) -> Any:
+    """The inverse of `_to_sql`."""
+    if name in FLOATS:
+        return math.nan if value is None else value
+    if name in BLOBS:
+        return tuple(np.frombuffer(value or b"", dtype=BLOBS[name]).tolist())
+    return bool(value) if name in FLAGS else value
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

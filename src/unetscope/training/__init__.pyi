@@ -1,4 +1,5 @@
 from .checkpoints import Checkpoints as Checkpoints
+from .config import PRESETS as PRESETS
 from .config import DataConfig as DataConfig
 from .config import MeasuringConfig as MeasuringConfig
 from .config import RunConfig as RunConfig
@@ -10,6 +11,7 @@ from .config import repeat_command as repeat_command
 from .config import run_flags as run_flags
 from .config import validated_config as validated_config
 from .flags import Flag as Flag
+from .flags import alternatives as alternatives
 from .flags import parse_epochs as parse_epochs
 from .trainer import Trainer as Trainer
 from .trainer import laid_out as laid_out

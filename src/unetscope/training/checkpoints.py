@@ -1,7 +1,7 @@
 """Weights, optimizer and random state on disk, whole or not at all, read back without anybody's pickle.
 
 A checkpoint is a folder `epoch-00010` with `weights.safetensors` (the network's, to use anywhere) and `state.safetensors`
-(what a training needs to go on: optimizer tensors, random state, and as JSON the optimizer's numbers). It is written
+(what a training needs to continue: optimizer tensors, random state, and as JSON the optimizer's numbers). It is written
 beside and renamed, so a kill at any moment leaves every checkpoint that was there.
 """
 
@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unetscope.base import TrainingError, flush_folder
+from unetscope.base import TrainingError, first_line, flush_folder
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 
@@ -110,9 +110,9 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def _damaged(self, epoch: int, damage: Exception) -> TrainingError:
-        reason = str(damage).splitlines()[0] if str(damage) else type(damage).__name__
         return TrainingError(
-            f"checkpoint {self.path(epoch)} cannot be read ({reason}): remove that folder to go on from the one before"
+            f"checkpoint {self.path(epoch)} cannot be read ({first_line(damage)}): "
+            "remove that folder to go on from the one before"
         )
 
 

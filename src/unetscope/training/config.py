@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from unetscope.base import InvalidArgument
 from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, Setting, settings
-from unetscope.training.flags import BYTES, MARKED, PATH, Flag, flags_of
+from unetscope.training.flags import BYTES, MARKED, PATH, Flag, ScheduleName, flags_of
 
 
 class Section(BaseModel):
@@ -53,7 +53,7 @@ class NetworkConfig(Section):
     width: int = Field(16, ge=1, description="Channels at full resolution.")
     depth: int = Field(4, ge=1, le=6, description="Levels below full resolution, 1 to 6.")
     without: tuple[str, ...] = Field((), description="Skip to take out, such as skip1; repeatable.")
-    initialisation: Literal["glorot", "he"] = Field("glorot", description="Of weights: glorot or he.")
+    initialisation: Literal["glorot", "he"] = Field("glorot", description="Of weights: {choices}.")
 
 
 class TrainingConfig(Section):
@@ -64,19 +64,19 @@ class TrainingConfig(Section):
     """
 
     epochs: int = Field(100, ge=0, description="Training epochs.")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="sgd, adam or adamw.")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="{choices}.")
     learning_rate: float = Field(1e-3, gt=0, description="Learning rate.", json_schema_extra={"alias": "--lr"})
     warm_up_epochs: int = Field(0, ge=0, description="Epochs over which the learning rate rises.")
     batch_size: int = Field(16, ge=1, description="Images a training step.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto, float32 or bfloat16.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="{choices}.")
     channels_last: bool = Field(True, description="Memory layout.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="{choices}.")
 
 
 class Sampling(Section):
     """When is measured, and on how many of the training images (all by default)."""
 
-    marked: Annotated[Literal["log", "paper"] | tuple[int, ...], MARKED] = Field(
+    marked: Annotated[ScheduleName | tuple[int, ...], MARKED] = Field(
         "log", description="Epochs to measure: log, paper, or such as 1,10,100."
     )
     probe_images: int | None = Field(None, ge=2, description="Training images to measure on [default: all].")
@@ -203,7 +203,7 @@ def validated_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _expectation(message: str, value: object) -> str:
-    """Pydantic's message as an error text of this package: what was expected, and what it got."""
+    """Pydantic's message as an error text of this package: the expected and the actual value."""
     if message.startswith("Value error, "):
         return message.removeprefix("Value error, ")
     return f"{message[0].lower()}{message[1:]}, got {value!r}"
@@ -225,7 +225,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return changed
 
 
-# The order of sections and values in the command; what is not in it comes last.
+# The order of sections and values in the command; any others come last.
 COMMAND_ORDER = ("data", "network", "training", "threads", "seed", "measuring")
 
 
@@ -240,7 +240,7 @@ def run_flags(model: type[RunConfig]) -> tuple[Flag, ...]:
 
 
 def repeat_command(values: Mapping[str, Any]) -> list[str]:
-    """The words of the command that repeats a run of this configuration: its preset, and a flag for whatever differs from it.
+    """The words of the command that repeats a run of this configuration: its preset, and a flag for each other value.
 
     Raises: InvalidArgument for values that are no configuration.
 

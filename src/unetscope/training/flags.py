@@ -1,13 +1,14 @@
 """The flags of the command, derived from the fields of a configuration.
 
-A field says what its flag shows: `description` is the help text, and `json_schema_extra` may hold "flag" (the flag, where it is
-not the field's name; empty for a field without one), "alias" (a second spelling) and "sweep" (values that `--sweep` adds). A
-field whose type does not say how a flag spells its value carries a `Spelling` in its annotation.
+A field defines what its flag shows: `description` is the help text, in which `{choices}` stands for the values of a `Literal`,
+and `json_schema_extra` may hold "flag" (the flag, where it is not the field's name; empty for a field without one), "alias" (a
+second spelling) and "sweep" (values that `--sweep` adds). A field whose type does not define how a flag spells its value
+carries a `Spelling` in its annotation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -17,6 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from unetscope.base import InvalidArgument
+
+ScheduleName = Literal["log", "paper"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,20 @@ def _flag(name: str, field: FieldInfo) -> Flag | None:
     words = (word, extra["alias"]) if "alias" in extra else (word,)
     spelling = next((item for item in field.metadata if isinstance(item, Spelling)), None)
     kind, many = (spelling.kind, False) if spelling else _kind(field.annotation)
-    return Flag(name, words, field.description or "", kind, many, tuple(extra.get("sweep", ())), spelling)
+    text = field.description or ""
+    if get_origin(field.annotation) is Literal:
+        text = text.replace("{choices}", alternatives(get_args(field.annotation)))
+    return Flag(name, words, text, kind, many, tuple(extra.get("sweep", ())), spelling)
+
+
+def alternatives(names: Iterable[object]) -> str:
+    """Names as a help text lists them.
+
+    >>> alternatives(["demo", "quick", "paper"])
+    'demo, quick or paper'
+    """
+    *most, last = map(str, names)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _kind(annotation: Any) -> tuple[type, bool]:
@@ -126,7 +142,7 @@ def parse_epochs(flag: str, text: str) -> list[int]:
 
 def parse_marked(flag: str, text: str) -> str | list[int]:
     """The name of a schedule, or epochs."""
-    if text in ("log", "paper"):
+    if text in get_args(ScheduleName):
         return text
     try:
         return parse_epochs(flag, text)

@@ -49,7 +49,7 @@ def dice_per_image(
 
 
 def validation_dice(model: nn.Module, data: SegmentationData) -> Float[Tensor, " n"]:
-    """Dice of every image, by a network as it is, in float32 and in evaluation mode; afterwards it is as it was."""
+    """Dice of every image, in float32 and in evaluation mode; the network's mode is restored."""
     device, images = next(model.parameters()).device, pixels(data)
     masks, was_training, dice = torch.from_numpy(data.masks)[:, None], model.training, []
     model.eval()
@@ -76,7 +76,7 @@ def binary_cross_entropy(probabilities: Tensor, masks: Tensor) -> Tensor:
 
 
 def image_order(n: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
-    """The order in which an epoch goes through n images: whoever trains with the same seed sees the same batches.
+    """The order in which an epoch goes through n images: trainings with the same seed see the same batches.
 
     >>> image_order(4, seed=0, epoch=1).sort().values.tolist()
     [0, 1, 2, 3]

@@ -1,6 +1,6 @@
 """Many jobs at once: processes of this machine, Ray, Slurm.
 
-`engine_named` is the door. Ray and Slurm are extras, and imported only by who asks for them.
+`engine_named` makes them by name. Ray and Slurm are extras, imported only where they are used.
 """
 
 from __future__ import annotations

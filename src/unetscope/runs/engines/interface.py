@@ -1,7 +1,7 @@
 """The interface of engines, and what they share.
 
 An engine trains each of several run folders in a process of its own, as `unetscope.runs.jobs` does. A job that is killed from
-outside is started again and goes on; one that fails with an error is not.
+outside is started again and continues; one that fails with an error is not.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Look = Callable[[], None]
 
 
 class Engine(Protocol):
-    """Whatever trains run folders, several at a time."""
+    """Trains run folders, several at a time."""
 
     def run(self, folders: Sequence[Path], look: Look) -> dict[Path, str]:
-        """Train all folders; the reason of each that failed. `look` is called several times a second meanwhile."""
+        """Train all folders; the reason of each that failed. `look` is called several times a second."""
 
 
 def last_line(folder: Path) -> str:

@@ -24,7 +24,7 @@ class Ray:
 
     The cluster is the one that this process has joined, else the one of RAY_ADDRESS, else one that is started on this
     machine and ends with the call. A task takes `threads` of its processors and `gpus` of its GPUs, so on a cluster without
-    a machine that large it waits for one. Whatever ends the call ends its tasks, and they lose no finished epoch.
+    a machine that large it waits for one. When the call ends, its tasks end; no finished epoch is lost.
     """
 
     workers: int | None

@@ -24,8 +24,8 @@ class Slurm:
     """Jobs of a Slurm cluster, all sent as one array of which `workers` run at a time (by default as many as Slurm lets).
 
     Jobs outlive the call: an interrupt ends only the waiting for them. A later call sends those that are not finished
-    again, and of a folder that an older job still trains it says that it is in use. Their logs are in the folder `slurm`
-    beside those of the variants. minutes: what a job may take before Slurm stops it; it is then queued again and goes on.
+    again, and reports a folder that an older job still trains as in use. Their logs are in the folder `slurm`
+    beside those of the variants. minutes: what a job may take before Slurm stops it; it is then queued again and continues.
     cluster: another executor of submitit, such as `"local"`: processes of this machine, all at once. gpus: of a job.
     """
 

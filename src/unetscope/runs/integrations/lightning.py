@@ -20,10 +20,10 @@ except ImportError:
 
 
 class UnetscopeCallback(Callback):
-    """Measures the network at marked epochs of a Lightning training, and keeps what it finds in a run folder.
+    """Measures the network at marked epochs of a Lightning training, and keeps the estimates in a run folder.
 
-    probe_set: the fixed images on which activations are measured. out: the run folder; a training that goes on from a
-    checkpoint goes on in it. network: the attribute of the module that holds the network, by default the module itself.
+    probe_set: the fixed images on which activations are measured. out: the run folder; a training that continues from a
+    checkpoint continues it. network: the attribute of the module that holds the network, by default the module itself.
     dice, loss: names of logged validation metrics, for the curves of the page. Other arguments are those of `unetscope.Scope`.
 
     Epoch 0 is before any training. Training is the same to the bit with and without. With several processes, the probe set is
@@ -79,7 +79,7 @@ class UnetscopeCallback(Callback):
             self.recorder.record(epoch, **scores)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the network as it is handed over."""
+        """Measure the network at the end of the training."""
         assert self.recorder is not None
         if self._epoch:
             self.recorder.measure(self._epoch, last=True)

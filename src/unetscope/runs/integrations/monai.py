@@ -22,8 +22,8 @@ except ImportError:
 class UnetscopeHandler:
     """Measures the network at marked epochs of an Ignite engine, such as MONAI's `SupervisedTrainer`.
 
-    probe_set: the fixed images on which activations are measured. out: the run folder; a training that goes on from a
-    checkpoint goes on in it. network: by default the engine's own `network`, as MONAI's trainers have one. dice: the name of
+    probe_set: the fixed images on which activations are measured. out: the run folder; a training that continues from a
+    checkpoint continues it. network: by default the engine's own `network`, as MONAI's trainers have one. dice: the name of
     a metric of the engine, for the curves of the page. Other arguments are those of `unetscope.Scope`.
 
     Epoch 0 is before any training. Training is the same to the bit with and without. With several processes, the probe set is

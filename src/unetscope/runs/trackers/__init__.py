@@ -5,8 +5,8 @@ RUN/tracking/mlflow/        a store with one run: mlflow ui --backend-store-uri 
 RUN/tracking/wandb/         an offline run: wandb sync RUN/tracking/wandb/offline-run-*
 RUN/tracking/TRACKER.json   which run of the tracker this is, and the figures that it was given
 
-Nothing leaves the machine, unless MLFLOW_TRACKING_URI or WANDB_MODE say so: where they are set they are followed, as are
-MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT and WANDB_ENTITY.
+Nothing leaves the machine, unless MLFLOW_TRACKING_URI or WANDB_MODE are set to send it. MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT
+and WANDB_ENTITY are respected too.
 
 A further tracker is a subclass of `Tracker` and an entry in `TRACKERS`:
 

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unetscope.base import quiet_loggers
-from unetscope.runs.trackers.interface import PROJECT, Point, Points, Session, Tracker, stale
-from unetscope.runs.trackers.scalars import Value, is_plain, spelled
+from unetscope.runs.trackers.interface import PROJECT, Point, Points, Session, Tracker, Value, is_plain, spelled, stale
 
 METRICS_A_CALL, PARAMETERS_A_CALL = 1000, 100  # that its interface takes at once
 TAG_LENGTH, FILE_NAME_LENGTH, VALUE_LENGTH = 250, 200, 6000
@@ -36,7 +35,7 @@ def is_permitted(sign: str) -> bool:
 
 
 class MLflow(Tracker):
-    """A run in a store of its own, or where MLFLOW_TRACKING_URI says; the store is asked which points it holds.
+    """A run in a store of its own, or at MLFLOW_TRACKING_URI; the store is asked which points it holds.
 
     A point once logged cannot be changed, so a run that holds another value is deleted and a new one begins.
     """
@@ -71,7 +70,7 @@ class MLflow(Tracker):
         return held
 
     def _resume(self, session: Session) -> Points | None:
-        """Go on with the earlier run, and return the points it holds; None if it is gone or had to be deleted."""
+        """Continue the earlier run, and return the points it holds; None if it is gone or had to be deleted."""
         from mlflow.exceptions import MlflowException
 
         self._run = session.identity["run"]
@@ -133,7 +132,7 @@ def _shortened(name: str, length: int) -> str:
 
 
 def _own_store(folder: Path, earlier: str) -> str:
-    """The address of the run folder's own store; begun anew if it is not the earlier one, as in a moved folder.
+    """The address of the run folder's own store; a new one if it is not the earlier one, as in a moved folder.
 
     A process that has opened a database does not notice that its file was replaced, so a name is not used twice.
     """

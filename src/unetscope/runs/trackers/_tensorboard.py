@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unetscope.runs.trackers.interface import Point, Session, Tracker
-from unetscope.runs.trackers.scalars import Value, spelled
+from unetscope.runs.trackers.interface import Point, Session, Tracker, Value, spelled
 
 
 class TensorBoard(Tracker):

@@ -10,12 +10,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from unetscope.runs.trackers.interface import PROJECT, Point, Points, Session, Tracker
-from unetscope.runs.trackers.scalars import Value, is_plain, spelled
+from unetscope.runs.trackers.interface import PROJECT, Point, Points, Session, Tracker, Value, is_plain, spelled
 
 
 class WeightsAndBiases(Tracker):
-    """An offline run that takes the place of older ones with its id, or what WANDB_MODE says.
+    """An offline run that takes the place of older ones with its id, or one of the mode in WANDB_MODE.
 
     An online run takes no step before its last one, so what comes late is not shown there.
     """

@@ -1,7 +1,7 @@
 """Keep a tracker up to date with a run folder.
 
-The tables of the run folder are the truth, and a tracker is asked for what it holds, or written anew. So nothing is written
-twice, at whatever moment a process is killed.
+The tables of the run folder decide. A tracker is asked for its points, or written again from the start, so nothing is written
+twice, even if a process is killed.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from unetscope.base import InvalidArgument, MissingDependency, RunFolderError, UnetscopeError, nearest, whole_file
+from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.trackers._mlflow import MLflow
 from unetscope.runs.trackers._tensorboard import TensorBoard
 from unetscope.runs.trackers._wandb import WeightsAndBiases
-from unetscope.runs.trackers.interface import Point, Points, Session, Tracker, stale
-from unetscope.runs.trackers.scalars import parameters, scalars
+from unetscope.runs.trackers.interface import Point, Points, Session, Tracker, parameters, scalars, stale
 
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
-PNG = b"\x89PNG\r\n\x1a\n"
 
 T = TypeVar("T")
 
@@ -41,14 +40,14 @@ class Figure:
 
 
 class TrackedRun:
-    """A run folder whose scalars and figures a tracker shows, as long as the run goes on.
+    """A run folder whose scalars and figures a tracker shows, during the run.
 
-    When it is opened, the tracker gets what the folder holds; `update` adds what is new. A value that was replaced in the
-    folder is replaced in the tracker, except the seconds of an epoch. Opening the same run again, after a kill or its end,
-    goes on with the tracker's run. One process at a time may do so.
+    When it is opened, the tracker gets what the run holds; `update` reads the folder again and adds what is new. A value that
+    was replaced in the folder is replaced in the tracker, except the seconds of an epoch. Opening the same run again, after a
+    kill or its end, continues the tracker's run. One process at a time may do so.
 
     Raises: InvalidArgument for an unknown tracker, MissingDependency if its package is not installed, RunFolderError if the
-    folder cannot be written; while it writes, whatever the tracker itself raises.
+    folder cannot be written; while it writes, the tracker's own errors.
 
     >>> with TrackedRun(run, "tensorboard") as tracked:                                              # doctest: +SKIP
     ...     for epoch in range(epochs):
@@ -56,9 +55,9 @@ class TrackedRun:
     ...         tracked.update()
     """
 
-    def __init__(self, run: RunFolder, tracker: str) -> None:
+    def __init__(self, run: RunFolder | AnalysedRun, tracker: str) -> None:
         check_tracker(tracker)
-        self.run, self.tracker = run, tracker
+        self.run, self.tracker = AnalysedRun.of(run), tracker
         self._tracking = run.path / "tracking"
         self._state = self._tracking / f"{tracker}.json"
         if already_open := _open_runs.get(self._key):
@@ -87,6 +86,7 @@ class TrackedRun:
 
         It reads all of the folder: half a second for 10,000 epochs and as many estimates.
         """
+        self.run = AnalysedRun(self.run.folder)
         points, last = self._points(), max((step for _, step in self._held), default=-1)
         late = any(step < last for _, step in points.keys() - self._held.keys())
         if late or stale(self._held, points):
@@ -94,19 +94,16 @@ class TrackedRun:
         else:
             self._log(points)
 
-    def figures(self, paths: Mapping[str, str | Path] | None = None) -> None:
-        """Give the tracker PNG files by title, by default those of RUN/figures by name; of a title it keeps the last.
-
-        Raises: InvalidArgument for a file that does not exist or is no PNG.
-        """
-        if paths is None:
-            paths = {path.stem: path for path in self.run.figures.glob("[!.]*.png")}
+    def figures(self) -> None:
+        """Give the tracker the PNG files of RUN/figures by name; of a figure that was drawn again it keeps the last."""
         epoch = max((step for _, step in self._held), default=0)
-        figures = {title: self._figure(title, Path(path), epoch) for title, path in sorted(paths.items())}
-        digests = {title: figure.sha256 for title, figure in self._figures.items()}
-        changed = [title for title, figure in figures.items() if digests.get(title) != figure.sha256]
-        self._figures |= {title: figures[title] for title in changed}
-        replaced = not digests.keys().isdisjoint(changed)
+        changed = {}
+        for path in sorted(self.run.folder.figures.glob("[!.]*.png")):
+            sha256, held = hashlib.sha256(path.read_bytes()).hexdigest(), self._figures.get(path.stem)
+            if held is None or held.sha256 != sha256:
+                changed[path.stem] = Figure(path.relative_to(self.run.path).as_posix(), epoch, sha256)
+        replaced = not self._figures.keys().isdisjoint(changed)
+        self._figures |= changed
         if not (replaced and self._begin_again()):
             self._log_figures(changed)
         self._write_state()
@@ -126,15 +123,14 @@ class TrackedRun:
 
     def _points(self) -> Points:
         spell = TRACKERS[self.tracker].spell
-        return {(spell(scalar.names), scalar.epoch): scalar.value for scalar in scalars(self.run)}
+        return {(spell(scalar.names), scalar.epoch): scalar.value for scalar in scalars(self.run.flow, self.run.epochs)}
 
     def _begin(self, identity: Mapping[str, str]) -> bool:
         """Open a tracker and give it what it does not hold; whether it began afresh, and so was given everything."""
         points, writer = self._points(), TRACKERS[self.tracker]()
         values = {writer.spell(names): value for names, value in parameters(self.run.configuration)}
-        run_name = self.run.path.resolve().name
         try:
-            held = writer.open(Session(self._tracking / self.tracker, run_name, identity, points, values))
+            held = writer.open(Session(self._tracking / self.tracker, self.run.name, identity, points, values))
         except ImportError as absent:
             raise _missing(self.tracker) from absent
         self._writer, _open_runs[self._key] = writer, self
@@ -167,16 +163,6 @@ class TrackedRun:
             figure = self._figures[title]
             self._open.log_figure(title, self.run.path / figure.path, figure.epoch)
 
-    def _figure(self, title: str, path: Path, epoch: int) -> Figure:
-        if not path.is_file():
-            raise InvalidArgument(f"figure {title!r}: there is no file {str(path)!r}")
-        png = path.read_bytes()
-        if not png.startswith(PNG):
-            raise InvalidArgument(f"figure {title!r}: {str(path)!r} is no PNG file")
-        path, run = path.resolve(), self.run.path.resolve()
-        place = path.relative_to(run) if path.is_relative_to(run) else path
-        return Figure(place.as_posix(), epoch, hashlib.sha256(png).hexdigest())
-
     def _read_state(self) -> tuple[dict[str, str], dict[str, Figure]]:
         if not self._state.is_file():
             return {}, {}
@@ -193,10 +179,10 @@ class TrackedRun:
             beside.write_text(json.dumps(state, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def track(run: RunFolder, tracker: str, *, figures: Mapping[str, str | Path] | None = None) -> Path:
-    """Give a tracker all of a run folder, once or again; returns the folder that the tracker's files are in.
+def track(run: RunFolder | AnalysedRun, tracker: str) -> Path:
+    """Give a tracker a whole run with its figures, once or again; returns the folder that the tracker's files are in.
 
-    figures: PNG files by title, by default those of RUN/figures by name. Raises as `TrackedRun` and its `figures`.
+    Raises: as `TrackedRun`.
 
     >>> track(RunFolder(Path("run")), "tensorbord")
     Traceback (most recent call last):
@@ -204,7 +190,7 @@ def track(run: RunFolder, tracker: str, *, figures: Mapping[str, str | Path] | N
     unetscope.base.errors.InvalidArgument: tracker must be one of tensorboard, mlflow, wandb, got 'tensorbord': the ...
     """
     with TrackedRun(run, tracker) as tracked:
-        tracked.figures(figures)
+        tracked.figures()
     return run.path / "tracking" / tracker
 
 
@@ -228,7 +214,7 @@ def _missing(tracker: str) -> MissingDependency:
 
 
 class Follower:
-    """Updates a tracker from a training, now and then; a tracker that fails is reported once, and the training goes on.
+    """Updates a tracker from a training, now and then; a tracker that fails is reported once, and the training continues.
 
     tracker: None for none. warn: called with what went wrong. seconds: the least time between two updates that are not forced.
 
