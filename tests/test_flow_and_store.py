@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from unetscope.runs.folder import RunFolder
 from unetscope.runs.tables import Picture
 from unetscope.runs.trackers.interface import scalars
 from unetscope.table.flow import Flow, SeriesKey, save_epochs
+from unetscope.table.parts import Part
 from unetscope.table.quantities import Quantity, Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
 
@@ -148,11 +151,88 @@ def test_an_unknown_quantity_is_refused_by_name() -> None:
         Estimate(0, "1", "I(X;Z)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
 
 
+def as_before_format_5(run: RunFolder) -> None:
+    with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
+        tables.execute("ALTER TABLE estimates DROP COLUMN out_of_domain")
+        tables.execute("PRAGMA user_version = 4")
+
+
+def format_of(run: RunFolder) -> int:
+    with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables:
+        return tables.execute("PRAGMA user_version").fetchone()[0]
+
+
+OUT = Estimate(
+    0, "1", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4,
+    reason="out of domain: 8 images are too few to tell", out_of_domain=True,
+)  # fmt: skip
+
+
+def test_reading_an_older_folder_changes_nothing_and_writing_brings_it_up_to_date(run: RunFolder) -> None:
+    run.describe((Layer("1", "conv1"),), ())
+    run.write_measurement(0, [OUT])
+    as_before_format_5(run)
+    before = (run.path / "flow.sqlite").read_bytes()
+    assert RunFolder.open(run.path).flow().estimates[0].status is Status.OUT_OF_DOMAIN
+    assert (run.path / "flow.sqlite").read_bytes() == before
+    RunFolder.open(run.path).write_measurement(1, [replace(OUT, epoch=1), replace(OUT, epoch=1, layer="1", labels="x")])
+    assert format_of(run) == 5
+    assert [row.status for row in RunFolder.open(run.path).flow().estimates] == [Status.OUT_OF_DOMAIN] * 3
+
+
+def test_rows_that_an_older_version_adds_later_keep_their_status(run: RunFolder) -> None:
+    run.describe((Layer("1", "conv1"),), ())
+    run.write_measurement(0, [OUT])
+    with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
+        names = [row[1] for row in tables.execute("PRAGMA table_info(estimates)") if row[1] != "out_of_domain"]
+        columns = ", ".join(names)
+        tables.execute(
+            f"INSERT INTO estimates ({columns}) SELECT {columns.replace('epoch', '1 AS epoch', 1)} FROM estimates"
+        )
+    assert [row.status for row in RunFolder.open(run.path).flow().estimates] == [Status.OUT_OF_DOMAIN] * 2
+
+
+def test_a_read_only_folder_of_an_older_format_is_read(run: RunFolder) -> None:
+    run.describe((Layer("1", "conv1"),), ())
+    run.write_measurement(0, [OUT])
+    as_before_format_5(run)
+    (run.path / "flow.sqlite").chmod(0o400)
+    assert RunFolder.open(run.path).flow().estimates[0].out_of_domain
+
+
+def test_several_processes_write_an_older_folder_at_once(run: RunFolder) -> None:
+    run.describe((Layer("1", "conv1"),), ())
+    as_before_format_5(run)
+    code = (
+        "import sys\nfrom unetscope.runs import RunFolder\nfrom unetscope.table import EpochRecord\n"
+        "nan = float('nan')\n"
+        "RunFolder.open(sys.argv[1]).write_epoch(EpochRecord(int(sys.argv[2]), nan, nan, 0.5, 0.5, 1.0))"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(run.path), str(epoch)]) for epoch in range(4)]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    assert format_of(run) == 5
+    assert [record.epoch for record in RunFolder.open(run.path).epochs()] == [0, 1, 2, 3]
+
+
+def test_a_part_equals_its_name() -> None:
+    part = Part.named("skip1")
+    assert part == "skip1" and part == "skip1" and part != "skip2" and part != 1
+    assert {part: 1}["skip1"] == 1
+
+
+def test_comparable_goes_on_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="Estimate.comparable is Estimate.status == 'ok' now"):
+        assert not OUT.comparable
+
+
 def test_a_folder_of_another_format_is_refused(run: RunFolder) -> None:
     with sqlite3.connect(run.path / "flow.sqlite") as tables:
         tables.execute("PRAGMA user_version = 99")
     tables.close()
-    with pytest.raises(RunFolderError, match="has tables of format 99, this version reads 5: run it again"):
+    with pytest.raises(
+        RunFolderError,
+        match=r"has tables of format 99, .* reads 1 to 5: a newer version of unetscope",
+    ):
         RunFolder.open(run.path)
 
 

@@ -65,16 +65,17 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """An existing run folder."""
+        """An existing run folder. One of an older format is read as it is, and brought up to date when it is written."""
         folder = cls(Path(path))
         for name in (CONFIG, TABLES):
             if not (folder.path / name).is_file():
                 raise RunFolderError(f"{folder.path} is not a run folder: it has no {name}")
         with folder._transaction() as connection:
-            version = tables.migrate(connection)
-        if version != FORMAT:
+            version = tables.format_of(connection)
+        if not 1 <= version <= FORMAT:
             raise RunFolderError(
-                f"{folder.path} has tables of format {version}, this version reads {FORMAT}: run it again"
+                f"{folder.path} has tables of format {version}, this version reads 1 to {FORMAT}: a newer version of "
+                "unetscope wrote them, or they are damaged"
             )
         return folder
 
@@ -151,13 +152,13 @@ class RunFolder:
 
     def describe(self, layers: Sequence[Layer], skips: Sequence[Skip], pictures: Iterable[Picture] = ()) -> None:
         """Write the network's layers and skips and pictures of the data, before the first epoch."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             tables.write_network(connection, layers, skips)
             tables.write_pictures(connection, pictures)
 
     def write_epoch(self, record: EpochRecord) -> None:
         """Write the Dice and loss of one epoch, in place of an older record."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             tables.write_epoch(connection, record)
 
     def write_measurement(self, epoch: int, estimates: Iterable[Estimate], pictures: Iterable[Picture] = ()) -> None:
@@ -168,7 +169,7 @@ class RunFolder:
         estimates = tuple(estimates)
         if strangers := sorted({estimate.epoch for estimate in estimates} - {epoch}):
             raise RunFolderError(f"an estimate of epoch {strangers[0]} among those of epoch {epoch}")
-        with self._transaction() as connection:
+        with self._writing() as connection:
             tables.write_estimates(connection, estimates)
             tables.write_pictures(connection, pictures)
 
@@ -219,6 +220,14 @@ class RunFolder:
             for folder in (self.path, self.figures):
                 remove_unfinished(folder)
             yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that writes, into tables that are up to date; no other process writes meanwhile."""
+        with self._transaction() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            tables.migrate(connection)
+            yield connection
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -51,11 +51,10 @@ CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png 
 
 
 class Migration(NamedTuple):
-    """The step from one format to the next: new columns of a table, and their values for older rows."""
+    """The step from one format to the next: new columns of a table."""
 
     table: str
     columns: tuple[str, ...]
-    fill: str = ""
 
 
 MIGRATIONS = {
@@ -74,12 +73,11 @@ MIGRATIONS = {
     ),
     2: Migration("estimates", ("quarter_bits REAL", "half_bits REAL", "singleton_share REAL")),
     3: Migration("epochs", ("validation_range REAL", "dice_per_image BLOB")),
-    4: Migration(  # before, only the text of the reason marked an estimate as out of its domain
-        "estimates",
-        ("out_of_domain INTEGER DEFAULT 0",),
-        "UPDATE estimates SET out_of_domain = reason LIKE 'out of domain%'",
-    ),
+    4: Migration("estimates", ("out_of_domain INTEGER",)),
 }
+# What a column holds where it is NULL or absent, as in rows of older formats. Before format 5, only the text of the reason
+# marked an estimate as out of its domain.
+OLDER_ROWS = {"out_of_domain": "reason LIKE 'out of domain%'"}
 
 EPOCH_COLUMNS = tuple(field.name for field in fields(EpochRecord))
 ESTIMATE_COLUMNS = tuple(field.name for field in fields(Estimate))
@@ -107,15 +105,28 @@ def create_tables(connection: Connection) -> None:
     connection.executescript(SCHEMA)
 
 
-def migrate(connection: Connection) -> int:
-    """Bring the tables of an older format up to date; the format that they have then, another one if it is unknown."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    while version in MIGRATIONS:
-        migration = MIGRATIONS[version]
-        columns = "; ".join(f"ALTER TABLE {migration.table} ADD COLUMN {column}" for column in migration.columns)
-        version += 1
-        connection.executescript(f"BEGIN; {columns}; {migration.fill}; PRAGMA user_version = {version}; COMMIT;")
-    return version
+def format_of(connection: Connection) -> int:
+    """The format of the tables; one from 1 to `FORMAT` can be read as it is."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the tables of an older format up to date, within a transaction that holds the lock for writing."""
+    for version in range(format_of(connection), FORMAT):
+        for column in MIGRATIONS[version].columns:
+            connection.execute(f"ALTER TABLE {MIGRATIONS[version].table} ADD COLUMN {column}")
+        connection.execute(f"PRAGMA user_version = {version + 1}")
+
+
+def _selected(connection: Connection, table: str, columns: Sequence[str]) -> str:
+    """What to select of a table of any format, a column each."""
+    present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+
+    def expression(name: str) -> str:
+        value = f"{table}.{name}" if name in present else "NULL"
+        return f"coalesce({value}, {OLDER_ROWS[name]})" if name in OLDER_ROWS else value
+
+    return ", ".join(map(expression, columns))
 
 
 def read_flow(connection: Connection) -> Flow:
@@ -127,7 +138,7 @@ def read_flow(connection: Connection) -> Flow:
         )
     )
     skips = connection.execute("SELECT name, source, upsampled, merge FROM skips ORDER BY place")
-    columns = ", ".join(f"estimates.{name}" for name in ESTIMATE_COLUMNS)
+    columns = _selected(connection, "estimates", ESTIMATE_COLUMNS)
     estimates = connection.execute(
         f"SELECT {columns} FROM estimates JOIN layers ON layers.label = estimates.layer "  # noqa: S608
         "ORDER BY estimates.epoch, layers.place, estimates.rowid"
@@ -141,7 +152,8 @@ def read_flow(connection: Connection) -> Flow:
 
 def read_epochs(connection: Connection) -> tuple[EpochRecord, ...]:
     """The records of all epochs, ascending."""
-    rows = connection.execute(f"SELECT {', '.join(EPOCH_COLUMNS)} FROM epochs ORDER BY epoch")  # noqa: S608
+    columns = _selected(connection, "epochs", EPOCH_COLUMNS)
+    rows = connection.execute(f"SELECT {columns} FROM epochs ORDER BY epoch")  # noqa: S608
     return tuple(EpochRecord(*map(_from_sql, EPOCH_COLUMNS, row)) for row in rows)
 
 

@@ -56,6 +56,12 @@ class Part:
     def __str__(self) -> str:
         return f"{self.kind}{self.level}"
 
+    def __eq__(self, part: object) -> bool:
+        return str(self) == str(part) if isinstance(part, str | Part) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self))  # as its name, which it equals
+
     def __lt__(self, part: Part) -> bool:
         return (not self.is_skip, self.level) < (not part.is_skip, part.level)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
@@ -115,6 +116,12 @@ class Estimate:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "quantity", Quantity(self.quantity))  # a table or a script may name it by its text
+
+    @property
+    def comparable(self) -> bool:
+        """The old name of `status is Status.OK`; it ends with the next version."""
+        warnings.warn("Estimate.comparable is Estimate.status == 'ok' now", DeprecationWarning, stacklevel=2)
+        return self.status is Status.OK
 
     @property
     def status(self) -> Status:
