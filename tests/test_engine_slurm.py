@@ -97,7 +97,11 @@ class TestWithSubmitit:
         assert looks
         assert any((tmp_path / "verification" / "slurm").iterdir())
 
-    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGUSR2], ids=["killed", "preempted"])
+    @pytest.mark.parametrize(
+        "how",
+        [signal.SIGKILL, pytest.param(signal.SIGUSR2, marks=pytest.mark.slow)],
+        ids=["killed", "preempted"],
+    )
     def test_a_job_that_is_stopped_goes_on(
         self, untrained: Path, dice: list[float], tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -343,6 +343,7 @@ def test_a_run_without_anything_is_a_page_all_the_same(opened, tmp_path: Path) -
     assert "This run has not been measured yet." in page.inner_text("#verdict")
 
 
+@pytest.mark.slow
 def test_a_large_run_is_small_quick_and_smooth(opened, tmp_path: Path) -> None:
     run = made_run(tmp_path / "large", range(1, 145), pictures_of=128)
     path = write_report(tmp_path / "large.html", [report_data_of(run)], title="large")

@@ -63,7 +63,7 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     assert "&gt;&gt;&gt;" in built, "no example is shown"
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("threads", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_the_code_of_your_own_network_runs(tmp_path: Path, threads: str) -> None:
     code = "\n".join(
         re.findall(r"```python\n(.*?)```", (DOCS / "your-network.md").read_text(encoding="utf-8"), re.DOTALL)

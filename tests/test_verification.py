@@ -153,6 +153,7 @@ def test_a_killed_worker_is_started_again_and_loses_no_finished_epoch(run: RunFo
         assert records(trial) == records(expected)
 
 
+@pytest.mark.slow
 def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunFolder) -> None:
     words = [
         sys.executable,

@@ -250,6 +250,7 @@ def _of_epoch(row: Any, epoch: int) -> Any:
     return replace(row, epoch=epoch)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_training_survives_its_kill_and_goes_on_with_it(tmp_path: Path) -> None:
     """`run --open` is killed in the middle and resumed; the page that was open follows the second as it did the first."""
     out = tmp_path / "run"
