@@ -73,6 +73,11 @@ def test_old_public_names_go_on_with_a_warning(old: str) -> None:
         assert getattr(unetscope, old) is not None
 
 
+def test_a_name_that_left_the_figures_goes_on_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match=r"unetscope\.plots\.neighbours is unetscope\.analysis\.neighbours now"):
+        assert unetscope.plots.neighbours is unetscope.analysis.neighbours
+
+
 def test_the_root_offers_thirty_names() -> None:
     assert len(unetscope.__all__) <= 30
 
