@@ -65,8 +65,8 @@ def run_through(model: nn.Module, data: us.SegmentationData, passes: Passes, bat
 
     model.eval()
     with torch.no_grad():
-        for one in passes:
-            hook = model.get_submodule(one[-1].layer.module).register_forward_hook(stop)
+        for layers in passes:
+            hook = model.get_submodule(layers[-1].layer.module).register_forward_hook(stop)
             for batch in batches(data, batch_size):
                 with suppress(Deep):
                     model(batch)
@@ -94,16 +94,16 @@ def measured(
     again_too: bool = False,
 ) -> dict[str, Any]:
     """The first measurement of a process, watched; then the seconds of another one, whose memory has been touched."""
-    one = scope(images(source, image_size, count), budget, **options)
+    unet_scope = scope(images(source, image_size, count), budget, **options)
     with watch:
-        one.measure(0)
-    again = seconds(lambda: one.measure(1)) if again_too else math.nan
-    return {"passes": len(one.budget.passes(one.layers)), "again_seconds": again}
+        unet_scope.measure(0)
+    again = seconds(lambda: unet_scope.measure(1)) if again_too else math.nan
+    return {"passes": len(unet_scope.budget.passes(unet_scope.layers)), "again_seconds": again}
 
 
 def passed_through(watch: Any, source: str | None, image_size: int, count: int, budget: float) -> None:
     """The network alone, on batches as large as the measurement's, watched."""
-    one = scope(images(source, image_size, count), budget)
+    unet_scope = scope(images(source, image_size, count), budget)
     with watch, torch.no_grad():
-        for batch in batches(one.probe_set, one.budget.batch_size):
-            one.model(batch)
+        for batch in batches(unet_scope.probe_set, unet_scope.budget.batch_size):
+            unet_scope.model(batch)

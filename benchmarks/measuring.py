@@ -40,19 +40,19 @@ def against_the_limit(source: str | None, repeats: int, say: Say) -> Results:
     data = images(source, 128)
     left, right = torch.randn(2048, 2048), torch.randn(2048, 2048)
     for budget in (8.0, 2.0):
-        one = scope(data, budget)
-        passes = one.budget.passes(one.layers)
-        first = seconds(lambda: one.measure(0))  # noqa: B023
+        unet_scope = scope(data, budget)
+        passes = unet_scope.budget.passes(unet_scope.layers)
+        first = seconds(lambda: unet_scope.measure(0))  # noqa: B023
         taken = medians(
             {
-                "forward": lambda: run_through(one.model, data, passes),  # noqa: B023
+                "forward": lambda: run_through(unet_scope.model, data, passes),  # noqa: B023
                 "sgemm": lambda: [torch.mm(left, right) for _ in range(10)],
-                "measure": lambda: one.measure(0),  # noqa: B023
+                "measure": lambda: unet_scope.measure(0),  # noqa: B023
             },
             repeats,
         )
         rate = 10 * 2 * 2048**3 / taken["sgemm"]
-        half = len(data) ** 2 * values_an_image(one.layers) / rate
+        half = len(data) ** 2 * values_an_image(unet_scope.layers) / rate
         limit = taken["forward"] + half
         results[f"{budget:g} GiB"] = {
             "passes": len(passes),
@@ -79,44 +79,48 @@ def probes(
     results: Results = {}
     for width, image_size in sizes:
         train, held_out = images(source, image_size).split(0.1)
-        one = us.Scope(network(width), train, estimators=[], labels=[], held_out=held_out, probes=Probes(merges=()))
+        unet_scope = us.Scope(
+            network(width), train, estimators=[], labels=[], held_out=held_out, probes=Probes(merges=())
+        )
         both = us.Scope(
-            one.model, train, estimators=[], labels=[], held_out=held_out, probes=[us.estimators.Convolutional()]
+            unet_scope.model, train, estimators=[], labels=[], held_out=held_out, probes=[us.estimators.Convolutional()]
         )
 
-        def forward(data: Sequence[us.SegmentationData] = (train, held_out), model: Any = one.model) -> None:
+        def forward(data: Sequence[us.SegmentationData] = (train, held_out), model: Any = unet_scope.model) -> None:
             with torch.no_grad():
                 for part in data:
                     for batch in batches(part):
                         model(batch)
 
-        taken = medians({"forward": forward, "linear": lambda: one.measure(0)}, repeats)  # noqa: B023
+        taken = medians({"forward": forward, "linear": lambda: unet_scope.measure(0)}, repeats)  # noqa: B023
         say(f"width {width}, {image_size}: linear probes {taken['linear'] / taken['forward']:.2f} forward passes")
         if image_size <= LARGEST_CONVOLVED:
             taken |= medians({"convolutional": lambda: both.measure(0)}, repeats)  # noqa: B023
             say(f"width {width}, {image_size}: convolutional probes {taken['convolutional'] / taken['forward']:.1f}")
-        results[f"{width}, {image_size}×{image_size}"] = taken | {"tensors": len(one.layers)}
+        results[f"{width}, {image_size}×{image_size}"] = taken | {"tensors": len(unet_scope.layers)}
     return results
 
 
 def against_float64(source: str | None, say: Say) -> Results:
     """The largest difference, in bits, of any estimate to the same with every distance in float64; before and after training."""
     data = images(source, 128)
-    one = scope(data, 8.0)
+    unet_scope = scope(data, 8.0)
     results: Results = {}
     for epochs in (0, 2):
         if epochs:
             with tempfile.TemporaryDirectory() as folder:
-                us.Trainer(one.model, data, data.subset(range(8)), us.TrainingConfig(epochs=epochs), folder).run()
-        again = len(one.budget.passes(one.layers))
+                us.Trainer(
+                    unet_scope.model, data, data.subset(range(8)), us.TrainingConfig(epochs=epochs), folder
+                ).run()
+        again = len(unet_scope.budget.passes(unet_scope.layers))
         batches_seen: list[int] = []
-        ours = one.measure(epochs, on_batch=lambda _done, total: batches_seen.append(total))  # noqa: B023
+        ours = unet_scope.measure(epochs, on_batch=lambda _done, total: batches_seen.append(total))  # noqa: B023
         # shared among so many parts, the tolerance is nothing, and float32 settles no layer
         with mock.patch.object(unetscope.measure.estimating, "most_parts", return_value=1e300):
-            exact = one.measure(epochs)
+            exact = unet_scope.measure(epochs)
         worst = max(abs(a.bits - b.bits) for a, b in zip(ours, exact, strict=True))
         assert all(math.isfinite(estimate.bits) for estimate in (*ours, *exact))
-        streamed_again = len(batches_seen) > again * math.ceil(len(data) / one.budget.batch_size)
+        streamed_again = len(batches_seen) > again * math.ceil(len(data) / unet_scope.budget.batch_size)
         results[f"{epochs} epochs"] = {"largest_difference_bits": worst, "streamed_again": streamed_again}
         say(
             f"after {epochs} epochs: largest difference to float64 {worst:.1e} bits, a layer streamed again: {streamed_again}"
@@ -152,31 +156,31 @@ def against_storing(source: str | None, repeats: int, say: Say) -> Results:
 def stored(watch: Any, source: str | None, compare: bool) -> Results:
     """The whole protocol once, watched; then, unwatched and if asked, how far its estimates are from ours."""
     data = images(source, 128)
-    one = scope(data, 2.0)
-    layers = [layer for layer in one.layers if layer.role != "merge"]
-    classes = {name: labels.numpy() for name, labels in one.classes.items()}
+    unet_scope = scope(data, 2.0)
+    layers = [layer for layer in unet_scope.layers if layer.role != "merge"]
+    classes = {name: labels.numpy() for name, labels in unet_scope.classes.items()}
     with tempfile.TemporaryDirectory() as folder:
         with watch:
-            store(one.model, batches(data), layers, Path(folder))
-            rows = list(estimate(layers, Path(folder), one.estimators, classes))
+            store(unet_scope.model, batches(data), layers, Path(folder))
+            rows = list(estimate(layers, Path(folder), unet_scope.estimators, classes))
         disk = folder_bytes(Path(folder))
     if not compare:
         return {"disk_bytes": disk}
-    ours = {(e.layer, e.estimator, e.resolution, e.labels): e.bits for e in one.measure(0)}
+    ours = {(e.layer, e.estimator, e.resolution, e.labels): e.bits for e in unet_scope.measure(0)}
     worst = max(abs(bits - ours[layer, name, resolution, labels]) for layer, name, resolution, labels, bits in rows)
     return {"disk_bytes": disk, "largest_difference_bits": worst}
 
 
 def disk_an_epoch(source: str | None, epochs: int = 8) -> float:
     """Bytes that a measured epoch adds to a run folder's table, without pictures and checkpoint."""
-    one = scope(images(source, 32, 100), 1.0)
+    unet_scope = scope(images(source, 32, 100), 1.0)
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder) / "run", {"configuration": {}, "facts": {}})
-        run.describe(one.layers, one.skips, [])
-        run.write_measurement(0, one.measure(0), [])
+        run.describe(unet_scope.layers, unet_scope.skips, [])
+        run.write_measurement(0, unet_scope.measure(0), [])
         before = folder_bytes(run.path)
         for epoch in range(1, epochs + 1):
-            run.write_measurement(epoch, one.measure(epoch), [])
+            run.write_measurement(epoch, unet_scope.measure(epoch), [])
         return (folder_bytes(run.path) - before) / epochs
 
 

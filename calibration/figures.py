@@ -93,7 +93,7 @@ def _break(axes: Axes, sweep: Sweep) -> None:
     axes.plot(sweep.places, sweep.truths, color=INK, linewidth=2.6, alpha=0.25, label="truth", zorder=1)
     if math.isfinite(sweep.ceiling):
         axes.axhline(sweep.ceiling, color=FAINT, linewidth=0.8, linestyle=(0, (5, 3)), label="ceiling log₂ N", zorder=1)
-    for estimator, bits in sweep.found.items():
+    for estimator, bits in sweep.bits.items():
         name, colour = NAMES[estimator]
         mean, sure = _mean(bits), _mean(sweep.in_domain[estimator]) >= 0.5
         axes.plot(sweep.places, mean, color=colour, linewidth=1.0, zorder=2, label=name)
@@ -102,7 +102,7 @@ def _break(axes: Axes, sweep: Sweep) -> None:
                 np.asarray(sweep.places)[inside], mean[inside], color=colour, marker="o", markersize=3.2, linestyle="none",
                 markerfacecolor=face, markeredgewidth=0.8, zorder=3, label="_points",
             )  # fmt: skip
-    values = [value for bits in sweep.found.values() for value in _mean(bits) if math.isfinite(value)]
+    values = [value for bits in sweep.bits.values() for value in _mean(bits) if math.isfinite(value)]
     top = max(*values, sweep.ceiling if math.isfinite(sweep.ceiling) else 0.0)
     axes.set_ylim(
         min(0.0, *values) - 0.04 * top,

@@ -141,7 +141,7 @@ def _mean(outcome: Outcome) -> float:
 def _breaks(sweeps: Sequence[Sweep]) -> str:
     return f"""## Limits of each estimator
 
-Means over {len(next(iter(sweeps[0].found.values())))} repetitions of 605 images (probes: 40 images to evaluate on). Filled points are in their domain in most repetitions, hollow points are not; there the mixture has no value.
+Means over {len(next(iter(sweeps[0].bits.values())))} repetitions of 605 images (probes: 40 images to evaluate on). Filled points are in their domain in most repetitions, hollow points are not; there the mixture has no value.
 
 ![Limits of each estimator](figures/calibration_breaks.png)
 

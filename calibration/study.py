@@ -51,41 +51,41 @@ class Outcome:
     @property
     def bias(self) -> float:
         """Of the limit that an interval is about, where there is one."""
-        there = np.isfinite(self.low)
-        return float(self.limits[there].mean()) - self.truth if there.any() else math.nan
+        finite = np.isfinite(self.low)
+        return float(self.limits[finite].mean()) - self.truth if finite.any() else math.nan
 
     @property
     def plain_bias(self) -> float:
         """Of the number as it is printed, in or out of the domain."""
-        there = np.isfinite(self.bits)
-        return float(self.bits[there].mean()) - self.truth if there.any() else math.nan
+        finite = np.isfinite(self.bits)
+        return float(self.bits[finite].mean()) - self.truth if finite.any() else math.nan
 
     @property
     def spread(self) -> float:
         """Standard deviation of the number as it is printed."""
-        there = np.isfinite(self.bits)
-        return float(self.bits[there].std(ddof=1)) if there.sum() > 1 else math.nan
+        finite = np.isfinite(self.bits)
+        return float(self.bits[finite].std(ddof=1)) if finite.sum() > 1 else math.nan
 
     @property
     def coverage(self) -> float:
         """The share of intervals that hold the truth, of those that there are."""
-        there = np.isfinite(self.low)
-        if not there.any() or math.isnan(self.truth):
+        finite = np.isfinite(self.low)
+        if not finite.any() or math.isnan(self.truth):
             return math.nan
         held = (self.low - TOLERANCE <= self.truth) & (self.truth <= self.high + TOLERANCE)
-        return float(held[there].mean())
+        return float(held[finite].mean())
 
     @property
     def rejected(self) -> float:
         """The share of p-values at most 5 %, of those that there are."""
-        there = np.isfinite(self.p)
-        return float((self.p[there] <= LEVEL).mean()) if there.any() else math.nan
+        finite = np.isfinite(self.p)
+        return float((self.p[finite] <= LEVEL).mean()) if finite.any() else math.nan
 
     @property
     def reason(self) -> str:
         """The commonest reason why there is no interval."""
-        given = [reason for reason in self.reasons if reason]
-        return max(set(given), key=given.count) if given else ""
+        reasons = [reason for reason in self.reasons if reason]
+        return max(set(reasons), key=reasons.count) if reasons else ""
 
 
 def times(case: Case, repetitions: int) -> int:

@@ -28,7 +28,7 @@ class Sweep:
     unit: str
     places: Sequence[float]
     truths: Sequence[float]
-    found: Mapping[str, np.ndarray]
+    bits: Mapping[str, np.ndarray]
     in_domain: Mapping[str, np.ndarray]
     ceiling: float = math.nan
 
@@ -45,11 +45,11 @@ def _swept(
     sure: dict[str, np.ndarray] = {}
     for column, place in enumerate(places):
         for seed in range(repetitions):
-            for found in measure(place, seed):
-                if found.quantity == quantity:
+            for estimate in measure(place, seed):
+                if estimate.quantity == quantity:
                     empty = np.full((repetitions, len(places)), math.nan)
-                    bits.setdefault(found.estimator, empty.copy())[seed, column] = found.bits
-                    sure.setdefault(found.estimator, empty.copy())[seed, column] = math.isfinite(found.low)
+                    bits.setdefault(estimate.estimator, empty.copy())[seed, column] = estimate.bits
+                    sure.setdefault(estimate.estimator, empty.copy())[seed, column] = math.isfinite(estimate.low)
     return bits, sure
 
 
@@ -61,9 +61,9 @@ def _dimensions(repetitions: int) -> Sweep:
         for estimator in (KDE(), Mixture(draws=1)):
             yield from map(Found.of, estimator.readings(LayerStatistics.of_distances(squared), {}))
 
-    found, sure = _swept(measure, places, repetitions, "I(X;M)")
+    bits, sure = _swept(measure, places, repetitions, "I(X;M)")
     truths = [d / 2 * math.log2(2) for d in places]
-    return Sweep("Gaussian channel, σ² = 1", "dimensions", "I(X;M), bits", places, truths, found, sure, math.log2(N))
+    return Sweep("Gaussian channel, σ² = 1", "dimensions", "I(X;M), bits", places, truths, bits, sure, math.log2(N))
 
 
 def _clusters(repetitions: int) -> Sweep:
@@ -75,9 +75,9 @@ def _clusters(repetitions: int) -> Sweep:
         for estimator in (KDE(), Mixture(draws=1)):
             yield from map(Found.of, estimator.readings(LayerStatistics.of_distances(squared), {}))
 
-    found, sure = _swept(measure, places, repetitions, "I(X;M)")
+    bits, sure = _swept(measure, places, repetitions, "I(X;M)")
     truths = [math.log2(k) for k in places]
-    return Sweep("Tight clusters", "clusters", "I(X;M), bits", places, truths, found, sure, math.log2(N))
+    return Sweep("Tight clusters", "clusters", "I(X;M), bits", places, truths, bits, sure, math.log2(N))
 
 
 def _labels(repetitions: int) -> Sweep:
@@ -95,8 +95,8 @@ def _labels(repetitions: int) -> Sweep:
             Found.of, Binning(1.0, permutations=9).readings(LayerStatistics.of_symbols(symbols, 1.0), labels)
         )
 
-    found, sure = _swept(measure, places, repetitions, "I(Y;M)")
-    return Sweep("Labels that nothing tells", "classes", "I(Y;M), bits", places, [0.0] * len(places), found, sure)
+    bits, sure = _swept(measure, places, repetitions, "I(Y;M)")
+    return Sweep("Labels that nothing tells", "classes", "I(Y;M), bits", places, [0.0] * len(places), bits, sure)
 
 
 def _codes(repetitions: int) -> Sweep:
@@ -108,9 +108,9 @@ def _codes(repetitions: int) -> Sweep:
         readings = KSG(int(d), permutations=9).readings(statistics, {})
         yield from map(Found.of, readings)
 
-    found, sure = _swept(measure, places, repetitions, "I(X;M)")
+    bits, sure = _swept(measure, places, repetitions, "I(X;M)")
     truths = [-d / 2 * math.log2(1 - 0.7**2) for d in places]
-    return Sweep("Normal codes, ρ = 0.7", "dimensions of each code", "I(X;M), bits", places, truths, found, sure)
+    return Sweep("Normal codes, ρ = 0.7", "dimensions of each code", "I(X;M), bits", places, truths, bits, sure)
 
 
 def _channels(repetitions: int) -> Sweep:
@@ -119,10 +119,10 @@ def _channels(repetitions: int) -> Sweep:
     def measure(train: float, seed: int) -> Iterable[Found]:
         return probed_logistic(2.0, 0.0, int(train), 40, channels=63)(seed)
 
-    found, sure = _swept(measure, places, repetitions, "I_V(M→Y)")
+    bits, sure = _swept(measure, places, repetitions, "I_V(M→Y)")
     truths = [laws.logistic_information(2.0, 0.0) / BIT] * len(places)
     return Sweep(
-        "Logistic law, 62 channels of noise", "training images", "I_V(M→Y), bits a pixel", places, truths, found, sure
+        "Logistic law, 62 channels of noise", "training images", "I_V(M→Y), bits a pixel", places, truths, bits, sure
     )
 
 
@@ -135,8 +135,8 @@ def _bandwidths(repetitions: int) -> Sweep:
         statistics = LayerStatistics.of_distances(squared / squared.median())
         yield from map(Found.of, Renyi(bandwidth, permutations=1).readings(statistics, {}))
 
-    found, sure = _swept(measure, places, repetitions, "I(X;M)")
+    bits, sure = _swept(measure, places, repetitions, "I(X;M)")
     return Sweep(
         "16 tight clusters, by the Rényi index", "bandwidth over the median squared distance", "I(X;M), index",
-        places, [4.0] * len(places), found, sure, math.log2(N),
+        places, [4.0] * len(places), bits, sure, math.log2(N),
     )  # fmt: skip

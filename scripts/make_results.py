@@ -107,8 +107,8 @@ log₂ {facts["probe images"]} = {math.log2(facts["probe images"]):.2f} bits and
 "reaches its maximum", the estimate no longer distinguishes layers. Such points are drawn hollow.
 
 **There are too few images.** At epoch {EPOCHS[-1]} the estimates from a quarter, a half and all of the images differ by about one bit \
-in every layer: the estimate counts images. {sum(row.reason.startswith("out of domain") for row in rows(flow, EPOCHS[-1], "kde_upper"))} of \
-{len(flow.layers)} tensors are out of its domain at this epoch, {sum(row.reason.startswith("out of domain") for row in rows(flow, 10, "kde_upper"))} \
+in every layer: the estimate counts images. {sum(row.out_of_domain for row in rows(flow, EPOCHS[-1], "kde_upper"))} of \
+{len(flow.layers)} tensors are out of its domain at this epoch, {sum(row.out_of_domain for row in rows(flow, 10, "kde_upper"))} \
 at epoch 10; the rest have an interval.
 
 ![I(X;M) of fewer images, and extrapolated to more](figures/limits_kde_upper_1.png)
