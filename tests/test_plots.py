@@ -365,6 +365,14 @@ def test_what_was_not_measured_is_refused_with_what_was(flow, wanted, text) -> N
     assert str(refused.value) == text
 
 
+@pytest.mark.parametrize("draw", [plots.image_limits, plots.neighbour_steps])
+def test_an_epoch_that_was_not_measured_is_refused_with_those_that_were(flow, draw) -> None:
+    measured = ", ".join(map(str, flow.series_of("I(X;M)").epochs))
+    with pytest.raises(InvalidArgument) as refused:
+        draw(flow, quantity="I(X;M)", epoch=77)
+    assert str(refused.value) == f"epoch 77 not measured for I(X;M): measured are {measured}"
+
+
 def test_a_flow_without_labels_has_no_output_plane(flow) -> None:
     only_input = flow.select(quantity="I(X;M)")
     for draw in (lambda: plots.u_plot(only_input, quantity="I(Y;M)"), lambda: plots.information_plane(only_input)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from unetscope.base import InvalidArgument
 from unetscope.table import Flow, Interval, Quantity, difference
 
 
@@ -37,11 +36,7 @@ def neighbours(
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
     """
     series = flow.series_of(quantity, estimator, resolution, labels)
-    epoch = series.epochs[-1] if epoch is None else epoch
-    if epoch not in series.epochs:
-        raise InvalidArgument(
-            f"epoch {epoch} not measured for {series.key.quantity}: measured are {', '.join(map(str, series.epochs))}"
-        )
+    epoch = series.measured_epoch(epoch)
     layers = [layer.label for layer in flow.layers if layer.role != "upsampled" or layer.parts]
     steps = []
     for first, second in pairwise(layers):

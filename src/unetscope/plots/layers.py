@@ -111,7 +111,7 @@ def image_limits(
     """
     quantity = Quantity(quantity)
     series = flow.series_of(quantity, estimator, resolution, labels)
-    epoch = series.epochs[-1] if epoch is None else epoch
+    epoch = series.measured_epoch(epoch)
     rows = [series.estimates.get((layer.label, epoch)) for layer in flow.layers]
     if not any(row is not None and math.isfinite(row.extrapolated) for row in rows):
         raise InvalidArgument(f"no limit of {quantity} by {series.key.estimator} at epoch {epoch}")
@@ -182,7 +182,7 @@ def neighbour_steps(
     """
     quantity = Quantity(quantity)
     series = flow.series_of(quantity, estimator, resolution, labels)
-    epoch = series.epochs[-1] if epoch is None else epoch
+    epoch = series.measured_epoch(epoch)
     pairs = neighbours(flow, quantity=quantity, estimator=estimator, resolution=resolution, labels=labels, epoch=epoch)
     axes = new_axes(axes, max(4.2, 0.26 * len(pairs) + 1.1), 2.6)
     tidy(axes)

@@ -85,6 +85,16 @@ class Series:
         """All numbers that there are."""
         return [estimate.bits for estimate in self.estimates.values() if math.isfinite(estimate.bits)]
 
+    def measured_epoch(self, epoch: int | None) -> int:
+        """The epoch asked for, by default the last. Raises: InvalidArgument, with what was measured, for one that was not."""
+        if epoch is None:
+            return self.epochs[-1]
+        if epoch not in self.epochs:
+            raise InvalidArgument(
+                f"epoch {epoch} not measured for {self.key.quantity}: measured are {', '.join(map(str, self.epochs))}"
+            )
+        return epoch
+
     def bits(self, layer: str, epoch: int) -> float:
         """The estimate in bits, NaN where there is none."""
         estimate = self.estimates.get((layer, epoch))
