@@ -63,12 +63,16 @@ def dice_curves(curves: Mapping[str, Sequence[EpochRecord]], *, axes: Axes | Non
     handles.append(Line2D([], [], color=INK, linewidth=1.3, linestyle="--", label="validation (end of the epoch)"))
     epochs = [record.epoch for records in curves.values() for record in records]
     epochs_on_axis(axes, min(epochs), max(epochs))
+    _finish_dice_axes(axes, "Dice coefficient (1 = perfect)", "Dice coefficient during training", handles)
+    return axes
+
+
+def _finish_dice_axes(axes: Axes, ylabel: str, title: str, handles: Sequence[Line2D]) -> None:
     axes.set_ylim(0, 1.02)
-    axes.set_ylabel("Dice coefficient (1 = perfect)", fontsize=MEDIUM)
-    axes.set_title("Dice coefficient during training", fontsize=LARGE)
+    axes.set_ylabel(ylabel, fontsize=MEDIUM)
+    axes.set_title(title, fontsize=LARGE)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0.0, labelspacing=0.45)
-    return axes
 
 
 def _draw_curve(axes: Axes, name: str, records: Sequence[EpochRecord], index: int) -> Line2D:
@@ -170,11 +174,7 @@ def dice_bands(verification: Verification, *, axes: Axes | None = None) -> Axes:
     handles.append(Line2D([], [], color=INK, linewidth=0.7, linestyle="--", label=f"target: {verification.target:.3f}"))
     epochs = [record.epoch for training in verification.trainings for record in training.records]
     epochs_on_axis(axes, min(epochs), max(epochs))
-    axes.set_ylim(0, 1.02)
-    axes.set_ylabel("validation Dice (1 = perfect)", fontsize=MEDIUM)
-    axes.set_title("Retrained variants: mean and range over seeds", fontsize=LARGE)
-    axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0.0, labelspacing=0.45)
+    _finish_dice_axes(axes, "validation Dice (1 = perfect)", "Retrained variants: mean and range over seeds", handles)
     return axes
 
 
