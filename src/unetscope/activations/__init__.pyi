@@ -9,6 +9,8 @@ from .distributed import broadcast as broadcast
 from .distributed import own_share as own_share
 from .distributed import rank as rank
 from .distributed import world_size as world_size
+from .graph import Graph as Graph
+from .graph import Node as Node
 from .inference import as_input as as_input
 from .inference import device_of as device_of
 from .inference import eval_mode as eval_mode
@@ -25,9 +27,7 @@ from .memory import ActivationBuffer as ActivationBuffer
 from .memory import Budget as Budget
 from .memory import Slice as Slice
 from .memory import default_budget as default_budget
-from .tracing import Graph as Graph
-from .tracing import Node as Node
+from .recording import record_graph as record_graph
 from .tracing import function_name as function_name
-from .tracing import record_graph as record_graph
 from .tracing import scope_of as scope_of
 from .tracing import trace_calls as trace_calls
