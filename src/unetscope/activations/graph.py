@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -13,9 +15,10 @@ class Node:
 
     address: of the call that made it (see `tracing`), or the name of the module if the calls inside it cannot be seen. name:
     of the function. inputs: the numbers of the tensors it was made from. positions: of these among all tensor arguments of
-    the function. weights: the names of the network's parameters among the arguments. shape: with the batch. dim: the axis of
-    a concatenation, stack or sum. module: the outermost module that returns this tensor; empty if none does, or if that
-    module runs more than once.
+    the function. arguments: the shapes of all tensor arguments, constants and parameters too. weights: the names of the
+    network's parameters among the arguments. shape, dtype: of the tensor, with the batch. dim: the axis of a concatenation,
+    stack or sum. module: the outermost module that returns this tensor; empty if none does, or if that module runs more than
+    once.
     """
 
     number: int
@@ -23,8 +26,10 @@ class Node:
     name: str
     inputs: tuple[int, ...]
     positions: tuple[int, ...]
+    arguments: tuple[tuple[int, ...], ...]
     weights: tuple[str, ...]
     shape: tuple[int, ...]
+    dtype: torch.dtype
     dim: int | None = None
     module: str = ""
 

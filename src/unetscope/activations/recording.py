@@ -50,11 +50,15 @@ class _Recorder:
     runs: Counter[str] = field(default_factory=Counter)  # by module
 
     def add(self, tensor: Tensor, address: str, name: str, arguments: Any, dim: int | None = None) -> None:
-        identities = [id(argument) for argument in _tensors(arguments)]
+        operands = list(_tensors(arguments))
+        identities = list(map(id, operands))
         positions = tuple(position for position, identity in enumerate(identities) if identity in self.numbers)
         inputs = tuple(self.numbers[identities[position]] for position in positions)
         weights = tuple(self.parameters[identity] for identity in identities if identity in self.parameters)
-        self.nodes.append(Node(len(self.nodes), address, name, inputs, positions, weights, tuple(tensor.shape), dim))
+        shapes, shape = tuple(tuple(operand.shape) for operand in operands), tuple(tensor.shape)
+        self.nodes.append(
+            Node(len(self.nodes), address, name, inputs, positions, shapes, weights, shape, tensor.dtype, dim)
+        )
         self.tensors.append(tensor)
         self.numbers[id(tensor)] = len(self.nodes) - 1
 
