@@ -361,3 +361,17 @@ def test_a_planted_task_that_does_not_exist_is_refused() -> None:
         planted_task("fine")
     with pytest.raises(InvalidArgument, match="a planted task of 1 images: give at least 2"):
         planted_task("pixel", 1)
+
+
+def test_judging_many_epochs_reads_the_table_no_more_often_than_judging_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    select = Flow.select
+    monkeypatch.setattr(Flow, "select", lambda flow, **values: calls.append(values) or select(flow, **values))
+
+    def calls_of(epochs: int) -> int:
+        flow = flow_of(**{f"e{epoch}": {} for epoch in range(1, epochs + 1)})
+        calls.clear()
+        judge(flow)
+        return len(calls)
+
+    assert calls_of(2) == calls_of(40)

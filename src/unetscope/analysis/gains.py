@@ -91,9 +91,10 @@ Gains = Mapping[int, Mapping[Part, Gain]]  # by epoch and stream
 def stream_gains(flow: Flow, skips: Sequence[Skip], epochs: Sequence[int], estimator: str) -> Gains:
     """What both streams of every skip's merge add at every epoch, whether it was measured or not."""
     rows = {(row.epoch, row.layer, row.quantity): row for row in flow.select(estimator=estimator).estimates}
+    outputs = output_information(flow, epochs)
     of_epoch: dict[int, dict[Part, Gain]] = {}
     for epoch in epochs:
-        output_bits, unlearnt = output_information(flow, epoch)
+        output_bits, unlearnt = outputs[epoch]
         of_epoch[epoch] = {
             part: Gain(part, rows.get((epoch, skip.merge, quantity)), output_bits, unlearnt)
             for skip in skips
@@ -105,13 +106,20 @@ def stream_gains(flow: Flow, skips: Sequence[Skip], epochs: Sequence[int], estim
     return of_epoch
 
 
-def output_information(flow: Flow, epoch: int) -> tuple[float, str]:
-    """Usable information of the output, NaN if not known, and why the epoch cannot be used if the output has next to none."""
+def output_information(flow: Flow, epochs: Sequence[int]) -> dict[int, tuple[float, str]]:
+    """By epoch, usable information of the output, NaN if not known, and why the epoch cannot be used if it is too little."""
     outputs = [layer.label for layer in flow.layers if layer.role == "output"]
+    rows: dict[int, list[Estimate]] = {epoch: [] for epoch in epochs}
+    for row in flow.select(quantity=Quantity.USABLE).estimates:
+        if row.layer in outputs and row.epoch in rows:
+            rows[row.epoch].append(row)
+    return {epoch: _best_of_output(of_epoch) for epoch, of_epoch in rows.items()}
+
+
+def _best_of_output(rows: Sequence[Estimate]) -> tuple[float, str]:
+    """The most that any family of probes reads from the output, and why it cannot be used."""
     bits = math.nan
-    for row in flow.select(epoch=epoch, quantity=Quantity.USABLE).estimates:
-        if row.layer not in outputs:
-            continue
+    for row in rows:
         if not row.bits >= LEARNT_SHARE * row.ceiling:
             so_far = f"the network tells {row.bits:.3f} of {row.ceiling:.3f} bits a pixel so far, next to nothing"
             return math.nan, f"what the network tells is not known: {row.reason}" if math.isnan(row.bits) else so_far

@@ -26,7 +26,7 @@ def plateau_verdicts(
         return []
     of_label = of_label.narrowed(estimator=estimator, resolution=resolution, labels=labels)
     first = of_label.estimates[0]
-    unlearnt = {epoch: output_information(flow, epoch)[1] for epoch in epochs}
+    unlearnt = {epoch: why for epoch, (_, why) in output_information(flow, epochs).items()}
     label_rows = {(row.epoch, row.layer): row for row in of_label.estimates}
     of_input = flow.select(quantity=Quantity.INPUT, estimator=first.estimator, resolution=first.resolution)
     input_rows = {(row.epoch, row.layer): row for row in of_input.estimates}

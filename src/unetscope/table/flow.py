@@ -259,7 +259,9 @@ class Flow:
         for name in values:
             if name not in names:
                 raise InvalidArgument(f"no field {name!r} in an estimate: expected one of {', '.join(sorted(names))}")
-        kept = tuple(e for e in self.estimates if all(getattr(e, name) == value for name, value in values.items()))
+        kept = self.estimates
+        for name, value in values.items():  # field by field: a run of 10,000 epochs has 40,000 rows
+            kept = tuple(estimate for estimate in kept if getattr(estimate, name) == value)
         return Flow(self.layers, self.skips, kept)
 
     def narrowed(self, **values: Any) -> Flow:
