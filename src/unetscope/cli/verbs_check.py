@@ -54,13 +54,16 @@ def check_data(
     path: Annotated[Path, typer.Argument(help="Folder or zip of images and masks.")],
     val: Annotated[Path | None, typer.Option(help="Folder or zip of validation images.")] = None,
     image_size: Annotated[int, typer.Option(help="Pixels a side that images will be resized to.")] = 128,
+    groups: Annotated[
+        str | None, typer.Option(help="Images that belong together: a pattern or a table, as of `run`.")
+    ] = None,
     accept: Annotated[list[str] | None, typer.Option(help="Kind of problem to leave out; repeatable.")] = None,
     json: Json = False,
 ) -> None:
     """List every problem of a data set: by file, what is wrong, how to mend it."""
     from unetscope.data import check
 
-    problems = check(path, validation=val, image_size=image_size, accept=accept or ())
+    problems = check(path, validation=val, image_size=image_size, groups=groups, accept=accept or ())
     print_problems(problems, path, json=json)
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(2)

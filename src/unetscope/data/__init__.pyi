@@ -1,6 +1,8 @@
 from .bbbc038 import PUBLIC_URL as PUBLIC_URL
 from .bbbc038 import fetch as fetch
 from .bbbc038 import paper_split as paper_split
+from .grouping import grouped as grouped
+from .grouping import shared_groups as shared_groups
 from .loading import check as check
 from .loading import load as load
 from .loading import shared_images as shared_images

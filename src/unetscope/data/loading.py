@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from unetscope.base import DataError, InvalidArgument, StepCallback
 from unetscope.data import cache
+from unetscope.data.grouping import grouped, shared_groups
 from unetscope.data.images import ImageSize, decode, foreground, resize_image, resize_mask, to_image
 from unetscope.data.pairs import Pair, find_pairs
 from unetscope.data.problems import Problem, Unusable, guard, known_kinds, printable, problem
@@ -31,10 +32,11 @@ def load(
     *,
     image_size: int | ImageSize = 128,
     channels: int | None = None,
+    groups: str | os.PathLike[str] | None = None,
     accept: Collection[str] = (),
     progress: StepCallback | None = None,
 ) -> SegmentationData:
-    """The images and masks of a folder or zip, checked, decoded and resized. The result is cached on disk.
+    r"""The images and masks of a folder or zip, checked, decoded and resized. The result is cached on disk.
 
     Without a path, the 200 synthetic nuclei images of seed 0 (`synthetic_nuclei`).
     Layouts: images/ and masks/ matched by file stem, or <id>/images/<id>.png with <id>/masks/*.png (one object a
@@ -45,8 +47,10 @@ def load(
     are numbers of objects, and a TIFF's stored numbers count whatever its polarity.
 
     image_size: pixels, one side or (height, width); images are stretched to it, antialiased. channels: 1, 3, or None
-    for 3 if any image has colour. accept: kinds of problems that do not stop loading; a pair that cannot be used is then
-    left out. progress: called with (images done, images in all).
+    for 3 if any image has colour. groups: which images belong together, such as those of a patient: a pattern whose
+    parentheses capture the group in the name of a file, such as `r"patient(\d+)"`, or a table .csv with the columns name and
+    group. accept: kinds of problems that do not stop loading; a pair that cannot be used is then left out. progress: called
+    with (images done, images in all).
     Images are uint8 if every file is 8 bit, else uint16 (8-bit values times 257).
     Warns of suspect but usable files. Raises: DataError for any problem that is not accepted; InvalidArgument.
 
@@ -64,7 +68,7 @@ def load(
     size, accepted = _image_size(image_size), known_kinds(accept)
     _check_channels(channels)
     if path is None:
-        return synthetic_nuclei(image_size=size, channels=channels or 3)
+        return grouped(synthetic_nuclei(image_size=size, channels=channels or 3), groups)
     data, problems, new_entry = _recall_or_read(Path(path), size, channels, progress, follow_links="link" in accepted)
     guard(problems, str(path), accepted)
     if suspect := [p for p in problems if p.severity == "warning" and p.kind not in accepted]:
@@ -74,7 +78,7 @@ def load(
         raise DataError(f"{printable(str(path))} has no image with a mask that can be used: {EXPECTED}")
     if new_entry:
         cache.remember(new_entry, data, problems)
-    return data
+    return grouped(data, groups)
 
 
 def _recall_or_read(
@@ -250,13 +254,14 @@ def check(
     validation: str | os.PathLike[str] | None = None,
     image_size: int | ImageSize = 128,
     channels: int | None = None,
+    groups: str | os.PathLike[str] | None = None,
     accept: Collection[str] = (),
     progress: StepCallback | None = None,
 ) -> list[Problem]:
     """Every problem of a data set (and of its validation part), errors and warnings, sorted by file.
 
     Arguments as in `load`; kinds in `accept` are left out. Problems of the validation part carry its name in front.
-    Raises: DataError if a path is neither a folder nor a safe zip; InvalidArgument.
+    Raises: DataError if a path is neither a folder nor a safe zip, or groups cannot be read; InvalidArgument.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -273,7 +278,11 @@ def check(
             held_out, held_out_problems = read(source, size, channels, progress)
         if train and held_out:
             held_out_problems += shared_images(train, held_out)
+            parts = grouped(train, groups), grouped(held_out, groups, is_part=True)
+            held_out_problems += shared_groups(*parts)
         problems += [replace(p, file=f"{printable(name)}/{p.file}") for p in held_out_problems]
+    elif train:
+        grouped(train, groups)
     return [p for p in problems if p.kind not in accepted]
 
 

@@ -33,6 +33,7 @@ _MENDS: dict[str, str] = {
     "mask-colour": "save the mask as grey or 1-bit PNG",
     "jpeg-mask": "save masks as PNG",
     "shared-image": "keep it in one of the two parts",
+    "shared-group": "keep all of a group in one of the two parts",
 }
 _WARNINGS: dict[str, str] = {
     "dark-16-bit": "stretch the values over the 16 bits if the images look black to the network",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base import DataError, InvalidArgument, preserve_rng
+from unetscope.data.splits import rows_held_out
 
 GREY_WEIGHTS = 0.299, 0.587, 0.114  # of red, green and blue (ITU-R BT.601)
 LARGEST_BYTES = 16 * 2**30  # of all images, which stay in memory because they are measured at every marked epoch
@@ -28,7 +29,8 @@ class SegmentationData:
     """n images or volumes, their masks and their names, all at one resolution.
 
     images: [n, channels, height, width], or with a depth before the height, uint8, uint16 or float32. masks: [n, height, width]
-    likewise, uint8, 0 … classes − 1. names: one unique name an image. source: their origin, for display.
+    likewise, uint8, 0 … classes − 1. names: one unique name an image. source: their origin, for display. groups: of each image
+    the patient, section or film that it comes from, none if all images are independent of each other.
     Raises: InvalidArgument if shapes, types or values differ from that, or a name is not unique.
 
     >>> import numpy as np
@@ -42,6 +44,7 @@ class SegmentationData:
     names: tuple[str, ...]
     source: str
     classes: int = 2
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n, _, *size = self.images.shape if self.images.ndim > 2 else (0, 0)
@@ -61,6 +64,8 @@ class SegmentationData:
             )
         if len(set(self.names)) != n:
             raise InvalidArgument("names must be unique, one an image")
+        if self.groups and len(self.groups) != n:
+            raise InvalidArgument(f"{len(self.groups)} groups for {n} images: expected one an image, or none")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,7 +73,8 @@ class SegmentationData:
     def __repr__(self) -> str:
         sides = "x".join(map(str, self.image_size))
         classes = "" if self.classes == 2 else f", {self.classes} classes"
-        return f"SegmentationData({len(self)} images of {sides}, {self.channels} channels{classes}, from {self.source})"
+        groups = f" in {len(set(self.groups))} groups" if self.groups else ""
+        return f"SegmentationData({len(self)} images{groups} of {sides}, {self.channels} channels{classes}, from {self.source})"
 
     @property
     def channels(self) -> int:
@@ -94,28 +100,49 @@ class SegmentationData:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 in hex of names, images and masks: equal data have equal fingerprints."""
+        """SHA-256 in hex of names, images, masks and groups: equal data have equal fingerprints."""
         digest = hashlib.sha256(repr((self.images.shape, self.images.dtype.str, self.names)).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.masks).data)
+        if self.groups:  # without any the fingerprint is that of versions which knew none
+            digest.update(repr(self.groups).encode())
         return digest.hexdigest()
+
+    @property
+    def group_numbers(self) -> NDArray[np.int64] | None:
+        """Of each image the number of its group, 0, 1, 2, … in the order in which they occur; None without groups."""
+        if not self.groups:
+            return None
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(self.groups))}
+        return np.array([numbers[group] for group in self.groups], dtype=np.int64)
 
     def subset(self, rows: Sequence[int] | NDArray[np.integer]) -> SegmentationData:
         """The images and masks of these rows, in this order."""
         chosen = np.asarray(rows, dtype=np.int64)
         return replace(
-            self, images=self.images[chosen], masks=self.masks[chosen], names=tuple(self.names[i] for i in chosen)
+            self,
+            images=self.images[chosen],
+            masks=self.masks[chosen],
+            names=tuple(self.names[i] for i in chosen),
+            groups=tuple(self.groups[i] for i in chosen) if self.groups else (),
         )
 
     def split(self, validation_share: float = 0.1, *, seed: int = 0) -> tuple[SegmentationData, SegmentationData]:
-        """A seeded split into a training and a validation part, with at least one image each.
+        """A seeded split into a training and a validation part, with at least one image each; groups stay together.
 
-        Raises: InvalidArgument if the share is not between 0 and 1 or there are fewer than two images.
+        Raises: InvalidArgument if the share is not between 0 and 1 or there are fewer than two images, or groups.
         """
         if not 0 < validation_share < 1:
             raise InvalidArgument(f"validation_share must be between 0 and 1, got {validation_share}")
         if len(self) < 2:
             raise InvalidArgument(f"{len(self)} image cannot be split into training and validation: give at least 2")
+        if (numbers := self.group_numbers) is not None:
+            if len(set(self.groups)) < 2:
+                raise InvalidArgument(
+                    f"all {len(self)} images are of the group {self.groups[0]}, which cannot be split: give at least 2 groups"
+                )
+            held = rows_held_out(numbers, validation_share, seed)
+            return self.subset(np.flatnonzero(~held)), self.subset(np.flatnonzero(held))
         order = np.random.default_rng(seed).permutation(len(self))
         held_out = min(max(1, round(validation_share * len(self))), len(self) - 1)
         return self.subset(np.sort(order[held_out:])), self.subset(np.sort(order[:held_out]))
@@ -139,6 +166,7 @@ def from_dataset(
     *,
     image: str | int = 0,
     mask: str | int = 1,
+    groups: str | int | None = None,
     classes: int | None = None,
     seed: int = 0,
     source: str = "",
@@ -146,6 +174,7 @@ def from_dataset(
     """The images and masks of any `torch.utils.data.Dataset`, or of any other iterable of items.
 
     Items are pairs or dictionaries; image, mask: the keys of both in an item, such as `image="image", mask="label"` for MONAI.
+    groups: the key of what names the patient, section or film that an item comes from, if they are not independent.
     Images: [channels, *sides] or [*sides], as the network's input, so with the dataset's own transforms except random ones.
     Masks: whole numbers [*sides] or [1, *sides]. n: a seeded choice of this many items (default: all); of a stream, the first.
     classes: of the masks (default: the largest value plus one, at least two).
@@ -158,18 +187,26 @@ def from_dataset(
     """
     source = source or type(dataset).__name__
     items = ((f"{number}", f"item {number} of {source}", item) for number, item in _items(dataset, n, seed, source))
-    return stack_items(items, image, mask, classes, source)
+    return stack_items(items, image, mask, classes, source, groups)
 
 
 def stack_items(
-    items: Iterable[tuple[str, str, Any]], image: str | int, mask: str | int, classes: int | None, source: str
+    items: Iterable[tuple[str, str, Any]],
+    image: str | int,
+    mask: str | int,
+    classes: int | None,
+    source: str,
+    groups: str | int | None = None,
 ) -> SegmentationData:
     """Items as one data set. items: the name of each, what an error calls it, and the item itself, as of `from_dataset`."""
     images: list[NDArray[Any]] = []
     masks: list[NDArray[np.uint8]] = []
     names: list[str] = []
+    of_image: list[str] = []
     for name, where, item in items:
         pixels, labels = _pair(item, image, mask, where)
+        if groups is not None:
+            of_image.append(_group(item, groups, where))
         if images and (pixels.shape, pixels.dtype) != (images[0].shape, images[0].dtype):
             raise DataError(
                 f"{where} is {list(pixels.shape)} {pixels.dtype}, those before {list(images[0].shape)} {images[0].dtype}: "
@@ -184,7 +221,12 @@ def stack_items(
         raise DataError(f"{source} gives no image")
     stacked = np.stack(masks)
     return SegmentationData(
-        np.stack(images), stacked, tuple(names), source, classes or _implied_classes(stacked, source)
+        np.stack(images),
+        stacked,
+        tuple(names),
+        source,
+        classes or _implied_classes(stacked, source),
+        groups=tuple(of_image),
     )
 
 
@@ -226,13 +268,13 @@ def _array(values: Any) -> NDArray[Any]:
 
 def _pair(item: Any, image: str | int, mask: str | int, name: str) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """The image [channels, *sides] and the mask [*sides] of an item."""
-    if isinstance(item, list) and len(item) == 1 and isinstance(item[0], Mapping):  # MONAI's crops of one image
-        item = item[0]
+    item = _whole(item)
     try:
         pixels, labels = (_array(item[key]) for key in (image, mask))
     except (KeyError, IndexError, TypeError) as missing:
-        has = f"keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else f"a {type(item).__name__}"
-        raise DataError(f"{name} has no image {image!r} with a mask {mask!r} ({has}): say where they are") from missing
+        raise DataError(
+            f"{name} has no image {image!r} with a mask {mask!r} ({_has(item)}): say where they are"
+        ) from missing
     if labels.ndim > 2 and labels.shape[0] == 1:
         labels = labels[0]
     if pixels.shape == labels.shape and labels.ndim == 3 and labels.shape[0] <= MOST_CHANNELS and _is_binary(labels):
@@ -255,6 +297,30 @@ def _pair(item: Any, image: str | int, mask: str | int, name: str) -> tuple[NDAr
         raise DataError(f"{name}: a mask holds whole numbers from 0 to 254, the classes of its pixels")
     pixels = pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32)
     return pixels, whole.astype(np.uint8)
+
+
+def _group(item: Any, key: str | int, where: str) -> str:
+    """What names the group of an item: a text, a whole number, or a tensor of one."""
+    item = _whole(item)
+    try:
+        group = item[key]
+    except (KeyError, IndexError, TypeError) as missing:
+        raise DataError(f"{where} has no group {key!r} ({_has(item)}): say where it is") from missing
+    if isinstance(group, str):
+        return group
+    values = _array(group)
+    if values.size != 1 or values.dtype.kind not in "iuU":
+        raise DataError(f"{where}: its group {key!r} is {group!r:.60}: expected a text or a whole number")
+    return str(values.reshape(-1)[0])
+
+
+def _whole(item: Any) -> Any:
+    """The item itself, or that of a list of one, as MONAI gives crops of one image."""
+    return item[0] if isinstance(item, list) and len(item) == 1 and isinstance(item[0], Mapping) else item
+
+
+def _has(item: Any) -> str:
+    return f"keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else f"a {type(item).__name__}"
 
 
 def _is_binary(labels: NDArray[Any]) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base import DataError, InvalidArgument
+from unetscope.data.grouping import grouped
 from unetscope.data.images import decode
 from unetscope.data.nifti import Volume, is_nifti, read_nifti
 from unetscope.data.nnunet import Case, find_cases, read_description
@@ -26,14 +27,16 @@ def load_nnunet(
     part: str = "Tr",
     standardised: bool = True,
     check_affines: bool = True,
+    groups: str | Path | None = None,
     seed: int = 0,
 ) -> SegmentationData:
-    """Images and masks of a folder in nnU-Net's layout: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz.
+    r"""Images and masks of a folder in nnU-Net's layout: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz.
 
     size: (height, width) or (depth, height, width) in voxels, to which every case is resized: images linearly, masks by the
     nearest voxel. n: a seeded choice of this many cases. part: `Tr` or `Ts`. standardised: subtract the mean of each channel
     of each image and divide by its standard deviation, as nnU-Net does for all images except CT. check_affines: turn the axes
-    of masks and further channels as those of the first image, and refuse those that then lie elsewhere.
+    of masks and further channels as those of the first image, and refuse those that then lie elsewhere. groups: which cases
+    belong together, as in `load`, such as `r"(patient\d+)_"` over the names of cases.
 
     Source: nnU-Net's documentation, "dataset format". NIfTI files need nibabel: pip install "unetscope[nifti]".
     Raises: DataError that names the folder or file that cannot be used; MissingDependency without nibabel.
@@ -42,7 +45,7 @@ def load_nnunet(
     description = read_description(folder)
     cases = find_cases(folder, part, description)
     volumes = _Volumes(cases, tuple(size), standardised, check_affines, len(description.channels))
-    return volumes.load(n, seed, str(folder), max(2, description.largest_label + 1))
+    return grouped(volumes.load(n, seed, str(folder), max(2, description.largest_label + 1)), groups)
 
 
 def load_nifti(

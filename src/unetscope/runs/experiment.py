@@ -20,7 +20,16 @@ from torch import nn
 from unetscope import __version__
 from unetscope.activations import default_budget
 from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
-from unetscope.data import SegmentationData, guard, load, paper_split, shared_images, synthetic_nuclei
+from unetscope.data import (
+    SegmentationData,
+    grouped,
+    guard,
+    load,
+    paper_split,
+    shared_groups,
+    shared_images,
+    synthetic_nuclei,
+)
 from unetscope.estimators import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import Compute, Probes, Scope
 from unetscope.networks import UNet, check_image_size, removed_skips
@@ -210,18 +219,22 @@ def load_images(config: DataConfig, progress: Progress) -> tuple[SegmentationDat
     if config.path is None:
         progress.stage("synthetic images", 0)
         data = synthetic_nuclei(config.synthetic_images, seed=config.seed, image_size=config.image_size)
+        data = grouped(data, config.groups)
         return data.split(config.validation_share, seed=config.seed)
 
     def read(path: str, channels: int | None = None) -> SegmentationData:
         progress.stage(f"reading {Path(path).name}", 0)
         return load(path, image_size=config.image_size, channels=channels, accept=config.accept)
 
-    data = read(config.path)
+    data = grouped(read(config.path), config.groups)
     if config.validation is None:
-        train, validation = paper_split(data) or data.split(config.validation_share, seed=config.seed)
+        of_paper = None if data.groups else paper_split(data)  # groups that are given come before the paper's split
+        train, validation = of_paper or data.split(config.validation_share, seed=config.seed)
     else:
-        train, validation = data, read(config.validation, data.channels)
-    guard(shared_images(train, validation), config.validation or config.path, config.accept)
+        train = data
+        validation = grouped(read(config.validation, data.channels), config.groups, is_part=True)
+    shared = [*shared_images(train, validation), *shared_groups(train, validation)]
+    guard(shared, config.validation or config.path, config.accept)
     return train, validation
 
 

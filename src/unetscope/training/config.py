@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from unetscope.base import InvalidArgument
 from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, Setting, settings
-from unetscope.training.flags import BYTES, MARKED, PATH, Flag, ScheduleName, flags_of
+from unetscope.training.flags import BYTES, GROUPS, MARKED, PATH, Flag, ScheduleName, flags_of
 
 
 class Section(BaseModel):
@@ -44,6 +44,11 @@ class DataConfig(Section):
         json_schema_extra={"flag": "--data-seed"},
     )
     image_size: int = Field(128, ge=2, le=4096, description="Pixels a side that images are resized to.")
+    groups: Annotated[str | None, GROUPS] = Field(
+        None,
+        description="Images that belong together: a pattern that captures the group in a file's name, such as "
+        "'(patient\\d+)_', or a table NAME.csv of name,group [default: all independent].",
+    )
     accept: tuple[str, ...] = Field((), description="Kind of data problem not to stop at; repeatable.")
 
 

@@ -132,6 +132,11 @@ def parse_path(_: str, path: Path) -> str:
     return str(path.expanduser().resolve())
 
 
+def parse_groups(_: str, word: str) -> str:
+    """A pattern as it is; a table as an absolute path."""
+    return parse_path(_, Path(word)) if word.lower().endswith(".csv") else word
+
+
 def parse_epochs(flag: str, text: str) -> list[int]:
     """Epochs such as `10,100`."""
     try:
@@ -175,5 +180,6 @@ def parse_bytes(flag: str, text: str) -> int:
 
 
 PATH = Spelling(Path, parse_path)
+GROUPS = Spelling(str, parse_groups)
 MARKED = Spelling(str, parse_marked, spell_marked)
 BYTES = Spelling(str, parse_bytes)

@@ -1,0 +1,179 @@
+"""Which images belong together: groups from the names of files or from a table.
+
+Slices of a patient, tiles of a section and frames of a film are not independent of each other; patients, sections and films
+are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from unetscope.base import DataError, InvalidArgument
+from unetscope.data.pairs import SUFFIXES
+from unetscope.data.problems import Problem, printable, problem
+from unetscope.data.segmentation import SegmentationData
+
+TABLE = ".csv"  # the ending that tells a table from a pattern
+MOST_TABLE_BYTES = 64 * 2**20
+
+
+def grouped(
+    data: SegmentationData, groups: str | os.PathLike[str] | None, *, is_part: bool = False
+) -> SegmentationData:
+    r"""The data with the group of each image, by a table (a path that ends in .csv) or by a pattern over the names.
+
+    A pattern is a regular expression that is searched in the name of each image, which is its file's without the ending; what
+    its parentheses capture is the group. A table has the columns name and group; names may have the file's ending.
+
+    is_part: whether these are a part of a data set, of which all images may be of one group, or each of its own.
+
+    Raises: InvalidArgument for a pattern that is none, captures nothing or leaves an image without a group; DataError for a
+    table that cannot be read or lacks an image; either if all images are one group, or each its own.
+
+    >>> images, masks = np.zeros((4, 1, 2, 2), np.uint8), np.zeros((4, 2, 2), np.uint8)
+    >>> tiles = SegmentationData(images, masks, ("s00_r0", "s00_r1", "s01_r0", "s01_r1"), "tiles")
+    >>> grouped(tiles, r"(s\d+)_").groups
+    ('s00', 's00', 's01', 's01')
+    """
+    if groups is None:
+        return data
+    if str(groups).lower().endswith(TABLE):
+        path, origin = Path(groups), f"the table {printable(str(groups))}"
+        of_image = _looked_up(data, read_groups(path), path)
+    else:
+        origin = f"groups {str(groups)!r}"
+        of_image = groups_of_names(data.names, str(groups))
+    if not is_part and (reason := _useless(of_image)):
+        raise InvalidArgument(
+            f"{origin} {reason}, such as {printable(data.names[0])} in {printable(of_image[0])}: expected several groups of "
+            "images that belong together, such as a patient's or a section's"
+        )
+    return replace(data, groups=of_image)
+
+
+def groups_of_names(names: Sequence[str], pattern: str) -> tuple[str, ...]:
+    r"""What a pattern captures in each name; of several pairs of parentheses, all that they capture.
+
+    Raises: InvalidArgument as of `grouped`.
+
+    >>> groups_of_names(["p1_eye_left_3", "p2_eye_left_1"], r"^(p\d+)_eye_(left|right)")
+    ('p1/left', 'p2/left')
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as wrong:
+        raise InvalidArgument(f"groups {pattern!r} is no regular expression: {wrong}") from None
+    if not compiled.groups:
+        raise InvalidArgument(
+            f"groups {pattern!r} captures nothing: put what names the group in parentheses, such as 'patient(\\d+)'"
+        )
+    matches = [compiled.search(name) for name in names]
+    captured = ["/".join(filter(None, match.groups())) if match else "" for match in matches]
+    without = [name for name, group in zip(names, captured, strict=True) if not group]
+    if len(without) == len(names):
+        raise InvalidArgument(
+            f"groups {pattern!r} matches none of the {len(names)} names, such as {printable(names[0])}: give a pattern that "
+            "captures the group in each of them"
+        )
+    if without:
+        raise InvalidArgument(
+            f"groups {pattern!r} gives {len(without)} of {len(names)} images no group, such as {printable(without[0])}: give a "
+            f"pattern that captures one in every name, or a table (name,group) that ends in {TABLE}"
+        )
+    return tuple(captured)
+
+
+def read_groups(path: Path) -> dict[str, str]:
+    """By name, the group that a table with the columns name and group gives to it.
+
+    Raises: DataError that names the file, its line, what is there and what is expected.
+    """
+    where = printable(str(path))
+    try:
+        if path.stat().st_size > MOST_TABLE_BYTES:
+            raise DataError(
+                f"{where} is larger than {MOST_TABLE_BYTES // 2**20} MiB: expected a table of names and groups"
+            )
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(
+            f"{where} cannot be read ({error.strerror}): expected a table with the columns name,group"
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(f"{where} is not text in UTF-8: save the table as CSV in UTF-8") from None
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as wrong:
+        raise DataError(f"{where} is no table: {wrong}") from None
+    columns = [column.strip().lower() for column in rows[0]] if rows else []
+    if not {"name", "group"} <= set(columns):
+        raise DataError(
+            f"{where} has the columns {printable(', '.join(columns)) or 'none'}: expected name and group in its first line"
+        )
+    name_at, group_at = columns.index("name"), columns.index("group")
+    group_of: dict[str, str] = {}
+    for line, row in enumerate(rows[1:], 2):
+        if not any(map(str.strip, row)):
+            continue
+        name, group = (row[at].strip() if at < len(row) else "" for at in (name_at, group_at))
+        if not name or not group:
+            raise DataError(f"{where}, line {line}: it has no {'group' if name else 'name'}: give both")
+        if group_of.setdefault(name, group) != group:
+            raise DataError(
+                f"{where}, line {line}: {printable(name)} is in {printable(group)}, and in {printable(group_of[name])} before: "
+                "give each image one group"
+            )
+    return group_of
+
+
+def _looked_up(data: SegmentationData, group_of: dict[str, str], path: Path) -> tuple[str, ...]:
+    """The group of each image, by its name with or without a file's ending. Raises: DataError for an image without one."""
+    by_stem: dict[str, str] = {}
+    for name, group in group_of.items():
+        stem = Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name
+        if by_stem.setdefault(printable(stem), group) != group:
+            raise DataError(
+                f"{printable(str(path))} has {printable(stem)} twice, in {group} and {by_stem[stem]}: name it once"
+            )
+    if missing := [name for name in data.names if name not in by_stem]:
+        raise DataError(
+            f"{printable(str(path))} has no group for {len(missing)} of {len(data)} images of {data.source}, such as "
+            f"{printable(missing[0])}: add a line for each"
+        )
+    return tuple(by_stem[name] for name in data.names)
+
+
+def _useless(groups: Sequence[str]) -> str:
+    """Why groups tell nothing; empty if they do."""
+    distinct = len(set(groups))
+    if distinct == 1:
+        return f"puts all {len(groups)} images into one group"
+    if distinct == len(groups):
+        return f"gives each of the {len(groups)} images a group of its own"
+    return ""
+
+
+def shared_groups(train: SegmentationData, validation: SegmentationData) -> list[Problem]:
+    """A "shared-group" problem for every group that has images in both parts.
+
+    >>> images, masks = np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8)
+    >>> part = SegmentationData(images, masks, ("a",), "zeros", groups=("patient1",))
+    >>> [(shared.file, shared.what) for shared in shared_groups(part, part)]
+    [('patient1', 'the group has 1 training and 1 validation images')]
+    """
+    counts = [dict(zip(*np.unique(part.groups, return_counts=True), strict=True)) for part in (train, validation)]
+    return [
+        problem("shared-group", str(group), f"the group has {counts[0][group]} training and {n} validation images")
+        for group, n in counts[1].items()
+        if group in counts[0]
+    ]
