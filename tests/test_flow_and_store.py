@@ -18,7 +18,7 @@ from unetscope.base.errors import InvalidArgument, RunFolderError
 from unetscope.base.files import whole_file
 from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.tables import Picture
+from unetscope.runs.tables import FORMAT, Picture
 from unetscope.runs.trackers.interface import scalars
 from unetscope.table.flow import Flow, SeriesKey, save_epochs
 from unetscope.table.parts import Part
@@ -176,7 +176,7 @@ def test_reading_an_older_folder_changes_nothing_and_writing_brings_it_up_to_dat
     assert RunFolder.open(run.path).flow().estimates[0].status is Status.OUT_OF_DOMAIN
     assert (run.path / "flow.sqlite").read_bytes() == before
     RunFolder.open(run.path).write_measurement(1, [replace(OUT, epoch=1), replace(OUT, epoch=1, layer="1", labels="x")])
-    assert format_of(run) == 5
+    assert format_of(run) == FORMAT
     assert [row.status for row in RunFolder.open(run.path).flow().estimates] == [Status.OUT_OF_DOMAIN] * 3
 
 
@@ -210,7 +210,7 @@ def test_several_processes_write_an_older_folder_at_once(run: RunFolder) -> None
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(run.path), str(epoch)]) for epoch in range(4)]
     assert [writer.wait() for writer in writers] == [0] * 4
-    assert format_of(run) == 5
+    assert format_of(run) == FORMAT
     assert [record.epoch for record in RunFolder.open(run.path).epochs()] == [0, 1, 2, 3]
 
 
@@ -231,7 +231,7 @@ def test_a_folder_of_another_format_is_refused(run: RunFolder) -> None:
     tables.close()
     with pytest.raises(
         RunFolderError,
-        match=r"has tables of format 99, .* reads 1 to 5: a newer version of unetscope",
+        match=r"has tables of format 99, .* reads 1 to 6: a newer version of unetscope",
     ):
         RunFolder.open(run.path)
 

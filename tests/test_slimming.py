@@ -6,10 +6,10 @@ import json
 import math
 import pickle
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 import unetscope as us
+from runs import edited_config
 from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError
 from unetscope.networks.cost import Savings, costs
 from unetscope.networks.unet import UNet
@@ -108,18 +109,16 @@ def test_the_weights_of_a_retraining_are_handed_over(run: Path) -> None:
     last = RunFolder.open(run / "verification" / "depth1" / "seed-0").epochs()[-1]
     assert result.dice == pytest.approx(last.validation_dice, abs=0.02)  # that one in bfloat16 where there is any
     assert result.dice != result.dice_carried
-    guess = math.inf  # as if it had never got below it
-    with sqlite3.connect(run / "verification" / "depth1" / "seed-0" / "flow.sqlite") as tables:
-        tables.execute("UPDATE epochs SET validation_loss = ?", (guess,))
-    tables.close()
+    trained = RunFolder.open(run / "verification" / "depth1" / "seed-0")
+    for record in trained.epochs():
+        trained.write_epoch(replace(record, validation_loss=math.inf))  # as if it had never got below a guess
     with pytest.raises(RunFolderError, match="depth1 has not been retrained, or no seed of it started"):
         slim(run, "depth1", retrained=True)
 
 
 def test_a_run_of_a_gpu_is_read_where_there_is_none(run: Path) -> None:
-    about = json.loads((run / "config.json").read_text())
-    about["configuration"]["training"]["device"] = "cuda"
-    (run / "config.json").write_text(json.dumps(about))
+    with edited_config(run) as about:
+        about["configuration"]["training"]["device"] = "cuda"
     assert savings(RunFolder.open(run), Variant("depth1", 1, ())).slim.parameters > 0
     assert slim(run, "depth1").path.is_file()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -207,7 +208,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 def test_no_checkpoint_holds_a_pickle(tmp_path: Path) -> None:
     trained(tmp_path)
     for path in tmp_path.rglob("*"):
-        if path.is_file():
+        if path.name == "SHA256SUMS":
+            assert re.fullmatch(r"([0-9a-f]{64}  (weights|state)\.safetensors\n){2}", path.read_text())
+        elif path.is_file():
             content = path.read_bytes()
             (length,) = struct.unpack("<Q", content[:8])
             assert isinstance(json.loads(content[8 : 8 + length]), dict)

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from runs import TINY
+from runs import TINY, edited_config
 from unetscope.analysis.outcomes import Training, Verification, guess_nats
 from unetscope.base.errors import InvalidArgument, RunFolderError, UnetscopeError
 from unetscope.report.render import render_run
@@ -200,10 +200,9 @@ def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunF
 
 def test_a_job_that_says_what_is_wrong_is_not_started_again(retrained: RunFolder) -> None:
     run, jobs = retrained, planned(retrained, seeds=(0,))
-    config = json.loads((run.path / "config.json").read_text())
     shutil.rmtree(jobs[1].path)
-    config["facts"]["data"]["train"]["fingerprint"] = "other"
-    (run.path / "config.json").write_text(json.dumps(config))
+    with edited_config(run.path) as config:
+        config["facts"]["data"]["train"]["fingerprint"] = "other"
     changed = RunFolder.open(run.path)
     failed = retrain(changed, jobs, engine=Local(1))
     assert [trial.name for trial in failed] == ["model2 with seed 0"]

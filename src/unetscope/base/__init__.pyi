@@ -1,3 +1,7 @@
+from .digests import check_sum as check_sum
+from .digests import with_digest as with_digest
+from .digests import without_digest as without_digest
+from .digests import write_sums as write_sums
 from .errors import DataError as DataError
 from .errors import InvalidArgument as InvalidArgument
 from .errors import MeasurementError as MeasurementError
@@ -12,6 +16,8 @@ from .files import finished_files as finished_files
 from .files import flush_folder as flush_folder
 from .files import remove_unfinished as remove_unfinished
 from .files import whole_file as whole_file
+from .json_files import parse_json as parse_json
+from .json_files import read_json as read_json
 from .process_state import end_with_parent as end_with_parent
 from .process_state import preserve_rng as preserve_rng
 from .process_state import quiet_loggers as quiet_loggers

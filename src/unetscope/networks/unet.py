@@ -9,6 +9,7 @@ unpickled, so that loading an untrusted file runs no code from it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unetscope.base import InvalidArgument, NetworkError, first_line, whole_file
+from unetscope.base import InvalidArgument, NetworkError, first_line, parse_json, whole_file
 from unetscope.table import SKIP, Layer, Part, Skip, skips_of_depth
 
 MAX_DEPTH = 6
 FILE = "model.safetensors"
 FORMAT = "unetscope 1"
 ARGUMENTS = ("width", "depth", "without", "in_channels", "out_channels")  # of a UNet, kept in the header
+DIGEST = "sha256"  # in the header: of the rest of it and of the weights
 LARGEST_WIDTH = 4096
 
 
@@ -250,14 +252,24 @@ def save_model(model: UNet, path: str | Path, about: Mapping[str, Any] | None = 
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with whole_file(path) as beside:
-        save_file(tensors, beside, header)
+        save_file(tensors, beside, {**header, DIGEST: _contents_digest(header, tensors)})
     return Path(path)
+
+
+def _contents_digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a header and of tensors, by name."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode("ascii"))
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode("ascii"))
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_model(path: str | Path) -> UNet:
     """The network that `unetscope slim` wrote, in evaluation mode. path: of the file, or of the folder that holds it.
 
-    Raises: NetworkError if there is no such file, or its weights do not fit the network that its header describes.
+    Raises: NetworkError if there is no such file, its bytes are not those that were written, or its weights do not fit the
+    network that its header describes.
     """
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if not path.is_file():
@@ -267,8 +279,11 @@ def load_model(path: str | Path) -> UNet:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise NetworkError(f"{path} has no network in its header: expected a file written by unetscope slim")
-            arguments = json.loads(header["network"])
+            arguments = parse_json(header["network"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        digest = header.pop(DIGEST, None)  # files of older versions have none
+        if digest is not None and digest != _contents_digest(header, weights):
+            raise ValueError("its weights or its header are not those that were written")
         for name in ("width", "in_channels", "out_channels"):
             if not 1 <= arguments[name] <= LARGEST_WIDTH:
                 value = f"a width of {arguments[name]}" if name == "width" else f"channels: {arguments[name]}"

@@ -21,7 +21,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from unetscope.base import RunFolderError, finished_files, remove_unfinished, whole_file
+from unetscope.base import (
+    RunFolderError,
+    finished_files,
+    read_json,
+    remove_unfinished,
+    whole_file,
+    with_digest,
+    without_digest,
+)
 from unetscope.data import SegmentationData
 from unetscope.runs import tables
 from unetscope.runs.tables import FORMAT, Picture
@@ -55,8 +63,7 @@ class RunFolder:
             folder.path.mkdir(parents=True, exist_ok=True)
             with whole_file(folder.path / TABLES) as beside, closing(sqlite3.connect(beside)) as connection:
                 tables.create_tables(connection)
-            with whole_file(folder.path / CONFIG) as beside:  # last: a folder with it is a whole run folder
-                beside.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            _write_object(folder.path / CONFIG, config)  # last: a folder with it is a whole run folder
         except OSError as refused:
             raise RunFolderError(
                 f"{folder.path} cannot be written ({refused.strerror}): choose another --out"
@@ -112,11 +119,8 @@ class RunFolder:
         return self._about("facts")
 
     def _about(self, part: str) -> dict[str, Any]:
-        try:
-            values = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as damage:
-            raise RunFolderError(f"{self.path / CONFIG} cannot be read: {damage}") from None
-        if not isinstance(values, dict) or not isinstance(values.get(part), dict):
+        values = _read_object(self.path / CONFIG)
+        if not isinstance(values.get(part), dict):
             raise RunFolderError(f"{self.path / CONFIG} cannot be read: expected a JSON object with {part!r}")
         return dict(values[part])
 
@@ -183,26 +187,27 @@ class RunFolder:
     def ending(self) -> dict[str, Any] | None:
         """The findings at the end of a training, None before it."""
         path = self.path / ENDING
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return _read_object(path) if path.is_file() else None
 
     @property
     def failure(self) -> str:
         """Why the training ended before its last epoch, empty if it did not, or if the reason is not known."""
         path = self.path / FAILURE
-        return str(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else ""
+        if not path.is_file():
+            return ""
+        values = _read_json(path)
+        return values if isinstance(values, str) else str(_checked(path, values).get("reason"))
 
     def failed(self, reason: str) -> None:
         """Write why the training ended before its last epoch; an empty reason takes that back."""
         if not reason:
             (self.path / FAILURE).unlink(missing_ok=True)
             return
-        with whole_file(self.path / FAILURE) as beside:
-            beside.write_text(json.dumps(reason) + "\n", encoding="utf-8")
+        _write_object(self.path / FAILURE, {"reason": reason})
 
     def end(self, findings: Mapping[str, Any]) -> None:
         """Write the findings at the end of the training."""
-        with whole_file(self.path / ENDING) as beside:
-            beside.write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
+        _write_object(self.path / ENDING, findings)
 
     @contextmanager
     def locked(self, *, patience: float = 0.0) -> Iterator[None]:
@@ -235,8 +240,35 @@ class RunFolder:
         try:
             with closing(sqlite3.connect(self.path / TABLES, timeout=30)) as connection, connection:
                 yield connection
-        except sqlite3.Error as damage:
+        except (sqlite3.Error, UnicodeDecodeError, RunFolderError) as damage:
             raise RunFolderError(f"{self.path / TABLES}: {damage}") from None
+
+
+def _write_object(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object with its digest."""
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(with_digest(values), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The values of a JSON object that `_write_object`, or an older version without a digest, wrote."""
+    return _checked(path, _read_json(path))
+
+
+def _checked(path: Path, values: object) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise RunFolderError(f"{path} cannot be read: expected a JSON object")
+    try:
+        return without_digest(values)
+    except ValueError as damage:
+        raise RunFolderError(f"{path} cannot be read: {damage}") from None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as damage:
+        raise RunFolderError(f"{path} cannot be read: {damage}") from None
 
 
 def _lock(file: IO[bytes]) -> bool:

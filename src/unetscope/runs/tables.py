@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unetscope.runs.table_digests import CREATE_DIGESTS, add_digests, changing, check_rows
 from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
 
-FORMAT = 5
+FORMAT = 6
 
 SQL_TYPES = {
     "int": "INTEGER",
@@ -47,6 +48,7 @@ CREATE TABLE estimates ({_columns(Estimate)},
     PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
 CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png BLOB,
     PRIMARY KEY (kind, title, epoch, place));
+{CREATE_DIGESTS};
 """
 
 
@@ -113,8 +115,11 @@ def format_of(connection: Connection) -> int:
 def migrate(connection: Connection) -> None:
     """Bring the tables of an older format up to date, within a transaction that holds the lock for writing."""
     for version in range(format_of(connection), FORMAT):
-        for column in MIGRATIONS[version].columns:
-            connection.execute(f"ALTER TABLE {MIGRATIONS[version].table} ADD COLUMN {column}")
+        if version in MIGRATIONS:
+            for column in MIGRATIONS[version].columns:
+                connection.execute(f"ALTER TABLE {MIGRATIONS[version].table} ADD COLUMN {column}")
+        else:  # to format 6, which adds the digests
+            add_digests(connection)
         connection.execute(f"PRAGMA user_version = {version + 1}")
 
 
@@ -130,7 +135,12 @@ def _selected(connection: Connection, table: str, columns: Sequence[str]) -> str
 
 
 def read_flow(connection: Connection) -> Flow:
-    """The table of estimates, ordered by epoch, then as the network is, then as measured."""
+    """The table of estimates, ordered by epoch, then as the network is, then as measured.
+
+    Raises: RunFolderError if rows are not those that were written.
+    """
+    for table in ("layers", "skips", "estimates"):
+        check_rows(connection, table)
     layers = tuple(
         Layer(label, module, level, role, tuple(json.loads(parts)), tuple(json.loads(shape)))
         for label, module, level, role, parts, shape in connection.execute(
@@ -151,14 +161,16 @@ def read_flow(connection: Connection) -> Flow:
 
 
 def read_epochs(connection: Connection) -> tuple[EpochRecord, ...]:
-    """The records of all epochs, ascending."""
+    """The records of all epochs, ascending. Raises as `read_flow`."""
+    check_rows(connection, "epochs")
     columns = _selected(connection, "epochs", EPOCH_COLUMNS)
     rows = connection.execute(f"SELECT {columns} FROM epochs ORDER BY epoch")  # noqa: S608
     return tuple(EpochRecord(*map(_from_sql, EPOCH_COLUMNS, row)) for row in rows)
 
 
 def read_pictures(connection: Connection, kind: str) -> tuple[Picture, ...]:
-    """The pictures of one kind, by epoch and place."""
+    """The pictures of one kind, by epoch and place. Raises as `read_flow`."""
+    check_rows(connection, "pictures", [kind])
     rows = connection.execute(
         "SELECT kind, title, epoch, place, png FROM pictures WHERE kind = ? ORDER BY epoch, place, title", (kind,)
     )
@@ -167,17 +179,19 @@ def read_pictures(connection: Connection, kind: str) -> tuple[Picture, ...]:
 
 def write_network(connection: Connection, layers: Sequence[Layer], skips: Sequence[Skip]) -> None:
     """The layers and skips of a network, in their order."""
-    connection.executemany(
-        "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [
-            (place, row.label, row.module, row.level, row.role, json.dumps(row.parts), json.dumps(row.shape))
-            for place, row in enumerate(layers)
-        ],
-    )
-    connection.executemany(
-        "INSERT OR REPLACE INTO skips VALUES (?, ?, ?, ?, ?)",
-        [(place, *astuple(skip)) for place, skip in enumerate(skips)],
-    )
+    with changing(connection, "layers", [""]):
+        connection.executemany(
+            "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (place, row.label, row.module, row.level, row.role, json.dumps(row.parts), json.dumps(row.shape))
+                for place, row in enumerate(layers)
+            ],
+        )
+    with changing(connection, "skips", [""]):
+        connection.executemany(
+            "INSERT OR REPLACE INTO skips VALUES (?, ?, ?, ?, ?)",
+            [(place, *astuple(skip)) for place, skip in enumerate(skips)],
+        )
 
 
 def write_epoch(connection: Connection, record: EpochRecord) -> None:
@@ -193,16 +207,19 @@ def write_estimates(connection: Connection, estimates: Iterable[Estimate]) -> No
 def _insert(
     connection: Connection, table: str, columns: Sequence[str], records: Iterable[Estimate | EpochRecord]
 ) -> None:
-    connection.executemany(
-        f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608
-        (tuple(_to_sql(name, getattr(record, name)) for name in columns) for record in records),
-    )
+    records = tuple(records)
+    with changing(connection, table, [record.epoch for record in records]):
+        connection.executemany(
+            f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608
+            (tuple(_to_sql(name, getattr(record, name)) for name in columns) for record in records),
+        )
 
 
 def write_pictures(connection: Connection, pictures: Iterable[Picture]) -> None:
     """Small images, in place of older ones of the same kind, title, epoch and place."""
     rows = [(picture.kind, picture.title, picture.epoch, picture.place, _png(picture.pixels)) for picture in pictures]
-    connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", rows)
+    with changing(connection, "pictures", [row[0] for row in rows]):
+        connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def _to_sql(name: str, value: Any) -> Any:

@@ -1,8 +1,9 @@
 """Weights, optimizer and random state on disk, whole or not at all, read back without anybody's pickle.
 
 A checkpoint is a folder `epoch-00010` with `weights.safetensors` (the network's, to use anywhere) and `state.safetensors`
-(what a training needs to continue: optimizer tensors, random state, and as JSON the optimizer's numbers). It is written
-beside and renamed, so a kill at any moment leaves every checkpoint that was there.
+(what a training needs to continue: optimizer tensors, random state, and as JSON the optimizer's numbers), and `SHA256SUMS`
+with their digests, which are compared before they are read. It is written beside and renamed, so a kill at any moment leaves
+every checkpoint that was there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unetscope.base import TrainingError, first_line, flush_folder
+from unetscope.base import TrainingError, check_sum, first_line, flush_folder, parse_json, write_sums
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
+# A checkpoint holds each weight at most four times (with two moments of Adam and a master copy), random state and headers.
+MOST_COPIES, MOST_BYTES_BESIDE = 4, 32 * 2**20
+# What reading a file and putting its values into an optimizer raises where somebody else wrote them.
+_DAMAGE = (OSError, SafetensorError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,8 @@ class Checkpoints:
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         save_file(_contiguous(model.state_dict()), beside / WEIGHTS, {"epoch": str(epoch)})
         save_file(_contiguous(tensors), beside / STATE, {"optimizer": json.dumps(numbers), "epoch": str(epoch)})
-        for name in (WEIGHTS, STATE):
-            with (beside / name).open("rb+") as written:
+        for written_file in (beside / WEIGHTS, beside / STATE, write_sums(beside, [WEIGHTS, STATE])):
+            with written_file.open("rb+") as written:
                 os.fsync(written.fileno())
         flush_folder(beside)
         beside.rename(self.path(epoch))
@@ -72,23 +77,23 @@ class Checkpoints:
         """
         self.load_weights(epoch, model)
         try:
-            with safe_open(self.path(epoch) / STATE, framework="pt") as state:
-                numbers = json.loads((state.metadata() or {})["optimizer"])
+            with safe_open(self._checked(epoch, STATE, model), framework="pt") as state:
+                numbers = parse_json((state.metadata() or {})["optimizer"])
                 tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError, KeyError, ValueError) as damage:
+            random = {name: tensors.pop(name) for name in ("random.cpu", "random.cuda") if name in tensors}
+            optimizer.load_state_dict(_nested(tensors, numbers))
+            _lay_out_as_weights(optimizer)
+            torch.set_rng_state(random["random.cpu"])
+        except _DAMAGE as damage:
             raise self._damaged(epoch, damage) from None
-        random = {name: tensors.pop(name) for name in ("random.cpu", "random.cuda") if name in tensors}
-        optimizer.load_state_dict(_nested(tensors, numbers))
-        _lay_out_as_weights(optimizer)
-        torch.set_rng_state(random["random.cpu"])
         if "random.cuda" in random and torch.cuda.is_available():
             torch.cuda.set_rng_state(random["random.cuda"])
 
     def load_weights(self, epoch: int, model: nn.Module) -> None:
         """Give a network the weights of an epoch. Raises as `restore`."""
         try:
-            weights = load_file(self.path(epoch) / WEIGHTS)
-        except (OSError, SafetensorError) as damage:
+            weights = load_file(self._checked(epoch, WEIGHTS, model))
+        except _DAMAGE as damage:
             raise self._damaged(epoch, damage) from None
         try:
             model.load_state_dict(weights)
@@ -96,6 +101,15 @@ class Checkpoints:
             raise TrainingError(
                 f"checkpoint {self.path(epoch)} is of another network than the run's configuration"
             ) from None
+
+    def _checked(self, epoch: int, name: str, model: nn.Module) -> Path:
+        """The path of a file of a checkpoint, whose size and digest are what they should be. Raises: ValueError, OSError."""
+        path = self.path(epoch) / name
+        of_network = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+        if (size := path.stat().st_size) > MOST_COPIES * of_network + MOST_BYTES_BESIDE:
+            raise ValueError(f"{name} has {size} bytes, too many for a network of {of_network}")
+        check_sum(path)
+        return path
 
     def remove(self, epoch: int) -> None:
         """Take a checkpoint away, if it is there; a kill on the way leaves none that is half there."""

@@ -1,0 +1,52 @@
+"""Read JSON that comes from outside: bounded in size and in nesting before it is parsed, without unpaired surrogates."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+MAX_JSON_BYTES = 16 * 2**20
+MAX_NESTING = 64
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+def read_json(path: Path, *, most_bytes: int = MAX_JSON_BYTES) -> Any:
+    """The values of a JSON file.
+
+    Raises: OSError, or ValueError with the reason, as `parse_json`.
+    """
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"it is larger than {most_bytes} bytes")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        raise ValueError(f"it is not UTF-8 at byte {wrong.start}") from None
+    return parse_json(text)
+
+
+def parse_json(text: str) -> Any:
+    """The values of a JSON text.
+
+    Raises: ValueError for text that is no JSON, is nested too deeply, or holds half of a surrogate pair, which no file can hold.
+
+    >>> parse_json('{"seed": [0, 1]}')
+    {'seed': [0, 1]}
+    >>> parse_json("[" * 100_000)
+    Traceback (most recent call last):
+    ValueError: it is nested more than 64 deep
+    """
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+        if depth > MAX_NESTING:
+            raise ValueError(f"it is nested more than {MAX_NESTING} deep")
+    values = json.loads(text)
+    try:
+        json.dumps(values, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as wrong:
+        raise ValueError(f"it holds half of a surrogate pair, \\u{ord(wrong.object[wrong.start]):04x}") from None
+    return values

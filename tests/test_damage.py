@@ -1,0 +1,184 @@
+"""A byte that changed on the disk is refused where it is read, in every file of a run: never other numbers."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from runs import made_run
+from unetscope.base.errors import NetworkError, RunFolderError, TrainingError, UnetscopeError
+from unetscope.networks.unet import UNet, load_model, save_model
+from unetscope.runs.folder import RunFolder
+from unetscope.training.checkpoints import STATE, WEIGHTS, Checkpoints
+
+MODEL = UNet(2, depth=1)
+
+
+def flipped(path: Path, place: int, bit: int = 0) -> None:
+    """One bit of a file turned over."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Checkpoints:
+    model = UNet(2, depth=1)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.rand(1, 3, 4, 4)).sum().backward()
+    optimizer.step()
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(3, model, optimizer)
+    return checkpoints
+
+
+def restored(checkpoints: Checkpoints) -> None:
+    model = UNet(2, depth=1)
+    checkpoints.restore(3, model, torch.optim.Adam(model.parameters()))
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, STATE])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 0.999])
+def test_a_checkpoint_with_one_other_bit_is_refused(kept: Checkpoints, name: str, share: float) -> None:
+    restored(kept)
+    path = kept.path(3) / name
+    flipped(path, int(share * path.stat().st_size))
+    with pytest.raises(
+        TrainingError, match=rf"epoch-00003 cannot be read \({name} is not as it was written: .*\): remove"
+    ):
+        restored(kept)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, STATE, "SHA256SUMS"])
+@pytest.mark.parametrize("left", [0, 10, 100])
+def test_a_checkpoint_that_is_cut_off_is_refused(kept: Checkpoints, name: str, left: int) -> None:
+    path = kept.path(3) / name
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(
+        TrainingError, match="epoch-00003 cannot be read .*: remove that folder to go on from the one before"
+    ):
+        restored(kept)
+
+
+def test_a_checkpoint_of_an_older_version_has_no_digests_and_is_read(kept: Checkpoints) -> None:
+    (kept.path(3) / "SHA256SUMS").unlink()
+    restored(kept)
+
+
+def test_a_checkpoint_without_end_is_refused_unread(kept: Checkpoints) -> None:
+    with (kept.path(3) / WEIGHTS).open("rb+") as file:
+        file.truncate(2**40)
+    with pytest.raises(TrainingError, match="weights.safetensors has 1099511627776 bytes, too many for a network of"):
+        restored(kept)
+
+
+def test_a_network_file_with_one_other_bit_is_refused(tmp_path: Path) -> None:
+    path = save_model(MODEL, tmp_path / "model.safetensors", {"validation Dice": 0.8})
+    whole, ends = path.read_bytes(), [0, 3, 20, 200, 2000, -4]
+    for place in ends:
+        path.write_bytes(whole)
+        flipped(path, place)
+        with pytest.raises(NetworkError, match="model.safetensors (cannot be read as a network|has no network)"):
+            load_model(path)
+    path.write_bytes(whole.replace(b"0.8", b"0.9"))
+    with pytest.raises(NetworkError, match="its weights or its header are not those that were written"):
+        load_model(path)
+
+
+def test_a_network_file_of_an_older_version_is_read(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = save_model(MODEL, tmp_path / "model.safetensors")
+    arguments = {"width": 2, "depth": 1, "without": [], "in_channels": 3, "out_channels": 1}
+    save_file(load_file(path), path, {"format": "unetscope 1", "network": json.dumps(arguments)})
+    assert load_model(path).width == 2
+
+
+def everything(path: Path) -> str:
+    """All that is read of a run folder, as text."""
+    run = RunFolder.open(path)
+    kinds = ("image", "truth", "prediction", "kmeans(k=64)", "blocks(4x4)")
+    pixels = [picture.pixels.tobytes() for kind in kinds for picture in run.pictures(kind)]
+    return repr((run.configuration, run.facts, run.flow(), run.epochs(), run.ending, run.failure, pixels))
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = made_run(tmp_path_factory.mktemp("damage") / "run", (0, 1), labels=("kmeans(k=64)",), pictures_of=8)
+    run.end({"constant channels": {"1": 0.5}})
+    run.failed("the loss is nan at epoch 7")
+    return run.path
+
+
+def damages_that_pass(whole: Path, beside: Path, name: str, harm: Callable[[Path, random.Random], None], n: int) -> int:
+    """How many of n damages to a file are read as other values."""
+    expected, passed = everything(whole), 0
+    for seed in range(n):
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(whole, beside)
+        harm(beside / name, random.Random(seed))
+        try:
+            passed += everything(beside) != expected
+        except UnetscopeError as refused:
+            assert "\n" not in str(refused)
+    return passed
+
+
+def flip_one_bit(path: Path, chance: random.Random) -> None:
+    flipped(path, chance.randrange(path.stat().st_size), chance.randrange(8))
+
+
+def cut_off(path: Path, chance: random.Random) -> None:
+    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
+
+
+FILES = ("config.json", "flow.sqlite", "ending.json", "failure.json")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", [flip_one_bit, cut_off])
+def test_a_damaged_file_of_a_run_is_refused(whole_run: Path, tmp_path: Path, name: str, harm: Any) -> None:
+    assert damages_that_pass(whole_run, tmp_path / "run", name, harm, 8) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", [flip_one_bit, cut_off])
+def test_many_damaged_files_of_a_run_are_refused(whole_run: Path, tmp_path: Path, name: str, harm: Any) -> None:
+    assert damages_that_pass(whole_run, tmp_path / "run", name, harm, 100) == 0
+
+
+def test_damage_is_named_and_never_covered_up_by_writing(whole_run: Path, tmp_path: Path) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    run = RunFolder(shutil.copytree(whole_run, tmp_path / "run"))
+    estimates = [row for row in run.flow().estimates if row.epoch == 1]
+    with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
+        tables.execute("UPDATE estimates SET bits = bits + 0.001 WHERE epoch = 1 AND layer = '7'")
+    damaged = "flow.sqlite: the estimates of epoch 1 are not those that were written: restore flow.sqlite, or train"
+    with pytest.raises(RunFolderError, match=damaged):
+        run.flow()
+    with pytest.raises(RunFolderError, match=damaged):
+        run.write_measurement(1, estimates[:1])
+    run.write_measurement(0, [])
+
+
+def test_a_configuration_that_was_edited_is_read_without_its_digest(whole_run: Path, tmp_path: Path) -> None:
+    run = RunFolder(shutil.copytree(whole_run, tmp_path / "run"))
+    text = (run.path / "config.json").read_text()
+    (run.path / "config.json").write_text(text.replace('"images.zip"', '"moved/images.zip"'))
+    with pytest.raises(RunFolderError, match='restore it, or remove its "sha256" if you changed it yourself'):
+        _ = run.configuration
+    values = json.loads((run.path / "config.json").read_text())
+    del values["sha256"]
+    (run.path / "config.json").write_text(json.dumps(values))
+    assert run.configuration["data"]["path"] == "moved/images.zip"
