@@ -63,7 +63,7 @@ def test_a_checkpoint_that_is_cut_off_is_refused(kept: Checkpoints, name: str, l
     path = kept.path(3) / name
     path.write_bytes(path.read_bytes()[:left])
     with pytest.raises(
-        TrainingError, match="epoch-00003 cannot be read .*: remove that folder to go on from the one before"
+        TrainingError, match=r"epoch-00003 cannot be read .*: remove that folder to go on from the one before"
     ):
         restored(kept)
 
@@ -76,7 +76,7 @@ def test_a_checkpoint_of_an_older_version_has_no_digests_and_is_read(kept: Check
 def test_a_checkpoint_without_end_is_refused_unread(kept: Checkpoints) -> None:
     with (kept.path(3) / WEIGHTS).open("rb+") as file:
         file.truncate(2**40)
-    with pytest.raises(TrainingError, match="weights.safetensors has 1099511627776 bytes, too many for a network of"):
+    with pytest.raises(TrainingError, match=r"weights.safetensors has 1099511627776 bytes, too many for a network of"):
         restored(kept)
 
 
@@ -86,10 +86,10 @@ def test_a_network_file_with_one_other_bit_is_refused(tmp_path: Path) -> None:
     for place in ends:
         path.write_bytes(whole)
         flipped(path, place)
-        with pytest.raises(NetworkError, match="model.safetensors (cannot be read as a network|has no network)"):
+        with pytest.raises(NetworkError, match=r"model.safetensors (cannot be read as a network|has no network)"):
             load_model(path)
     path.write_bytes(whole.replace(b"0.8", b"0.9"))
-    with pytest.raises(NetworkError, match="its weights or its header are not those that were written"):
+    with pytest.raises(NetworkError, match=r"its weights or its header are not those that were written"):
         load_model(path)
 
 

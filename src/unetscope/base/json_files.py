@@ -31,7 +31,7 @@ def read_json(path: Path, *, most_bytes: int = MAX_JSON_BYTES) -> Any:
 def parse_json(text: str) -> Any:
     """The values of a JSON text.
 
-    Raises: ValueError for text that is no JSON, is nested too deeply, or holds half of a surrogate pair, which no file can hold.
+    Raises: ValueError for text that is no JSON, is nested too deeply, or holds half of a surrogate pair.
 
     >>> parse_json('{"seed": [0, 1]}')
     {'seed': [0, 1]}
