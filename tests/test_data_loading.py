@@ -126,6 +126,7 @@ MASKS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*taken for numbered objects")  # as it must, see test_classes.py
 @pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize("zipped", [False, True])
 def test_every_kind_of_mask(tmp_path, kind, zipped):

@@ -15,7 +15,7 @@ from unetscope.cli.terminal import one_line, print_json, print_table, progress_b
 from unetscope.table import estimator_title
 
 if TYPE_CHECKING:
-    from unetscope.data import Problem
+    from unetscope.data import Checked
     from unetscope.estimators import Check
     from unetscope.networks import Structure
 
@@ -57,15 +57,30 @@ def check_data(
     groups: Annotated[
         str | None, typer.Option(help="Images that belong together: a pattern or a table, as of `run`.")
     ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(help="What masks hold: binary, instances or classes [default: what the whole set looks like]."),
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Classes of class maps, numbered from 0 on.")] = None,
+    ignore: Annotated[int | None, typer.Option(help="Value of pixels without a label, above the classes.")] = None,
     accept: Annotated[list[str] | None, typer.Option(help="Kind of problem to leave out; repeatable.")] = None,
     json: Json = False,
 ) -> None:
-    """List every problem of a data set: by file, what is wrong, how to mend it."""
-    from unetscope.data import check
+    """List every problem of a data set: by file, what is wrong, how to mend it; and what its masks were taken for."""
+    from unetscope.data import checked
 
-    problems = check(path, validation=val, image_size=image_size, groups=groups, accept=accept or ())
-    print_problems(problems, path, json=json)
-    if any(problem.severity == "error" for problem in problems):
+    contents = checked(
+        path,
+        validation=val,
+        image_size=image_size,
+        groups=groups,
+        masks=masks,
+        classes=classes,
+        ignore=ignore,
+        accept=accept or (),
+    )
+    print_problems(contents, path, json=json)
+    if any(problem.severity == "error" for problem in contents.problems):
         raise typer.Exit(2)
 
 
@@ -142,11 +157,13 @@ def _structure_data(structure: Structure) -> dict[str, Any]:
     }
 
 
-def print_problems(problems: Sequence[Problem], path: Path, *, json: bool) -> None:
-    """Every problem of a data set on a line of its own, or that there is none."""
+def print_problems(contents: Checked, path: Path, *, json: bool) -> None:
+    """Every problem of a data set on a line of its own, or that there is none; and what its masks were taken for."""
+    problems = contents.problems
     if json:
-        print_json({"problems": [asdict(problem) for problem in problems]})
+        print_json({"problems": [asdict(problem) for problem in problems], "masks": asdict(contents.masks)})
         return
+    print(f"masks: {contents.masks}")
     for problem in problems:
         print(f"{problem.severity}: {one_line(str(problem))}")
     errors = sum(problem.severity == "error" for problem in problems)

@@ -3,9 +3,13 @@ from .bbbc038 import fetch as fetch
 from .bbbc038 import paper_split as paper_split
 from .grouping import grouped as grouped
 from .grouping import shared_groups as shared_groups
+from .loading import Checked as Checked
 from .loading import check as check
+from .loading import checked as checked
 from .loading import load as load
 from .loading import shared_images as shared_images
+from .masks import MaskKind as MaskKind
+from .masks import MaskMeaning as MaskMeaning
 from .problems import KINDS as KINDS
 from .problems import Problem as Problem
 from .problems import guard as guard

@@ -21,6 +21,7 @@ import platformdirs
 
 from unetscope.base import UnetscopeError, whole_file
 from unetscope.data.images import ImageSize
+from unetscope.data.masks import MaskMeaning
 from unetscope.data.problems import Problem, printable
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import Source, archive_hash
@@ -45,27 +46,27 @@ def version() -> str:
     return f"{FORMAT} {code.hexdigest()} pillow {PIL.__version__} tifffile {metadata.version('tifffile')}"
 
 
-def entry_folder(source: Source, image_size: ImageSize, channels: int | None) -> Path | None:
-    """The entry's folder for this content at this size; None if the content cannot be read completely."""
+def entry_folder(source: Source, image_size: ImageSize, channels: int | None, masks: MaskMeaning) -> Path | None:
+    """The entry's folder for this content at this size, its masks read so; None if the content cannot be read completely."""
     try:
         content = _content_hash(source)
     except OSError:
         return None
-    return _entry(content, image_size, channels)
+    return _entry(content, image_size, channels, masks)
 
 
 def recall_archive(
-    path: Path, image_size: ImageSize, channels: int | None
+    path: Path, image_size: ImageSize, channels: int | None, masks: MaskMeaning
 ) -> tuple[SegmentationData, list[Problem]] | None:
     """The cached data and problems of an archive of equal bytes, without listing it; None if there are none."""
     try:
-        return recall(_entry(archive_hash(path), image_size, channels), printable(path.name))
+        return recall(_entry(archive_hash(path), image_size, channels, masks), printable(path.name))
     except OSError:
         return None
 
 
-def _entry(content: str, image_size: ImageSize, channels: int | None) -> Path:
-    key = hashlib.sha256(repr((version(), content, image_size, channels)).encode()).hexdigest()
+def _entry(content: str, image_size: ImageSize, channels: int | None, masks: MaskMeaning) -> Path:
+    key = hashlib.sha256(repr((version(), content, image_size, channels, masks)).encode()).hexdigest()
     return cache_folder() / "data" / key
 
 
@@ -101,6 +102,8 @@ def recall(entry: Path, source: str) -> tuple[SegmentationData, list[Problem]] |
             np.load(entry / "masks.npy", allow_pickle=False),
             tuple(header["names"]),
             source,
+            classes=header["classes"],
+            ignore=header["ignore"],
         )
         problems = [Problem(**fields) for fields in header["problems"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, UnetscopeError):
@@ -110,7 +113,13 @@ def recall(entry: Path, source: str) -> tuple[SegmentationData, list[Problem]] |
 
 def remember(entry: Path, data: SegmentationData, problems: list[Problem]) -> None:
     """Write data and problems as an entry, if the disk permits."""
-    header = {"fingerprint": data.fingerprint, "names": data.names, "problems": [asdict(p) for p in problems]}
+    header = {
+        "fingerprint": data.fingerprint,
+        "names": data.names,
+        "classes": data.classes,
+        "ignore": data.ignore,
+        "problems": [asdict(p) for p in problems],
+    }
     try:
         entry.mkdir(parents=True, exist_ok=True)
         for name, array in (("images.npy", data.images), ("masks.npy", data.masks)):

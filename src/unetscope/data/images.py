@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +58,12 @@ class Pixels:
         return self.values.ndim == 3
 
 
-def decode(data: bytes, file: str, *, indexed: bool = False) -> Pixels:
+def decode(data: bytes, file: str, *, indexed: bool | Literal["exactly"] = False) -> Pixels:
     """The pixels in the bytes of a PNG, TIFF or JPEG; `file` is its name for messages.
 
     A palette is applied, unless `indexed` (for masks) and its colours are not greys: then the indices are the values. For
-    masks the polarity of a TIFF is not applied either.
+    masks the polarity of a TIFF is not applied either. `"exactly"` (for class maps): numbers are as stored, whatever the
+    palette and the bits a pixel.
     The header's width and height are checked before memory is taken for them.
     Raises: Unusable (not-an-image, unreadable, too-large, pixel-type).
 
@@ -88,7 +89,7 @@ def decode(data: bytes, file: str, *, indexed: bool = False) -> Pixels:
         raise Unusable("unreadable", file, "it is truncated or damaged") from error
 
 
-def _load(image: Image.Image, data: bytes, file: str, indexed: bool) -> Pixels:
+def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["exactly"]) -> Pixels:
     _check_pixel_count(image.width, image.height, file)
     problems = []
     if (pages := getattr(image, "n_frames", 1)) > 1:
@@ -103,9 +104,17 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool) -> Pixels:
     # IHDR: bit depth at byte 24, colour type at 25. Pillow keeps 16 bits only for grey.
     if is_png and data[24] == 16 and data[25] != 0:
         problems.append(problem("16-bit-colour-png", file, "of its 16 bits a colour only the upper 8 are read"))
-    values = _turned(_values(image, indexed), turns)
+    values = _values(image, indexed)
+    values = _turned(values, turns)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        values = _with_polarity(values, is_inverted=image.mode in ("1", "L"), wanted=not indexed)
+        values = _with_polarity(values, is_inverted=image.mode in ("1", "L"), wanted=indexed is False)
+    if indexed == "exactly" and image.mode in ("1", "L"):
+        bits = data[24] if is_png else 8
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0]
+        values = values // np.uint8(
+            255 // (2 ** min(bits, 8) - 1)
+        )  # fewer than 8 bits, which Pillow spreads over a byte
     return Pixels(values, isinstance(image, JpegImagePlugin.JpegImageFile), orientation, tuple(problems))
 
 
@@ -143,11 +152,13 @@ def _with_polarity(values: NDArray[Any], *, is_inverted: bool, wanted: bool) -> 
     return np.asarray(np.iinfo(values.dtype).max - values)
 
 
-def _values(image: Image.Image, indexed: bool) -> NDArray[Any]:
+def _values(image: Image.Image, indexed: bool | Literal["exactly"]) -> NDArray[Any]:
     """The array behind a Pillow image of any mode: [height, width] or [height, width, 3]."""
     mode = image.mode
     if mode == "1":
         return np.asarray(image).astype(np.uint8) * np.uint8(255)
+    if mode in ("P", "PA") and indexed == "exactly":
+        return np.asarray(image.getchannel(0) if mode == "PA" else image)
     if mode in ("P", "PA") and indexed:
         return _palette_values(image)
     if mode in ("LA", "La"):
@@ -177,7 +188,7 @@ def _palette_values(image: Image.Image) -> NDArray[Any]:
     return indices
 
 
-def _decode_tiff(data: bytes, file: str, indexed: bool) -> Pixels:
+def _decode_tiff(data: bytes, file: str, indexed: bool | Literal["exactly"]) -> Pixels:
     """With Pillow, which supports more compressions, or with tifffile if Pillow refuses it or would cut it to 8 bits."""
     try:
         with TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
@@ -205,7 +216,7 @@ def _decode_tiff(data: bytes, file: str, indexed: bool) -> Pixels:
         values = values[..., :3] if values.shape[-1] >= 3 else values[..., 0]
     values = _turned(values.astype(values.dtype.newbyteorder("=")), orientation)
     if white_is_zero:
-        values = _with_polarity(values, is_inverted=False, wanted=not indexed)
+        values = _with_polarity(values, is_inverted=False, wanted=indexed is False)
     problems = (
         [problem("several-pages", file, f"it has {pages} pages, of which the first is read")] if pages > 1 else []
     )
@@ -278,7 +289,7 @@ def resize_mask(foreground: NDArray[np.bool_], size: ImageSize) -> NDArray[np.ui
     return (np.asarray(share) >= 128).astype(np.uint8)
 
 
-def foreground(pixels: Pixels, file: str) -> tuple[NDArray[np.bool_], tuple[Problem, ...]]:
+def foreground(pixels: Pixels, file: str, *, numbered: bool = True) -> tuple[NDArray[np.bool_], tuple[Problem, ...]]:
     """The foreground [height, width] of a decoded mask, and the problems of its values.
 
     A mask is accepted, v being its set of values, if
@@ -288,7 +299,7 @@ def foreground(pixels: Pixels, file: str) -> tuple[NDArray[np.bool_], tuple[Prob
        antialiased or compressed outlines are many greys with gaps, or reach the top.
     Everything else is a problem. If the user accepts it, every value except 0 is foreground; in a JPEG, every value from half
     of the largest up, since compression scatters small values around 0. Whether the mask is empty or full is not checked here:
-    a file may hold one of many objects.
+    a file may hold one of many objects. numbered: whether the second rule holds.
 
     >>> mask, problems = foreground(Pixels(np.array([[0, 1], [2, 3]], np.uint8)), "masks/a.png")
     >>> mask.tolist(), problems
@@ -309,6 +320,9 @@ def foreground(pixels: Pixels, file: str) -> tuple[NDArray[np.bool_], tuple[Prob
         count = len(np.unique(values))
         lossy = problem("jpeg-mask", file, f"JPEG compression left {count} grey values around 0 and {top}")
         return values >= top / 2, (*problems, lossy)
+    if not numbered:
+        what = f"the mask has {len(np.unique(values))} values, and masks are to be binary: 0 and one other value"
+        return inside, (*problems, problem("mask-values", file, what))
     if reason := _not_an_instance_map(values):
         return inside, (*problems, problem("mask-values", file, reason))
     return inside, problems

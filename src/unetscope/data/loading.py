@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 from unetscope.base import DataError, InvalidArgument, StepCallback
 from unetscope.data import cache
 from unetscope.data.grouping import grouped, shared_groups
-from unetscope.data.images import ImageSize, decode, foreground, resize_image, resize_mask, to_image
-from unetscope.data.pairs import Pair, find_pairs
-from unetscope.data.problems import Problem, Unusable, guard, known_kinds, printable, problem
-from unetscope.data.segmentation import GREY_WEIGHTS, SegmentationData
-from unetscope.data.sources import EXPECTED, Source, open_source
+from unetscope.data.images import ImageSize
+from unetscope.data.masks import MaskKind, MaskMeaning, asked_meaning
+from unetscope.data.problems import Problem, guard, known_kinds, printable, problem
+from unetscope.data.reading import read
+from unetscope.data.segmentation import SegmentationData
+from unetscope.data.sources import EXPECTED, open_source
 from unetscope.data.synthetic import synthetic_nuclei
 
 MAX_SIDE = 8192
@@ -33,6 +33,9 @@ def load(
     image_size: int | ImageSize = 128,
     channels: int | None = None,
     groups: str | os.PathLike[str] | None = None,
+    masks: MaskKind | None = None,
+    classes: int | None = None,
+    ignore: int | None = None,
     accept: Collection[str] = (),
     progress: StepCallback | None = None,
 ) -> SegmentationData:
@@ -43,11 +46,14 @@ def load(
     file); either may lie in a folder of its own. Formats: PNG, TIFF, JPEG; 1, 8 and 16 bit; grey, palette, colour,
     alpha (dropped). Pixels are
     turned as EXIF or TIFF notes it, and a TIFF whose zero is white is inverted.
-    Masks: 0 and one other value, or an instance map that numbers the objects 1, 2, ...; indices of a colour palette
-    are numbers of objects, and a TIFF's stored numbers count whatever its polarity.
+    Masks: 0 and one other value, an instance map that numbers the objects 1, 2, ..., or a class map; indices of a colour
+    palette are numbers, and a TIFF's stored numbers count whatever its polarity.
 
     image_size: pixels, one side or (height, width); images are stretched to it, antialiased. channels: 1, 3, or None
-    for 3 if any image has colour. groups: which images belong together, such as those of a patient: a pattern whose
+    for 3 if any image has colour. masks: what their numbers mean: `"binary"`, `"instances"` (foreground, both of them) or
+    `"classes"`; None for what the whole set looks like, with a warning unless it is binary. classes, ignore: of class maps, how
+    many (default: the largest number plus one) and the value of pixels without a label; class maps are resized to the nearest
+    pixel. groups: which images belong together, such as those of a patient: a pattern whose
     parentheses capture the group in the name of a file, such as `r"patient(\d+)"`, or a table .csv with the columns name and
     group. accept: kinds of problems that do not stop loading; a pair that cannot be used is then left out. progress: called
     with (images done, images in all).
@@ -67,9 +73,12 @@ def load(
     """
     size, accepted = _image_size(image_size), known_kinds(accept)
     _check_channels(channels)
+    asked = asked_meaning(masks, classes, ignore)
     if path is None:
         return grouped(synthetic_nuclei(image_size=size, channels=channels or 3), groups)
-    data, problems, new_entry = _recall_or_read(Path(path), size, channels, progress, follow_links="link" in accepted)
+    data, problems, new_entry = _recall_or_read(
+        Path(path), size, channels, asked, progress, follow_links="link" in accepted
+    )
     guard(problems, str(path), accepted)
     if suspect := [p for p in problems if p.severity == "warning" and p.kind not in accepted]:
         more = f"; and {len(suspect) - 1} more: run `unetscope check-data {printable(str(path))}`"
@@ -82,142 +91,27 @@ def load(
 
 
 def _recall_or_read(
-    path: Path, size: ImageSize, channels: int | None, progress: StepCallback | None, *, follow_links: bool
+    path: Path,
+    size: ImageSize,
+    channels: int | None,
+    asked: MaskMeaning,
+    progress: StepCallback | None,
+    *,
+    follow_links: bool,
 ) -> tuple[SegmentationData | None, list[Problem], Path | None]:
     """The data and problems at a path, from the cache if possible; and the cache entry to write if they were read."""
-    cached = cache.recall_archive(path, size, channels) if path.is_file() else None
+    cached = cache.recall_archive(path, size, channels, asked) if path.is_file() else None
     if cached is None:
         with open_source(path, follow_links=follow_links) as source:
-            entry = cache.entry_folder(source, size, channels)
+            entry = cache.entry_folder(source, size, channels, asked)
             cached = cache.recall(entry, printable(source.path.name)) if entry else None
             if cached is None:
-                return *read(source, size, channels, progress), entry
+                data, problems, _ = read(source, size, channels, asked, progress)
+                return data, problems, entry
     data, problems = cached
     if progress:
         progress(len(data), len(data))
     return data, problems, None
-
-
-def read(
-    source: Source, size: ImageSize, channels: int | None, progress: StepCallback | None = None
-) -> tuple[SegmentationData | None, list[Problem]]:
-    """Every pair that can be used, and every problem, sorted by file."""
-    pairs, problems = find_pairs(source)
-    examples: list[_Example] = []
-    done = 0
-    # Pillow and zlib release the interpreter lock while they decode, so threads use all cores.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for example, problems_of_pair in pool.map(lambda pair: _read_pair(source, pair, size), pairs):
-            problems.extend(problems_of_pair)
-            if example:
-                examples.append(example)
-            done += 1
-            if progress:
-                progress(done, len(pairs))
-    problems += _empty_masks(examples, source)
-    problems.sort(key=lambda problem: (problem.file, problem.kind))
-    data = _stack(examples, channels, printable(source.path.name)) if examples else None
-    return data, problems
-
-
-def _empty_masks(examples: Sequence[_Example], source: Source) -> list[Problem]:
-    """How many masks have no foreground, which is normal for some of them and an error for all."""
-    empty = [example.name for example in examples if example.is_empty]
-    if not empty:
-        return []
-    name = printable(source.path.name)
-    if len(empty) == len(examples):
-        return [problem("all-empty", name, f"no pixel of any of its {len(empty)} masks is foreground")]
-    return [problem("empty-mask", name, f"{len(empty)} of {len(examples)} masks are empty, such as that of {empty[0]}")]
-
-
-@dataclass(frozen=True)
-class _Example:
-    """One decoded pair at the final size; image: [height, width] or [height, width, 3], uint8 or uint16.
-
-    is_empty: whether the mask had no foreground at its own size.
-    """
-
-    name: str
-    image: NDArray[np.unsignedinteger]
-    mask: NDArray[np.uint8]
-    is_empty: bool
-
-
-def _read_pair(source: Source, pair: Pair, size: ImageSize) -> tuple[_Example | None, list[Problem]]:
-    """One pair at the final size, or None if it cannot be used; and all its problems."""
-    problems: list[Problem] = []
-    image: NDArray[Any] | None = None
-    orientation: int | None = None
-    try:
-        pixels = decode(source.read(pair.image), pair.image)
-        image, image_problems = to_image(pixels, pair.image)
-        orientation = pixels.orientation
-        problems.extend(image_problems)
-    except Unusable as unusable:
-        problems.append(unusable.problem)
-    mask, mask_problems = _read_masks(source, pair, None if image is None else image.shape[:2], orientation)
-    problems.extend(mask_problems)
-    if image is None or mask is None:
-        return None, problems
-    small = resize_mask(mask, size)
-    if mask.any() and not small.any():
-        what = f"the foreground of {int(mask.sum())} pixels is lost at {size[0]}x{size[1]}"
-        problems.append(problem("vanished-mask", pair.masks[0], what))
-    return _Example(pair.name, resize_image(image, size), small, not mask.any()), problems
-
-
-def _read_masks(
-    source: Source, pair: Pair, size: tuple[int, ...] | None, orientation: int | None
-) -> tuple[NDArray[np.bool_] | None, list[Problem]]:
-    """The union of the mask files at full size, or None if one of them cannot be used; and their problems."""
-    problems: list[Problem] = []
-    union: NDArray[np.bool_] | None = None
-    usable = True
-    for file in pair.masks:
-        try:
-            pixels = decode(source.read(file), file, indexed=True)
-            inside, file_problems = foreground(pixels, file)
-        except Unusable as unusable:
-            problems.append(unusable.problem)
-            usable = False
-            continue
-        problems.extend(file_problems)
-        if orientation not in (None, pixels.orientation):
-            what = f"it notes orientation {pixels.orientation}, its image {printable(pair.image)} {orientation}"
-            problems.append(problem("orientation", file, f"{what}: which way the mask was drawn is not known"))
-        size = size or inside.shape
-        if inside.shape != size:
-            (h, w), (height, width) = inside.shape, size
-            what = f"the mask is {w}x{h}, its image {printable(pair.image)} {width}x{height} pixels"
-            problems.append(problem("size-mismatch", file, what))
-            usable = False
-        elif union is None:
-            union = inside
-        else:
-            union |= inside
-    if not usable or union is None:
-        return None, problems
-    if union.all():
-        whole = pair.masks[0] if len(pair.masks) == 1 else pair.masks[0].rpartition("/")[0]
-        problems.append(problem("full-mask", whole, "every pixel is foreground"))
-    return union, problems
-
-
-def _stack(examples: list[_Example], channels: int | None, source: str) -> SegmentationData:
-    """The examples as one data set, of one bit depth and one number of channels."""
-    if channels is None:
-        channels = 3 if any(example.image.ndim == 3 for example in examples) else 1
-    depth = np.result_type(*{example.image.dtype for example in examples})
-    height, width = examples[0].mask.shape
-    images = np.empty((len(examples), channels, height, width), depth)
-    for row, example in zip(images, examples, strict=True):
-        image = example.image if example.image.dtype == depth else example.image * depth.type(257)
-        if image.ndim == 3 and channels == 1:
-            image = np.rint(image @ np.array(GREY_WEIGHTS)).astype(depth)
-        row[:] = np.moveaxis(image, -1, 0) if image.ndim == 3 else image
-    masks = np.stack([example.mask for example in examples])
-    return SegmentationData(images, masks, tuple(example.name for example in examples), source)
 
 
 def shared_images(train: SegmentationData, validation: SegmentationData) -> list[Problem]:
@@ -248,34 +142,41 @@ def _pixel_hash(image: NDArray[np.unsignedinteger]) -> bytes:
     return hashlib.sha256(np.broadcast_to(wide, (3, *wide.shape[1:])).tobytes()).digest()
 
 
-def check(
+@dataclass(frozen=True)
+class Checked:
+    """What a data set holds. problems: errors and warnings, sorted by file. masks: what they were taken for."""
+
+    problems: tuple[Problem, ...]
+    masks: MaskMeaning
+
+
+def checked(
     path: str | os.PathLike[str],
     *,
     validation: str | os.PathLike[str] | None = None,
     image_size: int | ImageSize = 128,
     channels: int | None = None,
     groups: str | os.PathLike[str] | None = None,
+    masks: str | None = None,
+    classes: int | None = None,
+    ignore: int | None = None,
     accept: Collection[str] = (),
     progress: StepCallback | None = None,
-) -> list[Problem]:
-    """Every problem of a data set (and of its validation part), errors and warnings, sorted by file.
+) -> Checked:
+    """Every problem of a data set (and of its validation part), and what its masks were taken for.
 
-    Arguments as in `load`; kinds in `accept` are left out. Problems of the validation part carry its name in front.
+    Arguments as in `load`; kinds in `accept` are left out. Problems of the validation part, whose masks are taken for the same,
+    carry its name in front.
     Raises: DataError if a path is neither a folder nor a safe zip, or groups cannot be read; InvalidArgument.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     [problem.kind for problem in check(folder)]
-    ['no-images']
     """
     size, accepted = _image_size(image_size), known_kinds(accept)
     _check_channels(channels)
     with open_source(path, follow_links="link" in accepted) as source:
-        train, problems = read(source, size, channels, progress)
+        train, problems, meaning = read(source, size, channels, asked_meaning(masks, classes, ignore), progress)
     if validation is not None:
         name = Path(validation).name
         with open_source(validation, follow_links="link" in accepted) as source:
-            held_out, held_out_problems = read(source, size, channels, progress)
+            held_out, held_out_problems, _ = read(source, size, channels, replace(meaning, is_assumed=False), progress)
         if train and held_out:
             held_out_problems += shared_images(train, held_out)
             parts = grouped(train, groups), grouped(held_out, groups, is_part=True)
@@ -283,7 +184,20 @@ def check(
         problems += [replace(p, file=f"{printable(name)}/{p.file}") for p in held_out_problems]
     elif train:
         grouped(train, groups)
-    return [p for p in problems if p.kind not in accepted]
+    return Checked(tuple(p for p in problems if p.kind not in accepted), meaning)
+
+
+def check(path: str | os.PathLike[str], **options: Any) -> list[Problem]:
+    """Every problem of a data set (and of its validation part), errors and warnings, sorted by file.
+
+    Arguments and Raises as of `checked`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [problem.kind for problem in check(folder)]
+    ['no-images']
+    """
+    return list(checked(path, **options).problems)
 
 
 def _image_size(image_size: int | ImageSize) -> ImageSize:

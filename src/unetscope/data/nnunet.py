@@ -22,12 +22,17 @@ _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 
 @dataclass(frozen=True)
 class Description:
-    """What `dataset.json` says. channels: their numbers. largest_label: of the masks. cases: how many it claims, if it does."""
+    """What `dataset.json` says.
+
+    channels: their numbers. classes: of the masks. ignore: the label of voxels without one. cases: how many it claims, if it
+    does.
+    """
 
     channels: tuple[int, ...]
-    largest_label: int
+    classes: int
     ending: str
     cases: int | None = None
+    ignore: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,19 +61,34 @@ def read_description(folder: Path) -> Description:
     where = printable(str(path))
     if not isinstance(values, dict):
         raise DataError(f"{where} holds {_shown(values)}: expected an object with labels and channel_names")
-    labels = _numbers(where, "labels", values.get("labels"), '{"background": 0, "tumour": 1}')
+    classes, ignore = _classes(where, values.get("labels"))
     names = values.get("channel_names", values.get("modality", {"0": ""}))
     names = dict(enumerate(names)) if isinstance(names, list) else names
     channels = _numbers(where, "channel_names", names, '{"0": "CT"}')
-    if "ignore" in (values["labels"] if isinstance(values["labels"], dict) else ()):
-        raise DataError(f"{printable(str(folder))} marks voxels to ignore, which is not measured: give them a class")
     ending = values.get("file_ending", ".nii.gz")
     if not isinstance(ending, str) or not _ENDING.fullmatch(ending):
         raise DataError(f"{where}: file_ending is {_shown(ending)}, expected an ending such as .nii.gz")
     claimed = values.get("numTraining")
-    return Description(
-        tuple(sorted(channels)), max(labels), ending, claimed if type(claimed) is int and claimed > 0 else None
-    )
+    cases = claimed if type(claimed) is int and claimed > 0 else None
+    return Description(tuple(sorted(channels)), classes, ending, cases, ignore)
+
+
+def _classes(where: str, labels: Any) -> tuple[int, int | None]:
+    """How many classes the labels name, and the number of the label called `ignore`."""
+    if isinstance(labels, Mapping):
+        for name, value in labels.items():
+            if isinstance(value, list) and len(value) != 1:
+                raise DataError(
+                    f"{where}: label {printable(str(name))} joins {_shown(value)} into a region, and regions overlap, which is "
+                    "not measured: name each number once"
+                )
+    numbers = _numbers(where, "labels", labels, '{"background": 0, "tumour": 1}')
+    marked = labels.get("ignore") if isinstance(labels, Mapping) else None
+    ignore = int(marked[0] if isinstance(marked, list) else marked) if marked is not None else None
+    classes = max(2, max(numbers - {ignore}, default=0) + 1)
+    if ignore is not None and ignore < classes:
+        raise DataError(f"{where}: label ignore is {ignore}, expected the largest number of all, as nnU-Net has it")
+    return classes, ignore
 
 
 def _reason(error: Exception) -> str:
@@ -82,7 +102,7 @@ def _shown(value: Any) -> str:
 
 
 def _numbers(where: str, name: str, values: Any, expected: str) -> set[int]:
-    """The numbers that an object gives to names, or that name its values; a region joins several of them."""
+    """The numbers that an object gives to names, or that name its values."""
     if not isinstance(values, Mapping) or not values:
         raise DataError(f"{where}: {name} is {_shown(values)}, expected an object such as {expected}")
     for candidates in (values.values(), values.keys()):

@@ -32,6 +32,11 @@ _MENDS: dict[str, str] = {
     "mask-values": "write 0 for the background and 1 or 255 for objects, or number the objects 1, 2, 3 ...",
     "mask-colour": "save the mask as grey or 1-bit PNG",
     "jpeg-mask": "save masks as PNG",
+    "ambiguous-masks": "say what they are: --masks instances, or --masks classes",
+    "class-values": "give the number of classes and what is ignored as they are (--classes, --ignore), or correct the mask",
+    "colour-coded": "save the number of the class of each pixel, as a grey or palette PNG",
+    "several-masks": "join them into one class map, or say --masks instances",
+    "one-class": "give masks of two classes or more",
     "shared-image": "keep it in one of the two parts",
     "shared-group": "keep all of a group in one of the two parts",
 }
@@ -39,6 +44,9 @@ _WARNINGS: dict[str, str] = {
     "dark-16-bit": "stretch the values over the 16 bits if the images look black to the network",
     "empty-mask": "check that these images have no objects",
     "vanished-mask": "choose a larger image size",
+    "assumed-masks": "if that is wrong, say --masks, --classes and --ignore",
+    "unlabelled": "they count for nothing: check that this is meant",
+    "absent-class": "check the number of classes",
 }
 
 _FINAL = "no-images"  # cannot be accepted: nothing would be left

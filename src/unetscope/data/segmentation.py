@@ -22,6 +22,8 @@ GREY_WEIGHTS = 0.299, 0.587, 0.114  # of red, green and blue (ITU-R BT.601)
 LARGEST_BYTES = 16 * 2**30  # of all images, which stay in memory because they are measured at every marked epoch
 MOST_CHANNELS = 4  # of a one-hot mask; a volume has more slices
 MOST_IMPLIED_CLASSES = 64  # with more, masks whose values have gaps are probably no class numbers
+MOST_CLASSES = 255
+STORED_IGNORE = 255  # in place of a value that one byte does not hold, such as -100 or 65535
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +31,10 @@ class SegmentationData:
     """n images or volumes, their masks and their names, all at one resolution.
 
     images: [n, channels, height, width], or with a depth before the height, uint8, uint16 or float32. masks: [n, height, width]
-    likewise, uint8, 0 … classes − 1. names: one unique name an image. source: their origin, for display. groups: of each image
-    the patient, section or film that it comes from, none if all images are independent of each other.
+    likewise, uint8, 0 … classes − 1, or `ignore` where a pixel has no label. names: one unique name an image. source: their
+    origin, for display. classes: 2 for binary masks, of which class 1 is the foreground. groups: of each image the patient,
+    section or film that it comes from, none if all images are independent of each other. ignore: a value above the classes
+    whose pixels count nowhere: not in a loss, a Dice, a probe or an entropy.
     Raises: InvalidArgument if shapes, types or values differ from that, or a name is not unique.
 
     >>> import numpy as np
@@ -45,6 +49,7 @@ class SegmentationData:
     source: str
     classes: int = 2
     groups: tuple[str, ...] = ()
+    ignore: int | None = None
 
     def __post_init__(self) -> None:
         n, _, *size = self.images.shape if self.images.ndim > 2 else (0, 0)
@@ -55,12 +60,18 @@ class SegmentationData:
             )
         if self.images.dtype not in (np.uint8, np.uint16, np.float32):
             raise InvalidArgument(f"images must be uint8, uint16 or float32, got {self.images.dtype}")
-        if not 2 <= self.classes <= 255:
-            raise InvalidArgument(f"classes must be 2 to 255, got {self.classes}")
-        if self.masks.dtype != np.uint8 or (self.masks.size and self.masks.max() >= self.classes):
-            values = "0 and 1" if self.classes == 2 else f"0 to {self.classes - 1}"
+        if not 2 <= self.classes <= MOST_CLASSES:
+            raise InvalidArgument(f"classes must be 2 to {MOST_CLASSES}, got {self.classes}")
+        if self.ignore is not None and not self.classes <= self.ignore <= STORED_IGNORE:
             raise InvalidArgument(
-                f"masks must be uint8 with values {values}, got {self.masks.dtype} up to {self.masks.max()}"
+                f"ignore must be a value of no class, {self.classes} to {STORED_IGNORE}, got {self.ignore}: number the classes "
+                "from 0 on and what is ignored above them"
+            )
+        if self.masks.dtype != np.uint8 or self.labels.max(initial=0) >= self.classes:
+            values = "0 and 1" if self.classes == 2 else f"0 to {self.classes - 1}"
+            ignored = "" if self.ignore is None else f", or {self.ignore} to be ignored"
+            raise InvalidArgument(
+                f"masks must be uint8 with values {values}{ignored}, got {self.masks.dtype} up to {self.labels.max()}"
             )
         if len(set(self.names)) != n:
             raise InvalidArgument("names must be unique, one an image")
@@ -73,6 +84,7 @@ class SegmentationData:
     def __repr__(self) -> str:
         sides = "x".join(map(str, self.image_size))
         classes = "" if self.classes == 2 else f", {self.classes} classes"
+        classes += "" if self.ignore is None else f", {self.ignore} ignored"
         groups = f" in {len(set(self.groups))} groups" if self.groups else ""
         return f"SegmentationData({len(self)} images{groups} of {sides}, {self.channels} channels{classes}, from {self.source})"
 
@@ -94,14 +106,28 @@ class SegmentationData:
         return 1.0 / float(np.iinfo(self.images.dtype.name).max)
 
     @property
+    def labels(self) -> NDArray[np.uint8]:
+        """The classes of all pixels that have one: the masks themselves, or without ignored pixels, flat."""
+        return self.masks if self.ignore is None else self.masks[self.masks != self.ignore]
+
+    @property
     def foreground_share(self) -> float:
-        """The share of mask pixels that are not 0."""
-        return float((self.masks > 0).mean())
+        """The share of labelled pixels that are not 0; NaN without any."""
+        labels = self.labels
+        return float((labels > 0).mean()) if labels.size else float("nan")
+
+    @property
+    def class_shares(self) -> tuple[float, ...]:
+        """The share of labelled pixels that each class has; NaN without any."""
+        counts = np.bincount(self.labels.reshape(-1), minlength=self.classes)
+        return tuple((counts / counts.sum()).tolist()) if counts.sum() else (float("nan"),) * self.classes
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 in hex of names, images, masks and groups: equal data have equal fingerprints."""
-        digest = hashlib.sha256(repr((self.images.shape, self.images.dtype.str, self.names)).encode())
+        """SHA-256 in hex of names, images, masks, groups and what is ignored: equal data have equal fingerprints."""
+        about: tuple[object, ...] = (self.images.shape, self.images.dtype.str, self.names)
+        about += () if self.ignore is None else (self.ignore,)
+        digest = hashlib.sha256(repr(about).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.masks).data)
         if self.groups:  # without any the fingerprint is that of versions which knew none
@@ -168,6 +194,7 @@ def from_dataset(
     mask: str | int = 1,
     groups: str | int | None = None,
     classes: int | None = None,
+    ignore: int | None = None,
     seed: int = 0,
     source: str = "",
 ) -> SegmentationData:
@@ -177,7 +204,8 @@ def from_dataset(
     groups: the key of what names the patient, section or film that an item comes from, if they are not independent.
     Images: [channels, *sides] or [*sides], as the network's input, so with the dataset's own transforms except random ones.
     Masks: whole numbers [*sides] or [1, *sides]. n: a seeded choice of this many items (default: all); of a stream, the first.
-    classes: of the masks (default: the largest value plus one, at least two).
+    classes: of the masks (default: the largest value plus one, at least two). ignore: the value of pixels without a label, such
+    as 255, −1 or −100; one outside 0 … 255 is stored as 255.
 
     Raises: DataError that names the item that cannot be used; InvalidArgument for n or classes outside their domain.
 
@@ -187,7 +215,7 @@ def from_dataset(
     """
     source = source or type(dataset).__name__
     items = ((f"{number}", f"item {number} of {source}", item) for number, item in _items(dataset, n, seed, source))
-    return stack_items(items, image, mask, classes, source, groups)
+    return stack_items(items, image, mask, classes, source, groups, ignore)
 
 
 def stack_items(
@@ -197,6 +225,7 @@ def stack_items(
     classes: int | None,
     source: str,
     groups: str | int | None = None,
+    ignore: int | None = None,
 ) -> SegmentationData:
     """Items as one data set. items: the name of each, what an error calls it, and the item itself, as of `from_dataset`."""
     images: list[NDArray[Any]] = []
@@ -204,7 +233,7 @@ def stack_items(
     names: list[str] = []
     of_image: list[str] = []
     for name, where, item in items:
-        pixels, labels = _pair(item, image, mask, where)
+        pixels, labels = _pair(item, image, mask, where, ignore)
         if groups is not None:
             of_image.append(_group(item, groups, where))
         if images and (pixels.shape, pixels.dtype) != (images[0].shape, images[0].dtype):
@@ -219,15 +248,17 @@ def stack_items(
             raise DataError(f"{source} has more than {LARGEST_BYTES / 2**30:.0f} GiB of images: choose fewer, with n")
     if not images:
         raise DataError(f"{source} gives no image")
-    stacked = np.stack(masks)
+    stacked, stored = np.stack(masks), stored_ignore(ignore)
+    if classes is None:
+        classes = _implied_classes(stacked if stored is None else stacked[stacked != stored], source)
     return SegmentationData(
-        np.stack(images),
-        stacked,
-        tuple(names),
-        source,
-        classes or _implied_classes(stacked, source),
-        groups=tuple(of_image),
+        np.stack(images), stacked, tuple(names), source, classes, groups=tuple(of_image), ignore=stored
     )
+
+
+def stored_ignore(ignore: int | None) -> int | None:
+    """The value that stands for what is ignored in masks of one byte: itself, or 255 where it does not fit."""
+    return ignore if ignore is None or 0 <= ignore <= STORED_IGNORE else STORED_IGNORE
 
 
 def _items(dataset: Any, n: int | None, seed: int, source: str) -> Iterator[tuple[int, Any]]:
@@ -250,6 +281,8 @@ def _implied_classes(masks: NDArray[np.uint8], source: str) -> int:
     Raises: DataError for large values with many gaps between them, such as 0 and 255.
     """
     values = np.unique(masks)
+    if not len(values):
+        raise DataError(f"masks of {source} hold nothing but pixels to ignore")
     if values[-1] >= MOST_IMPLIED_CLASSES and len(values) * 8 <= values[-1]:
         raise DataError(
             f"masks of {source} hold {', '.join(map(str, values[:4]))}{', …' if len(values) > 4 else ''}, which would be "
@@ -266,7 +299,9 @@ def _array(values: Any) -> NDArray[Any]:
     return np.asarray(values)
 
 
-def _pair(item: Any, image: str | int, mask: str | int, name: str) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+def _pair(
+    item: Any, image: str | int, mask: str | int, name: str, ignore: int | None = None
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """The image [channels, *sides] and the mask [*sides] of an item."""
     item = _whole(item)
     try:
@@ -293,10 +328,16 @@ def _pair(item: Any, image: str | int, mask: str | int, name: str) -> tuple[NDAr
     if not (np.isfinite(pixels).all() and np.isfinite(labels).all()):
         raise DataError(f"{name} holds what is no finite number")
     whole = labels.astype(np.int64)
-    if (whole != labels).any() or whole.min(initial=0) < 0 or whole.max(initial=0) > 254:
-        raise DataError(f"{name}: a mask holds whole numbers from 0 to 254, the classes of its pixels")
+    ignored = np.zeros(whole.shape, dtype=bool) if ignore is None else whole == ignore
+    counted = whole[~ignored]
+    if (whole != labels).any() or counted.min(initial=0) < 0 or counted.max(initial=0) >= MOST_CLASSES:
+        but = "" if ignore is None else f", and {ignore} where a pixel is ignored"
+        raise DataError(
+            f"{name}: a mask holds whole numbers from 0 to {MOST_CLASSES - 1}, the classes of its pixels{but}"
+        )
+    stored = stored_ignore(ignore)
     pixels = pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32)
-    return pixels, whole.astype(np.uint8)
+    return pixels, (whole if stored is None else np.where(ignored, stored, whole)).astype(np.uint8)
 
 
 def _group(item: Any, key: str | int, where: str) -> str:

@@ -34,7 +34,8 @@ def load_nnunet(
 
     size: (height, width) or (depth, height, width) in voxels, to which every case is resized: images linearly, masks by the
     nearest voxel. n: a seeded choice of this many cases. part: `Tr` or `Ts`. standardised: subtract the mean of each channel
-    of each image and divide by its standard deviation, as nnU-Net does for all images except CT. check_affines: turn the axes
+    of each image and divide by its standard deviation, as nnU-Net does for all images except CT. Voxels of the label
+    `"ignore"` of dataset.json count nowhere; labels that join numbers into regions are refused. check_affines: turn the axes
     of masks and further channels as those of the first image, and refuse those that then lie elsewhere. groups: which cases
     belong together, as in `load`, such as `r"(patient\d+)_"` over the names of cases.
 
@@ -45,7 +46,7 @@ def load_nnunet(
     description = read_description(folder)
     cases = find_cases(folder, part, description)
     volumes = _Volumes(cases, tuple(size), standardised, check_affines, len(description.channels))
-    return grouped(volumes.load(n, seed, str(folder), max(2, description.largest_label + 1)), groups)
+    return grouped(volumes.load(n, seed, str(folder), description.classes, description.ignore), groups)
 
 
 def load_nifti(
@@ -54,12 +55,15 @@ def load_nifti(
     *,
     size: Sequence[int],
     n: int | None = None,
+    classes: int | None = None,
+    ignore: int | None = None,
     standardised: bool = True,
     check_affines: bool = True,
     seed: int = 0,
 ) -> SegmentationData:
     """NIfTI images and their masks, one file each, in the same order; other arguments as in `load_nnunet`.
 
+    classes: of the masks (default: the largest value plus one, at least two). ignore: the value of voxels without a label.
     In a file with one axis more than its mask, the last axis holds the channels.
     Raises: DataError that names the file that cannot be used; MissingDependency without nibabel.
     """
@@ -70,7 +74,7 @@ def load_nifti(
         Case(name, (Path(image),), mask)
         for name, image, mask in zip(_distinct_names(paths), images, paths, strict=True)
     ]
-    return _Volumes(cases, tuple(size), standardised, check_affines).load(n, seed, "NIfTI files", None)
+    return _Volumes(cases, tuple(size), standardised, check_affines).load(n, seed, "NIfTI files", classes, ignore)
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -98,18 +102,20 @@ class _Volumes:
     check_affines: bool
     channels: int | None = None
 
-    def load(self, n: int | None, seed: int, source: str, classes: int | None) -> SegmentationData:
+    def load(
+        self, n: int | None, seed: int, source: str, classes: int | None, ignore: int | None = None
+    ) -> SegmentationData:
         """All cases, or a seeded choice of n, under their names."""
         if len(self.size) not in (2, 3) or min(self.size) < 1:
             raise InvalidArgument(f"size must be (height, width) or (depth, height, width) in voxels, got {self.size}")
         cases = [self.cases[row] for row in chosen_rows(len(self.cases), n, seed, source)]
         items = ((case.name, f"case {printable(case.name)} of {source}", self.read(case)) for case in cases)
-        return stack_items(items, 0, 1, classes, source)
+        return stack_items(items, 0, 1, classes, source, ignore=ignore)
 
     def read(self, case: Case) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """The image [channels, *size] and the mask [*size] of a case, on one grid."""
         first, *others = map(_volume, case.images)
-        mask_volume = _volume(case.mask)
+        mask_volume = _volume(case.mask, as_mask=True)
         if self.check_affines:
             mask_volume, *others = (volume.on_grid_of(first) for volume in (mask_volume, *others))
         mask = mask_volume.array
@@ -137,11 +143,11 @@ def _channels(values: NDArray[Any], sides: int) -> list[NDArray[Any]]:
     return [values] if values.ndim == sides else list(np.moveaxis(values, -1, 0))
 
 
-def _flat(path: Path) -> Volume:
+def _flat(path: Path, *, as_mask: bool) -> Volume:
     """A PNG, TIFF or JPEG as a volume without a place in the world."""
     file = printable(path.name)
     try:
-        pixels = decode(path.read_bytes(), file, indexed=True)
+        pixels = decode(path.read_bytes(), file, indexed="exactly" if as_mask else False)
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror})") from None
     except Unusable as unusable:
@@ -151,10 +157,10 @@ def _flat(path: Path) -> Volume:
     return Volume(file, values[:, :, None] if pixels.is_colour else values, None)
 
 
-def _volume(path: Path) -> Volume:
+def _volume(path: Path, *, as_mask: bool = False) -> Volume:
     if not path.is_file():
         raise DataError(f"{printable(str(path))} does not exist")
-    return read_nifti(path) if is_nifti(path) else _flat(path)
+    return read_nifti(path) if is_nifti(path) else _flat(path, as_mask=as_mask)
 
 
 def _standardise(channel: NDArray[Any]) -> NDArray[np.float32]:

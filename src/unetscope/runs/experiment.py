@@ -222,20 +222,29 @@ def load_images(config: DataConfig, progress: Progress) -> tuple[SegmentationDat
         data = grouped(data, config.groups)
         return data.split(config.validation_share, seed=config.seed)
 
-    def read(path: str, channels: int | None = None) -> SegmentationData:
+    def read(path: str, **options: Any) -> SegmentationData:
         progress.stage(f"reading {Path(path).name}", 0)
-        return load(path, image_size=config.image_size, channels=channels, accept=config.accept)
+        return load(path, image_size=config.image_size, accept=config.accept, **options)
 
-    data = grouped(read(config.path), config.groups)
+    data = grouped(read(config.path, masks=config.masks, classes=config.classes, ignore=config.ignore), config.groups)
     if config.validation is None:
         of_paper = None if data.groups else paper_split(data)  # groups that are given come before the paper's split
         train, validation = of_paper or data.split(config.validation_share, seed=config.seed)
     else:
-        train = data
-        validation = grouped(read(config.validation, data.channels), config.groups, is_part=True)
+        train, read_as = data, _meaning(config, data)
+        validation = read(config.validation, channels=data.channels, **read_as)
+        validation = grouped(validation, config.groups, is_part=True)
     shared = [*shared_images(train, validation), *shared_groups(train, validation)]
     guard(shared, config.validation or config.path, config.accept)
     return train, validation
+
+
+def _meaning(config: DataConfig, train: SegmentationData) -> dict[str, Any]:
+    """What validation masks hold: what those of the training images were taken for."""
+    if train.classes == 2 and train.ignore is None:
+        return {"masks": config.masks, "classes": config.classes}
+    ignore = config.ignore if config.masks or config.classes or config.ignore else train.ignore
+    return {"masks": "classes", "classes": train.classes, "ignore": ignore}
 
 
 def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationData, config: MeasuringConfig) -> Scope:

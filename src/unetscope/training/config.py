@@ -49,6 +49,12 @@ class DataConfig(Section):
         description="Images that belong together: a pattern that captures the group in a file's name, such as "
         "'(patient\\d+)_', or a table NAME.csv of name,group [default: all independent].",
     )
+    masks: Literal["binary", "instances", "classes"] | None = Field(
+        None,
+        description="What masks hold: binary, instances or classes [default: what the whole set looks like].",
+    )
+    classes: int | None = Field(None, ge=2, le=255, description="Classes of class maps, numbered from 0 on.")
+    ignore: int | None = Field(None, ge=0, le=65535, description="Value of pixels without a label, above the classes.")
     accept: tuple[str, ...] = Field((), description="Kind of data problem not to stop at; repeatable.")
 
 

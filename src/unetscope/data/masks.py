@@ -1,0 +1,277 @@
+"""What the numbers in mask files mean: foreground, numbered objects, or classes; asked for, or seen from the whole set.
+
+One file cannot tell: 0, 1, 2 may be two objects or two classes. Over the whole set they differ: an object is one region, and
+the largest number is how many there are; a class lies in several regions, and a file may lack some classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unetscope.base import InvalidArgument
+from unetscope.data.images import ImageSize, Pixels
+from unetscope.data.problems import Problem, Unusable, problem
+from unetscope.data.segmentation import MOST_CLASSES, MOST_IMPLIED_CLASSES, STORED_IGNORE, stored_ignore
+
+MaskKind = Literal["binary", "instances", "classes"]
+
+LARGEST_VALUE = 65535  # of a mask file
+TOPS = (255, LARGEST_VALUE)  # of the range of a byte or two: by habit what is ignored, or the foreground
+SPLIT_FROM = 0.3  # of the numbers in files: if so many lie in several regions, they are no objects
+FEWEST_FILES = 3  # with several numbers, whose largest number being the same says something
+LARGEST_SIDE = 512  # pixels, in which regions are counted
+
+
+@dataclass(frozen=True)
+class MaskMeaning:
+    """What the numbers in the masks of a set mean.
+
+    kind: `"binary"`: 0 and one other value; `"instances"`: 0 and a number for each object; `"classes"`: a class a pixel. None:
+    to be seen from the whole set. classes: how many, None for as many as the numbers say. ignore: the value in the files of
+    pixels without a label. why: what it was decided by, empty if it was asked for. is_assumed: whether it could be otherwise,
+    so that it is said.
+    """
+
+    kind: MaskKind | None = None
+    classes: int | None = None
+    ignore: int | None = None
+    why: str = ""
+    is_assumed: bool = False
+
+    def __str__(self) -> str:
+        if self.kind != "classes":
+            what = (
+                "binary masks: 0 and one other value" if self.kind == "binary" else "numbered objects, 0 between them"
+            )
+        else:
+            ignored = "none ignored" if self.ignore is None else f"{self.ignore} ignored"
+            what = f"class maps of {self.classes} classes, 0 to {(self.classes or 0) - 1}, {ignored}"
+        return f"{what} ({self.why or 'as asked for'})"
+
+    def completed(self, masks: Sequence[NDArray[np.uint8]]) -> MaskMeaning:
+        """The meaning with as many classes as the masks have, if how many was not asked for."""
+        if self.classes is not None:
+            return self
+        stored = stored_ignore(self.ignore)
+        largest = max(int(mask[mask != stored].max(initial=1)) for mask in masks)
+        return replace(self, classes=largest + 1)
+
+
+def asked_meaning(masks: str | None, classes: int | None, ignore: int | None) -> MaskMeaning:
+    """The meaning that is asked for; with classes or a value to ignore, masks are class maps.
+
+    Raises: InvalidArgument for values that do not go together.
+
+    >>> asked_meaning(None, 11, 11).kind
+    'classes'
+    """
+    kind: MaskKind | None = next((kind for kind in get_args(MaskKind) if kind == masks), None)
+    if masks is not None and kind is None:
+        raise InvalidArgument(f"masks must be one of {', '.join(get_args(MaskKind))}, got {masks!r}")
+    if classes is not None and not 2 <= classes <= MOST_CLASSES:
+        raise InvalidArgument(f"classes must be 2 to {MOST_CLASSES}, got {classes}")
+    if ignore is not None and not 0 <= ignore <= LARGEST_VALUE:
+        raise InvalidArgument(f"ignore must be 0 to {LARGEST_VALUE}, a value in the masks, got {ignore}")
+    if classes is None and ignore is None:
+        return MaskMeaning(kind)
+    if kind not in (None, "classes"):
+        raise InvalidArgument(
+            f"masks={kind!r} have no classes and ignore nothing: leave out classes and ignore, or give classes"
+        )
+    if classes is not None and ignore is not None and ignore < classes:
+        raise InvalidArgument(
+            f"ignore must be a value of no class, {classes} or more, got {ignore}: number the classes from 0 on and what is "
+            "ignored above them"
+        )
+    return MaskMeaning("classes", classes, ignore)
+
+
+def class_map(pixels: Pixels, file: str, meaning: MaskMeaning) -> NDArray[np.uint8]:
+    """The class of every pixel of a decoded mask, and `stored_ignore` where the file holds the value to ignore.
+
+    Raises: Unusable (colour-coded, jpeg-mask, class-values).
+
+    >>> class_map(Pixels(np.array([[0, 2, 255]], np.uint8)), "a.png", MaskMeaning("classes", 3, 255)).tolist()
+    [[0, 2, 255]]
+    """
+    values = pixels.values
+    if values.ndim == 3:
+        if not (values == values[..., :1]).all():
+            colours = len(np.unique(values.reshape(-1, values.shape[-1]), axis=0))
+            raise Unusable(
+                "colour-coded", file, f"the mask has {colours} colours, and which classes they are is not known"
+            )
+        values = values[..., 0]
+    if pixels.lossy:
+        raise Unusable("jpeg-mask", file, "JPEG compression changes numbers, so that classes are mixed up")
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8)
+    ignored = np.zeros(values.shape, dtype=bool) if meaning.ignore is None else values == meaning.ignore
+    present = np.unique(values[~ignored])
+    if meaning.ignore is None and meaning.classes is None and len(present) > 1 and present[-1] in TOPS:
+        raise Unusable(
+            "class-values", file, f"it holds {present[-1]}: if that is to be ignored, say --ignore {present[-1]}"
+        )
+    most = (meaning.classes or min(MOST_CLASSES, LARGEST_VALUE if meaning.ignore is None else meaning.ignore)) - 1
+    if wrong := [value for value in present.tolist() if not (0 <= value <= most and value == int(value))]:
+        shown = ", ".join(f"{value:g}" for value in wrong[:4]) + (", …" if len(wrong) > 4 else "")
+        but = "" if meaning.ignore is None else f", and {meaning.ignore} to be ignored"
+        raise Unusable("class-values", file, f"it holds {shown}, expected classes 0 to {most}{but}")
+    stored = stored_ignore(meaning.ignore)
+    return np.where(ignored, STORED_IGNORE if stored is None else stored, values).astype(np.uint8)
+
+
+def resize_classes(classes: NDArray[np.uint8], size: ImageSize) -> NDArray[np.uint8]:
+    """Resize a class map [height, width] to the class at the centre of each new pixel.
+
+    >>> resize_classes(np.array([[0, 0, 7, 7], [0, 0, 7, 7]], np.uint8), (1, 2)).tolist()
+    [[0, 7]]
+    """
+    if classes.shape == size:
+        return classes
+    height, width = size
+    return np.asarray(Image.fromarray(classes).resize((width, height), Image.Resampling.NEAREST))
+
+
+@dataclass(frozen=True)
+class MaskNumbers:
+    """The numbers that a mask file holds, as far as they tell objects from classes.
+
+    split: how many of those but 0 lie in several regions. is_beyond: whether they go further than classes do, as those of
+    many objects and the greys of soft outlines.
+    """
+
+    numbers: tuple[int, ...] = ()
+    split: int = 0
+    is_beyond: bool = False
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The numbers without what is the top of a byte or two."""
+        return tuple(number for number in self.numbers if number not in TOPS)
+
+    @property
+    def has_several(self) -> bool:
+        """Whether it holds more than 0 and one other value."""
+        return len({0, *self.numbers}) > 2
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a number is left out below the largest."""
+        return self.numbers[-1] != len({0, *self.numbers}) - 1
+
+
+def mask_numbers(pixels: Pixels) -> MaskNumbers | None:
+    """What the numbers of a decoded mask tell; None for colours, fractions, negative numbers and a JPEG.
+
+    >>> mask_numbers(Pixels(np.array([[0, 1, 0, 1, 2]], np.uint8)))
+    MaskNumbers(numbers=(0, 1, 2), split=1, is_beyond=False)
+    """
+    values = pixels.values
+    if values.ndim == 3 or pixels.lossy or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
+        return None
+    present = np.flatnonzero(np.bincount(values.reshape(-1))) if values.dtype == np.uint8 else np.unique(values)
+    labels = [number for number in present.tolist() if number not in TOPS]
+    if max(labels, default=0) >= MOST_IMPLIED_CLASSES:
+        return MaskNumbers(is_beyond=True)
+    numbers = MaskNumbers(tuple(present.tolist()))
+    if not numbers.has_several:
+        return numbers
+    from scipy import ndimage
+
+    near = values[tuple(slice(None, None, -(-side // LARGEST_SIDE)) for side in values.shape)]
+    touching = np.ones((3, 3))  # diagonal neighbours are of one region
+    split = sum(ndimage.label(near == number, touching)[1] > 1 for number in labels if number > 0)
+    return MaskNumbers(numbers.numbers, split)
+
+
+def seen_meaning(files: Sequence[MaskNumbers]) -> MaskMeaning | str:
+    """What the numbers of a whole set mean; a sentence if that cannot be told.
+
+    >>> seen_meaning([MaskNumbers((0, 255)), MaskNumbers((0,))]).kind
+    'binary'
+    >>> print(seen_meaning([MaskNumbers((0, 1, 2, 5), split=3), MaskNumbers((0, 2, 255), split=1)]))
+    class maps of 6 classes, 0 to 5, 255 ignored (numbers but 0 lie in several regions in 100% of cases, as objects do not)
+    """
+    if any(file.is_beyond for file in files):
+        return MaskMeaning("instances", why=f"numbers go beyond {MOST_IMPLIED_CLASSES - 1}, further than classes do")
+    several = [file for file in files if file.has_several]
+    return _of_several(files, several) if several else _of_single_values(files)
+
+
+def _of_single_values(files: Sequence[MaskNumbers]) -> MaskMeaning | str:
+    """The meaning of files with 0 and one other value each."""
+    singles = sorted({number for file in files for number in file.labels if number > 1})
+    if len(singles) > 1:
+        return f"every file holds 0 and one other value, which is {listed(singles)} in different files"
+    return MaskMeaning("binary", why="no file holds more than 0 and one other value")
+
+
+def _of_several(files: Sequence[MaskNumbers], several: Sequence[MaskNumbers]) -> MaskMeaning | str:
+    """The meaning of a set in which some files hold several numbers."""
+    labels = sorted({0, *(number for file in files for number in file.labels)})
+    tops = sorted({number for file in files for number in file.numbers if number in TOPS})
+    counted = sum(sum(number > 0 for number in file.labels) for file in several)
+    share = sum(file.split for file in several) / max(1, counted)
+    if share > SPLIT_FROM and len(labels) * 2 > labels[-1] and tops in ([], [255]):
+        why = f"numbers but 0 lie in several regions in {share:.0%} of cases, as objects do not"
+        return MaskMeaning("classes", max(2, labels[-1] + 1), tops[0] if tops else None, why, is_assumed=True)
+    if gaps := sum(file.has_gaps for file in several):
+        return f"{gaps} of {len(files)} files leave out some of the numbers 0 to {labels[-1]}"
+    if len({file.numbers[-1] for file in several}) == 1 and len(several) >= FEWEST_FILES:
+        return f"every file with several numbers holds 0 to {labels[-1]}"
+    one_region = f"{1 - share:.0%} of the numbers but 0 are one region each"
+    return MaskMeaning("instances", why=f"no file leaves out a number, and {one_region}", is_assumed=True)
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Some of the numbers, with commas."""
+    return ", ".join(map(str, numbers[:4])) + (", …" if len(numbers) > 4 else "")
+
+
+def set_problems(
+    names: Sequence[str], masks: Sequence[NDArray[np.uint8]], meaning: MaskMeaning, source: str
+) -> list[Problem]:
+    """What is wrong with class maps as a set: nothing to tell apart, images without a label, classes without a pixel.
+
+    masks: at the size that is used.
+    """
+    stored = stored_ignore(meaning.ignore)
+    counts = [np.bincount(mask.reshape(-1), minlength=STORED_IGNORE + 1) for mask in masks]
+    labelled = np.stack(counts)[:, : meaning.classes]
+    present = labelled.sum(axis=0) > 0
+    if present.sum() < 2:
+        what = f"its labelled pixels are all of class {present.argmax()}" if present.any() else "no pixel has a label"
+        return [problem("one-class", source, what)]
+    problems = []
+    if len(empty := np.flatnonzero(labelled.sum(axis=1) == 0)):
+        what = (
+            f"{len(empty)} of {len(names)} masks hold nothing but {stored} to ignore, such as that of {names[empty[0]]}"
+        )
+        problems.append(problem("unlabelled", source, what))
+    if len(absent := np.flatnonzero(~present)):
+        what = f"no pixel has class {listed(absent.tolist())} of 0 to {len(present) - 1}"
+        problems.append(problem("absent-class", source, what))
+    return problems
+
+
+def lost_classes(
+    before: Sequence[tuple[int, ...]], masks: Sequence[NDArray[np.uint8]], meaning: MaskMeaning, source: str
+) -> list[Problem]:
+    """Classes that masks lose where they are made smaller. before: those of each mask at its own size."""
+    lost: dict[int, int] = {}
+    for classes, mask in zip(before, masks, strict=True):
+        for label in set(classes) - set(np.unique(mask).tolist()) - {stored_ignore(meaning.ignore)}:
+            lost[label] = lost.get(label, 0) + 1
+    if not lost:
+        return []
+    label, files = max(lost.items(), key=lambda item: item[1])
+    height, width = masks[0].shape
+    often = f"most often class {label} (in {files} of {len(masks)} masks)"
+    return [problem("vanished-mask", source, f"at {width}x{height} pixels masks lose classes that they have, {often}")]

@@ -1,0 +1,258 @@
+"""Read the pairs of a source: decode, check, resize, and stack them as one data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetscope.base import StepCallback
+from unetscope.data.images import ImageSize, Pixels, decode, foreground, resize_image, resize_mask, to_image
+from unetscope.data.masks import (
+    MaskMeaning,
+    MaskNumbers,
+    class_map,
+    lost_classes,
+    mask_numbers,
+    resize_classes,
+    seen_meaning,
+    set_problems,
+)
+from unetscope.data.pairs import Pair, find_pairs
+from unetscope.data.problems import Problem, Unusable, printable, problem
+from unetscope.data.segmentation import GREY_WEIGHTS, SegmentationData, stored_ignore
+from unetscope.data.sources import Source
+
+
+def read(
+    source: Source,
+    size: ImageSize,
+    channels: int | None,
+    asked: MaskMeaning,
+    progress: StepCallback | None = None,
+) -> tuple[SegmentationData | None, list[Problem], MaskMeaning]:
+    """Every pair that can be used, every problem, sorted by file, and what the masks were taken for."""
+    pairs, problems = find_pairs(source)
+    examples, of_pairs = _read_pairs(source, pairs, size, asked, progress)
+    meaning: MaskMeaning | str = asked
+    if asked.kind is None:
+        meaning = _seen_meaning(pairs, examples)
+        if isinstance(meaning, MaskMeaning) and meaning.kind == "classes":  # read again, now as what they are
+            examples, of_pairs = _read_pairs(source, pairs, size, meaning, progress)
+    name = printable(source.path.name)
+    problems += of_pairs
+    if isinstance(meaning, str):
+        problems.append(problem("ambiguous-masks", name, f"objects or classes? {meaning}"))
+        meaning = MaskMeaning("instances", why="accepted as numbered objects")
+    elif asked.kind is None and meaning.is_assumed:
+        problems.append(problem("assumed-masks", name, f"taken for {meaning}"))
+    if meaning.kind != "classes":
+        problems += _empty_masks(examples, source)
+    elif examples:
+        meaning = meaning.completed([example.mask for example in examples])
+        problems += _class_problems(examples, meaning, name)
+    problems.sort(key=lambda problem: (problem.file, problem.kind))
+    data = _stack(examples, channels, name, meaning) if examples else None
+    return data, problems, meaning
+
+
+def _read_pairs(
+    source: Source, pairs: Sequence[Pair], size: ImageSize, meaning: MaskMeaning, progress: StepCallback | None
+) -> tuple[list[_Example], list[Problem]]:
+    """Every pair that can be used, and the problems of all."""
+    examples: list[_Example] = []
+    problems: list[Problem] = []
+    # Pillow and zlib release the interpreter lock while they decode, so threads use all cores.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        read_one = pool.map(lambda pair: _read_pair(source, pair, size, meaning), pairs)
+        for done, (example, problems_of_pair) in enumerate(read_one, 1):
+            problems.extend(problems_of_pair)
+            if example:
+                examples.append(example)
+            if progress:
+                progress(done, len(pairs))
+    return examples, problems
+
+
+def _seen_meaning(pairs: Sequence[Pair], examples: Sequence[_Example]) -> MaskMeaning | str:
+    """What the masks mean as a set, or why that cannot be told."""
+    if any(len(pair.masks) > 1 for pair in pairs):
+        return MaskMeaning("instances", why="an image has several mask files, one for each object")
+    return seen_meaning([example.numbers for example in examples if example.numbers is not None])
+
+
+def _class_problems(examples: Sequence[_Example], meaning: MaskMeaning, name: str) -> list[Problem]:
+    """What is wrong with class maps as a set."""
+    masks = [example.mask for example in examples]
+    return [
+        *set_problems([example.name for example in examples], masks, meaning, name),
+        *lost_classes([example.classes for example in examples], masks, meaning, name),
+    ]
+
+
+def _empty_masks(examples: Sequence[_Example], source: Source) -> list[Problem]:
+    """How many masks have no foreground, which is normal for some of them and an error for all."""
+    empty = [example.name for example in examples if example.is_empty]
+    if not empty:
+        return []
+    name = printable(source.path.name)
+    if len(empty) == len(examples):
+        return [problem("all-empty", name, f"no pixel of any of its {len(empty)} masks is foreground")]
+    return [problem("empty-mask", name, f"{len(empty)} of {len(examples)} masks are empty, such as that of {empty[0]}")]
+
+
+@dataclass(frozen=True)
+class _Example:
+    """One decoded pair at the final size; image: [height, width] or [height, width, 3], uint8 or uint16.
+
+    is_empty: whether the mask had no foreground at its own size. classes: of a class map, those at its own size. numbers: what
+    those in the file tell, where they are looked at.
+    """
+
+    name: str
+    image: NDArray[np.unsignedinteger]
+    mask: NDArray[np.uint8]
+    is_empty: bool = False
+    classes: tuple[int, ...] = ()
+    numbers: MaskNumbers | None = None
+
+
+def _read_pair(
+    source: Source, pair: Pair, size: ImageSize, meaning: MaskMeaning
+) -> tuple[_Example | None, list[Problem]]:
+    """One pair at the final size, or None if it cannot be used; and all its problems."""
+    problems: list[Problem] = []
+    image: NDArray[Any] | None = None
+    orientation: int | None = None
+    try:
+        pixels = decode(source.read(pair.image), pair.image)
+        image, image_problems = to_image(pixels, pair.image)
+        orientation = pixels.orientation
+        problems.extend(image_problems)
+    except Unusable as unusable:
+        problems.append(unusable.problem)
+    masks = _Masks(source, pair, meaning, None if image is None else image.shape[:2], orientation)
+    example = _class_example(image, masks, size) if meaning.kind == "classes" else _union_example(image, masks, size)
+    return example, [*problems, *masks.problems]
+
+
+def _class_example(image: NDArray[Any] | None, masks: _Masks, size: ImageSize) -> _Example | None:
+    """The example of a class map, if it can be used."""
+    classes = masks.class_map()
+    if image is None or classes is None:
+        return None
+    present = tuple(np.flatnonzero(np.bincount(classes.reshape(-1))).tolist())
+    return _Example(masks.pair.name, resize_image(image, size), resize_classes(classes, size), classes=present)
+
+
+def _union_example(image: NDArray[Any] | None, masks: _Masks, size: ImageSize) -> _Example | None:
+    """The example of a foreground, if it can be used."""
+    mask = masks.union()
+    if image is None or mask is None:
+        return None
+    small = resize_mask(mask, size)
+    if mask.any() and not small.any():
+        what = f"the foreground of {int(mask.sum())} pixels is lost at {size[0]}x{size[1]}"
+        masks.problems.append(problem("vanished-mask", masks.pair.masks[0], what))
+    return _Example(masks.pair.name, resize_image(image, size), small, not mask.any(), numbers=masks.numbers)
+
+
+class _Masks:
+    """The mask files of a pair at full size, with their problems; numbers: of a single file, if its meaning is to be seen."""
+
+    def __init__(
+        self,
+        source: Source,
+        pair: Pair,
+        meaning: MaskMeaning,
+        size: tuple[int, ...] | None,
+        orientation: int | None,
+    ) -> None:
+        self._source, self.pair, self._meaning = source, pair, meaning
+        self._size, self._orientation = size, orientation
+        self.problems: list[Problem] = []
+        self.numbers: MaskNumbers | None = None
+
+    def union(self) -> NDArray[np.bool_] | None:
+        """The foreground of all files together, or None if one of them cannot be used."""
+        union: NDArray[np.bool_] | None = None
+        usable = True
+        for file in self.pair.masks:
+            inside = self._read(file, self._foreground)
+            if inside is None:
+                usable = False
+            elif union is None:
+                union = inside
+            else:
+                union |= inside
+        if not usable or union is None:
+            return None
+        if union.all():
+            masks = self.pair.masks
+            whole = masks[0] if len(masks) == 1 else masks[0].rpartition("/")[0]
+            self.problems.append(problem("full-mask", whole, "every pixel is foreground"))
+        return union
+
+    def class_map(self) -> NDArray[np.uint8] | None:
+        """The class of every pixel, or None if that cannot be known."""
+        if len(self.pair.masks) > 1:
+            what = f"{len(self.pair.masks)} mask files belong to {printable(self.pair.image)}, a class map is one file"
+            self.problems.append(problem("several-masks", self.pair.masks[0], what))
+            return None
+        return self._read(self.pair.masks[0], self._classes)
+
+    def _read(self, file: str, values_of: Callable[[str], tuple[Pixels, NDArray[Any]]]) -> NDArray[Any] | None:
+        """The values of one file, or None if it cannot be used or does not lie on its image."""
+        try:
+            pixels, values = values_of(file)
+        except Unusable as unusable:
+            self.problems.append(unusable.problem)
+            return None
+        image = printable(self.pair.image)
+        if self._orientation not in (None, pixels.orientation):
+            what = f"it notes orientation {pixels.orientation}, its image {image} {self._orientation}"
+            self.problems.append(problem("orientation", file, f"{what}: which way the mask was drawn is not known"))
+        self._size = self._size or values.shape
+        if values.shape != self._size:
+            (h, w), (height, width) = values.shape, self._size
+            what = f"the mask is {w}x{h}, its image {image} {width}x{height} pixels"
+            self.problems.append(problem("size-mismatch", file, what))
+            return None
+        return values
+
+    def _foreground(self, file: str) -> tuple[Pixels, NDArray[Any]]:
+        pixels = decode(self._source.read(file), file, indexed=True)
+        inside, problems = foreground(pixels, file, numbered=self._meaning.kind != "binary")
+        self.problems.extend(problems)
+        if self._meaning.kind is None and len(self.pair.masks) == 1:
+            self.numbers = mask_numbers(pixels)
+        return pixels, inside
+
+    def _classes(self, file: str) -> tuple[Pixels, NDArray[Any]]:
+        pixels = decode(self._source.read(file), file, indexed="exactly")
+        self.problems.extend(pixels.problems)
+        return pixels, class_map(pixels, file, self._meaning)
+
+
+def _stack(examples: list[_Example], channels: int | None, source: str, meaning: MaskMeaning) -> SegmentationData:
+    """The examples as one data set, of one bit depth and one number of channels."""
+    if channels is None:
+        channels = 3 if any(example.image.ndim == 3 for example in examples) else 1
+    depth = np.result_type(*{example.image.dtype for example in examples})
+    height, width = examples[0].mask.shape
+    images = np.empty((len(examples), channels, height, width), depth)
+    for row, example in zip(images, examples, strict=True):
+        image = example.image if example.image.dtype == depth else example.image * depth.type(257)
+        if image.ndim == 3 and channels == 1:
+            image = np.rint(image @ np.array(GREY_WEIGHTS)).astype(depth)
+        row[:] = np.moveaxis(image, -1, 0) if image.ndim == 3 else image
+    masks = np.stack([example.mask for example in examples])
+    names = tuple(example.name for example in examples)
+    return SegmentationData(
+        images, masks, names, source, classes=meaning.classes or 2, ignore=stored_ignore(meaning.ignore)
+    )
