@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
 
-from unetscope.base import InvalidArgument, UnetscopeError, whole_file
+from unetscope.base import InvalidArgument, UnetscopeError, first_line, whole_file
 from unetscope.report.page import as_json, page, title_of
 from unetscope.report.report_data import report_data_of
 from unetscope.runs import AnalysedRun, RunFolder
@@ -146,6 +146,7 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 512  # a browser with many tabs, or a burst of requests, waits for no retry
 
     def __init__(self, source: Live, *, host: str = LOCAL, port: int = 0, token: str = "") -> None:
         self.source, self.token, self.host = source, token or secrets.token_urlsafe(32), host
@@ -219,11 +220,21 @@ class Handler(BaseHTTPRequestHandler):
                 HTTPStatus.FORBIDDEN, "the address lacks its token: open the one that the command printed"
             )
         elif address.path == "/":
-            self._answer(self.server.source.page().encode("utf-8", errors="replace"), "text/html; charset=utf-8")
+            self._page()
         elif address.path == "/data":
             self._data(words.get("version", [""])[0])
         else:
             self._refuse_with(HTTPStatus.NOT_FOUND, "there is only the page")
+
+    def _page(self) -> None:
+        try:
+            body = self.server.source.page()
+        except UnetscopeError as mistake:  # a run that begins, moves or is repaired
+            self._refuse_with(HTTPStatus.SERVICE_UNAVAILABLE, str(mistake))
+        except Exception as failure:
+            self._refuse_with(HTTPStatus.INTERNAL_SERVER_ERROR, f"the page cannot be made: {first_line(failure)}")
+        else:
+            self._answer(body.encode("utf-8", errors="replace"), "text/html; charset=utf-8")
 
     def _data(self, had: str) -> None:
         try:
@@ -234,6 +245,10 @@ class Handler(BaseHTTPRequestHandler):
                 self._answer(gzip.compress(self.server.source.data(), 5), "application/json", version=version)
         except UnetscopeError as mistake:  # a run that begins, moves or is repaired
             self._refuse_with(HTTPStatus.SERVICE_UNAVAILABLE, str(mistake))
+        except OSError:  # the connection is closed, and nobody reads an answer
+            raise
+        except Exception as failure:
+            self._refuse_with(HTTPStatus.INTERNAL_SERVER_ERROR, f"the data cannot be made: {first_line(failure)}")
 
     def _refuse_with(self, status: HTTPStatus, text: str) -> None:
         self._answer(f"{text}\n".encode("utf-8", errors="replace"), "text/plain; charset=utf-8", status)

@@ -148,6 +148,11 @@ class AnalysedRun:
 def _training_of(trial: Trial) -> Training:
     folder = RunFolder.open(trial.path)
     constant = (folder.ending or {}).get("constant channels", {})
-    data = folder.facts["data"]
-    guess = guess_nats(data["train"]["foreground share"], data["validation"]["foreground share"])
+    data = folder.facts.get("data", {})
+    shares = [data.get(part, {}).get("foreground share") for part in ("train", "validation")]
+    if None in shares:
+        raise RunFolderError(
+            f"{folder.path} has no foreground share of its images in its facts: restore its config.json"
+        )
+    guess = guess_nats(*shares)
     return Training(trial.variant.name, trial.seed, folder.epochs(), guess, constant, folder.failure)

@@ -13,26 +13,19 @@ RUN/verification/    one run folder a variant and seed
 from __future__ import annotations
 
 import errno
-import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from unetscope.base import (
-    RunFolderError,
-    finished_files,
-    read_json,
-    remove_unfinished,
-    whole_file,
-    with_digest,
-    without_digest,
-)
+from unetscope.base import RunFolderError, finished_files, remove_unfinished, whole_file
 from unetscope.data import SegmentationData
 from unetscope.runs import tables
+from unetscope.runs.description import is_own_network, read_description, read_ending, read_failure, write_object
 from unetscope.runs.tables import FORMAT, Picture
+from unetscope.runs.tables_file import tables_file
 from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
 
 CONFIG, TABLES, ENDING, FAILURE = "config.json", "flow.sqlite", "ending.json", "failure.json"
@@ -63,7 +56,7 @@ class RunFolder:
             folder.path.mkdir(parents=True, exist_ok=True)
             with whole_file(folder.path / TABLES) as beside, closing(sqlite3.connect(beside)) as connection:
                 tables.create_tables(connection)
-            _write_object(folder.path / CONFIG, config)  # last: a folder with it is a whole run folder
+            write_object(folder.path / CONFIG, config)  # last: a folder with it is a whole run folder
         except OSError as refused:
             raise RunFolderError(
                 f"{folder.path} cannot be written ({refused.strerror}): choose another --out"
@@ -72,18 +65,22 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """An existing run folder. One of an older format is read as it is, and brought up to date when it is written."""
+        """An existing run folder. One of an older format is read as it is, and brought up to date when it is written.
+
+        Raises: RunFolderError, which names the file, unless its configuration and facts are valid and its tables are a run's.
+        """
         folder = cls(Path(path))
         for name in (CONFIG, TABLES):
             if not (folder.path / name).is_file():
                 raise RunFolderError(f"{folder.path} is not a run folder: it has no {name}")
-        with folder._transaction() as connection:
+        with folder._reading() as connection:
             version = tables.format_of(connection)
         if not 1 <= version <= FORMAT:
             raise RunFolderError(
                 f"{folder.path} has tables of format {version}, this version reads 1 to {FORMAT}: a newer version of "
                 "unetscope wrote them, or they are damaged"
             )
+        folder._about()
         return folder
 
     @staticmethod
@@ -106,23 +103,20 @@ class RunFolder:
     @property
     def configuration(self) -> dict[str, Any]:
         """The resolved configuration, written when the run began."""
-        return self._about("configuration")
+        return self._about()[0]
 
     @property
     def own_network(self) -> bool:
         """Whether the network is this package's U-Net, of which variants can be made, and not one of a loop of its own."""
-        return "depth" in self.configuration.get("network", {})
+        return is_own_network(self.configuration)
 
     @property
     def facts(self) -> dict[str, Any]:
         """Versions, device, data fingerprints and sizes, written when the run began."""
-        return self._about("facts")
+        return self._about()[1]
 
-    def _about(self, part: str) -> dict[str, Any]:
-        values = _read_object(self.path / CONFIG)
-        if not isinstance(values.get(part), dict):
-            raise RunFolderError(f"{self.path / CONFIG} cannot be read: expected a JSON object with {part!r}")
-        return dict(values[part])
+    def _about(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return read_description(self.path / CONFIG)
 
     @property
     def checkpoints(self) -> Path:
@@ -136,22 +130,22 @@ class RunFolder:
 
     def flow(self) -> Flow:
         """The table of estimates, ordered by epoch, then as the network is, then as measured."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return tables.read_flow(connection)
 
     def epochs(self) -> tuple[EpochRecord, ...]:
         """Dice and loss of every epoch, ascending."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return tables.read_epochs(connection)
 
     def last_epoch(self) -> int:
         """The last epoch that is recorded, -1 if there is none: how far a training is."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return int(connection.execute("SELECT coalesce(max(epoch), -1) FROM epochs").fetchone()[0])
 
     def pictures(self, kind: str) -> tuple[Picture, ...]:
         """The pictures of one kind, by epoch and place."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return tables.read_pictures(connection, kind)
 
     def describe(self, layers: Sequence[Layer], skips: Sequence[Skip], pictures: Iterable[Picture] = ()) -> None:
@@ -179,7 +173,7 @@ class RunFolder:
 
     def measured(self, epoch: int) -> bool:
         """Whether a marked epoch has its estimates."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute("SELECT 1 FROM estimates WHERE epoch = ? LIMIT 1", (epoch,)).fetchone()
         return row is not None
 
@@ -187,27 +181,24 @@ class RunFolder:
     def ending(self) -> dict[str, Any] | None:
         """The findings at the end of a training, None before it."""
         path = self.path / ENDING
-        return _read_object(path) if path.is_file() else None
+        return read_ending(path) if path.is_file() else None
 
     @property
     def failure(self) -> str:
         """Why the training ended before its last epoch, empty if it did not, or if the reason is not known."""
         path = self.path / FAILURE
-        if not path.is_file():
-            return ""
-        values = _read_json(path)
-        return values if isinstance(values, str) else str(_checked(path, values).get("reason"))
+        return read_failure(path) if path.is_file() else ""
 
     def failed(self, reason: str) -> None:
         """Write why the training ended before its last epoch; an empty reason takes that back."""
         if not reason:
             (self.path / FAILURE).unlink(missing_ok=True)
             return
-        _write_object(self.path / FAILURE, {"reason": reason})
+        write_object(self.path / FAILURE, {"reason": reason})
 
     def end(self, findings: Mapping[str, Any]) -> None:
         """Write the findings at the end of the training."""
-        _write_object(self.path / ENDING, findings)
+        write_object(self.path / ENDING, findings)
 
     @contextmanager
     def locked(self, *, patience: float = 0.0) -> Iterator[None]:
@@ -229,46 +220,13 @@ class RunFolder:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction that writes, into tables that are up to date; no other process writes meanwhile."""
-        with self._transaction() as connection:
+        with tables_file(self.path / TABLES, writing=True) as connection:
             connection.execute("BEGIN IMMEDIATE")
             tables.migrate(connection)
             yield connection
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A connection whose block is one transaction."""
-        try:
-            with closing(sqlite3.connect(self.path / TABLES, timeout=30)) as connection, connection:
-                yield connection
-        except (sqlite3.Error, UnicodeDecodeError, RunFolderError) as damage:
-            raise RunFolderError(f"{self.path / TABLES}: {damage}") from None
-
-
-def _write_object(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON object with its digest."""
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps(with_digest(values), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """The values of a JSON object that `_write_object`, or an older version without a digest, wrote."""
-    return _checked(path, _read_json(path))
-
-
-def _checked(path: Path, values: object) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise RunFolderError(f"{path} cannot be read: expected a JSON object")
-    try:
-        return without_digest(values)
-    except ValueError as damage:
-        raise RunFolderError(f"{path} cannot be read: {damage}") from None
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except (OSError, ValueError) as damage:
-        raise RunFolderError(f"{path} cannot be read: {damage}") from None
+    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        return tables_file(self.path / TABLES)
 
 
 def _lock(file: IO[bytes]) -> bool:

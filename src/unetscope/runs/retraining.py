@@ -55,7 +55,10 @@ def existing_trials(run: RunFolder) -> tuple[Trial, ...]:
     for folder in sorted((run.path / FOLDER).glob("*/seed-*")):
         seed = re.fullmatch(r"seed-(\d+)", folder.name)
         if seed and RunFolder.exists(folder):
-            network = RunFolder.open(folder).configuration["network"]
+            trained = RunFolder.open(folder)
+            if not trained.own_network:
+                raise RunFolderError(f"{folder} is a run of another kind of network: remove it")
+            network = trained.configuration["network"]
             variant = Variant(folder.parent.name, network["depth"], parts_named(network["without"]))
             existing.append(Trial(variant, int(seed[1]), folder))
     return tuple(existing)

@@ -148,7 +148,11 @@ def _write(
 def savings(run: RunFolder, design: Variant) -> Savings:
     """What a design costs beside the run's own network, for one image of the run's size."""
     config = _local_config(run)
-    about = run.facts["data"]["train"]
+    about = run.facts.get("data", {}).get("train", {})
+    if not about.get("channels") or len(about.get("image size", ())) != 2:
+        raise RunFolderError(
+            f"{run.path} has no channels and image size of its images in its facts: restore its config.json"
+        )
     models = [build_unet(each, about["channels"]) for each in (config, _smaller(config, design))]
     whole, small = costs(models, (about["channels"], *about["image size"]))
     return Savings(whole, small)

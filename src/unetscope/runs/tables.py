@@ -11,14 +11,17 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from sqlite3 import Connection
-from typing import Any, NamedTuple
+from types import NoneType
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
+from unetscope.base import RunFolderError, first_line, parse_json
 from unetscope.runs.table_digests import CREATE_DIGESTS, add_digests, changing, check_rows
-from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
+from unetscope.table import EpochRecord, Estimate, Flow, Layer, Role, Skip
 
 FORMAT = 6
 
@@ -83,8 +86,17 @@ OLDER_ROWS = {"out_of_domain": "reason LIKE 'out of domain%'"}
 
 EPOCH_COLUMNS = tuple(field.name for field in fields(EpochRecord))
 ESTIMATE_COLUMNS = tuple(field.name for field in fields(Estimate))
-FLOATS = {field.name for record in (EpochRecord, Estimate) for field in fields(record) if field.type == "float"}
-FLAGS = {field.name for field in fields(Estimate) if field.type == "bool"}
+KINDS = {field.name: str(field.type) for record in (EpochRecord, Estimate) for field in fields(record)}
+SQL_VALUES: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "bool": (int, NoneType),
+    "float": (float, int, NoneType),
+    "str": str,
+    "Quantity": str,
+    "tuple[float, ...]": (bytes, NoneType),
+}
+MOST_ROWS = {"layers": 10_000, "skips": 10_000, "epochs": 2_000_000, "estimates": 2_000_000, "pictures": 200_000}
+MOST_EPOCHS, MOST_LEVELS, MOST_TEXT, MOST_SIDE, MOST_PICTURE = 10**7, 64, 10_000, 2**31, 4 * 10**6
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,14 +151,12 @@ def read_flow(connection: Connection) -> Flow:
 
     Raises: RunFolderError if rows are not those that were written.
     """
-    for table in ("layers", "skips", "estimates"):
+    read = ("layers", "skips", "estimates")
+    _refuse_too_many(connection, *read)
+    for table in read:
         check_rows(connection, table)
-    layers = tuple(
-        Layer(label, module, level, role, tuple(json.loads(parts)), tuple(json.loads(shape)))
-        for label, module, level, role, parts, shape in connection.execute(
-            "SELECT label, module, level, role, parts, shape FROM layers ORDER BY place"
-        )
-    )
+    rows = connection.execute("SELECT label, module, level, role, parts, shape FROM layers ORDER BY place")
+    layers = tuple(_layer(*row) for row in rows)
     skips = connection.execute("SELECT name, source, upsampled, merge FROM skips ORDER BY place")
     columns = _selected(connection, "estimates", ESTIMATE_COLUMNS)
     estimates = connection.execute(
@@ -155,13 +165,14 @@ def read_flow(connection: Connection) -> Flow:
     )
     return Flow(
         layers,
-        tuple(Skip(*row) for row in skips),
+        tuple(_skip(*row) for row in skips),
         tuple(Estimate(*map(_from_sql, ESTIMATE_COLUMNS, row)) for row in estimates),
     )
 
 
 def read_epochs(connection: Connection) -> tuple[EpochRecord, ...]:
     """The records of all epochs, ascending. Raises as `read_flow`."""
+    _refuse_too_many(connection, "epochs")
     check_rows(connection, "epochs")
     columns = _selected(connection, "epochs", EPOCH_COLUMNS)
     rows = connection.execute(f"SELECT {columns} FROM epochs ORDER BY epoch")  # noqa: S608
@@ -170,11 +181,12 @@ def read_epochs(connection: Connection) -> tuple[EpochRecord, ...]:
 
 def read_pictures(connection: Connection, kind: str) -> tuple[Picture, ...]:
     """The pictures of one kind, by epoch and place. Raises as `read_flow`."""
+    _refuse_too_many(connection, "pictures")
     check_rows(connection, "pictures", [kind])
     rows = connection.execute(
         "SELECT kind, title, epoch, place, png FROM pictures WHERE kind = ? ORDER BY epoch, place, title", (kind,)
     )
-    return tuple(Picture(kind, title, epoch, place, _pixels(png)) for kind, title, epoch, place, png in rows)
+    return tuple(_picture(*row) for row in rows)
 
 
 def write_network(connection: Connection, layers: Sequence[Layer], skips: Sequence[Skip]) -> None:
@@ -230,12 +242,61 @@ def _to_sql(name: str, value: Any) -> Any:
 
 
 def _from_sql(name: str, value: Any) -> Any:
-    """The inverse of `_to_sql`."""
-    if name in FLOATS:
-        return math.nan if value is None else value
+    """The inverse of `_to_sql`. Raises: ValueError for a value that the column cannot hold."""
+    kind = KINDS[name]
+    is_of_kind = isinstance(value, SQL_VALUES[kind])
+    if not is_of_kind:
+        raise ValueError(f"a value of {name} is {str(value)[:40]!r}: expected {kind}")
+    if kind == "float":
+        return math.nan if value is None else float(value)
     if name in BLOBS:
         return tuple(np.frombuffer(value or b"", dtype=BLOBS[name]).tolist())
-    return bool(value) if name in FLAGS else value
+    if isinstance(value, str) and len(value) > MOST_TEXT:
+        raise ValueError(f"a value of {name} has {len(value)} letters, at most {MOST_TEXT} are read")
+    if name == "epoch" and not 0 <= value <= MOST_EPOCHS:
+        raise ValueError(f"a value of epoch is {value}: expected 0 to {MOST_EPOCHS}")
+    return bool(value) if kind == "bool" else value
+
+
+def _layer(label: Any, module: Any, level: Any, role: Any, parts: Any, shape: Any) -> Layer:
+    """A row as a layer. Raises: ValueError for values that are no layer's."""
+    labels, sides = parse_json(parts), parse_json(shape)
+    is_layer = (
+        all(isinstance(text, str) and len(text) <= MOST_TEXT for text in (label, module))
+        and isinstance(level, int)
+        and 0 <= level <= MOST_LEVELS
+        and role in get_args(Role)
+        and isinstance(labels, list)
+        and all(isinstance(text, str) for text in labels)
+        and isinstance(sides, list)
+        and all(type(side) is int and 0 <= side <= MOST_SIDE for side in sides)
+    )
+    if not is_layer:
+        raise ValueError(f"a row of layers is {str((label, module, level, role, parts, shape))[:80]}: expected a layer")
+    return Layer(label, module, level, role, tuple(labels), tuple(sides))
+
+
+def _skip(*texts: Any) -> Skip:
+    if not all(isinstance(text, str) and len(text) <= MOST_TEXT for text in texts):
+        raise ValueError(f"a row of skips is {str(texts)[:80]}: expected five texts")
+    return Skip(*texts)
+
+
+def _picture(kind: Any, title: Any, epoch: Any, place: Any, png: Any) -> Picture:
+    if not isinstance(title, str) or not all(
+        isinstance(number, int) and 0 <= number <= MOST_EPOCHS for number in (epoch, place)
+    ):
+        raise ValueError(
+            f"a row of pictures is {str((kind, title, epoch, place))[:80]}: expected title, epoch and place"
+        )
+    return Picture(kind, title, epoch, place, _pixels(png))
+
+
+def _refuse_too_many(connection: Connection, *names: str) -> None:
+    for name in names:
+        counted = f"SELECT count(*) FROM (SELECT 1 FROM {name} LIMIT {MOST_ROWS[name] + 1})"  # noqa: S608
+        if connection.execute(counted).fetchone()[0] > MOST_ROWS[name]:
+            raise RunFolderError(f"it has more than {MOST_ROWS[name]} {name}, which are not read")
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
@@ -244,6 +305,14 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return memory.getvalue()
 
 
-def _pixels(png: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-        return np.asarray(image)
+def _pixels(png: Any) -> NDArray[np.uint8]:
+    """The pixels of a small PNG. Raises: ValueError for anything else."""
+    if not isinstance(png, bytes):
+        raise ValueError("a picture is no PNG")
+    try:
+        with PngImageFile(io.BytesIO(png)) as image:
+            if image.width * image.height > MOST_PICTURE or image.mode not in ("L", "RGB"):
+                raise ValueError(f"it has {image.width}x{image.height} pixels of kind {image.mode}")
+            return np.asarray(image)
+    except Exception as damage:  # Pillow raises any exception on malformed bytes
+        raise ValueError(f"a picture cannot be read: {first_line(damage)}") from None

@@ -6,13 +6,18 @@ Each preset is a whole configuration; a command-line flag changes one value of i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from unetscope.base import InvalidArgument
 from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, Setting, settings
 from unetscope.training.flags import BYTES, GROUPS, MARKED, PATH, Flag, ScheduleName, flags_of
+
+MOST_WEIGHTS = 150_000_000  # 0.6 GB, and four times that while Adam trains them
+MOST_SYNTHETIC_BYTES = 2**30
+MOST_RESOLUTIONS = 64
 
 
 class Section(BaseModel):
@@ -35,7 +40,7 @@ class DataConfig(Section):
         json_schema_extra={"flag": "--val"},
     )
     validation_share: float = Field(0.1, gt=0, lt=1, description="Share held out without --val.")
-    synthetic_images: int = Field(200, ge=4, description="Number of synthetic nuclei images.")
+    synthetic_images: int = Field(200, ge=4, le=100_000, description="Number of synthetic nuclei images.")
     seed: int = Field(
         0,
         ge=0,
@@ -55,16 +60,46 @@ class DataConfig(Section):
     )
     classes: int | None = Field(None, ge=2, le=255, description="Classes of class maps, numbered from 0 on.")
     ignore: int | None = Field(None, ge=0, le=65535, description="Value of pixels without a label, above the classes.")
-    accept: tuple[str, ...] = Field((), description="Kind of data problem not to stop at; repeatable.")
+    accept: tuple[str, ...] = Field((), max_length=64, description="Kind of data problem not to stop at; repeatable.")
+
+    @model_validator(mode="after")
+    def _refuse_too_many_pixels(self) -> Self:
+        size = self.synthetic_images * 4 * self.image_size**2  # three colours and a mask
+        if self.path is None and size > MOST_SYNTHETIC_BYTES:
+            raise ValueError(
+                f"{self.synthetic_images} synthetic images of {self.image_size}x{self.image_size} are {size} bytes, at most "
+                f"{MOST_SYNTHETIC_BYTES} are made: fewer or smaller ones"
+            )
+        return self
 
 
 class NetworkConfig(Section):
     """The paper's U-Net: channels at the top, levels, skips taken out, how its weights are drawn."""
 
-    width: int = Field(16, ge=1, description="Channels at full resolution.")
+    width: int = Field(16, ge=1, le=1024, description="Channels at full resolution.")
     depth: int = Field(4, ge=1, le=6, description="Levels below full resolution, 1 to 6.")
-    without: tuple[str, ...] = Field((), description="Skip to take out, such as skip1; repeatable.")
+    without: tuple[str, ...] = Field((), max_length=12, description="Skip to take out, such as skip1; repeatable.")
     initialisation: Literal["glorot", "he"] = Field("glorot", description="Of weights: {choices}.")
+
+    @model_validator(mode="after")
+    def _refuse_too_many_weights(self) -> Self:
+        if (weights := most_weights(self.width, self.depth)) > MOST_WEIGHTS:
+            raise ValueError(
+                f"width {self.width} at depth {self.depth} makes {weights} weights, at most {MOST_WEIGHTS} are trained"
+            )
+        return self
+
+
+def most_weights(width: int, depth: int) -> int:
+    """About the number of weights of a U-Net with all its skips, from its 3×3 and 2×2 kernels.
+
+    >>> most_weights(16, 4)             # UNet(width=16) has 1941105, biases and the first and last layer included
+    1938688
+    """
+    channels = [width * 2**level for level in range(depth + 1)]
+    encoder = sum(9 * above * here for above, here in pairwise(channels))
+    decoder = sum((4 * below + 18 * here) * here for here, below in pairwise(channels))
+    return encoder + decoder + 9 * sum(here**2 for here in (*channels, *channels[:-1]))
 
 
 class TrainingConfig(Section):
@@ -74,11 +109,11 @@ class TrainingConfig(Section):
     float32. device: auto is cuda where there is one, else cpu.
     """
 
-    epochs: int = Field(100, ge=0, description="Training epochs.")
+    epochs: int = Field(100, ge=0, le=1_000_000, description="Training epochs.")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="{choices}.")
     learning_rate: float = Field(1e-3, gt=0, description="Learning rate.", json_schema_extra={"alias": "--lr"})
-    warm_up_epochs: int = Field(0, ge=0, description="Epochs over which the learning rate rises.")
-    batch_size: int = Field(16, ge=1, description="Images a training step.")
+    warm_up_epochs: int = Field(0, ge=0, le=1_000_000, description="Epochs over which the learning rate rises.")
+    batch_size: int = Field(16, ge=1, le=65_536, description="Images a training step.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="{choices}.")
     channels_last: bool = Field(True, description="Memory layout.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="{choices}.")
@@ -90,11 +125,15 @@ class Sampling(Section):
     marked: Annotated[ScheduleName | tuple[int, ...], MARKED] = Field(
         "log", description="Epochs to measure: log, paper, or such as 1,10,100."
     )
-    probe_images: int | None = Field(None, ge=2, description="Training images to measure on [default: all].")
+    probe_images: int | None = Field(
+        None, ge=2, le=10_000_000, description="Training images to measure on [default: all]."
+    )
 
 
 def _resolutions(values: tuple[float, ...]) -> tuple[float, ...]:
     """Refuse resolutions that are not positive, or that stand twice."""
+    if len(values) > MOST_RESOLUTIONS:
+        raise ValueError(f"must be at most {MOST_RESOLUTIONS} values, got {len(values)}")
     if any(not value > 0 for value in values):
         raise ValueError(f"must be > 0, got {', '.join(map(str, values))}")
     if len(set(values)) < len(values):
@@ -121,12 +160,12 @@ else:  # the fields are those of the registry, so a new estimator is in the conf
 class MeasuringConfig(EstimatorSettings):
     """What is measured at the marked epochs, on how many of the training images (all by default)."""
 
-    clusters: int = Field(CLUSTERS, ge=2, description="K of the K-means labels.")
-    cluster_initialisations: int = Field(INITIALISATIONS, ge=1, description="Initialisations of K-means.")
+    clusters: int = Field(CLUSTERS, ge=2, le=100_000, description="K of the K-means labels.")
+    cluster_initialisations: int = Field(INITIALISATIONS, ge=1, le=1000, description="Initialisations of K-means.")
     blocks: int = Field(BLOCKS, ge=1, le=64, description="Blocks a side of the coarsened masks.")
-    block_threshold: int | None = Field(None, ge=0, description="Pixels above which a block is 1.")
+    block_threshold: int | None = Field(None, ge=0, le=2**31, description="Pixels above which a block is 1.")
     memory_budget: Annotated[int | None, BYTES] = Field(
-        None, gt=0, description="Memory for measuring, such as 2GiB [default: a quarter of what is free]."
+        None, gt=0, le=2**50, description="Memory for measuring, such as 2GiB [default: a quarter of what is free]."
     )
 
 
@@ -138,7 +177,7 @@ class RunConfig(Section):
 
     preset: str = Field("quick", json_schema_extra={"flag": ""})
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of weights and batches.")
-    threads: int | None = Field(None, ge=1, description="CPU threads.")
+    threads: int | None = Field(None, ge=1, le=512, description="CPU threads.")
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
@@ -217,7 +256,8 @@ def _expectation(message: str, value: object) -> str:
     """Pydantic's message as an error text of this package: the expected and the actual value."""
     if message.startswith("Value error, "):
         return message.removeprefix("Value error, ")
-    return f"{message[0].lower()}{message[1:]}, got {value!r}"
+    shown = repr(value)
+    return f"{message[0].lower()}{message[1:]}, got {shown if len(shown) <= 60 else f'{shown[:57]}...'}"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -1,0 +1,149 @@
+"""RUN/config.json and the other JSON files of a run, written with a digest and validated when they are read.
+
+A run folder may be of a stranger, so every value that a verb uses has its type and its bounds checked here, once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unetscope.base import InvalidArgument, RunFolderError, read_json, whole_file, with_digest, without_digest
+from unetscope.training import RunConfig, validated_config
+
+Text = Annotated[str, Field(max_length=100_000)]
+Model = TypeVar("Model", bound=BaseModel)
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class _Section(BaseModel):
+    """Facts; what is not named here is shown and never computed with."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class DataFacts(_Section):
+    """About one part of the data; the names are those of `folder.data_facts`."""
+
+    source: Text = ""
+    images: Count | None = None
+    channels: Annotated[int, Field(ge=1, le=4096)] | None = None
+    image_size: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(max_length=3, alias="image size")] = []
+    foreground_share: Annotated[float, Field(ge=0, le=1, alias="foreground share")] | None = None
+    fingerprint: Text = ""
+
+
+class Facts(_Section):
+    """What was written when a run began."""
+
+    versions: dict[Text, Text] = {}
+    device: Text = ""
+    data: dict[Text, DataFacts] = {}
+    entropies: Annotated[dict[Text, Annotated[float, Field(ge=0, le=64)]], Field(alias="H(Y) bits")] = {}
+    measured_by: Annotated[dict[Text, list[Text]], Field(alias="measured by")] = {}
+
+
+class _Ending(_Section):
+    constant: Annotated[dict[Text, Annotated[float, Field(ge=0, le=1)]], Field(alias="constant channels")] = {}
+
+
+def write_object(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object with its digest."""
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(with_digest(values), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration and the facts of a run, from its config.json.
+
+    Raises: RunFolderError that names the file and the value that is not what it has to be.
+    """
+    values = _object(path, _read(path))
+    for part in ("configuration", "facts"):
+        if not isinstance(values.get(part), dict):
+            raise RunFolderError(f"{path} cannot be read: expected a JSON object with {part!r}")
+    configuration, facts = values["configuration"], values["facts"]
+    for section in ("network", "training"):
+        if not isinstance(configuration.get(section, {}), dict):
+            raise RunFolderError(
+                f"{path}: configuration.{section} is {_shown(configuration[section])}: expected an object"
+            )
+    checked_facts = _validated(path, "facts", Facts, facts)
+    if is_own_network(configuration):
+        try:
+            config = validated_config(configuration)
+        except InvalidArgument as wrong:
+            raise RunFolderError(f"{path}: {' '.join(str(wrong).split())}") from None
+        _refuse_other_counts(path, config, checked_facts)
+        configuration = config.model_dump(mode="json")
+    return configuration, facts
+
+
+def is_own_network(configuration: Mapping[str, Any]) -> bool:
+    """Whether the network is this package's U-Net, of which variants can be made, and not one of a loop of its own."""
+    return "depth" in configuration.get("network", {})
+
+
+def read_ending(path: Path) -> dict[str, Any]:
+    """The findings at the end of a training. Raises as `read_description`."""
+    values = _object(path, _read(path))
+    _validated(path, "", _Ending, values)
+    return values
+
+
+def read_failure(path: Path) -> str:
+    """Why a training failed. Raises as `read_description`."""
+    values = _read(path)
+    reason = (
+        values if isinstance(values, str) else _object(path, values).get("reason")
+    )  # older versions wrote the text alone
+    if not isinstance(reason, str):
+        raise RunFolderError(f"{path} cannot be read: expected a reason, got {_shown(reason)}")
+    return reason
+
+
+def _refuse_other_counts(path: Path, config: RunConfig, facts: Facts) -> None:
+    """Synthetic images are made, not read: their number has to be that of the images which the run began with."""
+    if config.data.path is not None:
+        return
+    parts = [facts.data[part].images for part in ("train", "validation") if part in facts.data]
+    counts = [count for count in parts if count is not None]
+    if len(counts) == 2 and sum(counts) != config.data.synthetic_images:
+        raise RunFolderError(
+            f"{path}: data.synthetic_images is {config.data.synthetic_images}, and the run began with {sum(counts)} images"
+        )
+
+
+def _validated(path: Path, place: str, model: type[Model], values: Mapping[str, Any]) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        where = ".".join(filter(None, [place, *map(str, first["loc"])]))
+        what = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise RunFolderError(f"{path}: {where}: {what}, got {_shown(first['input'])}") from None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _object(path: Path, values: object) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise RunFolderError(f"{path} cannot be read: expected a JSON object")
+    try:
+        return without_digest(values)
+    except ValueError as damage:
+        raise RunFolderError(f"{path} cannot be read: {damage}") from None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as damage:
+        raise RunFolderError(f"{path} cannot be read: {damage}") from None

@@ -1,0 +1,81 @@
+"""Open RUN/flow.sqlite, which may be of a stranger: bounded in size and time, with the tables that are expected and no code.
+
+A schema can hold code: a view or a trigger runs what it likes, and a recursive one never ends. So the schema is compared before
+anything is selected, reading opens the file for reading only, and a clock interrupts what takes too long.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+
+from unetscope.base import RunFolderError
+from unetscope.runs.tables import SCHEMA
+
+MOST_BYTES = 2**30
+MOST_BYTES_OF_A_VALUE = 64 * 2**20
+SECONDS, BYTES_A_SECOND = 6.0, 64 * 2**20  # of processor time for a transaction: some, and more for a large file
+STEPS_BETWEEN_LOOKS = 20_000  # of SQLite's machine, about a millisecond
+TAKES_TOO_LONG = "reading it takes longer than tables of its size need: restore it"
+
+
+@contextmanager
+def tables_file(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection to the tables of a run, whose block is one transaction.
+
+    Raises: RunFolderError, one line, if the file is too large, has another schema, or is damaged.
+    """
+    try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise RunFolderError(f"it has {size} bytes, and at most {MOST_BYTES} are read")
+        # What a kill left in the journal has to be taken back first, and that is written.
+        writes = writing or path.with_name(f"{path.name}-journal").exists()
+        address = f"{path.absolute().as_uri()}?mode={'rw' if writes else 'ro'}"
+        with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection, connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA cell_size_check = ON")
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES_OF_A_VALUE)
+            ends = time.thread_time() + SECONDS + size / BYTES_A_SECOND
+            connection.set_progress_handler(lambda: time.thread_time() > ends, STEPS_BETWEEN_LOOKS)
+            _refuse_other_schema(connection)
+            yield connection
+    except RunFolderError as wrong:
+        raise RunFolderError(f"{path}: {wrong}") from None
+    except sqlite3.Error as damage:
+        interrupted = getattr(damage, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+        raise RunFolderError(f"{path}: {TAKES_TOO_LONG if interrupted else damage}") from None
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ) as damage:  # of values that the tables should not hold
+        raise RunFolderError(f"{path}: {' '.join(str(damage).split())}") from None
+
+
+@cache
+def _expected_columns() -> dict[str, dict[str, str]]:
+    """By table of the present format, the types of its columns by name."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: {row[1]: row[2] for row in connection.execute(f"PRAGMA table_xinfo({name})")} for name in names}
+
+
+def _refuse_other_schema(connection: sqlite3.Connection) -> None:
+    """Raises: RunFolderError unless the schema consists of the tables of a run, of this format or of an older one."""
+    expected = _expected_columns()
+    for kind, name, page, sql in connection.execute("SELECT type, name, rootpage, sql FROM sqlite_master").fetchall():
+        if kind == "index" and sql is None:  # that of a primary key
+            continue
+        if kind != "table" or name not in expected or not page or " check" in sql.lower().replace("(", " ("):
+            raise RunFolderError(f"it has a {kind} {name!r}, expected the tables {', '.join(expected)} alone")
+        for _, column, declared, _, default, _, hidden in connection.execute(f"PRAGMA table_xinfo({name})"):
+            if expected[name].get(column) != declared or default is not None or hidden:
+                raise RunFolderError(
+                    f"its table {name} has a column {column!r} of type {declared!r}, which is not expected"
+                )
