@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
+from unetscope.data.decoding import decoders_errors, refuse_too_large, turn_for
 from unetscope.data.problems import Problem, Unusable, problem
 
 MAX_PIXELS = 64 * 10**6
+MAX_PAGES = 100_000
+BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 2}  # by mode of Pillow; others have four
 ImageSize = tuple[int, int]
 """Height and width."""
 
@@ -75,30 +78,32 @@ def decode(data: bytes, file: str, *, indexed: bool | Literal["exactly"] = False
     plugin = next((plugin for magic, plugin in _MAGIC.items() if data.startswith(magic)), None)
     if plugin is None:
         raise Unusable("not-an-image", file, "its content is not PNG, TIFF or JPEG" if data else "it is empty")
-    try:
+    with decoders_errors(file):
         # Plugins are called directly, because `Image.open` tries every decoder, and warns of large images by itself.
         if plugin is TiffImagePlugin.TiffImageFile:
-            return _decode_tiff(data, file, indexed)
-        with plugin(io.BytesIO(data)) as image:
-            return _load(image, data, file, indexed)
-    except Unusable:
-        raise
-    except MemoryError as error:
-        raise Unusable("too-large", file, "there is not enough memory to decode it") from error
-    except Exception as error:  # decoders raise any exception on malformed bytes
-        raise Unusable("unreadable", file, "it is truncated or damaged") from error
+            pixels = _decode_tiff(data, file, indexed)
+        else:
+            with plugin(io.BytesIO(data)) as image:
+                pixels = _load(image, data, file, indexed)
+    if pixels.values.size == 0 or pixels.values.ndim not in (2, 3):
+        raise Unusable("unreadable", file, f"it decodes to {list(pixels.values.shape)} pixels")
+    if np.issubdtype(pixels.values.dtype, np.complexfloating):
+        raise Unusable("pixel-type", file, "its pixels are complex numbers")
+    return pixels
 
 
 def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["exactly"]) -> Pixels:
     _check_pixel_count(image.width, image.height, file)
-    problems = []
-    if (pages := getattr(image, "n_frames", 1)) > 1:
-        problems.append(problem("several-pages", file, f"it has {pages} pages, of which the first is read"))
+    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    n_bytes = image.width * image.height * BYTES_A_PIXEL.get(image.mode, 4)
+    refuse_too_large(file, n_bytes)
+    problems = _pages_problems(count_pages(data) if is_tiff else getattr(image, "n_frames", 1), file)
     is_png = isinstance(image, PngImagePlugin.PngImageFile)
     if is_png and data.rfind(_PNG_END) < 0:
         raise Unusable("unreadable", file, "it is truncated or damaged")
     orientation = _noted_orientation(image)
-    image.load()
+    with turn_for(n_bytes):
+        image.load()
     # Pillow turns a TIFF while it loads it and removes the note; what is still noted has to be done here.
     turns = _noted_orientation(image)
     # IHDR: bit depth at byte 24, colour type at 25. Pillow keeps 16 bits only for grey.
@@ -204,8 +209,11 @@ def _decode_tiff(data: bytes, file: str, indexed: bool | Literal["exactly"]) -> 
         _check_pixel_count(page.imagewidth, page.imagelength * page.imagedepth, file)
         if page.samplesperpixel > 4:
             raise Unusable("pixel-type", file, f"it has {page.samplesperpixel} channels")
-        values = page.asarray()
-        pages = len(tiff.pages)
+        if np.issubdtype(page.dtype, np.complexfloating):
+            raise Unusable("pixel-type", file, "its pixels are complex numbers")
+        refuse_too_large(file, page.nbytes)
+        with turn_for(page.nbytes):
+            values = page.asarray()
         orientation = int(page.tags.valueof(ORIENTATION, default=1))
         white_is_zero = page.photometric == WHITE_IS_ZERO
     if page.axes == "SYX":
@@ -217,10 +225,31 @@ def _decode_tiff(data: bytes, file: str, indexed: bool | Literal["exactly"]) -> 
     values = _turned(values.astype(values.dtype.newbyteorder("=")), orientation)
     if white_is_zero:
         values = _with_polarity(values, is_inverted=False, wanted=indexed is False)
-    problems = (
-        [problem("several-pages", file, f"it has {pages} pages, of which the first is read")] if pages > 1 else []
-    )
-    return Pixels(values, orientation=orientation, problems=tuple(problems))
+    return Pixels(values, orientation=orientation, problems=tuple(_pages_problems(count_pages(data), file)))
+
+
+def count_pages(data: bytes) -> int:
+    """The pages of a TIFF, by the chain of their directories; at most `MAX_PAGES` are counted.
+
+    Source: TIFF 6.0, section 2; BigTIFF has offsets and counts of 8 bytes.
+    """
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    big = int.from_bytes(data[2:4], order) == 43
+    width, count_width, entry = (8, 8, 20) if big else (4, 2, 12)
+    place, seen = int.from_bytes(data[width : 2 * width], order), set[int]()
+    while 0 < place < len(data) and place not in seen and len(seen) < MAX_PAGES:
+        seen.add(place)
+        entries = int.from_bytes(data[place : place + count_width], order)
+        link = place + count_width + entry * entries
+        place = int.from_bytes(data[link : link + width], order)
+    return len(seen)
+
+
+def _pages_problems(pages: int, file: str) -> list[Problem]:
+    if pages <= 1:
+        return []
+    counted = f"{MAX_PAGES} pages or more" if pages == MAX_PAGES else f"{pages} pages"
+    return [problem("several-pages", file, f"it has {counted}, of which the first is read")]
 
 
 def _check_pixel_count(width: int, height: int, file: str) -> None:

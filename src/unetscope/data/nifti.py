@@ -20,7 +20,8 @@ from unetscope.base import DataError, MissingDependency, first_line
 from unetscope.data.problems import printable
 
 ENDINGS = (".nii.gz", ".nii")
-MAX_VOXELS = 512 * 10**6
+MAX_VOXELS = 512**3
+MAX_VOLUME_BYTES = 640 * 2**20  # of the values, scaled as the header says
 FEWEST_AXES = 2
 LARGEST_SHIFT = 0.1  # of a voxel, by which two grids may differ: headers are rounded to float32
 
@@ -87,12 +88,14 @@ def read_nifti(path: Path) -> Volume:
         raise MissingDependency('NIfTI needs nibabel: pip install "unetscope[nifti]"') from None
     try:
         image = _opened(path)
-        _check_header(file, tuple(image.shape), np.dtype(image.get_data_dtype()))
+        _check_header(file, tuple(image.shape), np.dtype(image.get_data_dtype()), is_scaled=_is_scaled(image.dataobj))
         values = np.asanyarray(image.dataobj)
         codes = [int(image.header.get(name, 1)) for name in ("sform_code", "qform_code")]
         affine = np.asarray(image.affine, dtype=np.float64) if any(codes) else None
     except DataError:
         raise
+    except MemoryError:
+        raise DataError(f"{file} cannot be read: there is not enough memory for it") from None
     except Exception as error:  # nibabel lets any exception of its parsers through
         raise DataError(f"{file} cannot be read as NIfTI: {printable(first_line(error))}") from None
     if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 0):
@@ -108,10 +111,16 @@ def _opened(path: Path) -> Any:
     if path.name.endswith((ending, ending.upper())):
         return nibabel.load(path)  # type: ignore[attr-defined]
     with gzip.open(path) if ending.endswith(".gz") else path.open("rb") as stream:
-        return nibabel.Nifti1Image.from_stream(io.BytesIO(stream.read()))  # type: ignore[attr-defined]
+        content = stream.read(MAX_VOLUME_BYTES)
+    return nibabel.Nifti1Image.from_stream(io.BytesIO(content))  # type: ignore[attr-defined]
 
 
-def _check_header(file: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def _is_scaled(values: Any) -> bool:
+    """Whether nibabel multiplies or adds, and so makes floats of eight bytes."""
+    return (float(values.slope), float(values.inter)) != (1.0, 0.0)
+
+
+def _check_header(file: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, is_scaled: bool) -> None:
     if len(shape) < FEWEST_AXES or min(shape) < 1:
         raise DataError(f"{file} is {list(shape)} voxels: expected two or three axes, none of them of length 0")
     if math.prod(shape) > MAX_VOXELS:
@@ -119,3 +128,7 @@ def _check_header(file: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> No
     if dtype.names is not None or np.issubdtype(dtype, np.complexfloating):
         kind = "colours" if dtype.names is not None else "complex numbers"
         raise DataError(f"{file} holds {kind}: expected one real number a voxel; save each channel as one")
+    if (size := math.prod(shape) * (8 if is_scaled else dtype.itemsize)) > MAX_VOLUME_BYTES:
+        raise DataError(
+            f"{file} claims {size} bytes of voxels: at most {MAX_VOLUME_BYTES} are read; crop it, or save it as integers"
+        )

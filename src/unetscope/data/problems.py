@@ -43,6 +43,7 @@ _MENDS: dict[str, str] = {
 _WARNINGS: dict[str, str] = {
     "dark-16-bit": "stretch the values over the 16 bits if the images look black to the network",
     "empty-mask": "check that these images have no objects",
+    "decoder-notes": "save the file again if its pixels look wrong",
     "vanished-mask": "choose a larger image size",
     "assumed-masks": "if that is wrong, say --masks, --classes and --ignore",
     "unlabelled": "they count for nothing: check that this is meant",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base import StepCallback
+from unetscope.data.decoding import decoders_notes, pair_of_files
 from unetscope.data.images import ImageSize, Pixels, decode, foreground, resize_image, resize_mask, to_image
 from unetscope.data.masks import (
     MaskMeaning,
@@ -68,7 +69,7 @@ def _read_pairs(
     examples: list[_Example] = []
     problems: list[Problem] = []
     # Pillow and zlib release the interpreter lock while they decode, so threads use all cores.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with decoders_notes() as notes, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         read_one = pool.map(lambda pair: _read_pair(source, pair, size, meaning), pairs)
         for done, (example, problems_of_pair) in enumerate(read_one, 1):
             problems.extend(problems_of_pair)
@@ -76,6 +77,10 @@ def _read_pairs(
                 examples.append(example)
             if progress:
                 progress(done, len(pairs))
+    if notes:
+        more = f", and {len(notes) - 1} times more" if len(notes) > 1 else ""
+        noted = f"a decoder notes: {' '.join(notes[0].split())[:100]}{more}"
+        problems.append(problem("decoder-notes", printable(source.path.name), noted))
     return examples, problems
 
 
@@ -129,15 +134,17 @@ def _read_pair(
     problems: list[Problem] = []
     image: NDArray[Any] | None = None
     orientation: int | None = None
-    try:
-        pixels = decode(source.read(pair.image), pair.image)
-        image, image_problems = to_image(pixels, pair.image)
-        orientation = pixels.orientation
-        problems.extend(image_problems)
-    except Unusable as unusable:
-        problems.append(unusable.problem)
-    masks = _Masks(source, pair, meaning, None if image is None else image.shape[:2], orientation)
-    example = _class_example(image, masks, size) if meaning.kind == "classes" else _union_example(image, masks, size)
+    with pair_of_files():
+        try:
+            pixels = decode(source.read(pair.image), pair.image)
+            image, image_problems = to_image(pixels, pair.image)
+            orientation = pixels.orientation
+            problems.extend(image_problems)
+        except Unusable as unusable:
+            problems.append(unusable.problem)
+        masks = _Masks(source, pair, meaning, None if image is None else image.shape[:2], orientation)
+        by_kind = _class_example if meaning.kind == "classes" else _union_example
+        example = by_kind(image, masks, size)
     return example, [*problems, *masks.problems]
 
 

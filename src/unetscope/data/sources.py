@@ -5,10 +5,13 @@ Nothing is ever extracted. An archive's table of contents is checked before any 
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import lzma
 import os
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,13 +21,18 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from unetscope.base import DataError
+from unetscope.data.decoding import MAX_FILE_BYTES, turn_for
 from unetscope.data.problems import Problem, Unusable, printable, problem
 
 MAX_MEMBERS = 500_000
-MAX_FILE_BYTES = 512 * 2**20
 MAX_TOTAL_BYTES = 64 * 2**30
 # Deflate reaches 1032:1 on honest uncompressed TIFF masks, so only members that are large as well are suspect.
 MAX_RATIO, RATIO_COUNTS_FROM_BYTES = 200, 64 * 2**20
+TOTAL_RATIO_COUNTS_FROM_BYTES = 2**30  # of all members together
+MAX_NESTED_FOLDERS = 32
+
+SPARSE_COUNTS_FROM_BYTES = 2**30
+_UNPACKERS_ERRORS = (zlib.error, lzma.LZMAError, struct.error, ValueError, LookupError, TypeError, AssertionError)
 
 _HIDDEN = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$)")
 EXPECTED = "expected a folder or a zip with images/ and masks/, or with <id>/images/ and <id>/masks/"
@@ -97,6 +105,12 @@ class FolderSource:
 
     def _walk(self, folder: Path, above: frozenset[Path]) -> Iterator[Member]:
         """Files below `folder`. above: the resolved parent folders, so that a circle of links ends."""
+        if len(above) > MAX_NESTED_FOLDERS:
+            inside = printable(folder.relative_to(self._root).as_posix())
+            raise DataError(
+                f"{printable(str(self.path))} has folders nested more than {MAX_NESTED_FOLDERS} deep ({inside[:60]}…): "
+                "give the folder that holds images/ and masks/"
+            )
         above = above | {folder.resolve()}
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -124,7 +138,9 @@ class FolderSource:
         """See `Source.read`."""
         try:
             with (self._root / name).open("rb") as file:
-                return _bounded(file.read(MAX_FILE_BYTES + 1), name)
+                _refuse_large_file(size := os.fstat(file.fileno()).st_size, name)
+                with turn_for(size):
+                    return _bounded(file.read(MAX_FILE_BYTES + 1), name)
         except OSError as error:
             raise Unusable("unreadable", name, f"it cannot be read ({error.strerror})") from error
 
@@ -132,6 +148,9 @@ class FolderSource:
         """See `Source.content_hash`."""
         digest = hashlib.sha256(repr(self.problems).encode())
         for member in self.members:
+            if member.size > MAX_FILE_BYTES:  # it is not read, whatever it holds
+                digest.update(repr(member).encode())
+                continue
             with (self._root / member.name).open("rb") as file:
                 digest.update(repr((member.name, hashlib.file_digest(file, "sha256").hexdigest())).encode())
         return digest.hexdigest()
@@ -153,7 +172,7 @@ class ZipSource:
         self.problems: tuple[Problem, ...] = ()
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, ValueError, EOFError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, MemoryError, *_UNPACKERS_ERRORS) as error:
             reason = printable(str(error)) or type(error).__name__
             raise DataError(f"{printable(str(path))} is not a whole zip ({reason}): {EXPECTED}") from error
         try:
@@ -166,10 +185,14 @@ class ZipSource:
 
     def read(self, name: str) -> bytes:
         """See `Source.read`."""
+        info = self._infos[name]
+        _refuse_large_file(info.file_size, name)
         try:
-            with self._zip.open(self._infos[name]) as file:
+            with turn_for(info.file_size), self._zip.open(info) as file:
                 return _bounded(file.read(MAX_FILE_BYTES + 1), name)
-        except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, zlib.error) as error:
+        except MemoryError as error:
+            raise Unusable("too-large", name, "there is not enough memory to unpack it") from error
+        except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, *_UNPACKERS_ERRORS) as error:
             reason = printable(str(error)) or type(error).__name__
             raise Unusable("unreadable", name, f"it cannot be unpacked ({reason})") from error
 
@@ -187,7 +210,11 @@ class ZipSource:
 
 
 def archive_hash(path: Path) -> str:
-    """SHA-256 in hex of an archive's bytes."""
+    """SHA-256 in hex of an archive's bytes. Raises: OSError for one that is too large to be hashed, or mostly a hole."""
+    about = path.stat()
+    on_disk = getattr(about, "st_blocks", about.st_size) * 512
+    if about.st_size > MAX_TOTAL_BYTES or (about.st_size > SPARSE_COUNTS_FROM_BYTES and on_disk < about.st_size // 2):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -199,6 +226,9 @@ def _checked(infos: list[zipfile.ZipInfo], path: Path) -> list[zipfile.ZipInfo]:
         raise DataError(f"{shown} has {len(infos)} members, more than {MAX_MEMBERS}: split the archive")
     if (total := sum(info.file_size for info in infos)) > MAX_TOTAL_BYTES:
         raise DataError(f"{shown} unpacks to {total} bytes, more than {MAX_TOTAL_BYTES}: split the archive")
+    packed = sum(info.compress_size for info in infos)
+    if total > TOTAL_RATIO_COUNTS_FROM_BYTES and total > MAX_RATIO * packed:
+        raise DataError(f"{shown} unpacks to {total} bytes from {packed}: nothing was read; make the archive anew")
     seen: set[str] = set()
     for info in infos:
         if reason := _threat(info) or ("is there twice" if info.filename in seen else ""):
@@ -231,7 +261,11 @@ def _is_hidden(name: str) -> bool:
     return bool(_HIDDEN.search(name))
 
 
-def _bounded(data: bytes, name: str) -> bytes:
-    if len(data) > MAX_FILE_BYTES:
+def _refuse_large_file(size: int, name: str) -> None:
+    if size > MAX_FILE_BYTES:
         raise Unusable("too-large", name, f"it is larger than {MAX_FILE_BYTES // 2**20} MiB")
+
+
+def _bounded(data: bytes, name: str) -> bytes:
+    _refuse_large_file(len(data), name)
     return data

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base import DataError, InvalidArgument
+from unetscope.data.decoding import MAX_FILE_BYTES, decoders_notes
 from unetscope.data.grouping import grouped
 from unetscope.data.images import decode
 from unetscope.data.nifti import Volume, is_nifti, read_nifti
@@ -92,6 +93,9 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
     raise DataError(f"{printable(repeated)} is given twice: give each image with its mask once")
 
 
+MAX_CASE_BYTES = 2**30  # of the voxels of all channels, as they are stored
+
+
 @dataclass(frozen=True)
 class _Volumes:
     """Cases, read when they are indexed. channels: how many there have to be, None for as many as there are."""
@@ -109,12 +113,22 @@ class _Volumes:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
             raise InvalidArgument(f"size must be (height, width) or (depth, height, width) in voxels, got {self.size}")
         cases = [self.cases[row] for row in chosen_rows(len(self.cases), n, seed, source)]
-        items = ((case.name, f"case {printable(case.name)} of {source}", self.read(case)) for case in cases)
+        items = ((case.name, f"case {printable(case.name)} of {source}", self._quietly(case)) for case in cases)
         return stack_items(items, 0, 1, classes, source, ignore=ignore)
+
+    def _quietly(self, case: Case) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """What `read` gives; what the decoders print of headers that they repair is left out."""
+        with decoders_notes():
+            return self.read(case)
 
     def read(self, case: Case) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """The image [channels, *size] and the mask [*size] of a case, on one grid."""
-        first, *others = map(_volume, case.images)
+        first, *others = volumes = list(map(_volume, case.images))
+        if (size := sum(volume.values.nbytes for volume in volumes)) > MAX_CASE_BYTES:
+            raise DataError(
+                f"case {printable(case.name)} has {size} bytes of voxels in {len(volumes)} files: at most "
+                f"{MAX_CASE_BYTES} are read"
+            )
         mask_volume = _volume(case.mask, as_mask=True)
         if self.check_affines:
             mask_volume, *others = (volume.on_grid_of(first) for volume in (mask_volume, *others))
@@ -133,9 +147,13 @@ class _Volumes:
                 raise DataError(
                     f"{first.file} is {list(channel.shape)}, its mask {mask_volume.file} {list(mask.shape)}: expected the same"
                 )
-        image = np.stack([_standardise(channel) if self.standardised else channel for channel in channels])
-        resized = [_resize(channel, self.size, order=1) for channel in image]
-        return np.stack(resized).astype(np.float32), _resize(mask, self.size, order=0)
+        # One channel after another: at full size there may be no memory for all of them as floats.
+        kind = np.float32 if self.standardised else np.result_type(*channels)
+        image = np.empty((len(channels), *self.size), np.float32)
+        for row, channel in zip(image, channels, strict=True):
+            values = _standardise(channel) if self.standardised else channel.astype(kind, copy=False)
+            row[:] = _resize(values, self.size, order=1)
+        return image, _resize(mask, self.size, order=0)
 
 
 def _channels(values: NDArray[Any], sides: int) -> list[NDArray[Any]]:
@@ -147,7 +165,11 @@ def _flat(path: Path, *, as_mask: bool) -> Volume:
     """A PNG, TIFF or JPEG as a volume without a place in the world."""
     file = printable(path.name)
     try:
-        pixels = decode(path.read_bytes(), file, indexed="exactly" if as_mask else False)
+        with path.open("rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise DataError(f"{file} is larger than {MAX_FILE_BYTES // 2**20} MiB, which are read at most")
+        pixels = decode(content, file, indexed="exactly" if as_mask else False)
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror})") from None
     except Unusable as unusable:
@@ -165,7 +187,10 @@ def _volume(path: Path, *, as_mask: bool = False) -> Volume:
 
 def _standardise(channel: NDArray[Any]) -> NDArray[np.float32]:
     values = channel.astype(np.float32)
-    return (values - values.mean()) / max(float(values.std()), 1e-8)
+    mean, deviation = values.mean(), max(float(values.std()), 1e-8)
+    values -= mean
+    values /= deviation
+    return values
 
 
 def _resize(values: NDArray[Any], size: tuple[int, ...], order: int) -> NDArray[Any]:

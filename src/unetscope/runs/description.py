@@ -33,7 +33,7 @@ class DataFacts(_Section):
     images: Count | None = None
     channels: Annotated[int, Field(ge=1, le=4096)] | None = None
     image_size: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(max_length=3, alias="image size")] = []
-    foreground_share: Annotated[float, Field(ge=0, le=1, alias="foreground share")] | None = None
+    foreground_share: Annotated[float | None, Field(ge=0, le=1, alias="foreground share")] = None
     fingerprint: Text = ""
 
 

@@ -1,0 +1,143 @@
+"""Images, archives and volumes that harm: each ends in one line that names the file, within the budget of memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from unetscope.base.errors import DataError
+from unetscope.data import load, load_nifti, sources
+from unetscope.data.decoding import MAX_DECODED_BYTES
+from unetscope.data.images import MAX_PAGES, count_pages, decode
+from unetscope.data.problems import Unusable
+from unetscope.data.sources import open_source
+
+
+def tiff(values: np.ndarray, **options: object) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, values, **options)
+    return stream.getvalue()
+
+
+def many_pages(n: int) -> bytes:
+    """A TIFF of n empty directories, each of which leads to the next."""
+    pages = b"".join(struct.pack("<HI", 0, 8 + 6 * (page + 1) if page + 1 < n else 0) for page in range(n))
+    return b"II*\0" + struct.pack("<I", 8) + pages
+
+
+def archive(path: Path, members: dict[str, bytes], method: int) -> Path:
+    with zipfile.ZipFile(path, "w", method) as written:
+        for name, content in members.items():
+            written.writestr(name, content)
+    return path
+
+
+def png(values: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_a_corrupt_member_of_every_compression_is_named(tmp_path: Path, method: int) -> None:
+    path = archive(
+        tmp_path / "a.zip",
+        {"images/a.png": png(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))},
+        method,
+    )
+    content = path.read_bytes()
+    for place in range(60, 2000, 97):
+        harmed = bytearray(content)
+        harmed[place] ^= 0x55
+        path.write_bytes(harmed)
+        try:
+            with open_source(path) as source:
+                decode(source.read("images/a.png"), "images/a.png")
+        except (Unusable, DataError) as refused:
+            assert "\n" not in str(refused)
+            assert "a.png" in str(refused) or "a.zip" in str(refused)
+
+
+def test_pages_are_counted_by_their_chain_and_a_circle_ends() -> None:
+    assert [count_pages(many_pages(n)) for n in (1, 2, 5_000)] == [1, 2, 5_000]
+    assert count_pages(many_pages(MAX_PAGES + 5)) == MAX_PAGES
+    assert count_pages(b"II*\0" + struct.pack("<IHI", 8, 0, 8)) == 1
+    for options in ({}, {"bigtiff": True}, {"byteorder": ">"}):
+        assert count_pages(tiff(np.zeros((3, 8, 8), np.uint8), photometric="minisblack", **options)) == 3
+    with pytest.raises(Unusable, match=r"a\.tif: its header claims 0x0 pixels"):
+        decode(many_pages(MAX_PAGES), "a.tif")
+
+
+def test_pixels_beyond_the_budget_are_refused_from_the_header() -> None:
+    content = tiff(np.zeros((16, 16, 4), np.float64), photometric="rgb")
+    large = content
+    for side, kind in ((256, 3), (257, 3), (256, 4), (257, 4)):
+        large = large.replace(struct.pack("<HHII", side, kind, 1, 16), struct.pack("<HHII", side, 4, 1, 7900))
+    tracemalloc.start()
+    with pytest.raises(Unusable, match=r"a\.tif: its header claims 1997120000 bytes of pixels, more than the 256 MiB"):
+        decode(large, "a.tif")
+    assert tracemalloc.get_traced_memory()[1] < MAX_DECODED_BYTES / 16
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_complex_pixels_are_refused(dtype: type) -> None:
+    with pytest.raises(Unusable, match=r"a\.tif: its pixels are complex numbers"):
+        decode(tiff(np.ones((8, 8), dtype)), "a.tif")
+
+
+def test_an_archive_of_zeros_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "TOTAL_RATIO_COUNTS_FROM_BYTES", 2**22)
+    members = {f"images/{number}.png": bytes(2**20) for number in range(8)}
+    path = archive(tmp_path / "zeros.zip", members, zipfile.ZIP_DEFLATED)
+    with pytest.raises(DataError, match=r"zeros\.zip unpacks to 8388608 bytes from \d+: nothing was read"):
+        load(path)
+
+
+def test_nested_folders_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path
+    for _ in range(40):
+        folder /= "f"
+    folder.mkdir(parents=True)
+    with pytest.raises(DataError, match=r"has folders nested more than 32 deep \(f/f/f"):
+        load(tmp_path)
+
+
+def test_a_sparse_file_is_refused_without_reading_it(tmp_path: Path) -> None:
+    sparse = tmp_path / "sparse.zip"
+    with sparse.open("wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(DataError, match=r"sparse\.zip is not a whole zip"):
+        load(sparse)
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    with (tmp_path / "set" / "images" / "a.png").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match=r"images/a\.png: (it is larger than 256 MiB|no file masks)"):
+        load(tmp_path / "set")
+
+
+def test_a_volume_beyond_the_budget_is_refused_from_its_header(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+
+    path = tmp_path / "a.nii.gz"
+    for kind, shape, what in (
+        (np.uint8, (1000, 1000, 500), r"a\.nii\.gz claims 500000000 voxels: at most 134217728 are read"),
+        (np.float64, (500, 500, 500), r"a\.nii\.gz claims 1000000000 bytes of voxels: at most 671088640 are read"),
+        (np.complex128, (4, 4, 4), r"a\.nii\.gz holds complex numbers"),
+    ):
+        header = nibabel.Nifti1Header()
+        header.set_data_dtype(kind)
+        header.set_data_shape(shape)
+        header["vox_offset"], header["magic"] = 352, b"n+1\0"
+        path.write_bytes(gzip.compress(header.binaryblock + bytes(4 + 1024)))
+        with pytest.raises(DataError, match=what):
+            load_nifti([path], [path], size=(4, 4, 4))
