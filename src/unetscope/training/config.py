@@ -94,7 +94,7 @@ def most_weights(width: int, depth: int) -> int:
     """About the number of weights of a U-Net with all its skips, from its 3×3 and 2×2 kernels.
 
     >>> most_weights(16, 4)             # UNet(width=16) has 1941105, biases and the first and last layer included
-    1938688
+    1938944
     """
     channels = [width * 2**level for level in range(depth + 1)]
     encoder = sum(9 * above * here for above, here in pairwise(channels))
