@@ -16,13 +16,14 @@ class Gain:
     """What a stream adds at a merge: its estimate, or None if there is none.
 
     part: the stream, the skip or the deeper path that it meets. output_bits: usable information of the network's output, NaN if
-    not known. unlearnt: why the numbers of this epoch cannot be used, if so.
+    not known. unlearnt: why the numbers of this epoch cannot be used, if so. upsampled: the layer of the deeper path there.
     """
 
     part: Part
     row: Estimate | None
     output_bits: float = math.nan
     unlearnt: str = ""
+    upsampled: str = ""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -61,7 +62,7 @@ class Gain:
     @property
     def skip(self) -> Part:
         """The skip at its merge."""
-        return Part(SKIP, self.part.level)
+        return self.part.beside(SKIP)
 
     @property
     def receiver(self) -> str:
@@ -96,11 +97,11 @@ def stream_gains(flow: Flow, skips: Sequence[Skip], epochs: Sequence[int], estim
     for epoch in epochs:
         output_bits, unlearnt = outputs[epoch]
         of_epoch[epoch] = {
-            part: Gain(part, rows.get((epoch, skip.merge, quantity)), output_bits, unlearnt)
+            part: Gain(part, rows.get((epoch, skip.merge, quantity)), output_bits, unlearnt, skip.upsampled)
             for skip in skips
             for part, quantity in (
                 (skip.part, Quantity.USABLE_SKIP_GIVEN_POOLED),
-                (Part(LEVEL, skip.part.level), Quantity.USABLE_UPSAMPLED_GIVEN_SKIP),
+                (skip.part.beside(LEVEL), Quantity.USABLE_UPSAMPLED_GIVEN_SKIP),
             )
         }
     return of_epoch

@@ -128,7 +128,7 @@ class Judgement:
         design = Variant("", self.depth, self.without)
         while design.depth > 1 and self._may(smaller := self._variant(design.depth - 1, design.without), epoch):
             design = smaller
-        for skip in skips_of_depth(design.depth):
+        for skip in [part for part in self.gains[self.epochs[-1]] if part.is_skip and part.level <= design.depth]:
             smaller = self._variant(design.depth, {*design.without, skip})
             if skip not in design.without and self._may(smaller, epoch):
                 design = smaller
@@ -189,7 +189,8 @@ def judge(
     ]
     verdicts += plateau_verdicts(flow, skips, epochs, estimator=plateau_estimator, resolution=resolution, labels=labels)
     depth = max(layer.level for layer in flow.layers)
-    without = tuple(skip for skip in skips_of_depth(depth) if skip not in gains[epochs[0]])
+    joined = {part.level for part in gains[epochs[0]] if part.is_skip}
+    without = tuple(skip for skip in skips_of_depth(depth) if skip.level not in joined)
     return Judgement(tuple(_since(verdicts)), depth, without, margin, gains)
 
 
@@ -220,9 +221,15 @@ def _conditional(
 
     gains: of the epoch. removed: skips that are not there to make what the deeper path adds small.
     """
-    # A skip belongs to the deeper path of every skip above it, a level to that of its own skip too.
-    deepest = part.level - part.is_skip
-    deeper = [g for p, g in gains.items() if not p.is_skip and p.level <= deepest and g.skip not in removed]
+    # A skip belongs to the deeper path of every skip that joins after it, a level to that of its own skip too.
+    deeper = [
+        gain
+        for level, gain in gains.items()
+        if not level.is_skip
+        and gain.skip not in removed
+        and (level.depth < part.depth or level == part)
+        and (level == part or not part.is_skip or gain.upsampled != gains[part].upsampled)
+    ]
     bounds = [gains[part], *deeper] if part.is_skip else deeper
     verdict = Verdict(part, epoch, "conditional", "undecided")
     if not bounds:

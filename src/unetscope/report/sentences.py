@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from unetscope.analysis import Judgement, dpi_violations, layer_rank_stability
 from unetscope.runs import AnalysedRun
-from unetscope.table import LEVEL, SKIP, Flow, Part, Quantity, Status, entry_of, estimator_text, settings
+from unetscope.table import LEVEL, SKIP, Flow, Quantity, Status, entry_of, estimator_text, settings
 
 MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
 UNLEARNT_DICE = 0.1
@@ -107,7 +107,7 @@ def swept_estimators(flow: Flow) -> dict[str, float]:
 def sentence(judgement: Judgement, epoch: int) -> str:
     """The parts that a training of this many epochs needs, as the sentence at the top of the page.
 
-    >>> from unetscope.table.records import Verdict
+    >>> from unetscope.table import Part, Verdict
     >>> verdicts = tuple(Verdict(Part.named(part), 10, "conditional", what) for part, what in
     ...                  (("skip1", "needed"), ("level1", "undecided"), ("level2", "redundant"), ("skip3", "redundant")))
     >>> sentence(Judgement(verdicts, 3, (), 0.05, {10: {}}), 10)
@@ -118,8 +118,8 @@ def sentence(judgement: Judgement, epoch: int) -> str:
     redundant_levels = [part for part in judged if part.kind is LEVEL and judged[part].decision == "redundant"]
     spared = min(redundant_levels, default=None)  # the levels below it are removed with it
     for part, verdict in judged.items():
-        if verdict.decision != "redundant" or spared is None or part.level <= spared.level:
-            below = f" (all below {Part(SKIP, part.level)})" * (part == spared)
+        if verdict.decision != "redundant" or spared is None or part.depth <= spared.depth:
+            below = f" (all below {part.beside(SKIP)})" * (part == spared)
             parts[verdict.decision].append(f"{part}{below}")
     if len(parts["undecided"]) == len(judged):
         return f"Of {len(judged)} skips and levels, nothing is decided for a training of {epoch} epochs."

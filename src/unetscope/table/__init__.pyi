@@ -27,6 +27,7 @@ from .parts import SKIP as SKIP
 from .parts import Part as Part
 from .parts import Variant as Variant
 from .parts import design_name as design_name
+from .parts import letters as letters
 from .parts import named_variants as named_variants
 from .parts import parts_named as parts_named
 from .parts import removed_parts as removed_parts

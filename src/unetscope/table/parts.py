@@ -14,7 +14,7 @@ from typing import Any
 
 from unetscope.base import InvalidArgument
 
-_NAME = re.compile(r"(skip|level)([1-9]\d*)")
+_NAME = re.compile(r"(skip|level)([1-9]\d*)([a-z]*)")
 
 
 class PartKind(StrEnum):
@@ -31,14 +31,20 @@ SKIP, LEVEL = PartKind.SKIP, PartKind.LEVEL
 class Part:
     """One skip or level, by the level of its merge: 1 is at the top. As text it is its name, such as `skip1` or `level4`.
 
+    Where several skips join at one level of the decoder, each has a letter too, `skip1a` and `skip1b`, from the last that joins
+    to the first. `level1b` is the stream that `skip1b` joins.
+
     Parts are sorted skips first, then levels, each from the top down.
 
     >>> Part.named("level4"), str(Part(SKIP, 1))
-    (Part(kind=<PartKind.LEVEL: 'level'>, level=4), 'skip1')
+    (Part(kind=<PartKind.LEVEL: 'level'>, level=4, letter=''), 'skip1')
+    >>> list(map(str, sorted(map(Part.named, ["skip10", "skip2b", "level2a", "skip2aa", "skip2a"]))))
+    ['skip2a', 'skip2b', 'skip2aa', 'skip10', 'level2a']
     """
 
     kind: PartKind
     level: int
+    letter: str = ""
 
     @classmethod
     def named(cls, name: str) -> Part:
@@ -46,15 +52,28 @@ class Part:
         match = _NAME.fullmatch(name)
         if match is None:
             raise InvalidArgument(f"part {name!r}: expected a skip or a level, such as skip1 or level2")
-        return cls(PartKind(match[1]), int(match[2]))
+        return cls(PartKind(match[1]), int(match[2]), match[3])
 
     @property
     def is_skip(self) -> bool:
         """Whether it is a skip, not a level."""
         return self.kind is SKIP
 
+    @property
+    def depth(self) -> tuple[int, int, str]:
+        """Sorts merges from the last to the first, and so from the top of the network down."""
+        return self.level, len(self.letter), self.letter
+
+    def beside(self, kind: PartKind) -> Part:
+        """The skip or the level at the same merge.
+
+        >>> str(Part.named("skip2b").beside(LEVEL))
+        'level2b'
+        """
+        return Part(kind, self.level, self.letter)
+
     def __str__(self) -> str:
-        return f"{self.kind}{self.level}"
+        return f"{self.kind}{self.level}{self.letter}"
 
     def __eq__(self, part: object) -> bool:
         return str(self) == str(part) if isinstance(part, str | Part) else NotImplemented
@@ -63,7 +82,17 @@ class Part:
         return hash(str(self))  # as its name, which it equals
 
     def __lt__(self, part: Part) -> bool:
-        return (not self.is_skip, self.level) < (not part.is_skip, part.level)
+        return (not self.is_skip, self.depth) < (not part.is_skip, part.depth)
+
+
+def letters(number: int) -> str:
+    """The letter of the number-th of several, counted from 0.
+
+    >>> letters(0), letters(25), letters(26), letters(53)
+    ('a', 'z', 'aa', 'bb')
+    """
+    rounds, place = divmod(number, 26)
+    return (letters(rounds - 1) if rounds else "") + chr(ord("a") + place)
 
 
 def parts_named(names: Iterable[str]) -> tuple[Part, ...]:
@@ -82,7 +111,7 @@ def skips_of_depth(depth: int) -> tuple[Part, ...]:
 
 GROUPS = ("paper", "skips", "depths")
 REFERENCE = "model1"
-_GRAMMAR = re.compile(r"(?:depth(?P<depth>\d+)-)?without(?P<skips>(?:-skip[1-9]\d*)+)|depth(?P<only>\d+)")
+_GRAMMAR = re.compile(r"(?:depth(?P<depth>\d+)-)?without(?P<skips>(?:-skip[1-9]\d*[a-z]*)+)|depth(?P<only>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
