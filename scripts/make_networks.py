@@ -69,8 +69,8 @@ def main() -> None:
         "",
         "A merge is where a stream that was upsampled meets a stream that was not upsampled with it. Residual blocks,",
         "squeeze-and-excitation and branches that pool the whole image (ASPP, PSP) are therefore not merges; the fusions of a pyramid (FPN,",
-        "UPerNet) are. An attention gate is part of the skip that it weights. Tensors are followed as [batch, channels, *sides]: merges of",
-        "tokens, or with the channels last (Swin-UNet), are not found. Scripted modules are refused.",
+        "UPerNet) are. An attention gate is part of the skip that it weights. Streams are followed as [batch, channels, *sides]: merges of",
+        "tokens are found if their streams have that form before, which those of Swin-UNet do not. A script is one call.",
     ]
     (ROOT / "docs" / "networks.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

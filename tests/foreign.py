@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -131,6 +133,47 @@ class Joined(nn.Module):
             "channel": lambda: a + up.mean(dim=1, keepdim=True),
         }
         return self.head(joined[self.how]())
+
+
+def beside(up: Tensor, skip: Tensor) -> Tensor:
+    """The usual concatenation."""
+    return torch.cat([skip, up], 1)
+
+
+class TwoLevels(nn.Module):
+    """Eight convolutions on three resolutions. join: of the upsampled stream and the skip. up: in place of kernels. Two merges.
+
+    doubling: whether the join has the channels of both.
+    """
+
+    def __init__(
+        self,
+        join: Callable[[Tensor, Tensor], Tensor] = beside,
+        up: Callable[[Tensor], Tensor] | None = None,
+        doubling: bool = True,
+    ) -> None:
+        super().__init__()
+
+        def convolved(before: int, after: int) -> nn.Sequential:
+            return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.ReLU())
+
+        self.join, self.up, more = join, up, 1 + doubling
+        self.e1, self.e2, self.b, self.pool = convolved(3, 8), convolved(8, 16), convolved(16, 32), nn.MaxPool2d(2)
+        self.u2, self.u1 = (
+            (nn.ConvTranspose2d(32, 16, 2, 2), nn.ConvTranspose2d(16, 8, 2, 2))
+            if up is None
+            else (nn.Conv2d(32, 16, 1), nn.Conv2d(16, 8, 1))
+        )
+        self.d2, self.d1, self.out = convolved(16 * more, 16), convolved(8 * more, 8), nn.Conv2d(8, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, 3, h, w] to logits."""
+        a = self.e1(x)
+        c = self.e2(self.pool(a))
+        u = self.u2(self.b(self.pool(c)))
+        y = self.d2(self.join(u if self.up is None else self.up(u), c))
+        u = self.u1(y)
+        return self.out(self.d1(self.join(u if self.up is None else self.up(u), a)))
 
 
 class Deciding(Padded):

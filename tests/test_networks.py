@@ -95,23 +95,6 @@ def test_a_network_in_which_none_is_found_says_why() -> None:
         "No skip joins an upsampled path: there is nothing for verdicts to judge"
     )
 
-    class Last(nn.Module):
-        """A skip among channels that stand last."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(8, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            a = self.a(x)
-            up = nn.functional.interpolate(nn.functional.max_pool2d(a, 2), scale_factor=2)
-            return self.b(torch.cat([up.permute(0, 2, 3, 1), a.permute(0, 2, 3, 1)], -1)).permute(0, 3, 1, 2)
-
-    structure = inspect(Last(), random_image(1, 16, 16))
-    assert structure.why_no_merge.startswith(
-        "No merge is found, but 1 concatenations of tokens or of channels that stand last"
-    )
-
 
 def test_a_network_is_looked_into_as_it_is_distributed_or_compiled() -> None:
     model, image = foreign.Padded(), random_image(3, 32, 32)
@@ -177,19 +160,11 @@ def test_what_cannot_be_inspected_is_refused() -> None:
     with pytest.raises(NetworkError, match="the example must be a tensor"):
         inspect(foreign.Padded(), "image")
 
-    scripted = foreign.Padded()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        scripted.head = torch.jit.script(nn.Conv2d(4, 1, 1))
-    with pytest.raises(NetworkError, match="head is a scripted module, which cannot be looked into"):
+        scripted = torch.jit.script(nn.Conv2d(3, 1, 1))
+    with pytest.raises(NetworkError, match="Conv2d is scripted as a whole and cannot be looked into"):
         inspect(scripted, random_image(3, 32, 32))
-
-    class Away(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.from_numpy(x.numpy() * 2)
-
-    with pytest.raises(NetworkError, match="Away gives out no tensor that can be followed back to its input"):
-        inspect(Away(), random_image(1, 8, 8))
 
 
 # Published networks.

@@ -9,8 +9,12 @@ from .distributed import broadcast as broadcast
 from .distributed import own_share as own_share
 from .distributed import rank as rank
 from .distributed import world_size as world_size
+from .graph import FOREIGN as FOREIGN
+from .graph import SCRIPT as SCRIPT
+from .graph import WRITTEN as WRITTEN
 from .graph import Graph as Graph
 from .graph import Node as Node
+from .graph import UnknownOrigin as UnknownOrigin
 from .inference import as_input as as_input
 from .inference import device_of as device_of
 from .inference import eval_mode as eval_mode

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unetscope.activations.distributed import all_reduce, own_share
 from unetscope.activations.inference import as_input, device_of, eval_mode
 from unetscope.activations.memory import ActivationBuffer, Passes, Slice
-from unetscope.activations.tracing import INPUT, is_address, trace_calls
+from unetscope.activations.tracing import INPUT, is_address, split_argument, tensors_in, trace_calls
 from unetscope.base import NetworkError, StepCallback, nearest
 from unetscope.table import Layer
 
@@ -217,6 +217,7 @@ def _hooked(model: nn.Module, layers: Sequence[Layer], receive: Callable[[Layer,
     """Within the block, call `receive(layer, activation)` whenever a layer's module has run or its call was made."""
     modules = dict(model.named_modules())
     calls = {layer.module: layer for layer in layers if is_address(layer.module)}
+    arguments: dict[str, list[tuple[int, Layer]]] = {}  # by call, with the position of each
 
     def pass_on(layer: Layer, output: object) -> None:
         if not isinstance(output, Tensor):
@@ -225,17 +226,21 @@ def _hooked(model: nn.Module, layers: Sequence[Layer], receive: Callable[[Layer,
                 "name a module inside it"
             )
         with torch._C.DisableTorchFunction():  # functions that `receive` calls are not the network's
-            receive(layer, output)
+            receive(layer, _real(output))
 
     def intercept(address: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if address in arguments:
+            operands = list(tensors_in((args, dict(kwargs))))
+            for position, layer in arguments[address]:
+                pass_on(layer, operands[position])
         result = function(*args, **kwargs)
-        if address in calls:
-            pass_on(calls[address], result)
+        if address in calls:  # a call that only writes, as an assignment does, gives what it wrote into
+            pass_on(calls[address], next(tensors_in(args), None) if result is None else result)
         return result
 
     with ExitStack() as stack:
         for layer in layers:
-            if layer.module in calls:
+            if is_address(layer.module):
                 continue
             if layer.module not in modules:
                 raise NetworkError(_no_such_module(layer, modules))
@@ -243,12 +248,23 @@ def _hooked(model: nn.Module, layers: Sequence[Layer], receive: Callable[[Layer,
                 lambda _m, _i, output, layer=layer: pass_on(layer, output)
             )
             stack.callback(hook.remove)
+        for place in list(calls):
+            address, argument = split_argument(place)
+            if argument is not None:
+                arguments.setdefault(address, []).append((argument, calls.pop(place)))
         if input_layer := calls.pop(INPUT, None):
             hook = model.register_forward_pre_hook(lambda _m, inputs: pass_on(input_layer, inputs[0]))
             stack.callback(hook.remove)
-        if calls:
+        if calls or arguments:
             stack.enter_context(trace_calls(model, intercept))
         yield
+
+
+def _real(activation: Tensor) -> Tensor:
+    """An activation as real numbers: a quantised one by its values, a complex one with its imaginary parts as channels."""
+    if activation.is_quantized:
+        return activation.dequantize()
+    return torch.cat([activation.real, activation.imag], dim=1) if activation.is_complex() else activation
 
 
 def _no_such_module(layer: Layer, modules: Mapping[str, nn.Module]) -> str:

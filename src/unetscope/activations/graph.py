@@ -8,6 +8,10 @@ from functools import cached_property
 
 import torch
 
+SCRIPT = "script"  # the name of what a scripted function or module makes
+WRITTEN = "write"  # the name of what views of a tensor have been written into since
+FOREIGN = "foreign"  # the name of what came in from outside of torch
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -17,8 +21,9 @@ class Node:
     of the function. inputs: the numbers of the tensors it was made from. positions: of these among all tensor arguments of
     the function. arguments: the shapes of all tensor arguments, constants and parameters too. weights: the names of the
     network's parameters among the arguments. shape, dtype: of the tensor, with the batch. dim: the axis of a concatenation,
-    stack or sum. module: the outermost module that returns this tensor; empty if none does, or if that module runs more than
-    once.
+    stack or sum. operations: those that ran within a call that cannot be looked into. module: the outermost module that
+    returns this tensor; empty if none does, or if that module runs more than once. argument: its place as an argument, if no
+    call returns it.
     """
 
     number: int
@@ -31,23 +36,40 @@ class Node:
     shape: tuple[int, ...]
     dtype: torch.dtype
     dim: int | None = None
+    operations: frozenset[str] = frozenset()
     module: str = ""
+    argument: str = ""
 
     @property
     def place(self) -> str:
-        """Where the tensor can be captured: the module that returns it, else the call."""
-        return self.module or self.address
+        """Where it can be captured: the module that returns it, else the call, or the call that it is an argument of."""
+        return self.module or self.argument or self.address
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownOrigin:
+    """A tensor that came into a pass from where the recording does not see: through NumPy or another library.
+
+    address: of the call that received it, empty for the network's output. position: among its tensor arguments. shape: of the
+    tensor. left: the calls through which values left torch before, from the tensors of which it counts as made.
+    """
+
+    address: str
+    position: int
+    shape: tuple[int, ...]
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Graph:
     """The tensors of one forward pass in the order in which they were made, the network's inputs first.
 
-    outputs: the numbers of the tensors that the network returns.
+    outputs: the numbers of the tensors that the network returns. unknown: tensors whose origin was not seen.
     """
 
     nodes: tuple[Node, ...]
     outputs: tuple[int, ...]
+    unknown: tuple[UnknownOrigin, ...] = ()
 
     def __getitem__(self, number: int) -> Node:
         return self.nodes[number]
@@ -60,6 +82,14 @@ class Graph:
             for number in dict.fromkeys(node.inputs):
                 consumers[number].append(node.number)
         return tuple(map(tuple, consumers))
+
+    def ancestors(self, numbers: Iterable[int]) -> set[int]:
+        """These tensors and all that they are made from, directly or not."""
+        reached = set(numbers)
+        for node in reversed(self.nodes):
+            if node.number in reached:
+                reached.update(node.inputs)
+        return reached
 
     def descendants(self, numbers: Iterable[int]) -> set[int]:
         """These tensors and all that are made from them, directly or not."""

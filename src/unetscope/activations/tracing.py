@@ -1,23 +1,27 @@
 """Intercept every torch function that a network calls in a forward pass, by the module that calls it.
 
 Each call has an address, so that a tensor that no module returns can be named: `decoder.block1:cat` is the first `cat` that
-the module `decoder.block1` calls itself in a forward pass, `decoder.block1:cat#2` the second.
+the module `decoder.block1` calls itself in a forward pass, `decoder.block1:cat#2` the second. `decoder.block1:cat@1` is the
+second tensor among the arguments of that call, for a tensor that no call returns, such as one that was written into.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, jit, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_iter
 
 from unetscope.base import NetworkError
 
-SEPARATOR = ":"
+SEPARATOR, ARGUMENT = ":", "@"
 INPUT = ":input"  # the address of the network's input
 
 Intercept = Callable[[str, Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], Any]
@@ -50,22 +54,59 @@ def function_of(address: str) -> str:
     return address.rsplit(SEPARATOR, 1)[1].split("#", maxsplit=1)[0]
 
 
+def argument_place(address: str, position: int) -> str:
+    """The place of a tensor among the arguments of a call.
+
+    >>> argument_place("decoder:cat", 1), split_argument("decoder:cat@1"), split_argument("decoder:cat")
+    ('decoder:cat@1', ('decoder:cat', 1), ('decoder:cat', None))
+    """
+    return f"{address}{ARGUMENT}{position}"
+
+
+def split_argument(place: str) -> tuple[str, int | None]:
+    """The address of the call and the position of the argument; None for what the call returns."""
+    address, _, position = place.rpartition(ARGUMENT)
+    return (address, int(position)) if address and position.isdigit() else (place, None)
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists, tuples, dictionaries and dataclasses, in order."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            yield from tensors_in(value)
+    elif isinstance(values, list | tuple | set | frozenset):
+        for value in values:
+            yield from tensors_in(value)
+    elif is_dataclass(values) and not isinstance(values, type):
+        for field in fields(values):
+            yield from tensors_in(getattr(values, field.name, None))
+    elif values is not None and not isinstance(values, str | int | float | bool):
+        yield from (leaf for leaf in tree_iter(values) if isinstance(leaf, Tensor))
+
+
 @contextmanager
-def trace_calls(model: nn.Module, intercept: Intercept) -> Iterator[None]:
+def trace_calls(model: nn.Module, intercept: Intercept) -> Iterator[list[str]]:
     """Within the block, every torch function that the network calls goes through `intercept(address, function, args, kwargs)`.
 
     `intercept` runs the function and returns its result, or a replacement for it; gradients flow through what it computes.
-    A function of `torch.nn.functional` is one call, whatever it calls itself. Calls outside the network's forward pass are
-    not intercepted.
+    A function of `torch.nn.functional` is one call, whatever it calls itself, and so is a scripted function or module. Calls
+    outside the network's forward pass are not intercepted. The value of the block is the names of the modules that run, from
+    outer to inner.
 
-    Raises: NetworkError for a scripted module, whose calls cannot be intercepted.
+    Raises: NetworkError for a scripted network, whose calls cannot be intercepted.
     """
-    names = {module: name for name, module in model.named_modules() if module is not model}
-    if scripted := [name for module, name in names.items() if isinstance(module, torch.jit.ScriptModule)]:
+    if isinstance(model, jit.ScriptModule):
         raise NetworkError(
-            f"{scripted[0]} is a scripted module, which cannot be looked into: give the network before scripting"
+            f"{_script_name(model)} is scripted as a whole and cannot be looked into: give the network before scripting"
         )
-    running: list[str] = []  # the modules that run, from outer to inner
+    names = {
+        module: name
+        for name, module in model.named_modules()
+        if module is not model and not isinstance(module, jit.ScriptModule)
+    }
+    running: list[str] = []
     counts: Counter[tuple[str, str]] = Counter()
     has_own_forward, forward = "forward" in vars(model), model.forward
 
@@ -73,7 +114,8 @@ def trace_calls(model: nn.Module, intercept: Intercept) -> Iterator[None]:
     def traced_forward(*args: Any, **kwargs: Any) -> Any:
         counts.clear()
         running[:] = [""]
-        with _InterceptMode(running, counts, intercept):
+        mode = _InterceptMode(running, counts, intercept)
+        with mode, _scripted_calls(mode):
             return forward(*args, **kwargs)
 
     def enter(module: nn.Module, _inputs: Any) -> None:
@@ -88,7 +130,7 @@ def trace_calls(model: nn.Module, intercept: Intercept) -> Iterator[None]:
             stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         vars(model)["forward"] = traced_forward
         try:
-            yield
+            yield running
         finally:
             if has_own_forward:
                 vars(model)["forward"] = forward
@@ -112,7 +154,56 @@ class _InterceptMode(TorchFunctionMode):
         return self._intercept(address, function, tuple(args), kwargs or {})
 
 
-_ALIASES = {"iadd": "add", "radd": "add", "imul": "mul", "rmul": "mul", "concat": "cat", "concatenate": "cat"}
+class ScriptedCall:
+    """A call of a scripted function or module, as one function of its tensors, with its name."""
+
+    def __init__(self, script: Any, call: Callable[..., Any]) -> None:
+        self._script, self._call = script, call
+        self.__name__ = _script_name(script)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The result of the script."""
+        with torch._C.DisableTorchFunction():
+            return self._call(self._script, *args, **kwargs)
+
+
+def _script_name(script: Any) -> str:
+    """The name of a scripted function, or of the class of a scripted module."""
+    if isinstance(script, jit.ScriptModule):
+        return str(script.original_name)
+    owner = getattr(script, "owner", None)
+    return str(script.name if owner is None else owner._type().name().rpartition(".")[2])
+
+
+@contextmanager
+def _scripted_calls(mode: _InterceptMode) -> Iterator[None]:
+    """Within the block, calls of scripted functions and modules in this thread go through the mode, which torch leaves out."""
+    thread = threading.get_ident()
+
+    def intercepted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_seen(script: Any, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != thread:
+                return call(script, *args, **kwargs)
+            return mode.__torch_function__(ScriptedCall(script, call), (), args, kwargs)
+
+        return call_seen
+
+    classes: tuple[Any, ...] = (torch._C.ScriptFunction, torch._C.ScriptMethod)
+    calls = [scripted.__call__ for scripted in classes]
+    try:
+        for scripted, call in zip(classes, calls, strict=True):
+            scripted.__call__ = intercepted(call)
+        yield
+    finally:
+        for scripted, call in zip(classes, calls, strict=True):
+            scripted.__call__ = call
+
+
+_ALIASES = {
+    "iadd": "add", "radd": "add", "imul": "mul", "rmul": "mul", "multiply": "mul", "isub": "sub", "subtract": "sub",
+    "concat": "cat", "concatenate": "cat", "truediv": "div", "itruediv": "div", "true_divide": "div", "divide": "div",
+    "ior": "or", "iand": "and", "ipow": "pow",
+}  # fmt: skip
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -123,4 +214,6 @@ def function_name(function: Callable[..., Any]) -> str:
     ['add', 'relu', 'cat', 'get']
     """
     plain = getattr(function, "__name__", type(function).__name__).strip("_")
+    if isinstance(function, torch._ops.OpOverload):  # whose name ends in that of the overload, as in `add.Tensor`
+        plain = plain.split(".")[0].strip("_")
     return _ALIASES.get(plain, plain)

@@ -140,6 +140,8 @@ def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> 
         )
     else:
         print(f"{structure.why_no_merge}.")
+    for gap in structure.gaps:
+        print(f"warning: {one_line(str(gap))}")
     if drawn is not None:
         print(f"drawn: {one_line(str(drawn))}")
 
@@ -154,6 +156,7 @@ def _structure_data(structure: Structure) -> dict[str, Any]:
             {"label": merge.label, "kind": merge.kind, "at": merge.address, "skips": list(merge.skips)}
             for merge in structure.merges
         ],
+        "gaps": [asdict(gap) for gap in structure.gaps],
     }
 
 

@@ -292,6 +292,8 @@ def described_layers(
     own = getattr(model, "layers", None)
     if layers is None and not (isinstance(own, tuple) and own and all(isinstance(layer, Layer) for layer in own)):
         structure = inspect(model, as_input(model, example))
+        for gap in filter(lambda gap: gap.may_hide_skips, structure.gaps):
+            warnings.warn(f"{structure.name}: {gap}", UserWarning, stacklevel=4)
         return structure.layers, structure.skips if skips is None else tuple(skips)
     if layers is None:
         assert own is not None

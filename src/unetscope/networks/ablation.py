@@ -33,6 +33,9 @@ CHANNELWISE = (WITHIN_LAYER - {"group_norm", "layer_norm", "softmax", "log_softm
     f"{how}_pool{d}d" for how in ("max", "avg", "adaptive_avg", "adaptive_max") for d in (1, 2, 3)
 } | {"interpolate", "upsample", "pad"}  # fmt: skip
 
+# Functions that can be computed without one of their streams.
+REMOVABLE = {"cat", "stack", "add", "sum", "sub", "mul", "maximum"}
+
 
 @contextmanager
 def ablated(
@@ -174,6 +177,11 @@ def without_skips(model: nn.Module, structure: Structure, skips: str | Collectio
     """
     names = [skips] if isinstance(skips, str) else list(dict.fromkeys(skips))
     streams = [(merge, merge.skips[name]) for name in names for merge in [structure.merge_of(name)]]
+    for name, (merge, _) in zip(names, streams, strict=True):
+        if (function := structure.graph[merge.node].name) not in REMOVABLE:
+            raise NetworkError(
+                f"{name} joins by {function} ({merge.address}), which it cannot be taken out of: ablate it instead"
+            )
     network = copy.deepcopy(unwrap_model(model))
     removed: dict[int, set[int]] = {}  # by number of a concatenation, its channels to remove
     for merge, stream in streams:

@@ -18,7 +18,8 @@ from torch import nn
 from unetscope.activations import record_graph, unwrap_model
 from unetscope.base import InvalidArgument, NetworkError, UnetscopeError, first_line, nearest, preserve_rng
 from unetscope.networks.layer_labels import describe
-from unetscope.networks.skip_detection import Levels, find_joins
+from unetscope.networks.levels import Levels
+from unetscope.networks.skip_detection import find_joins
 from unetscope.networks.structure import Detail, Structure
 
 

@@ -11,9 +11,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from unetscope.activations import Graph
 from unetscope.base import NetworkError
-from unetscope.networks.skip_detection import Join, Levels
-from unetscope.networks.structure import JOIN_NAMES, KERNELS, WITHIN_LAYER, Detail, Merge, Structure
-from unetscope.table import SKIP, Layer, Part, Role, Skip
+from unetscope.networks.gaps import find_gaps
+from unetscope.networks.levels import Levels
+from unetscope.networks.skip_detection import Join
+from unetscope.networks.structure import JOIN_NAMES, WITHIN_LAYER, Detail, Merge, Structure
+from unetscope.table import SKIP, Layer, Part, Role, Skip, letters
 
 MOST_KERNELS = 40  # with more, only the ends of stages are measured by default
 
@@ -35,15 +37,21 @@ def describe(name: str, levels: Levels, joins: Sequence[Join], detail: Detail | 
     numbers = sorted(kept)
     labels = _labels(levels, numbers, joins, {*kernels, output})
     layers = _layers(levels, numbers, joins, labels, _roles(levels, joins, kernels, output))
-    names = _skip_names(joins)
+    names, merge_labels = _skip_names(levels, joins), _merge_labels(joins, labels)
     skips = [
-        Skip(names[join.number, skip.tensor], labels[skip.tensor], labels[join.upsampled.tensor], label)
+        Skip(
+            names[join.number, skip.tensor],
+            labels[skip.tensor],
+            labels[join.upsampled.tensor],
+            merge_labels[join.number, skip.tensor],
+        )
         for join in joins
-        for skip, label in zip(join.skips, _merge_labels(join, labels), strict=True)
+        for skip in join.skips
     ]
     skips.sort(key=lambda skip: skip.part)
     merges = tuple(_merge(levels.graph, join, labels, names) for join in joins)
-    return Structure(name, tuple(layers), tuple(skips), merges, detail, len(kernels), levels.graph)
+    gaps = find_gaps(levels, joins)
+    return Structure(name, tuple(layers), tuple(skips), merges, detail, len(kernels), levels.graph, gaps)
 
 
 # Which tensors are layers.
@@ -55,7 +63,7 @@ def _kernel_outputs(levels: Levels, joins: Sequence[Join]) -> list[int]:
     streams = {stream for join in joins for stream in join.streams}
     graph, outputs = levels.graph, set()
     for kernel in graph.nodes:
-        if kernel.name not in KERNELS or kernel.number not in levels.useful or not levels.is_spatial(kernel.number):
+        if not levels.is_kernel(kernel) or kernel.number not in levels.useful or not levels.is_spatial(kernel.number):
             continue
         last = kernel
         # A stream of a merge ends its layer, even if it is normalised after the merge branches off.
@@ -79,10 +87,23 @@ def _stage_ends(levels: Levels, joins: Sequence[Join], kernels: Sequence[int]) -
 
 
 def _main_output(name: str, levels: Levels) -> int:
-    """The network's output; of several (deep supervision), the first of the highest resolution."""
-    outputs = [number for number in levels.graph.outputs if levels.is_spatial(number)]
+    """The network's output; of several (deep supervision), the first of the highest resolution.
+
+    If its places were squeezed, flattened or decided on by argmax, it is the tensor before that.
+    """
+    outputs = []
+    for number in levels.graph.outputs:
+        node = levels.graph[number]
+        while not levels.is_spatial(node.number) and node.inputs:
+            node = levels.graph[levels.value_inputs(node)[0]]
+        if levels.is_spatial(node.number) and not levels.is_input(node.number):
+            outputs.append(node.number)
     if not outputs:
-        raise NetworkError(f"{name} gives out no tensor with a place for every one of the image's")
+        shapes = " and ".join("×".join(map(str, levels.graph[number].shape)) for number in levels.graph.outputs)
+        raise NetworkError(
+            f"{name} gives out {shapes}, made from no tensor with a place for every one of the image's: give a network that "
+            "maps images to masks, or name layers yourself"
+        )
     return max(outputs, key=lambda number: math.prod(levels.grid(number)))
 
 
@@ -90,15 +111,17 @@ def _main_output(name: str, levels: Levels) -> int:
 
 
 def _labels(levels: Levels, numbers: Sequence[int], joins: Sequence[Join], counted: Collection[int]) -> dict[int, str]:
-    """By tensor, the label of its layer. A concatenation has none: its layer is made of its streams' layers."""
+    """By tensor, the label of its layer. A concatenation has none, if it is no stream of another merge: its layer is made of
+    its streams' layers."""
     by_number = {join.number: join for join in joins}
+    streams = {stream for join in joins for stream in join.streams}
     upsampled = {join.upsampled.tensor for join in joins}
     labels: dict[int, str] = {}
     count = 0
     for number in numbers:
         if join := by_number.get(number):
-            if join.kind != "cat":
-                labels[number] = f"{_base_label(join, labels)}{JOIN_NAMES[join.kind]}"
+            if number in streams or (join.kind not in {"cat", "write"} and levels.is_spatial(number)):
+                labels[number] = _unused(f"{_base_label(join, labels)}{JOIN_NAMES[join.kind]}", labels)
         elif number in upsampled or number in counted:
             count += 1
             labels[number] = f"{count}up" if number in upsampled else f"{count}"
@@ -111,10 +134,21 @@ def _base_label(join: Join, labels: Mapping[int, str]) -> str:
     return labels[join.upsampled.tensor].removesuffix("up")
 
 
-def _merge_labels(join: Join, labels: Mapping[int, str]) -> list[str]:
-    """A label for each skip of a merge, with a letter if there are several."""
-    base = _base_label(join, labels)
-    return [base] if len(join.skips) == 1 else [f"{base}{chr(ord('a') + k)}" for k in range(len(join.skips))]
+def _merge_labels(joins: Sequence[Join], labels: Mapping[int, str]) -> dict[tuple[int, int], str]:
+    """A label for each skip of each merge, with a letter if several join one upsampled stream."""
+    by_base: dict[str, list[tuple[int, int]]] = {}
+    for join in joins:
+        by_base.setdefault(_base_label(join, labels), []).extend((join.number, skip.tensor) for skip in join.skips)
+    return {
+        place: base if len(places) == 1 else f"{base}{letters(k)}"
+        for base, places in by_base.items()
+        for k, place in enumerate(places)
+    }
+
+
+def _unused(base: str, labels: Mapping[int, str]) -> str:
+    """A label, with a number if it is taken."""
+    return next(label for label in (base, *(f"{base}{k}" for k in range(2, 1000))) if label not in labels.values())
 
 
 def _derived_label(levels: Levels, number: int, labels: Mapping[int, str]) -> str:
@@ -122,14 +156,24 @@ def _derived_label(levels: Levels, number: int, labels: Mapping[int, str]) -> st
     source = levels.graph[number]
     while source.number not in labels and source.inputs:
         source = levels.graph[levels.value_inputs(source)[0]]
-    base = f"{labels.get(source.number, 'input')}{levels.graph[number].name}"
-    return next(label for label in (base, *(f"{base}{k}" for k in range(2, 1000))) if label not in labels.values())
+    return _unused(f"{labels.get(source.number, 'input')}{levels.graph[number].name}", labels)
 
 
-def _skip_names(joins: Sequence[Join]) -> SkipNames:
-    """Skips are counted from the last that joins to the first, so that `skip1` is the top one."""
-    places = [(join.number, skip.tensor) for join in reversed(joins) for skip in join.skips]
-    return {place: str(Part(SKIP, k)) for k, place in enumerate(places, start=1)}
+def _skip_names(levels: Levels, joins: Sequence[Join]) -> SkipNames:
+    """Skips are numbered from the last level of the decoder that one joins, the top one, to the first.
+
+    A level of the decoder begins where its stream rises. If several skips join it before it rises again, they have the number
+    of the level, and a letter from the last that joins to the first.
+    """
+    by_level: dict[int, list[tuple[int, int]]] = {}
+    for join in reversed(joins):
+        rise = max(levels.risen(join.upsampled.tensor), default=-join.number)  # around a bottom nothing rises
+        by_level.setdefault(rise, []).extend((join.number, skip.tensor) for skip in join.skips)
+    return {
+        place: str(Part(SKIP, level, letters(k) if len(places) > 1 else ""))
+        for level, places in enumerate(by_level.values(), start=1)
+        for k, place in enumerate(places)
+    }
 
 
 # Layers and merges.
@@ -143,11 +187,11 @@ def _layers(
     roles: Mapping[int, Role],
 ) -> list[Layer]:
     """The layers in the order in which they run. A merge gives one layer for each skip, and one for a sum of them."""
-    by_number = {join.number: join for join in joins}
+    by_number, merge_labels = {join.number: join for join in joins}, _merge_labels(joins, labels)
     layers: list[Layer] = []
     for number in numbers:
         if join := by_number.get(number):
-            layers += _merge_layers(levels, join, labels)
+            layers += _merge_layers(levels, join, labels, merge_labels)
         if number in labels:
             node, role = levels.graph[number], roles.get(number, "encoder")  # a stream that no kernel makes
             layers.append(Layer(labels[number], node.place, levels.level(number), role, shape=node.shape[1:]))
@@ -168,19 +212,21 @@ def _roles(levels: Levels, joins: Sequence[Join], kernels: Sequence[int], output
     return roles
 
 
-def _merge_layers(levels: Levels, join: Join, labels: Mapping[int, str]) -> list[Layer]:
+def _merge_layers(
+    levels: Levels, join: Join, labels: Mapping[int, str], merge_labels: Mapping[tuple[int, int], str]
+) -> list[Layer]:
     """For each skip, the layer of the upsampled stream and the skip together."""
     graph, upsampled = levels.graph, join.upsampled.tensor
     return [
         Layer(
-            label,
+            merge_labels[join.number, skip.tensor],
             graph[join.number].place,
-            levels.level(join.number),
+            levels.level(upsampled),
             "merge",
             (labels[upsampled], labels[skip.tensor]),
-            (graph[upsampled].shape[1] + graph[skip.tensor].shape[1], *levels.grid(join.number)),
+            (graph[upsampled].shape[1] + graph[skip.tensor].shape[1], *levels.grid(upsampled)),
         )
-        for skip, label in zip(join.skips, _merge_labels(join, labels), strict=True)
+        for skip in join.skips
     ]
 
 

@@ -1,162 +1,29 @@
-"""Detect where skips join the upsampled path, from the resolution of each tensor in a forward pass.
+"""Detect where skips join the upsampled path.
 
-A tensor *rises* if its resolution is higher than that of the tensors it is made from. The rises of any tensor are the nearest
-tensors upstream that rise. Two streams that share a rise were upsampled together. A join is a merge if one of its streams was
-upsampled and another shares none of its rises. The two branches of a residual block share theirs: their sum is no merge.
+A join is a merge if one of its streams has come up, along any way, and another shares none of its rises. The two branches of a
+residual block share theirs: their sum is no merge.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from unetscope.activations import Graph, Node, scope_of
-from unetscope.networks.structure import GATES, JOINS, POOLING, REARRANGING, RESAMPLING, RESHAPING, JoinKind, Operand
-
-MIN_RISE = 1.5  # times the places along an axis; padding and cropping change it by less
+from unetscope.activations import SCRIPT, Node, scope_of
+from unetscope.networks.levels import Levels, is_value
+from unetscope.networks.structure import (
+    JOINS,
+    KERNELS,
+    OPAQUE,
+    OVER_STACK,
+    REARRANGING,
+    RESHAPING,
+    WITHIN_LAYER,
+    JoinKind,
+    Operand,
+)
 
 Streams = tuple[Operand, tuple[Operand, ...]]  # the upsampled stream, and the skips
-
-
-@dataclass(frozen=True, eq=False)
-class Levels:
-    """A graph with the resolution of its tensors. The first input is the image, [batch, channels, *sides].
-
-    A tensor is made from tensors of lower numbers, so that one walk over the nodes answers each question.
-    """
-
-    graph: Graph
-
-    def grid(self, number: int) -> tuple[int, ...]:
-        """The places along each axis, without batch and channels."""
-        return self.graph[number].shape[2:]
-
-    def is_spatial(self, number: int) -> bool:
-        """Whether a tensor has as many axes as the image."""
-        return len(self.graph[number].shape) == len(self.graph[0].shape)
-
-    def level(self, number: int) -> int:
-        """How many times the image was halved along its most reduced axis."""
-        ratios = [full / side for full, side in zip(self._full_grid, self.grid(number), strict=True) if side]
-        return max(0, round(math.log2(max(ratios, default=1.0))))
-
-    @cached_property
-    def _full_grid(self) -> tuple[int, ...]:
-        inputs = (node.number for node in self.graph.nodes if node.name == "input")
-        return max(map(self.grid, inputs), key=math.prod)
-
-    # What a tensor is made from.
-
-    @cached_property
-    def gates(self) -> dict[int, int]:
-        """By product, the operand that only weighs the other, as in attention and squeeze-and-excitation."""
-        gates = {}
-        for node in self.graph.nodes:
-            if node.name == "mul" and len(node.inputs) == 2:
-                weights = [number for number in node.inputs if self._is_weight(number)]
-                if weights:
-                    gates[node.number] = weights[-1]  # of two weights, the product still has to be made from one
-        return gates
-
-    def _is_weight(self, number: int) -> bool:
-        node = self.graph[number]
-        if node.name in GATES:
-            return True
-        keeps_weights = node.name in REARRANGING or node.name in {"interpolate", "add", "mul"}
-        return keeps_weights and bool(node.inputs) and all(map(self._is_weight, node.inputs))
-
-    def value_inputs(self, node: Node) -> tuple[int, ...]:
-        """The tensors that a tensor is made from, without its gate."""
-        if node.number in self.gates:
-            return tuple(number for number in node.inputs if number != self.gates[node.number])
-        return node.inputs
-
-    @cached_property
-    def useful(self) -> frozenset[int]:
-        """The tensors from which the output is made, without what only leads to gates."""
-        useful = set(self.graph.outputs)
-        for node in reversed(self.graph.nodes):
-            if node.number in useful:
-                useful.update(self.value_inputs(node))
-        return frozenset(useful)
-
-    # Where the resolution rises.
-
-    @cached_property
-    def rises(self) -> tuple[frozenset[int], ...]:
-        """By number of a tensor, the nearest tensors upstream that rise (itself, if it does), or the input if none does."""
-        rises: list[frozenset[int]] = []
-        for node in self.graph.nodes:
-            if node.name == "input" or self.is_rise(node):
-                rises.append(frozenset({node.number}))
-            else:
-                rises.append(frozenset().union(*(rises[number] for number in self.value_inputs(node))))
-        return tuple(rises)
-
-    def is_rise(self, node: Node) -> bool:
-        """Whether a tensor has a higher resolution than the tensors it is made from."""
-        if not node.inputs or not self.is_spatial(node.number):
-            return False
-        if node.name in {"view", "reshape", "contiguous", "flatten"}:
-            return self._moves_channels_to_places(node)
-        if node.name in REARRANGING or node.name in JOINS or node.name in POOLING:
-            return False
-        grids = [self.grid(number) for number in node.inputs if self.is_spatial(number)]
-        if not grids:
-            return False
-        grown = _grown(self.grid(node.number), max(grids, key=math.prod))
-        # Upsampling may leave some axes of a volume alone; any other function must enlarge all of them.
-        return any(grown) if node.name in RESAMPLING else all(grown)
-
-    def _moves_channels_to_places(self, node: Node) -> bool:
-        """Whether a chain of views ends here that turns channels into places, as a sub-pixel convolution does."""
-        source = self.graph[node.inputs[0]]
-        while source.name in RESHAPING and source.inputs and not self.is_spatial(source.number):
-            source = self.graph[source.inputs[0]]
-        if not self.is_spatial(source.number) or (source.number == node.inputs[0] and source.name in RESHAPING):
-            return False
-        grid, source_grid = self.grid(node.number), self.grid(source.number)
-        if node.shape[1] >= source.shape[1] or not any(_grown(grid, source_grid)):
-            return False
-        return all(side >= before for side, before in zip(grid, source_grid, strict=True))
-
-    def is_input(self, number: int) -> bool:
-        """Whether a tensor is an input of the network."""
-        return self.graph[number].name == "input"
-
-    def is_upsampled(self, number: int) -> bool:
-        """Whether some part of a tensor has risen."""
-        return not all(map(self.is_input, self.rises[number]))
-
-    def is_only_upsampled(self, number: int) -> bool:
-        """Whether no part of a tensor comes from the input without rising."""
-        return not any(map(self.is_input, self.rises[number]))
-
-    @cached_property
-    def contexts(self) -> frozenset[int]:
-        """The rises of what was pooled to a few places: summaries of the image (ASPP, PSP) and no level of the network."""
-        contexts = set()
-        for node in self.graph.nodes:
-            if node.number in self.rises[node.number] and not self.is_input(node.number):
-                source = self.graph[node.inputs[0]]
-                while len(source.inputs) == 1 and not self._is_pooled(source) and not self.is_rise(source):
-                    source = self.graph[source.inputs[0]]
-                if self._is_pooled(source):
-                    contexts.add(node.number)
-        return frozenset(contexts)
-
-    def _is_pooled(self, node: Node) -> bool:
-        """Whether a tensor summarises places; a mean over channels keeps them."""
-        if node.name not in POOLING or not node.inputs:
-            return False
-        return not (self.is_spatial(node.number) and self.grid(node.number) == self.grid(node.inputs[0]))
-
-
-def _grown(grid: Iterable[int], before: Iterable[int]) -> list[bool]:
-    """For each axis, whether its number of places rose."""
-    return [side >= MIN_RISE * side_before for side, side_before in zip(grid, before, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,109 +48,206 @@ def find_joins(levels: Levels) -> tuple[Join, ...]:
     # Backwards, so that a join is met before the inner joins whose streams it takes over.
     for node in reversed(levels.graph.nodes):
         number = node.number
-        if node.name not in JOINS or number in absorbed or number in levels.gates or number not in levels.useful:
+        if number in absorbed or number in levels.gates or number not in levels.useful or not _is_join(levels, node):
             continue
         operands = list(_operands(levels, node))
         absorbed.update(_inner_joins(levels, node))
         if len(operands) > 1 and (streams := _separate(levels, node, operands)) is not None:
-            joins.append(Join(number, JOINS[node.name], *streams))
+            joins.append(Join(number, join_kind(node), *streams))
+            absorbed.update(twin.number for twin in levels.graph.nodes if twin.address == node.address)
     return tuple(reversed(joins))
+
+
+def join_kind(node: Node) -> JoinKind:
+    """How a join brings its streams together."""
+    kind = JOINS.get(node.name, "call")
+    return "tile" if kind == "cat" and node.dim != 1 else kind
 
 
 def _operands(levels: Levels, node: Node) -> Iterator[Operand]:
     """The streams that a join brings together, with those of its inner joins in their place."""
-    if not _is_join(levels, node):
+    if join_kind(node) == "attention":
+        yield from _attended(levels, node)
         return
+    values = levels.value_inputs(node)
     for number, position in zip(node.inputs, node.positions, strict=True):
+        if number not in values or not levels.is_placed(number):
+            continue
         if _is_inner_join(levels, number, node):
             for operand in _operands(levels, levels.graph[number]):
                 yield Operand(operand.tensor, (*operand.path, (node.address, position)))
         else:
-            yield Operand(number, ((node.address, position),))
+            yield _stream(levels, node, Operand(number, ((node.address, position),)))
+
+
+def _stream(levels: Levels, node: Node, operand: Operand) -> Operand:
+    """The stream [batch, channels, *sides] that enters a join, where it enters as tokens or with channels last.
+
+    What is written into enters where it is copied, since a replacement of the argument would not be what is read later.
+    """
+    is_target = join_kind(node) == "write" and operand.path[0][1] == 0
+    turned = not levels.is_spatial(node.number) or join_kind(node) == "tile"
+    source = levels.graph[operand.tensor]
+    while (is_target or turned) and source.name in RESHAPING and len(source.inputs) == 1:
+        operand = Operand(source.inputs[0], ((source.address, source.positions[0]), *operand.path))
+        source, is_target = levels.graph[operand.tensor], False
+    return operand
+
+
+def _attended(levels: Levels, node: Node) -> Iterator[Operand]:
+    """The streams of an attention or a matrix product, through the products, views and layers of tokens before it.
+
+    Of several ways from one stream, that through the last argument counts, which carries the values.
+    """
+    streams: dict[int, Operand] = {}
+    visited: set[int] = set()
+    pending = [(node, Operand(node.number, ()))]
+    while pending:
+        reached, operand = pending.pop()
+        for number, position in zip(reached.inputs, reached.positions, strict=True):
+            if number in visited or not levels.is_placed(number):
+                continue
+            visited.add(number)
+            entering = Operand(number, ((reached.address, position), *operand.path))
+            source = levels.graph[number]
+            if levels.is_spatial(number) and source.name not in RESHAPING and join_kind(source) != "attention":
+                streams[number] = entering
+            elif source.inputs and number not in levels.rises[number]:
+                pending.append((source, entering))
+    yield from streams.values()
 
 
 def _inner_joins(levels: Levels, node: Node) -> Iterator[int]:
     """The numbers of the joins whose streams `_operands` takes over."""
-    if _is_join(levels, node):
-        for number in node.inputs:
-            if _is_inner_join(levels, number, node):
+    if join_kind(node) == "attention":
+        scores = [number for number in node.inputs if not levels.is_spatial(number) or _is_scores(levels, number)]
+        while scores:
+            number = scores.pop()
+            source = levels.graph[number]
+            if join_kind(source) == "attention":
                 yield number
-                yield from _inner_joins(levels, levels.graph[number])
+            elif _is_scores(levels, number):
+                scores += source.inputs
+        return
+    for number in node.inputs:
+        if _is_inner_join(levels, number, node):
+            yield number
+            yield from _inner_joins(levels, levels.graph[number])
+
+
+def _is_scores(levels: Levels, number: int) -> bool:
+    """Whether a tensor is a product of queries and keys, or made from one by scaling, masking and softmax."""
+    node = levels.graph[number]
+    simple = {"softmax", "div", "mul", "add", "masked_fill", "dropout", "sigmoid", "where"} | REARRANGING
+    return join_kind(node) == "attention" or (
+        node.name in simple and any(_is_scores(levels, n) for n in node.inputs[:1])
+    )
 
 
 def _is_inner_join(levels: Levels, number: int, outer: Node) -> bool:
     """Whether a tensor is a join of the same kind that only feeds `outer`, as in cat(cat(a, b), c) and a + b + c."""
     inner = levels.graph[number]
-    if levels.graph.consumers[number] != (outer.number,):
+    if {levels.graph[consumer].address for consumer in levels.graph.consumers[number]} != {outer.address}:
         return False
     if inner.name == "stack":
-        return True
-    if JOINS.get(inner.name) != JOINS.get(outer.name) or not _is_join(levels, inner):
+        return outer.name in OVER_STACK
+    if join_kind(inner) != join_kind(outer) or join_kind(outer) in {"call", "attention"} or not _is_join(levels, inner):
         return False
     # The sum that closes a residual block is one stream, not two.
-    rises = [levels.rises[operand] for operand in inner.inputs]
-    return inner.name == "cat" or len(rises) < 2 or not frozenset.intersection(*rises)
+    rises = [levels.risen(operand) or levels.rises[operand] for operand in inner.inputs]
+    if join_kind(inner) in {"cat", "write"} or len(rises) < 2:
+        # What a module joined has come up as one stream, if only skips join it afterwards.
+        others = [operand for operand in outer.inputs if operand != number]
+        in_module = join_kind(inner) == "cat" and scope_of(inner.address) != scope_of(outer.address)
+        whole = in_module and levels.is_upsampled(number)
+        return not (whole and others and not any(map(levels.is_upsampled, others)))
+    closes_block = len(rises) == 2 and all(map(levels.is_only_upsampled, inner.inputs))
+    return not (frozenset.intersection(*rises) or (closes_block and _are_residual_branches(levels, inner, *rises)))
 
 
 def _is_join(levels: Levels, node: Node) -> bool:
     """Whether a tensor brings others together place by place."""
-    if node.name == "stack":
-        return node.dim is not None
-    if node.name == "sum":  # of a stack along its new axis
-        source = levels.graph[node.inputs[0]] if node.inputs else node
-        return source.name == "stack" and source.dim == node.dim
-    if node.name not in JOINS or not levels.is_spatial(node.number) or not node.inputs:
+    if not node.inputs or not is_value(node):
         return False
-    if node.name == "cat":
-        return node.dim == 1
-    return all(levels.grid(number) == levels.grid(node.number) for number in node.inputs)
+    if node.name in OVER_STACK and len(node.inputs) == 1:  # of a stack along its new axis
+        source = levels.graph[node.inputs[0]]
+        return source.name == "stack" and source.dim == node.dim
+    kind, values = join_kind(node), [number for number in levels.value_inputs(node) if levels.is_placed(number)]
+    if kind in {"attention", "tile", "write"} or (node.name == "stack" and node.dim is not None):
+        return True
+    if kind == "cat" or (kind == "call" and (node.name in NO_JOINS or len(values) < 2)):
+        return kind == "cat" and levels.is_spatial(node.number)
+    grids = {levels.grid(number) if levels.is_spatial(number) else () for number in values}
+    return not levels.is_spatial(node.number) or grids <= {levels.grid(node.number)}
+
+
+# Functions of several tensors that do not bring streams together, and what cannot be looked into nor intercepted.
+NO_JOINS = KERNELS | WITHIN_LAYER | REARRANGING | (OPAQUE - {SCRIPT})
 
 
 def _separate(levels: Levels, node: Node, operands: Sequence[Operand]) -> Streams | None:
     """The stream that rose last, and the streams that did not rise with it; None if the join is no merge."""
     streams = [stream for stream in operands if levels.is_spatial(stream.tensor) and levels.rises[stream.tensor]]
+    if len({levels.grid(stream.tensor) for stream in streams}) > 1:
+        return None
     upsampled = [
         stream
         for stream in streams
-        if levels.is_only_upsampled(stream.tensor) and not levels.rises[stream.tensor] & levels.contexts
+        if levels.is_upsampled(stream.tensor) and not levels.risen(stream.tensor) & levels.contexts
     ]
     if not upsampled:
         return _around_bottom(levels, node, streams)
-    last = max(upsampled, key=lambda stream: max(levels.rises[stream.tensor]))
+    # What came up alone goes before what has met a skip since, and what rose last before what rose earlier.
+    last = max(
+        upsampled, key=lambda stream: (levels.is_only_upsampled(stream.tensor), max(levels.risen(stream.tensor)))
+    )
     skips = tuple(stream for stream in streams if _is_skip(levels, node, stream.tensor, last.tensor))
     return (last, skips) if skips else None
 
 
 def _is_skip(levels: Levels, node: Node, stream: int, upsampled: int) -> bool:
     """Whether a stream reaches a join by another way than the upsampled stream."""
-    rises, upsampled_rises = levels.rises[stream], levels.rises[upsampled]
-    if rises & upsampled_rises or (rises <= levels.contexts and levels.is_upsampled(stream)):
+    rises, upsampled_rises = levels.risen(stream), levels.risen(upsampled)
+    if stream == upsampled or rises & upsampled_rises or (rises and levels.rises[stream] <= levels.contexts):
         return False
     return not (levels.is_only_upsampled(stream) and _are_residual_branches(levels, node, rises, upsampled_rises))
 
 
 def _are_residual_branches(levels: Levels, node: Node, rises: Iterable[int], upsampled_rises: Iterable[int]) -> bool:
     """Whether both streams rise from one stream within the block that joins them: a residual block that upsamples."""
-    sources = [{levels.rises[levels.graph[n].inputs[0]] for n in group} for group in (rises, upsampled_rises)]
+    sources, grids = (
+        [{of(levels.graph[n]) for n in group} for group in (rises, upsampled_rises)]
+        for of in (
+            lambda rise: levels.rises[levels.value_inputs(rise)[0]],
+            lambda rise: levels.grid_before(rise.number),
+        )
+    )
     block = scope_of(node.address)
     scopes = {scope_of(levels.graph[n].address) for n in (*rises, *upsampled_rises)}
     within_block = bool(block) and all(scope == block or scope.startswith(f"{block}.") for scope in scopes)
-    return sources[0] == sources[1] and within_block
+    return sources[0] == sources[1] and grids[0] == grids[1] and within_block
 
 
 def _around_bottom(levels: Levels, node: Node, streams: Sequence[Operand]) -> Streams | None:
     """The streams of a skip around a bottom that has the resolution of the level above it.
 
-    Neither stream has risen, but the concatenation is upsampled next. In a dense block that ends a level, both streams descend
-    from earlier concatenations, so that is excluded.
+    Neither stream has risen, but what they make is upsampled next. In a dense block that ends a level, both streams descend
+    from earlier concatenations, so that is excluded; so is the sum of a residual block, which spans no other sum or takes what
+    was made outside of its module.
     """
-    if node.name != "cat" or len(streams) != 2:
+    if join_kind(node) not in {"cat", "add"} or len(streams) != 2:
         return None
     first, second = sorted(streams, key=lambda stream: stream.tensor)
     consumers = [levels.graph[number] for number in levels.graph.consumers[node.number]]
-    if not any(map(levels.is_rise, consumers)) or _is_in_dense_block(levels, node):
+    if not any(map(levels.is_rise, consumers)) or second.tensor not in levels.graph.descendants({first.tensor}):
         return None
-    return (second, (first,)) if second.tensor in levels.graph.descendants({first.tensor}) else None
+    if join_kind(node) == "cat":
+        return None if _is_in_dense_block(levels, node) else (second, (first,))
+    spanned = levels.graph.descendants({first.tensor}) & levels.graph.ancestors({second.tensor}) - {first.tensor}
+    sums = (levels.graph[number] for number in spanned if levels.graph[number].name == "add")
+    begins_in_scope = f"{levels.graph[first.tensor].address}.".startswith(scope_of(node.address))
+    spans_a_sum = any(len(levels.value_inputs(inner)) > 1 for inner in sums)
+    return (second, (first,)) if begins_in_scope and spans_a_sum else None
 
 
 def _is_in_dense_block(levels: Levels, node: Node) -> bool:

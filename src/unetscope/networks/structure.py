@@ -6,29 +6,52 @@ Functions are grouped by the names that `activations.tracing` gives their calls.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
-from unetscope.activations import Graph
+from unetscope.activations import FOREIGN, SCRIPT, WRITTEN, Graph
 from unetscope.base import NetworkError
 from unetscope.table import Layer, Skip
 
-JoinKind = Literal["cat", "add", "sub", "mul", "max"]
+JoinKind = Literal[
+    "cat", "add", "sub", "mul", "div", "max", "min", "mean", "select", "write", "tile", "attention", "call"
+]  # fmt: skip
 
 # Functions that have the weights of a convolution: each makes a layer.
-KERNELS = {f"conv{way}{d}d" for way in ("", "_transpose") for d in (1, 2, 3)}
+KERNELS = {f"conv{way}{d}d{then}" for way in ("", "_transpose") for d in (1, 2, 3) for then in ("", "_relu")} | {
+    "convolution", "deform_conv2d",
+}  # fmt: skip
 
-# Functions made for upsampling. "module" stands for a module whose calls cannot be seen.
-RESAMPLING = {
-    *(f"conv_transpose{d}d" for d in (1, 2, 3)),
+# What a call or a module makes that cannot be looked into, and what came back from another library.
+OPAQUE = {"module", SCRIPT, FOREIGN}
+
+# Functions made for upsampling.
+RESAMPLING = OPAQUE | {
+    *(f"conv_transpose{d}d{then}" for d in (1, 2, 3) for then in ("", "_relu")),
     *(f"max_unpool{d}d" for d in (1, 2, 3)),
     "interpolate", "upsample", "upsample_nearest", "upsample_bilinear", "pixel_shuffle", "grid_sample", "fold",
-    "repeat_interleave", "module",
+    "repeat_interleave", "setitem", "copy", WRITTEN,
 }  # fmt: skip
 
 # Functions that keep every value and change the axes at most ("get" reads an attribute such as `x.T`).
 RESHAPING = {
     "view", "reshape", "permute", "transpose", "movedim", "moveaxis", "contiguous", "clone", "flatten", "unflatten", "swapaxes",
-    "squeeze", "unsqueeze", "expand", "get", "detach",
+    "squeeze", "unsqueeze", "expand", "get", "detach", "expand_as", "broadcast_to", "view_as", "reshape_as", "unsafe_view",
+    "quantize_per_tensor", "dequantize",
+}  # fmt: skip
+
+# Functions between a tensor and its upsampling by axes of their own.
+UNFOLDING = RESHAPING | {"getitem", "repeat", "tile", "stack"}
+
+# Functions that make places out of a vector.
+CREATING_PLACES = RESAMPLING - {"interpolate", "upsample", "upsample_nearest", "upsample_bilinear", "repeat_interleave"} | {
+    "view", "reshape", "unflatten", "view_as", "reshape_as",
+}  # fmt: skip
+
+# Functions some of whose arguments say only where values are taken from or put.
+SELECTING = {
+    "where", "gather", "scatter", "scatter_add", "index_select", "take_along_dim", "getitem", "setitem", "index_put",
+    "masked_fill", "masked_scatter", "index_add", "index_copy", "grid_sample", *(f"max_unpool{d}d" for d in (1, 2, 3)),
 }  # fmt: skip
 
 # Functions that move values without computing with them.
@@ -42,8 +65,18 @@ GATES = {"sigmoid", "hardsigmoid", "softmax", "tanh"}
 # Functions that can reduce an image to a few places.
 POOLING = {f"adaptive_{how}_pool{d}d" for how in ("avg", "max") for d in (1, 2, 3)} | {"mean", "amax"}
 
-# Functions that bring several tensors together place by place.
-JOINS: dict[str, JoinKind] = {"cat": "cat", "add": "add", "sum": "add", "sub": "sub", "mul": "mul", "maximum": "max"}
+# Functions that bring several tensors together place by place. Any other function of several streams is a join too, a "call".
+JOINS: dict[str, JoinKind] = {
+    **dict.fromkeys(("cat", "hstack", "column_stack"), "cat"), **dict.fromkeys(("dstack", "vstack", "row_stack"), "tile"),
+    **dict.fromkeys(("add", "sum", "add_relu"), "add"), **dict.fromkeys(("sub", "rsub"), "sub"), "mul": "mul", "div": "div",
+    **dict.fromkeys(("maximum", "max", "fmax", "amax"), "max"), **dict.fromkeys(("minimum", "min", "fmin", "amin"), "min"),
+    "mean": "mean", "where": "select", "masked_scatter": "select", "setitem": "write", "copy": "write", WRITTEN: "write",
+    **dict.fromkeys(("matmul", "bmm", "baddbmm", "einsum"), "attention"),
+    **dict.fromkeys(("scaled_dot_product_attention", "multi_head_attention_forward"), "attention"),
+}  # fmt: skip
+
+# Joins of a stack of tensors along its own axis.
+OVER_STACK = {"sum", "mean", "amax", "amin", "max", "min", "prod", "median", "logsumexp"}
 
 # Functions that belong to the layer of the kernel before them: normalisation, activation, dropout, casts.
 WITHIN_LAYER = {
@@ -57,7 +90,9 @@ WITHIN_LAYER = {
 Detail = Literal["kernels", "stages"]
 
 JOIN_NAMES: dict[JoinKind, str] = {
-    "cat": "concatenation", "add": "sum", "sub": "difference", "mul": "product", "max": "maximum",
+    "cat": "concatenation", "add": "sum", "sub": "difference", "mul": "product", "div": "quotient", "max": "maximum",
+    "min": "minimum", "mean": "mean", "select": "selection", "write": "assignment", "tile": "tiling", "attention": "attention",
+    "call": "function",
 }  # fmt: skip
 """By kind of join, the name of what it makes."""
 
@@ -90,12 +125,43 @@ class Merge:
     skips: dict[str, Operand]
 
 
+class GapKind(StrEnum):
+    """Why a network is not followed everywhere."""
+
+    UNKNOWN_ORIGIN = "unknown origin"
+    NO_OUTPUT = "leads to no output"
+    UNUSED_HEAD = "unused head"
+    HIDDEN_JOIN = "hidden join"
+    GATE_ONLY = "gate only"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A place where a network could not be followed, so that layers or skips may be missing.
+
+    place: a module or a call, empty for the network's output. text: what was met there. mend: what to do.
+    """
+
+    kind: GapKind
+    place: str
+    text: str
+    mend: str
+
+    @property
+    def may_hide_skips(self) -> bool:
+        """Whether layers or skips may be missing, which is not so where a result is thrown away."""
+        return self.kind is not GapKind.UNUSED_HEAD
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.mend}"
+
+
 @dataclass(frozen=True)
 class Structure:
     """A network as it is measured: layers in the order in which they run, skips from the top one down, and their merges.
 
     detail: whether `layers` are all that a kernel makes, or only the ends of stages. kernels: how many kernels there are.
-    graph: the recorded forward pass.
+    graph: the recorded forward pass. gaps: where the network could not be followed.
     """
 
     name: str
@@ -105,12 +171,15 @@ class Structure:
     detail: Detail
     kernels: int
     graph: Graph
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def why_no_merge(self) -> str:
         """The reason why no merge was detected; empty if there is one."""
         if self.merges:
             return ""
+        if any(gap.may_hide_skips for gap in self.gaps):
+            return "No merge is found, but the network could not be followed everywhere: skips may be missing"
         if not (concatenations := _unfollowed_concatenations(self.graph)):
             return "No skip joins an upsampled path: there is nothing for verdicts to judge"
         return (
@@ -124,6 +193,7 @@ class Structure:
             sides = "×".join(map(str, layer.shape))
             lines.append(f"{layer.label:>8}  {layer.role:<9} {sides:<20} {layer.module}")
         lines += [f"{skip.name:>8}  {skip.source} joins {skip.upsampled} at {skip.merge}" for skip in self.skips]
+        lines += [f"   note: {gap}" for gap in self.gaps]
         return "\n".join([*lines, *filter(None, [self.why_no_merge])])
 
     def merge_of(self, skip: str) -> Merge:

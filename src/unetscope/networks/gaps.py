@@ -1,0 +1,89 @@
+"""Find where a network could not be followed, so that it is said rather than taken for its structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from unetscope.activations import FOREIGN, Node, UnknownOrigin
+from unetscope.networks.levels import Levels
+from unetscope.networks.skip_detection import Join
+from unetscope.networks.structure import OPAQUE, Gap, GapKind
+
+# Operations within a script that bring streams together or change their resolution.
+HIDING = {"cat", "stack", "upsample_nearest2d", "upsample_bilinear2d", "upsample_nearest3d", "upsample_trilinear3d"}
+
+LONGEST_HEAD = 2  # convolutions of a head whose result a network throws away, such as one for deep supervision
+
+
+def find_gaps(levels: Levels, joins: Sequence[Join]) -> tuple[Gap, ...]:
+    """Every place where a network could not be followed."""
+    gaps = [_unknown_origin(unknown) for unknown in levels.graph.unknown]
+    gaps += _without_output(levels)
+    joined = {join.number for join in joins}
+    gaps += [
+        gap
+        for node in levels.graph.nodes
+        if node.number not in joined and (gap := _hidden_join(levels, node)) is not None
+    ]
+    if not joins:
+        gaps += _behind_gates(levels)
+    return tuple(gaps)
+
+
+def _unknown_origin(unknown: UnknownOrigin) -> Gap:
+    shape = "×".join(map(str, unknown.shape))
+    receiver = f"the call {unknown.address}" if unknown.address else "the output"
+    since = f"; it counts as made from what left torch at {', '.join(unknown.left)}" if unknown.left else ""
+    return Gap(
+        GapKind.UNKNOWN_ORIGIN,
+        unknown.address,
+        f"{receiver} receives a tensor {shape} that no recorded call made{since}",
+        "compute it with functions of torch, or in a module of its own that takes and returns tensors",
+    )
+
+
+def _without_output(levels: Levels) -> Iterator[Gap]:
+    """Convolutions that ran without leading to the output. Those that only lead to gates do lead there."""
+    leading = levels.graph.ancestors(levels.graph.outputs)
+    passed: dict[int, int] = {}  # by tensor that leads to no output, the convolutions since one that does
+    for node in levels.graph.nodes:
+        if node.number not in leading:
+            passed[node.number] = max((passed.get(n, 0) for n in node.inputs), default=0) + levels.is_kernel(node)
+    lost = [node for node in levels.graph.nodes if levels.is_kernel(node) and node.number not in leading]
+    if lost:
+        is_head = max(passed.values()) <= LONGEST_HEAD and not levels.graph.unknown
+        mend = "compute what follows them with functions of torch, so that it can be followed"
+        yield Gap(
+            GapKind.UNUSED_HEAD if is_head else GapKind.NO_OUTPUT,
+            lost[-1].place,
+            f"{len(lost)} of the convolutions that ran lead to no output, the last of them {lost[-1].place}",
+            "if they are heads for training alone, this is no error" if is_head else mend,
+        )
+
+
+def _hidden_join(levels: Levels, node: Node) -> Gap | None:
+    """What a script or a module does inside, if streams may meet there."""
+    if node.name not in OPAQUE - {FOREIGN} or node.number not in levels.useful:
+        return None
+    grids = {levels.grid(number) for number in node.inputs if levels.is_spatial(number) and levels.is_placed(number)}
+    if len(grids) < 2 and node.operations.isdisjoint(HIDING):
+        return None
+    return Gap(
+        GapKind.HIDDEN_JOIN,
+        node.place,
+        f"streams may meet or change their resolution inside {node.place}, which cannot be looked into",
+        "give the network before scripting, or written with functions of torch",
+    )
+
+
+def _behind_gates(levels: Levels) -> Iterator[Gap]:
+    """Where what has come up only weighs other streams, in a network without merges."""
+    for product, gate in levels.gates.items():
+        values = [number for number in levels.graph[product].inputs if number != gate]
+        if product in levels.useful and levels.is_upsampled(gate) and not any(map(levels.is_upsampled, values)):
+            yield Gap(
+                GapKind.GATE_ONLY,
+                levels.graph[product].place,
+                f"what comes up reaches the output only as a weight, at {levels.graph[product].place}",
+                "name layers and skips yourself",
+            )

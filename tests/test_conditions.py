@@ -1,0 +1,216 @@
+"""Several skips at one level, and what is told to a network on the way up: conditions hide no merge, and are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from foreign import random_image
+from unetscope.activations.capture import with_shapes
+from unetscope.base.errors import NetworkError
+from unetscope.networks.inspection import inspect
+from unetscope.networks.structure import GapKind, Structure
+from unetscope.table import Part
+
+IMAGE = random_image(3, 16, 16)
+
+
+class Conditioned(nn.Module):
+    """Two skips at the top level, and a condition before each merge and in the encoder. Two merges."""
+
+    def __init__(self, condition: Callable[[Conditioned, Tensor, Any], Tensor]) -> None:
+        super().__init__()
+        self.condition = condition
+        self.e0, self.e1 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.down, self.up = nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.ConvTranspose2d(4, 4, 2, 2)
+        self.d0, self.d1, self.out = nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 1, 1)
+        self.embed, self.pooled = nn.Linear(1, 4), nn.Conv2d(4, 4, 1)
+        self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
+
+    def forward(self, x: Tensor, extra: Any = None) -> Tensor:
+        """[b, 3, h, w] to logits."""
+        a = self.e0(x)
+        b = self.e1(self.condition(self, a, extra))
+        u = self.condition(self, self.up(self.down(b).relu()), extra)
+        y = self.condition(self, self.d0(torch.cat([u, b], 1)).relu(), extra)
+        return self.out(self.d1(torch.cat([y, a], 1)))
+
+
+def vector(net: Conditioned, extra: Tensor) -> Tensor:
+    """The embedding of a time step or a vector, [b, 4, 1, 1]."""
+    return net.embed(extra.float().reshape(-1, 1))[:, :, None, None]
+
+
+def modulated(net: Conditioned, h: Tensor, extra: Tensor) -> Tensor:
+    scale, shift = vector(net, extra).exp(), vector(net, extra)
+    return h * (1 + scale) + shift
+
+
+def concatenated(net: Conditioned, h: Tensor, extra: Tensor) -> Tensor:
+    map_ = vector(net, extra).expand(-1, -1, *h.shape[2:])
+    return torch.cat([h, map_], 1)[:, :4]
+
+
+def context(h: Tensor, net: Conditioned) -> Tensor:
+    return net.pooled(h.mean((2, 3), keepdim=True)).relu()
+
+
+def attended(net: Conditioned, h: Tensor, tokens: Tensor) -> Tensor:
+    query = h.flatten(2).mT
+    return h + net.attention(query, tokens, tokens)[0].mT.reshape(h.shape)
+
+
+TOKENS = torch.rand(1, 5, 4)
+CONDITIONS: dict[str, tuple[Any, Callable[[Conditioned, Tensor, Any], Tensor]]] = {
+    "time, integer": (torch.tensor([3]), lambda net, h, t: h + vector(net, t)),
+    "time, float": (torch.tensor([3.0]), lambda net, h, t: h + vector(net, t)),
+    "time, double": (torch.tensor([3.0], dtype=torch.float64), lambda net, h, t: h + vector(net, t)),
+    "time, scaling": (torch.tensor([3]), modulated),
+    "time, number": (3, lambda net, h, t: h + vector(net, torch.tensor([t]))),
+    "clinical vector, in a map": (torch.rand(1), concatenated),
+    "clinical vector, in place": (torch.rand(1), lambda net, h, v: h.add_(vector(net, v))),
+    "context, broadcast": (None, lambda net, h, _: h + context(h, net)),
+    "context, expanded": (None, lambda net, h, _: h + context(h, net).expand_as(h)),
+    "context, repeated": (None, lambda net, h, _: h + context(h, net).repeat(1, 1, *h.shape[2:])),
+    "context, interpolated": (None, lambda net, h, _: h + functional.interpolate(context(h, net), h.shape[2:])),
+    "context, adaptive": (None, lambda net, h, _: h * functional.adaptive_avg_pool2d(h, 1).sigmoid()),
+    "normalised by hand": (None, lambda net, h, _: (h - h.mean((2, 3), keepdim=True)) / h.std((2, 3), keepdim=True)),
+    "tokens": (TOKENS, attended),
+    "group norm": (None, lambda net, h, _: functional.group_norm(h, 2)),
+}
+
+
+def sources(structure: Structure) -> list[tuple[str, str]]:
+    places = {layer.label: layer.module for layer in structure.layers}
+    return [(skip.name, places[skip.source]) for skip in structure.skips]
+
+
+@pytest.mark.parametrize("how", CONDITIONS)
+def test_a_condition_neither_hides_a_merge_nor_is_one(how: str) -> None:
+    extra, condition = CONDITIONS[how]
+    model = Conditioned(condition)
+    example = IMAGE if extra is None else (IMAGE, extra)
+    structure = inspect(model, example)
+    assert sources(structure) == [("skip1a", "e0" if how != "clinical vector, in place" else ":add"), ("skip1b", "e1")]
+    assert [merge.kind for merge in structure.merges] == ["cat", "cat"]
+    assert structure.kernels == 7 + 3 * ("context" in how and "adaptive" not in how)
+    assert not structure.gaps
+
+
+class Stages(nn.Module):
+    """So many skips at each of two levels. counts: from the top down."""
+
+    def __init__(self, counts: tuple[int, int]) -> None:
+        super().__init__()
+        self.counts = counts
+        self.enter, self.down = nn.Conv2d(3, 2, 1), nn.MaxPool2d(2)
+        self.encoders = nn.ModuleList(nn.ModuleList(nn.Conv2d(2, 2, 1) for _ in range(n)) for n in counts)
+        self.decoders = nn.ModuleList(nn.ModuleList(nn.Conv2d(4, 2, 1) for _ in range(n)) for n in counts)
+        self.up = nn.Upsample(scale_factor=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, 3, h, w] to two channels."""
+        x, kept = self.enter(x), []
+        for encoders in self.encoders:
+            for encoder in encoders:
+                kept.append(x := encoder(x).relu())
+            x = self.down(x)
+        for decoders in reversed(self.decoders):
+            x = self.up(x)
+            for decoder in decoders:
+                x = decoder(torch.cat([x, kept.pop()], 1)).relu()
+        return x
+
+
+@pytest.mark.parametrize(
+    ("counts", "names"),
+    [
+        ((1, 1), "skip1 skip2"),
+        ((2, 1), "skip1a skip1b skip2"),
+        ((1, 2), "skip1 skip2a skip2b"),
+        ((3, 2), "skip1a skip1b skip1c skip2a skip2b"),
+        ((28, 1), " ".join(f"skip1{letter}" for letter in [*"abcdefghijklmnopqrstuvwxyz", "aa", "ab"]) + " skip2"),
+    ],
+)
+def test_skips_of_one_level_have_letters_from_the_last_that_joins(counts: tuple[int, int], names: str) -> None:
+    structure = inspect(Stages(counts), IMAGE, detail="kernels")
+    assert [skip.name for skip in structure.skips] == names.split()
+    assert [skip.part for skip in structure.skips] == sorted(Part.named(name) for name in names.split())
+    assert [skip.source for skip in structure.skips[: counts[0]]] == [f"{k + 2}" for k in range(counts[0])]
+    assert {structure.merge_of(name).kind for name in names.split()} == {"cat"}
+
+
+class Output(nn.Module):
+    """Two levels, and an output of another form."""
+
+    def __init__(self, form: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.form, self.net = form, Stages((1, 1))
+        self.head = nn.Conv2d(2, 1, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        """What the form makes of the logits."""
+        return self.form(self.head(self.net(x)))
+
+
+FORMS: dict[str, Callable[[Tensor], Any]] = {
+    "squeezed": lambda y: y.squeeze(1),
+    "flat": lambda y: y.flatten(1),
+    "argmax": lambda y: torch.cat([y, -y], 1).argmax(1),
+    "thresholded": lambda y: (y.sigmoid() > 0.5)[:, 0],
+    "another axis": lambda y: y.view(y.shape[0], 1, 1, *y.shape[2:]),
+    "channels last": lambda y: y.permute(0, 2, 3, 1).reshape(y.shape[0], -1, 1),
+    "dictionary": lambda y: {"out": [y]},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_outputs_of_every_form_are_followed(form: str) -> None:
+    structure = inspect(Output(FORMS[form]), IMAGE)
+    assert [skip.name for skip in structure.skips] == ["skip1", "skip2"]
+    assert [layer.role for layer in structure.layers].count("output") == 1
+    with_shapes(Output(FORMS[form]), structure.layers, IMAGE)
+
+
+def test_an_output_without_places_is_refused_with_its_shape() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.zeros(1, 2)
+
+    with pytest.raises(NetworkError, match="Constant gives out 1×2, made from no tensor with a place for every one of"):
+        inspect(Constant(), IMAGE)
+
+
+def test_convolutions_that_lead_nowhere_are_said() -> None:
+    class Cut(Stages):
+        """What is below the top level is computed for nothing."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            super().forward(x)
+            return self.enter(x)
+
+    structure = inspect(Cut((2, 2)), IMAGE)
+    assert [gap.kind for gap in structure.gaps] == [GapKind.NO_OUTPUT]
+    assert (
+        structure.why_no_merge
+        == "No merge is found, but the network could not be followed everywhere: skips may be missing"
+    )
+    assert "lead to no output, the last of them decoders.0.1" in str(structure)
+
+
+def test_what_only_weighs_is_said() -> None:
+    class Weighing(Stages):
+        """The decoder is a gate."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.enter(x)
+            return self.encoders[0][0](a) * self.up(self.encoders[0][1](self.down(a))).sigmoid()
+
+    structure = inspect(Weighing((2, 1)), IMAGE)
+    assert [(gap.kind, gap.place) for gap in structure.gaps] == [(GapKind.GATE_ONLY, ":mul")]
+    assert "No skip joins" not in str(structure)

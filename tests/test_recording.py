@@ -1,0 +1,296 @@
+"""What runs between an upsampled stream and its merge, and how the two are joined: all of it is followed, or said not to be."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from foreign import TwoLevels, random_image
+from unetscope.activations.capture import with_shapes
+from unetscope.networks.inspection import inspect
+from unetscope.networks.structure import GapKind
+
+IMAGE = random_image(3, 32, 32)
+STREAMS = [("skip1", "e1"), ("skip2", "e2")]
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit
+
+    @torch.jit.script
+    def swish(t: Tensor) -> Tensor:
+        return t * torch.sigmoid(t)
+
+    @torch.jit.script
+    def scripted_cat(up: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat([skip, up], 1)
+
+
+class Doubled(torch.autograd.Function):
+    """A function with a gradient of its own, in another library."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return torch.from_numpy(values.numpy() * 2)
+
+
+class Same(torch.autograd.Function):
+    """Gives back what it gets, as a gradient reversal does."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values
+
+
+class Away(nn.Module):
+    """Leaves torch, in a module of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(x.numpy() * 2)
+
+
+def written_by_slice(up: Tensor) -> Tensor:
+    buffer = torch.zeros_like(up)
+    buffer[:, :, : up.shape[2]] = up
+    return buffer
+
+
+def copied_into_view(up: Tensor) -> Tensor:
+    buffer = up.new_empty(up.shape)
+    buffer[:, :].view(up.shape).copy_(up)
+    return buffer
+
+
+def changed_in_views(up: Tensor) -> Tensor:
+    up[:, :2].add_(1.0)
+    up[:, 2:].masked_fill_(up[:, 2:] > 1, 0.0)
+    return up
+
+
+def put_by_index(up: Tensor) -> Tensor:
+    buffer = torch.zeros(up.shape)
+    buffer.index_put_((torch.arange(len(up)),), up)
+    return buffer
+
+
+def scattered(up: Tensor) -> Tensor:
+    order = torch.arange(up.shape[3]).expand(up.shape)
+    return torch.zeros_like(up).scatter_(3, order, up)
+
+
+def out_of(up: Tensor) -> Tensor:
+    buffer = torch.empty_like(up)
+    torch.mul(up, 2, out=buffer)
+    return buffer
+
+
+BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "scripted": swish,
+    "slice": written_by_slice,
+    "copied into a view": copied_into_view,
+    "changed in views": changed_in_views,
+    "index_put": put_by_index,
+    "scattered": scattered,
+    "out": out_of,
+    "fft": lambda up: torch.fft.irfft2(torch.fft.rfft2(up)),
+    "complex": lambda up: torch.complex(up, up).abs(),
+    "integers": lambda up: up.mul(255).round().to(torch.uint8).float(),
+    "boolean": lambda up: (up > 0).to(up.dtype),
+    "half": lambda up: up.to(torch.bfloat16).float(),
+    "one-hot": lambda up: functional.one_hot(up.argmax(1), up.shape[1]).movedim(-1, 1).float(),
+    "quantised": lambda up: torch.quantize_per_tensor(up, 0.1, 0, torch.qint8).dequantize(),
+    "sorted": lambda up: up.sort(dim=1).values,
+    "function of its own": lambda up: Doubled.apply(up.clone()),
+    "function that gives back": lambda up: Same.apply(up.clone()),
+    "module in another library": Away(),
+    "ATen": lambda up: torch.ops.aten.relu.default(torch.ops.aten.neg(up)),
+    "split and stacked": lambda up: torch.stack(up.unbind(1), 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized")
+@pytest.mark.parametrize("between", BETWEEN)
+def test_what_runs_on_the_way_up_is_followed(between: str) -> None:
+    model = TwoLevels(lambda up, skip: torch.cat([skip, BETWEEN[between](up)], 1))
+    model.between = BETWEEN[between]  # a module counts as one only if the network has it
+    structure = inspect(model, IMAGE)
+    assert [(skip.name, structure_module(structure, skip.source)) for skip in structure.skips] == STREAMS
+    assert {"e1", "e2", "b", "u2", "d2", "u1", "d1", "out"} <= {layer.module for layer in structure.layers} | {
+        "u1",
+        "u2",
+    }
+    assert structure.kernels == 8
+    assert not structure.gaps
+    layers = with_shapes(model, structure.layers, IMAGE)
+    assert [layer.shape[1:] for layer in layers] == [layer.shape[1:] for layer in structure.layers]
+
+
+def structure_module(structure: Any, label: str) -> str:
+    return str(next(layer.module for layer in structure.layers if layer.label == label))
+
+
+def zeros_between(x: Tensor) -> Tensor:
+    """Every place of x, with zeros between them."""
+    buffer = x.new_zeros((*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3]))
+    buffer[:, :, ::2, ::2] = x
+    return buffer
+
+
+UPSAMPLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "indices": lambda x: x[:, :, torch.arange(2 * x.shape[2]) // 2][:, :, :, torch.arange(2 * x.shape[3]) // 2],
+    "index_select": lambda x: x.index_select(2, torch.arange(2 * x.shape[2]) // 2).index_select(
+        3, torch.arange(2 * x.shape[3]) // 2
+    ),
+    "expanded": lambda x: (
+        x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(1, -1, 2 * x.shape[2], 2 * x.shape[3])
+    ),
+    "stacked": lambda x: torch.stack([torch.stack([x, x], 4).flatten(3), torch.stack([x, x], 4).flatten(3)], 3).flatten(
+        2, 3
+    ),
+    "repeated": lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3),
+    "zeros between": zeros_between,
+    "kron": lambda x: torch.kron(x, torch.ones(1, 1, 2, 2)),
+    "unpooled": lambda x: functional.max_unpool2d(
+        x, 2 * torch.arange(x[0, 0].numel()).view(x.shape[2:]).expand_as(x), 2
+    ),
+    "grid": lambda x: functional.grid_sample(
+        x,
+        functional.affine_grid(torch.eye(2, 3)[None], [1, 1, 2 * x.shape[2], 2 * x.shape[3]], align_corners=False),
+        align_corners=False,
+    ),
+    "fft": lambda x: torch.fft.ifft2(torch.fft.fft2(x), s=(2 * x.shape[2], 2 * x.shape[3])).real,
+}
+
+
+@pytest.mark.parametrize("how", UPSAMPLINGS)
+def test_upsampling_by_hand_is_a_rise(how: str) -> None:
+    model = TwoLevels(up=UPSAMPLINGS[how])
+    structure = inspect(model, IMAGE)
+    assert [(skip.name, structure_module(structure, skip.source)) for skip in structure.skips] == STREAMS
+    with_shapes(model, structure.layers, IMAGE)
+
+
+def by_slices(up: Tensor, skip: Tensor) -> Tensor:
+    joined = up.new_zeros((len(up), 2 * up.shape[1], *up.shape[2:]))
+    joined[:, : up.shape[1]] = skip
+    joined[:, up.shape[1] :] = up
+    return joined
+
+
+def by_copies(up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.empty((len(up), 2 * up.shape[1], *up.shape[2:]))
+    first, second = joined.chunk(2, 1)
+    first.copy_(skip)
+    second.copy_(up)
+    return joined
+
+
+def by_attention(up: Tensor, skip: Tensor) -> Tensor:
+    query, key = up.flatten(2).mT, skip.flatten(2).mT
+    return functional.scaled_dot_product_attention(query, key, key).mT.reshape(up.shape)
+
+
+def by_products(up: Tensor, skip: Tensor) -> Tensor:
+    query, key = up.flatten(2).mT, skip.flatten(2).mT
+    return (torch.bmm((query @ key.mT).softmax(-1), key)).mT.reshape(up.shape)
+
+
+def by_multihead(up: Tensor, skip: Tensor) -> Tensor:
+    attention = nn.MultiheadAttention(up.shape[1], 1, batch_first=True)
+    query, key = up.flatten(2).mT, skip.flatten(2).mT
+    return attention(query, key, key)[0].mT.reshape(up.shape)
+
+
+def masked_scatter(up: Tensor, skip: Tensor) -> Tensor:
+    return up.masked_scatter(torch.rand_like(up) > 0.5, skip)
+
+
+def channels_last(up: Tensor, skip: Tensor) -> Tensor:
+    return torch.cat([up.permute(0, 2, 3, 1), skip.permute(0, 2, 3, 1)], -1).permute(0, 3, 1, 2)
+
+
+def tokens(up: Tensor, skip: Tensor) -> Tensor:
+    return (up.flatten(2).mT + skip.flatten(2).mT).mT.reshape(up.shape)
+
+
+JOINED: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "cat": ("cat", lambda up, skip: torch.cat([skip, up], 1)),
+    "hstack": ("cat", lambda up, skip: torch.hstack([skip, up])),
+    "column_stack": ("cat", lambda up, skip: torch.column_stack([skip, up])),
+    "dstack": ("tile", lambda up, skip: torch.dstack([skip, up])[:, :, : up.shape[2]]),
+    "stack, mean": ("mean", lambda up, skip: torch.stack([skip, up]).mean(0)),
+    "stack, sum": ("add", lambda up, skip: torch.stack([skip, up], 1).sum(1)),
+    "stack, maximum": ("max", lambda up, skip: torch.stack([skip, up], 2).max(2).values),
+    "stack, flat": ("call", lambda up, skip: torch.stack([skip, up], 2).flatten(1, 2)),
+    "einsum": ("attention", lambda up, skip: torch.einsum("bchw,bchw->bchw", up, skip)),
+    "lerp": ("call", lambda up, skip: torch.lerp(up, skip, 0.3)),
+    "addcmul": ("call", lambda up, skip: torch.addcmul(up, skip, torch.tensor(0.5))),
+    "addcdiv": ("call", lambda up, skip: up.addcdiv(skip, torch.tensor(2.0))),
+    "where": ("select", lambda up, skip: torch.where(up > 0, up, skip)),
+    "max": ("max", torch.max),
+    "fmin": ("min", torch.fmin),
+    "minimum": ("min", torch.minimum),
+    "alpha": ("add", lambda up, skip: torch.add(up, skip, alpha=0.5)),
+    "in place": ("add", lambda up, skip: up.add_(skip)),
+    "difference": ("sub", lambda up, skip: up.__isub__(skip)),
+    "quotient": ("div", lambda up, skip: up / skip),
+    "square matrices": ("attention", lambda up, skip: up @ skip),
+    "attention": ("attention", by_attention),
+    "products": ("attention", by_products),
+    "heads": ("attention", by_multihead),
+    "masked_scatter": ("select", masked_scatter),
+    "slices": ("write", by_slices),
+    "copies": ("write", by_copies),
+    "scripted": ("call", scripted_cat),
+    "channels last": ("tile", channels_last),
+    "tokens": ("add", tokens),
+    "hypot": ("call", torch.hypot),
+}
+DOUBLING = {"cat", "hstack", "column_stack", "stack, flat", "slices", "copies", "scripted", "channels last"}
+
+
+@pytest.mark.parametrize("how", JOINED)
+def test_joins_of_every_kind_are_merges(how: str) -> None:
+    kind, join = JOINED[how]
+    model = TwoLevels(join, doubling=how in DOUBLING)
+    structure = inspect(model, IMAGE)
+    assert [(skip.name, structure_module(structure, skip.source)) for skip in structure.skips] == STREAMS
+    assert [merge.kind for merge in structure.merges] == [kind, kind]
+    assert structure.kernels == 8
+    assert not structure.gaps
+    with_shapes(model, structure.layers, IMAGE)
+    numbers = {node.address: node for node in structure.graph.nodes}
+    for merge in structure.merges:  # a stream is the argument that its path says
+        for operand in (merge.upsampled, *merge.skips.values()):
+            address, position = operand.path[0]
+            assert numbers[address].arguments[position] == structure.graph[operand.tensor].shape
+
+
+def left(up: Tensor) -> Tensor:
+    return torch.from_numpy(up.numpy() * 2)
+
+
+LEAVING: dict[str, Callable[[Tensor], Tensor]] = {
+    "from_numpy": left,
+    "tensor": lambda up: torch.tensor(up.numpy() * 2),
+    "as_tensor": lambda up: torch.as_tensor(up.detach().numpy().copy()),
+    "list": lambda up: torch.tensor(up.tolist()),
+    "array": lambda up: torch.from_numpy(up.__array__() + 1),
+    "dlpack": lambda up: torch.from_dlpack(up.numpy() + 1),
+}
+
+
+@pytest.mark.parametrize("how", LEAVING)
+def test_what_comes_from_another_library_is_said(how: str) -> None:
+    structure = inspect(TwoLevels(lambda up, skip: torch.cat([skip, LEAVING[how](up)], 1)), IMAGE)
+    assert [gap.kind for gap in structure.gaps] == [GapKind.UNKNOWN_ORIGIN] * 2
+    assert [gap.place for gap in structure.gaps] == [":cat", ":cat#2"]
+    assert "receives a tensor 1×16×16×16 that no recorded call made; it counts as made from what left torch" in str(
+        structure
+    )
+    assert len(structure.merges) == 2
