@@ -18,6 +18,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
+from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.resampling import (
@@ -80,19 +81,25 @@ class Binning(Estimator):
 
     def readings(self, statistics: LayerStatistics, classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme. Raises: InvalidArgument if labels are not one an image."""
-        return with_reasons(partial(self._readings, classes=classes), statistics.symbols[self.bin_size], classes)
+        return with_reasons(
+            partial(self._readings, classes=classes, groups=statistics.groups),
+            statistics.symbols[self.bin_size],
+            classes,
+        )
 
-    def _readings(self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " n"]]) -> Iterator[Reading]:
-        quarter = quarters(len(symbols), symbols.device, self.seed)
+    def _readings(
+        self, symbols: Int64[Tensor, " n"], classes: Mapping[str, Int64[Tensor, " n"]], groups: Groups | None
+    ) -> Iterator[Reading]:
+        quarter = quarters(len(symbols), symbols.device, self.seed, groups)
         _, numbers, counts = torch.unique(symbols, return_inverse=True, return_counts=True)
         unique_share = (counts == 1).sum().item() / len(symbols)
-        of_symbols = symbol_entropy(numbers, quarter)
+        of_symbols = symbol_entropy(numbers, quarter, groups)
         whole = Reading(Quantity.INPUT, *self.series[0], of_symbols.nats, capped=True, unique_share=unique_share)
         yield with_interval(whole, of_symbols)
         for name, labels in classes.items():
             classed = torch.unique(labels, return_inverse=True)[1]
-            both = symbol_entropy(numbers + len(counts) * classed, quarter)  # a pair (symbol, class) is a number again
-            shared = of_symbols - (both - symbol_entropy(labels, quarter))
-            null = permuted_symbols(symbols, labels, self.permutations, self.seed)
+            both = symbol_entropy(numbers + len(counts) * classed, quarter, groups)  # pairs are numbers again
+            shared = of_symbols - (both - symbol_entropy(labels, quarter, groups))
+            null = permuted_symbols(symbols, labels, self.permutations, self.seed, groups)
             reading = replace(whole, quantity=Quantity.LABEL, nats=max(0.0, shared.nats), labels=name)
             yield with_interval(null.beside(reading), shared, of_symbols.nats, entropy_nats(labels))

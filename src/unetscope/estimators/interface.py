@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
+from unetscope.estimators.groups import Groups
 from unetscope.table import Quantity, Status
 
 SATURATED_FROM = 0.99  # of the ceiling: with 605 images, nine in ten are distinct from all others
@@ -34,7 +35,8 @@ class Reading:
 
     Fields have their names in `Estimate`, or metadata with that name. A ceiling that is NaN is the label scheme's, which
     `measure` adds. capped: by its arithmetic the estimate cannot exceed its ceiling, so near it layers can no longer be
-    ranked. curve: the estimate of a quarter, of half and of all of the images.
+    ranked. curve: the estimate of a quarter, of half and of all of the images. groups: of an interval and a null over groups of
+    images, how many groups of one size these are worth.
     """
 
     quantity: Quantity
@@ -58,6 +60,7 @@ class Reading:
     per_image: tuple[float, ...] = field(default=(), metadata={"bits": "per_image"})
     out_of_domain: bool = False
     reason: str = ""
+    groups: float = math.nan
 
 
 def out_of_domain_reason(why: str) -> str:
@@ -167,7 +170,8 @@ class LayerStatistics:
 
     distances: between the images. relative: in units of the median one; in a concatenation each part keeps its own unit, so
     relative noise is the same there as in the part. symbols: by bin size. precise: whether distances are those of float64
-    products. inputs: squared distances between the images themselves.
+    products. inputs: squared distances between the images themselves. groups: of images that are not independent of each other;
+    an estimator that gives an interval or a null has to take both over the groups, and to say so in the reading.
 
     >>> layer = LayerStatistics.of_distances(torch.tensor([[0.0, 4.0], [4.0, 0.0]]))
     >>> LayerStatistics.joined([layer, layer]).distances.squared[0].tolist()
@@ -179,6 +183,7 @@ class LayerStatistics:
     symbols: Mapping[float, Int64[Tensor, " n"]] = field(default_factory=dict)
     precise: bool = True
     inputs: Float[Tensor, "m m"] | None = None
+    groups: Groups | None = None
 
     @classmethod
     def of_distances(cls, squared: Float[Tensor, "n n"], inputs: Float[Tensor, "m m"] | None = None) -> LayerStatistics:
@@ -202,6 +207,7 @@ class LayerStatistics:
             {size: joint_symbols([part.symbols[size] for part in parts]) for size in parts[0].symbols},
             any(part.precise for part in parts),
             parts[0].inputs,
+            parts[0].groups,
         )
 
     @property

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
+from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import Bound, Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.resampling import (
@@ -145,12 +146,15 @@ class KDE(NoisyEstimator):
         squared = statistics.pairwise(relative=self.relative).squared
         if not statistics.precise:  # kernels in float64 take twice as long, and 1e-6 nats is near enough
             squared = squared.clamp(max=LARGEST_FLOAT32).float()
-        return with_reasons(partial(self._readings, classes=classes), squared, classes)
+        return with_reasons(partial(self._readings, classes=classes, groups=statistics.groups), squared, classes)
 
     def _readings(
-        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
+        self,
+        squared_distances: Float[Tensor, "n n"],
+        classes: Mapping[str, Int64[Tensor, " n"]],
+        groups: Groups | None,
     ) -> Iterator[Reading]:
-        quarter = quarters(len(squared_distances), squared_distances.device, self.seed)
+        quarter = quarters(len(squared_distances), squared_distances.device, self.seed, groups)
         information: dict[str, dict[Bound, Resampled]] = {
             name: {} for name in ("", *classes)
         }  # "" is that of all images
@@ -158,10 +162,10 @@ class KDE(NoisyEstimator):
         sharing = {name: Sharing.of(labels, quarter) for name, labels in classes.items()}
         for bound in BOUNDS:
             kernel = noise_kernel(squared_distances, self.noise_variance, bound)  # [n, n]
-            information[""][bound] = kernel_information(kernel, quarter)
+            information[""][bound] = kernel_information(kernel, quarter, groups=groups)
             for name, labels in classes.items():
-                information[name][bound] = kernel_information(kernel, quarter, sharing[name])
-                nulls[name, bound] = permuted_kernel(kernel, labels, self.permutations, self.seed)
+                information[name][bound] = kernel_information(kernel, quarter, sharing[name], groups)
+                nulls[name, bound] = permuted_kernel(kernel, labels, self.permutations, self.seed, groups)
         whole = {bound: resampled.nats for bound, resampled in information[""].items()}
         for bound in BOUNDS:
             yield self._reading(Quantity.INPUT, "", bound, information[""][bound], whole["lower"], whole["upper"])

@@ -127,6 +127,11 @@ def ksg_information(x: Chebyshev, y: Float[Tensor, "m m"], neighbours: int = 3) 
     return torch.where(nearest.accompanied, values, values[nearest.accompanied].mean())
 
 
+NOT_FOR_GROUPS = (
+    "images of one group are each other's nearest neighbours, whatever their layer: take KDE, binning or probes"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class KSG(Estimator):
     """I(Y;M) and, given the distances between inputs, I(X;M), from the nearest neighbours of the principal components.
@@ -184,7 +189,9 @@ class KSG(Estimator):
 
         Raises: InvalidArgument if labels or inputs are not one an image.
         """
-        readings = partial(self._readings, classes=classes, inputs=statistics.inputs)
+        readings = partial(
+            self._readings, classes=classes, inputs=statistics.inputs, in_groups=statistics.groups is not None
+        )
         return with_reasons(readings, statistics.pairwise(relative=False).squared, classes)
 
     def _readings(
@@ -192,10 +199,11 @@ class KSG(Estimator):
         squared_distances: Float[Tensor, "n n"],
         classes: Mapping[str, Int64[Tensor, " n"]],
         inputs: Float[Tensor, "m m"] | None,
+        in_groups: bool,
     ) -> Iterator[Reading]:
         code, n = codes(squared_distances, self.components), len(squared_distances)
         of_layer = chebyshev(code)
-        unfit = self._unfit(code, of_layer, "layer")
+        unfit = out_of_domain_reason(NOT_FOR_GROUPS) if in_groups else self._unfit(code, of_layer, "layer")
         if inputs is not None:
             if inputs.shape != squared_distances.shape:
                 raise InvalidArgument(

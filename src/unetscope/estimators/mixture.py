@@ -18,10 +18,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.interface import LayerStatistics, Reading, with_reasons
+from unetscope.estimators.groups import Groups
+from unetscope.estimators.interface import LayerStatistics, Reading, out_of_domain_reason, with_reasons
 from unetscope.estimators.kde import NoisyEstimator, check_noise_variance
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.resampling import (
+    GROUPS,
     check_permutations,
     interval_about,
     negligible,
@@ -76,22 +78,26 @@ class Mixture(NoisyEstimator):
     def readings(self, statistics: LayerStatistics, classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme. Raises: InvalidArgument if labels are not one an image."""
         squared = statistics.pairwise(relative=self.relative).squared
-        return with_reasons(partial(self._readings, classes=classes), squared, classes)
+        return with_reasons(partial(self._readings, classes=classes, groups=statistics.groups), squared, classes)
 
     def _readings(
-        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
+        self,
+        squared_distances: Float[Tensor, "n n"],
+        classes: Mapping[str, Int64[Tensor, " n"]],
+        groups: Groups | None,
     ) -> Iterator[Reading]:
         squared = squared_distances.double()
         generator = torch.Generator(squared.device).manual_seed(self.seed)
         root = _root(squared)
         kernels = [_kernel(squared, root, self.noise_variance, generator) for _ in range(self.draws)]
-        of_images = _mean_values(kernels, None)
-        yield self._with_interval(Reading(Quantity.INPUT, *self.series[0], math.nan), of_images, kernels[0], None)
+        of_images = _mean_values(kernels, None, groups)
+        reading = Reading(Quantity.INPUT, *self.series[0], math.nan)
+        yield self._with_interval(reading, of_images, kernels[0], None, groups)
         for name, labels in classes.items():
-            null = permuted_kernel(kernels[0][0], labels, self.permutations, self.seed)
+            null = permuted_kernel(kernels[0][0], labels, self.permutations, self.seed, groups)
             reading = null.beside(Reading(Quantity.LABEL, *self.series[0], math.nan, labels=name))
-            of_labels = _mean_values(kernels, labels)
-            yield self._with_interval(reading, of_labels, kernels[0], labels, of_images.mean().item())
+            of_labels = _mean_values(kernels, labels, groups)
+            yield self._with_interval(reading, of_labels, kernels[0], labels, groups, of_images.mean().item())
 
     def _with_interval(
         self,
@@ -99,23 +105,33 @@ class Mixture(NoisyEstimator):
         values: Float[Tensor, " n"],
         kernel: Kernel,
         labels: Int64[Tensor, " n"] | None,
+        groups: Groups | None,
         whole: float = 0.0,
     ) -> Reading:
         """The reading with its number and interval, or the reason why there is none; kernel: of the first draw."""
-        n, interval = len(values), student(values.cpu().numpy())
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(self.seed)).to(values.device)
+        effective = math.nan if groups is None else groups.effective
+        n, interval = len(values), student(values.cpu().numpy(), effective)
+        reading = replace(reading, groups=effective)
         halves = [
-            _pseudo_values(_among(kernel, rows), None if labels is None else labels[rows]) for rows in order.chunk(2)
+            _pseudo_values(
+                _among(kernel, rows),
+                None if labels is None else labels[rows],
+                None if groups is None else Groups.of(groups.of_image[rows]),
+            )
+            for rows in self._halves(len(kernel[0]), kernel[0].device, groups)
         ]
         before = torch.stack([half.mean() for half in halves]).mean().item()
-        change, half = _pseudo_values(kernel, labels).mean().item() - before, interval.high - interval.value
+        change, half = _pseudo_values(kernel, labels, groups).mean().item() - before, interval.high - interval.value
         entropy = math.inf if labels is None else entropy_nats(labels)
         reason = reason_of_chance(reading.null_mean, interval.value, whole, entropy, half)
         if not negligible(change, half):
-            reason = reason_of_few(n, "half of them the estimate is", -change)
+            what = "images" if groups is None else GROUPS
+            reason = reason_of_few(n, "half of them the estimate is", -change, what)
+        if groups is not None and groups.why_too_few:
+            reason = out_of_domain_reason(groups.why_too_few)
         if reason:
             return replace(reading, reason=reason, out_of_domain=True)
-        low, high = interval_about(interval.value, values.cpu().numpy(), change)
+        low, high = interval_about(interval.value, values.cpu().numpy(), change, effective)
         return replace(
             reading,
             nats=interval.value,
@@ -124,6 +140,14 @@ class Mixture(NoisyEstimator):
             curve=(math.nan, interval.value - change, interval.value),
             per_image=tuple(values.tolist()),
         )
+
+    def _halves(self, n: int, device: torch.device, groups: Groups | None) -> list[Int64[Tensor, " m"]]:
+        """The images in two halves by chance, whole groups in one of them."""
+        generator = torch.Generator().manual_seed(self.seed)
+        if groups is None:
+            return list(torch.randperm(n, generator=generator).to(device).chunk(2))
+        halves = groups.split(2, generator)
+        return [torch.nonzero(halves == half)[:, 0].to(device) for half in (0, 1)]
 
 
 def _root(squared: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
@@ -155,27 +179,37 @@ def _kernel(
     return torch.exp(exponent - largest), largest
 
 
-def _mean_values(kernels: Sequence[Kernel], labels: Int64[Tensor, " n"] | None) -> Float[Tensor, " n"]:
+def _mean_values(
+    kernels: Sequence[Kernel], labels: Int64[Tensor, " n"] | None, groups: Groups | None
+) -> Float[Tensor, " n"]:
     """The jackknife's values, averaged over the draws of noise."""
-    return torch.stack([_pseudo_values(kernel, labels) for kernel in kernels]).mean(dim=0)
+    return torch.stack([_pseudo_values(kernel, labels, groups) for kernel in kernels]).mean(dim=0)
 
 
 def _among(kernel: Kernel, rows: Int64[Tensor, " m"]) -> Kernel:
     return kernel[0][rows][:, rows], kernel[1][rows]
 
 
-def _pseudo_values(kernel: Kernel, labels: Int64[Tensor, " n"] | None) -> Float[Tensor, " n"]:
-    """The jackknife's values of I(X;M), of I(Y;M) if there are labels: n times the estimate less n − 1 times that without k."""
-    value, without = _left_out(kernel, None)
+def _pseudo_values(kernel: Kernel, labels: Int64[Tensor, " n"] | None, groups: Groups | None) -> Float[Tensor, " n"]:
+    """The jackknife's values of I(X;M), of I(Y;M) if there are labels: n times the estimate less n − 1 times that without k.
+
+    Of images in groups, k is a group, and n their number.
+    """
+    value, without = _left_out(kernel, None, groups)
     if labels is not None:
-        inside, without_inside = _left_out(kernel, labels)
+        inside, without_inside = _left_out(kernel, labels, groups)
         value, without = value - inside, without - without_inside
     n = len(without)
     return n * value - (n - 1) * without
 
 
-def _left_out(kernel: Kernel, labels: Int64[Tensor, " n"] | None) -> tuple[Float[Tensor, ""], Float[Tensor, " n"]]:
-    """The mean of ln n − ln Σ_j over the images, inside their classes if there are labels; and that without each image."""
+def _left_out(
+    kernel: Kernel, labels: Int64[Tensor, " n"] | None, groups: Groups | None
+) -> tuple[Float[Tensor, ""], Float[Tensor, " n"]]:
+    """The mean of ln n − ln Σ_j over the images, inside their classes if there are labels; and that without each image.
+
+    Of images in groups, that without each group.
+    """
     weights, largest = kernel
     n = len(weights)
     ones = torch.ones_like(weights) if labels is None else (labels[:, None] == labels).to(weights.dtype)
@@ -183,6 +217,10 @@ def _left_out(kernel: Kernel, labels: Int64[Tensor, " n"] | None) -> tuple[Float
     sums, sizes = weights.sum(dim=1, keepdim=True), ones.sum(dim=1, keepdim=True)
     value = (sizes.log() - sums.log() - largest).mean()
     own = weights.diagonal()[:, None].clamp(min=torch.finfo(weights.dtype).tiny)
+    if groups is not None:
+        left = torch.maximum(sums - weights @ groups.hot, own).log()  # [n, groups]
+        terms = (sizes - ones @ groups.hot).clamp(min=1).log() - left - largest
+        return value, (terms * (1 - groups.hot)).sum(dim=0) / (n - groups.sizes)
     rest = torch.maximum(sums - weights, own).log_()
     terms = (sizes - ones).clamp(min=1).log() - rest - largest
     without = (terms.sum(dim=0) - terms.diagonal()) / (n - 1)

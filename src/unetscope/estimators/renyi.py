@@ -26,6 +26,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unetscope.base import InvalidArgument
+from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import Bound, Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, quarters, with_interval
 from unetscope.table import Quantity
@@ -88,18 +89,21 @@ class Renyi(Estimator):
     def readings(self, statistics: LayerStatistics, classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme. Raises: InvalidArgument if labels are not one an image."""
         squared = statistics.pairwise(relative=True).squared
-        return with_reasons(partial(self._readings, classes=classes), squared, classes)
+        return with_reasons(partial(self._readings, classes=classes, groups=statistics.groups), squared, classes)
 
     def _readings(
-        self, squared_distances: Float[Tensor, "n n"], classes: Mapping[str, Int64[Tensor, " n"]]
+        self,
+        squared_distances: Float[Tensor, "n n"],
+        classes: Mapping[str, Int64[Tensor, " n"]],
+        groups: Groups | None,
     ) -> Iterator[Reading]:
         kernel = torch.exp(squared_distances.double() / (-2 * self.bandwidth))
         n = len(kernel)
-        quarter = quarters(n, kernel.device, self.seed)
+        quarter = quarters(n, kernel.device, self.seed, groups)
         parts = torch.cat((quarter.T, quarter.T // 2))
         alone = parts.new_zeros(n)
         whole = self._resampled(
-            _diagonal_of_power(kernel, alone, self.alpha), _shares(kernel, parts, self.alpha), parts
+            _diagonal_of_power(kernel, alone, self.alpha), _shares(kernel, parts, self.alpha), parts, groups
         )
         yield with_interval(Reading(Quantity.INPUT, *self.series[0], whole.nats, capped=True), whole)
         for name, labels in classes.items():
@@ -107,26 +111,33 @@ class Renyi(Estimator):
             split = 4 * classed + parts
             # K∘B is K set to 0 between classes: its powers, and those of B, are taken class by class
             of_labels = self._resampled(
-                _sizes(classed[None])[0].pow(self.alpha - 1), _sizes(split).pow(self.alpha - 1), parts
+                _sizes(classed[None])[0].pow(self.alpha - 1), _sizes(split).pow(self.alpha - 1), parts, groups
             )
             both = self._resampled(
-                _diagonal_of_power(kernel, classed, self.alpha), _shares(kernel, split, self.alpha), parts
+                _diagonal_of_power(kernel, classed, self.alpha), _shares(kernel, split, self.alpha), parts, groups
             )
             shared = whole - (both - of_labels)
-            null = self._null(kernel, classed, shared.nats, whole.nats + of_labels.nats)
+            null = self._null(kernel, classed, shared.nats, whole.nats, of_labels.nats, groups)
             reading = Reading(
                 Quantity.LABEL, *self.series[0], shared.nats, labels=name, capped=True, ceiling=of_labels.nats
             )
             yield with_interval(null.beside(reading), shared, whole.nats, of_labels.nats)
 
     def _resampled(
-        self, diagonal: Float[Tensor, " n"], shares: Float[Tensor, "parts n"], parts: Int64[Tensor, "parts n"]
+        self,
+        diagonal: Float[Tensor, " n"],
+        shares: Float[Tensor, "parts n"],
+        parts: Int64[Tensor, "parts n"],
+        groups: Groups | None,
     ) -> Resampled:
         """From the diagonal of K^α, and of the K of parts of the images: a quarter each by the first splits, then a half."""
         whole = self._entropy(diagonal[None], torch.zeros_like(parts[:1])).item()
         influence = self.alpha * (diagonal / diagonal.mean() - 1) / (1 - self.alpha)
         quarter, half = self._entropy(shares, parts).chunk(2)
-        return Resampled(whole + influence, (quarter.mean().item(), half.mean().item(), whole))
+        curve = quarter.mean().item(), half.mean().item(), whole
+        if groups is not None:
+            return Resampled(groups.first_order(whole, influence), curve, groups.effective)
+        return Resampled(whole + influence, curve)
 
     def _entropy(self, shares: Float[Tensor, "times n"], parts: Int64[Tensor, "times n"]) -> Float[Tensor, " times"]:
         """S_α of the images of a part, averaged over the images; the shares of a part add up to tr K^α of its K."""
@@ -135,12 +146,27 @@ class Renyi(Estimator):
         entropies = (traces.log() - self.alpha * sizes.log()) / (1 - self.alpha)
         return torch.where(sizes > 0, sizes * entropies, 0.0).sum(dim=1) / parts.shape[1]
 
-    def _null(self, kernel: Float[Tensor, "n n"], classed: Int64[Tensor, " n"], nats: float, apart: float) -> Null:
-        """The null: with labels permuted, the sum `apart` of both entropies does not change; the joint entropy does."""
+    def _null(
+        self,
+        kernel: Float[Tensor, "n n"],
+        classed: Int64[Tensor, " n"],
+        nats: float,
+        of_images: float,
+        entropy: float,
+        groups: Groups | None,
+    ) -> Null:
+        """The null: with labels permuted, the entropies of images and labels do not change; the joint entropy does."""
         generator = torch.Generator().manual_seed(self.seed)
-        orders = torch.stack([torch.randperm(len(classed), generator=generator) for _ in range(self.permutations)])
-        shares = _shares(kernel, classed[orders.to(classed.device)], self.alpha)
-        return Null.of(nats, apart - self._entropy(shares, torch.zeros_like(shares, dtype=torch.long)))
+        if groups is None:
+            orders = torch.stack([torch.randperm(len(classed), generator=generator) for _ in range(self.permutations)])
+        else:
+            orders = groups.orders(self.permutations, generator)
+        shuffled = classed[orders.to(classed.device)]
+        of_all, shares = torch.zeros_like(shuffled), _shares(kernel, shuffled, self.alpha)
+        if groups is not None:  # labels that are stretched to another group's size do not keep their entropy
+            of_labels = self._entropy(_sizes(shuffled).pow(self.alpha - 1), of_all)
+            return Null.of(nats, of_images + of_labels - self._entropy(shares, of_all)).of_groups(groups)
+        return Null.of(nats, of_images + entropy - self._entropy(shares, of_all))
 
 
 def _diagonal_of_power(kernel: Float[Tensor, "n n"], classed: Int64[Tensor, " n"], alpha: float) -> Float[Tensor, " n"]:

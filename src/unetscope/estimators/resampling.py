@@ -1,6 +1,7 @@
 """Intervals, limits for many images and null distributions of estimates.
 
-All are computed from the statistics of a layer, without a further pass over images.
+All are computed from the statistics of a layer, without a further pass over images. Of images in groups, groups are left out,
+divided and permuted instead of images.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unetscope.base import InvalidArgument
+from unetscope.estimators.groups import Groups, too_few_groups
 from unetscope.estimators.interface import SATURATED_FROM, Reading, out_of_domain_reason
 from unetscope.table import cautious, student
 
@@ -26,6 +28,7 @@ SMALLEST_BIAS = 0.05  # nats: always allowed, as it is corrected for
 SMALLEST_CHANCE = 0.02  # nats of information about permuted labels that are always allowed
 UNSEEN = 3.0  # images of n: a rarer event may occur in none of them, at 95 %
 RAREST = 0.03  # of images: rarer events are not considered
+GROUPS = "groups of images"
 ROUNDING = 1e-6  # nats by which equal estimates may differ
 PERMUTATIONS = 39  # then p is a multiple of 1/40
 SPLITS = 4  # of the images into quarters: the estimate of one split depends on chance
@@ -38,7 +41,8 @@ class Resampled:
     """An estimate as a mean over images, and the same of fewer images.
 
     values: one an image in nats, with the estimate as their mean and the spread of the jackknife's, or of the influence
-    function (the infinitesimal jackknife). curve: the estimate of a quarter, of half and of all of the images, the former
+    function (the infinitesimal jackknife); of images in groups one a group, and effective is how many groups of one size
+    these are worth. curve: the estimate of a quarter, of half and of all of the images, the former
     averaged over the parts that the images fall into.
 
     Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), chapters 2 and 6.
@@ -46,6 +50,7 @@ class Resampled:
 
     values: Float[Tensor, " n"]
     curve: tuple[float, float, float]
+    effective: float = math.nan
 
     @property
     def nats(self) -> float:
@@ -54,12 +59,17 @@ class Resampled:
 
     def __sub__(self, subtrahend: Resampled) -> Resampled:
         quarter, half, whole = (nats - less for nats, less in zip(self.curve, subtrahend.curve, strict=True))
-        return Resampled(self.values - subtrahend.values, (quarter, half, whole))
+        return Resampled(self.values - subtrahend.values, (quarter, half, whole), self.effective)
 
 
-def quarters(n: int, device: torch.device, seed: int = 0) -> Int64[Tensor, "n splits"]:
-    """Which quarter of the images each is in, by several splits at random; the first two quarters are one half."""
+def quarters(n: int, device: torch.device, seed: int = 0, groups: Groups | None = None) -> Int64[Tensor, "n splits"]:
+    """Which quarter of the images each is in, by several splits at random; the first two quarters are one half.
+
+    groups: whole ones are in one quarter.
+    """
     generator = torch.Generator().manual_seed(seed)
+    if groups is not None:
+        return torch.stack([groups.split(4, generator) for _ in range(SPLITS)], dim=1).to(device)
     return torch.stack([torch.randperm(n, generator=generator) % 4 for _ in range(SPLITS)], dim=1).to(device)
 
 
@@ -78,7 +88,10 @@ class Sharing:
 
 
 def kernel_information(
-    kernel: Float[Tensor, "n n"], quarter: Int64[Tensor, "n splits"], sharing: Sharing | None = None
+    kernel: Float[Tensor, "n n"],
+    quarter: Int64[Tensor, "n splits"],
+    sharing: Sharing | None = None,
+    groups: Groups | None = None,
 ) -> Resampled:
     """-(1/n) sum_i ln (1/n) sum_j K_ij of a symmetric kernel; inside classes if `sharing` says which images share one.
 
@@ -97,13 +110,23 @@ def kernel_information(
     curve = _curve(sizes, sums, quarter)
     totals = sums[:, 0].sum(dim=1)  # [n]: the four quarters of any split are all images
     mates = sizes[:, 0].sum(dim=1)
+    if groups is not None:
+        left = totals[:, None] - (inside @ groups.hot.to(inside.dtype)).double()
+        own = inside.diagonal().double()[:, None]  # which rounding must not take away
+        hot = groups.hot if sharing is None else (sharing.same @ groups.hot.float()).double()
+        fewer = mates[:, None] - (hot.sum(dim=0) if sharing is None else hot)  # [n, groups]
+        terms = fewer.clamp(min=1).log() - torch.maximum(left, own).log()
+        without = (terms * (1 - groups.hot)).sum(dim=0) / (len(terms) - groups.sizes)
+        return Resampled(groups.jackknife(curve[2], without), curve, groups.effective)
     # ln (1 − K_ik / sum_i) for every pair: what the sum of i loses without k; in float32, as it is a small correction
     taken = (inside.float() / totals.float()[:, None]).fill_diagonal_(0.0)
     values = mates.log() - totals.log() - _all_without_one(mates) + taken.neg_().log1p_().sum(dim=0).double()
     return _resampled(values, curve)
 
 
-def symbol_entropy(symbols: Int64[Tensor, " n"], quarter: Int64[Tensor, "n splits"]) -> Resampled:
+def symbol_entropy(
+    symbols: Int64[Tensor, " n"], quarter: Int64[Tensor, "n splits"], groups: Groups | None = None
+) -> Resampled:
     """The entropy of discrete symbols.
 
     >>> symbols = torch.tensor([0, 0, 1, 1])                  # of four images: a quarter has one, and one symbol
@@ -115,6 +138,12 @@ def symbol_entropy(symbols: Int64[Tensor, " n"], quarter: Int64[Tensor, "n split
     hot = functional.one_hot(quarter, 4).double()
     table = torch.zeros((len(occurrences), *hot.shape[1:]), dtype=torch.float64, device=symbols.device)
     curve = _curve(hot.sum(dim=0).expand(hot.shape), table.index_add_(0, symbols, hot)[symbols], quarter)
+    if groups is not None:
+        of_group = torch.zeros((len(occurrences), groups.count), dtype=torch.float64, device=symbols.device)
+        left = occurrences[:, None] - of_group.index_add_(0, symbols, groups.hot)  # [symbols, groups]
+        images = (len(symbols) - groups.sizes).double()
+        without = images.log() - torch.special.xlogy(left, left).sum(dim=0) / images
+        return Resampled(groups.jackknife(curve[2], without), curve, groups.effective)
     mates, n = occurrences[symbols].double(), torch.full_like(symbols, len(symbols), dtype=torch.float64)
     return _resampled(n.log() - mates.log() - _all_without_one(n) + _all_without_one(mates), curve)
 
@@ -164,15 +193,18 @@ def with_interval(reading: Reading, resampled: Resampled, whole: float = 0.0, en
     I(X;M) of the layer and the entropy of the labels, in nats.
     """
     values, limit = resampled.values.cpu().numpy(), extrapolated(resampled.curve)
-    spread = student(values)
-    reading = replace(reading, extrapolated=limit, curve=resampled.curve)
+    effective = resampled.effective
+    spread = student(values, effective)
+    reading = replace(reading, extrapolated=limit, curve=resampled.curve, groups=effective)
     n, half, bias = len(values), spread.high - spread.value, limit - reading.nats
     reason = reason_of_chance(reading.null_mean, reading.nats, whole, entropy, half)
     if not negligible(bias, half):
-        reason = reason_of_few(n, "ever more of them it goes", bias)
+        reason = reason_of_few(n, "ever more of them it goes", bias, "images" if math.isnan(effective) else GROUPS)
+    if not math.isnan(effective) and (few := too_few_groups(n, effective)):
+        reason = out_of_domain_reason(few)
     if reason:
         return replace(reading, reason=reason, out_of_domain=True)
-    low, high = interval_about(limit, values, bias)
+    low, high = interval_about(limit, values, bias, effective)
     return replace(reading, low=low, high=high, per_image=tuple(values.tolist()))
 
 
@@ -181,17 +213,20 @@ def negligible(bias: float, half: float, always: float = SMALLEST_BIAS) -> bool:
     return not abs(bias) > max(LARGEST_BIAS * half, always)
 
 
-def interval_about(middle: float, values: NDArray[np.float64], bias: float) -> tuple[float, float]:
+def interval_about(
+    middle: float, values: NDArray[np.float64], bias: float, effective: float = math.nan
+) -> tuple[float, float]:
     """A 95 % interval about `middle`, in nats, from values whose mean varies as it does; a bias widens it.
 
     One further image may have a value as extreme as the most extreme of the n. On either side the interval is Student's with
     that value added: if values are mostly equal and seldom large, as for layers that are zero for most images, their spread
     understates the uncertainty of the mean. An event that befalls m = 3/n of all images may occur in none of the n, and can add
-    m (1 − ln m) to an information; below three images in a hundred this is not considered.
+    m (1 − ln m) to an information; below three images in a hundred this is not considered. effective: of values of groups, how
+    many groups of one size they are worth.
 
     Source: Hanley & Lippman-Hand, JAMA 249:1743 (1983), on 3/n.
     """
-    interval, rare = cautious(values), UNSEEN / len(values)
+    interval, rare = cautious(values, effective), UNSEEN / len(values)
     unseen = min(1.0, rare) * (1 - math.log(min(1.0, rare))) if rare > RAREST else 0.0
     low, high = interval.value - interval.low, interval.high - interval.value
     return middle - math.hypot(low, bias), middle + math.hypot(high, bias, unseen)
@@ -233,6 +268,10 @@ class Null:
         reached = int((chance >= value - rounding).sum())
         return cls(chance.mean().item(), chance.quantile(0.95).item(), (1 + reached) / (1 + len(chance)))
 
+    def of_groups(self, groups: Groups | None) -> Null:
+        """The null of labels that changed places in groups: without p where groups have too few orders for one."""
+        return self if groups is None or groups.has_p else replace(self, p=math.nan)
+
     def beside(self, reading: Reading) -> Reading:
         """The reading with the null distribution added."""
         return replace(reading, null_mean=self.nats, null_high=self.high, p=self.p)
@@ -242,13 +281,19 @@ NO_NULL = Null(math.nan, math.nan, math.nan)
 
 
 def permuted_kernel(
-    kernel: Float[Tensor, "n n"], labels: Int64[Tensor, " n"], permutations: int = PERMUTATIONS, seed: int = 0
+    kernel: Float[Tensor, "n n"],
+    labels: Int64[Tensor, " n"],
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    groups: Groups | None = None,
 ) -> Null:
     """The null of I(Y;M) as of `kernel_information`, in nats: labels are permuted among the images.
 
     Only sums inside classes change, and a class of m images needs m² of the n² terms. Of large classes they are a product of
-    matrices, of small ones they are gathered.
+    matrices, of small ones they are gathered. groups: labels change places in whole groups.
     """
+    if groups is not None:
+        return _permuted_in_groups(kernel.float(), labels, permutations, seed, groups)
     weights, n = kernel.float(), len(labels)  # a null needs no more digits, and the kernel is gathered many times
     tiny = torch.finfo(weights.dtype).tiny
     orders = _orders(n, permutations, seed).to(labels.device)
@@ -271,14 +316,35 @@ def permuted_kernel(
     return Null.of(value.item(), chance)
 
 
+def _permuted_in_groups(
+    weights: Float[Tensor, "n n"], labels: Int64[Tensor, " n"], permutations: int, seed: int, groups: Groups
+) -> Null:
+    """As `permuted_kernel`; groups of other sizes take stretched labels, so that classes need not keep their sizes."""
+    tiny, numbers = torch.finfo(weights.dtype).tiny, torch.unique(labels, return_inverse=True)[1]
+    values = []
+    for order in _group_orders(groups, permutations, seed).to(labels.device):
+        of_image = numbers[order]
+        hot = functional.one_hot(of_image, int(numbers.max()) + 1).to(weights.dtype)  # [n, classes]
+        sums = (weights @ hot).gather(1, of_image[:, None])[:, 0].clamp(min=tiny)
+        values.append((sums.log() - hot.sum(dim=0)[of_image].log()).double().mean())
+    whole = (weights.sum(dim=1).log() - math.log(len(labels))).double().mean()
+    value, chance = (torch.stack(values) - whole).tensor_split([1])
+    return Null.of(value.item(), chance).of_groups(groups)
+
+
 def permuted_symbols(
-    symbols: Int64[Tensor, " n"], labels: Int64[Tensor, " n"], permutations: int = PERMUTATIONS, seed: int = 0
+    symbols: Int64[Tensor, " n"],
+    labels: Int64[Tensor, " n"],
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    groups: Groups | None = None,
 ) -> Null:
     """The null of H(symbols) + H(labels) − H(both), in nats: labels are permuted among the images."""
     n = len(labels)
     _, symbols, occurrences = torch.unique(symbols, return_inverse=True, return_counts=True)
     _, labels, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
-    orders = _orders(n, permutations, seed).to(labels.device)
+    orders = _orders(n, permutations, seed) if groups is None else _group_orders(groups, permutations, seed)
+    orders = orders.to(labels.device)
     both = symbols * len(sizes) + labels[orders]  # [orders, n]: a pair (symbol, label) as one number
     # pairs of different orders get different numbers, so that one call counts the pairs of all orders
     order = torch.arange(len(orders), device=labels.device)[:, None] * (len(occurrences) * len(sizes))
@@ -287,8 +353,11 @@ def permuted_symbols(
     together = torch.zeros(len(orders), dtype=torch.float64, device=labels.device)
     together.index_add_(0, of_order, _n_ln_n(counts))
     apart = _n_ln_n(occurrences).sum() + _n_ln_n(sizes).sum()
+    if groups is not None:  # labels that are stretched to another group's size do not keep their frequencies
+        of_labels = functional.one_hot(labels, len(sizes))[orders].sum(dim=1)  # [orders, labels]
+        apart = _n_ln_n(occurrences).sum() + torch.special.xlogy(of_labels.double(), of_labels.double()).sum(dim=1)
     value, chance = ((n * math.log(n) + together - apart) / n).tensor_split([1])
-    return Null.of(value.item(), chance)
+    return Null.of(value.item(), chance).of_groups(groups)
 
 
 def check_permutations(permutations: int) -> None:
@@ -307,6 +376,12 @@ def sign_flipped(values: Sequence[float], times: int = 999, seed: int = 0) -> Nu
     signs = torch.randint(2, (times, len(differences)), generator=torch.Generator().manual_seed(seed)) * 2 - 1
     size = differences.abs().mean().item()
     return Null.of(differences.mean().item(), (signs * differences).mean(dim=1), ROUNDING * size)
+
+
+def _group_orders(groups: Groups, permutations: int, seed: int) -> Int64[Tensor, "orders n"]:
+    """The order as it is, then orders in which whole groups changed places."""
+    orders = groups.orders(permutations, torch.Generator().manual_seed(seed))
+    return torch.cat((torch.arange(orders.shape[1])[None], orders))
 
 
 @cache

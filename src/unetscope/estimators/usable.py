@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 from torch.nn import functional
 
+from unetscope.estimators.groups import Groups
 from unetscope.estimators.moments import Moments
 from unetscope.estimators.resampling import Null
 
@@ -232,12 +233,14 @@ def guessed(masks: Integer[Tensor, "n pixels"], frequencies: Float[Tensor, " cla
     return -(counts.double() @ frequencies.double().log())
 
 
-def shuffled_masks(guess: Float[Tensor, " n"], held_out: HeldOut, *, times: int = 999, seed: int = 0) -> Null:
+def shuffled_masks(
+    guess: Float[Tensor, " n"], held_out: HeldOut, *, times: int = 999, seed: int = 0, groups: Groups | None = None
+) -> Null:
     """The information that the probe seems to have about masks that belong to other images.
 
     If layer and mask are independent of each other over images, every assignment of masks to images is as likely, so p is
     uniform (Phipson & Smyth 2010: the measured value counts as one of the shuffled). A layer that only has information which
-    all masks share, such as where nuclei never lie, has usable information but a large p.
+    all masks share, such as where nuclei never lie, has usable information but a large p. groups: masks change places in them.
     """
     n, total = len(guess), held_out.truth.pixels.sum().item()
     rows = torch.arange(n)
@@ -246,6 +249,12 @@ def shuffled_masks(guess: Float[Tensor, " n"], held_out: HeldOut, *, times: int 
     crossed, gained = held_out.crossed.cpu(), guess.sum().item()
     value = (gained - crossed.trace().item()) / total
     rounding = SAME * (crossed.abs().sum().item() / n + gained) / total
-    orders = torch.rand(times, n, generator=generator).argsort(dim=1)
-    chance = (gained - crossed[rows, orders].sum(dim=1)) / total
-    return Null.of(value, chance, rounding)
+    if groups is None:
+        orders = torch.rand(times, n, generator=generator).argsort(dim=1)
+        chance = (gained - crossed[rows, orders].sum(dim=1)) / total
+        return Null.of(value, chance, rounding)
+    orders = groups.orders(times, generator)
+    # groups of other sizes take stretched masks, which need not have as many pixels with labels, nor as easy ones to guess
+    pixels = held_out.truth.pixels.cpu()[orders].sum(dim=1)
+    chance = (guess[orders].sum(dim=1) - crossed[rows, orders].sum(dim=1)) / pixels
+    return Null.of(value, chance, rounding).of_groups(groups)

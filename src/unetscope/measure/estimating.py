@@ -30,6 +30,7 @@ from unetscope.estimators import (
     Classes,
     Estimator,
     Family,
+    Groups,
     LayerStatistics,
     Needs,
     Reading,
@@ -57,6 +58,7 @@ def measure(
     skips: Sequence[Skip] = (),
     activation_buffer: ActivationBuffer | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
+    groups: Tensor | None = None,
     share: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[Estimate]:
@@ -65,8 +67,10 @@ def measure(
 
     All estimators of a layer share its statistics, which are taken as the activations stream past. Those of a merge are
     computed from those of its parts. Layers whose distances are too inexact in float32 are streamed again and measured in
-    float64. Other arguments as in `capture.stream`.
+    float64. groups: the number of each image's group, if images are not independent of each other; intervals and nulls are then
+    over groups. Other arguments as in `capture.stream`.
     """
+    in_groups = None if groups is None else Groups.of(groups)
     inputs = _squared(images) if Needs.of_all(estimators).inputs else None
     activation_buffer = activation_buffer or ActivationBuffer(device_of(model))
 
@@ -81,7 +85,9 @@ def measure(
             share=share,
             on_batch=on_batch,
         )
-        return layer_statistics(blocks, estimators, len(images), precise=precise, share=share, inputs=inputs)
+        return layer_statistics(
+            blocks, estimators, len(images), precise=precise, share=share, inputs=inputs, groups=in_groups
+        )
 
     readings = _layer_readings(statistics_of, layers, classes, estimators)
     estimates = _layer_estimates(readings, layers, images, classes, epoch)
@@ -167,10 +173,15 @@ def measure_usable(
         on_batch=on_batch,
     )
     return [
-        to_estimate(reading, layer, epoch, len(reading.per_image) or len(held_out.images), reading.ceiling)
+        to_estimate(reading, layer, epoch, _judged(reading, held_out), reading.ceiling)
         for layer in layers
         for reading in readings[layer.label]
     ]
+
+
+def _judged(reading: Reading, held_out: Segmented) -> int:
+    """How many images a reading is of: those with a value, or all where values are of groups."""
+    return len(reading.per_image) if reading.per_image and held_out.groups is None else len(held_out.images)
 
 
 def _ceilings(images: Tensor, classes: Classes) -> dict[str, float]:

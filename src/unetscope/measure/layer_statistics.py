@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -14,6 +16,7 @@ from unetscope.estimators import (
     EXPONENT,
     Classes,
     Estimator,
+    Groups,
     LayerStatistics,
     Needs,
     Pairwise,
@@ -54,7 +57,16 @@ def readings_of(statistics: LayerStatistics, estimators: Sequence[Estimator], cl
     for estimator in estimators:
         reason = _no_value(statistics, estimator)
         for reading in estimator.readings(statistics, on_device):
-            yield without_value(reading, reason) if reason else reading
+            yield without_value(reading, reason) if reason else _over_groups(reading, statistics)
+
+
+def _over_groups(reading: Reading, statistics: LayerStatistics) -> Reading:
+    """The reading, without the interval and null of an estimator that takes images in groups for independent."""
+    if statistics.groups is None or not math.isnan(reading.groups) or math.isnan(reading.nats):
+        return reading
+    reason = reading.reason or f"{reading.estimator} knows no groups of images: its interval and p would be too good"
+    nan = math.nan
+    return replace(reading, low=nan, high=nan, null_mean=nan, null_high=nan, p=nan, per_image=(), reason=reason)
 
 
 def _distances_read(statistics: LayerStatistics, estimator: Estimator) -> Pairwise | None:
@@ -81,11 +93,12 @@ def layer_statistics(
     precise: bool = False,
     share: bool = False,
     inputs: Float[Tensor, "n n"] | None = None,
+    groups: Groups | None = None,
 ) -> Iterator[tuple[Layer, LayerStatistics]]:
     """Turn the stream of blocks into the statistics of one layer after the other; precise: with distances in float64.
 
     share: the processes of a group, which are all given the blocks, share the products among them. inputs: squared distances
-    between the images themselves, for estimators that compare layers with them.
+    between the images themselves, for estimators that compare layers with them. groups: of images that are not independent.
 
     Raises: MeasurementError if an activation is not finite, naming the layer.
     """
@@ -106,10 +119,14 @@ def layer_statistics(
         if block.slice.completes_layer:
             if distances is not None:
                 distances.gather()
-            groups = {symbol.bin_size: symbol.groups() for symbol in symbols}
+            shared = {symbol.bin_size: symbol.groups() for symbol in symbols}
             pairwise = None if distances is None else Pairwise(errors=distances.errors, squared=distances.squared())
             relative = pairwise.relative() if pairwise is not None and needs.relative else None
-            yield layer, LayerStatistics(pairwise, relative, groups, precise, _on_device(inputs, block.values))
+            of_images = None if groups is None else groups.to(block.values.device)
+            yield (
+                layer,
+                LayerStatistics(pairwise, relative, shared, precise, _on_device(inputs, block.values), of_images),
+            )
 
 
 def diverged(label: str) -> MeasurementError:

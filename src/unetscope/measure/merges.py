@@ -128,12 +128,13 @@ def _with_interval(row: Estimate, values: NDArray[np.float64]) -> Estimate:
 
     An estimate without a limit is corrected for its bias; its change from half of the images bounds what remains.
     """
-    bit, spread = math.log(2), student(values)
+    bit, spread = math.log(2), student(values, row.groups)
     limited = math.isfinite(row.extrapolated)
     middle, before = (row.extrapolated, row.bits) if limited else (row.bits, row.half_bits)
     half, bias = (spread.high - spread.value) * bit, (middle - before) * bit
     if not negligible(bias, half):
-        reason = reason_of_few(len(values), "ever more of them it goes", bias)
+        images = "images" if math.isnan(row.groups) else "groups of images"
+        reason = reason_of_few(len(values), "ever more of them it goes", bias, images)
         return row if row.reason else replace(row, reason=reason, out_of_domain=True)
-    low, high = interval_about(middle * bit, values * bit, bias)
+    low, high = interval_about(middle * bit, values * bit, bias, row.groups)
     return replace(row, low=low / bit, high=high / bit, per_image=tuple(values.tolist()))

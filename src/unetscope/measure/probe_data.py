@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unetscope.activations import own_share
 from unetscope.base import InvalidArgument
-from unetscope.estimators import Truth, blocks_of, guessed, ratios
+from unetscope.estimators import Groups, Truth, blocks_of, guessed, ratios
 
 FOLDS = 4
 PLACES_AN_IMAGE = 256  # at most, that a probe is fitted on: neighbouring places are similar
@@ -42,12 +42,16 @@ class Pass(Enum):
 
 @dataclass(frozen=True)
 class Segmented:
-    """Images as `prepare` takes them, with the labels of their pixels, [n, *sides]: 0 … classes − 1, or `ignored`."""
+    """Images as `prepare` takes them, with the labels of their pixels, [n, *sides]: 0 … classes − 1, or `ignored`.
+
+    groups: the number of each image's group, None if images are independent of each other.
+    """
 
     images: Tensor
     masks: Tensor
     prepare: Callable[[Tensor], Tensor] | None = None
     ignored: int | None = None
+    groups: Int64[Tensor, " n"] | None = None
 
     @property
     def labelled(self) -> Bool[Tensor, n * sides]:
@@ -83,7 +87,7 @@ class CalibrationPixels:
 class ProbeData:
     """Training images in folds, held-out images, and the places and pixels drawn from them, the same for every layer.
 
-    share: the processes of a group share the batches.
+    Of images in groups, whole groups are in one fold. share: the processes of a group share the batches.
 
     Raises: InvalidArgument for masks that do not fit their images or the number of classes.
     """
@@ -103,9 +107,9 @@ class ProbeData:
             _check(part, data, classes)
         self.train, self.held_out, self.classes, self.seed, self.device = train, held_out, classes, seed, device
         labelled = torch.nonzero(train.labelled.flatten(1).any(dim=1))[:, 0]
-        order = labelled[torch.randperm(len(labelled), generator=torch.Generator().manual_seed(seed))]
-        folds = [rows.sort().values for rows in order.tensor_split(FOLDS)]
-        self.fitted_on = len(order)
+        folds = self._folds(labelled)
+        self.fitted_on = len(labelled)
+        self.held_out_groups = None if held_out.groups is None else Groups.of(held_out.groups)
         self.fold_of = torch.full((len(train.images),), -1)
         for fold, rows in enumerate(folds):
             self.fold_of[rows] = fold
@@ -113,7 +117,7 @@ class ProbeData:
         self.batches: dict[Pass, list[Tensor]] = {
             # a batch has images of one fold only, so that its moments are those of the fold
             Pass.MOMENTS: [batch for rows in folds for batch in rows.split(batch_size)],
-            Pass.CALIBRATION: [batch for rows in folds for batch in rows[:each].split(batch_size)],
+            Pass.CALIBRATION: [batch for rows in folds for batch in self._some(rows, each).split(batch_size)],
             Pass.HELD_OUT: list(torch.arange(len(held_out.images)).split(batch_size)),
         }
         if share:
@@ -129,6 +133,29 @@ class ProbeData:
         self._fitted_places: dict[Grid, Tensor] = {}
         self._targets: dict[Grid, Targets] = {}  # of the batch at hand
         self._pixels: dict[Grid, CalibrationPixels] = {}  # likewise
+
+    def _folds(self, labelled: Int64[Tensor, " m"]) -> list[Int64[Tensor, " k"]]:
+        """The images with labels, in folds by chance; a whole group goes to the fold that has the fewest images."""
+        generator = torch.Generator().manual_seed(self.seed)
+        self.too_few_groups = ""
+        if self.train.groups is None:
+            order = labelled[torch.randperm(len(labelled), generator=generator)]
+            return [rows.sort().values for rows in order.tensor_split(FOLDS)]
+        groups = Groups.of(self.train.groups[labelled])
+        if groups.count < FOLDS:
+            few = f"{groups.count} groups of training images are too few"
+            self.too_few_groups = f"{few}: probes are fitted in {FOLDS} folds of whole groups"
+        of_group, sizes = torch.zeros(groups.count, dtype=torch.int64), torch.zeros(FOLDS, dtype=torch.int64)
+        for group in torch.randperm(groups.count, generator=generator).tolist():
+            of_group[group] = fold = int(sizes.argmin())
+            sizes[fold] += groups.sizes[group]
+        return [labelled[of_group[groups.of_image] == fold] for fold in range(FOLDS)]
+
+    def _some(self, rows: Int64[Tensor, " k"], most: int) -> Int64[Tensor, " m"]:
+        """At most so many images of a fold, spread over its groups if there are groups."""
+        if self.train.groups is None or len(rows) <= most:
+            return rows[:most]
+        return rows[torch.linspace(0, len(rows) - 1, most).long()]
 
     def of(self, name: Pass) -> Segmented:
         """The images of a pass."""

@@ -11,8 +11,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,10 +35,21 @@ from unetscope.estimators import (
     ridge,
     shuffled_masks,
     sign_flipped,
+    too_few_groups,
 )
 from unetscope.measure.probe_data import CALIBRATION_PIXELS, FOLDS, Pass, ProbeData, Segmented, Share
 from unetscope.measure.probe_inputs import DEEPER, ROUNDING, Probe, ProbeInput, ProbeInputs, check_finite
-from unetscope.table import PIXELS, Layer, Quantity, Skip, ratio_values, student
+from unetscope.table import (
+    PIXELS,
+    Layer,
+    Quantity,
+    Skip,
+    cautious,
+    effective_groups,
+    group_values,
+    ratio_values,
+    student,
+)
 
 FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
 SMALLEST_GAP = 0.005  # nats a pixel of bias that are always allowed
@@ -54,10 +67,12 @@ class Gains:
     def of_layer(self, label: str) -> Reading:
         """I_V(M→Y)."""
         key = ProbeInput(label)
-        if key in self._inputs.reasons:
-            return self._without_value(Quantity.USABLE, self._inputs.reasons[key])
+        if reason := self._reason(key):
+            return self._without_value(Quantity.USABLE, reason)
         probe = self._inputs.probes[key]
-        null = shuffled_masks(self._guess, probe.held_out[Share.WHOLE], seed=self._data.seed)
+        null = shuffled_masks(
+            self._guess, probe.held_out[Share.WHOLE], seed=self._data.seed, groups=self._data.held_out_groups
+        )
         reading = null.beside(self._gain(Quantity.USABLE, {key: -1}))
         return _without_false_interval(replace(reading, train=self._in_training(probe, seen=True)))
 
@@ -90,7 +105,8 @@ class Gains:
         return _without_false_interval(self._gain(Quantity.USABLE_SKIP_GIVEN_POOLED, {deeper: 1, whole: -1}))
 
     def _reason(self, *keys: ProbeInput) -> str:
-        return next((self._inputs.reasons[key] for key in keys if key in self._inputs.reasons), "")
+        reasons = (self._inputs.reasons[key] for key in keys if key in self._inputs.reasons)
+        return self._data.too_few_groups or next(reasons, "")
 
     def _without_value(self, quantity: Quantity, reason: str) -> Reading:
         return Reading(quantity, self._estimator, 0.0, math.nan, labels=PIXELS, reason=reason)
@@ -109,15 +125,17 @@ class Gains:
             gain = -sum(signs.values()) * self._guess  # [n], nats
             for probe, sign in probes.items():
                 gain = gain + sign * probe.held_out[share].own.cpu()
-            values[share] = ratio_values(gain[judged], pixels[judged])
-        interval, images = student(values[Share.WHOLE]), len(values[Share.WHOLE])
+            values[share] = self._values(gain[judged], pixels[judged], judged)
+        effective = self._effective(pixels)
+        mean = student if math.isnan(effective) else cautious
+        interval, judges = mean(values[Share.WHOLE], effective), len(values[Share.WHOLE])
         curve = tuple(float(values[share].mean()) for share in Share)
         limit = extrapolated(curve)
         shortfall = sum(sign * self._shortfall(key) for key, sign in signs.items())
         # two estimates of the change with more training images: the curve, and the optimism of the fit
         gaps = (0.0, limit - interval.value, -shortfall)
-        reason = self._out_of_domain(images, interval.high - interval.value, max(gaps, key=abs))
-        bracketed = images >= FEWEST_JUDGED and not self._data.unseen
+        reason = self._out_of_domain(judges, effective, interval.high - interval.value, max(gaps, key=abs))
+        bracketed = not (self._data.unseen or self._too_few(judges, effective))
         return Reading(
             quantity,
             self._estimator,
@@ -134,7 +152,20 @@ class Gains:
             per_image=tuple(values[Share.WHOLE].tolist()),
             out_of_domain=bool(reason),
             reason=reason,
+            groups=effective,
         )
+
+    def _values(self, gain: Tensor, pixels: Tensor, judged: Tensor) -> NDArray[np.float64]:
+        """Values whose mean is the gain a pixel: one an image, or one a group of images."""
+        groups = self._data.held_out_groups
+        if groups is None:
+            return ratio_values(gain, pixels)
+        return group_values(gain, pixels, groups.of_image.cpu()[judged])
+
+    def _effective(self, pixels: Tensor) -> float:
+        """How many groups of one size the held-out groups are worth, by their pixels; NaN without groups."""
+        groups = self._data.held_out_groups
+        return math.nan if groups is None else effective_groups(groups.summed(pixels).numpy())
 
     def _shortfall(self, key: ProbeInput) -> float:
         """The further gain of a probe with unlimited training images, in nats a pixel, estimated from those it was fitted on.
@@ -156,14 +187,23 @@ class Gains:
         frequencies = self._data.frequencies.log().expand(len(labels), -1).float()
         return float(functional.nll_loss(frequencies, labels) - functional.cross_entropy(logits, labels))
 
-    def _out_of_domain(self, images: int, half: float, gap: float) -> str:
+    @staticmethod
+    def _too_few(judges: int, effective: float) -> str:
+        """Why so many held-out images or groups are too few for an interval; empty if they are enough."""
+        if not math.isnan(effective):
+            few = too_few_groups(judges, effective)
+            return f"held-out: {few}" if few else ""
+        few_images = f"{judges} held-out images with labels are too few for an interval"
+        return few_images if judges < FEWEST_JUDGED else ""
+
+    def _out_of_domain(self, judges: int, effective: float, half: float, gap: float) -> str:
         """Why an interval would not hold; empty if it does."""
         if self._data.unseen:
             return out_of_domain_reason(
                 f"held-out masks have class {', '.join(self._data.unseen)}, which no training mask has"
             )
-        if images < FEWEST_JUDGED:
-            return out_of_domain_reason(f"{images} held-out images with labels are too few for an interval")
+        if few := self._too_few(judges, effective):
+            return out_of_domain_reason(few)
         if not negligible(gap, half, SMALLEST_GAP):
             return reason_of_few(self._data.fitted_on, "ever more of them it goes", gap, "training images")
         return ""
@@ -206,6 +246,8 @@ def probe(
         train, held_out, classes=classes, batch_size=batch_size, seed=seed, share=share, device=device_of(model)
     )
     inputs = ProbeInputs(layers, skips, family, data)
+    if data.too_few_groups:
+        return _readings(Gains(inputs, data, family.key), layers, inputs.skips)
     passes = _Passes(model, [layer for layer in layers if not layer.parts], inputs, data, on_batch)
     if share:
         passes.run(Pass.FIRST, passes.draw)
@@ -224,9 +266,13 @@ def probe(
         for layer_probe in inputs.probes.values():
             for judged in layer_probe.held_out.values():
                 all_reduce(judged.own, *([] if judged.crossed is None else [judged.crossed]))
-    gains = Gains(inputs, data, family.key)
+    return _readings(Gains(inputs, data, family.key), layers, inputs.skips)
+
+
+def _readings(gains: Gains, layers: Sequence[Layer], skips: Sequence[Skip]) -> dict[str, list[Reading]]:
+    """The readings of every layer, and at every merge, by label of the layer."""
     readings = {layer.label: [gains.of_layer(layer.label)] for layer in layers}
-    for skip in inputs.skips:
+    for skip in skips:
         readings[skip.merge] += gains.at_merge(skip)
     return readings
 

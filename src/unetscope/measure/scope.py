@@ -6,6 +6,7 @@ import fnmatch
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ class Scope:
     classes for I(Y;M). held_out: other images with masks; with them, usable information is measured too, by `probes`: of every
     layer and merge by each family of `Probes.layers` (a sequence of families stands for those), and what the streams of each
     merge add to each other by each family of `Probes.merges`. epochs: which epochs are marked. compute: memory, batch size and
-    processes.
+    processes. Of images in groups (`SegmentationData.groups`), intervals, nulls and folds are of whole groups.
 
     memory_budget, largest_batch, share and merge_probes are values of `compute` and `probes` now; as keywords of their own they
     are accepted, with a warning, for one version.
@@ -204,6 +205,7 @@ class Scope:
                 share=self.compute.share,
                 activation_buffer=self._activation_buffer,
                 prepare=self._prepare,
+                groups=_groups(self.probe_set),
                 on_batch=on_batch,
             )
         finally:
@@ -242,7 +244,13 @@ class Scope:
 
 
 def _segmented(data: SegmentationData) -> Segmented:
-    return Segmented(pixels(data), torch.from_numpy(data.masks), lambda batch: to_input(batch, data.scale))
+    prepare = partial(to_input, scale=data.scale)
+    return Segmented(pixels(data), torch.from_numpy(data.masks), prepare, groups=_groups(data))
+
+
+def _groups(data: SegmentationData) -> Tensor | None:
+    """The number of each image's group; None if images are independent."""
+    return None if data.group_numbers is None else torch.from_numpy(data.group_numbers)
 
 
 def _with_moved(compute: Compute, probes: Probes, moved: dict[str, Any]) -> tuple[Compute, Probes]:

@@ -23,7 +23,7 @@ from unetscope.base import RunFolderError, first_line, parse_json
 from unetscope.runs.table_digests import CREATE_DIGESTS, add_digests, changing, check_rows
 from unetscope.table import EpochRecord, Estimate, Flow, Layer, Role, Skip
 
-FORMAT = 6
+FORMAT = 7
 
 SQL_TYPES = {
     "int": "INTEGER",
@@ -79,6 +79,7 @@ MIGRATIONS = {
     2: Migration("estimates", ("quarter_bits REAL", "half_bits REAL", "singleton_share REAL")),
     3: Migration("epochs", ("validation_range REAL", "dice_per_image BLOB")),
     4: Migration("estimates", ("out_of_domain INTEGER",)),
+    6: Migration("estimates", ("groups REAL",)),
 }
 # What a column holds where it is NULL or absent, as in rows of older formats. Before format 5, only the text of the reason
 # marked an estimate as out of its domain.

@@ -19,6 +19,8 @@ from .flow import save_epochs as save_epochs
 from .intervals import Interval as Interval
 from .intervals import cautious as cautious
 from .intervals import difference as difference
+from .intervals import effective_groups as effective_groups
+from .intervals import group_values as group_values
 from .intervals import ratio_values as ratio_values
 from .intervals import student as student
 from .parts import LEVEL as LEVEL

@@ -84,6 +84,8 @@ class Estimate:
     masks or labels shuffled among images, and the share of them that reach it. train_bits: of the images that a probe was
     fitted on. per_image: values whose mean is `bits`, one an image, in the same order for all layers of an epoch: what
     paired differences are made of. There are none, and no interval, where an estimate is saturated or out of its domain.
+    groups: how many groups of one size the groups of images are worth, if there are groups; then the interval is over groups,
+    labels are shuffled in groups, and `per_image` has one value a group. NaN for images that are independent.
     """
 
     epoch: int
@@ -113,6 +115,7 @@ class Estimate:
     singleton_share: float = math.nan
     out_of_domain: bool = False
     per_image: tuple[float, ...] = ()
+    groups: float = math.nan
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "quantity", Quantity(self.quantity))  # a table or a script may name it by its text

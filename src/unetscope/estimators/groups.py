@@ -1,0 +1,134 @@
+"""Groups of images that are not independent, such as those of a patient: what is resampled and permuted instead of images.
+
+Values of the delete-a-group jackknife stand for those of images, and labels change places in whole groups.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+from unetscope.table import effective_groups
+
+FEWEST_GROUPS = 5  # of one size: of fewer, Student's interval rests on their being normal
+FEWEST_ORDERS = 20  # of the labels of groups: with fewer, p cannot get to 5 %
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The group of each of n images, 0 … groups − 1.
+
+    >>> groups = Groups.of(torch.tensor([4, 4, 7, 7, 9, 9]))
+    >>> groups.of_image.tolist(), groups.count, groups.effective, groups.distinct_orders
+    ([0, 0, 1, 1, 2, 2], 3, 3.0, 6)
+    """
+
+    of_image: Int64[Tensor, " n"]
+
+    @classmethod
+    def of(cls, numbers: Int64[Tensor, " n"]) -> Groups:
+        """Those of any numbers, equal within a group."""
+        return cls(torch.unique(numbers, return_inverse=True)[1])
+
+    @cached_property
+    def sizes(self) -> Int64[Tensor, " groups"]:
+        """How many images each has."""
+        return torch.bincount(self.of_image)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.sizes)
+
+    @cached_property
+    def effective(self) -> float:
+        """How many groups of one size they are worth."""
+        return effective_groups(self.sizes.cpu().numpy())
+
+    @cached_property
+    def hot(self) -> Float[Tensor, "n groups"]:
+        """1 where an image is in a group, else 0."""
+        return functional.one_hot(self.of_image, self.count).double()
+
+    @property
+    def why_too_few(self) -> str:
+        """Why there is no interval over so few; empty if there are enough."""
+        return too_few_groups(self.count, self.effective)
+
+    def to(self, device: torch.device) -> Groups:
+        """The same on a device."""
+        return self if self.of_image.device == device else Groups(self.of_image.to(device))
+
+    def split(self, parts: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
+        """A part for each image by chance, the same for all of a group."""
+        part_of_group = torch.randperm(self.count, generator=generator) % parts
+        return part_of_group.to(self.of_image.device)[self.of_image]
+
+    def summed(self, values: Float[Tensor, " n"]) -> Float[Tensor, " groups"]:
+        """The sum of the values of each group."""
+        return torch.zeros(self.count, dtype=values.dtype, device=values.device).index_add_(0, self.of_image, values)
+
+    def jackknife(self, whole: float, without: Float[Tensor, " groups"]) -> Float[Tensor, " groups"]:
+        """Values whose spread is that of an estimate, from the estimate without each group; their mean is the estimate."""
+        values = (1 - self.count) * without
+        return values - values.mean() + whole
+
+    def first_order(self, whole: float, values: Float[Tensor, " n"]) -> Float[Tensor, " groups"]:
+        """Likewise from the values of the images, whose sum over a group is about what the group changes."""
+        rest = (len(values) - self.sizes).clamp(min=1)
+        return self.jackknife(whole, whole - self.summed(values - values.mean()) / rest)
+
+    @cached_property
+    def distinct_orders(self) -> int:
+        """In how many ways labels can change places in whole groups of one size."""
+        alike = torch.unique(self.sizes, return_counts=True)[1].tolist()
+        return math.prod(map(math.factorial, alike))
+
+    @property
+    def has_p(self) -> bool:
+        """Whether there are enough ways to change places for a p of 5 %."""
+        return max(self.distinct_orders, math.factorial(self.count)) >= FEWEST_ORDERS
+
+    def orders(self, times: int, generator: torch.Generator) -> Int64[Tensor, "times n"]:
+        """By chance, of which image each image takes the label when whole groups change places.
+
+        Groups of one size do so, image by image (exchangeable blocks). If sizes differ so much that this leaves too few orders,
+        any groups do, and the labels of one are stretched to the size of the other. Laying groups end to end would not do: a
+        group with the labels of two has less to do with them by chance than its own group has.
+
+        Source: Winkler et al., NeuroImage 123:253 (2015), on exchangeability blocks.
+        """
+        images = [rows.tolist() for rows in self.of_image.cpu().argsort(stable=True).split(self.sizes.tolist())]
+        alike: dict[int, list[int]] = {}
+        for group, rows in enumerate(images):
+            alike.setdefault(len(rows) if self.distinct_orders >= FEWEST_ORDERS else 0, []).append(group)
+        orders = torch.empty((times, len(self.of_image)), dtype=torch.int64)
+        for order in orders:
+            for groups in alike.values():
+                places = torch.randperm(len(groups), generator=generator).tolist()
+                for group, place in zip(groups, places, strict=True):
+                    taken, n = images[groups[place]], len(images[group])
+                    order[images[group]] = torch.tensor([taken[i * len(taken) // n] for i in range(n)])
+        return orders
+
+
+def too_few_groups(count: int, effective: float) -> str:
+    """Why so many groups are too few for an interval; empty if they are enough.
+
+    >>> too_few_groups(4, 4.0)
+    '4 groups of images are too few for an interval: it needs 5'
+    """
+    if effective > FEWEST_GROUPS - 1e-9:
+        return ""
+    if count < FEWEST_GROUPS:
+        return f"{count} groups of images are too few for an interval: it needs {FEWEST_GROUPS}"
+    return (
+        f"{count} groups of images, of which some are far larger than others, are worth {effective:.1f} of one size, too few "
+        f"for an interval: it needs {FEWEST_GROUPS}"
+    )
