@@ -101,6 +101,7 @@ def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> N
         for name in new:
             tables.execute(f"ALTER TABLE estimates DROP COLUMN {name}")
         tables.execute("ALTER TABLE estimates DROP COLUMN out_of_domain")
+        tables.execute("ALTER TABLE estimates DROP COLUMN groups")
         for name in ("validation_range", "dice_per_image"):
             tables.execute(f"ALTER TABLE epochs DROP COLUMN {name}")
         tables.execute("PRAGMA user_version = 1")
@@ -123,7 +124,8 @@ def test_what_an_older_folder_said_in_words_is_a_value_now(run: RunFolder) -> No
     run.describe((Layer("1", "conv1"),), ())
     run.write_measurement(0, [replace(estimate, resolution=size, reason=reason) for size, reason in reasons.items()])
     with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
-        tables.execute("ALTER TABLE estimates DROP COLUMN out_of_domain")
+        for column in ("out_of_domain", "groups"):
+            tables.execute(f"ALTER TABLE estimates DROP COLUMN {column}")
         tables.execute("PRAGMA user_version = 4")
     again = RunFolder.open(run.path).flow().estimates
     assert [row.out_of_domain for row in again] == [True, False, False]
@@ -153,7 +155,8 @@ def test_an_unknown_quantity_is_refused_by_name() -> None:
 
 def as_before_format_5(run: RunFolder) -> None:
     with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
-        tables.execute("ALTER TABLE estimates DROP COLUMN out_of_domain")
+        for column in ("out_of_domain", "groups"):
+            tables.execute(f"ALTER TABLE estimates DROP COLUMN {column}")
         tables.execute("PRAGMA user_version = 4")
 
 
@@ -231,7 +234,7 @@ def test_a_folder_of_another_format_is_refused(run: RunFolder) -> None:
     tables.close()
     with pytest.raises(
         RunFolderError,
-        match=r"has tables of format 99, .* reads 1 to 6: a newer version of unetscope",
+        match=r"has tables of format 99, .* reads 1 to 7: a newer version of unetscope",
     ):
         RunFolder.open(run.path)
 

@@ -28,7 +28,10 @@ from unetscope.table import (
     Rule,
     Variant,
     cautious,
+    effective_groups,
+    group_values,
     student,
+    too_few_groups,
 )
 
 DICE_MARGIN = 0.02  # a loss of Dice that counts as none
@@ -45,6 +48,7 @@ class Training:
 
     guess: the cross-entropy, in nats a pixel, of the best guess without looking at an image. constant: by layer, the share of
     channels that are the same everywhere at the end (empty before it). failure: why it ended before its last epoch, if it did.
+    groups: the number of each validation image's group; none if images are independent.
     """
 
     variant: str
@@ -53,6 +57,7 @@ class Training:
     guess: float
     constant: dict[str, float]
     failure: str = ""
+    groups: tuple[int, ...] = ()
 
     @cached_property
     def _by_epoch(self) -> dict[int, EpochRecord]:
@@ -156,8 +161,9 @@ class Verification:
         """How a variant compares with the reference after so many epochs.
 
         The interval of the difference covers other seeds and other images: Student's over pairs of seeds and over images, their
-        halves added as squares. Trainings that did not start are not compared, but fewer starts
-        than the reference has (Fisher's exact test, one-sided, 5 %) rule out `redundant`.
+        halves added as squares. Of images in groups it is over groups, and there is none over fewer than five. Trainings
+        that did not start are not compared, but fewer starts than the reference has (Fisher's exact test, one-sided, 5 %)
+        rule out `redundant`.
 
         Raises: InvalidArgument if trainings of one seed were validated on different numbers of images.
         """
@@ -168,7 +174,8 @@ class Verification:
             for seed, training in started.items()
             if seed in reference
         ]
-        difference = _paired(np.stack(pairs)) if pairs else Interval(math.nan, math.nan, math.nan)
+        groups = next((training.groups for training in started.values()), ())
+        difference = _paired(np.stack(pairs), groups) if pairs else Interval(math.nan, math.nan, math.nan)
         p = fewer_starts(states.count("started"), len(states), of_reference.count("started"), len(of_reference))
         dice = [training.dice(epoch).mean() for training in started.values()]
         decision, text = self._decided(variant, difference, len(pairs), states)
@@ -200,7 +207,11 @@ class Verification:
             few = "1 pair of seeds is" if pairs == 1 else "no pairs of seeds are"
             return "undecided", f"{few} too few to compare{out}"
         if not difference.high > difference.low:
-            return "undecided", f"{difference.value:+.3f} Dice, and there is no interval{out}"
+            why = _too_few_groups(self.of(variant)[0].groups)
+            return (
+                "undecided",
+                f"{difference.value:+.3f} Dice, and there is no interval{f': {why}' if why else ''}{out}",
+            )
         by = f"{difference.value:+.3f} Dice ({difference.low:+.3f} to {difference.high:+.3f}), {pairs} pairs of seeds{out}"
         if difference.low > -self.margin:
             return "redundant", f"{by}: a loss under {self.margin:g}"
@@ -240,16 +251,30 @@ class Verification:
         return {agreement: counts[agreement] for agreement in AGREEMENT_MARKS}
 
 
-def _paired(values: NDArray[np.float64]) -> Interval:
-    """The mean of differences [seeds, images], with an interval over both; without one if there is one seed, or one image."""
+def _paired(values: NDArray[np.float64], groups: Sequence[int] = ()) -> Interval:
+    """The mean of differences [seeds, images], with an interval over both; without one if there is one seed, or one image.
+
+    groups: of each image, if they are not independent: then the interval is over groups, and there is none if they are too few.
+    """
     seeds, images = student(values.mean(axis=1)), cautious(values.mean(axis=0))
-    if values.shape[1] < 2:
+    if groups:
+        of_groups = group_values(values.mean(axis=0), np.ones(len(groups)), groups)
+        images = cautious(of_groups, effective_groups(np.bincount(groups)))
+    if values.shape[1] < 2 or _too_few_groups(groups):
         return Interval(seeds.value, math.nan, math.nan)
     low, high = (
         math.hypot(of_seeds - seeds.value, of_images - images.value)
         for of_seeds, of_images in ((seeds.low, images.low), (seeds.high, images.high))
     )
     return Interval(seeds.value, seeds.value - low, seeds.value + high)
+
+
+def _too_few_groups(groups: Sequence[int]) -> str:
+    """Why validation images in these groups give no interval; empty if they do, or are in none."""
+    if not groups:
+        return ""
+    sizes = np.bincount(groups)
+    return too_few_groups(int((sizes > 0).sum()), effective_groups(sizes))
 
 
 def _dice_difference(training: Training, reference: Training, epoch: int) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ from .families import LayerReader as LayerReader
 from .families import Linear as Linear
 from .families import Reader as Reader
 from .groups import Groups as Groups
-from .groups import too_few_groups as too_few_groups
 from .interface import BIT as BIT
 from .interface import ONE_CLASS as ONE_CLASS
 from .interface import SATURATED_FROM as SATURATED_FROM

@@ -14,9 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from unetscope.table import effective_groups
+from unetscope.table import effective_groups, too_few_groups
 
-FEWEST_GROUPS = 5  # of one size: of fewer, Student's interval rests on their being normal
 FEWEST_ORDERS = 20  # of the labels of groups: with fewer, p cannot get to 5 %
 
 
@@ -116,19 +115,3 @@ class Groups:
                     taken, n = images[groups[place]], len(images[group])
                     order[images[group]] = torch.tensor([taken[i * len(taken) // n] for i in range(n)])
         return orders
-
-
-def too_few_groups(count: int, effective: float) -> str:
-    """Why so many groups are too few for an interval; empty if they are enough.
-
-    >>> too_few_groups(4, 4.0)
-    '4 groups of images are too few for an interval: it needs 5'
-    """
-    if effective > FEWEST_GROUPS - 1e-9:
-        return ""
-    if count < FEWEST_GROUPS:
-        return f"{count} groups of images are too few for an interval: it needs {FEWEST_GROUPS}"
-    return (
-        f"{count} groups of images, of which some are far larger than others, are worth {effective:.1f} of one size, too few "
-        f"for an interval: it needs {FEWEST_GROUPS}"
-    )

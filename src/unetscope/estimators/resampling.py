@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from unetscope.base import InvalidArgument
-from unetscope.estimators.groups import Groups, too_few_groups
+from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import SATURATED_FROM, Reading, out_of_domain_reason
-from unetscope.table import cautious, student
+from unetscope.table import cautious, student, too_few_groups
 
 LARGEST_BIAS = 1 / 3  # of an interval's half width: with such a bias, 90 % of intervals would still hold
 SMALLEST_BIAS = 0.05  # nats: always allowed, as it is corrected for

@@ -35,7 +35,6 @@ from unetscope.estimators import (
     ridge,
     shuffled_masks,
     sign_flipped,
-    too_few_groups,
 )
 from unetscope.measure.probe_data import CALIBRATION_PIXELS, FOLDS, Pass, ProbeData, Segmented, Share
 from unetscope.measure.probe_inputs import DEEPER, ROUNDING, Probe, ProbeInput, ProbeInputs, check_finite
@@ -49,6 +48,7 @@ from unetscope.table import (
     group_values,
     ratio_values,
     student,
+    too_few_groups,
 )
 
 FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal

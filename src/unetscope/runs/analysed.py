@@ -155,4 +155,5 @@ def _training_of(trial: Trial) -> Training:
             f"{folder.path} has no foreground share of its images in its facts: restore its config.json"
         )
     guess = guess_nats(*shares)
-    return Training(trial.variant.name, trial.seed, folder.epochs(), guess, constant, folder.failure)
+    groups = tuple(data["validation"].get("groups", ()))
+    return Training(trial.variant.name, trial.seed, folder.epochs(), guess, constant, folder.failure, groups)

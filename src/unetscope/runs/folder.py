@@ -246,7 +246,10 @@ def _lock(file: IO[bytes]) -> bool:
 
 
 def data_facts(data: SegmentationData) -> dict[str, Any]:
-    """Where images come from, how many and how large they are, and the fingerprint that names exactly these."""
+    """Where images come from, how many and how large they are, and the fingerprint that names exactly these.
+
+    groups: the number of each image's group, if images are in groups.
+    """
     return {
         "source": data.source,
         "images": len(data),
@@ -254,6 +257,7 @@ def data_facts(data: SegmentationData) -> dict[str, Any]:
         "image size": list(data.image_size),
         "foreground share": data.foreground_share,
         "fingerprint": data.fingerprint,
+        **({} if data.group_numbers is None else {"groups": data.group_numbers.tolist()}),
     }
 
 

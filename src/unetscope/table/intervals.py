@@ -16,6 +16,7 @@ from unetscope.base import InvalidArgument
 from unetscope.table.records import Estimate
 
 LEVEL = 0.95
+FEWEST_GROUPS = 5  # of one size: of fewer, Student's interval rests on their being normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,22 @@ def effective_groups(sizes: ArrayLike) -> float:
     """
     sizes = np.asarray(sizes, dtype=np.float64)
     return float(sizes.sum() ** 2 / np.square(sizes).sum())
+
+
+def too_few_groups(count: int, effective: float) -> str:
+    """Why so many groups are too few for an interval; empty if they are enough.
+
+    >>> too_few_groups(4, 4.0)
+    '4 groups of images are too few for an interval: it needs 5'
+    """
+    if effective > FEWEST_GROUPS - 1e-9:
+        return ""
+    if count < FEWEST_GROUPS:
+        return f"{count} groups of images are too few for an interval: it needs {FEWEST_GROUPS}"
+    return (
+        f"{count} groups of images, of which some are far larger than others, are worth {effective:.1f} of one size, too few "
+        f"for an interval: it needs {FEWEST_GROUPS}"
+    )
 
 
 def group_values(sums: ArrayLike, sizes: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
