@@ -102,7 +102,7 @@ class Mixture(NoisyEstimator):
     def _with_interval(
         self,
         reading: Reading,
-        values: Float[Tensor, " n"],
+        values: Float[Tensor, " k"],
         kernel: Kernel,
         labels: Int64[Tensor, " n"] | None,
         groups: Groups | None,
@@ -181,7 +181,7 @@ def _kernel(
 
 def _mean_values(
     kernels: Sequence[Kernel], labels: Int64[Tensor, " n"] | None, groups: Groups | None
-) -> Float[Tensor, " n"]:
+) -> Float[Tensor, " k"]:
     """The jackknife's values, averaged over the draws of noise."""
     return torch.stack([_pseudo_values(kernel, labels, groups) for kernel in kernels]).mean(dim=0)
 
@@ -190,7 +190,7 @@ def _among(kernel: Kernel, rows: Int64[Tensor, " m"]) -> Kernel:
     return kernel[0][rows][:, rows], kernel[1][rows]
 
 
-def _pseudo_values(kernel: Kernel, labels: Int64[Tensor, " n"] | None, groups: Groups | None) -> Float[Tensor, " n"]:
+def _pseudo_values(kernel: Kernel, labels: Int64[Tensor, " n"] | None, groups: Groups | None) -> Float[Tensor, " k"]:
     """The jackknife's values of I(X;M), of I(Y;M) if there are labels: n times the estimate less n − 1 times that without k.
 
     Of images in groups, k is a group, and n their number.
@@ -205,7 +205,7 @@ def _pseudo_values(kernel: Kernel, labels: Int64[Tensor, " n"] | None, groups: G
 
 def _left_out(
     kernel: Kernel, labels: Int64[Tensor, " n"] | None, groups: Groups | None
-) -> tuple[Float[Tensor, ""], Float[Tensor, " n"]]:
+) -> tuple[Float[Tensor, ""], Float[Tensor, " k"]]:
     """The mean of ln n − ln Σ_j over the images, inside their classes if there are labels; and that without each image.
 
     Of images in groups, that without each group.
