@@ -285,6 +285,11 @@ def _dice_difference(training: Training, reference: Training, epoch: int) -> NDA
             f"{training.variant} and {reference.variant} with seed {training.seed} were validated on {len(dice)} and "
             f"{len(of_reference)} images"
         )
+    if training.groups and len(training.groups) != len(dice):
+        raise InvalidArgument(
+            f"{training.variant} with seed {training.seed} was validated on {len(dice)} images, and its facts have the groups "
+            f"of {len(training.groups)}"
+        )
     return dice - of_reference
 
 

@@ -44,8 +44,7 @@ def load(
     Without a path, the 200 synthetic nuclei images of seed 0 (`synthetic_nuclei`).
     Layouts: images/ and masks/ matched by file stem, or <id>/images/<id>.png with <id>/masks/*.png (one object a
     file); either may lie in a folder of its own. Formats: PNG, TIFF, JPEG; 1, 8 and 16 bit; grey, palette, colour,
-    alpha (dropped). Pixels are
-    turned as EXIF or TIFF notes it, and a TIFF whose zero is white is inverted.
+    alpha (dropped). Pixels are turned as EXIF or TIFF notes it, and a TIFF whose zero is white is inverted.
     Masks: 0 and one other value, an instance map that numbers the objects 1, 2, ..., or a class map; indices of a colour
     palette are numbers, and a TIFF's stored numbers count whatever its polarity.
 

@@ -35,6 +35,7 @@ class DataFacts(_Section):
     image_size: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(max_length=3, alias="image size")] = []
     foreground_share: Annotated[float | None, Field(ge=0, le=1, alias="foreground share")] = None
     fingerprint: Text = ""
+    groups: list[Count] = []
 
 
 class Facts(_Section):
