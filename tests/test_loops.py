@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
 import foreign
@@ -25,6 +27,7 @@ from unetscope.runs.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("sketched_figures")
 FEW = {"labels": [us.KMeansLabels(2)], "epochs": [0, 1, 2]}
+LIGHT = {"labels": [], "estimators": [us.KDE()], "layers": ["down.0", "head"]}
 TWO = {**FEW, "epochs": [0, 1]}  # the last of the training is measured all the same
 
 
@@ -155,7 +158,7 @@ def test_a_page_without_dice_is_a_page(nuclei: us.SegmentationData, tmp_path: Pa
 # Lightning.
 
 
-def lightning_module() -> nn.Module:
+def lightning_module(batch_norm: bool = True) -> nn.Module:
     pytest.importorskip("lightning", reason="lightning is an extra")
     from lightning.pytorch import LightningModule
 
@@ -163,6 +166,9 @@ def lightning_module() -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.net = foreign.Padded()
+            if not batch_norm:
+                for block in (*self.net.down, *self.net.up):
+                    block[1] = block[5] = nn.Identity()
 
         def forward(self, images: Tensor) -> Tensor:
             return self.net(images)
@@ -181,8 +187,15 @@ def lightning_module() -> nn.Module:
     return Module()
 
 
-def fit(data: us.SegmentationData, folder: Path, callbacks: list[object], epochs: int = 2, **more: object) -> nn.Module:
-    module = lightning_module()
+def fit(
+    data: us.SegmentationData,
+    folder: Path,
+    callbacks: list[object],
+    epochs: int = 2,
+    batch_norm: bool = True,
+    **more: object,
+) -> nn.Module:
+    module = lightning_module(batch_norm)
     from lightning.pytorch import Trainer, seed_everything
 
     seed_everything(0, verbose=False)
@@ -208,6 +221,81 @@ def test_lightning(nuclei: us.SegmentationData, tmp_path: Path, network: str) ->
     later = us.UnetscopeCallback(nuclei, tmp_path / "run", network=network, labels=FEW["labels"], epochs=[0, 1, 2, 3])
     fit(nuclei, tmp_path / "c", [later], epochs=3, ckpt_path=checkpoint)
     assert later.flow.epochs == (0, 1, 2, 3)
+
+
+def averaging(name: str) -> object:
+    """What puts other weights into the network at the end of a training."""
+    from lightning.pytorch import callbacks
+
+    class Halving(callbacks.Callback):
+        def on_train_end(self, _trainer: object, pl_module: nn.Module) -> None:
+            for parameter in pl_module.parameters():
+                parameter.data.mul_(0.5)
+
+    class Unchanged(callbacks.Callback):
+        def on_train_end(self, _trainer: object, pl_module: nn.Module) -> None:
+            pl_module.load_state_dict(pl_module.state_dict())
+
+    makers = {
+        "SWA": lambda: callbacks.StochasticWeightAveraging(swa_lrs=1e-2, swa_epoch_start=1),
+        "EMA": lambda: callbacks.EMAWeightAveraging(decay=0.5),
+        "own": Halving,
+        "none": Unchanged,
+    }
+    return makers[name]()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "order", "batch_norm", "again"),
+    [
+        ("SWA", "measured first", False, True),
+        ("SWA", "measured last", True, False),
+        ("EMA", "measured first", True, True),
+        ("EMA", "measured last", True, True),
+        ("own", "measured first", True, True),
+        ("none", "measured first", True, False),
+    ],
+)
+def test_the_last_epoch_is_of_the_network_that_lightning_hands_over(
+    nuclei: us.SegmentationData, tmp_path: Path, name: str, order: str, batch_norm: bool, again: bool
+) -> None:
+    """Averaging changes the weights after the last epoch; for a network with BatchNorm, SWA adds an epoch of its own."""
+    pytest.importorskip("lightning", reason="lightning is an extra")
+    options = LIGHT | {"epochs": [2]}
+    callback = us.UnetscopeCallback(nuclei, tmp_path / "run", network="net", **options)
+    callbacks = [callback, averaging(name)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        module = fit(
+            nuclei, tmp_path, callbacks if order == "measured first" else callbacks[::-1], batch_norm=batch_norm
+        )
+    assert any("epoch 2 is measured again" in str(warning.message) for warning in caught) == again
+    last = callback.flow.epochs[-1]
+    assert last == (3 if name == "SWA" and batch_norm else 2)
+    handed_over = {estimate.key: estimate.bits for estimate in us.Scope(module.net, nuclei, **options).measure(last)}
+    for flow in (callback.flow, RunFolder.open(tmp_path / "run").flow()):
+        bits = {estimate.key: estimate.bits for estimate in flow.select(epoch=last).estimates}
+        assert bits == pytest.approx(handed_over, abs=1e-9, nan_ok=True)
+
+
+def test_weights_that_a_loop_averages_are_measured_again(nuclei: us.SegmentationData, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = foreign.Padded()
+    averaged = AveragedModel(model)
+    assert us.Scope(averaged, nuclei, **LIGHT).layers == us.Scope(model, nuclei, **LIGHT).layers
+    recorder = Recorder(us.Scope(model, nuclei, **LIGHT), tmp_path / "run")
+    plain_epoch(model, torch.optim.Adam(model.parameters(), 1e-2), loader(nuclei))
+    assert recorder.measure(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not recorder.measure(1, last=True)
+    averaged.update_parameters(model)
+    plain_epoch(model, torch.optim.Adam(model.parameters(), 1e-2), loader(nuclei))
+    averaged.update_parameters(model)
+    model.load_state_dict(averaged.module.state_dict())
+    with pytest.warns(UserWarning, match="the weights at the end of the training are not those measured after epoch 1"):
+        assert recorder.measure(1, last=True)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -242,6 +330,25 @@ def test_monai(nuclei: us.SegmentationData, tmp_path: Path) -> None:
     assert same_weights(engine([handler]), engine([]))
     assert handler.flow.epochs == (0, 1, 2)
     assert RunFolder.open(tmp_path / "run").flow().epochs == (0, 1, 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_weights_that_a_later_handler_loads_at_the_end_are_measured(
+    nuclei: us.SegmentationData, tmp_path: Path
+) -> None:
+    engines = pytest.importorskip("ignite.engine", reason="ignite is an extra")
+    torch.manual_seed(0)
+    model = foreign.Padded()
+    best = {name: 0.5 * value for name, value in model.state_dict().items()}
+    engine = engines.Engine(lambda _engine, _batch: None)
+    handler = us.UnetscopeHandler(nuclei, tmp_path / "run", network=model, **LIGHT)
+    handler.attach(engine)
+    engine.add_event_handler(engines.Events.COMPLETED, lambda _engine: model.load_state_dict(best))
+    with pytest.warns(UserWarning, match=r"measured after epoch 1, .*epoch 1 is measured again"):
+        engine.run([0], max_epochs=1)
+    last = {estimate.key: estimate.bits for estimate in handler.flow.select(epoch=1).estimates}
+    handed_over = {estimate.key: estimate.bits for estimate in us.Scope(model, nuclei, **LIGHT).measure(1)}
+    assert last == pytest.approx(handed_over, abs=1e-9, nan_ok=True)
 
 
 @pytest.mark.filterwarnings("ignore")

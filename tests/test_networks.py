@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,15 +103,80 @@ def test_a_network_is_looked_into_as_it_is_distributed_or_compiled() -> None:
         assert inspect(wrapper, image).layers == inspect(model, image).layers
 
 
-def test_a_network_compiled_in_place_or_in_part_is_measured_as_it_was_written() -> None:
-    data = us.synthetic_nuclei(6, image_size=32)
+def compiled(function: Callable[..., object]) -> Callable[..., object]:
+    return torch.compile(function, backend="eager")  # what it gives is as opaque as any other
+
+
+class Joining(foreign.Padded):
+    """Padded, with its blocks called through a method, as a name that can be bound to something else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+    def run(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+def in_place(model: Joining) -> None:
+    model.compile(backend="eager")
+
+
+def forward_of_the_network(model: Joining) -> None:
+    model.forward = compiled(model.forward)  # type: ignore[method-assign]
+
+
+def forward_in_one_graph(model: Joining) -> None:
+    model.forward = torch.compile(model.forward, backend="eager", fullgraph=True)  # type: ignore[method-assign]
+
+
+def forward_of_a_part(model: Joining) -> None:
+    model.up[1].forward = compiled(model.up[1].forward)
+    model.down[0][0].forward = compiled(model.down[0][0].forward)
+
+
+def part(model: Joining) -> None:
+    model.up[1] = compiled(model.up[1])
+
+
+def method_by_another_name(model: Joining) -> None:
+    model.run = compiled(super(Joining, model).forward)  # type: ignore[method-assign]
+
+
+def partial_forward(model: Joining) -> None:
+    model.forward = functools.partial(Joining.forward, model)  # type: ignore[method-assign]
+
+
+def partial_of_a_compiled_forward(model: Joining) -> None:
+    model.forward = functools.partial(compiled(Joining.forward), model)  # type: ignore[method-assign]
+
+
+def not_to_be_compiled(model: Joining) -> None:
+    model.up[0] = torch.compiler.disable(model.up[0])
+    model.up[1].forward = torch.compiler.disable(model.up[1].forward)
+    model.forward = compiled(model.forward)  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [in_place, forward_of_the_network, forward_in_one_graph, forward_of_a_part, part, method_by_another_name,
+     partial_forward, partial_of_a_compiled_forward, not_to_be_compiled],
+    ids=lambda change: change.__name__,
+)  # fmt: skip
+def test_a_compiled_network_is_measured_as_it_was_written(change: Callable[[Joining], None]) -> None:
+    data, image = us.synthetic_nuclei(3, image_size=16), random_image(3, 16, 16)
+    options = {"estimators": [us.Binning()], "labels": []}
     torch.manual_seed(0)
-    model = foreign.Padded()
-    labels = [us.KMeansLabels(2)]
-    plain = us.Scope(model, data, labels=labels).measure(0)
-    model.compile()
-    assert [row.bits for row in us.Scope(model, data, labels=labels).measure(0)] == [row.bits for row in plain]
-    assert model._compiled_call_impl is not None, "it is compiled no more"
+    model = Joining(width=2).eval()
+    plain, structure = us.Scope(model, data, **options).measure(0), inspect(model, image)
+    with torch.no_grad(), ablated(model, structure, "skip1"):
+        silent = model(image)
+    change(model)
+    before = [module._compiled_call_impl for module in model.modules()], dict(vars(model))
+    assert [row.bits for row in us.Scope(model, data, **options).measure(0)] == [row.bits for row in plain]
+    assert [skip.name for skip in inspect(model, image).skips] == ["skip1", "skip2", "skip3"]
+    with torch.no_grad(), ablated(model, structure, "skip1"):
+        torch.testing.assert_close(model(image), silent)
+    assert before == ([module._compiled_call_impl for module in model.modules()], dict(vars(model)))
 
 
 def test_streams_are_told_apart_whichever_stands_whole() -> None:

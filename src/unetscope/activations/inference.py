@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Real
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from unetscope.data import SegmentationData
 
@@ -105,7 +107,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(full_float32())
-        stack.enter_context(_uncompiled(model))
+        stack.enter_context(uncompiled())
         try:
             model.eval()
             yield
@@ -119,31 +121,26 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _uncompiled(model: nn.Module) -> Iterator[None]:
-    """Run compiled modules eagerly, because tracing and hooks do not see inside compiled code."""
-    compiled = [module for module in model.modules() if getattr(module, "_compiled_call_impl", None) is not None]
-    if not compiled and not any(hasattr(module, "_orig_mod") for module in model.modules()):
+def uncompiled() -> Iterator[None]:
+    """Within the block, whatever `torch.compile` has compiled runs as it was written: tracing and hooks do not see into it.
+
+    That holds for modules, methods and functions under whatever name the network calls them. What is compiled stays so.
+    """
+    if "torch._dynamo" not in sys.modules:  # whose import takes seconds, and without it nothing is compiled
         yield
         return
     with torch.compiler.set_stance("force_eager"):
-        implementations = [(module, module._compiled_call_impl) for module in compiled]
-        try:
-            for module, _ in implementations:
-                module._compiled_call_impl = None
-            yield
-        finally:
-            for module, implementation in implementations:
-                module._compiled_call_impl = implementation
+        yield
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel and `torch.compile` wrappers.
+    """The network inside DataParallel, DistributedDataParallel, AveragedModel and `torch.compile` wrappers.
 
     >>> unwrap_model(nn.DataParallel(nn.Linear(1, 1)))
     Linear(in_features=1, out_features=1, bias=True)
     """
     inner = getattr(model, "_orig_mod", None)
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
         inner = model.module
     return unwrap_model(inner) if isinstance(inner, nn.Module) else model
 

@@ -19,6 +19,7 @@ from torch import Tensor, jit, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
+from unetscope.activations.inference import uncompiled
 from unetscope.base import NetworkError
 
 SEPARATOR, ARGUMENT = ":", "@"
@@ -124,7 +125,7 @@ def trace_calls(model: nn.Module, intercept: Intercept) -> Iterator[list[str]]:
     def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
         running.pop()
 
-    with ExitStack() as stack:
+    with uncompiled(), ExitStack() as stack:
         for module in names:
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave, always_call=True).remove)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import math
 import platform
 import warnings
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unetscope import __version__
 from unetscope.activations import broadcast, rank
@@ -54,6 +55,7 @@ class Recorder:
             self._begin(dict(about or {}))
         self._follower = Follower(RunFolder(self.path), track if rank() == 0 else None, warnings.warn)
         atexit.register(self._follower.close)
+        self._weights: dict[int, str] = {}  # by epoch measured here, the digest of what was measured
         scope.recall(broadcast(RunFolder.open(self.path).flow() if rank() == 0 else None) or Flow((), (), ()))
 
     def _begin(self, about: dict[str, Any]) -> None:
@@ -106,7 +108,8 @@ class Recorder:
     def measure(self, epoch: int, *, last: bool = False) -> bool:
         """Measure the network, if the epoch is marked and has not been measured; whether it was.
 
-        last: whether the training ends here; the last epoch is measured even if it is not marked.
+        last: whether the training ends here. The last epoch is measured even if it is not marked, and once more if weights have
+        changed since it was measured, as where they are averaged or the best ones loaded; a warning says so.
         Raises: MeasurementError as `Scope.measure`.
         """
         measured = self.scope.flow.epochs
@@ -116,9 +119,20 @@ class Recorder:
                 "again: choose another folder if this is another training",
                 stacklevel=2,
             )
-        if not (last or self.scope.is_marked(epoch)) or epoch in measured:
+        if not last and (epoch in measured or not self.scope.is_marked(epoch)):
             return False
+        weights = broadcast(_digest(self.scope.model) if rank() == 0 else None) or ""
+        changed = self._weights.get(epoch, weights) != weights
+        if epoch in measured and not changed:
+            return False
+        if changed:
+            warnings.warn(
+                f"the weights at the end of the training are not those measured after epoch {epoch}, as where weights are "
+                f"averaged: epoch {epoch} is measured again, so that its estimates are of the network that is handed over",
+                stacklevel=2,
+            )
         estimates = self.scope.measure(epoch)
+        self._weights[epoch] = weights
         if rank() == 0:
             RunFolder.open(self.path).write_measurement(epoch, estimates)
             self._follower.update(force=True)
@@ -130,6 +144,16 @@ class Recorder:
             nan = math.nan
             RunFolder.open(self.path).write_epoch(EpochRecord(epoch, nan, nan, loss, dice, seconds))
             self._follower.update()
+
+
+def _digest(network: nn.Module) -> str:
+    """What tells two states of a network apart: its weights, and the statistics that its layers keep."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in network.state_dict().items():
+        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):  # counters change no output
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def recorder_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from unetscope.activations import device_of
 from unetscope.base import MissingDependency, NetworkError
 from unetscope.data import SegmentationData
 from unetscope.runs.recorder import Recorder, recorder_of
@@ -61,6 +62,7 @@ class UnetscopeCallback(Callback):
                 raise NetworkError(f"{type(network).__name__} has no attribute {name!r}: name where the network is")
             network = getattr(network, name)
         options = {"share": trainer.world_size > 1} | self.options
+        self._epoch = 0
         self.recorder = recorder_of(network, self.probe_set, self.out, **options)
         if trainer.current_epoch == 0:
             self.recorder.measure(0)
@@ -78,8 +80,16 @@ class UnetscopeCallback(Callback):
         if scores:
             self.recorder.record(epoch, **scores)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the network at the end of the training."""
-        assert self.recorder is not None
-        if self._epoch:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the network as it is handed over: callbacks that average weights have put the averages into it by now.
+
+        Lightning has moved the network to the CPU by now; it is measured where it was trained.
+        """
+        if self.recorder is None or not self._epoch:
+            return
+        device = device_of(pl_module)
+        pl_module.to(trainer.strategy.root_device)
+        try:
             self.recorder.measure(self._epoch, last=True)
+        finally:
+            pl_module.to(device)

@@ -53,13 +53,15 @@ class UnetscopeHandler:
         """Measure whenever the engine begins, and whenever it has completed a marked epoch."""
         engine.add_event_handler(Events.STARTED, self._started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._completed)
-        engine.add_event_handler(Events.COMPLETED, self._ended)
 
     def _started(self, engine: Engine) -> None:
         network = self.network or getattr(engine, "network", None)
         if not isinstance(network, nn.Module):
             raise NetworkError(f"{type(engine).__name__} holds no network: UnetscopeHandler(..., network=...) names it")
         self.recorder = recorder_of(network, self.probe_set, self.out, **({"share": world_size() > 1} | self.options))
+        if engine.has_event_handler(self._ended, Events.COMPLETED):
+            engine.remove_event_handler(self._ended, Events.COMPLETED)
+        engine.add_event_handler(Events.COMPLETED, self._ended)  # after the handlers that may yet change the weights
         if engine.state.epoch == 0:
             self.recorder.measure(0)
 
