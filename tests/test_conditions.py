@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import unetscope as us
 from foreign import random_image
 from unetscope.activations.capture import with_shapes
 from unetscope.base.errors import NetworkError
 from unetscope.networks.inspection import inspect
 from unetscope.networks.structure import GapKind, Structure
-from unetscope.table import Part
+from unetscope.table import Estimate, Layer, Part, Skip
 
 IMAGE = random_image(3, 16, 16)
 
@@ -145,6 +147,43 @@ def test_skips_of_one_level_have_letters_from_the_last_that_joins(counts: tuple[
     assert {structure.merge_of(name).kind for name in names.split()} == {"cat"}
 
 
+def test_verdicts_tables_and_figures_carry_letters() -> None:
+    torch.manual_seed(0)
+    train, held_out = us.synthetic_nuclei(16, image_size=16).split(0.5)
+    network = nn.Sequential(Stages((2, 1)), nn.Conv2d(2, 1, 1))
+    scope = us.Scope(network, train, held_out=held_out, estimators=[], labels=[])
+    for epoch in (1, 2):
+        scope.measure(epoch)
+    judgement = us.judge(scope.flow)
+    parts = ["skip1a", "skip1b", "skip2", "level1a", "level1b", "level2"]
+    assert sorted({str(verdict.part) for verdict in judgement if verdict.rule == "conditional"}) == sorted(parts)
+    assert judgement.without == ()
+    assert judgement.decision("level1b") in {"needed", "redundant", "undecided"}
+    assert {row.layer for row in scope.flow.estimates} >= {skip.merge for skip in scope.skips}
+    us.plots.architecture(scope.layers, scope.skips)
+
+
+def test_skips_of_one_merge_are_not_in_the_path_that_they_meet() -> None:
+    """What the upsampled stream adds to one skip of a merge bounds no other skip there, which does not come up with it."""
+    layers = [Layer("1", "a"), Layer("2", "b"), Layer("3", "c", 1, "bottom")]
+    layers += [Layer(f"4{k}", "cat", 0, "merge", ("3", source)) for k, source in (("a", "1"), ("b", "2"))]
+    skips = Skip("skip1a", "1", "3", "4a"), Skip("skip1b", "2", "3", "4b")
+    added = {
+        ("4a", "I_V(S→Y|U,↓S)"): 0.3,
+        ("4a", "I_V(U→Y|S)"): 0.001,
+        ("4b", "I_V(S→Y|U,↓S)"): 0.3,
+        ("4b", "I_V(U→Y|S)"): 0.001,
+    }
+    rows = [
+        Estimate(epoch, layer, quantity, "usable_convolutional", 0, "pixels", bits, bits, bits, 0.6, False, 9, 9,
+                 low=bits - 0.001, high=bits + 0.001)
+        for epoch in (1, 10) for (layer, quantity), bits in added.items()
+    ]  # fmt: skip
+    judgement = us.judge(us.Flow(tuple(layers), skips, tuple(rows)))
+    assert judgement.decision("skip1b") == "needed"
+    assert judgement.decision("level1b") == "redundant"
+
+
 class Output(nn.Module):
     """Two levels, and an output of another form."""
 
@@ -158,6 +197,14 @@ class Output(nn.Module):
         return self.form(self.head(self.net(x)))
 
 
+@dataclass
+class Outputs:
+    """What transformers and diffusers return."""
+
+    loss: float
+    sample: Tensor | None = None
+
+
 FORMS: dict[str, Callable[[Tensor], Any]] = {
     "squeezed": lambda y: y.squeeze(1),
     "flat": lambda y: y.flatten(1),
@@ -165,6 +212,7 @@ FORMS: dict[str, Callable[[Tensor], Any]] = {
     "thresholded": lambda y: (y.sigmoid() > 0.5)[:, 0],
     "another axis": lambda y: y.view(y.shape[0], 1, 1, *y.shape[2:]),
     "channels last": lambda y: y.permute(0, 2, 3, 1).reshape(y.shape[0], -1, 1),
+    "dataclass": lambda y: Outputs(0.0, sample=y),
     "dictionary": lambda y: {"out": [y]},
 }
 
@@ -214,3 +262,18 @@ def test_what_only_weighs_is_said() -> None:
     structure = inspect(Weighing((2, 1)), IMAGE)
     assert [(gap.kind, gap.place) for gap in structure.gaps] == [(GapKind.GATE_ONLY, ":mul")]
     assert "No skip joins" not in str(structure)
+
+
+@pytest.mark.parametrize(
+    "lazy",
+    [
+        nn.LazyConv2d(2, 1),
+        nn.LazyBatchNorm2d(),
+        nn.LazyInstanceNorm2d(affine=True),
+        nn.LazyLinear(16),
+        nn.LazyConvTranspose2d(2, 1),
+    ],
+)
+def test_lazy_modules_are_refused_by_name(lazy: nn.Module) -> None:
+    with pytest.raises(NetworkError, match=r"1 \(Lazy\w+\) has no weights yet: run the network once on an example"):
+        inspect(nn.Sequential(nn.Conv2d(3, 2, 1), lazy), IMAGE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from json import loads
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import unetscope as us
 from foreign import TwoLevels, random_image
 from unetscope.activations.capture import with_shapes
+from unetscope.cli.verbs_check import print_structure
 from unetscope.networks.inspection import inspect
 from unetscope.networks.structure import GapKind
 
@@ -275,6 +278,73 @@ def left(up: Tensor) -> Tensor:
     return torch.from_numpy(up.numpy() * 2)
 
 
+class Upward(nn.Module):
+    """Upsamples, joins and convolves, in one script."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(32, 16, 3, padding=1)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The level above x."""
+        return self.convolution(torch.cat([functional.interpolate(x, scale_factor=2.0), skip], 1))
+
+
+class OneScript(nn.Module):
+    """A network whose decoder is a script or a module of another library."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.enter, self.down, self.leave = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 2, 2), nn.Conv2d(16, 1, 1)
+        self.decoder = decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, 3, h, w] to logits."""
+        x = self.enter(x)
+        return self.leave(self.decoder(self.down(x), x))
+
+
+class Elsewhere(nn.Module):
+    """Joins in NumPy."""
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The sum of the skip and x, repeated."""
+        return torch.from_numpy(x.numpy().repeat(2, 2).repeat(2, 3) + skip.numpy())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("decoder", ["scripted", "traced", "elsewhere"])
+def test_a_join_that_cannot_be_looked_into_is_said(decoder: str) -> None:
+    built = {
+        "scripted": lambda: torch.jit.script(Upward()),
+        "traced": lambda: torch.jit.trace(Upward(), (torch.rand(1, 16, 16, 16), torch.rand(1, 16, 32, 32))),
+        "elsewhere": Elsewhere,
+    }[decoder]()
+    structure = inspect(OneScript(built), IMAGE)
+    assert [gap.kind for gap in structure.gaps] == [GapKind.HIDDEN_JOIN]
+    assert "No skip joins" not in str(structure)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("part", ["e1", "b", "u2", "d1", "out"])
+def test_a_scripted_part_is_one_layer(part: str) -> None:
+    model = TwoLevels()
+    setattr(model, part, torch.jit.script(getattr(model, part)))
+    structure = inspect(model, IMAGE)
+    assert (len(structure.skips), structure.kernels, structure.gaps) == (2, 8, ())
+    with_shapes(model, structure.layers, IMAGE)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 0), (0, 0, 1), (1, 0, 0)])
+def test_a_skip_that_joins_twice_has_a_name_for_each(order: tuple[int, ...]) -> None:
+    def join(up: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat([(skip, up)[k] for k in order], 1)[:, up.shape[1] :]
+
+    structure = inspect(TwoLevels(join), IMAGE)
+    assert [skip.name for skip in structure.skips] == ["skip1a", "skip1b", "skip2a", "skip2b"]
+    assert len({layer.label for layer in structure.layers}) == len(structure.layers)
+
+
 LEAVING: dict[str, Callable[[Tensor], Tensor]] = {
     "from_numpy": left,
     "tensor": lambda up: torch.tensor(up.numpy() * 2),
@@ -294,3 +364,19 @@ def test_what_comes_from_another_library_is_said(how: str) -> None:
         structure
     )
     assert len(structure.merges) == 2
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_the_command_prints_what_is_not_followed(json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    print_structure(inspect(TwoLevels(lambda up, skip: torch.cat([skip, left(up)], 1)), IMAGE), None, json=json)
+    printed = capsys.readouterr().out
+    if json:
+        assert [gap["kind"] for gap in loads(printed)["gaps"]] == ["unknown origin"] * 2
+    else:
+        assert printed.count("warning: the call :cat") == 2
+
+
+def test_a_scope_warns_of_what_is_not_followed() -> None:
+    network = TwoLevels(lambda up, skip: torch.cat([skip, left(up)], 1))
+    with pytest.warns(UserWarning, match="TwoLevels: the call :cat"):
+        us.Scope(network, us.synthetic_nuclei(4, image_size=32), labels=[])

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Real
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
+from unetscope.base import NetworkError
 from unetscope.data import SegmentationData
 
 Setting = TypeVar("Setting")
@@ -95,6 +97,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     >>> model.training
     True
     """
+    check_initialised(model)
     device = device_of(model)
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
@@ -118,6 +121,16 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
                 setattr(module, name, buffer)
                 if not torch.equal(buffer, saved):
                     buffer.copy_(saved)
+
+
+def check_initialised(model: nn.Module) -> None:
+    """Raises: NetworkError for a network with lazy modules that have not seen an input yet."""
+    for name, module in model.named_modules():
+        if any(map(is_lazy, (*module.parameters(recurse=False), *module.buffers(recurse=False)))):
+            raise NetworkError(
+                f"{name or type(model).__name__} ({type(module).__name__}) has no weights yet: run the network once on an "
+                "example, and give it then"
+            )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, jit, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unetscope.activations.graph import FOREIGN, SCRIPT, WRITTEN, Graph, Node, UnknownOrigin
-from unetscope.activations.inference import eval_mode
+from unetscope.activations.inference import check_initialised, eval_mode
 from unetscope.activations.tracing import (
     INPUT,
     SEPARATOR,
@@ -45,6 +45,7 @@ def record_graph(model: nn.Module, example: Any) -> Graph:
 
     The network runs in evaluation mode and is left unchanged.
     """
+    check_initialised(model)
     held = {id(tensor) for module in model.modules() for tensor in tensors_in({**vars(module), "_modules": None})}
     recorder = _Recorder({id(parameter): name for name, parameter in model.named_parameters()}, held)
     arguments = tuple(example) if isinstance(example, tuple | list) else (example,)
@@ -212,6 +213,8 @@ class _Recorder:
                 number = self._add_result(tensor, address, name, inputs, arguments, call, fields)
                 if not isinstance(result, Tensor):  # one of several
                     self.unreturned.add(number)
+        if name == "set" and [position for position, _ in inputs] and len(arguments) == 2:  # `x.data = y`
+            self.add(arguments[0], address, "view", [source for source in inputs if source[0] == 1], arguments)
         returned = {id(tensor) for tensor in made}
         for position, tensor in enumerate(arguments):
             if id(tensor) not in returned and _memory(tensor) in call.written and id(tensor) in self.numbers:

@@ -65,8 +65,8 @@ def _hidden_join(levels: Levels, node: Node) -> Gap | None:
     """What a script or a module does inside, if streams may meet there."""
     if node.name not in OPAQUE - {FOREIGN} or node.number not in levels.useful:
         return None
-    grids = {levels.grid(number) for number in node.inputs if levels.is_spatial(number) and levels.is_placed(number)}
-    if len(grids) < 2 and node.operations.isdisjoint(HIDING):
+    streams = {number for number in node.inputs if levels.is_spatial(number) and levels.is_placed(number)}
+    if len(streams) < 2 and node.operations.isdisjoint(HIDING):
         return None
     return Gap(
         GapKind.HIDDEN_JOIN,

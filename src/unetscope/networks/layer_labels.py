@@ -19,7 +19,7 @@ from unetscope.table import SKIP, Layer, Part, Role, Skip, letters
 
 MOST_KERNELS = 40  # with more, only the ends of stages are measured by default
 
-SkipNames = dict[tuple[int, int], str]  # by the numbers of the joined tensor and of the skip's
+Entry = tuple[int, int]  # a skip at a merge: the number of the joined tensor, and which of its skips
 
 
 def describe(name: str, levels: Levels, joins: Sequence[Join], detail: Detail | None) -> Structure:
@@ -40,13 +40,13 @@ def describe(name: str, levels: Levels, joins: Sequence[Join], detail: Detail | 
     names, merge_labels = _skip_names(levels, joins), _merge_labels(joins, labels)
     skips = [
         Skip(
-            names[join.number, skip.tensor],
+            names[join.number, k],
             labels[skip.tensor],
             labels[join.upsampled.tensor],
-            merge_labels[join.number, skip.tensor],
+            merge_labels[join.number, k],
         )
         for join in joins
-        for skip in join.skips
+        for k, skip in enumerate(join.skips)
     ]
     skips.sort(key=lambda skip: skip.part)
     merges = tuple(_merge(levels.graph, join, labels, names) for join in joins)
@@ -134,11 +134,11 @@ def _base_label(join: Join, labels: Mapping[int, str]) -> str:
     return labels[join.upsampled.tensor].removesuffix("up")
 
 
-def _merge_labels(joins: Sequence[Join], labels: Mapping[int, str]) -> dict[tuple[int, int], str]:
+def _merge_labels(joins: Sequence[Join], labels: Mapping[int, str]) -> dict[Entry, str]:
     """A label for each skip of each merge, with a letter if several join one upsampled stream."""
-    by_base: dict[str, list[tuple[int, int]]] = {}
+    by_base: dict[str, list[Entry]] = {}
     for join in joins:
-        by_base.setdefault(_base_label(join, labels), []).extend((join.number, skip.tensor) for skip in join.skips)
+        by_base.setdefault(_base_label(join, labels), []).extend((join.number, k) for k in range(len(join.skips)))
     return {
         place: base if len(places) == 1 else f"{base}{letters(k)}"
         for base, places in by_base.items()
@@ -159,16 +159,16 @@ def _derived_label(levels: Levels, number: int, labels: Mapping[int, str]) -> st
     return _unused(f"{labels.get(source.number, 'input')}{levels.graph[number].name}", labels)
 
 
-def _skip_names(levels: Levels, joins: Sequence[Join]) -> SkipNames:
+def _skip_names(levels: Levels, joins: Sequence[Join]) -> dict[Entry, str]:
     """Skips are numbered from the last level of the decoder that one joins, the top one, to the first.
 
     A level of the decoder begins where its stream rises. If several skips join it before it rises again, they have the number
     of the level, and a letter from the last that joins to the first.
     """
-    by_level: dict[int, list[tuple[int, int]]] = {}
+    by_level: dict[int, list[Entry]] = {}
     for join in reversed(joins):
         rise = max(levels.risen(join.upsampled.tensor), default=-join.number)  # around a bottom nothing rises
-        by_level.setdefault(rise, []).extend((join.number, skip.tensor) for skip in join.skips)
+        by_level.setdefault(rise, []).extend((join.number, k) for k in range(len(join.skips)))
     return {
         place: str(Part(SKIP, level, letters(k) if len(places) > 1 else ""))
         for level, places in enumerate(by_level.values(), start=1)
@@ -213,23 +213,23 @@ def _roles(levels: Levels, joins: Sequence[Join], kernels: Sequence[int], output
 
 
 def _merge_layers(
-    levels: Levels, join: Join, labels: Mapping[int, str], merge_labels: Mapping[tuple[int, int], str]
+    levels: Levels, join: Join, labels: Mapping[int, str], merge_labels: Mapping[Entry, str]
 ) -> list[Layer]:
     """For each skip, the layer of the upsampled stream and the skip together."""
     graph, upsampled = levels.graph, join.upsampled.tensor
     return [
         Layer(
-            merge_labels[join.number, skip.tensor],
+            merge_labels[join.number, k],
             graph[join.number].place,
             levels.level(upsampled),
             "merge",
             (labels[upsampled], labels[skip.tensor]),
             (graph[upsampled].shape[1] + graph[skip.tensor].shape[1], *levels.grid(upsampled)),
         )
-        for skip in join.skips
+        for k, skip in enumerate(join.skips)
     ]
 
 
-def _merge(graph: Graph, join: Join, labels: Mapping[int, str], names: SkipNames) -> Merge:
-    skips = {names[join.number, skip.tensor]: skip for skip in join.skips}
+def _merge(graph: Graph, join: Join, labels: Mapping[int, str], names: Mapping[Entry, str]) -> Merge:
+    skips = {names[join.number, k]: skip for k, skip in enumerate(join.skips)}
     return Merge(_base_label(join, labels), graph[join.number].address, join.kind, join.number, join.upsampled, skips)

@@ -207,7 +207,7 @@ class Levels:
     @staticmethod
     def is_kernel(node: Node) -> bool:
         """Whether a convolution makes a tensor, be it within a script."""
-        return node.name in KERNELS or not node.operations.isdisjoint(KERNELS)
+        return node.name in KERNELS or any("conv" in operation for operation in node.operations)
 
     def is_input(self, number: int) -> bool:
         """Whether a tensor is an input of the network."""

@@ -172,6 +172,8 @@ def _is_join(levels: Levels, node: Node) -> bool:
     if node.name in OVER_STACK and len(node.inputs) == 1:  # of a stack along its new axis
         source = levels.graph[node.inputs[0]]
         return source.name == "stack" and source.dim == node.dim
+    if _is_changed_in_part(levels, node):
+        return False
     kind, values = join_kind(node), [number for number in levels.value_inputs(node) if levels.is_placed(number)]
     if kind in {"attention", "tile", "write"} or (node.name == "stack" and node.dim is not None):
         return True
@@ -179,6 +181,14 @@ def _is_join(levels: Levels, node: Node) -> bool:
         return kind == "cat" and levels.is_spatial(node.number)
     grids = {levels.grid(number) if levels.is_spatial(number) else () for number in values}
     return not levels.is_spatial(node.number) or grids <= {levels.grid(node.number)}
+
+
+def _is_changed_in_part(levels: Levels, node: Node) -> bool:
+    """Whether a part of a tensor was computed with and put back, as `x[:, :4] += y` does: the join is what computed it."""
+    if join_kind(node) != "write" or len(node.inputs) < 2:
+        return False
+    target, *values = node.inputs
+    return target in levels.graph.ancestors(values)
 
 
 # Functions of several tensors that do not bring streams together, and what cannot be looked into nor intercepted.
