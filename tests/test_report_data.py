@@ -21,7 +21,7 @@ from runs import LABELS, made_run, retrained
 from unetscope import plots
 from unetscope.cli import app
 from unetscope.cli.flags import with_sweep
-from unetscope.report import report_data
+from unetscope.report import picture_data, report_data
 from unetscope.report.page import as_json
 from unetscope.report.render import Drawing, render_run
 from unetscope.runs import analysed
@@ -87,7 +87,7 @@ def test_the_rest_of_the_run_is_in_the_data(run: RunFolder) -> None:
 
 def test_long_trainings_are_thinned_and_pictures_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_data, "MOST_CURVE_POINTS", 10)
-    monkeypatch.setattr(report_data, "MOST_PICTURE_BYTES", 20_000)
+    monkeypatch.setattr(picture_data, "MOST_PICTURE_BYTES", 20_000)
     data = report_data.report_data_of(made_run(tmp_path / "run", range(0, 60, 3), pictures_of=48))
     assert 5 < len(data["training"]["epoch"]) <= 11
     assert data["training"]["epoch"][-1] == 57

@@ -19,7 +19,8 @@ from unetscope.networks.unet import UNet
 from unetscope.table.records import EpochRecord
 from unetscope.training.checkpoints import STATE, WEIGHTS, Checkpoints
 from unetscope.training.config import TrainingConfig
-from unetscope.training.trainer import Trainer, binary_cross_entropy, dice_per_image
+from unetscope.training.scores import binary_cross_entropy, dice_per_image
+from unetscope.training.trainer import Trainer
 
 TRAIN, VALIDATION = synthetic_nuclei(14, image_size=16).split(0.3)
 

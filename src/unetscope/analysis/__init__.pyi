@@ -7,6 +7,7 @@ from .outcomes import Row as Row
 from .outcomes import Training as Training
 from .outcomes import Verification as Verification
 from .outcomes import guess_nats as guess_nats
+from .outcomes import guess_of_classes as guess_of_classes
 from .rank_stability import AGREES as AGREES
 from .rank_stability import RankStability as RankStability
 from .rank_stability import layer_rank_stability as layer_rank_stability

@@ -87,6 +87,14 @@ class Training:
         """Dice of every validation image after an epoch."""
         return np.asarray(self._by_epoch[epoch].dice_per_image, dtype=np.float64)
 
+    def mean_dice(self, epoch: int) -> float:
+        """Mean validation Dice after an epoch."""
+        return self._by_epoch[epoch].validation_dice
+
+    def dice_per_class(self, epoch: int) -> tuple[float, ...]:
+        """Of class maps, mean validation Dice of each class after an epoch; NaN for one that no image has."""
+        return self._by_epoch[epoch].dice_per_class
+
     def reaches(self, dice: float) -> int | None:
         """The first epoch with a mean validation Dice of so much or more; None if there is none."""
         return next((record.epoch for record in self.records if record.validation_dice >= dice), None)
@@ -107,7 +115,7 @@ class Outcome:
     difference: of Dice, variant less reference, over images, then over pairs of seeds. pairs: seeds at which both started.
     started, seeds: of the variant's trainings that got so far. stalls: whether fewer of them start than of the reference's, by
     more than chance. decision: `redundant` if what is left out costs less than the margin, `needed` if more, else, or if the
-    variant stalls, `undecided`.
+    variant stalls, `undecided`. dice_per_class: of class maps, the mean over the seeds that started.
     """
 
     variant: str
@@ -120,6 +128,7 @@ class Outcome:
     stalls: bool
     decision: Decision
     text: str
+    dice_per_class: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,17 +184,20 @@ class Verification:
             if seed in reference
         ]
         groups = next((training.groups for training in started.values()), ())
-        difference = _paired(np.stack(pairs), groups) if pairs else Interval(math.nan, math.nan, math.nan)
+        difference = _paired(*_labelled(np.stack(pairs), groups)) if pairs else Interval(math.nan, math.nan, math.nan)
         p = fewer_starts(states.count("started"), len(states), of_reference.count("started"), len(of_reference))
-        dice = [training.dice(epoch).mean() for training in started.values()]
+        dice = [training.mean_dice(epoch) for training in started.values()]
         decision, text = self._decided(variant, difference, len(pairs), states)
         if stalls := p <= STALLS_FROM:
             decision = "undecided"
             text = f"{states.count('started')} of {len(states)} trainings start, {of_reference.count('started')} of "
             text += f"{len(of_reference)} of the reference's (p = {p:.2g}): without it a training starts less often"
         mean = float(np.mean(dice)) if dice else math.nan
+        by_class = [training.dice_per_class(epoch) for training in started.values()]
+        of_classes = tuple(np.mean(by_class, axis=0).tolist()) if by_class else ()
+        started_count = states.count("started")
         return Outcome(
-            variant, epoch, mean, difference, len(pairs), states.count("started"), len(states), stalls, decision, text
+            variant, epoch, mean, difference, len(pairs), started_count, len(states), stalls, decision, text, of_classes
         )
 
     def _states(self, variant: str, epoch: int) -> tuple[list[State], dict[int, Training]]:
@@ -251,11 +263,19 @@ class Verification:
         return {agreement: counts[agreement] for agreement in AGREEMENT_MARKS}
 
 
+def _labelled(values: NDArray[np.float64], groups: Sequence[int]) -> tuple[NDArray[np.float64], Sequence[int]]:
+    """Differences [seeds, images], and groups, without the images that have no Dice, as those without a labelled pixel."""
+    kept = np.asarray(np.isfinite(values).all(axis=0))
+    return values[:, kept], tuple(group for group, is_kept in zip(groups, kept, strict=False) if is_kept)
+
+
 def _paired(values: NDArray[np.float64], groups: Sequence[int] = ()) -> Interval:
     """The mean of differences [seeds, images], with an interval over both; without one if there is one seed, or one image.
 
     groups: of each image, if they are not independent: then the interval is over groups, and there is none if they are too few.
     """
+    if not values.size:
+        return Interval(math.nan, math.nan, math.nan)
     seeds, images = student(values.mean(axis=1)), cautious(values.mean(axis=0))
     if groups:
         of_groups = group_values(values.mean(axis=0), np.ones(len(groups)), groups)
@@ -314,3 +334,14 @@ def guess_nats(train_share: float, validation_share: float) -> float:
     """
     p = min(max(train_share, 1e-7), 1 - 1e-7)
     return -(validation_share * math.log(p) + (1 - validation_share) * math.log1p(-p))
+
+
+def guess_of_classes(train_shares: Sequence[float], validation_shares: Sequence[float]) -> float:
+    """The same of several classes, by the share of pixels that each has.
+
+    >>> round(guess_of_classes([1 / 3] * 3, [1.0, 0.0, 0.0]), 4)      # ln 3, whatever the masks
+    1.0986
+    """
+    return -sum(
+        share * math.log(max(guess, 1e-7)) for guess, share in zip(train_shares, validation_shares, strict=True)
+    )

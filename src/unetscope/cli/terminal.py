@@ -46,6 +46,17 @@ def _without_nan(values: Any) -> Any:
     return None if values != values else values
 
 
+def dice_of_classes(dice: Sequence[float]) -> str:
+    """The Dice of each class, by its number.
+
+    >>> dice_of_classes([0.9, math.nan])
+    '0: 0.900, 1: in no image'
+    """
+    return ", ".join(
+        f"{label}: {'in no image' if math.isnan(value) else f'{value:.3f}'}" for label, value in enumerate(dice)
+    )
+
+
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Collection[str] = ()
 ) -> None:

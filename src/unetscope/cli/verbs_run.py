@@ -13,7 +13,7 @@ import typer
 
 from unetscope.base import InvalidArgument
 from unetscope.cli.flags import Json, Quiet, Run, Sweep, Track, takes, with_sweep
-from unetscope.cli.terminal import one_line, print_json, print_pairs, progress_bar
+from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, progress_bar
 from unetscope.table import settings
 from unetscope.training import (
     PRESETS,
@@ -143,7 +143,13 @@ def print_run(run: AnalysedRun, page: Path, *, json: bool) -> None:
     last = run.epochs[-1]
     if json:
         print_json(
-            {"run": str(run.path), "report": str(page), "epoch": last.epoch, "validation_dice": last.validation_dice}
+            {
+                "run": str(run.path),
+                "report": str(page),
+                "epoch": last.epoch,
+                "validation_dice": last.validation_dice,
+                **({"dice_per_class": last.dice_per_class} if last.dice_per_class else {}),
+            }
         )
         return
     print_pairs(
@@ -151,6 +157,7 @@ def print_run(run: AnalysedRun, page: Path, *, json: bool) -> None:
         [
             ("epochs trained", f"{last.epoch}"),
             ("validation Dice", f"{last.validation_dice:.3f}"),
+            *([("Dice by class", dice_of_classes(last.dice_per_class))] if last.dice_per_class else []),
             ("measured at epochs", ", ".join(map(str, run.flow.epochs))),
             ("run folder", one_line(str(run.path))),
             ("report", one_line(str(page))),

@@ -12,7 +12,7 @@ import typer
 
 from unetscope.base import InvalidArgument
 from unetscope.cli.flags import DryRun, Json, Quiet, Run
-from unetscope.cli.terminal import one_line, print_json, print_pairs, print_table, progress_bar
+from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table, progress_bar
 from unetscope.cli.verbs_verdict import RULE_NAMES
 
 if TYPE_CHECKING:
@@ -147,6 +147,9 @@ def print_verification(verification: Verification, page: Path, failed: Mapping[s
         ("variant", *RULE_NAMES.values(), "outcome", f"reaches {verification.target:.3f}", "why"),
         [_outcome_row(verification, row) for row in rows],
     )
+    for row in rows:
+        if row.outcome.dice_per_class:
+            print(f"Dice by class, {row.variant.name}: {dice_of_classes(row.outcome.dice_per_class)}")
     for training in verification.trainings:
         if training.records and not training.sound and not training.failure:
             ended = "did not start" if training.started_at is None else "collapsed"
@@ -186,6 +189,7 @@ def print_slim(slim: Slim, *, json: bool) -> None:
         ("validation Dice in float32, whole network", f"{slim.dice_whole:.4f}"),
         ("validation Dice, weights carried over", f"{slim.dice_carried:.4f}"),
         (f"validation Dice, {how}", f"{slim.dice:.4f}"),
+        *([("Dice by class, as written", dice_of_classes(slim.dice_per_class))] if slim.dice_per_class else []),
         *slim.savings.rows(),
         *(("also written", one_line(str(path))) for path in slim.exports),
     ]

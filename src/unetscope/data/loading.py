@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from unetscope.base import DataError, InvalidArgument, StepCallback
 from unetscope.data import cache
 from unetscope.data.grouping import grouped, shared_groups
 from unetscope.data.images import ImageSize
-from unetscope.data.masks import MaskKind, MaskMeaning, asked_meaning
+from unetscope.data.masks import MaskKind, MaskMeaning, asked_meaning, set_problems
 from unetscope.data.problems import Problem, guard, known_kinds, printable, problem
 from unetscope.data.reading import read
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import EXPECTED, open_source
 from unetscope.data.synthetic import synthetic_nuclei
+from unetscope.data.volumes import load_described
 
 MAX_SIDE = 8192
 
@@ -43,7 +44,8 @@ def load(
 
     Without a path, the 200 synthetic nuclei images of seed 0 (`synthetic_nuclei`).
     Layouts: images/ and masks/ matched by file stem, or <id>/images/<id>.png with <id>/masks/*.png (one object a
-    file); either may lie in a folder of its own. Formats: PNG, TIFF, JPEG; 1, 8 and 16 bit; grey, palette, colour,
+    file); either may lie in a folder of its own; or a folder of flat images in nnU-Net's layout, whose dataset.json says what
+    masks hold, or of NIfTI in images/ and masks/. Formats: PNG, TIFF, JPEG; 1, 8 and 16 bit; grey, palette, colour,
     alpha (dropped). Pixels are turned as EXIF or TIFF notes it, and a TIFF whose zero is white is inverted.
     Masks: 0 and one other value, an instance map that numbers the objects 1, 2, ..., or a class map; indices of a colour
     palette are numbers, and a TIFF's stored numbers count whatever its polarity.
@@ -71,22 +73,29 @@ def load(
     (('a',), (1, 1, 4, 4), 0.5)
     """
     size, accepted = _image_size(image_size), known_kinds(accept)
-    _check_channels(channels)
     asked = asked_meaning(masks, classes, ignore)
+    if path is not None and (described := load_described(Path(path), size, asked)):
+        return grouped(described[0], groups)
+    _check_channels(channels)
     if path is None:
         return grouped(synthetic_nuclei(image_size=size, channels=channels or 3), groups)
     data, problems, new_entry = _recall_or_read(
         Path(path), size, channels, asked, progress, follow_links="link" in accepted
     )
     guard(problems, str(path), accepted)
-    if suspect := [p for p in problems if p.severity == "warning" and p.kind not in accepted]:
-        more = f"; and {len(suspect) - 1} more: run `unetscope check-data {printable(str(path))}`"
-        warnings.warn(f"{suspect[0]}{more if len(suspect) > 1 else ''}", UserWarning, stacklevel=2)
+    _warn_of([p for p in problems if p.severity == "warning" and p.kind not in accepted], Path(path))
     if data is None:
         raise DataError(f"{printable(str(path))} has no image with a mask that can be used: {EXPECTED}")
     if new_entry:
         cache.remember(new_entry, data, problems)
     return grouped(data, groups)
+
+
+def _warn_of(suspect: Sequence[Problem], path: Path) -> None:
+    """Warn of the first of these problems, with the number of further ones."""
+    if suspect:
+        more = f"; and {len(suspect) - 1} more: run `unetscope check-data {printable(str(path))}`"
+        warnings.warn(f"{suspect[0]}{more if len(suspect) > 1 else ''}", UserWarning, stacklevel=3)
 
 
 def _recall_or_read(
@@ -137,7 +146,9 @@ def shared_images(train: SegmentationData, validation: SegmentationData) -> list
 
 
 def _pixel_hash(image: NDArray[np.unsignedinteger]) -> bytes:
-    wide = image if image.dtype == np.uint16 else image.astype(np.uint16) * np.uint16(257)
+    wide = image.astype(np.uint16) * np.uint16(257) if image.dtype == np.uint8 else image
+    if len(wide) not in (1, 3):
+        return hashlib.sha256(wide.tobytes()).digest()
     return hashlib.sha256(np.broadcast_to(wide, (3, *wide.shape[1:])).tobytes()).digest()
 
 
@@ -170,12 +181,13 @@ def checked(
     """
     size, accepted = _image_size(image_size), known_kinds(accept)
     _check_channels(channels)
-    with open_source(path, follow_links="link" in accepted) as source:
-        train, problems, meaning = read(source, size, channels, asked_meaning(masks, classes, ignore), progress)
+    asked = asked_meaning(masks, classes, ignore)
+    train, problems, meaning = _read_part(path, size, channels, asked, progress, follow_links="link" in accepted)
     if validation is not None:
         name = Path(validation).name
-        with open_source(validation, follow_links="link" in accepted) as source:
-            held_out, held_out_problems, _ = read(source, size, channels, replace(meaning, is_assumed=False), progress)
+        asked = replace(meaning, is_assumed=False)
+        part = _read_part(validation, size, channels, asked, progress, follow_links="link" in accepted)
+        held_out, held_out_problems, _ = part
         if train and held_out:
             held_out_problems += shared_images(train, held_out)
             parts = grouped(train, groups), grouped(held_out, groups, is_part=True)
@@ -184,6 +196,23 @@ def checked(
     elif train:
         grouped(train, groups)
     return Checked(tuple(p for p in problems if p.kind not in accepted), meaning)
+
+
+def _read_part(
+    path: str | os.PathLike[str],
+    size: ImageSize,
+    channels: int | None,
+    asked: MaskMeaning,
+    progress: StepCallback | None,
+    *,
+    follow_links: bool,
+) -> tuple[SegmentationData | None, list[Problem], MaskMeaning]:
+    """The data, problems and meaning of the masks at a path."""
+    if described := load_described(Path(path), size, asked):
+        data, meaning = described
+        return data, set_problems(data.names, data.masks, meaning, printable(Path(path).name)), meaning
+    with open_source(path, follow_links=follow_links) as source:
+        return read(source, size, channels, asked, progress)
 
 
 def check(path: str | os.PathLike[str], **options: Any) -> list[Problem]:

@@ -236,7 +236,7 @@ def listed(numbers: Sequence[int]) -> str:
 
 
 def set_problems(
-    names: Sequence[str], masks: Sequence[NDArray[np.uint8]], meaning: MaskMeaning, source: str
+    names: Sequence[str], masks: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], meaning: MaskMeaning, source: str
 ) -> list[Problem]:
     """What is wrong with class maps as a set: nothing to tell apart, images without a label, classes without a pixel.
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from unetscope.base import DataError, InvalidArgument
 from unetscope.data.decoding import MAX_FILE_BYTES, decoders_notes
 from unetscope.data.grouping import grouped
-from unetscope.data.images import decode
+from unetscope.data.images import ImageSize, decode
+from unetscope.data.masks import MaskMeaning
 from unetscope.data.nifti import Volume, is_nifti, read_nifti
 from unetscope.data.nnunet import Case, find_cases, read_description
 from unetscope.data.problems import Unusable, printable
@@ -78,6 +79,48 @@ def load_nifti(
     return _Volumes(cases, tuple(size), standardised, check_affines).load(n, seed, "NIfTI files", classes, ignore)
 
 
+def load_described(folder: Path, size: ImageSize, asked: MaskMeaning) -> tuple[SegmentationData, MaskMeaning] | None:
+    """Flat images of a folder in nnU-Net's layout, or with images/NAME.nii.gz and masks/NAME.nii.gz, and what their masks mean.
+
+    None for a folder that is neither.
+    Raises: DataError as `load_nnunet` and `load_nifti`; InvalidArgument for a meaning that `dataset.json` contradicts.
+    """
+    if (folder / "dataset.json").is_file():
+        data = load_nnunet(folder, size=size)
+        stated = MaskMeaning("classes", data.classes, data.ignore, "as dataset.json says")
+        stands = ((asked.kind, "classes"), (asked.classes, data.classes), (asked.ignore, data.ignore))
+        if any(value not in (None, described) for value, described in stands):
+            raise InvalidArgument(
+                f"{printable(folder.name)}: dataset.json describes {stated}: leave out --masks, --classes and --ignore"
+            )
+        return data, stated
+    files = {role: {_stem(path): path for path in _volumes_in(folder / role)} for role in ("images", "masks")}
+    if not files["images"]:
+        return None
+    if unpaired := sorted(files["images"].keys() ^ files["masks"].keys()):
+        raise DataError(f"{printable(unpaired[0])} is not in both of images and masks of {printable(folder.name)}")
+    if asked.kind not in (None, "classes"):
+        raise InvalidArgument(f"masks in NIfTI hold classes, got masks={asked.kind!r}: leave it out")
+    names = sorted(files["images"])
+    pairs = ([files[role][name] for name in names] for role in ("images", "masks"))
+    data = load_nifti(*pairs, size=size, classes=asked.classes, ignore=asked.ignore)
+    return data, MaskMeaning(
+        "classes", data.classes, data.ignore, "" if asked.classes else "the largest value says how many"
+    )
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    return (
+        [path for path in folder.iterdir() if is_nifti(path) and not path.name.startswith(".")]
+        if folder.is_dir()
+        else []
+    )
+
+
+def _stem(path: Path) -> str:
+    return path.name[: path.name.lower().index(".nii")]
+
+
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
     """The files' names, with the folders above them where names alone are not distinct.
 
@@ -135,7 +178,8 @@ class _Volumes:
         mask = mask_volume.array
         if mask.ndim != len(self.size):
             raise DataError(
-                f"{first.file} has {mask.ndim} axes: it cannot be stretched to {'x'.join(map(str, self.size))}"
+                f"{first.file} has {mask.ndim} axes: it cannot be stretched to {'x'.join(map(str, self.size))}; a run and "
+                "check-data take flat images, and volumes are measured in a loop of your own"
             )
         channels = [channel for volume in (first, *others) for channel in _channels(volume.array, mask.ndim)]
         if self.channels not in (None, len(channels)):

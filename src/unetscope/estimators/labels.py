@@ -33,8 +33,8 @@ class LabelScheme(Protocol):
         """The scheme and its parameters, as tables and figures show it."""
         ...
 
-    def labels(self, masks: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """One label an image, 0, 1, 2, …"""
+    def labels(self, masks: NDArray[np.uint8], ignored: int | None = None) -> NDArray[np.int64]:
+        """One label an image, 0, 1, 2, …; ignored: the value of pixels without a class, given where there is one."""
         ...
 
 
@@ -70,14 +70,18 @@ class KMeansLabels:
         seed = "" if self.seed == 0 else f", seed={self.seed}"
         return f"kmeans(k={self.k}{n_init}{seed})"
 
-    def labels(self, masks: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The cluster of each mask of masks [n, *sides]; of several classes, by the share of pixels that are of another one."""
+    def labels(self, masks: NDArray[np.uint8], ignored: int | None = None) -> NDArray[np.int64]:
+        """The cluster of each mask of masks [n, *sides]; of several classes, by the share of pixels that are of another one.
+
+        Class maps are clustered as one-hot vectors of all their pixels, in which an ignored pixel is of no class: it is half as
+        far from each class as two classes are from each other, squared.
+        """
         if self.k > len(masks):
             raise InvalidArgument(
                 f"K = {self.k} clusters for {len(masks)} masks: choose K of at most {len(masks)} (--clusters, "
                 "or labels=[KMeansLabels(k)])"
             )
-        vectors = _by_class(masks).reshape(len(masks), -1)
+        vectors = _by_class(masks, ignored).reshape(len(masks), -1)
         distinct = len(np.unique(np.packbits(vectors, axis=1), axis=0))
         if self.k > distinct:
             raise InvalidArgument(
@@ -125,7 +129,7 @@ class BlockLabels:
         threshold = "" if self.threshold is None else f", threshold={self.threshold}"
         return f"blocks({self.blocks}x{self.blocks}{threshold})"
 
-    def labels(self, masks: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def labels(self, masks: NDArray[np.uint8], ignored: int | None = None) -> NDArray[np.int64]:
         """The number of each pattern of blocks, by class, among those of masks [n, *sides], in lexical order."""
         n, *sides = masks.shape
         if any(side % self.blocks for side in sides):
@@ -142,17 +146,17 @@ class BlockLabels:
             )
         cut = [length for side in block for length in (self.blocks, side)]
         within = tuple(range(3, 3 + 2 * len(sides), 2))
-        counts = _by_class(masks).reshape(n, -1, *cut).sum(axis=within, dtype=np.int64)
+        counts = _by_class(masks, ignored).reshape(n, -1, *cut).sum(axis=within, dtype=np.int64)
         patterns = np.packbits((counts > threshold).reshape(n, -1), axis=1)
         return np.unique(patterns, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _by_class(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Where each class but the first is, [n, classes − 1, *sides]."""
-    classes = int(masks.max(initial=1))
-    if classes == 1:
-        return masks[:, None]
-    return np.stack([masks == label for label in range(1, classes + 1)], axis=1).astype(np.uint8)
+def _by_class(masks: NDArray[np.uint8], ignored: int | None = None) -> NDArray[np.uint8]:
+    """Where each class is, [n, classes, *sides]; of binary masks, whose other class is the background, where class 1 is."""
+    classes = int(masks.max(initial=1, where=True if ignored is None else masks != ignored)) + 1
+    if classes == 2:
+        return masks[:, None] if ignored is None else (masks == 1).astype(np.uint8)[:, None]
+    return np.stack([masks == label for label in range(classes)], axis=1).astype(np.uint8)
 
 
 def _sides(sides: Sequence[int]) -> str:

@@ -165,9 +165,11 @@ def _newton(design: Float[Tensor, "m p"], targets: Float[Tensor, "m k"]) -> Floa
         gradient = design.T @ (probabilities - targets) / m + SMALLEST_PENALTY * theta
         hessian = torch.zeros((k, p, k, p), dtype=torch.float64, device=design.device)
         for row in range(k):
-            for column in range(k):
+            for column in range(row, k):  # it is symmetric
                 weight = probabilities[:, row] * (float(row == column) - probabilities[:, column])
-                hessian[row, :, column, :] = design.T @ (weight[:, None] * design) / m
+                block = design.T @ (weight[:, None] * design) / m
+                hessian[row, :, column, :] = block
+                hessian[column, :, row, :] = block.T
         curvature = hessian.reshape(k * p, k * p)
         curvature.diagonal().add_(SMALLEST_PENALTY)
         step = torch.linalg.solve(curvature, gradient.T.reshape(-1)).reshape(k, p).T

@@ -140,7 +140,8 @@ class Scope:
         self._activation_buffer: ActivationBuffer | None = None
         self._budget_on(device_of(model))  # raises for one that is too small, before any training
         self.skips = checked_skips(carried, self.layers)
-        self.classes = {scheme.name: torch.from_numpy(scheme.labels(probe_set.masks)) for scheme in labels}
+        ignored = {} if probe_set.ignore is None else {"ignored": probe_set.ignore}
+        self.classes = {scheme.name: torch.from_numpy(scheme.labels(probe_set.masks, **ignored)) for scheme in labels}
         self._estimates: dict[tuple[object, ...], Estimate] = {}
 
     def is_marked(self, epoch: int) -> bool:
@@ -245,7 +246,8 @@ class Scope:
 
 def _segmented(data: SegmentationData) -> Segmented:
     prepare = partial(to_input, scale=data.scale)
-    return Segmented(pixels(data), torch.from_numpy(data.masks), prepare, groups=_groups(data))
+    masks = torch.from_numpy(data.masks)
+    return Segmented(pixels(data), masks, prepare, ignored=data.ignore, groups=_groups(data))
 
 
 def _groups(data: SegmentationData) -> Tensor | None:
@@ -285,6 +287,10 @@ def _check_held_out(probe_set: SegmentationData, held_out: SegmentationData | No
     if held_out.classes != probe_set.classes:
         raise InvalidArgument(
             f"held-out masks of {held_out.classes} classes do not go with a probe set of {probe_set.classes}"
+        )
+    if held_out.ignore != probe_set.ignore:
+        raise InvalidArgument(
+            f"held-out masks that ignore {held_out.ignore} do not go with a probe set that ignores {probe_set.ignore}"
         )
     if (held_out.channels, held_out.image_size) != (probe_set.channels, probe_set.image_size):
         raise InvalidArgument(

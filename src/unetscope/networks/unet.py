@@ -32,15 +32,17 @@ LARGEST_WIDTH = 4096
 
 
 class UNet(nn.Module):
-    """Ronneberger's U-Net as Lee & Bajić (2021) trained it; maps images to foreground probabilities.
+    """Ronneberger's U-Net as Lee & Bajić (2021) trained it; maps images to probabilities of the foreground, or of each class.
 
     Two 3×3 convolutions with ReLU a level, 2×2 max pooling, `width` channels at the top and twice as many at each level
     below, 2×2 stride-2 transposed convolutions without activation, concatenation, 1×1 convolution, sigmoid. Padding
-    keeps the size. Glorot-uniform weights, zero biases; no dropout, no normalisation.
+    keeps the size. With several output channels a softmax over them takes the place of the sigmoid. Glorot-uniform weights,
+    zero biases; no dropout, no normalisation.
 
     width: channels at full resolution. depth: how many times the image is halved, 1 to 6. without: skips to leave out, by
     name, `"skip1"` being the top one; at such a level the decoder continues with the upsampled path alone, and the
-    convolution there reads half as many channels. in_channels, out_channels: of the image and of the masks. initialisation:
+    convolution there reads half as many channels. in_channels: of the image. out_channels: 1 for binary masks, else one a
+    class. initialisation:
     `"glorot"` as in the published code, or `"he"` for ReLUs (He et al., ICCV 2015).
 
     Input [batch, in_channels, height, width] in [0, 1], output [batch, out_channels, height, width] in [0, 1], float32.
@@ -97,7 +99,7 @@ class UNet(nn.Module):
         self.layers, self.skips = _describe(depth, removed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[batch, in_channels, height, width] in [0, 1] to the foreground probability of each pixel."""
+        """[batch, in_channels, height, width] in [0, 1] to the probability of the foreground, or of each class."""
         self._check_input(images)
         x, number = images, 0
         carried: dict[int, Tensor] = {}  # by level; a skip is released where it joins
@@ -136,7 +138,7 @@ class Concatenate(nn.Module):
 
 
 class Probability(nn.Module):
-    """1×1 convolution and a sigmoid in float32, so that a probability is not rounded to bfloat16."""
+    """1×1 convolution and a sigmoid, or a softmax over classes, in float32: a probability is not rounded to bfloat16."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -145,7 +147,8 @@ class Probability(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, in_channels, h, w] to [batch, out_channels, h, w] in [0, 1]."""
-        return torch.sigmoid(self.convolution(x).float())
+        scores = self.convolution(x).float()
+        return torch.sigmoid(scores) if scores.shape[1] == 1 else scores.softmax(dim=1)
 
 
 def removed_skips(depth: int, without: Collection[str]) -> frozenset[Part]:

@@ -28,7 +28,7 @@ from unetscope.plots.style import (
     shown,
     tidy,
 )
-from unetscope.table import DECISION_MARKS, Decision, EpochRecord, Part, Rule
+from unetscope.table import DECISION_MARKS, Decision, EpochRecord, Part, Rule, class_colour
 
 _TITLES: dict[Rule, str] = {"conditional": "Conditional rule", "plateau": "The paper's rule"}
 _LINES = (*CATEGORIES, INK, "#8C6D31")
@@ -64,6 +64,39 @@ def dice_curves(curves: Mapping[str, Sequence[EpochRecord]], *, axes: Axes | Non
     epochs = [record.epoch for records in curves.values() for record in records]
     epochs_on_axis(axes, min(epochs), max(epochs))
     _finish_dice_axes(axes, "Dice coefficient (1 = perfect)", "Dice coefficient during training", handles)
+    return axes
+
+
+@in_style
+def class_dice_curves(records: Sequence[EpochRecord], *, axes: Axes | None = None) -> Axes:
+    """Validation Dice of each class against the training epoch, with the last figure in the legend; black is their mean.
+
+    Raises: InvalidArgument if no epoch has a Dice of classes.
+
+    >>> record = EpochRecord(1, 0.6, 0.2, 0.5, 0.4, seconds=2.0, dice_per_class=(0.8, 0.0))
+    >>> [text.get_text() for text in class_dice_curves([record]).get_legend().get_texts()]
+    ['mean: 0.400', 'class 0: 0.800', 'class 1: 0.000']
+    """
+    records = sorted((record for record in records if record.dice_per_class), key=lambda record: record.epoch)
+    if not records:
+        raise InvalidArgument("records must hold the Dice of classes at some epoch, got none: are these binary masks?")
+    axes = new_axes(axes, 5.6, max(3.3, 0.4 + 0.17 * len(records[-1].dice_per_class)))
+    tidy(axes)
+    epochs = [record.epoch for record in records]
+    curves = [("mean", INK, [record.validation_dice for record in records])]
+    curves += [
+        (f"class {label}", class_colour(label), [record.dice_per_class[label] for record in records])
+        for label in range(len(records[-1].dice_per_class))
+    ]
+    handles = []
+    for name, colour, values in curves:
+        style: Literal["--", "-"] = "--" if name == "mean" else "-"
+        marker = "o" * (len(epochs) <= _FEW)
+        last = "in no image" if np.isnan(values).all() else f"{values[-1]:.3f}"
+        axes.plot(epochs, values, color=colour, linewidth=1.3, linestyle=style, marker=marker, markersize=3)
+        handles.append(Line2D([], [], color=colour, linewidth=2.0, linestyle=style, label=f"{name}: {last}"))
+    epochs_on_axis(axes, epochs[0], epochs[-1])
+    _finish_dice_axes(axes, "validation Dice (1 = perfect)", "Dice of each class during training", handles)
     return axes
 
 

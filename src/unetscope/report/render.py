@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from unetscope import plots
 from unetscope.base import NoProgress, Progress
 from unetscope.report.page import ReportFigure, title_of, write_report
-from unetscope.report.report_data import Example, examples, report_data_of
+from unetscope.report.picture_data import Example, examples
+from unetscope.report.report_data import report_data_of
 from unetscope.report.sentences import swept_estimators
 from unetscope.runs import AnalysedRun, RunFolder
 from unetscope.table import Flow, Quantity, estimator_text, estimator_title
@@ -75,12 +76,21 @@ def drawings(run: AnalysedRun) -> Iterator[Drawing]:
             "Training: running mean over the epoch's steps, as weights moved. Validation: the whole set, after the epoch.",
             partial(plots.dice_curves, {run.path.name: run.epochs}),
         )
+    if any(record.dice_per_class for record in run.epochs):
+        yield Drawing(
+            "dice_by_class",
+            "Dice of each class during training",
+            "Validation images after each epoch; a class counts in the images whose mask has it.",
+            partial(plots.class_dice_curves, run.epochs),
+        )
     if rows := examples(run):
         yield Drawing(
             "predictions",
             "Predicted masks along training",
-            "Validation images from a nearly empty to a full mask, with what the network marks at each epoch.",
-            partial(plots.predictions, [row.pixels for row in rows], _shown_epochs(rows)),
+            "Validation images from a nearly empty to a full mask, with what the network marks at each epoch."
+            if run.class_map is None
+            else "Validation images from few classes to many, with the class that the network marks at each epoch.",
+            partial(plots.predictions, [row.pixels for row in rows], _shown_epochs(rows), class_map=run.class_map),
         )
     for labels in flow.labels[1:]:
         yield from _clusters(run, labels)
@@ -208,7 +218,8 @@ def _clusters(run: AnalysedRun, labels: str) -> Iterator[Drawing]:
     """Masks by class; nothing for a scheme without stored pictures."""
     grouped: dict[str, list[Any]] = {}
     for picture in run.pictures(labels):
-        grouped.setdefault(picture.title, []).append(picture.pixels // 255)
+        shown = picture.pixels // 255 if run.class_map is None else run.class_map.coloured(picture.pixels)
+        grouped.setdefault(picture.title, []).append(shown)
     if grouped:
         yield Drawing(
             _slug("masks_by_cluster", labels),

@@ -5,18 +5,14 @@ Numbers are rounded to five significant digits; unknown values are null. No text
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from unetscope.analysis import Judgement, Row, Verification
+from unetscope.report.picture_data import cluster_data, prediction_data
 from unetscope.report.sentences import notes, sentence, summary
-from unetscope.runs import AnalysedRun, Picture, RunFolder
+from unetscope.runs import AnalysedRun, RunFolder
 from unetscope.table import (
     STATUS_MARKS,
     EpochRecord,
@@ -27,82 +23,11 @@ from unetscope.table import (
     Series,
     Status,
     Verdict,
+    class_colour,
     estimator_title,
-    log_spaced,
     removed_parts,
 )
 from unetscope.training import repeat_command
-
-MOST_PICTURE_BYTES = 1_200_000  # of predicted masks: epochs are left out until they fit
-
-
-@dataclass(frozen=True)
-class Example:
-    """A validation image, its mask and the predicted masks at some epochs."""
-
-    image: Picture
-    truth: Picture
-    predicted: dict[int, Picture]
-
-    @property
-    def pixels(self) -> tuple[str, Any, Any, dict[int, Any]]:
-        """Its title, the image, the mask as 0 and 1, and the predicted mask by epoch, as arrays."""
-        marked = {epoch: picture.pixels for epoch, picture in self.predicted.items()}
-        return self.image.title, self.image.pixels, self.truth.pixels // 255, marked
-
-
-def examples(run: AnalysedRun) -> list[Example]:
-    """The validation images that a run stores, from a nearly empty to a full mask."""
-    truths = {picture.title: picture for picture in run.pictures("truth")}
-    predicted: dict[str, dict[int, Picture]] = {}
-    for picture in run.pictures("prediction"):
-        predicted.setdefault(picture.title, {})[picture.epoch] = picture
-    return [
-        Example(image, truths[image.title], predicted[image.title])
-        for image in run.pictures("image")
-        if image.title in truths and image.title in predicted
-    ]
-
-
-def cluster_data(run: AnalysedRun) -> list[dict[str, Any]]:
-    """Probe masks by label scheme and class; schemes without stored pictures are left out."""
-    clusters = []
-    for labels in run.flow.labels:
-        classes: dict[str, list[str]] = {}
-        for picture in run.pictures(labels):
-            classes.setdefault(picture.title, []).append(address(picture.pixels))
-        if classes:
-            clusters.append(
-                {"labels": labels, "classes": [{"title": title, "masks": masks} for title, masks in classes.items()]}
-            )
-    return clusters
-
-
-def prediction_data(run: AnalysedRun) -> dict[str, Any] | None:
-    """Predicted masks; the epochs of a long training are thinned evenly in their logarithm until they fit."""
-    rows = examples(run)
-    if not rows:
-        return None
-    epochs = sorted(set.intersection(*(set(row.predicted) for row in rows)))
-    addresses = {epoch: [address(row.predicted[epoch].pixels) for row in rows] for epoch in epochs}
-    kept = epochs
-    while len(kept) > 2 and sum(len(text) for epoch in kept for text in addresses[epoch]) > MOST_PICTURE_BYTES:
-        kept = log_spaced(epochs, len(kept) * 3 // 4)
-    return {
-        "titles": [row.image.title for row in rows],
-        "images": [address(row.image.pixels) for row in rows],
-        "truths": [address(row.truth.pixels) for row in rows],
-        "epochs": kept,
-        "predicted": [addresses[epoch] for epoch in kept],
-    }
-
-
-def address(pixels: Any) -> str:
-    """A picture as a data URL."""
-    memory = io.BytesIO()
-    Image.fromarray(pixels).save(memory, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(memory.getvalue()).decode()}"
-
 
 DIGITS = 5
 MOST_CURVE_POINTS = 1500  # of a Dice curve: more than the pixels of a screen
@@ -325,7 +250,19 @@ def _training(records: Sequence[EpochRecord]) -> dict[str, list[Any]]:
             name: [_number(getattr(record, name)) for record in kept]
             for name in ("train_dice_running", "validation_dice", "train_loss_running", "validation_loss", "seconds")
         },
+        "classes": [
+            {
+                "name": f"class {label}",
+                "colour": class_colour(label),
+                "dice": [_class_dice(record, label) for record in kept],
+            }
+            for label in range(max((len(record.dice_per_class) for record in kept), default=0))
+        ],
     }
+
+
+def _class_dice(record: EpochRecord, label: int) -> float | int | None:
+    return _number(record.dice_per_class[label]) if label < len(record.dice_per_class) else None
 
 
 def _judgement_data(judgement: Judgement) -> dict[str, Any]:
@@ -383,5 +320,6 @@ def _outcome_of(verification: Verification, row: Row) -> dict[str, Any]:
         "text": outcome.text,
         "predicted": row.predicted,
         "agreement": {rule: row.agreement(rule) for rule in RULES},
+        "dice_per_class": [_number(dice) for dice in outcome.dice_per_class],
         "reaches": [training.reaches(verification.target) for training in verification.of(row.variant.name)],
     }

@@ -15,13 +15,14 @@ from unetscope.analysis import (
     Verification,
     check_margin,
     guess_nats,
+    guess_of_classes,
     judge,
 )
 from unetscope.base import InvalidArgument, RunFolderError
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial, trained_variants
 from unetscope.runs.tables import Picture
-from unetscope.table import REFERENCE, EpochRecord, Flow
+from unetscope.table import REFERENCE, ClassMap, EpochRecord, Flow
 
 
 class AnalysedRun:
@@ -82,6 +83,14 @@ class AnalysedRun:
     def facts(self) -> dict[str, Any]:
         """Versions, device, data fingerprints and sizes."""
         return self.folder.facts
+
+    @cached_property
+    def class_map(self) -> ClassMap | None:
+        """How the masks in its pictures are read: their numbers are classes; None for 0 and 255, as of binary masks."""
+        for about in self.facts.get("data", {}).values():
+            if about.get("classes", 2) > 2 or "ignored" in about:
+                return ClassMap(about.get("classes", 2), about.get("ignored"))
+        return None
 
     @cached_property
     def own_network(self) -> bool:
@@ -154,6 +163,7 @@ def _training_of(trial: Trial) -> Training:
         raise RunFolderError(
             f"{folder.path} has no foreground share of its images in its facts: restore its config.json"
         )
-    guess = guess_nats(*shares)
+    of_classes = [data[part].get("class shares") for part in ("train", "validation")]
+    guess = guess_nats(*shares) if None in of_classes else guess_of_classes(*of_classes)
     groups = tuple(data["validation"].get("groups", ()))
     return Training(trial.variant.name, trial.seed, folder.epochs(), guess, constant, folder.failure, groups)

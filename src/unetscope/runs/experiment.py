@@ -42,6 +42,7 @@ from unetscope.training import (
     DataConfig,
     MeasuringConfig,
     RunConfig,
+    Task,
     Trainer,
     differences,
     laid_out,
@@ -97,7 +98,7 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     removed_skips(config.network.depth, config.network.without)
     marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = load_images(config.data, progress)
-    model = build_unet(config, train.channels)
+    model = build_unet(config, train.channels, train.classes)
     progress.stage("labels", 0)
     scope = _scope(model, train, validation, config.measuring)
     return Experiment(config, train, validation, model, scope)
@@ -196,8 +197,8 @@ def resumed_or_new(
     return config.model_copy(update={"threads": _threads(config), "training": training, "measuring": measuring}), None
 
 
-def build_unet(config: RunConfig, in_channels: int) -> UNet:
-    """The network of a configuration with the weights that its seed gives, on its device.
+def build_unet(config: RunConfig, in_channels: int, classes: int = 2) -> UNet:
+    """The network of a configuration for masks of so many classes with the weights that its seed gives, on its device.
 
     Weights are drawn from the input to the output, so two networks of one seed share those of every layer up to the first
     that differs in shape.
@@ -209,6 +210,7 @@ def build_unet(config: RunConfig, in_channels: int) -> UNet:
         network.depth,
         without=network.without,
         in_channels=in_channels,
+        out_channels=Task(classes).outputs,
         initialisation=network.initialisation,
     )
     return model.to(resolved_device(config.training))

@@ -248,14 +248,21 @@ def _lock(file: IO[bytes]) -> bool:
 def data_facts(data: SegmentationData) -> dict[str, Any]:
     """Where images come from, how many and how large they are, and the fingerprint that names exactly these.
 
-    groups: the number of each image's group, if images are in groups.
+    groups: the number of each image's group, if images are in groups. Of class maps also the share of every class, and what is
+    ignored.
     """
+    several = {"classes": data.classes, "class shares": list(data.class_shares)} if data.classes > 2 else {}
+    ignored = (
+        {} if data.ignore is None else {"ignored": data.ignore, "ignored share": 1 - data.labels.size / data.masks.size}
+    )
     return {
         "source": data.source,
         "images": len(data),
         "channels": data.channels,
         "image size": list(data.image_size),
         "foreground share": data.foreground_share,
+        **several,
+        **ignored,
         "fingerprint": data.fingerprint,
         **({} if data.group_numbers is None else {"groups": data.group_numbers.tolist()}),
     }

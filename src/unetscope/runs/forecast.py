@@ -185,7 +185,8 @@ def figure_count(scope: Scope) -> int:
     """How many figures the report of a run draws, roughly."""
     series = sum(len(estimator.series) for estimator in scope.estimators)
     usable = 3 * len(scope.probes) + len(scope.merge_probes)
-    return 3 + usable + 2 * len(scope.classes) + series * (1 + len(scope.classes))
+    of_classes = int(scope.probe_set.classes > 2)  # their Dice
+    return 3 + of_classes + usable + 2 * len(scope.classes) + series * (1 + len(scope.classes))
 
 
 def row_counts(scope: Scope) -> tuple[int, int]:

@@ -38,7 +38,7 @@ def train(path: str | Path) -> RunFolder:
     torch.set_num_threads(config.threads or torch.get_num_threads())
     images, held_out = load_images(config.data, NoProgress())
     refuse_other_data(folder, images, held_out)
-    model = build_unet(config, images.channels)
+    model = build_unet(config, images.channels, images.classes)
     examples = examples_of(held_out)
     shown = marked_epochs(config.measuring.marked, config.training.epochs)
     with folder.locked(patience=LOCK_PATIENCE_SECONDS):

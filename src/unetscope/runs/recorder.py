@@ -7,7 +7,7 @@ import hashlib
 import math
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +138,21 @@ class Recorder:
             self._follower.update(force=True)
         return True
 
-    def record(self, epoch: int, *, dice: float = math.nan, loss: float = math.nan, seconds: float = math.nan) -> None:
+    def record(
+        self,
+        epoch: int,
+        *,
+        dice: float = math.nan,
+        loss: float = math.nan,
+        seconds: float = math.nan,
+        dice_per_class: Sequence[float] = (),
+    ) -> None:
         """Keep how well the network did after an epoch: validation Dice and loss, for the curves of the page."""
         if rank() == 0:
             nan = math.nan
-            RunFolder.open(self.path).write_epoch(EpochRecord(epoch, nan, nan, loss, dice, seconds))
+            RunFolder.open(self.path).write_epoch(
+                EpochRecord(epoch, nan, nan, loss, dice, seconds, dice_per_class=tuple(dice_per_class))
+            )
             self._follower.update()
 
 

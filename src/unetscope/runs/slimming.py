@@ -32,7 +32,7 @@ from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.retraining import trained_variants
 from unetscope.runs.verification import chosen_variants
 from unetscope.table import Variant
-from unetscope.training import Checkpoints, RunConfig, Trainer, laid_out, validated_config, validation_dice
+from unetscope.training import Checkpoints, RunConfig, Trainer, laid_out, validated_config, validation_scores
 
 FOLDER = "slim"
 Export = Literal["onnx", "torch"]
@@ -44,7 +44,7 @@ class Slim:
 
     path: the file that `us.load_model` reads. dice_*: mean validation Dice, in float32, of the whole network, of the smaller
     one with the weights carried over, and of the written file. carried: the share of its weights that come from the whole one.
-    fine_tuned: epochs. exports: further files.
+    fine_tuned: epochs. exports: further files. dice_per_class: of class maps, that of the written file for each class.
     """
 
     path: Path
@@ -56,6 +56,7 @@ class Slim:
     fine_tuned: int
     savings: Savings
     exports: tuple[Path, ...]
+    dice_per_class: tuple[float, ...] = ()
 
     @property
     def loses(self) -> bool:
@@ -102,7 +103,7 @@ def slim(
     torch.set_num_threads(config.threads or torch.get_num_threads())
     train, held_out = load_images(config.data, progress)
     refuse_other_data(folder, train, held_out)
-    whole, small = (build_unet(each, train.channels) for each in (config, _smaller(config, variant)))
+    whole, small = (build_unet(each, train.channels, train.classes) for each in (config, _smaller(config, variant)))
     epoch = _load_last(folder, whole)
     share = carry_over(whole, small)
     dice_whole, dice_carried = _dice(whole, held_out), _dice(small, held_out)
@@ -116,9 +117,10 @@ def slim(
         with folder.locked():
             _fine_tune(small, train, held_out, config, out / f"training-{epoch}", fine_tune, progress)
     saved = Savings(*costs([whole, small], (train.channels, *train.image_size)))
-    dice = _dice(small, held_out)
+    scores = validation_scores(small, held_out)
+    dice = scores.mean
     path, written = _write(small, out, variant, dice, train, exports)
-    result = Slim(path, variant, dice_whole, dice_carried, dice, share, fine_tune, saved, written)
+    result = Slim(path, variant, dice_whole, dice_carried, dice, share, fine_tune, saved, written, scores.class_means)
     with whole_file(out / "slim.json") as beside:
         beside.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
     return result
@@ -153,7 +155,8 @@ def savings(run: RunFolder, design: Variant) -> Savings:
         raise RunFolderError(
             f"{run.path} has no channels and image size of its images in its facts: restore its config.json"
         )
-    models = [build_unet(each, about["channels"]) for each in (config, _smaller(config, design))]
+    classes = about.get("classes", 2)
+    models = [build_unet(each, about["channels"], classes) for each in (config, _smaller(config, design))]
     whole, small = costs(models, (about["channels"], *about["image size"]))
     return Savings(whole, small)
 
@@ -259,7 +262,7 @@ def _fine_tune(
 
 
 def _dice(model: nn.Module, data: SegmentationData) -> float:
-    return float(validation_dice(model, data).mean())
+    return validation_scores(model, data).mean
 
 
 def _check_exports(exports: tuple[Export, ...]) -> None:

@@ -23,7 +23,7 @@ from unetscope.base import RunFolderError, first_line, parse_json
 from unetscope.runs.table_digests import CREATE_DIGESTS, add_digests, changing, check_rows
 from unetscope.table import EpochRecord, Estimate, Flow, Layer, Role, Skip
 
-FORMAT = 7
+FORMAT = 8
 
 SQL_TYPES = {
     "int": "INTEGER",
@@ -33,7 +33,8 @@ SQL_TYPES = {
     "Quantity": "TEXT",
     "tuple[float, ...]": "BLOB",
 }
-BLOBS = {"per_image": "<f8", "dice_per_image": "<f4"}  # fields that are kept as bytes, and the type of their numbers
+# Fields that are kept as bytes, and the type of their numbers.
+BLOBS = {"per_image": "<f8", "dice_per_image": "<f4", "dice_per_class": "<f4"}
 
 
 def _columns(record: type[Estimate | EpochRecord]) -> str:
@@ -80,6 +81,7 @@ MIGRATIONS = {
     3: Migration("epochs", ("validation_range REAL", "dice_per_image BLOB")),
     4: Migration("estimates", ("out_of_domain INTEGER",)),
     6: Migration("estimates", ("groups REAL",)),
+    7: Migration("epochs", ("dice_per_class BLOB",)),
 }
 # What a column holds where it is NULL or absent, as in rows of older formats. Before format 5, only the text of the reason
 # marked an estimate as out of its domain.

@@ -1,3 +1,5 @@
+from .class_colours import ClassMap as ClassMap
+from .class_colours import class_colour as class_colour
 from .estimator_registry import BLOCKS as BLOCKS
 from .estimator_registry import CLUSTERS as CLUSTERS
 from .estimator_registry import INITIALISATIONS as INITIALISATIONS

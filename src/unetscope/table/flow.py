@@ -319,9 +319,22 @@ def _cell(row: Estimate | None) -> str:
 
 
 def save_epochs(epochs: Iterable[EpochRecord], path: str | Path) -> Path:
-    """Write the Dice and loss of each epoch to a `.csv` or `.parquet` file, whole or not at all; returns the path."""
-    columns = [field.name for field in fields(EpochRecord) if field.name != "dice_per_image"]
-    return save_rows([{name: getattr(epoch, name) for name in columns} for epoch in epochs], columns, Path(path))
+    """Write the Dice and loss of each epoch to a `.csv` or `.parquet` file, whole or not at all; returns the path.
+
+    Of class maps, each class has a column `dice_class_0` and so on.
+    """
+    epochs = list(epochs)
+    columns = [field.name for field in fields(EpochRecord) if field.name not in ("dice_per_image", "dice_per_class")]
+    of_classes = [
+        f"dice_class_{label}" for label in range(max((len(epoch.dice_per_class) for epoch in epochs), default=0))
+    ]
+    rows = [
+        {name: getattr(epoch, name) for name in columns}
+        | dict.fromkeys(of_classes, math.nan)
+        | dict(zip(of_classes, epoch.dice_per_class, strict=False))
+        for epoch in epochs
+    ]
+    return save_rows(rows, [*columns, *of_classes], Path(path))
 
 
 def save_rows(rows: list[dict[str, Any]], columns: list[str], path: Path) -> Path:

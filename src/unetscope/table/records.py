@@ -146,10 +146,11 @@ class EpochRecord:
     """How well the network did after `epoch` epochs of training (epoch 0 is before any).
 
     The train figures are running means over the epoch's steps, taken while the weights moved (NaN at epoch 0); the
-    validation figures are of the whole validation set with the weights at the end of the epoch. Loss: binary
-    cross-entropy in nats a pixel. Dice: hard masks at one half, smooth 1, mean over images. seconds: wall time.
-    validation_range: the largest less the smallest probability of any pixel, 0 for an output that is constant.
-    dice_per_image: the Dice of each validation image, in their order.
+    validation figures are of the whole validation set with the weights at the end of the epoch. Loss: cross-entropy in nats a
+    pixel. Dice: of binary masks, hard masks at one half, smooth 1; of class maps, of each image the mean over the classes that
+    it has; mean over images. seconds: wall time. validation_range: the largest less the smallest probability of any pixel, 0
+    for an output that is constant. dice_per_image: the Dice of each validation image, in their order, NaN for one without a
+    label. dice_per_class: of class maps, the mean over the images that have the class, NaN where none has it.
     """
 
     epoch: int
@@ -160,6 +161,7 @@ class EpochRecord:
     seconds: float
     validation_range: float = math.nan
     dice_per_image: tuple[float, ...] = ()
+    dice_per_class: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,11 @@ from .config import validated_config as validated_config
 from .flags import Flag as Flag
 from .flags import alternatives as alternatives
 from .flags import parse_epochs as parse_epochs
+from .scores import Scores as Scores
+from .scores import Task as Task
 from .trainer import Trainer as Trainer
 from .trainer import laid_out as laid_out
 from .trainer import resolved_device as resolved_device
 from .trainer import resolved_precision as resolved_precision
 from .trainer import validation_dice as validation_dice
+from .trainer import validation_scores as validation_scores

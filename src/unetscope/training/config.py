@@ -103,7 +103,7 @@ def most_weights(width: int, depth: int) -> int:
 
 
 class TrainingConfig(Section):
-    """How a network is trained. The loss is binary cross-entropy.
+    """How a network is trained. The loss is cross-entropy, binary or of several classes.
 
     precision: of the forward and backward pass (weights are float32 always); auto is bfloat16 where the processor has it, else
     float32. device: auto is cuda where there is one, else cpu.

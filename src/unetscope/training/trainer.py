@@ -23,6 +23,7 @@ from unetscope.data import SegmentationData
 from unetscope.table import EpochRecord
 from unetscope.training.checkpoints import Checkpoints
 from unetscope.training.config import TrainingConfig
+from unetscope.training.scores import Scores, Task
 
 PRECISIONS: Mapping[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -33,46 +34,24 @@ OnEpoch = Callable[[EpochRecord], None]
 OnMarked = Callable[[int, nn.Module], None]
 
 
-def dice_per_image(
-    probabilities: Float[Tensor, "batch classes height width"], masks: Float[Tensor, "batch classes height width"]
-) -> Float[Tensor, " batch"]:
-    """Dice coefficient of each image's hard mask, (2 |P ∩ T| + 1) / (|P| + |T| + 1), P being probabilities above 1/2.
-
-    The 1 (the published code's `smooth`) makes an empty mask predicted empty count as 1.
-
-    >>> dice_per_image(torch.tensor([[[[0.9, 0.2]]]]), torch.tensor([[[[1.0, 1.0]]]]))
-    tensor([0.7500])
-    """
-    predicted = (probabilities > 0.5).flatten(1).float()
-    truth = masks.flatten(1)
-    return (2 * (predicted * truth).sum(1) + 1) / (predicted.sum(1) + truth.sum(1) + 1)
-
-
-def validation_dice(model: nn.Module, data: SegmentationData) -> Float[Tensor, " n"]:
-    """Dice of every image, in float32 and in evaluation mode; the network's mode is restored."""
-    device, images = next(model.parameters()).device, pixels(data)
-    masks, was_training, dice = torch.from_numpy(data.masks)[:, None], model.training, []
+def validation_scores(model: nn.Module, data: SegmentationData) -> Scores:
+    """Dice of every image and class, in float32 and in evaluation mode; the network's mode is restored."""
+    device, images, task = next(model.parameters()).device, pixels(data), Task.of(data)
+    masks, was_training, parts = torch.from_numpy(data.masks)[:, None], model.training, []
     model.eval()
     try:
         with torch.no_grad(), full_float32():
             for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
                 probabilities = model(to_input(images[rows].to(device), data.scale))
-                dice.append(dice_per_image(probabilities.cpu(), masks[rows].float()))
+                parts.append(task.scores(probabilities.cpu(), masks[rows]))
     finally:
         model.train(was_training)
-    return torch.cat(dice)
+    return Scores.joined(parts)
 
 
-def binary_cross_entropy(probabilities: Tensor, masks: Tensor) -> Tensor:
-    """Mean binary cross-entropy in nats a pixel, of probabilities kept 1e-7 away from 0 and 1, as the published code does.
-
-    A probability that is not a number gives a loss that is not a number, where torch's own function stops the device.
-
-    >>> round(binary_cross_entropy(torch.tensor([0.5, 0.0]), torch.tensor([1.0, 0.0])).item(), 4)     # ln 2 / 2
-    0.3466
-    """
-    kept = probabilities.clamp(1e-7, 1 - 1e-7)
-    return -(masks * kept.log() + (1 - masks) * torch.log1p(-kept)).mean()
+def validation_dice(model: nn.Module, data: SegmentationData) -> Float[Tensor, " n"]:
+    """Dice of every image, as `validation_scores`."""
+    return validation_scores(model, data).images
 
 
 def image_order(n: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
@@ -102,9 +81,9 @@ def resolved_device(config: TrainingConfig) -> Literal["cpu", "cuda"]:
 class Trainer:
     """One network, one data set, one configuration: trained epoch by epoch, resumable at any of them.
 
-    model: maps images in [0, 1] to probabilities. checkpoint_folder: where checkpoints are kept. marked: the epochs whose
-    checkpoint stays and at which `on_marked` is called; between them, the newest one is replaced every
-    `seconds_between_checkpoints`. seed: of the order of the images.
+    model: maps images in [0, 1] to probabilities, of the foreground or of each class. checkpoint_folder: where checkpoints are
+    kept. marked: the epochs whose checkpoint stays and at which `on_marked` is called; between them, the newest one is replaced
+    every `seconds_between_checkpoints`. seed: of the order of the images.
 
     >>> import tempfile
     >>> from unetscope.data.synthetic import synthetic_nuclei
@@ -131,11 +110,13 @@ class Trainer:
         seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
     ) -> None:
         for data in (train, validation):
-            if data.classes != 2 or len(data.image_size) != 2:
-                raise InvalidArgument(
-                    f"the trainer trains on binary masks of flat images, as the paper does, got {data!r}: "
-                    "measure in a loop of your own"
-                )
+            if len(data.image_size) != 2:
+                raise InvalidArgument(f"the trainer trains on flat images, got {data!r}: measure in a loop of your own")
+        self._task = Task.of(train)
+        if Task.of(validation) != self._task:
+            raise InvalidArgument(
+                f"training and validation masks must have the same classes, got {train!r} and {validation!r}"
+            )
         self.config, self.seed, self.marked = config, seed, frozenset(marked)
         self.checkpoints = Checkpoints(Path(checkpoint_folder))
         self.seconds_between_checkpoints = seconds_between_checkpoints
@@ -203,22 +184,25 @@ class Trainer:
         images, masks, scale = self._train
         order = image_order(len(images), self.seed, epoch).to(images.device)
         loss_sum = torch.zeros((), device=images.device)
-        dice_sum = torch.zeros((), device=images.device)
+        dice_sum, without_dice = torch.zeros((2,), device=images.device)
         self._network.train()
         batches = order.split(self.config.batch_size)
         for number, rows in enumerate(batches):
             self._warm_up((epoch - 1) * len(batches) + number + 1, self.config.warm_up_epochs * len(batches))
-            truth = masks[rows].float()
+            truth = masks[rows]
             self._optimizer.zero_grad(set_to_none=True)
             probabilities = self._network(to_input(images[rows], scale))
-            loss = binary_cross_entropy(probabilities, truth)
+            loss = self._task.loss(probabilities, truth)
             self._fabric.backward(loss)
             self._optimizer.step()
-            loss_sum += loss.detach() * len(rows)
-            dice_sum += dice_per_image(probabilities.detach(), truth).sum()
-        train_loss = loss_sum.item() / len(images)
+            loss_sum += loss.detach() * self._task.weight(truth)
+            dice = self._task.scores(probabilities.detach(), truth).images
+            dice_sum += dice.nan_to_num(nan=0.0).sum()
+            without_dice += dice.isnan().sum()
+        train_loss = loss_sum.item() / float(self._task.weight(masks))
         self._refuse_nan(epoch, train_loss)
-        return self._record(epoch, train_loss, dice_sum.item() / len(images), started)
+        train_dice = dice_sum.item() / (len(images) - int(without_dice)) if without_dice < len(images) else math.nan
+        return self._record(epoch, train_loss, train_dice, started)
 
     def _warm_up(self, step: int, steps: int) -> None:
         """The learning rate of a step: its share of the whole one while it warms up."""
@@ -226,26 +210,33 @@ class Trainer:
             group["lr"] = self.config.learning_rate * (step / steps if step < steps else 1.0)
 
     def _record(self, epoch: int, train_loss: float, train_dice: float, started: float) -> EpochRecord:
-        loss, dice, reach = self._evaluate()
+        loss, scores, reach = self._evaluate()
         self._refuse_nan(epoch, loss)
         seconds = time.perf_counter() - started
-        mean = sum(dice) / len(dice)
-        return EpochRecord(epoch, train_loss, train_dice, loss, mean, seconds, reach, tuple(dice))
+        dice = scores.images.tolist()
+        counted = [value for value in dice if not math.isnan(value)]
+        mean = sum(counted) / len(counted) if counted else math.nan
+        return EpochRecord(epoch, train_loss, train_dice, loss, mean, seconds, reach, tuple(dice), scores.class_means)
 
-    def _evaluate(self) -> tuple[float, list[float], float]:
-        """Over the validation set, with the weights as they are: loss (nats a pixel), Dice by image, range of the output."""
+    def _evaluate(self) -> tuple[float, Scores, float]:
+        """Over the validation set, with the weights as they are: loss (nats a pixel), Dice, range of the output.
+
+        The range is of one channel, the one in which it is largest: of several classes, probabilities that are the same
+        everywhere differ between channels.
+        """
         images, masks, scale = self._validation
-        loss_sum, dice, lows, highs = 0.0, list[float](), list[Tensor](), list[Tensor]()
+        loss_sum, parts, lows, highs = 0.0, list[Scores](), list[Tensor](), list[Tensor]()
         self._network.eval()
         with torch.no_grad():
             for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
-                truth = masks[rows].float()
+                truth = masks[rows]
                 probabilities = self._network(to_input(images[rows], scale))
-                loss_sum += binary_cross_entropy(probabilities, truth).item() * len(rows)
-                dice += dice_per_image(probabilities, truth).tolist()
-                lows.append(probabilities.min())
-                highs.append(probabilities.max())
-        return loss_sum / len(images), dice, float(torch.stack(highs).max() - torch.stack(lows).min())
+                loss_sum += self._task.loss(probabilities, truth).item() * float(self._task.weight(truth))
+                parts.append(self._task.scores(probabilities, truth))
+                lows.append(probabilities.amin(dim=(0, 2, 3)))
+                highs.append(probabilities.amax(dim=(0, 2, 3)))
+        reach = torch.stack(highs).amax(dim=0) - torch.stack(lows).amin(dim=0)
+        return loss_sum / float(self._task.weight(masks)), Scores.joined(parts), float(reach.max())
 
     def _refuse_nan(self, epoch: int, loss: float) -> None:
         if math.isfinite(loss):

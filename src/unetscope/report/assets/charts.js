@@ -300,10 +300,22 @@ function diceView(run, page) {
   const { epoch, train_dice_running: running, validation_dice: validation } = run.training;
   /** @type {(values: Number_[], name: string, colour: string, style?: string) => Curve} */
   const curve = (values, name, colour, style) => ({ points: epoch.map((at, index) => point(at, values[index])), name, colour, style });
-  return curvesView(page, {
+  const whole = curvesView(page, {
     curves: [curve(validation, "validation, after each epoch", CATEGORIES[0]), curve(running, "training, running mean", CATEGORIES[1], "dashed")],
     top: 1, yName: "Dice (1 = perfect)", label: "Dice during training",
   });
+  if (run.training.classes.length === 0) return whole;
+  const classes = curvesView(page, {
+    curves: run.training.classes.map(({ name, colour, dice }) => curve(dice, name, colour)),
+    top: 1, yName: "validation Dice of each class", label: "Dice of each class during training",
+  });
+  return {
+    node: el("div", {}, whole.node, classes.node),
+    update(state) {
+      whole.update(state);
+      classes.update(state);
+    },
+  };
 }
 
 // A layer's cells by epoch.

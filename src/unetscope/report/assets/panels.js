@@ -247,7 +247,13 @@ function predictionsView({ predictions: pictures }) {
       still.map((epoch) => el("td", {}, picture(pictures.predicted[pictures.epochs.indexOf(epoch)][index], `marked at epoch ${epoch}`)))));
     return image;
   });
-  const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Predicted masks" }, el("table", { class: "pictures" },
+  const keys = pictures.legend.map(([name, colour]) => {
+    const key = el("span", { class: "swatch" });
+    key.style.backgroundColor = colour;
+    return el("li", {}, key, name);
+  });
+  const legend = keys.length ? el("ul", { class: "keys" }, keys) : "";
+  const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Predicted masks" }, legend, el("table", { class: "pictures" },
     el("thead", {}, el("tr", {}, ["", "image", "mask"].map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))), heading, still.map((epoch) => el("th", { scope: "col" }, `epoch ${epoch}`)))), body));
   let shown = -1;
   /** @type {(state: State) => void} */

@@ -72,7 +72,7 @@ class UnetscopeCallback(Callback):
         assert self.recorder is not None
         epoch = self._epoch = trainer.current_epoch + 1
         self.recorder.measure(epoch)
-        scores = {
+        scores: dict[str, Any] = {
             name: float(trainer.callback_metrics[metric])
             for name, metric in self.metrics.items()
             if metric in trainer.callback_metrics

@@ -53,6 +53,7 @@ def scalars(flow: Flow, epochs: Iterable[EpochRecord]) -> Iterator[Scalar]:
             ("validation/loss", record.validation_loss),
             ("validation/Dice", record.validation_dice),
             (CLOCK, record.seconds),
+            *((f"validation/Dice of class {label}", dice) for label, dice in enumerate(record.dice_per_class)),
         ):
             if math.isfinite(value):
                 yield Scalar(tuple(name.split("/")), record.epoch, value)
