@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +31,22 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
         flush_folder(path.parent)
+    except OSError as failure:
+        raise naming(failure, path) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def naming(failure: OSError, path: Path) -> OSError:
+    """The error with the file that was written: a disk that is full names none.
+
+    >>> import errno
+    >>> str(naming(OSError(errno.ENOSPC, "No space left on device"), Path("run/config.json")))
+    "[Errno 28] No space left on device: 'run/config.json'"
+    """
+    if failure.filename is None and failure.errno is not None:
+        failure.filename = str(path)
+    return failure
 
 
 def finished_files(folder: Path) -> Iterator[Path]:
@@ -44,6 +59,20 @@ def remove_unfinished(folder: Path) -> None:
     for path in folder.glob(".*.part*"):
         if _is_unfinished(path):
             path.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete temporary files whose process has ended; those of a process that still writes stay. The folder need not exist."""
+    for path in folder.glob(".*.part*"):
+        process = re.search(r"\.(\d+)\.part", path.name)
+        if process and not _is_running(int(process[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    import psutil
+
+    return bool(psutil.pid_exists(process))
 
 
 def _is_unfinished(path: Path) -> bool:

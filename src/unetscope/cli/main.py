@@ -1,6 +1,7 @@
 """The command: its verbs, and how it ends.
 
-Exit codes: 0 success, 2 what the user can mend (one line, no traceback), 130 stopped by the user, 1 a bug.
+Exit codes: 0 success, 2 what the user can mend (one line, no traceback), 130 stopped by the user, 143 ended by SIGTERM,
+1 a bug.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from unetscope.base import UnetscopeError
+from unetscope.base import Terminated, UnetscopeError, end_at_sigterm, first_line
 from unetscope.cli.terminal import one_line, print_json
 from unetscope.cli.verbs_check import check_data, fetch, inspect, selfcheck
 from unetscope.cli.verbs_report import export, report, view
@@ -53,10 +54,20 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # characters outside the terminal's encoding are escaped
             stream.reconfigure(errors="backslashreplace")
+    end_at_sigterm()
     try:
         app()
+    except Terminated:
+        sys.stderr.write("unetscope: ended by SIGTERM\n")
+        raise
     except UnetscopeError as mistake:
         _exit_with(str(mistake))
+    except MemoryError:
+        _exit_with("there is not enough memory: choose smaller or fewer images, or a smaller network")
+    except RuntimeError as failure:
+        if "DefaultCPUAllocator" not in str(failure) and "out of memory" not in str(failure):
+            raise
+        _exit_with(f"there is not enough memory ({first_line(failure)}): choose smaller images or a smaller network")
     except OSError as failure:
         if failure.errno not in MENDABLE:
             raise

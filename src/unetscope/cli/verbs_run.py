@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, Terminated
 from unetscope.cli.flags import Json, Quiet, Run, Sweep, Track, takes, with_sweep
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, progress_bar
 from unetscope.table import settings
@@ -81,6 +81,9 @@ def run(
         except KeyboardInterrupt:
             progress.warn(f"stopped; go on with: unetscope run --out {folder} --resume")
             raise typer.Exit(130) from None
+        except Terminated:
+            progress.warn(f"stopped after its last checkpoint; go on with: unetscope run --out {folder} --resume")
+            raise
     print_run(finished, page, json=json)
 
 

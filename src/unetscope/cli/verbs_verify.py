@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, Terminated
 from unetscope.cli.flags import DryRun, Json, Quiet, Run
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table, progress_bar
 from unetscope.cli.verbs_verdict import RULE_NAMES
@@ -60,6 +60,9 @@ def verify(
         except KeyboardInterrupt:
             progress.warn("stopped; the same command goes on where it was")
             raise typer.Exit(130) from None
+        except Terminated:
+            progress.warn("stopped; the same command goes on where it was")
+            raise
         verification = judged.verification_of(planned)
         page = render_run(judged, progress=progress)
     print_verification(verification, page, {trial.name: reason for trial, reason in failed.items()}, json=json)

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unetscope import plots
-from unetscope.base import NoProgress, Progress
+from unetscope.base import NoProgress, Progress, remove_abandoned
 from unetscope.report.page import ReportFigure, title_of, write_report
 from unetscope.report.picture_data import Example, examples
 from unetscope.report.report_data import report_data_of
@@ -251,6 +251,7 @@ def render_run(run: RunFolder | AnalysedRun, *, progress: Progress | None = None
     planned = list(drawings(run))
     progress.stage("figures", len(planned))
     run.folder.figures.mkdir(exist_ok=True)
+    remove_abandoned(run.folder.figures)  # what a report that was killed left
     stills = []
     for done, drawing in enumerate(planned):
         progress.advance(done, drawing.title)

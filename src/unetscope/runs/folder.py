@@ -57,10 +57,9 @@ class RunFolder:
             with whole_file(folder.path / TABLES) as beside, closing(sqlite3.connect(beside)) as connection:
                 tables.create_tables(connection)
             write_object(folder.path / CONFIG, config)  # last: a folder with it is a whole run folder
-        except OSError as refused:
-            raise RunFolderError(
-                f"{folder.path} cannot be written ({refused.strerror}): choose another --out"
-            ) from None
+        except (OSError, sqlite3.Error) as refused:
+            reason = refused.strerror if isinstance(refused, OSError) else refused
+            raise RunFolderError(f"{folder.path} cannot be written ({reason}): choose another --out") from None
         return folder
 
     @classmethod

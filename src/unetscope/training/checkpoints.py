@@ -8,6 +8,7 @@ every checkpoint that was there.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unetscope.base import TrainingError, check_sum, first_line, flush_folder, parse_json, write_sums
+from unetscope.base import TrainingError, check_sum, first_line, flush_folder, naming, parse_json, write_sums
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 # A checkpoint holds each weight at most four times (with two moments of Adam and a master copy), random state and headers.
@@ -50,13 +51,27 @@ class Checkpoints:
         return self.folder / f"epoch-{epoch:05d}"
 
     def save(self, epoch: int, model: nn.Module, optimizer: Optimizer) -> None:
-        """Write the checkpoint of an epoch, unless it is there already."""
+        """Write the checkpoint of an epoch, unless it is there already.
+
+        Raises: OSError that names the checkpoint, such as of a full disk.
+        """
         if self.path(epoch).exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         beside = self.folder / f".epoch-{epoch:05d}.{os.getpid()}.part"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
+        try:
+            self._write(beside, epoch, model, optimizer)
+            beside.rename(self.path(epoch))
+            flush_folder(self.folder)
+        except (OSError, SafetensorError) as failure:
+            shutil.rmtree(beside, ignore_errors=True)
+            if isinstance(failure, OSError):
+                raise naming(failure, self.path(epoch)) from None
+            raise OSError(errno.ENOSPC, first_line(failure), str(self.path(epoch))) from None
+
+    def _write(self, beside: Path, epoch: int, model: nn.Module, optimizer: Optimizer) -> None:
         tensors, numbers = _flattened(optimizer)
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
@@ -67,8 +82,6 @@ class Checkpoints:
             with written_file.open("rb+") as written:
                 os.fsync(written.fileno())
         flush_folder(beside)
-        beside.rename(self.path(epoch))
-        flush_folder(self.folder)
 
     def restore(self, epoch: int, model: nn.Module, optimizer: Optimizer) -> None:
         """Put network, optimizer and random state back to where they were at the end of an epoch.

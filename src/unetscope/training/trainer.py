@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from unetscope.activations import full_float32, has_bfloat16, pixels, to_input
-from unetscope.base import InvalidArgument, TrainingError, quiet_loggers
+from unetscope.base import InvalidArgument, TrainingError, finishing, quiet_loggers
 from unetscope.data import SegmentationData
 from unetscope.table import EpochRecord
 from unetscope.training.checkpoints import Checkpoints
@@ -157,13 +157,14 @@ class Trainer:
             on_marked(first, self.model)
         saved_at = time.monotonic()
         for epoch in range(first + 1, self.config.epochs + 1):
-            record = self._one_epoch(epoch)
-            due = time.monotonic() - saved_at >= self.seconds_between_checkpoints
-            if epoch in self.marked or epoch == self.config.epochs or due:
-                self._finish(record, on_epoch)
-                saved_at = time.monotonic()
-            else:
-                on_epoch(record)
+            with finishing() as is_asked_to_end:  # SIGTERM ends a training at a checkpoint
+                record = self._one_epoch(epoch)
+                due = is_asked_to_end() or time.monotonic() - saved_at >= self.seconds_between_checkpoints
+                if epoch in self.marked or epoch == self.config.epochs or due:
+                    self._finish(record, on_epoch)
+                    saved_at = time.monotonic()
+                else:
+                    on_epoch(record)
             if epoch in self.marked:
                 on_marked(epoch, self.model)
 

@@ -205,8 +205,14 @@ def check_tracker(tracker: str | None) -> None:
         raise InvalidArgument(
             f"tracker must be one of {', '.join(TRACKERS)}, got {tracker!r}: {nearest(tracker, TRACKERS)}"
         )
-    if not all(find_spec(package) for package in TRACKERS[tracker].packages):
+    if not all(map(_is_installed, TRACKERS[tracker].packages)):
         raise _missing(tracker)
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package can be imported; a folder of its name, such as `wandb/` beside a run, is none."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def _missing(tracker: str) -> MissingDependency:

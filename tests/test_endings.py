@@ -1,0 +1,111 @@
+"""How a command ends when the disk is full, when it is killed while it draws, and when a scheduler asks it to end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from unetscope.base import remove_abandoned, whole_file
+from unetscope.networks.unet import UNet
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.trackers.tracked_run import _is_installed
+from unetscope.training import checkpoints
+from unetscope.training.checkpoints import Checkpoints
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*report\.html'"),
+        whole_file(tmp_path / "report.html"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "raised", [OSError(errno.ENOSPC, "No space left"), checkpoints.SafetensorError("I/O error: full")]
+)
+def test_a_full_disk_names_the_checkpoint(tmp_path: Path, raised: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    model = UNet(2, depth=1)
+    with pytest.raises(OSError, match=r"(No space left|I/O error: full): '.*epoch-00003'"):
+        Checkpoints(tmp_path).save(3, model, torch.optim.SGD(model.parameters()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_under_a_new_run_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sqlite3
+
+    from unetscope.base.errors import RunFolderError
+    from unetscope.runs import tables
+
+    def full(_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(tables, "create_tables", full)
+    with pytest.raises(
+        RunFolderError, match=r"run cannot be written \(database or disk is full\): choose another --out"
+    ):
+        RunFolder.create(tmp_path / "run", {})
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, written, own = (tmp_path / name for name in (
+        f".dice.{ended.pid}.part.png", f".dice.{os.getpid()}.part.png", "dice.png",
+    ))  # fmt: skip
+    for path in (left, written, own):
+        path.touch()
+    remove_abandoned(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([written, own])
+
+
+def test_a_folder_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "no_such_tracker").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not _is_installed("no_such_tracker")
+    assert _is_installed("numpy")
+
+
+def test_sigterm_ends_a_run_at_a_checkpoint_with_a_word(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = {"--epochs": "100000", "--synthetic-images": "12", "--image-size": "16", "--width": "2", "--depth": "1"}
+    words = [word for flag in flags.items() for word in flag]
+    command = [
+        sys.executable,
+        "-m",
+        "unetscope",
+        "run",
+        "--out",
+        str(run),
+        "-q",
+        "--threads",
+        "1",
+        "--clusters",
+        "2",
+        *words,
+    ]
+    training = subprocess.Popen([*command, "--no-usable"], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 300
+    while time.monotonic() < until and not (RunFolder.exists(run) and RunFolder.open(run).last_epoch() > 4):
+        assert training.poll() is None, training.stderr.read() if training.stderr else ""
+        time.sleep(0.2)
+    training.send_signal(signal.SIGTERM)
+    _, errors = training.communicate(timeout=120)
+    assert training.returncode == 128 + signal.SIGTERM, errors
+    assert f"stopped after its last checkpoint; go on with: unetscope run --out {run} --resume" in errors
+    assert "unetscope: ended by SIGTERM" in errors
+    assert "Traceback" not in errors
+    assert Checkpoints(run / "checkpoints").epochs()[-1] == RunFolder.open(run).last_epoch()
