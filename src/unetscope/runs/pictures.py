@@ -75,11 +75,12 @@ def prediction_pictures(model: nn.Module, examples: SegmentationData, epoch: int
 
 def cluster_pictures(scope: Scope) -> Iterator[Picture]:
     """Masks of the largest classes of each label scheme, four of each; the kind is the scheme's name."""
+    what = "cluster" if is_class_map(scope.probe_set) else "class"  # there classes are those of pixels
     for name, labels in scope.classes.items():
         classes, counts = np.unique(labels.numpy(), return_counts=True)
         for rank, index in enumerate(np.argsort(-counts, kind="stable")[:CLUSTERS_SHOWN]):
             members = np.flatnonzero(labels.numpy() == classes[index])
             shown = members[np.linspace(0, len(members) - 1, min(MASKS_SHOWN, len(members))).round().astype(int)]
-            title = f"class {classes[index]} · {len(members)} image{'s' * (len(members) > 1)}"
+            title = f"{what} {classes[index]} · {len(members)} image{'s' * (len(members) > 1)}"
             for place, row in enumerate(shown):
                 yield Picture(name, title, 0, rank * MASKS_SHOWN + place, _mask(scope.probe_set, row))
