@@ -92,6 +92,17 @@ def out_of(up: Tensor) -> Tensor:
     return buffer
 
 
+def given_data(up: Tensor) -> Tensor:
+    buffer = torch.zeros_like(up)
+    buffer.data = up.data
+    return buffer
+
+
+def partly_changed(up: Tensor) -> Tensor:
+    up[:, :4] += up[:, 4:8]
+    return up
+
+
 BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {
     "scripted": swish,
     "slice": written_by_slice,
@@ -99,6 +110,8 @@ BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {
     "changed in views": changed_in_views,
     "index_put": put_by_index,
     "scattered": scattered,
+    "given data": given_data,
+    "partly changed": partly_changed,
     "out": out_of,
     "fft": lambda up: torch.fft.irfft2(torch.fft.rfft2(up)),
     "complex": lambda up: torch.complex(up, up).abs(),

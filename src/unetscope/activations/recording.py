@@ -213,7 +213,7 @@ class _Recorder:
                 number = self._add_result(tensor, address, name, inputs, arguments, call, fields)
                 if not isinstance(result, Tensor):  # one of several
                     self.unreturned.add(number)
-        if name == "set" and [position for position, _ in inputs] and len(arguments) == 2:  # `x.data = y`
+        if name == "set" and inputs and len(arguments) == 2:  # `x.data = y`
             self.add(arguments[0], address, "view", [source for source in inputs if source[0] == 1], arguments)
         returned = {id(tensor) for tensor in made}
         for position, tensor in enumerate(arguments):
