@@ -55,7 +55,11 @@ class Volume:
             return self
         from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
-        turn = ornt_transform(io_orientation(self.affine), io_orientation(image.affine))
+        own, of_image = io_orientation(self.affine), io_orientation(image.affine)
+        for volume, orientation in ((self, own), (image, of_image)):
+            if np.isnan(orientation).any():
+                raise DataError(f"{volume.file} has an affine that places no voxel: correct its header")
+        turn = ornt_transform(own, of_image)
         values = apply_orientation(self.values, turn)
         affine = self.affine @ inv_ornt_aff(turn, self.values.shape[:3])
         if values.shape[:3] != image.values.shape[:3]:
