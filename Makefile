@@ -10,7 +10,7 @@ RUN = $(BIN)/$(if $(COVERAGE),coverage run,python)
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist worksteal --durations 20
 WORKERS ?= 2
 
-.PHONY: demo test test-slow docs bench study lint lint-script clean
+.PHONY: demo test test-slow docs bench study faults lint lint-script clean
 
 demo: $(PACKAGE)  ## train, measure, draw and report on synthetic nuclei: runs/demo/report.html
 	$(BIN)/unetscope run --out runs/demo $(if $(wildcard runs/demo/config.json),--resume,--preset demo)
@@ -31,6 +31,9 @@ bench: $(EXTRAS)  ## time everything, in ratios: docs/performance.md; DATA=stage
 
 study: $(EXTRAS)  ## calibrate every estimator on known truths: docs/estimators.md; about half an hour on two cores
 	$(BIN)/python -m calibration
+
+faults: $(EXTRAS)  ## mutated files, damaged runs and killed trainings: docs/reliability.md; about an hour on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/make_reliability.py
 
 lint: $(EXTRAS) lint-script
 	$(BIN)/ruff check src tests scripts benchmarks calibration

@@ -22,7 +22,7 @@ from PIL import Image
 from runs import LABELS, made_run
 from unetscope import plots
 from unetscope.analysis.verdict import judge
-from unetscope.cli.terminal import BLOCKS, PLAIN, sparkline
+from unetscope.cli.terminal import BLOCKS, PLAIN, print_table, sparkline
 from unetscope.cli.verbs_verdict import u_plot_lines
 from unetscope.runs.folder import RunFolder
 from unetscope.table.flow import Flow
@@ -180,3 +180,34 @@ def test_a_real_notebook_shows_them(run: RunFolder, tmp_path: Path) -> None:
         assert len(shown) == 1, "a figure is shown twice"
         assert ink(base64.b64decode(shown[0]["image/png"])) > 0.003
     assert size[0]["text/plain"] == "10.0"
+
+
+LONG_ROW = [
+    "model2",
+    "redundant ✓",
+    "",
+    "the loss of Dice is 0.012, and at most 0.020 counts as none, over three seeds",
+]
+
+
+@pytest.mark.parametrize(("columns", "is_table"), [("60", False), ("80", False), ("99", False), ("200", True)])
+def test_a_table_that_does_not_fit_is_plain_lines(
+    columns: str, is_table: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    print_table("Retrained", ["variant", "conditional", "seeds", "why"], [LONG_ROW])
+    lines = capsys.readouterr().out.splitlines()
+    assert any("│" in line for line in lines) == is_table
+    if not is_table:
+        assert lines[:3] == ["Retrained", "  model2", "    conditional: redundant ✓"]
+        assert lines[3].startswith("    why: the loss of Dice is 0.012")
+        assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_a_table_that_fits_stays_a_table(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    print_table("Parts", ["part", "verdict"], [["skip1", "needed"]])
+    assert "│ skip1 │ needed  │" in capsys.readouterr().out

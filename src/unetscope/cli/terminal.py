@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import textwrap
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
     from rich.text import Text
+
+
+LOG_WIDTH, NARROWEST_TABLE = 80, 100  # columns; in a wider terminal a table that does not fit folds its texts
 
 
 def one_line(text: str) -> str:
@@ -60,7 +64,10 @@ def dice_of_classes(dice: Sequence[float]) -> str:
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Collection[str] = ()
 ) -> None:
-    """A table with a heading for each column. right: the columns that are set to the right."""
+    """A table with a heading for each column. right: the columns that are set to the right.
+
+    Where it does not fit, as in a pipe or a narrow terminal, each row is plain lines instead, a value a line.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -68,9 +75,32 @@ def print_table(
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    rows = list(rows)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    needed = console.measure(table, options=console.options.update(width=10_000)).maximum
+    if needed > console.width and console.width < NARROWEST_TABLE:
+        print_lines(title, columns, rows)
+    else:
+        console.print(table)
+
+
+def print_lines(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows as plain lines of at most 80 columns: the first value, and under it the others with their names.
+
+    >>> print_lines("Retrained", ["variant", "outcome"], [["model2", "redundant"]])
+    Retrained
+      model2
+        outcome: redundant
+    """
+    print(title)
+    for first, *others in rows:
+        print(f"  {one_line(str(first))}")
+        for name, value in zip(columns[1:], others, strict=True):
+            if text := one_line(str(value)):
+                lines = textwrap.wrap(f"{name}: {text}", LOG_WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+                print(*(f"{' ' * (4 if place == 0 else 6)}{line}" for place, line in enumerate(lines)), sep="\n")
 
 
 def print_pairs(title: str, pairs: Iterable[tuple[str, str]]) -> None:
