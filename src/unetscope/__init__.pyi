@@ -1,4 +1,4 @@
-# Thirty names at most: what a first script needs. All else is a name of its package: us.data, us.estimators, us.plots, …
+# Thirty-one names at most: what a first script needs. All else is a name of its package: us.data, us.estimators, us.plots, …
 from . import analysis as analysis  # comparisons of layers
 from . import data as data  # NIfTI, nnU-Net folders, checks, the public images
 from . import estimators as estimators  # further estimators
@@ -19,6 +19,7 @@ from .measure import Scope as Scope  # measures a network
 from .networks import UNet as UNet  # the paper's network
 from .networks import inspect as inspect  # layers, merges and skips of any network
 from .networks import load_model as load_model  # what slim wrote
+from .networks import without as without  # a network without parts, to train
 from .networks import without_skips as without_skips  # a network without a skip, to train
 from .runs import Recorder as Recorder  # in a loop of one's own
 from .runs import RunFolder as RunFolder  # reads what a run wrote

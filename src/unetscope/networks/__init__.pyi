@@ -1,12 +1,16 @@
 from .ablation import ablated as ablated
-from .ablation import without_skips as without_skips
 from .cost import Savings as Savings
 from .cost import costs as costs
 from .inspection import build_network as build_network
 from .inspection import inspect as inspect
 from .inspection import inspect_shape as inspect_shape
+from .rewired import Rewired as Rewired
+from .saved_parts import load_parts as load_parts
+from .saved_parts import save_parts as save_parts
 from .structure import JOIN_NAMES as JOIN_NAMES
 from .structure import Structure as Structure
+from .surgery import without as without
+from .surgery import without_skips as without_skips
 from .unet import FILE as FILE
 from .unet import UNet as UNet
 from .unet import check_image_size as check_image_size

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -59,7 +60,9 @@ def inspect(model: nn.Module, example: Any, *, detail: Detail | None = None) -> 
     if not graph.outputs:
         raise NetworkError(f"{name} gives out no tensor that can be followed back to its input")
     levels = Levels(graph)
-    return describe(name, levels, find_joins(levels), detail)
+    arguments = tuple(example) if isinstance(example, tuple | list) else (example,)
+    kept = tuple(value.detach().clone() if isinstance(value, torch.Tensor) else value for value in arguments)
+    return replace(describe(name, levels, find_joins(levels), detail), example=kept)
 
 
 def build_network(named: str) -> nn.Module:

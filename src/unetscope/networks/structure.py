@@ -5,9 +5,9 @@ Functions are grouped by the names that `activations.tracing` gives their calls.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from unetscope.activations import FOREIGN, SCRIPT, WRITTEN, Graph
 from unetscope.base import NetworkError
@@ -161,7 +161,8 @@ class Structure:
     """A network as it is measured: layers in the order in which they run, skips from the top one down, and their merges.
 
     detail: whether `layers` are all that a kernel makes, or only the ends of stages. kernels: how many kernels there are.
-    graph: the recorded forward pass. gaps: where the network could not be followed.
+    graph: the recorded forward pass. gaps: where the network could not be followed. example: the arguments that it was
+    recorded with.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Structure:
     kernels: int
     graph: Graph
     gaps: tuple[Gap, ...] = ()
+    example: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def why_no_merge(self) -> str:

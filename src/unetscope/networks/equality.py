@@ -1,0 +1,160 @@
+"""Whether a recorded program does what its network does, and a smaller program what the silenced one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from unetscope.activations import eval_mode
+from unetscope.networks.ablation import replace_streams
+from unetscope.networks.structure import Operand
+
+TOLERANCE = 1e-6  # of the largest value
+SEED = 0
+RANDOM = ("rand", "bernoulli", "normal", "multinomial", "uniform", "rrelu", "exponential", "poisson")
+
+Reading = tuple[fx.Node, fx.Node, int, list[int]]  # a call, what it reads, and the channels of an axis
+Ranges = tuple[tuple[float, float], ...]  # of each channel, its smallest and its largest value
+
+
+def noise_like(arguments: Sequence[Any], seed: int) -> tuple[Any, ...]:
+    """Arguments of the same shapes with other values; integers stay, since they may count or name something."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        low, high = (float(value.min()), float(value.max())) if value.numel() else (0.0, 1.0)
+        spread = (high - low) or 1.0
+        return (torch.rand(value.shape, generator=generator) * spread + low).to(value)
+
+    return tuple(map(noise, arguments))
+
+
+def in_batch(first: Sequence[Any], second: Sequence[Any]) -> tuple[Any, ...]:
+    """Two images of one shape as a batch."""
+    return tuple(
+        torch.cat([a, b]) if isinstance(a, Tensor) and a.ndim and len(a) == 1 else a
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def with_sides(arguments: Sequence[Any], factor: float, more: int = 0) -> tuple[Any, ...]:
+    """Arguments whose images have other sides, by a factor and so many more; those that are not images stay."""
+    ndim = arguments[0].ndim
+
+    def scale(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.ndim != ndim:
+            return value
+        shape = (*value.shape[:2], *(max(1, int(side * factor) + more) for side in value.shape[2:]))
+        generator = torch.Generator().manual_seed(SEED)
+        return torch.rand(shape, generator=generator).to(value) if value.is_floating_point() else value.new_zeros(shape)
+
+    return tuple(map(scale, arguments))
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Within the block, a network runs in a mode and without dropout, and is left unchanged."""
+    with eval_mode(model):
+        model.train(training)
+        for module in model.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.training = False
+        torch.manual_seed(SEED)
+        yield
+
+
+def network_outputs(
+    model: nn.Module, streams: Mapping[str, Operand], arguments: Sequence[Any], training: bool
+) -> list[Tensor]:
+    """What a network returns with zeros in the place of streams."""
+    zeros = replace_streams(model, streams, lambda _, stream: torch.zeros_like(stream), gradients=False)
+    with in_mode(model, training), zeros:
+        return tensors_of(model(*_copies(arguments)))
+
+
+def program_outputs(program: nn.Module, arguments: Sequence[Any], training: bool) -> list[Tensor]:
+    """What a program returns."""
+    with in_mode(program, training):
+        return tensors_of(program(*_copies(arguments)))
+
+
+def read_values(
+    program: nn.Module, graph: fx.Graph, reads: Sequence[Reading], arguments: Sequence[Any], training: bool
+) -> list[Ranges]:
+    """The range of values of each channel that is read no more, in the silenced program. reads: of its graph."""
+    ranges: dict[int, Ranges] = {}
+
+    class Interpreter(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            for number, (node, source, axis, channels) in enumerate(reads):
+                if node is n:
+                    values = self.env[source]
+                    gone = values.index_select(axis, torch.tensor(channels, device=values.device))
+                    rows = gone.movedim(axis, 0).flatten(1)
+                    ranges[number] = tuple(zip(rows.amin(1).tolist(), rows.amax(1).tolist(), strict=True))
+            return super().run_node(n)
+
+    with in_mode(program, training):
+        Interpreter(program, graph=graph).run(*_copies(arguments))
+    return [ranges[number] for number in range(len(reads))]
+
+
+def differ(outputs: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = TOLERANCE) -> str:
+    """By how much two lists of outputs differ, as text; empty if they are equal to a tolerance of the largest value."""
+    if [tensor.shape for tensor in outputs] != [tensor.shape for tensor in expected]:
+        return "outputs of other shapes"
+    for output, reference in zip(outputs, expected, strict=True):
+        a, b = (
+            torch.view_as_real(each).double() if each.is_complex() else each.double() for each in (output, reference)
+        )
+        largest = float(b.abs().nan_to_num().max()) if b.numel() else 0.0
+        unequal = ~((a == b) | (a.isnan() & b.isnan()))
+        difference = float((a - b)[unequal].abs().nan_to_num(nan=torch.inf).max()) if bool(unequal.any()) else 0.0
+        if difference > tolerance * largest:
+            return f"{difference:.2g} of {largest:.2g}"
+    return ""
+
+
+def draws_at_random(graph: fx.Graph) -> str:
+    """The first call of a program that draws random numbers, other than a module of dropout; empty if there is none."""
+    for node in graph.nodes:
+        name = node.meta.get("function", "")
+        is_dropout = "dropout" in name and node.op != "call_module" and (node.kwargs.get("training", True) is True)
+        if is_dropout or (name.startswith(RANDOM) and not name.startswith("normalize")):
+            return f"{name} ({node.meta['address']})"
+    return ""
+
+
+def tensors_of(values: Any) -> list[Tensor]:
+    """The tensors of an output, in order."""
+    if is_dataclass(values) and not isinstance(values, type):
+        return [tensor for each in fields(values) for tensor in tensors_of(getattr(values, each.name))]
+    leaves = tree_leaves(values, is_leaf=lambda value: is_dataclass(value) and not isinstance(value, type))
+    return [
+        tensor
+        for leaf in leaves
+        for tensor in ([leaf] if isinstance(leaf, Tensor) else tensors_of(leaf) if is_dataclass(leaf) else [])
+    ]
+
+
+def as_double(arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """Arguments in float64."""
+    return tuple(
+        tree_map(
+            lambda value: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value,
+            arguments,
+        )
+    )
+
+
+def _copies(arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """Arguments that the network may write to."""
+    return tuple(value.clone() if isinstance(value, Tensor) else value for value in arguments)

@@ -1,0 +1,157 @@
+"""Leave streams out of the joins of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from unetscope.base import NetworkError
+from unetscope.networks.channels import Following
+from unetscope.networks.masks import Mask, argument, concatenation_axis, tensor_arguments
+from unetscope.networks.program import Program, place
+from unetscope.networks.structure import Operand
+
+CONCATENATIONS = {"cat", "hstack", "column_stack"}
+Positions = Mapping[fx.Node, Collection[int]]  # by join, the streams that are left out among its tensor arguments
+
+
+def positions_of(program: Program, streams: Collection[Operand]) -> dict[fx.Node, set[int]]:
+    """Where streams enter a program. Raises: NetworkError if a join does not run in this mode."""
+    positions: dict[fx.Node, set[int]] = {}
+    for stream in streams:
+        address, position = stream.path[0]
+        positions.setdefault(program.at(address), set()).add(position)
+    return positions
+
+
+def silenced(program: Program, positions: Positions) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """A program with zeros in the place of streams, and its nodes by those of the given one."""
+    graph = fx.Graph()
+    counterparts: dict[fx.Node, fx.Node] = {}
+    graph.output(graph.graph_copy(program.graph, counterparts))
+    for node, counterpart in counterparts.items():
+        counterpart.meta = dict(node.meta)
+    for join, left_out in positions.items():
+        node = counterparts[join]
+        with graph.inserting_before(node):
+            zeros = {
+                position: graph.call_function(torch.zeros_like, (tensor_arguments(node)[position],))
+                for position in left_out
+            }
+        replace_tensors(node, lambda position, tensor, zeros=zeros: zeros.get(position, tensor))  # type: ignore[misc]
+    return graph, counterparts
+
+
+def replace_tensors(node: fx.Node, replacement: Callable[[int, fx.Node], Any]) -> None:
+    """Replace tensor arguments of a call, each by its position among them."""
+    position = -1
+
+    def replace(values: Any) -> Any:
+        nonlocal position
+        if isinstance(values, fx.Node) and "shape" in values.meta:
+            position += 1
+            return replacement(position, values)
+        if isinstance(values, list | tuple):
+            return type(values)(map(replace, values))
+        if isinstance(values, dict):
+            return {key: replace(value) for key, value in values.items()}
+        return values
+
+    node.args, node.kwargs = replace(node.args), replace(dict(node.kwargs))
+
+
+class WithoutStreams(Following):
+    """Leaves streams out of their joins, and follows the channels that this takes from concatenations."""
+
+    def __init__(self, program: Program, modules: Callable[[str], nn.Module], positions: Positions) -> None:
+        super().__init__(program.graph, modules)
+        self._positions = positions
+
+    def follow(self) -> None:
+        """Edit the joins, and whatever is made of tensors that lost channels.
+
+        Raises: NetworkError for a call that mixes channels, or where nothing is left at a join.
+        """
+        for node in list(self.graph.nodes):
+            gone = {k for k, tensor in enumerate(tensor_arguments(node)) if tensor in self.empty}
+            if positions := gone | set(self._positions.get(node, ())):
+                self._leave_out(node, positions)
+            elif any(source in self.masks for source in node.all_input_nodes):
+                self.edit(node)
+
+    def _leave_out(self, node: fx.Node, positions: set[int]) -> None:
+        name, tensors = node.meta.get("function"), tensor_arguments(node)
+        remaining = [tensor for k, tensor in enumerate(tensors) if k not in positions]
+        node.meta["join"] = True
+        if node.op == "output" or (not remaining and name not in CONCATENATIONS):
+            raise NetworkError(f"nothing is left at {place(node)}: leave out fewer of the streams that it joins")
+        if name in CONCATENATIONS:
+            self._shorten(node, tensors, positions)
+        elif name == "mul":
+            raise NetworkError(
+                f"{place(node)} multiplies streams, and a product with zeros is zero: no skip can be removed there, "
+                "ablate it instead"
+            )
+        elif name == "stack" and self._is_summed(node):
+            node.args = (remaining, *node.args[1:])
+        elif name in {"add", "sub", "rsub"} and remaining[0].meta["shape"] == node.meta["shape"]:
+            self._drop_term(node, remaining[0], 0 in positions)
+        else:
+            self._put_zeros(node, tensors, remaining[0], positions)
+        if name not in CONCATENATIONS and any(source in self.masks for source in node.all_input_nodes):
+            self.edit(node)
+
+    def _shorten(self, node: fx.Node, tensors: list[fx.Node], positions: set[int]) -> None:
+        axis = concatenation_axis(node)
+        kept: list[bool] = []
+        for k, tensor in enumerate(tensors):
+            mask = self.masks.get(tensor)
+            if mask is not None and mask.axis != axis:
+                raise NetworkError(f"{place(node)} joins along another axis than streams before it: ablate it instead")
+            whole = mask.kept if mask else (True,) * tensor.meta["shape"][axis]
+            kept += [False] * len(whole) if k in positions else whole
+        self.masks[node] = Mask(axis, tuple(kept))
+        if len(positions) == len(tensors):
+            self.empty.add(node)
+            return
+        values = [tensor for k, tensor in enumerate(tensors) if k not in positions]
+        if node.args:
+            node.args = (values, *node.args[1:])
+        else:
+            node.kwargs = {
+                ("tensors" if key == "tensors" else key): (values if key == "tensors" else value)
+                for key, value in node.kwargs.items()
+            }
+
+    def _is_summed(self, node: fx.Node) -> bool:
+        axis = argument(node, 1, "dim", 0)
+        return all(user.meta.get("function") == "sum" and argument(user, 1, "dim", None) == axis for user in node.users)
+
+    def _drop_term(self, node: fx.Node, term: fx.Node, is_first: bool) -> None:
+        """A sum or a difference of two tensors without one of them."""
+        alpha, name = node.kwargs.get("alpha", 1), node.meta["function"]
+        factor = alpha if is_first else 1
+        if name == "sub" and is_first:
+            factor = -alpha  # type: ignore[operator]
+        if name == "rsub":
+            factor = 1 if is_first else -1
+        node.op, node.kwargs = "call_method", {}
+        node.target, node.args = ("clone", (term,)) if factor == 1 else ("mul", (term, factor))
+        node.meta.update(function=str(node.target), writes=False)
+
+    def _put_zeros(self, node: fx.Node, tensors: list[fx.Node], like: fx.Node, positions: set[int]) -> None:
+        """Zeros in the place of a stream, for what does not leave streams apart, such as a maximum."""
+
+        def zeros(position: int, tensor: fx.Node) -> fx.Node:
+            if position not in positions:
+                return tensor
+            source = like if like.meta["shape"] == tensor.meta["shape"] else tensor
+            with self.graph.inserting_before(node):
+                zero = self.graph.call_function(torch.zeros_like, (source,))
+            zero.meta.update(source.meta, function="zeros_like", address=node.meta["address"])
+            return zero
+
+        replace_tensors(node, zeros)

@@ -1,0 +1,187 @@
+"""Which calls of a program still lead to its output, and the sizes that they read of what does not."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import fx, nn
+
+from unetscope.base import NetworkError
+from unetscope.networks.channels import BINARY, CONVOLUTIONS, POINTWISE
+from unetscope.networks.masks import argument, concatenation_axis, tensor_arguments
+from unetscope.networks.program import place
+from unetscope.networks.program_tensors import hold
+
+SAME_SIDES = POINTWISE | {"batch_norm", "instance_norm", "group_norm", "prelu", "softmax"}
+POOLS = {f"{how}_pool{d}d" for how in ("max", "avg") for d in (1, 2, 3)}
+
+
+def remove_dead_calls(graph: fx.Graph, modules: Callable[[str], nn.Module]) -> None:
+    """Erase every call that the output does not need. A call that writes in place is needed by whoever reads it later.
+
+    Raises: NetworkError if a size is read of a tensor that is gone, and cannot be computed from others.
+    """
+    live = _live(graph, (graph.output_node(),), through_sizes=False)
+    sizes = _Sizes(graph, modules, live)
+    for node in list(graph.nodes):
+        if node.target is hold and node.op == "call_function":
+            sizes.keep_condition(node)
+        elif node in live and _is_size(node) and node.args[0] not in live:
+            node.replace_all_uses_with(sizes.of(node.args[0], node.args[1], node))  # type: ignore[arg-type]
+    conditions = [node for node in graph.nodes if node.op == "call_function" and node.target is hold]
+    live = _live(graph, (graph.output_node(), *conditions), through_sizes=True)
+    for node in reversed(list(graph.nodes)):
+        if node not in live and node.op != "placeholder":
+            graph.erase_node(node)
+
+
+def hold_sides(graph: fx.Graph, sides: Iterable[int]) -> None:
+    """Let a program take images of these sides alone."""
+    image = next(iter(graph.nodes))
+    for axis, side in enumerate(sides, start=2):
+        with graph.inserting_before(_first_call(graph)):
+            equal = graph.call_function(operator.eq, (graph.call_method("size", (image, axis)), side))
+            graph.call_function(hold, (equal, f"the size along axis {axis} is {side}"))
+
+
+def _first_call(graph: fx.Graph) -> fx.Node:
+    return next(node for node in graph.nodes if node.op != "placeholder")
+
+
+def ancestors(graph: fx.Graph, nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """Whatever some nodes are made from."""
+    return _live(graph, nodes, through_sizes=False)
+
+
+def _is_size(node: fx.Node) -> bool:
+    return node.op == "call_method" and node.target == "size"
+
+
+def _live(graph: fx.Graph, roots: Iterable[fx.Node], *, through_sizes: bool) -> set[fx.Node]:
+    live = set(roots)
+    for node in reversed(graph.nodes):
+        if node in live and (through_sizes or not _is_size(node)):
+            live.update(node.all_input_nodes)
+            live.update(node.meta.get("after", ()))
+    return live
+
+
+class _Sizes:
+    """Computes sizes of tensors that are gone from those that are there."""
+
+    def __init__(self, graph: fx.Graph, modules: Callable[[str], nn.Module], live: set[fx.Node]) -> None:
+        self._graph, self._modules, self._live = graph, modules, live
+        self._image = next(iter(graph.nodes))
+
+    def keep_condition(self, condition: fx.Node) -> None:
+        """Keep a condition on sizes, computed from what is there, or else hold the program to the example's size."""
+        pending, inputs = [condition], set()
+        while pending:
+            node = pending.pop()
+            for source in node.all_input_nodes:
+                if _is_size(node):
+                    continue
+                inputs.add(source)
+                pending.append(source)
+        gone = [node for node in inputs if _is_size(node) and node.args[0] not in self._live]
+        try:
+            for node in gone:
+                node.replace_all_uses_with(self.of(node.args[0], node.args[1], node))  # type: ignore[arg-type]
+        except NetworkError:
+            self._graph.erase_node(condition)
+            hold_sides(self._graph, self._image.meta["shape"][2:])
+
+    def of(self, tensor: fx.Node, axis: int, before: fx.Node) -> Any:  # noqa: PLR0911 (a rule for each kind of call)
+        """The size of a tensor along an axis, as a node or a number. Raises: NetworkError if it cannot be computed."""
+        shape = tensor.meta["shape"]
+        axis %= len(shape)
+        if tensor in self._live or tensor.op == "placeholder":
+            with self._graph.inserting_before(before):
+                return self._graph.call_method("size", (tensor, axis))
+        if axis == 0 and shape[0] == self._image.meta["shape"][0]:
+            return self.of(self._image, 0, before)
+        if axis == 1 and len(shape) == len(self._image.meta["shape"]):
+            return shape[1]
+        name, sources = tensor.meta.get("function"), tensor_arguments(tensor)
+        same = next(
+            (source for source in sources if source.meta["shape"][axis : axis + 1] == shape[axis : axis + 1]), None
+        )
+        if name in SAME_SIDES or (name == "cat" and concatenation_axis(tensor) != axis):
+            return self.of(sources[0], axis, before)
+        if name in BINARY and same is not None:
+            return self.of(same, axis, before)
+        if name == "pad":
+            return self._padded(tensor, axis, before)
+        if name in {"interpolate", "upsample"}:
+            return self._interpolated(tensor, axis, before)
+        if tensor.op == "call_module" and (name in CONVOLUTIONS or name in POOLS):
+            return self._strided(tensor, axis, before, "transpose" in name)
+        if name in POOLS:
+            return self._pooled(tensor, axis, before)
+        raise NetworkError(
+            f"a size is read of what is left out, at {place(tensor)}, which cannot be computed without it"
+        )
+
+    def _compute(self, before: fx.Node, function: Callable[..., Any], *values: Any) -> Any:
+        if not any(isinstance(value, fx.Node) for value in values):
+            return function(*values)
+        with self._graph.inserting_before(before):
+            return self._graph.call_function(function, values)
+
+    def _padded(self, tensor: fx.Node, axis: int, before: fx.Node) -> Any:
+        padding: Any = argument(tensor, 1, "pad", ())
+        pair = len(tensor.meta["shape"]) - 1 - axis
+        side = self.of(tensor_arguments(tensor)[0], axis, before)
+        for amount in padding[2 * pair : 2 * pair + 2]:
+            side = self._compute(before, operator.add, side, amount)
+        return side
+
+    def _interpolated(self, tensor: fx.Node, axis: int, before: fx.Node) -> Any:
+        if tensor.op == "call_module":
+            module = self._modules(str(tensor.target))
+            size, scale = getattr(module, "size", None), getattr(module, "scale_factor", None)
+        else:
+            size, scale = argument(tensor, 1, "size", None), argument(tensor, 2, "scale_factor", None)
+        if size is not None:
+            return size[axis - 2] if isinstance(size, list | tuple) else size
+        factor = scale[axis - 2] if isinstance(scale, list | tuple) else scale
+        if not isinstance(factor, int | float) or factor != int(factor):
+            raise NetworkError(
+                f"a size is read of what is left out, at {place(tensor)}, whose scale is no whole number"
+            )
+        return self._compute(before, operator.mul, self.of(tensor_arguments(tensor)[0], axis, before), int(factor))
+
+    def _strided(self, tensor: fx.Node, axis: int, before: fx.Node, transposed: bool) -> Any:
+        module: Any = self._modules(str(tensor.target))
+        kernel, stride, padding, dilation = (
+            value[axis - 2] if isinstance(value, tuple) else value
+            for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+        )
+        side = self.of(tensor_arguments(tensor)[0], axis, before)
+        if padding == "same":
+            return side
+        padding = 0 if padding == "valid" else padding
+        if getattr(module, "ceil_mode", False) or (transposed and len(tensor.args) > 1):
+            raise NetworkError(
+                f"a size is read of what is left out, at {place(tensor)}, which rounds it up: ablate it instead"
+            )
+        if transposed:
+            output_padding = module.output_padding[axis - 2]
+            side = self._compute(before, operator.mul, self._compute(before, operator.sub, side, 1), stride)
+            return self._compute(before, operator.add, side, dilation * (kernel - 1) + output_padding + 1 - 2 * padding)
+        side = self._compute(before, operator.add, side, 2 * padding - dilation * (kernel - 1) - 1)
+        return self._compute(before, operator.add, self._compute(before, operator.floordiv, side, stride), 1)
+
+    def _pooled(self, tensor: fx.Node, axis: int, before: fx.Node) -> Any:
+        kernel: Any = argument(tensor, 1, "kernel_size", None)
+        stride: Any = argument(tensor, 2, "stride", None) or kernel
+        plain = not any(argument(tensor, k, name, 0) for k, name in ((3, "padding"), (5, "ceil_mode")))
+        if not plain or argument(tensor, 4, "dilation", 1) not in (1, False) or tensor.kwargs.get("dilation", 1) != 1:
+            raise NetworkError(
+                f"a size is read of what is left out, at {place(tensor)}, which pads it: ablate it instead"
+            )
+        kernel, stride = (value[axis - 2] if isinstance(value, list | tuple) else value for value in (kernel, stride))
+        side = self._compute(before, operator.sub, self.of(tensor_arguments(tensor)[0], axis, before), kernel)
+        return self._compute(before, operator.add, self._compute(before, operator.floordiv, side, stride), 1)

@@ -1,0 +1,111 @@
+"""Write a network without some of its parts, and build it again from code: `network.json` and weights, nothing unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unetscope.base import NetworkError, first_line, parse_json, whole_file
+from unetscope.networks.inspection import build_network, inspect
+from unetscope.networks.rewired import Rewired
+from unetscope.networks.surgery import without
+from unetscope.networks.unet import FILE
+
+DESCRIPTION = "network.json"
+FORMAT = "unetscope parts 1"
+MOST_VALUES = 2**30  # of an example, so that a file cannot ask for more memory than there is
+
+Build = Callable[[], nn.Module]
+
+
+def save_parts(network: Rewired, folder: str | Path, built_by: str = "") -> Path:
+    """Write a network that `without` made to a folder, as `network.json` and `model.safetensors`; the folder.
+
+    built_by: the code of the original network, as `FILE.py:NAME` or `package.module:NAME`, so that it can be built again.
+
+    >>> import tempfile
+    >>> from unetscope.networks.unet import UNet
+    >>> model, x = UNet(2, depth=2), torch.rand(1, 3, 16, 16)
+    >>> smaller = without(model, inspect(model, x), "skip1", "level2").eval()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save_parts(smaller, folder)
+    ...     again = load_parts(folder, lambda: UNet(2, depth=2))
+    >>> torch.equal(again(x), smaller(x))
+    True
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {
+        "format": FORMAT,
+        "network": built_by,
+        "left out": list(network.left_out),
+        "constants": network.constants,
+        "example": [_described(value) for value in network.example],
+    }
+    tensors: dict[str, Tensor] = {}
+    for name, value in network.state_dict().items():  # tied weights are written under each of their names
+        tensors[name] = value.detach().cpu().contiguous().clone()
+    with whole_file(folder / FILE) as beside:
+        save_file(tensors, beside)
+    with whole_file(folder / DESCRIPTION) as beside:
+        beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
+    """A network that `save_parts` wrote, in evaluation mode: the original is built, cut as it was, and given the weights.
+
+    build: makes the original network; by default the code that `network.json` names is imported, and so runs.
+
+    Raises: NetworkError if the folder has no such network, or its weights do not fit what is built.
+    """
+    folder = Path(folder)
+    try:
+        description = parse_json((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        weights = load_file(folder / FILE)
+        if description.get("format") != FORMAT:
+            raise NetworkError(f"{folder / DESCRIPTION} is of another format: expected {FORMAT!r}")
+        example = tuple(map(_example, description["example"]))
+        left_out, constants, built_by = description["left out"], description["constants"], description["network"]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise NetworkError(f"{folder} cannot be read as a network without parts ({first_line(error)})") from None
+    if build is None and not built_by:
+        raise NetworkError(f"{folder / DESCRIPTION} does not name the code of the network: give build=, which makes it")
+    original = build() if build is not None else build_network(built_by)
+    network = without(original, inspect(original, example), *left_out, constants=constants)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise NetworkError(f"{folder / FILE} does not fit the network that is built: {_reason(error)}") from None
+    return network.eval()
+
+
+def _reason(error: RuntimeError) -> str:
+    """What does not fit, of a message that names the module first."""
+    return " ".join(str(error).split("\n\t")[1:2]) or first_line(error)
+
+
+def _described(value: Any) -> Any:
+    """An argument of the network for JSON: a tensor as its shape and type, a plain value as it is."""
+    if isinstance(value, Tensor):
+        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise NetworkError(f"an argument of the network is a {type(value).__name__}, which network.json cannot hold")
+
+
+def _example(described: Any) -> Any:
+    if not isinstance(described, dict):
+        return described
+    shape, dtype = described["shape"], getattr(torch, described["dtype"])
+    if torch.Size(shape).numel() > MOST_VALUES or not isinstance(dtype, torch.dtype):
+        raise ValueError(f"an example of shape {shape} and type {described['dtype']}")
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return values.to(dtype)

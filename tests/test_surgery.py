@@ -1,0 +1,461 @@
+"""Skips and levels left out for good: exact, apart from the original, and plain modules."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import foreign
+from foreign import random_image
+from unetscope.base.errors import InvalidArgument, NetworkError
+from unetscope.networks.ablation import replace_streams
+from unetscope.networks.equality import differ, tensors_of
+from unetscope.networks.inspection import inspect
+from unetscope.networks.rewired import Rewired
+from unetscope.networks.saved_parts import load_parts, save_parts
+from unetscope.networks.structure import Structure
+from unetscope.networks.surgery import without, without_skips
+
+torch.set_num_threads(1)
+
+Join = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+class TwoLevels(nn.Module):
+    """One skip of 4 channels beside 4 upsampled ones. join: of the network, the upsampled stream and the skip, to 8 channels.
+
+    Whatever else a network needs stands in `parts`.
+    """
+
+    def __init__(self, join: Join, parts: dict[str, nn.Module] | None = None, reads: int = 8) -> None:
+        super().__init__()
+        self.enter, self.down = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, stride=2, padding=1)
+        self.up, self.join = nn.ConvTranspose2d(8, 4, 2, stride=2), join
+        for name, part in (parts or {}).items():
+            self.add_module(name, part)
+        self.read, self.leave = nn.Conv2d(reads, 4, 3, padding=1), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = torch.relu(self.enter(x))
+        joined = self.join(self, self.up(torch.relu(self.down(skip))), skip)
+        return self.leave(torch.relu(self.read(joined)))
+
+
+def plain(_net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
+    return torch.cat([skip, up], 1)
+
+
+def silent_outputs(model: nn.Module, structure: Structure, part: str, images: Tensor) -> list[Tensor]:
+    """What the original returns with zeros in the place of a part's stream."""
+    merge = structure.merge_of(part.replace("level", "skip"))
+    stream = merge.skips.get(part, merge.upsampled)
+    with torch.no_grad(), replace_streams(model, {part: stream}, lambda _, values: torch.zeros_like(values)):
+        return tensors_of(model(images))
+
+
+def assert_exact(
+    model: nn.Module, part: str = "skip1", shape: tuple[int, ...] = (3, 16, 16), *, trains: bool = True
+) -> Rewired:
+    """A smaller network that is equal to the silenced one on new images, and shares nothing with the original."""
+    torch.manual_seed(0)
+    for module in model.modules():  # as after a training
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+        if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm) and module.weight is not None:
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.bias, -1, 1)
+    structure = inspect(model, random_image(*shape))
+    smaller = without(model, structure, part)
+    images = torch.rand(2, *shape)
+    for training in (False, True) if trains else (False,):
+        states = [{name: value.clone() for name, value in each.state_dict().items()} for each in (model, smaller)]
+        expected = silent_outputs(model.train(training), structure, part, images)
+        with torch.no_grad():
+            outputs = tensors_of(smaller.train(training)(images))
+        assert differ(outputs, expected, 2e-6) == ""
+        model.load_state_dict(states[0])
+        smaller.load_state_dict(states[1])
+    own = {value.untyped_storage().data_ptr() for value in smaller.state_dict().values()}
+    assert not own & {
+        value.untyped_storage().data_ptr() for value in tensors_of([*model.parameters(), *model.buffers()])
+    }
+    return smaller
+
+
+# What else stands in a concatenation.
+
+
+def registered(values: Tensor, kind: str) -> Join:
+    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        if not hasattr(net, "grid"):
+            if kind == "parameter":
+                net.grid = nn.Parameter(values)
+            elif kind == "buffer":
+                net.register_buffer("grid", values)
+            else:
+                net.grid = values
+        first = net.grid.expand(len(skip), -1, -1, -1)
+        return torch.cat([first.to(skip.dtype), skip, up], 1)
+
+    return join
+
+
+def coordinates(_net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
+    rows = torch.linspace(-1, 1, skip.shape[2], device=skip.device)[:, None].expand(skip.shape[2], skip.shape[3])
+    return torch.cat([rows.expand(len(skip), 1, -1, -1), skip, rows.expand(len(skip), 1, -1, -1), up], 1)
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        registered(torch.rand(1, 2, 16, 16), "parameter"),
+        registered(torch.rand(1, 2, 16, 16), "buffer"),
+        registered(torch.rand(1, 2, 16, 16), "attribute"),
+        registered(torch.arange(512).reshape(1, 2, 16, 16) % 7, "buffer"),
+        coordinates,
+        lambda _net, up, skip: torch.cat([torch.zeros(len(skip), 2, *skip.shape[2:]), skip, up], 1),
+        lambda _net, up, skip: torch.cat(
+            [torch.arange(skip.shape[3]).expand(len(skip), 2, skip.shape[2], -1), skip, up], 1
+        ),
+    ],
+    ids=["parameter", "buffer", "attribute", "integers", "coordinates", "padding", "arange"],
+)
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+def test_constants_in_a_concatenation(join: Join, part: str) -> None:
+    model = TwoLevels(join, reads=10)
+    model(random_image(3, 16, 16))
+    model.train()
+    smaller = assert_exact(model, part)
+    kept = [0, 1, 6, 7, 8, 9] if part == "skip1" else [0, 1, 2, 3, 4, 5]
+    if join is coordinates:
+        kept = [0, 5, 6, 7, 8, 9] if part == "skip1" else [0, 1, 2, 3, 4, 5]
+    assert torch.equal(smaller.get_parameter("read.weight"), model.read.weight[:, kept])
+
+
+# Norms, and other calls between the join and what reads it.
+
+BETWEEN: dict[str, tuple[nn.Module, bool]] = {
+    "batch norm": (nn.BatchNorm2d(8), False),  # in training mode, the constants are those of a batch of zeros
+    "instance norm": (nn.InstanceNorm2d(8, affine=True), True),
+    "group norm": (nn.GroupNorm(4, 8), True),
+    "group norm, activated": (nn.Sequential(nn.GroupNorm(2, 8), nn.SiLU()), True),
+    "prelu": (nn.PReLU(8), True),
+    "depthwise": (nn.Conv2d(8, 8, 3, padding=1, groups=8), True),
+    "grouped": (nn.Conv2d(8, 12, 1, groups=4), True),
+    "transposed": (nn.ConvTranspose2d(8, 8, 3, padding=1), True),
+    "dropout": (nn.Dropout2d(0.5), True),
+    "shuffle": (nn.ChannelShuffle(2), True),
+    "pooled": (nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.ZeroPad2d(1), nn.AvgPool2d(3, 1)), True),
+    "norm, then padded": (
+        nn.Sequential(nn.InstanceNorm2d(8, affine=True), nn.ReflectionPad2d(1), nn.AvgPool2d(3, 1)),
+        True,
+    ),
+    "sub-pixel": (nn.Sequential(nn.PixelUnshuffle(2), nn.PixelShuffle(2)), True),
+    "spectral": (nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 8, 1)), False),
+    "weight norm": (nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 1)), True),
+}
+
+
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+@pytest.mark.parametrize("name", BETWEEN)
+def test_what_stands_between_a_join_and_what_reads_it(name: str, part: str) -> None:
+    module, trains = BETWEEN[name]
+    module = copy.deepcopy(module)
+    reads = 12 if name == "grouped" else 8
+    model = TwoLevels(lambda net, up, skip: net.between(plain(net, up, skip)), {"between": module}, reads)
+    smaller = assert_exact(model, part, trains=trains and name != "dropout")
+    count = [sum(parameter.numel() for parameter in each.parameters()) for each in (model, smaller)]
+    assert count[1] < count[0] or name in {"spectral", "weight norm"}  # whose weights are made of others
+    if "norm" in name and name not in {"weight norm"}:
+        assert any("as constants, through a normalisation" in note for note in smaller.notes)
+
+
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        (nn.GroupNorm(1, 8), r"group_norm \(between\)"),
+        (nn.GroupNorm(8 // 8, 8), r"group_norm \(between\)"),
+        (nn.LayerNorm([8, 16, 16]), r"layer_norm \(between\)"),
+        (nn.LocalResponseNorm(2), r"local_response_norm \(between\)"),
+        (nn.Softmax(1), r"softmax \(between\)"),
+        (nn.Conv2d(8, 8, 1, groups=1 + 1).requires_grad_(False), ""),
+        (nn.Conv3d(1, 1, 3, padding=1), r"conv3d \(between\)"),
+    ],
+)
+def test_what_mixes_channels_is_refused_by_name(module: nn.Module, call: str) -> None:
+    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        joined = torch.cat([skip, up], 1)
+        return net.between(joined[:, None])[:, 0] if isinstance(module, nn.Conv3d) else net.between(joined)
+
+    model = TwoLevels(join, {"between": module})
+    if not call:
+        assert_exact(model)
+        return
+    with pytest.raises(
+        NetworkError, match=rf"what is joined at cat \(:cat\) goes through {call}, so no skip can be removed"
+    ):
+        without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+
+
+def halves(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    first, second = torch.cat([skip, up], 1).chunk(2, 1)
+    return torch.cat([second, first], 1)
+
+
+def shuffled(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.cat([skip, up], 1)
+    b, c, h, w = joined.shape
+    return joined.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)
+
+
+def twice(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.cat([skip, up], 1)
+    return net.wide(joined) + net.narrow(joined)
+
+
+def gated(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.cat([skip, up], 1)
+    return joined * torch.sigmoid(net.gate(joined.mean((2, 3), keepdim=True)))
+
+
+def last(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    return net.linear(torch.cat([skip, up], 1).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def cut(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.cat([skip, up], 1)
+    return torch.cat([joined[:, 2:6], joined[:, 6:], joined[:, :2]], 1)
+
+
+def projected(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.cat([skip, up], 1)
+    return joined + net.wide(joined)
+
+
+def tokens(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.cat([skip, up], 1)
+    return net.linear(joined.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, joined.shape[2:])
+
+
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+@pytest.mark.parametrize("join", [shuffled, twice, gated, last, cut, projected, tokens])
+def test_ways_to_read_a_concatenation(join: Join, part: str) -> None:
+    parts = {"wide": nn.Conv2d(8, 8, 3, padding=1), "narrow": nn.Conv2d(8, 8, 1), "gate": nn.Conv2d(8, 8, 1)}
+    assert_exact(TwoLevels(join, {**parts, "linear": nn.Linear(8, 8)}), part)
+
+
+def test_a_module_that_reads_two_joins_is_refused() -> None:
+    model = TwoLevels(
+        lambda net, up, skip: net.again(net.again(torch.cat([skip, up], 1))), {"again": nn.Conv2d(8, 8, 1)}
+    )
+    with pytest.raises(
+        NetworkError, match="again is called more than once, so no skip can be removed before it: ablate"
+    ):
+        without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+    model = TwoLevels(lambda net, up, skip: net.b(net.a(torch.cat([skip, up], 1))), {"a": nn.Conv2d(8, 8, 1)})
+    model.b = nn.Conv2d(8, 8, 1)
+    model.b.weight = model.a.weight
+    with pytest.raises(NetworkError, match="a shares its weights with b, so no skip can be removed before it"):
+        without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+
+
+# Python around the modules.
+
+
+class Hooked(nn.Module):
+    """Its skip is what a hook keeps of the encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.kept = TwoLevels(plain), {}
+        self.inner.enter.register_forward_hook(lambda _m, _i, output: self.kept.__setitem__("skip", torch.relu(output)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        net = self.inner
+        up = net.up(torch.relu(net.down(torch.relu(net.enter(x)))))
+        return net.leave(net.read(torch.cat([self.kept["skip"], up], 1)))
+
+
+def in_closure() -> nn.Module:
+    read = nn.Conv2d(8, 8, 3, padding=1)
+    return TwoLevels(lambda _net, up, skip: read(torch.cat([skip, up], 1)))
+
+
+def in_list() -> nn.Module:
+    model = TwoLevels(lambda net, up, skip: functional.conv2d(torch.cat([skip, up], 1), net.weights[0], net.weights[1]))
+    model.weights = [nn.Parameter(torch.rand(8, 8, 1, 1)), nn.Parameter(torch.rand(8))]
+    return model
+
+
+def in_dictionary() -> nn.Module:
+    model = TwoLevels(lambda net, up, skip: net.stages["read"](torch.cat([skip, up], 1)))
+    model.stages = {"read": nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU())}
+    return model
+
+
+def by_partial() -> nn.Module:
+    return TwoLevels(functools.partial(lambda order, _net, up, skip: torch.cat([skip, up][::order], 1), -1))
+
+
+def by_method() -> nn.Module:
+    class Joiner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read = nn.Conv2d(8, 8, 1)
+
+        def join(self, _net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
+            return self.read(torch.cat([up, skip], 1))
+
+    return TwoLevels(Joiner().join)
+
+
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+@pytest.mark.parametrize("build", [Hooked, in_closure, in_list, in_dictionary, by_partial, by_method])
+def test_python_around_the_modules_shares_nothing(build: Callable[[], nn.Module], part: str) -> None:
+    torch.manual_seed(0)
+    model = build()
+    smaller = assert_exact(model, part)
+    image, before = random_image(3, 16, 16), None
+    with torch.no_grad():
+        before = model.eval()(image)
+    optimizer = torch.optim.SGD(smaller.train().parameters(), 0.5)
+    smaller(image).mean().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert torch.equal(model(image), before), "training the smaller network trained the original"
+    assert all(parameter.grad is not None for parameter in smaller.parameters())
+
+
+@pytest.mark.parametrize(
+    ("join", "why"),
+    [
+        (lambda _n, up, skip: torch.cat([skip, up], 1) * (2.0 if float(up.mean()) > 0 else 1.0), "decides by the values"),
+        (lambda _n, up, skip: torch.cat([skip, up + torch.from_numpy(up.detach().numpy())], 1), "decides by the values"),
+        (lambda _n, up, skip: torch.cat([skip, Doubled.apply(up)], 1), "Doubled is an autograd.Function with a backward pass"),
+        (lambda _n, up, skip: torch.cat([skip, _in_half(up)], 1), "under an autocast within the network"),
+        (lambda _n, up, skip: torch.cat([skip, up], 1) * up, "."),
+    ],
+)  # fmt: skip
+def test_networks_that_no_program_follows_are_refused(join: Join, why: str) -> None:
+    model = TwoLevels(join)
+    with pytest.raises(NetworkError, match=why):
+        without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def _in_half(x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return (x @ x.mT).float()
+
+
+# The result is a plain module.
+
+
+def test_sizes_stay_free_and_batches_too() -> None:
+    model = foreign.Padded()
+    smaller = without(model, inspect(model, random_image(3, 37, 53)), "level3").eval()
+    for shape in ((1, 3, 37, 53), (3, 3, 64, 32), (2, 3, 41, 40)):
+        assert smaller(torch.rand(shape)).shape == (shape[0], 1, *shape[2:])
+    cropped = foreign.Cropped()
+    structure = inspect(cropped, random_image(1, 92, 92))
+    images = torch.rand(2, 1, 108, 92)
+    for part in ("skip1", "skip2", "level1", "level2"):
+        smaller = without(cropped, structure, part).eval()
+        expected = silent_outputs(cropped.eval(), structure, part, images)
+        assert differ(tensors_of(smaller(images)), expected, 1e-5) == ""
+
+
+def test_a_program_for_one_size_says_so() -> None:
+    class Halving(foreign.Padded):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(functional.avg_pool2d(x, 2) if x.shape[2] > 40 else x)
+
+    model = Halving()
+    smaller = without_skips(model, inspect(model, random_image(3, 32, 32)), "skip1")
+    assert smaller(torch.rand(2, 3, 40, 32)).shape == (2, 1, 40, 32)
+    with pytest.raises(
+        NetworkError, match=r"was recorded for images on which .*: build it with an example of the new size"
+    ):
+        smaller(torch.rand(2, 3, 64, 64))
+
+
+def test_dropped_modules_and_outputs_are_gone() -> None:
+    model = foreign.Supervised()
+    structure = inspect(model, random_image(3, 32, 32))
+    smaller = without(model, structure, "level2")
+    assert smaller.notes == ("outputs of what is left out are gone: heads.0",)
+    names = {
+        name.split(".")[0] + "." + name.split(".")[1] for name in smaller.state_dict() if not name.startswith("head.")
+    }
+    assert names == {"down.0", "down.1", "up.1", "up.2", "heads.1", "heads.2"}
+    outputs = smaller(torch.rand(2, 3, 32, 32))
+    assert [len(outputs["aux"]), outputs["out"].shape] == [2, (2, 1, 32, 32)]
+
+
+@pytest.mark.parametrize("part", ["skip2", "level2"])
+def test_it_is_copied_pickled_and_compiled(part: str) -> None:
+    model, images = foreign.Padded().eval(), torch.rand(2, 3, 32, 32)
+    smaller = without(model, inspect(model, images[:1]), part)
+    with torch.no_grad():
+        expected = smaller(images)
+        file = io.BytesIO()
+        torch.save(smaller, file)
+        file.seek(0)
+        twins = [copy.deepcopy(smaller), torch.load(file, weights_only=False), torch.compile(smaller, backend="eager")]
+        program = torch.export.export(smaller, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        for twin in (*twins, program.module()):
+            assert torch.equal(twin(images), expected)
+    again = without(model, inspect(model, images[:1]), part)
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.zero_()
+    again.load_state_dict(smaller.state_dict())
+    assert torch.equal(again(images), expected)
+
+
+def test_parts_that_do_not_exist_are_refused() -> None:
+    model = foreign.Padded()
+    structure = inspect(model, random_image(3, 32, 32))
+    with pytest.raises(NetworkError, match="Padded has no 'level7': there are level1, level2, level3"):
+        without(model, structure, "level7")
+    with pytest.raises(InvalidArgument, match="no part to leave out is named"):
+        without(model, structure)
+    with pytest.raises(NetworkError, match=r"nothing is left at cat \(:cat#3\)|nothing is left"):
+        without(model, structure, "level1", "skip1")
+
+
+def test_it_is_built_again_from_code_and_weights(tmp_path: Any) -> None:
+    normed = functools.partial(TwoLevels, lambda net, up, skip: net.norm(plain(net, up, skip)))
+    torch.manual_seed(0)
+    model = normed({"norm": nn.GroupNorm(2, 8)})
+    smaller = assert_exact(model).eval()
+    save_parts(smaller, tmp_path)
+    images = torch.rand(2, 3, 16, 16)
+    again = load_parts(tmp_path, lambda: normed({"norm": nn.GroupNorm(2, 8)}))
+    assert torch.equal(again(images), smaller(images))
+    assert smaller.constants == {"read": "channel"}
+    with pytest.raises(NetworkError, match=r"network.json does not name the code of the network: give build="):
+        load_parts(tmp_path)
+    with pytest.raises(NetworkError, match=r"does not fit the network that is built: .*norm"):
+        load_parts(tmp_path, lambda: normed({"norm": nn.Sequential(nn.GroupNorm(2, 8))}))
+    (tmp_path / "network.json").write_text("{}")
+    with pytest.raises(NetworkError, match=r"network.json is of another format: expected 'unetscope parts 1'"):
+        load_parts(tmp_path)
