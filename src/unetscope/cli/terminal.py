@@ -66,7 +66,7 @@ def print_table(
 ) -> None:
     """A table with a heading for each column. right: the columns that are set to the right.
 
-    Where it does not fit, as in a pipe or a narrow terminal, each row is plain lines instead, a value a line.
+    In a pipe or a narrow terminal each row is plain lines, a value a line, if that takes fewer lines than a table which folds.
     """
     from rich.console import Console
     from rich.table import Table
@@ -79,28 +79,32 @@ def print_table(
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     console = Console()
-    needed = console.measure(table, options=console.options.update(width=10_000)).maximum
-    if needed > console.width and console.width < NARROWEST_TABLE:
-        print_lines(title, columns, rows)
+    plain = plain_lines(title, columns, rows)
+    folds = console.measure(table, options=console.options.update(width=10_000)).maximum > console.width
+    if folds and console.width < NARROWEST_TABLE and len(plain) < len(console.render_lines(table)):
+        print(*plain, sep="\n")
     else:
         console.print(table)
 
 
-def print_lines(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def plain_lines(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Rows as plain lines of at most 80 columns: the first value, and under it the others with their names.
 
-    >>> print_lines("Retrained", ["variant", "outcome"], [["model2", "redundant"]])
+    >>> print(*plain_lines("Retrained", ["variant", "outcome"], [["model2", "redundant"]]), sep="\\n")
     Retrained
       model2
         outcome: redundant
     """
-    print(title)
+    lines = [title]
     for first, *others in rows:
-        print(f"  {one_line(str(first))}")
+        lines.append(f"  {one_line(str(first))}")
         for name, value in zip(columns[1:], others, strict=True):
             if text := one_line(str(value)):
-                lines = textwrap.wrap(f"{name}: {text}", LOG_WIDTH - 6, break_long_words=False, break_on_hyphens=False)
-                print(*(f"{' ' * (4 if place == 0 else 6)}{line}" for place, line in enumerate(lines)), sep="\n")
+                wrapped = textwrap.wrap(
+                    f"{name}: {text}", LOG_WIDTH - 6, break_long_words=False, break_on_hyphens=False
+                )
+                lines += [f"{' ' * (4 if place == 0 else 6)}{line}" for place, line in enumerate(wrapped)]
+    return lines
 
 
 def print_pairs(title: str, pairs: Iterable[tuple[str, str]]) -> None:
