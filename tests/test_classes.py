@@ -398,6 +398,10 @@ def test_labels_of_nnunet(tmp_path: Path, kind: str) -> None:
     data = load_nnunet(tmp_path, size=(SIDE, SIDE))
     assert (data.classes, data.ignore) == expected
     np.testing.assert_array_equal(data.masks[0], scattered(*present))
+    assert load(tmp_path, image_size=SIDE).fingerprint == data.fingerprint
+    assert str(checked(tmp_path, image_size=SIDE).masks).endswith("(as dataset.json says)")
+    with pytest.raises(InvalidArgument, match=r"dataset.json describes class maps of . classes, .*: leave out --masks"):
+        load(tmp_path, image_size=SIDE, classes=7)
 
 
 # ---- street scenes
