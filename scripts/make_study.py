@@ -136,7 +136,7 @@ def _page(run: RunFolder, results: Verification) -> str:
 
 def _variants(results: Verification, last: int) -> list[str]:
     lines = [
-        f"Dice is the mean over images and over the seeds that started, at epoch {last} and at the best epoch. The target, "
+        f"Dice is the mean over images, over the seeds that started, and over the last tenth of {last} epochs; at its best it is that of one epoch. The target, "
         f"{results.target:.3f}, is the best Dice of the reference (model1) minus {results.margin:g}.",
         "",
         "| variant | network | started | Dice | best | difference from model1 (95 %) | epochs to the target, by seed |",

@@ -585,7 +585,12 @@ def test_help_needs_no_torch() -> None:
             ["verify", "RUN", "--variants=model9"],
             "no variant 'model9' of a network of depth 2: expected paper, skips, depths",
         ),
-        (["verify", "RUN", "--seeds=many"], "--seeds many: expected a number of seeds, or seeds such as 0,1,5"),
+        (["verify", "RUN", "--seeds=many"], "--seeds many: expected a number of seeds, seeds such as 0,1,5, or auto"),
+        (["verify", "RUN", "--seeds=3", "--trainings=9"], "--trainings limits --seeds auto: a chosen number of seeds"),
+        (
+            ["verify", "RUN", "--seeds=auto", "--trainings=5"],
+            "trainings must be 6 or more, for 3 seeds of the reference",
+        ),
         (["verify", "RUN", "--seeds=0,0"], "seed 0 stands twice"),
         (["verify", "RUN", "--engine=cloud"], "engine 'cloud': expected local, ray, slurm"),
         (["verify", "RUN", "--workers=0"], "workers must be 1 or more, got 0"),

@@ -1,6 +1,10 @@
 from .data_processing import dpi_violations as dpi_violations
 from .layer_steps import Neighbours as Neighbours
 from .layer_steps import neighbours as neighbours
+from .looks import LOOKS as LOOKS
+from .looks import SeedPlan as SeedPlan
+from .looks import level_of_added as level_of_added
+from .looks import look_level as look_level
 from .outcomes import DICE_MARGIN as DICE_MARGIN
 from .outcomes import FEWEST_SEEDS as FEWEST_SEEDS
 from .outcomes import Row as Row
@@ -12,6 +16,10 @@ from .rank_stability import AGREES as AGREES
 from .rank_stability import RankStability as RankStability
 from .rank_stability import layer_rank_stability as layer_rank_stability
 from .rank_stability import three_digits as three_digits
+from .seed_choice import seeds_to_add as seeds_to_add
+from .spread import ASSUMED_RESIDUAL as ASSUMED_RESIDUAL
+from .spread import expected_half_width as expected_half_width
+from .spread import seeds_for as seeds_for
 from .verdict import MARGIN as MARGIN
 from .verdict import Judgement as Judgement
 from .verdict import check_margin as check_margin

@@ -1,24 +1,35 @@
 """The verdicts compared with retraining: variants against the run's own network, paired by seed.
 
-A training that did not start, or whose output has become constant, is no evidence about a skip: it is left out, and counted.
+A training is scored by the mean Dice of the last tenth of its epochs, which is quieter than that of the last. One that did not
+start, or whose output has become constant, is no evidence about a skip: it is left out, and counted.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unetscope.analysis.looks import LOOKS, Look, SeedPlan, level_of_added, look_level
+from unetscope.analysis.paired_differences import (
+    dice_differences,
+    interval_over_images,
+    paired_interval,
+    why_no_interval_over_images,
+)
+from unetscope.analysis.spread import Spread, pooled_spread
+from unetscope.analysis.starts import fewer_starts
 from unetscope.analysis.verdict import Judgement
 from unetscope.base import InvalidArgument
 from unetscope.table import (
     AGREEMENT_MARKS,
+    CONFIDENCE,
     REFERENCE,
     RULE_TITLES,
     Agreement,
@@ -27,17 +38,12 @@ from unetscope.table import (
     Interval,
     Rule,
     Variant,
-    cautious,
-    effective_groups,
-    group_values,
-    student,
-    too_few_groups,
 )
 
 DICE_MARGIN = 0.02  # a loss of Dice that counts as none
 STARTED_SHARE = 0.1  # of the guess's cross-entropy that a network which has learnt anything is below it
 FEWEST_SEEDS = 2  # pairs of them: of one, nobody knows what another would change
-STALLS_FROM = 0.05  # chance of so few starts: below it a variant starts less often
+SCORED_SHARE = 10  # a training is scored by the last of so many parts of its epochs, and by one epoch at least
 CONSTANT_RANGE = 1e-3  # between the largest and the smallest probability: below it an output is constant
 State = Literal["started", "not started", "collapsed", "failed", "not there yet"]
 
@@ -78,22 +84,42 @@ class Training:
         constant = self.started_at <= epoch and self._by_epoch[epoch].validation_range < CONSTANT_RANGE
         return "collapsed" if constant else "started"
 
+    def ended(self, epochs: int) -> bool:
+        """Whether it has trained so many epochs, or has failed before."""
+        return self.state(epochs) != "not there yet"
+
     @property
     def sound(self) -> bool:
         """Whether it has started and not collapsed or failed, so that it may be compared."""
         return bool(self.records) and not self.failure and self.state(self.records[-1].epoch) == "started"
 
     def dice(self, epoch: int) -> NDArray[np.float64]:
-        """Dice of every validation image after an epoch."""
-        return np.asarray(self._by_epoch[epoch].dice_per_image, dtype=np.float64)
+        """Dice of every validation image, as the mean of the last tenth of so many epochs; of all images, if no more is kept.
+
+        Up to 19 epochs a tenth is the last one. Epochs that are not recorded do not count.
+        """
+        scored = self._scored(epoch)
+        by_image = [record.dice_per_image for record in scored if record.dice_per_image]
+        values = by_image or [(record.validation_dice,) for record in scored]
+        return np.mean(np.asarray(values, dtype=np.float64), axis=0)
+
+    def score(self, epoch: int) -> float:
+        """The mean of `dice` over the images that have one."""
+        dice = self.dice(epoch)
+        return float(dice[np.isfinite(dice)].mean()) if np.isfinite(dice).any() else math.nan
 
     def mean_dice(self, epoch: int) -> float:
-        """Mean validation Dice after an epoch."""
-        return self._by_epoch[epoch].validation_dice
+        """Mean validation Dice of the same epochs as `dice`."""
+        return float(np.mean([record.validation_dice for record in self._scored(epoch)]))
 
     def dice_per_class(self, epoch: int) -> tuple[float, ...]:
-        """Of class maps, mean validation Dice of each class after an epoch; NaN for one that no image has."""
-        return self._by_epoch[epoch].dice_per_class
+        """Of class maps, mean validation Dice of each class in the same epochs; NaN for one that no image has."""
+        by_class = [record.dice_per_class for record in self._scored(epoch) if record.dice_per_class]
+        return tuple(np.mean(by_class, axis=0).tolist()) if by_class else ()
+
+    def _scored(self, epoch: int) -> list[EpochRecord]:
+        first = epoch - max(1, epoch // SCORED_SHARE) + 1
+        return [self._by_epoch[each] for each in range(first, epoch + 1) if each in self._by_epoch]
 
     def reaches(self, dice: float) -> int | None:
         """The first epoch with a mean validation Dice of so much or more; None if there is none."""
@@ -115,7 +141,8 @@ class Outcome:
     difference: of Dice, variant less reference, over images, then over pairs of seeds. pairs: seeds at which both started.
     started, seeds: of the variant's trainings that got so far. stalls: whether fewer of them start than of the reference's, by
     more than chance. decision: `redundant` if what is left out costs less than the margin, `needed` if more, else, or if the
-    variant stalls, `undecided`. dice_per_class: of class maps, the mean over the seeds that started.
+    variant stalls, `undecided`. level: of the interval. residual: the standard deviation of one training's score, pooled over
+    variants; NaN if nothing tells it. dice_per_class: of class maps, the mean over the seeds that started.
     """
 
     variant: str
@@ -128,6 +155,8 @@ class Outcome:
     stalls: bool
     decision: Decision
     text: str
+    level: float = CONFIDENCE
+    residual: float = math.nan
     dice_per_class: tuple[float, ...] = ()
 
 
@@ -150,6 +179,8 @@ class Verification:
     """Trainings of variants of one run, compared with its verdicts.
 
     judgement: of the run, None if it was not measured enough. budgets: the epochs at which they are compared. margin: of Dice.
+    plans: by variant, how its seeds were chosen; without one, all at once. others: trainings of further variants of the run,
+    which tell how much scores vary over seeds.
     """
 
     variants: tuple[Variant, ...]
@@ -157,6 +188,8 @@ class Verification:
     judgement: Judgement | None
     budgets: tuple[int, ...]
     margin: float
+    plans: Mapping[str, SeedPlan] = field(default_factory=dict)
+    others: tuple[Training, ...] = ()
 
     def of(self, variant: str) -> tuple[Training, ...]:
         """The trainings of a variant, by seed. Raises: InvalidArgument if there are none."""
@@ -169,46 +202,125 @@ class Verification:
     def outcome(self, variant: str, epoch: int) -> Outcome:
         """How a variant compares with the reference after so many epochs.
 
-        The interval of the difference covers other seeds and other images: Student's over pairs of seeds and over images, their
-        halves added as squares. Of images in groups it is over groups, and there is none over fewer than five. Trainings
-        that did not start are not compared, but fewer starts than the reference has (Fisher's exact test, one-sided, 5 %)
-        rule out `redundant`.
+        The interval of the difference covers other seeds and other images: Student's over pairs of seeds, by the spread of all
+        variants (`Spread`), and that over images, their halves added as squares. Of images in groups it is over groups, and
+        there is none over fewer than five. Trainings that did not start are not compared, but fewer starts than the reference
+        has (Fisher's exact test, one-sided, 5 %) rule out `redundant`. Of a variant whose seeds were added as they were
+        needed, only those count with which it was decided.
 
         Raises: InvalidArgument if trainings of one seed were validated on different numbers of images.
         """
-        states, started = self._states(variant, epoch)
-        of_reference, reference = self._states(REFERENCE, epoch)
-        pairs = [
-            _dice_difference(training, reference[seed], epoch)
-            for seed, training in started.items()
-            if seed in reference
+        looks = self._looks.get(variant, ())
+        return self._at_look(variant, epoch, looks[-1] if looks else None)
+
+    def looks_taken(self, variant: str) -> tuple[int, ...]:
+        """The numbers of seeds at which a variant with `--seeds auto` was compared, up to that which decided it."""
+        return tuple(len(look.seeds) for look in self._looks.get(variant, ()) if look.seeds is not None)
+
+    @cached_property
+    def _looks(self) -> dict[str, tuple[Look, ...]]:
+        """The looks at each variant."""
+        return {variant.name: tuple(self._looks_of(variant.name)) for variant in self.variants}
+
+    def _looks_of(self, variant: str) -> Iterator[Look]:
+        """The looks at a variant, until one decides it or trainings of the next are not there yet."""
+        plan = self.plans.get(variant, SeedPlan())
+        if plan.first is None or variant == REFERENCE:
+            yield Look(None, level_of_added(plan.looks))
+            return
+        ended = [
+            {training.seed for training in self.trainings if training.variant == name and training.ended(plan.epochs)}
+            for name in (variant, REFERENCE)
         ]
+        for count in LOOKS:
+            seeds = frozenset(range(plan.first, plan.first + count))
+            if not seeds <= set.intersection(*ended):
+                return
+            yield (look := Look(seeds, look_level(count)))
+            outcome = self._at_look(variant, plan.epochs, look)
+            if outcome.decision != "undecided" or outcome.stalls:
+                return
+
+    def _at_look(self, variant: str, epoch: int, look: Look | None) -> Outcome:
+        look = look or Look(frozenset(), look_level(LOOKS[0]))  # none has been taken: nothing is compared
+        states, started = self._states(variant, epoch, look.seeds)
+        of_reference, reference = self._states(REFERENCE, epoch, look.seeds)
+        pairs = dice_differences(started, reference, epoch)
+        spread = self.spread(epoch, look.seeds)
+        half = spread.half_width(variant, REFERENCE, len(pairs), look.level) if pairs else math.nan
         groups = next((training.groups for training in started.values()), ())
-        difference = _paired(*_labelled(np.stack(pairs), groups)) if pairs else Interval(math.nan, math.nan, math.nan)
+        difference = (
+            paired_interval(np.stack(pairs), groups, half, look.level)
+            if pairs
+            else Interval(math.nan, math.nan, math.nan)
+        )
         p = fewer_starts(states.count("started"), len(states), of_reference.count("started"), len(of_reference))
         dice = [training.mean_dice(epoch) for training in started.values()]
-        decision, text = self._decided(variant, difference, len(pairs), states)
-        if stalls := p <= STALLS_FROM:
+        decision, text = self._decided(variant, difference, len(pairs), states, look)
+        if stalls := p <= 1 - look.level:
             decision = "undecided"
             text = f"{states.count('started')} of {len(states)} trainings start, {of_reference.count('started')} of "
             text += f"{len(of_reference)} of the reference's (p = {p:.2g}): without it a training starts less often"
-        mean = float(np.mean(dice)) if dice else math.nan
         by_class = [training.dice_per_class(epoch) for training in started.values()]
-        of_classes = tuple(np.mean(by_class, axis=0).tolist()) if by_class else ()
-        started_count = states.count("started")
         return Outcome(
-            variant, epoch, mean, difference, len(pairs), started_count, len(states), stalls, decision, text, of_classes
+            variant,
+            epoch,
+            float(np.mean(dice)) if dice else math.nan,
+            difference,
+            len(pairs),
+            states.count("started"),
+            len(states),
+            stalls,
+            decision,
+            text,
+            look.level,
+            spread.residual,
+            tuple(np.mean(by_class, axis=0).tolist()) if by_class else (),
         )
 
-    def _states(self, variant: str, epoch: int) -> tuple[list[State], dict[int, Training]]:
+    def spread(self, epoch: int | None = None, seeds: frozenset[int] | None = None) -> Spread:
+        """The spread over seeds of the scores of all trainings that have started; epoch: the budget, by default the last."""
+        epoch = self.budgets[-1] if epoch is None else epoch
+        if (spread := self._spreads.get((epoch, seeds))) is None:
+            scores: dict[str, dict[int, float]] = {}
+            for training in (*self.trainings, *self.others):
+                if (seeds is None or training.seed in seeds) and training.state(epoch) == "started":
+                    scores.setdefault(training.variant, {})[training.seed] = training.score(epoch)
+            spread = self._spreads[epoch, seeds] = pooled_spread(scores)
+        return spread
+
+    @cached_property
+    def _spreads(self) -> dict[tuple[int, frozenset[int] | None], Spread]:
+        """The spreads that were asked for, by epoch and seeds."""
+        return {}
+
+    def _states(
+        self, variant: str, epoch: int, seeds: frozenset[int] | None
+    ) -> tuple[list[State], dict[int, Training]]:
         """The states of a variant's trainings that got to an epoch, and by seed those that have started."""
-        states = [(training, training.state(epoch)) for training in self.of(variant)]
+        chosen = [training for training in self.of(variant) if seeds is None or training.seed in seeds]
+        states = [(training, training.state(epoch)) for training in chosen]
         started = {training.seed: training for training, state in states if state == "started"}
         return [state for _, state in states if state != "not there yet"], started
 
-    def _decided(self, variant: str, difference: Interval, pairs: int, states: Sequence[State]) -> tuple[Decision, str]:
-        if variant == REFERENCE:
-            return "undecided", "the reference"
+    def image_half_widths(self) -> list[float]:
+        """Of every variant at the last budget, half the interval over images, which more seeds do not narrow."""
+        _, reference = self._states(REFERENCE, self.budgets[-1], None)
+        halves = []
+        for variant in self.variants:
+            _, started = self._states(variant.name, self.budgets[-1], None)
+            pairs = dice_differences(started, reference, self.budgets[-1])
+            groups = next((training.groups for training in started.values()), ())
+            if variant.name != REFERENCE and pairs:
+                images = interval_over_images(np.stack(pairs), groups, CONFIDENCE)
+                halves += [] if images is None else [(images.high - images.low) / 2]
+        return halves
+
+    def _decided(
+        self, variant: str, difference: Interval, pairs: int, states: Sequence[State], look: Look
+    ) -> tuple[Decision, str]:
+        if variant == REFERENCE or look.seeds == frozenset():
+            return "undecided", "the reference" if variant == REFERENCE else f"it is compared from {LOOKS[0]} seeds on"
         stuck = sum(state != "started" for state in states)
         out = (
             f"; {stuck} of {len(states)} trainings did not start, collapsed or failed, and are not counted"
@@ -219,12 +331,14 @@ class Verification:
             few = "1 pair of seeds is" if pairs == 1 else "no pairs of seeds are"
             return "undecided", f"{few} too few to compare{out}"
         if not difference.high > difference.low:
-            why = _too_few_groups(self.of(variant)[0].groups)
+            why = why_no_interval_over_images(self.of(variant)[0].groups)
             return (
                 "undecided",
                 f"{difference.value:+.3f} Dice, and there is no interval{f': {why}' if why else ''}{out}",
             )
-        by = f"{difference.value:+.3f} Dice ({difference.low:+.3f} to {difference.high:+.3f}), {pairs} pairs of seeds{out}"
+        level = "" if look.level == CONFIDENCE else f" at {100 * look.level:.4g} %"
+        interval = f"{difference.low:+.3f} to {difference.high:+.3f}{level}"
+        by = f"{difference.value:+.3f} Dice ({interval}), {pairs} pairs of seeds{out}"
         if difference.low > -self.margin:
             return "redundant", f"{by}: a loss under {self.margin:g}"
         if difference.high < -self.margin:
@@ -261,69 +375,6 @@ class Verification:
         chosen = [self.budgets[-1]] if epochs is None else epochs
         counts = Counter(row.agreement(rule) for epoch in chosen for row in self.rows(epoch))
         return {agreement: counts[agreement] for agreement in AGREEMENT_MARKS}
-
-
-def _labelled(values: NDArray[np.float64], groups: Sequence[int]) -> tuple[NDArray[np.float64], Sequence[int]]:
-    """Differences [seeds, images], and groups, without the images that have no Dice, as those without a labelled pixel."""
-    kept = np.asarray(np.isfinite(values).all(axis=0))
-    return values[:, kept], tuple(group for group, is_kept in zip(groups, kept, strict=False) if is_kept)
-
-
-def _paired(values: NDArray[np.float64], groups: Sequence[int] = ()) -> Interval:
-    """The mean of differences [seeds, images], with an interval over both; without one if there is one seed, or one image.
-
-    groups: of each image, if they are not independent: then the interval is over groups, and there is none if they are too few.
-    """
-    if not values.size:
-        return Interval(math.nan, math.nan, math.nan)
-    seeds, images = student(values.mean(axis=1)), cautious(values.mean(axis=0))
-    if groups:
-        of_groups = group_values(values.mean(axis=0), np.ones(len(groups)), groups)
-        images = cautious(of_groups, effective_groups(np.bincount(groups)))
-    if values.shape[1] < 2 or _too_few_groups(groups):
-        return Interval(seeds.value, math.nan, math.nan)
-    low, high = (
-        math.hypot(of_seeds - seeds.value, of_images - images.value)
-        for of_seeds, of_images in ((seeds.low, images.low), (seeds.high, images.high))
-    )
-    return Interval(seeds.value, seeds.value - low, seeds.value + high)
-
-
-def _too_few_groups(groups: Sequence[int]) -> str:
-    """Why validation images in these groups give no interval; empty if they do, or are in none."""
-    if not groups:
-        return ""
-    sizes = np.bincount(groups)
-    return too_few_groups(int((sizes > 0).sum()), effective_groups(sizes))
-
-
-def _dice_difference(training: Training, reference: Training, epoch: int) -> NDArray[np.float64]:
-    """Dice of a variant less that of the reference, image by image."""
-    dice, of_reference = training.dice(epoch), reference.dice(epoch)
-    if dice.shape != of_reference.shape:
-        raise InvalidArgument(
-            f"{training.variant} and {reference.variant} with seed {training.seed} were validated on {len(dice)} and "
-            f"{len(of_reference)} images"
-        )
-    if training.groups and len(training.groups) != len(dice):
-        raise InvalidArgument(
-            f"{training.variant} with seed {training.seed} was validated on {len(dice)} images, and its facts have the groups "
-            f"of {len(training.groups)}"
-        )
-    return dice - of_reference
-
-
-def fewer_starts(started: int, seeds: int, of_reference: int, its_seeds: int) -> float:
-    """The chance of so few starts, or fewer, if a variant starts as often as the reference: Fisher's exact test, one-sided.
-
-    >>> fewer_starts(0, 3, 3, 3)
-    0.05
-    """
-    all_started, everyone = started + of_reference, seeds + its_seeds
-    ways = math.comb(everyone, seeds)
-    return sum(
-        math.comb(all_started, k) * math.comb(everyone - all_started, seeds - k) / ways for k in range(started + 1)
-    )
 
 
 def guess_nats(train_share: float, validation_share: float) -> float:

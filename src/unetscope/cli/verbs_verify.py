@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from unetscope.analysis import Row, Training, Verification
-    from unetscope.runs import Slim, Trial
+    from unetscope.runs import ExpectedWidth, Slim, Trial
     from unetscope.table import Agreement, Rule
 
 
@@ -31,7 +31,12 @@ def verify(
             help="paper, skips, depths, proposed, no-skips, without-skip2, depth3, …; repeatable [default: paper]."
         ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="How many seeds, or which, such as 0,1,5.")] = "3",
+    seeds: Annotated[
+        str, typer.Option(help="How many seeds, which, such as 0,1,5, or auto: added until a variant is decided.")
+    ] = "3",
+    trainings: Annotated[
+        int | None, typer.Option(help="Most trainings of --seeds auto [default: 8 for every variant].")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Jobs at a time [default: as many as the cores carry].")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of a job.")] = 1,
     engine: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
@@ -42,21 +47,28 @@ def verify(
 ) -> None:
     """Retrain variants of a run's network over seeds, and compare them with the verdicts; started again, it continues."""
     from unetscope import runs
-    from unetscope.analysis import DICE_MARGIN, check_margin
+    from unetscope.analysis import DICE_MARGIN
     from unetscope.report import render_run
 
     judged = runs.AnalysedRun.open(run, dice_margin=DICE_MARGIN if margin is None else margin)
-    folder, chosen = judged.folder, runs.chosen_variants(judged, variants or ["paper"])
-    planned = runs.trials(folder, chosen, runs.chosen_seeds(folder, _seeds(seeds)))
+    folder, chosen, auto = judged.folder, runs.chosen_variants(judged, variants or ["paper"]), seeds == runs.AUTO
+    if trainings is not None and not auto:
+        raise InvalidArgument("--trainings limits --seeds auto: a chosen number of seeds is trained whole")
+    planned = runs.planned_trials(folder, chosen, runs.AUTO if auto else _seeds(seeds), trainings)
     trained_by = runs.engine_named(engine, workers=workers, threads=threads, gpu=runs.on_gpu(folder))
+    widths = runs.expected_widths(judged, planned, auto=auto)
     if dry_run:
         at_once = workers or max(1, runs.cores() // threads)
-        print_expected(planned, runs.expected_seconds(folder, planned, workers=at_once, threads=threads), json=json)
+        seconds = runs.expected_seconds(folder, planned, workers=at_once, threads=threads)
+        print_expected(planned, seconds, widths, margin=judged.dice_margin, json=json)
         return
-    check_margin(judged.dice_margin)
+    if not json:
+        print_widths(widths, judged.dice_margin)
     with progress_bar(quiet or json) as progress:
         try:
-            failed = runs.retrain(folder, planned, engine=trained_by, threads=threads, progress=progress)
+            failed = runs.train_variants(
+                judged, planned, auto=auto, engine=trained_by, threads=threads, progress=progress
+            )
         except KeyboardInterrupt:
             progress.warn("stopped; the same command goes on where it was")
             raise typer.Exit(130) from None
@@ -65,7 +77,8 @@ def verify(
             raise
         verification = judged.verification_of(planned)
         page = render_run(judged, progress=progress)
-    print_verification(verification, page, {trial.name: reason for trial, reason in failed.items()}, json=json)
+    reasons = {trial.name: reason for trial, reason in failed.items()}
+    print_verification(verification, page, reasons, widths, json=json)
 
 
 def slim(
@@ -106,11 +119,11 @@ def slim(
 
 
 def _seeds(text: str) -> int | list[int]:
-    """How many seeds, or which."""
+    """How many seeds, or which. Raises: InvalidArgument for text that says neither."""
     try:
         numbers = [int(number) for number in text.split(",")]
     except ValueError:
-        raise InvalidArgument(f"--seeds {text}: expected a number of seeds, or seeds such as 0,1,5") from None
+        raise InvalidArgument(f"--seeds {text}: expected a number of seeds, seeds such as 0,1,5, or auto") from None
     return numbers if "," in text else numbers[0]
 
 
@@ -118,31 +131,57 @@ def _seeds(text: str) -> int | list[int]:
 MARKS: Mapping[Agreement, tuple[str, str]] = {"hit": (" ✓", ""), "miss": (" ✗", "bold red"), "open": ("", "dim")}
 
 
-def print_expected(planned: Sequence[Trial], seconds: float, *, json: bool) -> None:
-    """What retraining will take."""
+def print_expected(
+    planned: Sequence[Trial], seconds: float, widths: Sequence[ExpectedWidth], *, margin: float, json: bool
+) -> None:
+    """What retraining will take, and how narrow the intervals will be."""
     from unetscope.analysis import FEWEST_SEEDS
 
     if json:
-        print_json({"jobs": [trial.name for trial in planned], "seconds": seconds})
+        intervals = [width.as_dict() for width in widths]
+        print_json({"jobs": [trial.name for trial in planned], "seconds": seconds, "intervals": intervals})
         return
     names = ", ".join(dict.fromkeys(trial.variant.name for trial in planned))
-    seeds = len({trial.seed for trial in planned})
+    auto, seeds = len(widths) > 1, len({trial.seed for trial in planned})
     time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-    rows = [("jobs", str(len(planned))), ("variants, the reference among them", names), ("seeds", str(seeds))]
-    rows.append(("training, roughly", time))
+    rows = [("jobs, at most" if auto else "jobs", str(len(planned))), ("variants, the reference among them", names)]
+    rows.append(("seeds", "added until a variant is decided" if auto else str(seeds)))
+    rows.append(("training, at most, roughly" if auto else "training, roughly", time))
     print_pairs("What retraining will take", rows)
+    print_widths(widths, margin)
     if seeds < FEWEST_SEEDS:
         print("With one seed nothing is decided: what another would change is not known")
 
 
-def print_verification(verification: Verification, page: Path, failed: Mapping[str, str], *, json: bool) -> None:
+def print_widths(widths: Sequence[ExpectedWidth], margin: float) -> None:
+    """How narrow the intervals will be, how many seeds the margin needs, and where that is known from."""
+    width = widths[0]
+    halves = ", ".join(
+        f"±{each.half_width:.3f} with {each.seeds}" if math.isfinite(each.half_width) else f"none with {each.seeds}"
+        for each in widths
+    )
+    needed = "more than 64" if width.seeds_for_margin is None else f"{width.seeds_for_margin}"
+    print(f"Expected intervals of a difference of Dice, by seeds: {halves}")
+    print(f"Seeds for an interval no wider than the margin of ±{margin:g}: {needed}")
+    spread = f"a training's score varies by {width.residual:.2g} with its seed"
+    if width.assumed:
+        print(f"Assumed: {spread}; and the interval over images, not known yet, adds to it")
+    else:
+        print(f"From earlier trainings ({width.freedom:.0f} degrees of freedom): {spread}")
+
+
+def print_verification(
+    verification: Verification, page: Path, failed: Mapping[str, str], widths: Sequence[ExpectedWidth], *, json: bool
+) -> None:
     """Every variant's outcome beside its verdicts, and how often each rule was right.
 
-    failed: why, of the trainings that failed, by name.
+    failed: why, of the trainings that failed, by name. widths: what was expected of the intervals.
     """
     scores = {rule: verification.score(rule) for rule in RULE_NAMES}
     if json:
-        print_json({**_verification_data(verification), "scores": scores, "failed": dict(failed), "report": str(page)})
+        expected = {"expected intervals": [width.as_dict() for width in widths]}
+        outcomes = {**_verification_data(verification), "scores": scores, "failed": dict(failed)}
+        print_json({**outcomes, **expected, "report": str(page)})
         return
     rows = verification.rows()
     print_table(
@@ -159,6 +198,10 @@ def print_verification(verification: Verification, page: Path, failed: Mapping[s
             print(f"{training.variant} with seed {training.seed} {ended}: {training.why_not}")
     for name, reason in failed.items():
         print(f"{name} failed: {one_line(reason)}")
+    if (spread := verification.spread()).freedom:
+        print(
+            f"A training's score varies by {spread.residual:.2g} Dice with its seed ({spread.freedom:.0f} degrees of freedom)"
+        )
     for rule, score in scores.items():
         print(f"The {RULE_NAMES[rule]} rule: {score['hit']} right, {score['miss']} wrong, {score['open']} open")
     if stalled := [row.variant.name for row in rows if row.outcome.stalls]:
@@ -168,7 +211,12 @@ def print_verification(verification: Verification, page: Path, failed: Mapping[s
 
 def _verification_data(verification: Verification) -> dict[str, Any]:
     outcomes = [
-        {**asdict(row.outcome), "predicted": row.predicted, "reaches target at": _reached(verification, row)}
+        {
+            **asdict(row.outcome),
+            "looks": verification.looks_taken(row.variant.name),
+            "predicted": row.predicted,
+            "reaches target at": _reached(verification, row),
+        }
         for row in verification.rows()
     ]
     return {"epoch": verification.budgets[-1], "target": verification.target, "outcomes": outcomes}

@@ -24,6 +24,11 @@ from .trackers import TRACKERS as TRACKERS
 from .trackers import Tracker as Tracker
 from .trackers import check_tracker as check_tracker
 from .trackers import track as track
+from .verification import AUTO as AUTO
+from .verification import ExpectedWidth as ExpectedWidth
 from .verification import chosen_seeds as chosen_seeds
 from .verification import chosen_variants as chosen_variants
+from .verification import expected_widths as expected_widths
+from .verification import planned_trials as planned_trials
+from .verification import train_variants as train_variants
 from .verification import verify as verify

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from unetscope.analysis import (
 )
 from unetscope.base import InvalidArgument, RunFolderError
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.retraining import Trial, trained_variants
+from unetscope.runs.retraining import Trial, existing_trials, trained_variants
+from unetscope.runs.seed_plans import seed_plans
 from unetscope.runs.tables import Picture
 from unetscope.table import REFERENCE, ClassMap, EpochRecord, Flow
 
@@ -122,22 +124,30 @@ class AnalysedRun:
     @cached_property
     def verification(self) -> Verification | None:
         """The verdicts beside all retrained variants, None unless the reference and a variant have trained an epoch."""
-        begun = [
-            trial
-            for trial in trained_variants(self.folder)
-            if (records := self.training(trial).records) and records[-1].epoch > 0
-        ]
+        begun = [trial for trial in trained_variants(self.folder) if self._trained(trial)]
         names = {trial.variant.name for trial in begun}
         return self.verification_of(begun) if REFERENCE in names and len(names) > 1 else None
 
     def verification_of(self, planned: Sequence[Trial]) -> Verification:
-        """The verdicts beside some trainings, finished or not.
+        """The verdicts beside all trainings of some variants, finished or not.
 
-        Raises: RunFolderError if none of them has begun, InvalidArgument if `dice_margin` is no Dice.
+        Seeds that were trained before count, whether they are planned again or not, and trainings of further variants tell how
+        much scores vary: so the numbers are those of the page.
+
+        Raises: RunFolderError if none of the planned has begun, InvalidArgument if `dice_margin` is no Dice.
         """
         check_margin(self.dice_margin)
         begun = [trial for trial in planned if RunFolder.exists(trial.path)]
+        variant_of = {trial.path.parent: trial.variant for trial in begun}
+        paths = {trial.path for trial in begun}
+        further = [trial for trial in existing_trials(self.folder) if trial.path not in paths and self._trained(trial)]
+        begun += [
+            Trial(variant_of[trial.path.parent], trial.seed, trial.path)
+            for trial in further
+            if trial.path.parent in variant_of
+        ]
         trainings = tuple(map(self.training, begun))
+        others = tuple(self.training(trial) for trial in further if trial.path.parent not in variant_of)
         last_epochs = [training.records[-1].epoch for training in trainings if training.records]
         reached, last = min(last_epochs, default=0), max(last_epochs, default=0)
         marked = () if self.judgement is None else self.judgement.epochs
@@ -145,17 +155,25 @@ class AnalysedRun:
         if not budgets:
             raise RunFolderError(f"{self.path} has no retrained variant: unetscope verify {self.path}")
         variants = tuple(dict.fromkeys(trial.variant for trial in begun))
-        return Verification(variants, trainings, self.judgement, budgets, self.dice_margin)
+        plans = seed_plans(self.folder, begun)
+        return Verification(variants, trainings, self.judgement, budgets, self.dice_margin, plans, others)
+
+    def _trained(self, trial: Trial) -> bool:
+        """Whether a trial has trained an epoch."""
+        records = self.training(trial).records
+        return bool(records) and records[-1].epoch > 0
 
     def training(self, trial: Trial) -> Training:
-        """The training in the run folder of a trial."""
-        if trial.path not in self._trainings:
-            self._trainings[trial.path] = _training_of(trial)
-        return self._trainings[trial.path]
+        """The training in the run folder of a trial; one that has ended is read once."""
+        if (training := self._trainings.get(trial.path)) is None:
+            folder = RunFolder.open(trial.path)
+            training = _training_of(trial, folder)
+            if folder.ending is not None:
+                self._trainings[trial.path] = training
+        return replace(training, variant=trial.variant.name)
 
 
-def _training_of(trial: Trial) -> Training:
-    folder = RunFolder.open(trial.path)
+def _training_of(trial: Trial, folder: RunFolder) -> Training:
     constant = (folder.ending or {}).get("constant channels", {})
     data = folder.facts.get("data", {})
     shares = [data.get(part, {}).get("foreground share") for part in ("train", "validation")]

@@ -52,6 +52,11 @@ class _Ending(_Section):
     constant: Annotated[dict[Text, Annotated[float, Field(ge=0, le=1)]], Field(alias="constant channels")] = {}
 
 
+class _SeedPlan(_Section):
+    compared: Annotated[list[Annotated[list[Count], Field(max_length=10_000)]], Field(max_length=10_000)] = []
+    auto: bool = False
+
+
 def write_object(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON object with its digest."""
     with whole_file(path) as beside:
@@ -93,6 +98,14 @@ def read_ending(path: Path) -> dict[str, Any]:
     """The findings at the end of a training. Raises as `read_description`."""
     values = _object(path, _read(path))
     _validated(path, "", _Ending, values)
+    return values
+
+
+def read_seed_plans(path: Path) -> dict[str, dict[str, Any]]:
+    """By variant, the seeds at which it was compared, and whether they were added as needed. Raises as `read_description`."""
+    values = _object(path, _read(path))
+    for variant, plan in values.items():
+        _validated(path, variant, _SeedPlan, plan)
     return values
 
 

@@ -7,7 +7,7 @@ RUN/figures/         PNG and SVG
 RUN/report.html      the page
 RUN/ending.json      of a training without measurements: findings at its end
 RUN/failure.json     of a training that failed: why
-RUN/verification/    one run folder a variant and seed
+RUN/verification/    one run folder a variant and seed, and in seeds.json how the seeds were chosen
 """
 
 from __future__ import annotations

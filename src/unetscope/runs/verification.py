@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from unetscope.analysis import DICE_MARGIN, Verification, check_margin
+import numpy as np
+
+from unetscope.analysis import (
+    ASSUMED_RESIDUAL,
+    DICE_MARGIN,
+    LOOKS,
+    Verification,
+    check_margin,
+    expected_half_width,
+    look_level,
+    seeds_for,
+    seeds_to_add,
+)
 from unetscope.base import InvalidArgument, Progress
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.engines import Engine
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.retraining import retrain, trials
-from unetscope.table import Variant, named_variants, parts_named
+from unetscope.runs.retraining import Trial, existing_trials, retrain, trials
+from unetscope.runs.seed_plans import keep_auto, keep_comparison
+from unetscope.table import CONFIDENCE, REFERENCE, Variant, named_variants, parts_named
+
+AUTO: Literal["auto"] = "auto"
+TRAININGS_PER_VARIANT = 8  # with `--seeds auto`, if no number of trainings is given
 
 
 def verify(
     run: str | Path,
     variants: Sequence[str] = ("paper",),
     *,
-    seeds: int | Sequence[int] = 3,
+    seeds: int | Sequence[int] | Literal["auto"] = 3,
+    trainings: int | None = None,
     engine: Engine | None = None,
     threads: int = 1,
     margin: float = DICE_MARGIN,
@@ -26,17 +46,142 @@ def verify(
 ) -> Verification:
     """Train the run's variants that are not trained yet, and compare them with its verdicts.
 
-    variants: names as of `table.named_variants`. seeds: how many, from the run's own on, or which. Called again after a kill,
-    it continues.
+    variants: names as of `table.named_variants`. seeds: how many, from the run's own on, or which; `"auto"` adds seeds until a
+    variant is decided, within so many trainings of all variants (8 times their number, unless `trainings` says otherwise).
+    Called again after a kill, it continues.
 
-    Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant or a seed that cannot be.
+    Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant, a seed or a number that cannot be.
     """
     check_margin(margin)
     judged = AnalysedRun.open(run, dice_margin=margin)
     chosen = chosen_variants(judged, variants)
-    planned = trials(judged.folder, chosen, chosen_seeds(judged.folder, seeds))
-    retrain(judged.folder, planned, engine=engine, threads=threads, progress=progress)
+    planned = planned_trials(judged.folder, chosen, seeds, trainings)
+    train_variants(judged, planned, auto=seeds == AUTO, engine=engine, threads=threads, progress=progress)
     return judged.verification_of(planned)
+
+
+def planned_trials(
+    run: RunFolder,
+    chosen: Sequence[Variant],
+    seeds: int | Sequence[int] | Literal["auto"],
+    trainings: int | None = None,
+) -> tuple[Trial, ...]:
+    """All trainings to do; with `"auto"` the most that there will be, of which only those that decide something are done.
+
+    Raises: InvalidArgument for seeds or a number of trainings that cannot be.
+    """
+    if seeds != AUTO:
+        if trainings is not None:
+            raise InvalidArgument("trainings limits seeds that are added as needed: it goes with seeds auto")
+        return trials(run, chosen, chosen_seeds(run, seeds))
+    most = TRAININGS_PER_VARIANT * len(chosen) if trainings is None else trainings
+    if most < (fewest := LOOKS[0] * min(2, len(chosen))):
+        raise InvalidArgument(
+            f"trainings must be {fewest} or more, for {LOOKS[0]} seeds of the reference and of a variant, got {most}"
+        )
+    return trials(run, chosen, chosen_seeds(run, LOOKS[-1]))[:most]
+
+
+def train_variants(
+    run: AnalysedRun,
+    planned: Sequence[Trial],
+    *,
+    auto: bool = False,
+    engine: Engine | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> dict[Trial, str]:
+    """Train the trials that are not finished; with `auto` only those that decide something. The reason of each that failed."""
+    if not auto:
+        reasons = retrain(run.folder, planned, engine=engine, threads=threads, progress=progress)
+        keep_comparison(run.folder, planned)
+        return reasons
+    keep_auto(run.folder, planned)
+    failed: dict[Trial, str] = {}
+    before: tuple[Trial, ...] = ()
+    while (batch := next_trials(run, planned)) and batch != before:  # an engine that trains nothing is not asked again
+        failed |= retrain(run.folder, batch, engine=engine, threads=threads, progress=progress)
+        before = batch
+    return failed
+
+
+def next_trials(run: AnalysedRun, planned: Sequence[Trial]) -> tuple[Trial, ...]:
+    """Of the most trainings that there may be, those to do before the next comparison; none if it is over.
+
+    The choice follows from what is stored, so a stopped command goes on where it was.
+    """
+    variants = tuple(dict.fromkeys(trial.variant for trial in planned))
+    first = int(run.configuration["seed"])
+    possible = {
+        (trial.variant.name, trial.seed): trial
+        for trial in trials(run.folder, variants, range(first, first + LOOKS[-1]))
+    }
+    begun = [trial for trial in possible.values() if RunFolder.exists(trial.path)]
+    names = [variant.name for variant in variants]
+    verification = run.verification_of(begun) if begun else Verification(variants, (), None, (), run.dice_margin)
+    epochs = int(run.configuration["training"]["epochs"])
+    added = seeds_to_add(verification, names, first=first, epochs=epochs, trainings=len(planned))
+    return tuple(possible[job] for job in added)
+
+
+@dataclass(frozen=True)
+class ExpectedWidth:
+    """How narrow the intervals of a verification will be.
+
+    half_width: of the interval with so many seeds, in Dice; NaN with one. seeds_for_margin: the fewest with which it is no
+    wider than the margin; None if more than 64 would be needed. residual: the standard deviation of a training's score over
+    seeds, measured on this many degrees of freedom; assumed if there are none. images: the half-width over images, of earlier
+    trainings; NaN if there are none, and then not contained. level: of the interval.
+    """
+
+    seeds: int
+    variants: int
+    half_width: float
+    seeds_for_margin: int | None
+    residual: float
+    freedom: float
+    images: float
+    level: float = CONFIDENCE
+
+    @property
+    def assumed(self) -> bool:
+        """Whether no earlier training tells the residual."""
+        return self.freedom == 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {**asdict(self), "assumed": self.assumed}
+
+
+def expected_widths(run: AnalysedRun, planned: Sequence[Trial], *, auto: bool = False) -> tuple[ExpectedWidth, ...]:
+    """How narrow the intervals will be: at the planned number of seeds, or at every look of `--seeds auto`.
+
+    The spread over seeds is that of the run's earlier trainings, pooled over variants, if there are any.
+    """
+    check_margin(run.dice_margin)
+    variants = len({trial.variant for trial in planned})
+    counts = LOOKS if auto else (len({trial.seed for trial in planned}),)
+    residual, freedom, images = _measured(run)
+    if not residual > 0:
+        residual, freedom = ASSUMED_RESIDUAL, 0.0
+    over_images = 0.0 if math.isnan(images) else images
+    needed = seeds_for(run.dice_margin, variants, residual, over_images)
+    widths = []
+    for seeds in counts:
+        level = look_level(seeds) if auto else CONFIDENCE
+        half = math.hypot(expected_half_width(seeds, variants, residual, level), over_images)
+        widths.append(ExpectedWidth(seeds, variants, half, needed, residual, freedom, images, level))
+    return tuple(widths)
+
+
+def _measured(run: AnalysedRun) -> tuple[float, float, float]:
+    """The residual of the finished trainings, its degrees of freedom, and the half-width over images; NaN, 0, NaN of none."""
+    finished = [trial for trial in existing_trials(run.folder) if RunFolder.open(trial.path).ending is not None]
+    if REFERENCE not in {trial.variant.name for trial in finished}:
+        return math.nan, 0.0, math.nan
+    verification = run.verification_of(finished)
+    spread, images = verification.spread(), verification.image_half_widths()
+    return spread.residual, spread.freedom, float(np.median(images)) if images else math.nan
 
 
 def chosen_variants(run: AnalysedRun, names: Sequence[str]) -> tuple[Variant, ...]:

@@ -18,6 +18,7 @@ from .flow import Flow as Flow
 from .flow import Series as Series
 from .flow import SeriesKey as SeriesKey
 from .flow import save_epochs as save_epochs
+from .intervals import CONFIDENCE as CONFIDENCE
 from .intervals import Interval as Interval
 from .intervals import cautious as cautious
 from .intervals import difference as difference

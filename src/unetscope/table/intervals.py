@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from unetscope.base import InvalidArgument
 from unetscope.table.records import Estimate
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
 FEWEST_GROUPS = 5  # of one size: of fewer, Student's interval rests on their being normal
 
 
@@ -28,7 +28,7 @@ class Interval:
     high: float
 
 
-def student(values: ArrayLike, effective: float = math.nan) -> Interval:
+def student(values: ArrayLike, effective: float = math.nan, *, level: float = CONFIDENCE) -> Interval:
     """The mean of independent values, with Student's interval. One value has none: its ends are NaN.
 
     effective: how many values of one weight these are worth, where they differ in weight (`effective_groups`).
@@ -44,11 +44,11 @@ def student(values: ArrayLike, effective: float = math.nan) -> Interval:
         return Interval(mean, math.nan, math.nan)
     from scipy.special import stdtrit  # takes a tenth of a second to import
 
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * float(values.std(ddof=1)) / math.sqrt(n)
+    half = float(stdtrit(freedom, (1 + level) / 2)) * float(values.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half)
 
 
-def cautious(values: ArrayLike, effective: float = math.nan) -> Interval:
+def cautious(values: ArrayLike, effective: float = math.nan, *, level: float = CONFIDENCE) -> Interval:
     """Student's interval of values of which one more may be as far out as the furthest of them, to either side.
 
     If values are mostly alike and seldom large, their spread understates how uncertain the mean is. effective: as of `student`.
@@ -57,7 +57,9 @@ def cautious(values: ArrayLike, effective: float = math.nan) -> Interval:
     True
     """
     values = np.asarray(values, dtype=np.float64)
-    low, high = (student(np.append(values, extreme), effective + 1) for extreme in (values.min(), values.max()))
+    low, high = (
+        student(np.append(values, extreme), effective + 1, level=level) for extreme in (values.min(), values.max())
+    )
     return Interval(float(values.mean()), low.low, high.high)
 
 

@@ -160,7 +160,7 @@ function outcomesView(run) {
   /** @type {(state: State) => void} */
   function update(state) {
     const budget = budgetAt(budgets, state.epoch);
-    note.textContent = `After ${budget.epoch} epochs; 95 % intervals over seeds and images; dashed: a loss of ${margin} counts as none.`;
+    note.textContent = `After ${budget.epoch} epochs; 95 % intervals over seeds and images, wider where seeds were added after a look; dashed: a loss of ${margin} counts as none.`;
     entries.forEach((entry, index) => {
       entry.row = budget.rows[index];
       const { difference, low: least, high: most, decision } = entry.row;
