@@ -62,7 +62,7 @@ $(PACKAGE): pyproject.toml constraints.txt
 
 $(EXTRAS): $(PACKAGE) no-deps.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps --requirement no-deps.txt
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --requirement no-deps.txt
 	@touch $@
 
 clean:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def random_image(*shape: int) -> Tensor:
-    """One image of a shape, [1, *shape], the same for every call."""
-    return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+def random_image(*shape: int, seed: int = 0) -> Tensor:
+    """One image of a shape, [1, *shape], the same for every call with a seed."""
+    return torch.rand(1, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 def block(before: int, after: int, padding: int = 1) -> nn.Sequential:

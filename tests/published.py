@@ -1,27 +1,187 @@
-"""Published networks, with the number of merges that their source says they have. Imports torch, and the packages that hold
-them where they are used."""
+"""Published networks, with the merges and skips that their source says they have. Imports torch, and the packages that hold
+them where they are used.
+
+Merges are counted in the source's forward pass: every place where what the decoder carries is joined (concatenated, added,
+multiplied) by a tensor that the encoder kept. Skips are the kept tensors that arrive there.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import foreign
 
 
 @dataclass(frozen=True)
 class Published:
-    """A network to look into. merges: as its source counts them. why: where that stands. shape: of one image."""
+    """A network to look into.
+
+    shape: of one image. merges, skips: as its source counts them (skips: as many as merges, if they are not given). why: where
+    that stands. reason: why `inspect` finds fewer. package: what must be installed, by the name that is imported.
+    """
 
     name: str
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
     merges: int
     why: str
+    skips: int = -1
+    reason: str = ""
+    package: str = ""
+
+    @property
+    def missing(self) -> str:
+        """The package that it needs and that is not installed, empty if there is none."""
+        makers = {"MONAI": "monai", "SMP": "segmentation_models_pytorch", "torchvision": "torchvision"}
+        package = self.package or makers.get(self.name.split()[0], "")
+        return package if package and not is_installed(package) else ""
+
+    @property
+    def source_skips(self) -> int:
+        """How many kept tensors arrive at the merges."""
+        return self.merges if self.skips < 0 else self.skips
+
+
+class Conditioned(nn.Module):
+    """A network that is given a noise level, a time step or a text beside the image: the same for every image."""
+
+    def __init__(self, net: nn.Module, condition: Callable[[int], tuple[Any, ...]]) -> None:
+        super().__init__()
+        self.net, self.condition = net, condition
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x, *self.condition(len(x)))
+
+
+def at_step_3(net: nn.Module) -> nn.Module:
+    """A diffusion network at the third time step."""
+    return Conditioned(net, lambda n: (torch.full((n,), 3),))
+
+
+def module_of(name: str, *, bare: tuple[str, ...] = (), absent: tuple[str, ...] = ()) -> Any:
+    """A module of a package, unchanged.
+
+    bare: packages whose `__init__` is not run, since it imports what the network does not need. absent: packages that the
+    module imports and the network does not need; something that is never called stands in for them.
+    """
+    for package in bare:
+        _declare_bare(package)
+    for package in absent:
+        if not is_installed(package):
+            sys.modules[package] = mock.MagicMock(__path__=[], __spec__=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported, rather than stood in for."""
+    top = package.split(".", maxsplit=1)[0]
+    if top in sys.modules:
+        return not isinstance(sys.modules[top], mock.MagicMock)
+    return importlib.util.find_spec(top) is not None
+
+
+def _declare_bare(package: str) -> None:
+    """Declare a package, and those that it is in, without running its `__init__`."""
+    if package in sys.modules:
+        return
+    above, _, last = package.rpartition(".")
+    if above:
+        _declare_bare(above)
+        places = [f"{place}/{last}" for place in sys.modules[above].__path__]
+    else:
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.submodule_search_locations is not None
+        places = list(spec.submodule_search_locations)
+    declared = ModuleType(package)
+    declared.__path__ = places
+    sys.modules[package] = declared
+
+
+def nnunet(sides: int, name: str, **arguments: Any) -> Callable[[], nn.Module]:
+    """A network of nnU-Net, four stages, as its planner would build it but narrower."""
+
+    def build() -> nn.Module:
+        unets = module_of("dynamic_network_architectures.architectures.unet")
+        blocks = {"n_conv_per_stage" if name == "PlainConvUNet" else "n_blocks_per_stage": [1, 2, 2, 2]}
+        return getattr(unets, name)(
+            1, 4, [4, 8, 16, 16], (nn.Conv2d, nn.Conv3d)[sides - 2], 3, [1, 2, 2, 2], **blocks, num_classes=3,
+            n_conv_per_stage_decoder=[1] * 3, conv_bias=True, norm_op=(nn.InstanceNorm2d, nn.InstanceNorm3d)[sides - 2],
+            norm_op_kwargs={"affine": True}, nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True}, **arguments,
+        )  # fmt: skip
+
+    return build
+
+
+def diffusers_unet() -> nn.Module:
+    model = module_of("diffusers.models.unets.unet_2d", absent=("regex",)).UNet2DModel(
+        sample_size=32, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 16, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3,
+    )  # fmt: skip
+    return at_step_3(model)
+
+
+def diffusers_conditioned() -> nn.Module:
+    model = module_of("diffusers.models.unets.unet_2d_condition", absent=("regex",)).UNet2DConditionModel(
+        sample_size=32, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+        cross_attention_dim=8, attention_head_dim=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    return Conditioned(model, lambda n: (torch.full((n,), 3), torch.linspace(0, 1, 40 * n).view(n, 5, 8)))
+
+
+def ddpm(module: str, name: str, **arguments: Any) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        package = "denoising_diffusion_pytorch"
+        absent = ("accelerate", "ema_pytorch")
+        return at_step_3(getattr(module_of(f"{package}.{module}", bare=(package,), absent=absent), name)(**arguments))
+
+    return build
+
+
+def karras() -> nn.Module:
+    module = module_of("denoising_diffusion_pytorch.karras_unet", bare=("denoising_diffusion_pytorch",))
+    net = module.KarrasUnet(
+        image_size=16,
+        dim=8,
+        dim_max=16,
+        channels=3,
+        num_downsamples=2,
+        num_blocks_per_stage=1,
+        attn_res=(),
+        fourier_dim=4,
+    )
+    return Conditioned(net, lambda n: (torch.ones(n),))
+
+
+def drunet() -> nn.Module:
+    module = module_of("deepinv.models.drunet", bare=("deepinv", "deepinv.models"), absent=("h5py", "natsort"))
+    return Conditioned(module.DRUNet(nc=(4, 8, 8, 16), nb=1, pretrained=None), lambda _n: (0.1,))
+
+
+def of(
+    name: str, network: str, *values: Any, bare: tuple[str, ...] = (), absent: tuple[str, ...] = (), **arguments: Any
+) -> Callable[[], nn.Module]:
+    """A network of a module, built when it is asked for."""
+
+    def build() -> nn.Module:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return getattr(module_of(name, bare=bare, absent=absent), network)(*values, **arguments)
+
+    return build
 
 
 def monai(name: str, **arguments: Any) -> Callable[[], nn.Module]:
@@ -50,9 +210,28 @@ def smp(name: str, encoder: str = "resnet18", **arguments: Any) -> Callable[[], 
     return build
 
 
+def torchvision(name: str) -> Callable[[], nn.Module]:
+    """A network of torchvision, without weights from the network."""
+    return of("torchvision.models.segmentation", name, weights=None, weights_backbone=None, num_classes=2)
+
+
+LOWEST = "joins on the lowest level, before anything is upsampled, are no merges"
+NNUNET = "dynamic_network_architectures"
 FLAT = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}
 DEEP = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3}
 NETWORKS = (
+    Published("nnU-Net PlainConvUNet, 2-D", nnunet(2, "PlainConvUNet"), (1, 64, 64), 3, "UNetDecoder: one cat a stage",
+              package=NNUNET),
+    Published("nnU-Net PlainConvUNet, 2-D, supervised", nnunet(2, "PlainConvUNet", deep_supervision=True), (1, 64, 64), 3,
+              "UNetDecoder: one cat a stage", package=NNUNET),
+    Published("nnU-Net PlainConvUNet, 3-D, supervised", nnunet(3, "PlainConvUNet", deep_supervision=True), (1, 32, 32, 32), 3,
+              "UNetDecoder: one cat a stage", package=NNUNET),
+    Published("nnU-Net ResidualEncoderUNet, 2-D", nnunet(2, "ResidualEncoderUNet"), (1, 64, 64), 3,
+              "UNetDecoder: one cat a stage", package=NNUNET),
+    Published("nnU-Net ResidualEncoderUNet, 3-D, supervised", nnunet(3, "ResidualEncoderUNet", deep_supervision=True),
+              (1, 32, 32, 32), 3, "UNetDecoder: one cat a stage", package=NNUNET),
+    Published("nnU-Net ResidualUNet, 2-D", nnunet(2, "ResidualUNet"), (1, 64, 64), 3, "UNetResDecoder: one cat a stage",
+              package=NNUNET),
     Published("MONAI UNet, 2-D", monai("UNet", **FLAT, channels=(8, 16, 32, 64, 128), strides=(2, 2, 2, 2), num_res_units=2),
               (1, 64, 64), 4, "a SkipConnection a stride"),
     Published("MONAI UNet, 3-D", monai("UNet", **DEEP, channels=(4, 8, 16), strides=(2, 2)), (1, 32, 32, 32), 2,
@@ -70,19 +249,75 @@ NETWORKS = (
     Published("MONAI SwinUNETR", monai("SwinUNETR", **DEEP, feature_size=12), (1, 64, 64, 64), 5, "five UnetrUpBlock"),
     Published("MONAI VNet", monai("VNet"), (1, 32, 32, 32), 4, "four UpTransition"),
     Published("MONAI BasicUNetPlusPlus", monai("BasicUNetPlusPlus", **FLAT, features=(8, 8, 16, 32, 64, 8)), (1, 64, 64), 10,
-              "ten upcat"),
+              "ten upcat", skips=20),
     Published("SMP Unet, ResNet-18", smp("Unet"), (3, 64, 64), 4, "five blocks, the last without skip"),
     Published("SMP Unet, ResNet-50, scSE", smp("Unet", "resnet50", decoder_attention_type="scse"), (3, 64, 64), 4, "as above"),
     Published("SMP Unet, DenseNet-121", smp("Unet", "densenet121"), (3, 64, 64), 4, "as above"),
     Published("SMP Unet, EfficientNet-B0", smp("Unet", "efficientnet-b0"), (3, 64, 64), 4, "as above"),
     Published("SMP Unet, MiT-B0", smp("Unet", "mit_b0"), (3, 64, 64), 3, "as above, its first feature is empty"),
-    Published("SMP UnetPlusPlus", smp("UnetPlusPlus"), (3, 64, 64), 10, "ten blocks with skips"),
+    Published("SMP UnetPlusPlus", smp("UnetPlusPlus"), (3, 64, 64), 10, "ten blocks with skips", skips=20),
     Published("SMP MAnet", smp("MAnet"), (3, 64, 64), 4, "four MFABBlock with a skip"),
     Published("SMP Linknet", smp("Linknet"), (3, 64, 64), 4, "four blocks, added"),
-    Published("SMP FPN", smp("FPN"), (3, 64, 64), 4, "three FPNBlock, and the sum of the pyramid"),
+    Published("SMP FPN", smp("FPN"), (3, 64, 64), 4, "three FPNBlock, and the sum of the pyramid", skips=6),
     Published("SMP DeepLabV3Plus", smp("DeepLabV3Plus"), (3, 64, 64), 1, "one concatenation with the high-resolution features"),
-    Published("SMP UPerNet", smp("UPerNet"), (3, 64, 64), 4, "three lateral sums, and the concatenation of the pyramid"),
+    Published("SMP UPerNet", smp("UPerNet"), (3, 64, 64), 4, "three lateral sums, and the concatenation of the pyramid", skips=6),
     Published("SMP DeepLabV3", smp("DeepLabV3"), (3, 64, 64), 0, "no decoder"),
+    Published("MONAI LocalNet", monai("LocalNet", spatial_dims=3, in_channels=1, out_channels=1, num_channel_initial=4,
+              extract_levels=(0, 1, 2, 3)), (1, 32, 32, 32), 3, "RegUNet: one sum a level", reason="the mean of the extracted levels is found as a merge too"),
+    Published("MONAI DiffusionModelUNet", lambda: at_step_3(monai("DiffusionModelUNet", spatial_dims=2, in_channels=1,
+              out_channels=1, channels=(8, 8, 16), attention_levels=(False,) * 3, num_res_blocks=1, num_head_channels=4,
+              norm_num_groups=4)()), (1, 32, 32), 6, "two cat in each of three UpBlock", reason=LOWEST),
+    Published("MONAI FlexibleUNet", monai("FlexibleUNet", in_channels=3, out_channels=2, backbone="resnet18"), (3, 64, 64), 4,
+              "five blocks, the last without skip"),
+    Published("MONAI SegResNetDS", monai("SegResNetDS", spatial_dims=3, in_channels=1, out_channels=2, init_filters=4,
+              blocks_down=(1, 1, 1, 1), dsdepth=2), (1, 32, 32, 32), 3, "x + x_down, three times"),
+    Published("MONAI UNETR, 2-D", monai("UNETR", in_channels=1, out_channels=3, img_size=(32, 32), feature_size=8, hidden_size=48,
+              mlp_dim=96, num_heads=4, spatial_dims=2), (1, 32, 32), 4, "four UnetrUpBlock"),
+    Published("MONAI MedNeXt", monai("MedNeXt", spatial_dims=2, in_channels=1, out_channels=2, init_filters=4), (1, 32, 32), 4,
+              "four sums on the way up"),
+    Published("MONAI VNet, 2-D", monai("VNet", spatial_dims=2), (1, 64, 64), 4, "four UpTransition"),
+    Published("SMP PSPNet", smp("PSPNet"), (3, 64, 64), 0, "no decoder"),
+    Published("SMP Segformer", smp("Segformer"), (3, 64, 64), 1, "one cat of four scales", skips=3),
+    Published("torchvision FCN, ResNet-50", torchvision("fcn_resnet50"), (3, 64, 64), 0, "no decoder"),
+    Published("torchvision LR-ASPP, MobileNetV3", torchvision("lraspp_mobilenet_v3_large"), (3, 64, 64), 1,
+              "the sum of the two classifiers"),
+    Published("torchseg Unet, ResNet-18", of("torchseg", "Unet", "resnet18", encoder_weights=None), (3, 64, 64), 4,
+              "five blocks, the last without skip", package="torchseg"),
+    Published("diffusers UNet2DModel", diffusers_unet, (1, 32, 32), 6, "two cat in each of three UpBlock2D", package="diffusers", reason=LOWEST),
+    Published("diffusers UNet2DConditionModel", diffusers_conditioned, (1, 32, 32), 4, "two cat in each of two up blocks",
+              package="diffusers", reason=LOWEST),
+    Published("DDPM Unet", ddpm("denoising_diffusion_pytorch", "Unet", dim=8, dim_mults=(1, 2, 2)), (3, 32, 32), 7,
+              "two cat a stage, and one with the first convolution", package="denoising_diffusion_pytorch", reason=LOWEST),
+    Published("DDPM KarrasUnet (EDM2)", karras, (3, 16, 16), 6, "an MPCat for every kept tensor",
+              package="denoising_diffusion_pytorch", reason=LOWEST),
+    Published("DDPM Unet1D", ddpm("denoising_diffusion_pytorch_1d", "Unet1D", dim=8, dim_mults=(1, 2), channels=3), (3, 32), 5,
+              "two cat a stage, and one with the first convolution", package="denoising_diffusion_pytorch", reason=LOWEST),
+    Published("x-unet XUnet", of("x_unet", "XUnet", 8, attn_heads=2, attn_dim_head=4), (3, 64, 64), 5,
+              "four cat, and one with the first convolution", package="x_unet", reason="at the last cat, the outputs of the stages are skips too"),
+    Published("Demucs", of("demucs.demucs", "Demucs", ["voice", "rest"], channels=4, depth=3, lstm_layers=0, resample=False,
+              dconv_mode=0, normalize=False, absent=("julius",)), (2, 4096), 3, "x + skip, three times", package="demucs", reason=LOWEST),
+    Published("unet UNet1D", of("unet", "UNet1D", out_channels_first_layer=4, padding=1, upsampling_type="linear"), (1, 64), 4,
+              "one cat a decoding block", package="unet"),
+    Published("unet UNet2D", of("unet", "UNet2D", out_channels_first_layer=4, padding=1), (1, 64, 64), 4,
+              "one cat a decoding block", package="unet"),
+    Published("unet UNet3D, residual", of("unet", "UNet3D", out_channels_first_layer=4, padding=1, residual=True), (1, 32, 32, 32),
+              3, "one cat a decoding block", package="unet"),
+    Published("deepinv DRUNet", drunet, (3, 64, 64), 4, "x + x1 to x + x4", package="deepinv"),
+    Published("cellpose CPnet", of("cellpose.resnet_torch", "CPnet", [2, 4, 8, 8, 16], 3, 3, bare=("cellpose",)), (2, 64, 64), 4,
+              "x + y in each resup", package="cellpose"),
+    Published("NAFNet (spandrel)", of("spandrel.architectures.NAFNet.__arch.NAFNet_arch", "NAFNet", width=4, middle_blk_num=1,
+              enc_blk_nums=[1, 1, 1], dec_blk_nums=[1, 1, 1], bare=("spandrel", "spandrel.architectures.NAFNet")), (3, 32, 32), 4,
+              "three sums, and one with the image", package="spandrel"),
+    Published("fastMRI Unet", of("fastmri.models.unet", "Unet", 1, 1, 4, 4, bare=("fastmri.models",)), (1, 64, 64), 4,
+              "one cat a pooling", package="fastmri"),
+    Published("pytorch-3dunet UNet3D", of("pytorch3dunet.unet3d.model", "UNet3D", 1, 2, f_maps=8, num_levels=3, num_groups=4,
+              bare=("pytorch3dunet",), absent=("skimage", "skimage.color")), (1, 32, 32, 32), 2, "one cat a decoder",
+              package="pytorch3dunet"),
+    Published("pytorch-3dunet ResidualUNet3D", of("pytorch3dunet.unet3d.model", "ResidualUNet3D", 1, 2, f_maps=8, num_levels=3,
+              num_groups=4, bare=("pytorch3dunet",), absent=("skimage", "skimage.color")), (1, 32, 32, 32), 2,
+              "one sum a decoder", package="pytorch3dunet"),
+    Published("torchgeo FCSiamDiff", of("torchgeo.models.fcsiam", "FCSiamDiff", "resnet18", encoder_weights=None,
+              bare=("torchgeo.models",)), (2, 3, 64, 64), 4, "UnetDecoder of SMP", package="torchgeo"),
     Published("by hand: padded, in place, dropout", foreign.Padded, (3, 64, 64), 3, "three cat"),
     Published("by hand: cropped", foreign.Cropped, (1, 92, 92), 2, "two cat"),
     Published("by hand: several outputs", foreign.Supervised, (3, 64, 64), 3, "three cat"),
