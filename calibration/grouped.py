@@ -1,4 +1,4 @@
-"""Coverage of intervals and size of nulls where images are frames of films: run `python -m calibration.grouped`.
+"""Coverage of intervals and size of nulls where images are frames of films: `python -m calibration.grouped "20 films of 5"`.
 
 Every film has a state and a label; its frames have both with a chance, and otherwise draw them anew. So frames of a film are
 alike while the distribution of a single frame, and with it the truth, is known.
@@ -7,6 +7,7 @@ alike while the distribution of a single frame, and with it the truth, is known.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,6 @@ from unetscope.estimators.binning import Binning
 from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import Estimator, LayerStatistics, Reading
 from unetscope.estimators.kde import KDE
-from unetscope.estimators.mixture import Mixture
 from unetscope.measure.probe_data import Segmented
 from unetscope.measure.probing import probe
 from unetscope.table.intervals import cautious, effective_groups, group_values, too_few_groups
@@ -237,20 +237,19 @@ def _rate(case: str, name: str, films: str, held: Sequence[bool], rejected: Sequ
     return Rate(case, name, films, mean[0], len(held), mean[1], len(rejected), repetitions)
 
 
-def main(repetitions: int = 200) -> None:
-    """Print the table, once over films and once as if frames were independent."""
-    for in_groups in (True, False):
-        print(f"\n{'over films' if in_groups else 'as if frames were independent'}, {repetitions} repetitions\n")
-        print("| estimate | images | intervals that hold | nulls that reject |\n|---|---|---|---|")
-        for films in FILMS if in_groups else ("20 films of 5",):
-            for estimator in (Binning(1.0), KDE(NOISE), Mixture(NOISE, draws=1)):
-                for _, rate in of_estimator(estimator, films, repetitions, in_groups=in_groups):
+def main(films: Sequence[str], repetitions: int = 200) -> None:
+    """Print the table of some films, and of the same frames taken for independent ones."""
+    print("| estimate | images | intervals that hold | nulls that reject |\n|---|---|---|---|")
+    for name in films:
+        for draw in (normal, skewed):
+            print(of_mean(name, 10 * repetitions, draw).row, flush=True)
+        for in_groups in (True, False):
+            print("" if in_groups else "as if frames were independent:", flush=True)
+            for estimator in (Binning(1.0), KDE(NOISE)):
+                for _, rate in of_estimator(estimator, name, repetitions, in_groups=in_groups):
                     print(rate.row, flush=True)
-            print(of_probe(films, repetitions, in_groups=in_groups).row, flush=True)
-            if in_groups:
-                for draw in (normal, skewed):
-                    print(of_mean(films, 10 * repetitions, draw).row, flush=True)
+            print(of_probe(name, repetitions, in_groups=in_groups).row, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or list(FILMS))

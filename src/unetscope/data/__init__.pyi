@@ -3,6 +3,8 @@ from .bbbc038 import fetch as fetch
 from .bbbc038 import paper_split as paper_split
 from .grouping import grouped as grouped
 from .grouping import shared_groups as shared_groups
+from .likeness import across_parts as across_parts
+from .likeness import near_duplicates as near_duplicates
 from .loading import Checked as Checked
 from .loading import check as check
 from .loading import checked as checked

@@ -17,6 +17,7 @@ from unetscope.base import DataError, InvalidArgument, StepCallback
 from unetscope.data import cache
 from unetscope.data.grouping import grouped, shared_groups
 from unetscope.data.images import ImageSize
+from unetscope.data.likeness import across_parts, near_duplicates
 from unetscope.data.masks import MaskKind, MaskMeaning, asked_meaning, set_problems
 from unetscope.data.problems import Problem, guard, known_kinds, printable, problem
 from unetscope.data.reading import read
@@ -191,10 +192,10 @@ def checked(
         if train and held_out:
             held_out_problems += shared_images(train, held_out)
             parts = grouped(train, groups), grouped(held_out, groups, is_part=True)
-            held_out_problems += shared_groups(*parts)
+            held_out_problems += [*shared_groups(*parts), *across_parts(*parts)]
         problems += [replace(p, file=f"{printable(name)}/{p.file}") for p in held_out_problems]
-    elif train:
-        grouped(train, groups)
+    if train:
+        problems += near_duplicates(grouped(train, groups))
     return Checked(tuple(p for p in problems if p.kind not in accepted), meaning)
 
 

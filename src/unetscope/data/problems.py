@@ -45,6 +45,7 @@ _WARNINGS: dict[str, str] = {
     "empty-mask": "check that these images have no objects",
     "decoder-notes": "save the file again if its pixels look wrong",
     "vanished-mask": "choose a larger image size",
+    "near-duplicates": "if they are of one patient, section or film, say so with --groups (intervals are too narrow without)",
     "assumed-masks": "if that is wrong, say --masks, --classes and --ignore",
     "unlabelled": "they count for nothing: check that this is meant",
     "absent-class": "check the number of classes",

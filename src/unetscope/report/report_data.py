@@ -120,7 +120,9 @@ def facts(run: AnalysedRun) -> dict[str, Mapping[str, Any]]:
     }
     sections |= {name.capitalize(): values for name, values in configuration.items() if isinstance(values, dict)}
     for part, about in measured.get("data", {}).items():
-        sections[f"{part.capitalize()} images"] = about
+        groups = {"groups": len(set(about["groups"]))} if about.get("groups") else {}
+        sections[f"{part.capitalize()} images"] = {**about, **groups}
+    sections["Warnings"] = {f"{n}": text for n, text in enumerate(measured.get("warnings", ()), 1)}
     sections["Software"] = {"device": measured.get("device", ""), **measured.get("versions", {})}
     sections["Labels"] = {name: f"H(Y) = {bits:.3f} bits" for name, bits in measured.get("H(Y) bits", {}).items()}
     return {

@@ -44,6 +44,7 @@ class Facts(_Section):
     versions: dict[Text, Text] = {}
     device: Text = ""
     data: dict[Text, DataFacts] = {}
+    warnings: list[Text] = []
     entropies: Annotated[dict[Text, Annotated[float, Field(ge=0, le=64)]], Field(alias="H(Y) bits")] = {}
     measured_by: Annotated[dict[Text, list[Text]], Field(alias="measured by")] = {}
 

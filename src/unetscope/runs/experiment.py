@@ -22,9 +22,11 @@ from unetscope.activations import default_budget
 from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
 from unetscope.data import (
     SegmentationData,
+    across_parts,
     grouped,
     guard,
     load,
+    near_duplicates,
     paper_split,
     shared_groups,
     shared_images,
@@ -36,7 +38,7 @@ from unetscope.networks import UNet, check_image_size, removed_skips
 from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.trackers import Follower, check_tracker
-from unetscope.table import EpochRecord, built, marked_epochs, settings
+from unetscope.table import EpochRecord, built, effective_groups, marked_epochs, settings, too_few_groups
 from unetscope.training import (
     Checkpoints,
     DataConfig,
@@ -64,6 +66,7 @@ class Experiment:
     validation: SegmentationData
     model: UNet
     scope: Scope
+    warnings: tuple[str, ...] = ()
 
     @property
     def marked(self) -> tuple[int, ...]:
@@ -81,6 +84,7 @@ class Experiment:
             },
             "device": _device_name(self.config),
             "data": {"train": data_facts(self.train), "validation": data_facts(self.validation)},
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
             "probe images": len(self.scope.probe_set),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "H(Y) bits": {name: entropy_nats(classes) / math.log(2) for name, classes in self.scope.classes.items()},
@@ -98,10 +102,12 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     removed_skips(config.network.depth, config.network.without)
     marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = load_images(config.data, progress)
+    for warning in (warned := data_warnings(config.data, train, validation)):
+        progress.warn(warning)
     model = build_unet(config, train.channels, train.classes)
     progress.stage("labels", 0)
     scope = _scope(model, train, validation, config.measuring)
-    return Experiment(config, train, validation, model, scope)
+    return Experiment(config, train, validation, model, scope, warned)
 
 
 def run(
@@ -239,6 +245,20 @@ def load_images(config: DataConfig, progress: Progress) -> tuple[SegmentationDat
     shared = [*shared_images(train, validation), *shared_groups(train, validation)]
     guard(shared, config.validation or config.path, config.accept)
     return train, validation
+
+
+def data_warnings(config: DataConfig, train: SegmentationData, validation: SegmentationData) -> tuple[str, ...]:
+    """What makes intervals too narrow, or leaves none: images that look alike without groups, and too few groups held out."""
+    if config.path is None and not train.groups:
+        return ()
+    told = []
+    if "near-duplicates" not in config.accept:
+        told += [str(alike) for alike in (*near_duplicates(train), *across_parts(train, validation))]
+    if validation.groups:
+        sizes = np.unique(validation.groups, return_counts=True)[1]
+        if few := too_few_groups(len(sizes), effective_groups(sizes)):
+            told.append(f"validation: {few}: hold out more, with --validation-share or --val")
+    return tuple(told)
 
 
 def _meaning(config: DataConfig, train: SegmentationData) -> dict[str, Any]:
