@@ -90,4 +90,4 @@ def test_check_and_run_tell_and_change_nothing(tmp_path: Path) -> None:
     assert data_warnings(config.model_copy(update={"accept": ("near-duplicates",)}), *parts) == ()
     grouped = config.model_copy(update={"groups": r"(f\d)_"})
     (few,) = data_warnings(grouped, *load_images(grouped, NoProgress()))
-    assert few.startswith("validation: 2 groups of images are too few for an interval: it needs 5: hold out more")
+    assert few.startswith("validation: 1 group of images is too few for an interval: it needs 5: hold out more")

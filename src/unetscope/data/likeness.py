@@ -15,6 +15,7 @@ SIDE = 16  # of the small images that are compared, in pixels
 ALIKE = 0.95  # correlation of two small images from which they look alike
 MOST_COMPARED = 10_000  # images: twice as many take four times as long
 ROWS_AT_ONCE = 512
+FEWEST_COMPARED = 10  # images: of fewer, what is alike is seen without counting
 SMALLEST_SHARE = 0.01  # of the images: fewer that look alike are not worth a word
 
 
@@ -78,12 +79,12 @@ def _spaced(n: int) -> NDArray[np.int64]:
 def near_duplicates(data: SegmentationData) -> list[Problem]:
     """One "near-duplicates" problem if images look like others of the set, and nothing says which belong together.
 
-    >>> images = np.repeat(np.random.default_rng(0).integers(0, 255, (2, 1, 16, 16)), 2, axis=0).astype(np.uint8)
-    >>> data = SegmentationData(images, np.zeros((4, 16, 16), np.uint8), tuple("abcd"), "films")
+    >>> images = np.repeat(np.random.default_rng(0).integers(0, 255, (5, 1, 16, 16)), 2, axis=0).astype(np.uint8)
+    >>> data = SegmentationData(images, np.zeros((10, 16, 16), np.uint8), tuple("abcdefghij"), "films")
     >>> [alike.what for alike in near_duplicates(data)]
-    ['4 of 4 images look like another, such as a and b (correlation 1.00)']
+    ['10 of 10 images look like another, such as a and b (correlation 1.00)']
     """
-    alike = None if data.groups else likeness(data)
+    alike = None if data.groups or len(data) < FEWEST_COMPARED else likeness(data)
     if alike is None or alike.count < SMALLEST_SHARE * alike.compared:
         return []
     first, second = map(printable, alike.pair)
@@ -93,8 +94,9 @@ def near_duplicates(data: SegmentationData) -> list[Problem]:
 
 def across_parts(train: SegmentationData, validation: SegmentationData) -> list[Problem]:
     """One "near-duplicates" problem if validation images look like training images, and nothing says which belong together."""
-    alike = None if train.groups or train.image_size != validation.image_size else likeness(validation, train)
-    if alike is None:
+    if train.groups or len(train) + len(validation) < FEWEST_COMPARED or train.image_size != validation.image_size:
+        return []
+    if (alike := likeness(validation, train)) is None:
         return []
     first, second = map(printable, alike.pair)
     what = (

@@ -82,7 +82,8 @@ def too_few_groups(count: int, effective: float) -> str:
     if effective > FEWEST_GROUPS - 1e-9:
         return ""
     if count < FEWEST_GROUPS:
-        return f"{count} groups of images are too few for an interval: it needs {FEWEST_GROUPS}"
+        are = "1 group of images is" if count == 1 else f"{count} groups of images are"
+        return f"{are} too few for an interval: it needs {FEWEST_GROUPS}"
     return (
         f"{count} groups of images, of which some are far larger than others, are worth {effective:.1f} of one size, too few "
         f"for an interval: it needs {FEWEST_GROUPS}"
