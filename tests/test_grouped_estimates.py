@@ -12,7 +12,7 @@ import torch
 from calibration.grouped import FILMS, drawn, estimates, normal, of_estimator, of_mean, of_probe, skewed
 
 import unetscope as us
-from unetscope.analysis.outcomes import _paired
+from unetscope.analysis.paired_differences import interval_over_images
 from unetscope.base import InvalidArgument
 from unetscope.estimators import KDE, KSG, Binning, Estimator, Groups, LayerStatistics, Mixture, Reading, Renyi
 from unetscope.measure.layer_statistics import readings_of
@@ -191,11 +191,11 @@ def test_outcomes_of_retraining_are_over_groups_of_images() -> None:
     rng = np.random.default_rng(0)
     groups = tuple(np.repeat(np.arange(10), 6).tolist())
     values = np.repeat(rng.normal(size=10), 6) + 0.01 * rng.normal(size=(3, 60))
-    over_images, over_groups = _paired(values), _paired(values, groups)
-    assert over_groups.value == over_images.value
+    over_images, over_groups = (interval_over_images(values, each, 0.95) for each in ((), groups))
+    assert over_images is not None and over_groups is not None
+    assert over_groups.value == pytest.approx(over_images.value)
     assert over_groups.high - over_groups.low > 2 * (over_images.high - over_images.low)
-    few = _paired(values[:, :24], groups[:24])
-    assert math.isnan(few.low) and few.value == pytest.approx(values[:, :24].mean())
+    assert interval_over_images(values[:, :24], groups[:24], 0.95) is None  # four groups
 
 
 def test_few_repetitions_cover_and_the_null_holds() -> None:
