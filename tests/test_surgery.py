@@ -459,3 +459,32 @@ def test_it_is_built_again_from_code_and_weights(tmp_path: Any) -> None:
     (tmp_path / "network.json").write_text("{}")
     with pytest.raises(NetworkError, match=r"network.json is of another format: expected 'unetscope parts 1'"):
         load_parts(tmp_path)
+
+
+class Scaled(TwoLevels):
+    """A network with a further argument that may be anything."""
+
+    def forward(self, x: Tensor, further: Any = None) -> Tensor:  # type: ignore[override]
+        scale = further["scale"] if isinstance(further, dict) else further[0] if isinstance(further, list) else further
+        return super().forward(x) * (1.0 if scale is None else scale)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given"), [(2.0, 3.0), (2, 2.0), (None, 2.0), ({"scale": 2}, {"scale": 3}), ([2], [3])]
+)
+def test_an_argument_that_the_program_holds_cannot_be_another(recorded: Any, given: Any) -> None:
+    model, image = Scaled(plain).eval(), random_image(3, 16, 16)
+    smaller = without(model, inspect(model, (image, recorded)), "skip1").eval()
+    smaller(image, recorded)
+    with pytest.raises(
+        NetworkError, match=r"argument 1 of the network is .*, and it was recorded with .*: inspect the"
+    ):
+        smaller(image, given)
+
+
+def test_an_argument_of_several_tensors_is_refused() -> None:
+    model, image = Scaled(plain), random_image(3, 16, 16)
+    with pytest.raises(
+        NetworkError, match="argument 1 of the network is a list of tensors, which is not recorded: wrap"
+    ):
+        without(model, inspect(model, (image, [torch.ones(1)])), "skip1")

@@ -111,6 +111,11 @@ class _Recording(ProgramTensors):
     # What goes in and out.
 
     def placeholder(self, position: int, value: Any) -> Any:
+        if not isinstance(value, Tensor) and any(isinstance(inner, Tensor) for inner in tree_iter(value)):
+            raise NetworkError(
+                f"argument {position} of the network is a {type(value).__name__} of tensors, which is not recorded: wrap the "
+                "network in a module that takes each tensor by itself"
+            )
         node = self.graph.placeholder(f"input_{position}")
         if isinstance(value, Tensor):
             value = value.detach().clone()

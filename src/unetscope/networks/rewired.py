@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.fx.graph_module import _format_import_block
 from torch.package.importer import sys_importer
 
+from unetscope.base import NetworkError
 from unetscope.networks.masks import WeightEdit
 
 PLAIN = (
@@ -64,7 +65,13 @@ class Rewired(nn.Module):
         return self
 
     def forward(self, image: Any, *others: Any) -> Any:
-        """The network's output, in the form of the original's. others: its further arguments, as in the example."""
+        """The network's output, in the form of the original's. others: its further arguments, as in the example.
+
+        Raises: NetworkError for an argument that is no tensor and differs from the example's, which the program holds.
+        """
+        for position, (value, recorded) in enumerate(zip((image, *others), self.example, strict=False)):
+            if not (isinstance(value, Tensor) and isinstance(recorded, Tensor)):
+                _refuse_other_value(position, value, recorded)
         return self._forwards[self.training](self, image, *others)
 
     def train(self, mode: bool = True) -> Rewired:
@@ -117,6 +124,14 @@ class Rewired(nn.Module):
                 f"{type(self).__name__} has no {name!r}: it keeps the weights and calls of the original network, and none of "
                 "its other attributes, such as features that hooks store"
             ) from None
+
+
+def _refuse_other_value(position: int, value: Any, recorded: Any) -> None:
+    if type(value) is not type(recorded) or value != recorded:
+        raise NetworkError(
+            f"argument {position} of the network is {value!r}, and it was recorded with {recorded!r}: inspect the network with "
+            "the value that it shall run with, and leave the parts out again"
+        )
 
 
 def _own_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
