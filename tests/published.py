@@ -61,12 +61,20 @@ class Conditioned(nn.Module):
         self.net, self.condition = net, condition
 
     def forward(self, x: Tensor) -> Any:
-        return self.net(x, *self.condition(len(x)))
+        return self.net(x, *self.condition(x.shape[0]))
 
 
 def at_step_3(net: nn.Module) -> nn.Module:
     """A diffusion network at the third time step."""
     return Conditioned(net, lambda n: (torch.full((n,), 3),))
+
+
+def with_random_output(net: nn.Module) -> nn.Module:
+    """A network whose last layer begins at zero, so that nothing would change its output, with random weights there too."""
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    return net
 
 
 def module_of(name: str, *, bare: tuple[str, ...] = (), absent: tuple[str, ...] = ()) -> Any:
@@ -163,7 +171,7 @@ def karras() -> nn.Module:
         attn_res=(),
         fourier_dim=4,
     )
-    return Conditioned(net, lambda n: (torch.ones(n),))
+    return Conditioned(with_random_output(net), lambda n: (torch.ones(n),))
 
 
 def drunet() -> nn.Module:
@@ -264,9 +272,9 @@ NETWORKS = (
     Published("SMP DeepLabV3", smp("DeepLabV3"), (3, 64, 64), 0, "no decoder"),
     Published("MONAI LocalNet", monai("LocalNet", spatial_dims=3, in_channels=1, out_channels=1, num_channel_initial=4,
               extract_levels=(0, 1, 2, 3)), (1, 32, 32, 32), 3, "RegUNet: one sum a level", reason="the mean of the extracted levels is found as a merge too"),
-    Published("MONAI DiffusionModelUNet", lambda: at_step_3(monai("DiffusionModelUNet", spatial_dims=2, in_channels=1,
+    Published("MONAI DiffusionModelUNet", lambda: at_step_3(with_random_output(monai("DiffusionModelUNet", spatial_dims=2, in_channels=1,
               out_channels=1, channels=(8, 8, 16), attention_levels=(False,) * 3, num_res_blocks=1, num_head_channels=4,
-              norm_num_groups=4)()), (1, 32, 32), 6, "two cat in each of three UpBlock", reason=LOWEST),
+              norm_num_groups=4)())), (1, 32, 32), 6, "two cat in each of three UpBlock", reason=LOWEST),
     Published("MONAI FlexibleUNet", monai("FlexibleUNet", in_channels=3, out_channels=2, backbone="resnet18"), (3, 64, 64), 4,
               "five blocks, the last without skip"),
     Published("MONAI SegResNetDS", monai("SegResNetDS", spatial_dims=3, in_channels=1, out_channels=2, init_filters=4,
