@@ -22,7 +22,7 @@ from PIL import Image
 from runs import LABELS, made_run
 from unetscope import plots
 from unetscope.analysis.verdict import judge
-from unetscope.cli.terminal import BLOCKS, PLAIN, print_table, sparkline
+from unetscope.cli.terminal import BLOCKS, PLAIN, dice_of_classes, print_pairs, print_table, sparkline
 from unetscope.cli.verbs_verdict import u_plot_lines
 from unetscope.runs.folder import RunFolder
 from unetscope.table.flow import Flow
@@ -188,6 +188,26 @@ LONG_ROW = [
     "",
     "the loss of Dice is 0.012, and at most 0.020 counts as none, over three seeds",
 ]
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 54])
+@pytest.mark.parametrize("classes", [2, 5, 11, 19, 40])
+def test_lines_of_dice_part_no_class_from_its_dice(classes: int, width: int) -> None:
+    dice = [math.nan if label % 4 == 3 else label / 100 for label in range(classes)]
+    entries = [f"{label}: {'in no image' if math.isnan(value) else f'{value:.3f}'}" for label, value in enumerate(dice)]
+    lines = dice_of_classes(dice, width).splitlines()
+    assert [entry for line in lines for entry in line.removesuffix(",").split(", ")] == entries
+    assert max(map(len, lines)) <= width
+
+
+def test_dice_of_eleven_classes_stands_whole_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_pairs("Run finished", [("measured at epochs", "0"), ("Dice by class", dice_of_classes([0.5] * 11))])
+    output = capsys.readouterr().out
+    assert all(f"{label}: 0.500" in output for label in range(11))
+    assert max(map(len, output.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(("columns", "is_table"), [("60", False), ("80", False), ("99", False), ("200", True)])

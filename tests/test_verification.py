@@ -391,6 +391,8 @@ def test_one_pair_says_nothing_of_another_seed() -> None:
     outcome = held(*made).outcome("model2", 1)
     assert outcome.decision == "undecided"
     assert outcome.text == "1 pair of seeds is too few to compare"
+    unlike = [training("model1", 0, [[0.0], [0.9]]), training("model2", 1, [[0.0], [0.9]])]
+    assert held(*unlike).outcome("model2", 1).text == "no pair of seeds can be compared"
 
 
 def test_the_target_is_the_references_best_less_the_margin() -> None:

@@ -328,8 +328,8 @@ class Verification:
             else ""
         )
         if pairs < FEWEST_SEEDS:
-            few = "1 pair of seeds is" if pairs == 1 else "no pairs of seeds are"
-            return "undecided", f"{few} too few to compare{out}"
+            few = "1 pair of seeds is too few to compare" if pairs == 1 else "no pair of seeds can be compared"
+            return "undecided", f"{few}{out}"
         if not difference.high > difference.low:
             why = why_no_interval_over_images(self.of(variant)[0].groups)
             return (

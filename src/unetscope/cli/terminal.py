@@ -50,15 +50,16 @@ def _without_nan(values: Any) -> Any:
     return None if values != values else values
 
 
-def dice_of_classes(dice: Sequence[float]) -> str:
-    """The Dice of each class, by its number.
+def dice_of_classes(dice: Sequence[float], width: int = 54) -> str:
+    """The Dice of each class, by its number, in lines of at most `width` columns that part no class from its Dice.
 
     >>> dice_of_classes([0.9, math.nan])
     '0: 0.900, 1: in no image'
     """
-    return ", ".join(
-        f"{label}: {'in no image' if math.isnan(value) else f'{value:.3f}'}" for label, value in enumerate(dice)
-    )
+    kept_whole = "\N{NO-BREAK SPACE}"
+    entries = (f"{label}: {'in no image' if math.isnan(value) else f'{value:.3f}'}" for label, value in enumerate(dice))
+    lines = textwrap.wrap(", ".join(entry.replace(" ", kept_whole) for entry in entries), width)
+    return "\n".join(lines).replace(kept_whole, " ")
 
 
 def print_table(

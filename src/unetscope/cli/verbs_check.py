@@ -170,7 +170,8 @@ def print_problems(contents: Checked, path: Path, *, json: bool) -> None:
     for problem in problems:
         print(f"{problem.severity}: {one_line(str(problem))}")
     errors = sum(problem.severity == "error" for problem in problems)
-    print(f"{one_line(str(path))}: {errors} errors, {len(problems) - errors} warnings")
+    warnings = len(problems) - errors
+    print(f"{one_line(str(path))}: {errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
 
 
 def print_checks(checks: Sequence[Check], *, json: bool) -> None:

@@ -184,14 +184,15 @@ def print_verification(
         print_json({**outcomes, **expected, "report": str(page)})
         return
     rows = verification.rows()
+    reaches = "reaches its target" if math.isnan(verification.target) else f"reaches {verification.target:.3f}"
     print_table(
         f"Retrained, after {verification.budgets[-1]} epochs",
-        ("variant", *RULE_NAMES.values(), "outcome", f"reaches {verification.target:.3f}", "why"),
+        ("variant", *RULE_NAMES.values(), "outcome", reaches, "why"),
         [_outcome_row(verification, row) for row in rows],
     )
     for row in rows:
         if row.outcome.dice_per_class:
-            print(f"Dice by class, {row.variant.name}: {dice_of_classes(row.outcome.dice_per_class)}")
+            print(f"Dice by class, {row.variant.name}: {dice_of_classes(row.outcome.dice_per_class, 40)}")
     for training in verification.trainings:
         if training.records and not training.sound and not training.failure:
             ended = "did not start" if training.started_at is None else "collapsed"
@@ -240,7 +241,7 @@ def print_slim(slim: Slim, *, json: bool) -> None:
         ("validation Dice in float32, whole network", f"{slim.dice_whole:.4f}"),
         ("validation Dice, weights carried over", f"{slim.dice_carried:.4f}"),
         (f"validation Dice, {how}", f"{slim.dice:.4f}"),
-        *([("Dice by class, as written", dice_of_classes(slim.dice_per_class))] if slim.dice_per_class else []),
+        *([("Dice by class, as written", dice_of_classes(slim.dice_per_class, 30))] if slim.dice_per_class else []),
         *slim.savings.rows(),
         *(("also written", one_line(str(path))) for path in slim.exports),
     ]

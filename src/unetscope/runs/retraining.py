@@ -99,7 +99,9 @@ def retrain(
         done = {trial: max(0, folder.last_epoch()) for trial, folder in folders.items()}
         busy = [f"{trial.variant.name} seed {trial.seed}" for trial, epoch in done.items() if 0 < epoch < epochs]
         finished = sum(folder.ending is not None for folder in folders.values())
-        progress.advance(sum(done.values()), f"{finished} of {len(planned)} done; {', '.join(busy)}")
+        progress.advance(
+            sum(done.values()), "; ".join(filter(None, (f"{finished} of {len(planned)} done", ", ".join(busy))))
+        )
 
     left = {folder.path: trial for trial, folder in folders.items() if folder.ending is None}
     for trial in left.values():
