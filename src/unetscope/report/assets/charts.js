@@ -92,7 +92,7 @@ function uPlotView(run, page, quantity) {
   }
   const [area, line] = [svg("path", { class: "band" }), svg("path", { class: "now" })];
   drawing.append(area, line);
-  const dots = run.layers.map((_, layer) => svg("path", { transform: `translate(${x(layer).toFixed(1)} -99)` }));
+  const dots = run.layers.map((_, layer) => svg("path", { transform: `translate(${x(layer).toFixed(1)} 0)` }));
   drawing.append(...dots);
   const nodes = run.layers.map((_, index) =>
     withTip(svg("rect", {
@@ -109,9 +109,9 @@ function uPlotView(run, page, quantity) {
     area.setAttribute("d", band(cells.map((cell, layer) => [x(layer), onScale(cell?.low, y), onScale(cell?.high, y)])));
     cells.forEach((cell, layer) => {
       const bits = cell?.bits;
-      dots[layer].setAttribute("transform", `translate(${x(layer).toFixed(1)} ${isNumber(bits) ? y(bits).toFixed(1) : -99})`);
+      dots[layer].setAttribute("transform", `translate(${x(layer).toFixed(1)} ${isNumber(bits) ? y(bits).toFixed(1) : 0})`);
       const mark = isNumber(bits) ? cell?.mark : undefined;
-      dots[layer].setAttribute("d", mark === "o" ? "M-3.4 -3.4l6.8 6.8m0 -6.8l-6.8 6.8" : "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0");
+      dots[layer].setAttribute("d", !isNumber(bits) ? "" : mark === "o" ? "M-3.4 -3.4l6.8 6.8m0 -6.8l-6.8 6.8" : "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0");
       dots[layer].setAttribute("class", `dot${mark === undefined || mark === "." ? "" : mark === "s" ? " hollow" : " cross"}`);
       const value = isNumber(bits) ? `${fixed(bits)} ${series.unit}` : "no number";
       nodes[layer].setAttribute("aria-label", `layer ${run.layers[layer].label}: ${quantity} ${value}`);
