@@ -488,3 +488,21 @@ def test_an_argument_of_several_tensors_is_refused() -> None:
         NetworkError, match="argument 1 of the network is a list of tensors, which is not recorded: wrap"
     ):
         without(model, inspect(model, (image, [torch.ones(1)])), "skip1")
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        lambda x: x.new_full((len(x), 4, *x.shape[2:]), 0.5),
+        lambda x: torch.full((int(x.shape[0]), 4, *x.shape[2:]), 0.5),
+        lambda x: torch.stack([torch.full((4, *x.shape[2:]), 0.5) for _ in x]),
+        lambda x: torch.cat([torch.full((1, 4, *x.shape[2:]), 0.5) for _ in range(len(x))]),
+        lambda x: torch.ones(len(list(x)), 4, *x.shape[2:]),
+    ],
+)
+def test_images_counted_outside_of_torch_are_refused(counted: Callable[[Tensor], Tensor]) -> None:
+    model = TwoLevels(lambda _net, up, skip: torch.cat([up + counted(up), skip], 1)).eval()
+    with pytest.raises(
+        NetworkError, match=r"would run on batches of 2 images alone .* write x.shape\[0\], or ablate it"
+    ):
+        without(model, inspect(model, random_image(3, 16, 16)), "skip1")

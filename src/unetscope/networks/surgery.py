@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from unetscope.activations import unwrap_model
-from unetscope.base import InvalidArgument, NetworkError, preserve_rng
+from unetscope.base import InvalidArgument, NetworkError, first_line, preserve_rng
 from unetscope.networks.equality import (
     as_double,
     differ,
@@ -151,7 +151,8 @@ class _Surgery:
         self._whole.set_code(graphs)
         if self._constants is None:
             self._check_result()
-            self._check_sizes()
+            self._check_one_image()
+        self._check_sizes()
         self._result.left_out, self._result.notes = tuple(self._streams), tuple(self._notes)
         return self._result.train(self._model.training)
 
@@ -301,6 +302,24 @@ class _Surgery:
         if any(value.untyped_storage()._cdata in original for value in self._result.state_dict().values()):
             raise NetworkError(
                 "the smaller network would share weights with the original: this is a mistake of unetscope"
+            )
+
+    def _check_one_image(self) -> None:
+        """Refuse a program that holds for the recorded batch alone, where the network takes the example by itself.
+
+        Raises: NetworkError. Python makes a plain number of what `len(x)` gives, so that a recording cannot follow it.
+        """
+        example = self._result.example
+        outputs = network_outputs(self._model, self._streams, example, training=False)
+        expected = [tensor for index, tensor in enumerate(outputs) if index not in self._dropped.get(False, ())]
+        try:
+            difference = differ(program_outputs(self._result, example, False), expected, 1e-4)
+        except Exception as failure:  # of a program that was recorded with two images
+            difference = first_line(failure)
+        if difference:
+            raise NetworkError(
+                f"the smaller network would run on batches of {len(self._checked_on[0])} images alone ({difference}): they are "
+                "counted outside of torch, as by len(x); write x.shape[0], or ablate it instead"
             )
 
     def _check_sizes(self) -> None:
