@@ -9,8 +9,9 @@ from torch import nn
 import foreign
 from foreign import random_image
 from unetscope.base.errors import InvalidArgument, NetworkError
-from unetscope.networks.ablation import ablated
+from unetscope.networks.ablation import ablated, replace_streams
 from unetscope.networks.inspection import inspect
+from unetscope.networks.structure import IN_PLACE, Operand
 from unetscope.networks.surgery import without_skips
 from unetscope.networks.unet import UNet
 from unetscope.runs.slimming import carry_over
@@ -165,3 +166,37 @@ def test_what_cannot_be_taken_out_is_refused() -> None:
         ablated(model.eval(), structure, "skip1", "shuffled"),
     ):
         model(image)
+
+
+class OtherJoin(nn.Module):
+    """Joins by another call while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.down = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, stride=2, padding=1)
+        self.up, self.leave = nn.ConvTranspose2d(8, 4, 2, stride=2), nn.Conv2d(8, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skip = torch.relu(self.enter(x))
+        up = self.up(torch.relu(self.down(skip)))
+        return self.leave(torch.cat([skip, up], 1) if self.training else torch.hstack([skip, up]))
+
+
+def test_a_join_that_does_not_run_is_not_taken_for_ablated() -> None:
+    model, images = OtherJoin(), torch.rand(2, 3, 16, 16)
+    structure = inspect(model, images[:1])
+    with ablated(model.eval(), structure, "skip1"):
+        model(images)
+    with (
+        ablated(model.train(), structure, "skip1"),
+        pytest.raises(NetworkError, match="hstack did not run in this pass in tr"),
+    ):
+        model(images)
+    assert model(images).shape == (2, 1, 16, 16)
+
+
+def test_what_is_written_into_in_place_is_not_taken_for_ablated() -> None:
+    stream = Operand(0, ((":setitem", IN_PLACE),))
+    zeros = replace_streams(OtherJoin(), {"skip1": stream}, lambda _, values: torch.zeros_like(values))
+    with pytest.raises(NetworkError, match="skip1 carries is written into in place at :setitem"), zeros:
+        pass

@@ -277,3 +277,25 @@ def test_what_only_weighs_is_said() -> None:
 def test_lazy_modules_are_refused_by_name(lazy: nn.Module) -> None:
     with pytest.raises(NetworkError, match=r"1 \(Lazy\w+\) has no weights yet: run the network once on an example"):
         inspect(nn.Sequential(nn.Conv2d(3, 2, 1), lazy), IMAGE)
+
+
+@pytest.mark.parametrize("how", ["a gate", "another library"])
+def test_no_claim_is_made_where_streams_meet_unseen(how: str) -> None:
+    class Unseen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.down = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)
+            self.up, self.leave = nn.ConvTranspose2d(4, 4, 2, stride=2), nn.Conv2d(4, 1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            skip = torch.relu(self.enter(x))
+            up = self.up(torch.relu(self.down(skip)))
+            if how == "a gate":
+                return self.leave(up * torch.sigmoid(skip))
+            joined = torch.zeros_like(up)
+            joined.numpy()[...] = (up + skip).detach().numpy()
+            return self.leave(joined)
+
+    structure = inspect(Unseen(), torch.rand(1, 3, 16, 16))
+    assert structure.gaps
+    assert "skips may be missing" in structure.why_no_merge

@@ -369,6 +369,47 @@ def _in_half(x: Tensor) -> Tensor:
 # The result is a plain module.
 
 
+@torch.jit.script
+def scripted_swish(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+@pytest.mark.parametrize(
+    ("join", "why"),
+    [
+        (lambda _net, up, skip: torch.cat([skip, scripted_swish(up)], 1), "scripted_swish is scripted"),
+        (lambda _net, up, skip: torch.cat([skip, up], 1, out=torch.empty(0)), r":cat writes to out="),
+        (
+            lambda _net, up, skip: torch.cat([skip, torch.mul(up, 2, out=torch.empty_like(up))], 1),
+            r":mul writes to out=",
+        ),
+    ],
+)
+def test_calls_that_no_program_holds_are_refused(join: Join, why: str) -> None:
+    model = TwoLevels(join)
+    with pytest.raises(NetworkError, match=why):
+        without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+
+
+def cast(_net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
+    return torch.cat([skip, up.double().float()], 1)
+
+
+def in_turn(_net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
+    return torch.cat(torch.cat([skip, up], 1).split(2, 1)[::-1], 1)
+
+
+def copied_over(_net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
+    both = torch.cat([skip, torch.zeros_like(up)], 1)
+    both.narrow(1, 4, 4).copy_(up)
+    return both
+
+
+@pytest.mark.parametrize("join", [cast, in_turn, copied_over])
+def test_casts_parts_and_writes_between_streams(join: Join) -> None:
+    assert_exact(TwoLevels(join))
+
+
 def test_sizes_stay_free_and_batches_too() -> None:
     model = foreign.Padded()
     smaller = without(model, inspect(model, random_image(3, 37, 53)), "level3").eval()

@@ -390,7 +390,7 @@ def _axis(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | 
     dim = dim[0] if isinstance(dim, list | tuple) and len(dim) == 1 else dim
     if not isinstance(dim, int):
         return None
-    operand = next(tensors_in(args), None)
+    operand = next(tensors_in((args, dict(kwargs))), None)
     return dim % (operand.ndim + (name == "stack")) if operand is not None and operand.ndim else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Literal, get_args
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unetscope.activations import as_input, eval_mode, trace_calls, unwrap_model
 from unetscope.base import InvalidArgument, NetworkError
-from unetscope.networks.structure import Operand, Structure
+from unetscope.networks.structure import IN_PLACE, Operand, Structure
 
 CHECKPOINT_FILE = torch.utils.checkpoint.__file__
 
@@ -102,13 +102,18 @@ def replace_streams(
     """Within the block, the join of each stream gets `replacement(name, stream)` instead of the stream.
 
     gradients: whether there may be a backward pass, so that joins in activation checkpoints are refused.
+
+    Raises: NetworkError for a stream that is written into in place and, when the network runs, for a join that does not.
     """
+    _refuse_written(streams)
     names = {stream.path[0]: name for name, stream in streams.items()}
     addresses = {address for address, _ in names}
+    missing: set[str] = set()
 
     def intercept(address: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if address not in addresses:
             return function(*args, **kwargs)
+        missing.discard(address)
         if gradients:
             refuse_checkpointed(address, model)
         position = -1  # among the tensor arguments
@@ -116,7 +121,8 @@ def replace_streams(
         def replace(value: Any) -> Any:
             nonlocal position
             if isinstance(value, list | tuple):
-                return [replace(item) for item in value]
+                items = [replace(item) for item in value]
+                return items if isinstance(value, list) else tuple(items)  # an index in a list is another index
             if not isinstance(value, Tensor):
                 return value
             position += 1
@@ -127,8 +133,32 @@ def replace_streams(
         new_args = [replace(value) for value in args]
         return function(*new_args, **{key: replace(value) for key, value in kwargs.items()})
 
-    with trace_calls(model, intercept):
+    def begin(_module: nn.Module, _inputs: Any) -> None:
+        missing.update(addresses)
+
+    def end(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        if missing:
+            mode = "training" if model.training else "evaluation"
+            raise NetworkError(
+                f"the join at {', '.join(sorted(missing))} did not run in this pass in {mode} mode, so that nothing is ablated "
+                "there: inspect the network as it runs"
+            )
+
+    with trace_calls(model, intercept), ExitStack() as stack:
+        stack.callback(model.register_forward_pre_hook(begin).remove)
+        stack.callback(model.register_forward_hook(end).remove)
         yield
+
+
+def _refuse_written(streams: Mapping[str, Operand]) -> None:
+    """Refuse a stream that enters its join by being written into. Raises: NetworkError."""
+    for name, stream in streams.items():
+        address, position = stream.path[0]
+        if position == IN_PLACE:
+            raise NetworkError(
+                f"what {name} carries is written into in place at {address}, so that nothing can stand in for it there: write "
+                "into a copy of it (clone)"
+            )
 
 
 def refuse_checkpointed(address: str, network: nn.Module) -> None:

@@ -18,7 +18,7 @@ LONGEST_HEAD = 2  # convolutions of a head whose result a network throws away, s
 def find_gaps(levels: Levels, joins: Sequence[Join]) -> tuple[Gap, ...]:
     """Every place where a network could not be followed."""
     gaps = [_unknown_origin(unknown) for unknown in levels.graph.unknown]
-    gaps += _without_output(levels)
+    gaps += _without_output(levels, bool(joins))
     joined = {join.number for join in joins}
     gaps += [
         gap
@@ -42,8 +42,11 @@ def _unknown_origin(unknown: UnknownOrigin) -> Gap:
     )
 
 
-def _without_output(levels: Levels) -> Iterator[Gap]:
-    """Convolutions that ran without leading to the output. Those that only lead to gates do lead there."""
+def _without_output(levels: Levels, has_joins: bool) -> Iterator[Gap]:
+    """Convolutions that ran without leading to the output. Those that only lead to gates do lead there.
+
+    Where there is no join either, they are taken for a path that was lost rather than for a head.
+    """
     leading = levels.graph.ancestors(levels.graph.outputs)
     passed: dict[int, int] = {}  # by tensor that leads to no output, the convolutions since one that does
     for node in levels.graph.nodes:
@@ -51,7 +54,7 @@ def _without_output(levels: Levels) -> Iterator[Gap]:
             passed[node.number] = max((passed.get(n, 0) for n in node.inputs), default=0) + levels.is_kernel(node)
     lost = [node for node in levels.graph.nodes if levels.is_kernel(node) and node.number not in leading]
     if lost:
-        is_head = max(passed.values()) <= LONGEST_HEAD and not levels.graph.unknown
+        is_head = has_joins and max(passed.values()) <= LONGEST_HEAD and not levels.graph.unknown
         mend = "compute what follows them with functions of torch, so that it can be followed"
         yield Gap(
             GapKind.UNUSED_HEAD if is_head else GapKind.NO_OUTPUT,
@@ -77,13 +80,16 @@ def _hidden_join(levels: Levels, node: Node) -> Gap | None:
 
 
 def _behind_gates(levels: Levels) -> Iterator[Gap]:
-    """Where what has come up only weighs other streams, in a network without merges."""
+    """Where what has come up only weighs other streams, or is only weighed by them, in a network without merges."""
     for product, gate in levels.gates.items():
-        values = [number for number in levels.graph[product].inputs if number != gate]
-        if product in levels.useful and levels.is_upsampled(gate) and not any(map(levels.is_upsampled, values)):
+        value = next((number for number in levels.graph[product].inputs if number != gate), None)
+        if product not in levels.useful or value is None or not levels.is_placed(gate):
+            continue
+        if levels.is_upsampled(gate) != levels.is_upsampled(value):
+            what = "what comes up" if levels.is_upsampled(gate) else "what meets the path that comes up"
             yield Gap(
                 GapKind.GATE_ONLY,
                 levels.graph[product].place,
-                f"what comes up reaches the output only as a weight, at {levels.graph[product].place}",
+                f"{what} reaches the output only as a weight, at {levels.graph[product].place}",
                 "name layers and skips yourself",
             )

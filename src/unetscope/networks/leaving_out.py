@@ -12,7 +12,7 @@ from unetscope.base import NetworkError
 from unetscope.networks.channels import Following
 from unetscope.networks.masks import Mask, argument, concatenation_axis, tensor_arguments
 from unetscope.networks.program import Program, place
-from unetscope.networks.structure import Operand
+from unetscope.networks.structure import IN_PLACE, Operand
 
 CONCATENATIONS = {"cat", "hstack", "column_stack"}
 Positions = Mapping[fx.Node, Collection[int]]  # by join, the streams that are left out among its tensor arguments
@@ -23,6 +23,10 @@ def positions_of(program: Program, streams: Collection[Operand]) -> dict[fx.Node
     positions: dict[fx.Node, set[int]] = {}
     for stream in streams:
         address, position = stream.path[0]
+        if position == IN_PLACE:
+            raise NetworkError(
+                f"what is to be left out is written into in place at {address}: write into a copy of it (clone)"
+            )
         positions.setdefault(program.at(address), set()).add(position)
     return positions
 

@@ -65,7 +65,8 @@ class ChannelEdits:
             positions = cut_positions(result, spread, mask)
             moved.append((part, new_mask, positions))
         is_cut = all(positions is not None for _, _, positions in moved)
-        if unchanged is not None and all(
+        as_many = unchanged is not None and (not parts or len(unchanged) == len(results))
+        if as_many and all(
             is_what_is_left(
                 unchanged[part.meta["part"]] if parts else unchanged,
                 results[part.meta["part"]] if parts else results,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_iter
 
-from unetscope.activations import eval_mode, function_name, trace_calls
+from unetscope.activations import ScriptedCall, eval_mode, function_name, trace_calls
 from unetscope.base import NetworkError
 from unetscope.networks.ablation import checkpoint_call
 from unetscope.networks.program_tensors import ProgramTensors, storage_of
@@ -189,6 +189,7 @@ class _Recording(ProgramTensors):
             raise NetworkError(
                 f"the network decides by the values of a tensor ({address}), which no fixed program can: ablate it instead"
             )
+        _refuse_call(function, kwargs, address)
         versions = self._versions(args, kwargs)
         result = function(*_plain(args), **_plain(kwargs))
         if not any(isinstance(value, Tensor) for value in tree_iter(result)):
@@ -261,6 +262,16 @@ class _Recording(ProgramTensors):
         for tensor in written:
             self._writers.setdefault(storage_of(tensor), []).append(node)
         return result
+
+
+def _refuse_call(function: Callable[..., Any], kwargs: Mapping[str, Any], address: str) -> None:
+    """Refuse a call that no program can hold. Raises: NetworkError."""
+    if isinstance(function, ScriptedCall):
+        raise NetworkError(f"{address} is scripted, which is not recorded: give the network before scripting")
+    if any(isinstance(value, Tensor) for value in tree_iter(kwargs.get("out"))):
+        raise NetworkError(
+            f"{address} writes to out=, which has no gradients and so cannot be trained: use what the call returns"
+        )
 
 
 def _is_whole(module: nn.Module) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from unetscope.activations import SCRIPT, Node, scope_of
+from unetscope.activations import SCRIPT, WRITTEN, Node, scope_of
 from unetscope.networks.levels import Levels, is_value
 from unetscope.networks.structure import (
+    IN_PLACE,
     JOINS,
     KERNELS,
     OPAQUE,
@@ -83,14 +84,21 @@ def _operands(levels: Levels, node: Node) -> Iterator[Operand]:
 def _stream(levels: Levels, node: Node, operand: Operand) -> Operand:
     """The stream [batch, channels, *sides] that enters a join, where it enters as tokens or with channels last.
 
-    What is written into enters where it is copied, since a replacement of the argument would not be what is read later.
+    What is written into enters where it is copied, since a replacement of the argument would not be what is read later; if it
+    is not copied, it enters `IN_PLACE`.
     """
-    is_target = join_kind(node) == "write" and operand.path[0][1] == 0
+    in_place = join_kind(node) == "write" and (operand.path[0][1] == 0 or node.name == WRITTEN)
     turned = not levels.is_spatial(node.number) or join_kind(node) == "tile"
     source = levels.graph[operand.tensor]
-    while (is_target or turned) and source.name in RESHAPING and len(source.inputs) == 1:
-        operand = Operand(source.inputs[0], ((source.address, source.positions[0]), *operand.path))
-        source, is_target = levels.graph[operand.tensor], False
+    while (in_place or turned) and source.name in (REARRANGING | {"add"} if in_place else RESHAPING):
+        placed = [k for k, number in enumerate(source.inputs) if levels.is_placed(number)]
+        if len(placed) != 1:
+            break
+        number = source.inputs[placed[0]]
+        operand = Operand(number, ((source.address, source.positions[placed[0]]), *operand.path))
+        source, in_place = levels.graph[number], False
+    if in_place:
+        operand = Operand(operand.tensor, ((node.address, IN_PLACE), *operand.path))
     return operand
 
 

@@ -97,12 +97,15 @@ JOIN_NAMES: dict[JoinKind, str] = {
 """By kind of join, the name of what it makes."""
 
 
+IN_PLACE = -1  # the position of a stream that enters a join by being written into, and so through no argument
+
+
 @dataclass(frozen=True, slots=True)
 class Operand:
     """One stream at a join.
 
     tensor: its number. path: the calls through which it enters the join, from inner to outer, each as (address, position
-    among the tensor arguments).
+    among the tensor arguments, or `IN_PLACE`).
     """
 
     tensor: int
