@@ -564,7 +564,9 @@ def test_a_damaged_table_is_named(unetscope, finished: Path, tmp_path: Path) -> 
 def test_check_data_finds_nothing_wrong(unetscope, data: Path) -> None:
     code, output, _ = unetscope("check-data", data, "--json")
     assert code == 0
-    assert json.loads(output) == {"problems": []}
+    contents = json.loads(output)
+    assert contents["problems"] == []
+    assert (contents["masks"]["kind"], contents["masks"]["is_assumed"]) == ("binary", False)
 
 
 def test_help_needs_no_torch() -> None:

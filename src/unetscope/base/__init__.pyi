@@ -20,10 +20,10 @@ from .files import remove_unfinished as remove_unfinished
 from .files import whole_file as whole_file
 from .json_files import parse_json as parse_json
 from .json_files import read_json as read_json
-from .process_state import Terminated as Terminated
-from .process_state import end_at_sigterm as end_at_sigterm
-from .process_state import end_with_parent as end_with_parent
-from .process_state import finishing as finishing
+from .process_end import Terminated as Terminated
+from .process_end import end_at_sigterm as end_at_sigterm
+from .process_end import end_with_parent as end_with_parent
+from .process_end import finishing as finishing
 from .process_state import preserve_rng as preserve_rng
 from .process_state import quiet_loggers as quiet_loggers
 from .progress import NoProgress as NoProgress
