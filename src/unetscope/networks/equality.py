@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -12,7 +12,9 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from unetscope.activations import eval_mode
+from unetscope.base import NetworkError, first_line
 from unetscope.networks.ablation import replace_streams
+from unetscope.networks.rewired import Rewired
 from unetscope.networks.structure import Operand
 
 TOLERANCE = 1e-6  # of the largest value
@@ -84,6 +86,38 @@ def program_outputs(program: nn.Module, arguments: Sequence[Any], training: bool
     """What a program returns."""
     with in_mode(program, training):
         return tensors_of(program(*_copies(arguments)))
+
+
+def recorded_and_checked(model: nn.Module, example: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What a network is recorded on and what it is checked on: the example and noise, then noise and the example."""
+    first, second = noise_like(example, 1), noise_like(example, 2)
+    batch = in_batch(example, first)
+    try:
+        network_outputs(model, {}, batch, training=False)
+    except Exception:  # a network for one image at a time
+        return example, second
+    return batch, in_batch(second, example)
+
+
+def refuse_fixed_batch(
+    model: nn.Module, streams: Mapping[str, Operand], result: Rewired, dropped: Collection[int]
+) -> None:
+    """Refuse a program that holds for the recorded batch alone, where the network takes the example by itself.
+
+    Python makes a plain number of what `len(x)` gives, so that a recording cannot follow it. dropped: outputs that are gone.
+    Raises: NetworkError.
+    """
+    outputs = network_outputs(model, streams, result.example, training=False)
+    expected = [tensor for index, tensor in enumerate(outputs) if index not in dropped]
+    try:
+        difference = differ(program_outputs(result, result.example, False), expected, 1e-4)
+    except Exception as failure:  # of a program that was recorded with two images
+        difference = first_line(failure)
+    if difference:
+        raise NetworkError(
+            f"the smaller network would run on batches of 2 images alone ({difference}): images are counted outside of torch, "
+            "as by len(x); write x.shape[0], or ablate it instead"
+        )
 
 
 def read_values(

@@ -12,16 +12,17 @@ import torch
 from torch import fx, nn
 
 from unetscope.activations import unwrap_model
-from unetscope.base import InvalidArgument, NetworkError, first_line, preserve_rng
+from unetscope.base import InvalidArgument, NetworkError, preserve_rng
 from unetscope.networks.equality import (
     as_double,
     differ,
     draws_at_random,
-    in_batch,
     network_outputs,
     noise_like,
     program_outputs,
     read_values,
+    recorded_and_checked,
+    refuse_fixed_batch,
     with_sides,
 )
 from unetscope.networks.leaving_out import WithoutStreams, positions_of, silenced
@@ -108,7 +109,7 @@ class _Surgery:
         self._model, self._streams, self._constants = model, streams, constants
         self._notes: list[str] = []
         self._dropped: dict[bool, list[int]] = {}  # outputs that are gone, by their order
-        recorded_on, self._checked_on = self._inputs(structure.example)
+        recorded_on, self._checked_on = recorded_and_checked(model, structure.example)
         self._programs = {mode: record_program(model, recorded_on, training=mode) for mode in MODES}
         modules = {**self._programs[True].modules, **self._programs[False].modules}
         attributes = {**self._programs[True].attributes, **self._programs[False].attributes}
@@ -116,16 +117,6 @@ class _Surgery:
             self._notes.append(f"tensors that the original does not register are {', '.join(outside)} here")
         self._result, self._whole = Rewired(modules, attributes), Rewired(modules, attributes)
         self._result.example = structure.example
-
-    def _inputs(self, example: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """What the network is recorded on and what it is checked on: the example and noise, then noise and the example."""
-        first, second = noise_like(example, 1), noise_like(example, 2)
-        batch = in_batch(example, first)
-        try:
-            network_outputs(self._model, {}, batch, training=False)
-        except Exception:  # a network for one image at a time
-            return example, second
-        return batch, in_batch(second, example)
 
     def smaller(self) -> Rewired:
         """The network without the streams."""
@@ -151,7 +142,7 @@ class _Surgery:
         self._whole.set_code(graphs)
         if self._constants is None:
             self._check_result()
-            self._check_one_image()
+            refuse_fixed_batch(self._model, self._streams, self._result, self._dropped.get(False, ()))
         self._check_sizes()
         self._result.left_out, self._result.notes = tuple(self._streams), tuple(self._notes)
         return self._result.train(self._model.training)
@@ -301,24 +292,6 @@ class _Surgery:
         if any(value.untyped_storage()._cdata in original for value in self._result.state_dict().values()):
             raise NetworkError(
                 "the smaller network would share weights with the original: this is a mistake of unetscope"
-            )
-
-    def _check_one_image(self) -> None:
-        """Refuse a program that holds for the recorded batch alone, where the network takes the example by itself.
-
-        Raises: NetworkError. Python makes a plain number of what `len(x)` gives, so that a recording cannot follow it.
-        """
-        example = self._result.example
-        outputs = network_outputs(self._model, self._streams, example, training=False)
-        expected = [tensor for index, tensor in enumerate(outputs) if index not in self._dropped.get(False, ())]
-        try:
-            difference = differ(program_outputs(self._result, example, False), expected, 1e-4)
-        except Exception as failure:  # of a program that was recorded with two images
-            difference = first_line(failure)
-        if difference:
-            raise NetworkError(
-                f"the smaller network would run on batches of {len(self._checked_on[0])} images alone ({difference}): they are "
-                "counted outside of torch, as by len(x); write x.shape[0], or ablate it instead"
             )
 
     def _check_sizes(self) -> None:
