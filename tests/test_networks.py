@@ -323,8 +323,14 @@ def test_the_exported_program_has_the_same_merges(network: published.Published) 
         program = torch.export.export(model, (image,), strict=False)
     except Exception as refusal:
         pytest.skip(f"torch.export refuses it: {type(refusal).__name__}")
-    operations = {"cat": "cat", "add": ("add", "sum"), "mul": "mul"}
-    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    operations = {"cat": "cat", "add": ("add", "sum"), "mul": "mul", "mean": "mean"}
+    calls = [node for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    if any(
+        not all(isinstance(side, int) for side in node.meta["val"].shape)
+        for node in calls
+        if "val" in node.meta and isinstance(node.meta["val"], Tensor)
+    ):
+        pytest.skip("torch.export finds sizes that depend on values")
     for merge in structure.merges:  # modules may go by other names there
         shape, names = structure.graph[merge.node].shape, operations[merge.kind]
         alike = [
