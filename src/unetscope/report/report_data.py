@@ -42,6 +42,7 @@ DIAGNOSTICS: Mapping[str, str] = {
     "half_bits": "of half",
     "extrapolated": "of ever more",
     "singleton_share": "share alone in their class",
+    "groups": "groups of images",
 }
 COLUMNS = ("bits", "low", "high", "ceiling", "lower", "upper", *DIAGNOSTICS)  # of a series, by field
 QUANTITIES: Mapping[Quantity, str] = {
