@@ -103,7 +103,7 @@ def registered(values: Tensor, kind: str) -> Join:
                 net.register_buffer("grid", values)
             else:
                 net.grid = values
-        first = net.grid.expand(len(skip), -1, -1, -1)
+        first = net.grid.expand(skip.shape[0], -1, -1, -1)
         return torch.cat([first.to(skip.dtype), skip, up], 1)
 
     return join
@@ -111,7 +111,7 @@ def registered(values: Tensor, kind: str) -> Join:
 
 def coordinates(_net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
     rows = torch.linspace(-1, 1, skip.shape[2], device=skip.device)[:, None].expand(skip.shape[2], skip.shape[3])
-    return torch.cat([rows.expand(len(skip), 1, -1, -1), skip, rows.expand(len(skip), 1, -1, -1), up], 1)
+    return torch.cat([rows.expand(skip.shape[0], 1, -1, -1), skip, rows.expand(skip.shape[0], 1, -1, -1), up], 1)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def coordinates(_net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
         registered(torch.rand(1, 2, 16, 16), "attribute"),
         registered(torch.arange(512).reshape(1, 2, 16, 16) % 7, "buffer"),
         coordinates,
-        lambda _net, up, skip: torch.cat([torch.zeros(len(skip), 2, *skip.shape[2:]), skip, up], 1),
+        lambda _net, up, skip: torch.cat([torch.zeros(skip.shape[0], 2, *skip.shape[2:]), skip, up], 1),
         lambda _net, up, skip: torch.cat(
-            [torch.arange(skip.shape[3]).expand(len(skip), 2, skip.shape[2], -1), skip, up], 1
+            [torch.arange(skip.shape[3]).expand(skip.shape[0], 2, skip.shape[2], -1), skip, up], 1
         ),
     ],
     ids=["parameter", "buffer", "attribute", "integers", "coordinates", "padding", "arange"],
