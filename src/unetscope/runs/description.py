@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unetscope.base import InvalidArgument, RunFolderError, read_json, whole_file, with_digest, without_digest
-from unetscope.training import RunConfig, validated_config
+
+if TYPE_CHECKING:
+    from unetscope.training import RunConfig
 
 Text = Annotated[str, Field(max_length=100_000)]
 Model = TypeVar("Model", bound=BaseModel)
@@ -69,7 +71,7 @@ def read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises: RunFolderError that names the file and the value that is not what it has to be.
     """
-    values = _object(path, _read(path))
+    values = {"facts": {}, **_object(path, _read(path))}  # a run of a loop of one's own need not state any
     for part in ("configuration", "facts"):
         if not isinstance(values.get(part), dict):
             raise RunFolderError(f"{path} cannot be read: expected a JSON object with {part!r}")
@@ -81,13 +83,26 @@ def read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             )
     checked_facts = _validated(path, "facts", Facts, facts)
     if is_own_network(configuration):
+        from unetscope.training import validated_config  # its fields are those of the estimators registered by then
+
         try:
-            config = validated_config(configuration)
+            config = validated_config(_with_known_estimators(configuration))
         except InvalidArgument as wrong:
             raise RunFolderError(f"{path}: {' '.join(str(wrong).split())}") from None
         _refuse_other_counts(path, config, checked_facts)
         configuration = config.model_dump(mode="json")
     return configuration, facts
+
+
+def _with_known_estimators(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the settings of estimators that are not registered here: what they measured is still read."""
+    from unetscope.training import MeasuringConfig
+
+    measuring = configuration.get("measuring")
+    if not isinstance(measuring, dict):
+        return dict(configuration)
+    known = {name: value for name, value in measuring.items() if name in MeasuringConfig.model_fields}
+    return {**configuration, "measuring": known}
 
 
 def is_own_network(configuration: Mapping[str, Any]) -> bool:
