@@ -29,6 +29,8 @@ from unetscope.data.problems import Problem, Unusable, printable, problem
 from unetscope.data.segmentation import GREY_WEIGHTS, SegmentationData, stored_ignore
 from unetscope.data.sources import Source
 
+UNREADABLE = {"unreadable", "not-an-image"}
+
 
 def read(
     source: Source,
@@ -77,7 +79,7 @@ def _read_pairs(
                 examples.append(example)
             if progress:
                 progress(done, len(pairs))
-    if notes:
+    if notes and not any(each.kind in UNREADABLE for each in problems):  # which say the same of the file itself
         more = f", and {len(notes) - 1} times more" if len(notes) > 1 else ""
         noted = f"a decoder notes: {' '.join(notes[0].split())[:100]}{more}"
         problems.append(problem("decoder-notes", printable(source.path.name), noted))
