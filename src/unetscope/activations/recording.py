@@ -238,8 +238,8 @@ class _Recorder:
         if name in LIKE:
             inputs = ()
         elif wholly and size == tensor.numel():
-            own = [p for p, argument in enumerate(arguments) if argument is tensor]
-            inputs = [(position, number) for position, number in inputs if position not in own]
+            overwritten = [p for p, argument in enumerate(arguments) if argument is tensor]
+            inputs = [(position, number) for position, number in inputs if position not in overwritten]
         number = self.add(tensor, address, name, inputs, arguments, **fields)
         if memory is not None and memory in call.written:
             self.writes.setdefault(memory, []).append((number, _extent(tensor)))
@@ -271,8 +271,8 @@ class _Recorder:
         """Record what a piece of the network returns. What no recorded call made counts as made from its inputs."""
         arguments = list(tensors_in(inputs))
         for tensor in tensors_in(output):
-            known = id(tensor) in self.numbers or id(tensor) in self.parameters
-            if not known and (id(tensor) in self.entered or _memory(tensor) not in self.owners):
+            is_recorded = id(tensor) in self.numbers or id(tensor) in self.parameters
+            if not is_recorded and (id(tensor) in self.entered or _memory(tensor) not in self.owners):
                 sources = self.inputs(arguments, name)
                 number = self.add(tensor, name, "module", sources, arguments)
                 if SEPARATOR in name:
@@ -307,8 +307,8 @@ class _Recorder:
             replace(node, module=modules.get(node.number, ""), argument=arguments.get(node.number, ""))
             for node in self.nodes
         )
-        known = tuple(number for number in outputs if number is not None)
-        return Graph(tuple(nodes), known, tuple(self.unknown.values()))
+        followed = tuple(number for number in outputs if number is not None)
+        return Graph(tuple(nodes), followed, tuple(self.unknown.values()))
 
 
 class _Operations(TorchDispatchMode):

@@ -151,15 +151,15 @@ def find_cases(folder: Path, part: str, description: Description) -> list[Case]:
 
 def _by_name(folder: Path, ending: str) -> dict[str, Path]:
     """The files of a folder with an ending, by name without it; files that a system or an archiver added are left aside."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") or not path.name.lower().endswith(ending.lower()) or not path.is_file():
             continue
         name = unicodedata.normalize("NFC", path.name[: -len(ending)])
-        if name in found:
-            raise DataError(f"{printable(str(path))} and {printable(found[name].name)} are one case: keep one of them")
-        found[name] = path
-    return found
+        if name in paths:
+            raise DataError(f"{printable(str(path))} and {printable(paths[name].name)} are one case: keep one of them")
+        paths[name] = path
+    return paths
 
 
 def _refuse_unpaired(folder: Path, part: str, images: Mapping[str, Any], masks: Mapping[str, Any], ending: str) -> None:

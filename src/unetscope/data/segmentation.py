@@ -125,9 +125,9 @@ class SegmentationData:
     @property
     def fingerprint(self) -> str:
         """SHA-256 in hex of names, images, masks, groups and what is ignored: equal data have equal fingerprints."""
-        about: tuple[object, ...] = (self.images.shape, self.images.dtype.str, self.names)
-        about += () if self.ignore is None else (self.ignore,)
-        digest = hashlib.sha256(repr(about).encode())
+        description: tuple[object, ...] = (self.images.shape, self.images.dtype.str, self.names)
+        description += () if self.ignore is None else (self.ignore,)
+        digest = hashlib.sha256(repr(description).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.masks).data)
         if self.groups:  # without any the fingerprint is that of versions which knew none
