@@ -173,13 +173,15 @@ def _curve(
 
 
 def extrapolated(curve: Sequence[float]) -> float:
-    """The limit a of estimates of n/4, n/2 and n images, fitted as a + b/n by least squares.
+    """The limit a of estimates of n/4, n/2 and n images, fitted as a + b/n by least squares; the first may be NaN, not known.
 
-    >>> round(extrapolated([1.0, 2.0, 2.5]), 9)
-    3.0
+    >>> round(extrapolated([1.0, 2.0, 2.5]), 9), extrapolated([math.nan, 2.0, 2.5])
+    (3.0, 3.0)
     """
     x = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
     y = torch.tensor(curve, dtype=torch.float64)
+    if y[0].isnan():
+        x, y = x[1:], y[1:]
     slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
     return (y.mean() - slope * x.mean()).item()
 
