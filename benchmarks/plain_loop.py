@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from unetscope.data import SegmentationData
 from unetscope.table.records import EpochRecord
-from unetscope.training.trainer import dice_per_image, image_order
+from unetscope.training.scores import dice_per_image
+from unetscope.training.trainer import image_order
 
 
 def plain_training(

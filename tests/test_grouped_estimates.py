@@ -210,8 +210,9 @@ def test_few_repetitions_cover_and_the_null_holds() -> None:
 
 
 def test_frames_taken_for_independent_do_not_cover() -> None:
-    rates = dict(of_estimator(Binning(1.0), "20 films of 5", 25, in_groups=False))
-    assert rates["I(Y;M)"].rejected >= 0.5
+    rates = dict(of_estimator(Binning(1.0), "20 films of 5", 60, in_groups=False))
+    assert rates["I(Y;M)"].rejected >= 0.3  # 0.5 measured, where 0.05 is asked for
+    assert rates["I(Y;M)"].covered <= 0.8  # 0.67 measured, where 0.95 is asked for
 
 
 @pytest.mark.slow

@@ -57,8 +57,8 @@ def test_noise_drawn_through_the_distances_is_noise_drawn_among_the_activations(
     squared = squared_distances(activations)
     generator = torch.Generator().manual_seed(0)
     kernels = [_kernel(squared, _root(squared), 0.5, generator) for _ in range(400)]
-    whole = np.mean([_left_out(kernel, None)[0] for kernel in kernels])
-    inside = np.mean([_left_out(kernel, classes)[0] for kernel in kernels])
+    whole = np.mean([_left_out(kernel, None, None)[0] for kernel in kernels])
+    inside = np.mean([_left_out(kernel, classes, None)[0] for kernel in kernels])
     slow = slow_mixture(activations.numpy(), 0.5, classes.numpy(), 400)
     assert (whole, whole - inside) == pytest.approx(slow, abs=0.03)
     upper, lower = (r.nats for r in KDE(0.5).readings(LayerStatistics.of_distances(squared), {}))
@@ -71,10 +71,10 @@ def test_leaving_out_is_leaving_out() -> None:
     squared, labels = squared_distances(gaussian(12, 2, 0)), torch.arange(12) % 5
     kernel = _kernel(squared, _root(squared), 1.0, torch.Generator().manual_seed(0))
     for classes in (None, labels):
-        _, without = _left_out(kernel, classes)
+        _, without = _left_out(kernel, classes, None)
         for image in range(12):
             rows = torch.tensor([row for row in range(12) if row != image])
-            value, _ = _left_out(_among(kernel, rows), None if classes is None else classes[rows])
+            value, _ = _left_out(_among(kernel, rows), None if classes is None else classes[rows], None)
             assert without[image].item() == pytest.approx(value.item(), abs=1e-9)
 
 
