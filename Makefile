@@ -9,6 +9,8 @@ NODE := $(shell command -v npm)
 RUN = $(BIN)/$(if $(COVERAGE),coverage run,python)
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist worksteal --durations 20
 WORKERS ?= 2
+# Where no bytecode is kept, every process that a test starts compiles torch again, which takes longer than the test.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow docs bench study faults lint lint-script clean
 
