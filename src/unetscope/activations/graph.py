@@ -21,7 +21,8 @@ class Node:
     of the function. inputs: the numbers of the tensors it was made from. positions: of these among all tensor arguments of
     the function. arguments: the shapes of all tensor arguments, constants and parameters too. weights: the names of the
     network's parameters among the arguments. shape, dtype: of the tensor, with the batch. dim: the axis of a concatenation,
-    stack or sum. operations: those that ran within a call that cannot be looked into. module: the outermost module that
+    stack or sum. operations: those that ran within a call that cannot be looked into. is_view, is_written: whether it
+    has the memory of an argument, and whether the call wrote into it. module: the outermost module that
     returns this tensor; empty if none does, or if that module runs more than once. argument: its place as an argument, if no
     call returns it.
     """
@@ -37,6 +38,8 @@ class Node:
     dtype: torch.dtype
     dim: int | None = None
     operations: frozenset[str] = frozenset()
+    is_view: bool = False
+    is_written: bool = False
     module: str = ""
     argument: str = ""
 

@@ -8,18 +8,19 @@ memory by the places that they cover: what is written into a view changes all th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, jit, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from unetscope.activations.graph import FOREIGN, SCRIPT, WRITTEN, Graph, Node, UnknownOrigin
+from unetscope.activations.graph import SCRIPT, Graph
 from unetscope.activations.inference import check_initialised, eval_mode
+from unetscope.activations.nodes import Nodes
+from unetscope.activations.operations import Operations, applied_functions
+from unetscope.activations.origins import PLACEWISE, memory_of, shares_of
 from unetscope.activations.tracing import (
     INPUT,
     SEPARATOR,
@@ -60,146 +61,51 @@ def record_graph(model: nn.Module, example: Any) -> Graph:
                         recorder.record_module(name, inputs, output)
 
                 stack.callback(module.register_forward_hook(record_module).remove)
-        stack.enter_context(_applied_functions(recorder))
+        stack.enter_context(applied_functions(recorder.record_applied))
         recorder.running = stack.enter_context(trace_calls(model, recorder.record_call))
-        with _Operations(recorder):
+        with Operations(recorder.record_operation):
             result = model(*arguments)
     return recorder.graph(result)
 
 
 @dataclass
 class _Call:
-    """What runs below a call. written: for each memory, whether all of the first tensor written there was overwritten."""
+    """A call and what runs below it.
 
+    written: for each memory, whether all of the first tensor written there was overwritten, and how many places that has.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
     operations: set[str] = field(default_factory=set)
     written: dict[int, tuple[bool, int]] = field(default_factory=dict)
 
 
-Extent = tuple[int, int]  # the first place in a memory that a tensor may use, and the place after the last
-
-
 @dataclass
-class _Recorder:
-    """Collects the nodes of a graph.
+class _Recorder(Nodes):
+    """Collects the nodes of a graph while the network runs."""
 
-    parameters: the names of the network's parameters, by identity. held: the identities of all tensors that its modules hold.
-    """
-
-    parameters: Mapping[int, str]
-    held: Collection[int]
     running: Sequence[str] = ("",)  # modules, from outer to inner
-    nodes: list[Node] = field(default_factory=list)
-    tensors: list[Tensor] = field(default_factory=list)  # kept alive, so that no identity is used twice
-    numbers: dict[int, int] = field(default_factory=dict)  # by identity, the number of a tensor
-    owners: dict[int, int] = field(default_factory=dict)  # by memory, the number of its first tensor
-    writes: dict[int, list[tuple[int, Extent]]] = field(default_factory=dict)  # by memory, the tensors written there
     returned_by: dict[int, list[str]] = field(default_factory=dict)  # by number, modules from inner to outer
     runs: Counter[str] = field(default_factory=Counter)  # by module
-    made_from_input: set[int] = field(default_factory=set)  # numbers
     call: _Call | None = None  # the call in progress
-    unreturned: set[int] = field(default_factory=set)  # numbers of tensors that no call returns
-    entered: dict[int, Tensor] = field(default_factory=dict)  # by identity, tensors that came from nowhere
-    left: list[tuple[str, int]] = field(default_factory=list)  # calls that gave values away, and the numbers of these
-    unknown: dict[int, UnknownOrigin] = field(default_factory=dict)  # by identity
-
-    def add(
-        self,
-        tensor: Tensor,
-        address: str,
-        name: str,
-        inputs: Sequence[tuple[int, int]],
-        arguments: Sequence[Tensor] = (),
-        **fields: Any,
-    ) -> int:
-        """Add a node. inputs: each as (position among the arguments, number)."""
-        number = len(self.nodes)
-        self.nodes.append(
-            Node(
-                number,
-                address,
-                name,
-                inputs=tuple(source for _, source in inputs),
-                positions=tuple(position for position, _ in inputs),
-                arguments=tuple(tuple(argument.shape) for argument in arguments),
-                weights=tuple(
-                    self.parameters[id(argument)] for argument in arguments if id(argument) in self.parameters
-                ),
-                shape=tuple(tensor.shape),
-                dtype=tensor.dtype,
-                **fields,
-            )
-        )
-        if name == "input" or any(source in self.made_from_input for _, source in inputs):
-            self.made_from_input.add(number)
-        self.tensors.append(tensor)
-        self.numbers[id(tensor)] = number
-        if (memory := _memory(tensor)) is not None:
-            self.owners.setdefault(memory, number)
-        return number
-
-    # What a tensor is.
-
-    def inputs(self, arguments: Sequence[Tensor], address: str) -> list[tuple[int, int]]:
-        """The tensors of known origin among the arguments of a call, each as (position, number)."""
-        numbers = ((position, self.number(tensor, address, position)) for position, tensor in enumerate(arguments))
-        return [(position, number) for position, number in numbers if number is not None]
-
-    def number(self, tensor: Tensor, address: str, position: int) -> int | None:
-        """The number of an argument of a call, as its memory is now; None for a parameter or a constant."""
-        number = self.numbers.get(id(tensor))
-        if number is None:
-            if id(tensor) in self.parameters:
-                return None
-            number = self._number_of_unseen(tensor, address, position)
-        memory = _memory(tensor)
-        if number is None or memory not in self.writes:
-            return number
-        extent = _extent(tensor)
-        later = [write for write in self.writes[memory] if write[0] > number and _overlap(write[1], extent)]
-        if not later:
-            return number
-        covers = [k for k, (_, written) in enumerate(later) if written[0] <= extent[0] and written[1] >= extent[1]]
-        sources = [number for number, _ in later[covers[-1] :]] if covers else [number, *(n for n, _ in later)]
-        if len(sources) == 1 and self.nodes[sources[0]].shape == tuple(tensor.shape):
-            return sources[0]
-        number = self.add(
-            tensor, address, WRITTEN, list(enumerate(sources)), [self.tensors[source] for source in sources]
-        )
-        self.unreturned.add(number)
-        return number
-
-    def _number_of_unseen(self, tensor: Tensor, address: str, position: int) -> int | None:
-        """The number of a tensor that no recorded call made: a view of a known one, or one that came in from outside."""
-        memory = _memory(tensor)
-        if memory in self.owners:
-            owner = self.owners[memory]
-            number = self.add(tensor, address, "view", [(0, owner)], [self.tensors[owner]])
-        elif id(tensor) in self.entered or (self.left and id(tensor) not in self.held):
-            alike = [leaving for leaving in self.left if self.nodes[leaving[1]].shape == tuple(tensor.shape)]
-            left = dict(alike[-1:] or self.left)
-            self.unknown[id(tensor)] = UnknownOrigin(address, position, tuple(tensor.shape), tuple(left))
-            sources = list(dict.fromkeys(left.values()))
-            number = self.add(tensor, address, FOREIGN, list(enumerate(sources)), [self.tensors[n] for n in sources])
-        else:
-            return None  # a constant that is not made in the pass
-        self.unreturned.add(number)
-        return number
-
-    # What runs.
 
     def record_call(
         self, address: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         arguments = list(tensors_in((args, dict(kwargs))))
-        inputs = self.inputs(arguments, address)
-        outer, self.call = self.call, _Call()
+        scripted = isinstance(function, ScriptedCall)
+        name = SCRIPT if scripted else function_of(address)
+        inputs = self.inputs(arguments, address, args[1] if name == "setitem" else None)
+        if out := list(tensors_in(kwargs.get("out"))):  # nothing is read of them
+            inputs = [(position, number) for position, number in inputs if position < len(arguments) - len(out)]
+        outer, self.call = self.call, _Call(name, args, kwargs)
         try:
             result = function(*args, **kwargs)
         finally:
             call, self.call = self.call, outer
         assert call is not None
-        scripted = isinstance(function, ScriptedCall)
-        name = SCRIPT if scripted else function_of(address)
         fields = {"dim": _axis(name, args, kwargs), "operations": frozenset(call.operations if scripted else ())}
         if name in LEAVING:  # what is made of the input
             self.left += [(address, number) for _, number in inputs if number in self.made_from_input]
@@ -208,16 +114,18 @@ class _Recorder:
             if name in ENTERING and not arguments and self.left and tensor.numel() > 1:
                 self.entered[id(tensor)] = tensor
             elif not (
-                id(tensor) in self.numbers and _memory(tensor) not in call.written and not scripted and name == "get"
+                id(tensor) in self.numbers and memory_of(tensor) not in call.written and not scripted and name == "get"
             ):
                 number = self._add_result(tensor, address, name, inputs, arguments, call, fields)
                 if not isinstance(result, Tensor):  # one of several
                     self.unreturned.add(number)
         if name == "set" and inputs and len(arguments) == 2:  # `x.data = y`
             self.add(arguments[0], address, "view", [source for source in inputs if source[0] == 1], arguments)
-        returned = {id(tensor) for tensor in made}
+        recorded = {memory_of(tensor) for tensor in made}
         for position, tensor in enumerate(arguments):
-            if id(tensor) not in returned and _memory(tensor) in call.written and id(tensor) in self.numbers:
+            memory = memory_of(tensor)
+            if memory not in recorded and memory in call.written and id(tensor) in self.numbers:
+                recorded.add(memory)
                 number = self._add_result(tensor, address, name, inputs, arguments, call, fields)
                 if made or position:
                     self.unreturned.add(number)
@@ -233,16 +141,31 @@ class _Recorder:
         call: _Call,
         fields: Mapping[str, Any],
     ) -> int:
-        memory = _memory(tensor)
+        memory = memory_of(tensor)
+        is_written, is_view = memory in call.written, tensor in self.origins
         wholly, size = call.written.get(memory, (False, 0)) if memory is not None else (False, 0)
         if name in LIKE:
             inputs = ()
         elif wholly and size == tensor.numel():
             overwritten = [p for p, argument in enumerate(arguments) if argument is tensor]
             inputs = [(position, number) for position, number in inputs if position not in overwritten]
-        number = self.add(tensor, address, name, inputs, arguments, **fields)
-        if memory is not None and memory in call.written:
-            self.writes.setdefault(memory, []).append((number, _extent(tensor)))
+        elif is_view and not is_written:
+            inputs = self.viewed(tensor, inputs, arguments)
+        made = {"is_view": is_view and not is_written, "is_written": is_view and is_written}
+        number = self.add(tensor, address, name, inputs, arguments, **made, **fields)
+        shares = shares_of(call.name, call.args, call.kwargs, fields["dim"], tensor, arguments, dict(inputs))
+        inherited = [argument for argument in arguments if argument.numel() == tensor.numel() and name in PLACEWISE]
+        if not is_view:
+            self.origins.make(tensor, number, shares)
+            if len(inherited) == len(arguments) == 1:
+                self.origins.inherit(tensor, number, arguments[0])
+        elif name == "setitem" and is_written:
+            self.origins.write(tensor, number, dict(inputs).get(len(arguments) - 1), call.args[1])
+        elif is_written and len(inherited) == len(arguments) == 1:
+            self.origins.inherit(tensor, number, arguments[0])
+        elif is_written:
+            for index, source in [(..., number), *shares]:
+                self.origins.write(tensor, number, source, index)
         return number
 
     def record_operation(self, name: str, args: Any, result: Any, written: Sequence[Tensor]) -> None:
@@ -250,11 +173,11 @@ class _Recorder:
         if self.call is not None:
             self.call.operations.add(name)
             for tensor in written:
-                if (memory := _memory(tensor)) is not None:
+                if (memory := memory_of(tensor)) is not None:
                     self.call.written.setdefault(memory, (name.strip("_") in OVERWRITING, tensor.numel()))
             return
         scope = self.running[-1]
-        arguments = [t for t in tensors_in(args) if id(t) in self.numbers or _memory(t) in self.owners]
+        arguments = [t for t in tensors_in(args) if id(t) in self.numbers or memory_of(t) in self.owners]
         inputs = self.inputs(arguments, f"{scope}{SEPARATOR}{name}")
         for tensor in (*tensors_in(result), *written):
             if id(tensor) in self.numbers and not any(tensor is target for target in written):
@@ -264,19 +187,25 @@ class _Recorder:
                 continue
             number = self.add(tensor, f"{scope}{SEPARATOR}{name}", name.strip("_"), inputs, arguments)
             self.unreturned.add(number)
-            if any(tensor is target for target in written) and (memory := _memory(tensor)) is not None:
-                self.writes.setdefault(memory, []).append((number, _extent(tensor)))
+            if any(tensor is target for target in written):
+                self.origins.write(tensor, number, number)
+            elif tensor not in self.origins:
+                self.origins.make(tensor, number)
 
     def record_block(self, name: str, inputs: Any, output: Any) -> None:
         """Record what a piece of the network returns. What no recorded call made counts as made from its inputs."""
         arguments = list(tensors_in(inputs))
         for tensor in tensors_in(output):
             is_recorded = id(tensor) in self.numbers or id(tensor) in self.parameters
-            if not is_recorded and (id(tensor) in self.entered or _memory(tensor) not in self.owners):
+            if not is_recorded and (id(tensor) in self.entered or memory_of(tensor) not in self.owners):
                 sources = self.inputs(arguments, name)
                 number = self.add(tensor, name, "module", sources, arguments)
                 if SEPARATOR in name:
                     self.unreturned.add(number)
+
+    def record_applied(self, name: str, inputs: Any, output: Any) -> None:
+        """Record what a `torch.autograd.Function` returns."""
+        self.record_block(f"{self.running[-1]}{SEPARATOR}{name}", inputs, output)
 
     def record_module(self, name: str, inputs: Any, output: Any) -> None:
         """Record what a module returns."""
@@ -309,75 +238,6 @@ class _Recorder:
         )
         followed = tuple(number for number in outputs if number is not None)
         return Graph(tuple(nodes), followed, tuple(self.unknown.values()))
-
-
-class _Operations(TorchDispatchMode):
-    """Tells the recorder of every operation that runs below torch functions."""
-
-    def __init__(self, recorder: _Recorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        with torch._C.DisableTorchFunction():
-            result = function(*args, **kwargs)
-            name, positions, keys = _signature(function)
-            written = [args[k] for k in positions if k < len(args)] + [kwargs[key] for key in keys if key in kwargs]
-            self._recorder.record_operation(name, (args, kwargs), result, list(tensors_in(written)))
-        return result
-
-
-@cache
-def _signature(operation: Any) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
-    """The name of an operation, and the positions and names of the arguments that it writes into."""
-    schema = operation._schema
-    written = [
-        (position, argument.name)
-        for position, argument in enumerate(schema.arguments)
-        if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-    return schema.name.rpartition("::")[2], tuple(k for k, _ in written), tuple(name for _, name in written)
-
-
-@contextmanager
-def _applied_functions(recorder: _Recorder) -> Iterator[None]:
-    """Within the block, what a `torch.autograd.Function` returns counts as made from its inputs, if nothing else tells."""
-    apply: Any = vars(torch.autograd.Function)["apply"]
-
-    def recorded(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        result = apply.__get__(None, cls)(*args, **kwargs)
-        with torch._C.DisableTorchFunction():
-            recorder.record_block(f"{recorder.running[-1]}{SEPARATOR}{cls.__name__}", (args, kwargs), result)
-        return result
-
-    function: Any = torch.autograd.Function
-    try:
-        function.apply = classmethod(recorded)
-        yield
-    finally:
-        function.apply = apply
-
-
-def _memory(tensor: Tensor) -> int | None:
-    """The identity of a tensor's memory; None where there is none, as for a sparse tensor."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):
-        return None
-
-
-def _extent(tensor: Tensor) -> Extent:
-    """The part of its memory that a tensor may use, in bytes."""
-    first, size = int(tensor.storage_offset()), tensor.element_size()
-    if not tensor.numel():
-        return first * size, first * size
-    last = first + sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return first * size, (last + 1) * size
-
-
-def _overlap(first: Extent, second: Extent) -> bool:
-    return first[0] < second[1] and second[0] < first[1]
 
 
 def _axis(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:

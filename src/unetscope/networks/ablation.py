@@ -117,6 +117,7 @@ def replace_streams(
         if gradients:
             refuse_checkpointed(address, model)
         position = -1  # among the tensor arguments
+        replaced: list[tuple[Tensor, Tensor, int]] = []
 
         def replace(value: Any) -> Any:
             nonlocal position
@@ -126,12 +127,21 @@ def replace_streams(
             if not isinstance(value, Tensor):
                 return value
             position += 1
-            name = names.get((address, position))
-            return value if name is None else replacement(name, value)
+            if (name := names.get((address, position))) is None:
+                return value
+            stand_in = replacement(name, value)
+            if stand_in is not value:
+                replaced.append((value, stand_in, stand_in._version))
+            return stand_in
 
         # A loop over positional arguments first, since `Operand.path` counts tensors in that order.
         new_args = [replace(value) for value in args]
-        return function(*new_args, **{key: replace(value) for key, value in kwargs.items()})
+        result = function(*new_args, **{key: replace(value) for key, value in kwargs.items()})
+        for value, stand_in, version in replaced:
+            if stand_in._version != version:  # what the call wrote in place is read as the stream later
+                value.copy_(stand_in)
+                result = value if result is stand_in else result
+        return result
 
     def begin(_module: nn.Module, _inputs: Any) -> None:
         missing.update(addresses)

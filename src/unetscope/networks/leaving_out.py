@@ -23,11 +23,12 @@ def positions_of(program: Program, streams: Collection[Operand]) -> dict[fx.Node
     positions: dict[fx.Node, set[int]] = {}
     for stream in streams:
         address, position = stream.path[0]
-        if position == IN_PLACE:
+        join = program.at(address) if position != IN_PLACE else None
+        if join is None or (join.meta["function"] == "setitem" and position == 0):
             raise NetworkError(
                 f"what is to be left out is written into in place at {address}: write into a copy of it (clone)"
             )
-        positions.setdefault(program.at(address), set()).add(position)
+        positions.setdefault(join, set()).add(position)
     return positions
 
 
@@ -152,7 +153,8 @@ class WithoutStreams(Following):
         def zeros(position: int, tensor: fx.Node) -> fx.Node:
             if position not in positions:
                 return tensor
-            source = like if like.meta["shape"] == tensor.meta["shape"] else tensor
+            is_alike = all(like.meta[each] == tensor.meta[each] for each in ("shape", "dtype"))  # and no mask
+            source = like if is_alike else tensor
             with self.graph.inserting_before(node):
                 zero = self.graph.call_function(torch.zeros_like, (source,))
             zero.meta.update(source.meta, function="zeros_like", address=node.meta["address"])

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_iter
 
 from unetscope.activations import ScriptedCall, eval_mode, function_name, trace_calls
-from unetscope.base import NetworkError
+from unetscope.base import NetworkError, first_line
 from unetscope.networks.ablation import checkpoint_call
 from unetscope.networks.program_tensors import ProgramTensors, storage_of
 from unetscope.networks.traced_sizes import plain
@@ -76,7 +76,13 @@ def record_program(model: nn.Module, arguments: tuple[Any, ...], *, training: bo
         stack.enter_context(recording.own_modules(model))
         stack.enter_context(_refused_functions())
         stack.enter_context(trace_calls(model, recording.call))
-        result = model(*placeholders)
+        try:
+            result = model(*placeholders)
+        except RuntimeError as error:
+            mode = "training" if training else "evaluation"
+            raise NetworkError(
+                f"the network does not run with gradients in {mode} mode: {first_line(error)}"
+            ) from error
     recording.graph.output(recording.output(result))
     recording.graph.output_node().meta["after"] = recording.writers(result)
     recording.graph.output_node().meta["frozen"] = frozen

@@ -67,7 +67,7 @@ class ProgramTensors:
     def _register(self, tensor: Tensor, node: fx.Node) -> None:
         self._alive.append(tensor)
         self._nodes[id(tensor)] = node
-        node.meta["shape"] = tuple(tensor.shape)
+        node.meta.update(shape=tuple(tensor.shape), dtype=tensor.dtype)
 
     def _register_items(self, result: Any, node: fx.Node, address: str, name: str) -> None:
         items = result.items() if isinstance(result, Mapping) else enumerate(result)

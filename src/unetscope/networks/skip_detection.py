@@ -6,7 +6,7 @@ residual block share theirs: their sum is no merge.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from unetscope.activations import SCRIPT, WRITTEN, Node, scope_of
@@ -17,6 +17,7 @@ from unetscope.networks.structure import (
     KERNELS,
     OPAQUE,
     OVER_STACK,
+    READING,
     REARRANGING,
     RESHAPING,
     WITHIN_LAYER,
@@ -51,7 +52,7 @@ def find_joins(levels: Levels) -> tuple[Join, ...]:
         number = node.number
         if number in absorbed or number in levels.gates or number not in levels.useful or not _is_join(levels, node):
             continue
-        operands = list(_operands(levels, node))
+        operands = _in_one_grid(levels, node, list(_operands(levels, node)))
         absorbed.update(_inner_joins(levels, node))
         if len(operands) > 1 and (streams := _separate(levels, node, operands)) is not None:
             joins.append(Join(number, join_kind(node), *streams))
@@ -82,24 +83,62 @@ def _operands(levels: Levels, node: Node) -> Iterator[Operand]:
 
 
 def _stream(levels: Levels, node: Node, operand: Operand) -> Operand:
-    """The stream [batch, channels, *sides] that enters a join, where it enters as tokens or with channels last.
+    """The stream [batch, channels, *sides] that enters a join, where it enters as tokens, with channels last or at indices.
 
-    What is written into enters where it is copied, since a replacement of the argument would not be what is read later; if it
-    is not copied, it enters `IN_PLACE`.
+    What is written into enters where it is copied, since a replacement of a view would not be what is read later. If it is not
+    copied, it enters at the write, or `IN_PLACE` where the writes are others.
     """
-    in_place = join_kind(node) == "write" and (operand.path[0][1] == 0 or node.name == WRITTEN)
+    is_write = join_kind(node) == "write"
+    in_place = node.name == WRITTEN or (operand.path[0][1] == 0 and (node.is_written or is_write))
     turned = not levels.is_spatial(node.number) or join_kind(node) == "tile"
-    source = levels.graph[operand.tensor]
-    while (in_place or turned) and source.name in (REARRANGING | {"add"} if in_place else RESHAPING):
-        placed = [k for k, number in enumerate(source.inputs) if levels.is_placed(number)]
+
+    def passed(source: Node) -> Collection[str]:
+        if in_place and is_write:
+            return REARRANGING | {"add"}
+        if not levels.is_spatial(source.number):
+            return RESHAPING | READING
+        return RESHAPING if turned else ()
+
+    followed, leaves_memory = _followed(levels, operand, passed)
+    if in_place and not leaves_memory:
+        path = ((node.address, IN_PLACE), *operand.path) if node.name == WRITTEN else operand.path
+        return Operand(followed.tensor, path)
+    return followed
+
+
+def _followed(levels: Levels, operand: Operand, passed: Callable[[Node], Collection[str]]) -> tuple[Operand, bool]:
+    """A stream before the functions that `passed` names and that have no other, and whether one of these is no view."""
+    leaves_memory = False
+    while True:
+        source = levels.graph[operand.tensor]
+        if not source.inputs or source.name not in passed(source):
+            break
+        values = levels.value_inputs(source)
+        placed = [k for k, number in enumerate(source.inputs) if number in values and levels.is_placed(number)]
         if len(placed) != 1:
             break
-        number = source.inputs[placed[0]]
-        operand = Operand(number, ((source.address, source.positions[placed[0]]), *operand.path))
-        source, in_place = levels.graph[number], False
-    if in_place:
-        operand = Operand(operand.tensor, ((node.address, IN_PLACE), *operand.path))
-    return operand
+        number, position = source.inputs[placed[0]], source.positions[placed[0]]
+        if source.arguments[position] != levels.graph[number].shape:  # a part of the argument
+            break
+        operand = Operand(number, ((source.address, position), *operand.path))
+        leaves_memory = leaves_memory or not source.is_view
+    return operand, leaves_memory
+
+
+def _in_one_grid(levels: Levels, node: Node, operands: Sequence[Operand]) -> list[Operand]:
+    """The streams of a write, before what crops, places or turns them, if they do not have the same places otherwise."""
+    if join_kind(node) != "write" or len({levels.grid(operand.tensor) for operand in operands}) == 1:
+        return list(operands)
+    moving = REARRANGING | READING | {"add"}
+    return [
+        operand
+        if operand.path[0][1] == IN_PLACE
+        else followed
+        if operand.path[0][1] or leaves_memory
+        else Operand(followed.tensor, operand.path)
+        for operand in operands
+        for followed, leaves_memory in [_followed(levels, operand, lambda _source: moving)]
+    ]
 
 
 def _attended(levels: Levels, node: Node) -> Iterator[Operand]:
@@ -183,7 +222,7 @@ def _is_join(levels: Levels, node: Node) -> bool:
     if _is_changed_in_part(levels, node):
         return False
     kind, values = join_kind(node), [number for number in levels.value_inputs(node) if levels.is_placed(number)]
-    if kind in {"attention", "tile", "write"} or (node.name == "stack" and node.dim is not None):
+    if kind in {"attention", "tile", "write", "select"} or (node.name == "stack" and node.dim is not None):
         return True
     if kind == "cat" or (kind == "call" and (node.name in NO_JOINS or len(values) < 2)):
         return kind == "cat" and levels.is_spatial(node.number)
@@ -195,8 +234,19 @@ def _is_changed_in_part(levels: Levels, node: Node) -> bool:
     """Whether a part of a tensor was computed with and put back, as `x[:, :4] += y` does: the join is what computed it."""
     if join_kind(node) != "write" or len(node.inputs) < 2:
         return False
-    target, *values = node.inputs
-    return target in levels.graph.ancestors(values)
+    target, *_ = node.inputs
+    pending = [number for number in levels.value_inputs(node) if number != target]
+    if any(map(levels.is_upsampled, pending)) and not levels.is_upsampled(target):
+        return False  # what is left of the target joins it too
+    visited: set[int] = set()
+    while pending:
+        number = pending.pop()
+        if number == target:
+            return True
+        if number not in visited and number not in levels.rises[number]:  # what rises from it is another stream
+            pending += levels.value_inputs(levels.graph[number])
+        visited.add(number)
+    return False
 
 
 # Functions of several tensors that do not bring streams together, and what cannot be looked into nor intercepted.

@@ -48,10 +48,13 @@ CREATING_PLACES = RESAMPLING - {"interpolate", "upsample", "upsample_nearest", "
     "view", "reshape", "unflatten", "view_as", "reshape_as",
 }  # fmt: skip
 
+# Functions that read values at indices.
+READING = {"getitem", "index", "index_select", "gather", "take_along_dim", "take", "masked_select", "select", "narrow"}
+
 # Functions some of whose arguments say only where values are taken from or put.
-SELECTING = {
-    "where", "gather", "scatter", "scatter_add", "index_select", "take_along_dim", "getitem", "setitem", "index_put",
-    "masked_fill", "masked_scatter", "index_add", "index_copy", "grid_sample", *(f"max_unpool{d}d" for d in (1, 2, 3)),
+SELECTING = READING | {
+    "where", "scatter", "scatter_add", "setitem", "index_put", "put", "masked_fill", "masked_scatter", "index_add",
+    "index_copy", "grid_sample", *(f"max_unpool{d}d" for d in (1, 2, 3)),
 }  # fmt: skip
 
 # Functions that move values without computing with them.
@@ -70,7 +73,9 @@ JOINS: dict[str, JoinKind] = {
     **dict.fromkeys(("cat", "hstack", "column_stack"), "cat"), **dict.fromkeys(("dstack", "vstack", "row_stack"), "tile"),
     **dict.fromkeys(("add", "sum", "add_relu"), "add"), **dict.fromkeys(("sub", "rsub"), "sub"), "mul": "mul", "div": "div",
     **dict.fromkeys(("maximum", "max", "fmax", "amax"), "max"), **dict.fromkeys(("minimum", "min", "fmin", "amin"), "min"),
-    "mean": "mean", "where": "select", "masked_scatter": "select", "setitem": "write", "copy": "write", WRITTEN: "write",
+    "mean": "mean", "where": "select", "masked_scatter": "select",
+    **dict.fromkeys(("setitem", "copy", "index_put", "put", "index_copy", "scatter", WRITTEN), "write"),
+    **dict.fromkeys(("slice_scatter", "select_scatter", "diagonal_scatter"), "write"),
     **dict.fromkeys(("matmul", "bmm", "baddbmm", "einsum"), "attention"),
     **dict.fromkeys(("scaled_dot_product_attention", "multi_head_attention_forward"), "attention"),
 }  # fmt: skip
@@ -97,7 +102,9 @@ JOIN_NAMES: dict[JoinKind, str] = {
 """By kind of join, the name of what it makes."""
 
 
-IN_PLACE = -1  # the position of a stream that enters a join by being written into, and so through no argument
+IN_PLACE = (
+    -1
+)  # the position of a stream into which other calls than the join write, so that it enters through no argument
 
 
 @dataclass(frozen=True, slots=True)

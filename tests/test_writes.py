@@ -1,0 +1,247 @@
+"""Merges that are written into a tensor, part by part: a view is made of the parts that it covers, and of no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from foreign import TwoLevels, random_image
+from unetscope.activations.origins import Origins
+from unetscope.base.errors import NetworkError
+from unetscope.networks.ablation import ablated
+from unetscope.networks.inspection import inspect
+from unetscope.networks.surgery import without_skips
+
+Join = Callable[[Tensor, Tensor], Tensor]
+
+
+def second(up: Tensor) -> tuple[slice, slice]:
+    """The index of the second half of the channels of two streams together."""
+    return slice(None), slice(up.shape[1], None)
+
+
+def added(joined: Tensor, up: Tensor) -> Tensor:
+    """The upsampled stream added to the second half of the channels."""
+    joined[second(up)] += up
+    return joined
+
+
+def through_view(up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.cat([skip, torch.zeros_like(up)], 1)
+    joined.view(up.shape[0], 2, *up.shape[1:])[:, 1] += up
+    return joined
+
+
+def through_chunk(up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.cat([skip, torch.zeros_like(up)], 1)
+    joined.chunk(2, 1)[1].add_(up)
+    return joined
+
+
+def filled(up: Tensor, skip: Tensor) -> Tensor:
+    joined = up.new_zeros(up.shape[0], 2 * up.shape[1], *up.shape[2:])
+    joined[:, : up.shape[1]] = skip
+    return added(joined, up)
+
+
+def in_turns(up: Tensor, skip: Tensor) -> Tensor:
+    joined = up.new_zeros(up.shape[0], 2 * up.shape[1], *up.shape[2:])
+    joined[:, ::2] = skip
+    joined[:, 1::2] += up
+    return joined
+
+
+def channels_last(up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.cat([skip, torch.zeros_like(up)], 1).permute(0, 2, 3, 1).contiguous()
+    joined[..., up.shape[1] :] += up.permute(0, 2, 3, 1)
+    return joined.permute(0, 3, 1, 2)
+
+
+def taken_apart(up: Tensor, skip: Tensor) -> Tensor:
+    first, empty = torch.cat([skip, torch.zeros_like(up)], 1).chunk(2, 1)
+    return torch.cat([empty + up, first], 1)
+
+
+def given_out(up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.empty(up.shape[0], 2 * up.shape[1], *up.shape[2:])
+    return added(torch.cat([skip, torch.zeros_like(up)], 1, out=joined), up)
+
+
+ADDED: dict[str, Join] = {
+    "cat": lambda up, skip: added(torch.cat([skip, torch.zeros_like(up)], 1), up),
+    "pad": lambda up, skip: added(functional.pad(skip, (0, 0, 0, 0, 0, up.shape[1])), up),
+    "clone": lambda up, skip: added(torch.cat([skip, torch.zeros_like(up)], 1).clone(), up),
+    "relu": lambda up, skip: added(torch.cat([skip, torch.zeros_like(up)], 1).relu(), up),
+    "double": lambda up, skip: added(torch.cat([skip, torch.zeros_like(up)], 1).double(), up).float(),
+    "stack": lambda up, skip: added(torch.stack([skip, torch.zeros_like(up)], 1).flatten(1, 2), up),
+    "view": through_view,
+    "chunk": through_chunk,
+    "filled": filled,
+    "in turns": in_turns,
+    "channels last": channels_last,
+    "taken apart": taken_apart,
+    "out": given_out,
+}
+
+
+def mask(like: Tensor) -> Tensor:
+    """Every other place, in the form of a tensor."""
+    return (torch.arange(like[0].numel()).view_as(like[:1]) % 2 == 0).expand_as(like)
+
+
+def masked(up: Tensor, skip: Tensor) -> Tensor:
+    up[mask(up)] = skip[mask(up)]
+    return up
+
+
+def where_negative(up: Tensor, skip: Tensor) -> Tensor:
+    up[up < 0] = skip[up < 0]
+    return up
+
+
+def at_places(up: Tensor, skip: Tensor) -> Tensor:
+    places = torch.arange(0, up.numel(), 3)
+    up = up.clone()
+    up.view(-1)[places] = skip.reshape(-1)[places]
+    return up
+
+
+def upon_skip(up: Tensor, skip: Tensor) -> Tensor:
+    skip[:, 2:] = up[:, 2:]
+    return skip
+
+
+def upon_copy(up: Tensor, skip: Tensor) -> Tensor:
+    skip = skip.clone()
+    skip[:, 2:] = up[:, 2:]
+    return skip
+
+
+def pasted(up: Tensor, skip: Tensor) -> Tensor:
+    skip = skip.clone()
+    skip[:, :, 1:-1, 1:-1] = up[:, :, 1:-1, 1:-1]
+    return skip
+
+
+def in_rows(up: Tensor, skip: Tensor) -> Tensor:
+    up = up.clone()
+    up[:, :, ::2] = skip[:, :, ::2]
+    return up
+
+
+def into_skip(up: Tensor, skip: Tensor) -> Tensor:
+    skip.add_(up)
+    return skip
+
+
+def into_view_of_skip(up: Tensor, skip: Tensor) -> Tensor:
+    skip.view(-1).add_(up.view(-1))
+    return skip
+
+
+CHOSEN: dict[str, Join] = {
+    "mask": masked,
+    "values": where_negative,
+    "index_put": lambda up, skip: up.clone().index_put_((mask(up),), skip[mask(up)]),
+    "masked_select": lambda up, skip: up.clone().masked_scatter_(mask(up), skip.masked_select(mask(up))),
+    "places": at_places,
+    "put": lambda up, skip: up.put(torch.arange(0, up.numel(), 2), skip.take(torch.arange(0, up.numel(), 2))),
+    "select_scatter": lambda up, skip: torch.select_scatter(up, skip[:, 0], 1, 0),
+    "upon the skip": upon_skip,
+    "upon a copy": upon_copy,
+    "pasted": pasted,
+    "rows": in_rows,
+    "into the skip": into_skip,
+    "into a view of the skip": into_view_of_skip,
+    "out, into the skip": lambda up, skip: torch.add(skip, up, out=skip),
+}
+
+
+@pytest.mark.parametrize("how", [*ADDED, *CHOSEN])
+@torch.no_grad()
+def test_a_merge_that_is_written_is_ablated_as_if_its_skip_were_zero(how: str) -> None:
+    torch.manual_seed(0)
+    join = {**ADDED, **CHOSEN}[how]
+    model = TwoLevels(join, doubling=how in ADDED).eval()
+    structure = inspect(model, random_image(3, 16, 16))
+    assert [skip.name for skip in structure.skips] == ["skip1", "skip2"]
+    image = random_image(3, 16, 16, seed=1)
+    whole = model(image)
+    model.join = lambda up, skip: join(up, skip * 0)
+    expected = model(image)
+    model.join = join
+    assert not torch.allclose(whole, expected)
+    with ablated(model, structure, ["skip1", "skip2"]):
+        torch.testing.assert_close(model(image), expected)
+    try:
+        smaller = without_skips(model, structure, ["skip1", "skip2"])
+    except NetworkError as refusal:
+        assert "ablate it" in str(refusal) or ":" in str(refusal)
+        return
+    torch.testing.assert_close(smaller(image), expected)
+
+
+@torch.no_grad()
+def test_a_skip_that_is_read_again_after_a_part_was_written_joins_twice() -> None:
+    def join(up: Tensor, skip: Tensor) -> Tensor:
+        part = skip[:, 2:]
+        part += up[:, 2:]
+        return skip
+
+    model = TwoLevels(join, doubling=False).eval()
+    structure = inspect(model, random_image(3, 16, 16))
+    assert [skip.name for skip in structure.skips] == ["skip1a", "skip1b", "skip2a", "skip2b"]
+    with (
+        pytest.raises(NetworkError, match=r"skip1a carries is written into in place at d1.0:conv2d"),
+        ablated(model, structure, "skip1a"),
+    ):
+        pass
+
+
+@torch.no_grad()
+def test_what_is_overwritten_is_no_stream() -> None:
+    def join(up: Tensor, skip: Tensor) -> Tensor:
+        joined = torch.cat([up, skip], 1)
+        joined[second(up)] = up
+        return joined[second(up)]
+
+    structure = inspect(TwoLevels(join, doubling=False), random_image(3, 16, 16))
+    assert not structure.skips
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_parts_of_a_view_are_those_that_its_places_have(data: Any) -> None:
+    """Against a tensor that holds, at every place, the number of its last write."""
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    memory, twin = torch.zeros(shape), torch.zeros(shape)
+    origins = Origins()
+    origins.make(memory, 0)
+
+    def drawn(tensor: Tensor) -> tuple[slice, ...]:
+        starts = [data.draw(st.integers(0, side - 1)) for side in tensor.shape]
+        return tuple(
+            slice(start, data.draw(st.integers(start + 1, 4)), data.draw(st.integers(1, 2))) for start in starts
+        )
+
+    for number in range(1, data.draw(st.integers(1, 5)) + 1):
+        index = drawn(memory)
+        if data.draw(st.booleans()):
+            origins.write(memory, number, number, index)
+        else:
+            origins.write(memory[index], number, number)
+        twin[index] = number
+    index = drawn(memory)
+    assert [part.source for part in origins.parts(memory[index])] == np.unique(twin[index].numpy()).tolist()
+    outside = twin.clone()
+    outside[index] = -1
+    numbers = [int(number) for number in outside.unique() if number >= 0]
+    assert [part.source for part in origins.parts(memory, outside=index)] == numbers
