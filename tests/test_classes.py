@@ -134,12 +134,39 @@ def test_what_cannot_be_told_is_asked(tmp_path: Path, kind: str) -> None:
     if kind == "always as many":
         folder = laid(tmp_path / "set", {f"{n}.png": objects(2) for n in range(3)})
         with pytest.raises(
-            DataError, match=r"objects or classes\? every file .* say what they are: --masks instances, or --masks"
+            DataError, match=r"binary, instances or classes\? every file .* say what they hold: --masks binary"
         ):
             load(folder, image_size=SIDE)
         assert load(folder, image_size=SIDE, masks="instances").classes == 2
         assert load(folder, image_size=SIDE, masks="classes").classes == 3
         assert load(folder, image_size=SIDE, accept=["ambiguous-masks"]).classes == 2
+
+
+UNDECIDED = {
+    "gaps": {"a.png": (0, 2, 5), "b.png": (0, 1)},
+    "one number a file": {"a.png": (0, 2), "b.png": (0, 3)},
+    "as many and gaps": {f"{n}.png": (0, 1, 3) for n in range(3)},
+    "a far number": {"a.png": (0, 1, 60), "b.png": (0, 1, 60)},
+    "two tops": {"a.png": (0, 1, 255), "b.png": (0, 1, 2, 255)},
+    "full and empty": {"a.png": (0,), "b.png": (2, 4), "c.png": (0, 4)},
+}
+
+
+@pytest.mark.parametrize("kind", UNDECIDED)
+def test_while_it_is_asked_what_masks_hold_nothing_else_is_said_of_their_numbers(tmp_path: Path, kind: str) -> None:
+    in_regions = {name: np.repeat(values, SIDE * SIDE // len(values) + 1)[: SIDE * SIDE].reshape(SIDE, SIDE)
+                  for name, values in UNDECIDED[kind].items()}  # fmt: skip
+    folder = laid(tmp_path / "set", {name: values.astype(np.uint8) for name, values in in_regions.items()})
+    (folder / "masks" / "lost.png").write_bytes(b"")
+    contents = checked(folder, validation=folder, image_size=SIDE, accept=["shared-image"])
+    problems = contents.problems
+    assert str(contents.masks) == "what they hold is not known"
+    assert [each.kind for each in problems if each.file.partition("/")[2] != "masks/lost.png"][-1] == "ambiguous-masks"
+    assert {each.kind for each in problems} <= {"ambiguous-masks", "mask-without-image", "not-an-image"}
+    (folder / "masks" / "lost.png").unlink()
+    with pytest.raises(DataError, match=r"^1 problem in .*: set: binary, instances or classes\? .* --masks binary, "):
+        load(folder, image_size=SIDE)
+    assert {each.kind for each in check(folder, image_size=SIDE, masks="classes")} <= {"absent-class", "class-values"}
 
 
 def test_what_is_asked_for_is_not_guessed(tmp_path: Path) -> None:

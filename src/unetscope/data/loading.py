@@ -19,7 +19,7 @@ from unetscope.data.grouping import grouped, shared_groups
 from unetscope.data.images import ImageSize
 from unetscope.data.likeness import across_parts, near_duplicates
 from unetscope.data.masks import MaskKind, MaskMeaning, asked_meaning, set_problems
-from unetscope.data.problems import Problem, guard, known_kinds, printable, problem
+from unetscope.data.problems import Problem, guard, known_kinds, printable, problem, without_accepted
 from unetscope.data.reading import read
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import EXPECTED, open_source
@@ -196,7 +196,9 @@ def checked(
         problems += [replace(p, file=f"{printable(name)}/{p.file}") for p in held_out_problems]
     if train:
         problems += near_duplicates(grouped(train, groups))
-    return Checked(tuple(p for p in problems if p.kind not in accepted), meaning)
+    left = without_accepted(problems, accepted)
+    is_asked = any(problem.kind == "ambiguous-masks" for problem in left)
+    return Checked(tuple(left), MaskMeaning() if is_asked else meaning)
 
 
 def _read_part(

@@ -45,6 +45,8 @@ class MaskMeaning:
     is_assumed: bool = False
 
     def __str__(self) -> str:
+        if self.kind is None:
+            return "what they hold is not known"
         if self.kind != "classes":
             what = (
                 "binary masks: 0 and one other value" if self.kind == "binary" else "numbered objects, 0 between them"

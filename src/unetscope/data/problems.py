@@ -32,7 +32,7 @@ _MENDS: dict[str, str] = {
     "mask-values": "write 0 for the background and 1 or 255 for objects, or number the objects 1, 2, 3 ...",
     "mask-colour": "save the mask as grey or 1-bit PNG",
     "jpeg-mask": "save masks as PNG",
-    "ambiguous-masks": "say what they are: --masks instances, or --masks classes",
+    "ambiguous-masks": "say what they hold: --masks binary, --masks instances or --masks classes",
     "class-values": "give the number of classes and what is ignored as they are (--classes, --ignore), or correct the mask",
     "colour-coded": "save the number of the class of each pixel, as a grey or palette PNG",
     "several-masks": "join them into one class map, or say --masks instances",
@@ -51,7 +51,10 @@ _WARNINGS: dict[str, str] = {
     "absent-class": "check the number of classes",
 }
 
+# What is only wrong with masks if they hold a foreground: untrue as long as it is asked whether they do.
+_OF_FOREGROUND = {"all-empty", "empty-mask", "full-mask", "mask-values", "vanished-mask"}
 _FINAL = "no-images"  # cannot be accepted: nothing would be left
+_ASKED = "ambiguous-masks"  # is better answered than accepted
 
 KINDS: tuple[str, ...] = tuple(kind for kind in (*_MENDS, *_WARNINGS) if kind != _FINAL)
 """Every kind of problem, as `accept` takes them."""
@@ -85,7 +88,7 @@ def problem(kind: str, file: str, what: str) -> Problem:
     'warning'
     """
     severity: Severity = "warning" if kind in _WARNINGS else "error"
-    mend = {**_MENDS, **_WARNINGS}[kind] + (f", or --accept {kind}" if kind != _FINAL else "")
+    mend = {**_MENDS, **_WARNINGS}[kind] + (f", or --accept {kind}" if kind not in (_FINAL, _ASKED) else "")
     return Problem(kind, printable(file), what, mend, severity)
 
 
@@ -122,6 +125,19 @@ def known_kinds(accept: Collection[str]) -> frozenset[str]:
     return accepted
 
 
+def without_accepted(problems: Iterable[Problem], accept: Collection[str]) -> list[Problem]:
+    """Problems of other kinds; as long as it is not known what masks hold, without those that only one answer would have.
+
+    >>> open_question = problem("ambiguous-masks", "set", "binary, instances or classes? 2 of 3 files leave out some numbers")
+    >>> both = [open_question, problem("mask-values", "masks/a.png", "the mask has 3 values between 0 and 5")]
+    >>> [[each.kind for each in without_accepted(both, accept)] for accept in ([], ["ambiguous-masks"])]
+    [['ambiguous-masks'], ['mask-values']]
+    """
+    left = [problem for problem in problems if problem.kind not in accept]
+    is_asked = any(problem.kind == _ASKED for problem in left)
+    return [problem for problem in left if not (is_asked and problem.kind in _OF_FOREGROUND)]
+
+
 def guard(problems: Iterable[Problem], path: str, accept: Collection[str] = ()) -> None:
     """Raise an error for the problems that are not accepted.
 
@@ -129,7 +145,7 @@ def guard(problems: Iterable[Problem], path: str, accept: Collection[str] = ()) 
 
     >>> guard([problem("full-mask", "masks/a.png", "every pixel is foreground")], "cells.zip", accept=["full-mask"])
     """
-    errors = [p for p in problems if p.severity == "error" and p.kind not in accept]
+    errors = [each for each in without_accepted(problems, accept) if each.severity == "error"]
     if len(errors) == 1:
         raise DataError(f"1 problem in {printable(path)}: {errors[0]}")
     if errors:

@@ -43,16 +43,16 @@ def read(
     pairs, problems = find_pairs(source)
     examples, of_pairs = _read_pairs(source, pairs, size, asked, progress)
     meaning: MaskMeaning | str = asked
-    if asked.kind is None:
+    if asked.kind is None and examples:
         meaning = _seen_meaning(pairs, examples)
         if isinstance(meaning, MaskMeaning) and meaning.kind == "classes":  # read again, now as what they are
             examples, of_pairs = _read_pairs(source, pairs, size, meaning, progress)
     name = printable(source.path.name)
     problems += of_pairs
     if isinstance(meaning, str):
-        problems.append(problem("ambiguous-masks", name, f"objects or classes? {meaning}"))
+        problems.append(problem("ambiguous-masks", name, f"binary, instances or classes? {meaning}"))
         meaning = MaskMeaning("instances", why="accepted as numbered objects")
-    elif asked.kind is None and meaning.is_assumed:
+    elif meaning.is_assumed and asked.kind is None:
         problems.append(problem("assumed-masks", name, f"taken for {meaning}"))
     if meaning.kind != "classes":
         problems += _empty_masks(examples, source)
