@@ -22,7 +22,7 @@ from PIL import Image
 from runs import LABELS, made_run
 from unetscope import plots
 from unetscope.analysis.verdict import judge
-from unetscope.cli.terminal import BLOCKS, PLAIN, dice_of_classes, print_pairs, print_table, sparkline
+from unetscope.cli.terminal import BLOCKS, PLAIN, dice_of_classes, print_pairs, print_sentence, print_table, sparkline
 from unetscope.cli.verbs_verdict import u_plot_lines
 from unetscope.runs.folder import RunFolder
 from unetscope.table.flow import Flow
@@ -231,3 +231,22 @@ def test_a_table_that_fits_stays_a_table(
     monkeypatch.setenv("COLUMNS", columns)
     print_table("Parts", ["part", "verdict"], [["skip1", "needed"]])
     assert "│ skip1 │ needed  │" in capsys.readouterr().out
+
+
+SENTENCE = (
+    "error: masks/a.png: the mask has 9 values between 0 and 250: write 0 for the background and 1 or 255 for objects"
+)
+
+
+@pytest.mark.parametrize("columns", ["30", "40", "60", "80", "120"])
+def test_a_sentence_breaks_between_words_in_a_terminal(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    print_sentence(SENTENCE)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= int(columns) and all(line.startswith("  ") for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == SENTENCE
+    monkeypatch.delenv("COLUMNS")
+    print_sentence(SENTENCE)
+    assert capsys.readouterr().out == f"{SENTENCE}\n"  # a line a sentence where another program reads

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import textwrap
 import warnings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 LOG_WIDTH, NARROWEST_TABLE = 80, 100  # columns; in a wider terminal a table that does not fit folds its texts
+CONTINUED = "  "  # before what continues a line
 
 
 def one_line(text: str) -> str:
@@ -106,6 +108,26 @@ def plain_lines(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
                 )
                 lines += [f"{' ' * (4 if place == 0 else 6)}{line}" for place, line in enumerate(wrapped)]
     return lines
+
+
+def print_sentence(text: str) -> None:
+    """A sentence on a line of its own; in a terminal, or where COLUMNS says how wide it is, in lines that part no word."""
+    from rich.console import Console
+
+    line, console = one_line(text), Console()
+    if not (console.is_terminal or "COLUMNS" in os.environ):
+        print(line)
+        return
+    print(
+        *textwrap.wrap(
+            line,
+            max(console.width, 2 * len(CONTINUED) + 1),
+            subsequent_indent=CONTINUED,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ),
+        sep="\n",
+    )
 
 
 def print_pairs(title: str, pairs: Iterable[tuple[str, str]]) -> None:

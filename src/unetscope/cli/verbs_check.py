@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetscope.cli.flags import Json, Quiet
-from unetscope.cli.terminal import one_line, print_json, print_table, progress_bar
+from unetscope.cli.terminal import one_line, print_json, print_sentence, print_table, progress_bar
 from unetscope.table import estimator_title
 
 if TYPE_CHECKING:
@@ -139,9 +139,9 @@ def print_structure(structure: Structure, drawn: Path | None, *, json: bool) -> 
             ],
         )
     else:
-        print(f"{structure.why_no_merge}.")
+        print_sentence(f"{structure.why_no_merge}.")
     for gap in structure.gaps:
-        print(f"warning: {one_line(str(gap))}")
+        print_sentence(f"warning: {gap}")
     if drawn is not None:
         print(f"drawn: {one_line(str(drawn))}")
 
@@ -166,9 +166,9 @@ def print_problems(contents: Checked, path: Path, *, json: bool) -> None:
     if json:
         print_json({"problems": [asdict(problem) for problem in problems], "masks": asdict(contents.masks)})
         return
-    print(f"masks: {contents.masks}")
+    print_sentence(f"masks: {contents.masks}")
     for problem in problems:
-        print(f"{problem.severity}: {one_line(str(problem))}")
+        print_sentence(f"{problem.severity}: {problem}")
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
     print(f"{one_line(str(path))}: {errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")

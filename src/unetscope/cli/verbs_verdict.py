@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unetscope.cli.flags import Json, Run
-from unetscope.cli.terminal import BLOCKS, Glyphs, glyphs_for, one_line, print_json, print_pairs, print_table, sparkline
+from unetscope.cli.terminal import (
+    BLOCKS,
+    Glyphs,
+    glyphs_for,
+    one_line,
+    print_json,
+    print_pairs,
+    print_sentence,
+    print_table,
+    sparkline,
+)
 from unetscope.table import DECISION_MARKS, SKIP, Part, Quantity, Rule, Status, removed_parts
 
 if TYPE_CHECKING:
@@ -67,16 +77,16 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
         return
     _print_verdicts(run.flow, judgement, verdicts)
     if design is None:
-        print("Nothing is proposed to be left out.")
+        print_sentence("Nothing is proposed to be left out.")
     elif not run.own_network:
-        print(
+        print_sentence(
             f"Proposed to be left out: {', '.join(_left_out(judgement, design))}. Train it before you believe it: "
             "us.without_skips takes skips out"
         )
     else:
-        print(
+        print_sentence(
             f"Proposed: {design.text}. Retrain it before you believe it: "
-            f"unetscope verify {one_line(str(run.path))} --variants {design.name}"
+            f"unetscope verify {run.path} --variants {design.name}"
         )
         if saved is not None:
             print_pairs("What it saves, of one image", saved.rows())
@@ -96,7 +106,7 @@ def _print_verdicts(flow: Flow, judgement: Judgement, verdicts: Sequence[Verdict
         right=("from epoch",),
     )
     for verdict in verdicts:
-        print(f"{one_line(str(verdict))}.")
+        print_sentence(f"{verdict}.")
 
 
 def _verdict_row(judgement: Judgement, verdict: Verdict, glyphs: Glyphs) -> tuple[str | Text, ...]:
