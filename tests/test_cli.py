@@ -270,7 +270,7 @@ def test_a_dry_run_says_what_it_will_take_and_writes_nothing(unetscope, tmp_path
 
 
 def test_images_from_two_folders(unetscope, data: Path, tmp_path: Path) -> None:
-    for name in "xyz":
+    for name in "vwxyz":
         write_pair(tmp_path / "validation", name, size=24)
     words = [
         "--data",
@@ -278,16 +278,16 @@ def test_images_from_two_folders(unetscope, data: Path, tmp_path: Path) -> None:
         "--val",
         tmp_path / "validation",
         "--preset=quick",
-        "--epochs=1",
+        "--epochs=2",
         "--quiet",
         "--json",
         *TINY,
     ]
     code, output, errors = unetscope("run", "--out", tmp_path / "run", *words)
     assert (code, errors) == (0, "")
-    assert json.loads(output)["epoch"] == 1
+    assert json.loads(output)["epoch"] == 2
     facts = json.loads((tmp_path / "run" / "config.json").read_text())["facts"]["data"]
-    assert (facts["train"]["images"], facts["validation"]["images"]) == (8, 3)
+    assert (facts["train"]["images"], facts["validation"]["images"]) == (8, 5)
 
 
 # ---- killed and resumed

@@ -13,8 +13,9 @@ import unetscope as us
 from unetscope.base import NoProgress
 from unetscope.data import across_parts, near_duplicates
 from unetscope.data.likeness import likeness
-from unetscope.runs.experiment import data_warnings, load_images
-from unetscope.training import DataConfig
+from unetscope.runs.experiment import load_images
+from unetscope.runs.prospects import prospects
+from unetscope.training import DataConfig, RunConfig
 
 
 def films(count: int, frames: int, *, noise: float = 6.0, seed: int = 0) -> us.SegmentationData:
@@ -84,10 +85,10 @@ def test_check_and_run_tell_and_change_nothing(tmp_path: Path) -> None:
     assert us.data.check(path, image_size=32, accept=("near-duplicates",)) == []
     config = DataConfig(path=str(path), image_size=32, validation_share=0.25)
     parts = load_images(config, NoProgress())
-    told = data_warnings(config, *parts)
+    told = prospects(RunConfig(data=config), *parts)
     assert len(told) == 2 and "validation images look like a training image" in told[1]
     assert parts[1].names == us.load(path, image_size=32).split(0.25)[1].names
-    assert data_warnings(config.model_copy(update={"accept": ("near-duplicates",)}), *parts) == ()
+    assert prospects(RunConfig(data=config.model_copy(update={"accept": ("near-duplicates",)})), *parts) == ()
     grouped = config.model_copy(update={"groups": r"(f\d)_"})
-    (few,) = data_warnings(grouped, *load_images(grouped, NoProgress()))
+    (few,) = prospects(RunConfig(data=grouped), *load_images(grouped, NoProgress()))
     assert few.startswith("validation: 1 group of images is too few for an interval: it needs 5: hold out more")

@@ -20,6 +20,7 @@ from .seed_choice import seeds_to_add as seeds_to_add
 from .spread import ASSUMED_RESIDUAL as ASSUMED_RESIDUAL
 from .spread import expected_half_width as expected_half_width
 from .spread import seeds_for as seeds_for
+from .verdict import FEWEST_EPOCHS as FEWEST_EPOCHS
 from .verdict import MARGIN as MARGIN
 from .verdict import Judgement as Judgement
 from .verdict import check_margin as check_margin

@@ -22,11 +22,9 @@ from unetscope.activations import default_budget
 from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
 from unetscope.data import (
     SegmentationData,
-    across_parts,
     grouped,
     guard,
     load,
-    near_duplicates,
     paper_split,
     shared_groups,
     shared_images,
@@ -37,8 +35,9 @@ from unetscope.measure import Compute, Probes, Scope
 from unetscope.networks import UNet, check_image_size, removed_skips
 from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
+from unetscope.runs.prospects import prospects, refuse_untrainable
 from unetscope.runs.trackers import Follower, check_tracker
-from unetscope.table import EpochRecord, built, effective_groups, marked_epochs, settings, too_few_groups
+from unetscope.table import EpochRecord, built, marked_epochs, settings
 from unetscope.training import (
     Checkpoints,
     DataConfig,
@@ -102,7 +101,7 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     removed_skips(config.network.depth, config.network.without)
     marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = load_images(config.data, progress)
-    for warning in (warned := data_warnings(config.data, train, validation)):
+    for warning in (warned := prospects(config, train, validation)):
         progress.warn(warning)
     model = build_unet(config, train.channels, train.classes)
     progress.stage("labels", 0)
@@ -131,6 +130,7 @@ def run(
     if folder is not None:
         refuse_other_data(folder, experiment.train, experiment.validation)
     else:
+        refuse_untrainable(config.data, experiment.train, experiment.validation)
         folder = RunFolder.create(out, {"configuration": config.model_dump(mode="json"), "facts": experiment.facts()})
     with folder.locked():
         follower = Follower(folder, track, progress.warn)
@@ -245,20 +245,6 @@ def load_images(config: DataConfig, progress: Progress) -> tuple[SegmentationDat
     shared = [*shared_images(train, validation), *shared_groups(train, validation)]
     guard(shared, config.validation or config.path, config.accept)
     return train, validation
-
-
-def data_warnings(config: DataConfig, train: SegmentationData, validation: SegmentationData) -> tuple[str, ...]:
-    """What makes intervals too narrow, or leaves none: images that look alike without groups, and too few groups held out."""
-    if config.path is None and not train.groups:
-        return ()
-    told = []
-    if "near-duplicates" not in config.accept:
-        told += [str(alike) for alike in (*near_duplicates(train), *across_parts(train, validation))]
-    if validation.groups:
-        sizes = np.unique(validation.groups, return_counts=True)[1]
-        if few := too_few_groups(len(sizes), effective_groups(sizes)):
-            told.append(f"validation: {few}: hold out more, with --validation-share or --val")
-    return tuple(told)
 
 
 def _meaning(config: DataConfig, train: SegmentationData) -> dict[str, Any]:
