@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -66,6 +66,33 @@ def test_a_pattern_that_tells_no_groups_is_refused(pattern: str, text: str) -> N
         grouped(TILES, pattern)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [r"^(a+)+$", r"^(a|aa)+$", r"^(a|a?)+$", r"^(a*)*b", r"(.*a){20}b", r"^(([a-z])+.)+[A-Z]([a-z])+$"],
+)
+def test_a_pattern_that_would_search_for_ever_is_ended(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unetscope.data.grouping.PATIENCE_SECONDS", 0.5)
+    with pytest.raises(
+        InvalidArgument, match=r"takes longer than 0.5 s over 2 names, such as a+!: repeat nothing that"
+    ):
+        groups_of_names(["a" * 60 + "!"] * 2, pattern)
+
+
+def test_a_pattern_is_bounded_in_length_and_in_what_it_repeats() -> None:
+    for pattern, text in (
+        ("(a)" * 400, "groups has 1200 letters, at most 1000"),
+        ("(a{9999999999999})", "no regular expr"),
+    ):
+        with pytest.raises(InvalidArgument, match=text):
+            groups_of_names(["a"], pattern)
+
+
+def test_names_of_any_letters_are_searched() -> None:
+    names = ["pé_1", "p\u4e2d_2", 'p"\\_3', "p\udcff_4", "p\n_5"]
+    assert groups_of_names(names, r"(?s)^(p.)") == tuple(name[:2] for name in names)
+    assert groups_of_names(["l_1", "r_2", "x"], r"^(?:(l|r)_)?(?:(\d)|(x))") == ("l/1", "r/2", "x")
+
+
 def test_a_table_gives_groups_by_name_with_or_without_ending(tmp_path: Path) -> None:
     data = images_named("a", "b", "c", "d")
     for text in (
@@ -104,6 +131,7 @@ def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         read_groups(tmp_path / "latin.csv")
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=25), st.floats(0.02, 0.98), st.integers(0, 10))
 def test_a_split_keeps_groups_together_near_its_share(sizes: list[int], share: float, seed: int) -> None:
     of_image = np.repeat(np.arange(len(sizes)), sizes)

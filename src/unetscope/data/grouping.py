@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +26,13 @@ from unetscope.data.segmentation import SegmentationData
 
 TABLE = ".csv"  # the ending that tells a table from a pattern
 MOST_TABLE_BYTES = 64 * 2**20
+LONGEST_PATTERN = 1000  # letters
+PATIENCE_SECONDS = 10  # for a pattern over all names
+_SEARCH = """
+import json, re, sys
+pattern, names = json.load(sys.stdin)
+json.dump([match and match.groups() for match in map(re.compile(pattern).search, names)], sys.stdout)
+"""
 
 
 def grouped(
@@ -67,16 +77,19 @@ def groups_of_names(names: Sequence[str], pattern: str) -> tuple[str, ...]:
     >>> groups_of_names(["p1_eye_left_3", "p2_eye_left_1"], r"^(p\d+)_eye_(left|right)")
     ('p1/left', 'p2/left')
     """
+    if len(pattern) > LONGEST_PATTERN:
+        raise InvalidArgument(
+            f"groups has {len(pattern)} letters, at most {LONGEST_PATTERN} are read: give a shorter pattern"
+        )
     try:
         compiled = re.compile(pattern)
-    except re.error as wrong:
+    except (re.error, OverflowError, RecursionError) as wrong:
         raise InvalidArgument(f"groups {pattern!r} is no regular expression: {wrong}") from None
     if not compiled.groups:
         raise InvalidArgument(
             f"groups {pattern!r} captures nothing: put what names the group in parentheses, such as 'patient(\\d+)'"
         )
-    matches = [compiled.search(name) for name in names]
-    captured = ["/".join(filter(None, match.groups())) if match else "" for match in matches]
+    captured = ["/".join(filter(None, match or ())) for match in _searched(names, pattern)]
     without = [name for name, group in zip(names, captured, strict=True) if not group]
     if len(without) == len(names):
         raise InvalidArgument(
@@ -89,6 +102,27 @@ def groups_of_names(names: Sequence[str], pattern: str) -> tuple[str, ...]:
             f"pattern that captures one in every name, or a table (name,group) that ends in {TABLE}"
         )
     return tuple(captured)
+
+
+def _searched(names: Sequence[str], pattern: str) -> list[list[str | None] | None]:
+    """What each pair of parentheses captures in each name; None for a name without a match.
+
+    A pattern such as (a+)+b may take longer than anybody lives, and nothing but the end of its process stops it.
+    Raises: InvalidArgument for a pattern that takes too long, or too much memory.
+    """
+    words = [sys.executable, "-I", "-S", "-c", _SEARCH]
+    asked = json.dumps([pattern, list(names)])
+    try:
+        answer = subprocess.run(  # noqa: S603 (this interpreter and a program of three lines)
+            words, input=asked, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
+        )
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as failed:
+        why = f"takes longer than {PATIENCE_SECONDS} s" if isinstance(failed, subprocess.TimeoutExpired) else "fails"
+        raise InvalidArgument(
+            f"groups {pattern!r} {why} over {len(names)} names, such as {printable(names[0])}: repeat nothing that repeats "
+            f"itself, as (a+)+ does, or give a table (name,group) that ends in {TABLE}"
+        ) from None
+    return json.loads(answer.stdout)  # type: ignore[no-any-return]
 
 
 def read_groups(path: Path) -> dict[str, str]:
