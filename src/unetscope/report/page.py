@@ -39,7 +39,7 @@ SECTIONS = (
     ("verification", "Verified by retraining"),
     ("dice", "Dice during training"),
     ("predictions", "Predicted masks along training"),
-    ("clusters", "Masks by class"),
+    ("clusters", "Masks by cluster"),
     ("numbers", "Ceilings and diagnostics"),
     ("facts", "The run"),
 )

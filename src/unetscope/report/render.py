@@ -216,7 +216,7 @@ def _plane(flow: Flow, estimator: str, resolution: float, labels: str) -> Drawin
 
 
 def _clusters(run: AnalysedRun, labels: str) -> Iterator[Drawing]:
-    """Masks by class; nothing for a scheme without stored pictures."""
+    """Masks by cluster; nothing for a scheme without stored pictures."""
     grouped: dict[str, list[Any]] = {}
     for picture in run.pictures(labels):
         shown = picture.pixels // 255 if run.class_map is None else run.class_map.coloured(picture.pixels)
@@ -224,8 +224,8 @@ def _clusters(run: AnalysedRun, labels: str) -> Iterator[Drawing]:
     if grouped:
         yield Drawing(
             _slug("masks_by_cluster", labels),
-            f"Masks by class: {labels}",
-            "Probe masks of the largest classes that stand for Y in I(Y;M), four of each.",
+            f"Masks by cluster: {labels}",
+            "Probe masks of the largest clusters, whose numbers are Y in I(Y;M), four of each.",
             partial(plots.masks_by_cluster, list(grouped.items())),
         )
 

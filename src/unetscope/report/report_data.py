@@ -41,13 +41,13 @@ DIAGNOSTICS: Mapping[str, str] = {
     "quarter_bits": "of a quarter of the images",
     "half_bits": "of half",
     "extrapolated": "of ever more",
-    "singleton_share": "share alone in their class",
+    "singleton_share": "share alone in their cluster",
     "groups": "groups of images",
 }
 COLUMNS = ("bits", "low", "high", "ceiling", "lower", "upper", *DIAGNOSTICS)  # of a series, by field
 QUANTITIES: Mapping[Quantity, str] = {
     Quantity.INPUT: "I(X;M): which image",
-    Quantity.LABEL: "I(Y;M): which class of mask",
+    Quantity.LABEL: "I(Y;M): which cluster of masks",
     Quantity.USABLE: "usable: pixels of the mask",
 }
 GAINS: Mapping[Quantity, str] = {

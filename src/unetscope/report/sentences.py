@@ -60,7 +60,7 @@ def notes(flow: Flow) -> list[str]:
             f"; {reason} ({count} of {len(chosen)} estimates)" for reason, count in sorted(reasons.items())
         )
         alone = chosen[0].singleton_share
-        few = f"; {alone:.0%} of the images are alone in their class, so telling them is telling the image" * (
+        few = f"; {alone:.0%} of the images are alone in their cluster, so telling it is telling the image" * (
             alone > 0.05
         )
         sentences.append(f"{labels}: H(Y) = {chosen[0].ceiling:.2f} bits{few}{counted}.")

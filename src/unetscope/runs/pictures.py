@@ -1,4 +1,4 @@
-"""The small images that a run keeps for its figures: examples with their predictions, and masks of each class of labels."""
+"""The small images that a run keeps for its figures: examples with their predictions, and masks of each cluster."""
 
 from __future__ import annotations
 
@@ -74,13 +74,12 @@ def prediction_pictures(model: nn.Module, examples: SegmentationData, epoch: int
 
 
 def cluster_pictures(scope: Scope) -> Iterator[Picture]:
-    """Masks of the largest classes of each label scheme, four of each; the kind is the scheme's name."""
-    what = "cluster" if is_class_map(scope.probe_set) else "class"  # there classes are those of pixels
+    """Masks of the largest clusters of each label scheme, four of each; the kind is the scheme's name."""
     for name, labels in scope.classes.items():
-        classes, counts = np.unique(labels.numpy(), return_counts=True)
+        numbers, counts = np.unique(labels.numpy(), return_counts=True)
         for rank, index in enumerate(np.argsort(-counts, kind="stable")[:CLUSTERS_SHOWN]):
-            members = np.flatnonzero(labels.numpy() == classes[index])
+            members = np.flatnonzero(labels.numpy() == numbers[index])
             shown = members[np.linspace(0, len(members) - 1, min(MASKS_SHOWN, len(members))).round().astype(int)]
-            title = f"{what} {classes[index]} · {len(members)} image{'s' * (len(members) > 1)}"
+            title = f"cluster {numbers[index]} · {len(members)} image{'s' * (len(members) > 1)}"
             for place, row in enumerate(shown):
                 yield Picture(name, title, 0, rank * MASKS_SHOWN + place, _mask(scope.probe_set, row))

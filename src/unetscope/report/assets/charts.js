@@ -117,7 +117,7 @@ function uPlotView(run, page, quantity) {
       nodes[layer].setAttribute("aria-label", `layer ${run.layers[layer].label}: ${quantity} ${value}`);
     });
     const mine = run.byLabel.get(state.layer);
-    fill(chosen, { x: mine === undefined ? -999 : x(mine) - slot / 2 });
+    put(chosen, mine === undefined ? null : { x: x(mine) - slot / 2 });
     nodes.forEach((node, layer) => node.setAttribute("aria-pressed", String(layer === mine)));
     if (mine !== undefined && !drawing.contains(document.activeElement)) reach(mine);
   };
@@ -171,7 +171,7 @@ function smallPlane(plane, layer, size) {
   const update = (count) => {
     far.setAttribute("d", path(points.slice(0, count)));
     const [cx, cy] = points[count - 1] ?? [0, null];
-    fill(dot, { cx, cy: cy ?? -99 });
+    put(dot, cy === null ? null : { cx, cy });
   };
   return { drawing, update };
 }
@@ -199,7 +199,7 @@ function largePlane(run, plane, layer, page) {
   function update() {
     visited.forEach((place, index) => (dots[index].style.opacity = place.epoch <= page.state.epoch ? "1" : "0.18"));
     const last = visited.filter((place) => place.epoch <= page.state.epoch).at(-1);
-    fill(now, last ? { cx: x(last.input), cy: y(last.output) } : { cx: -99, cy: -99 });
+    put(now, last ? { cx: x(last.input), cy: y(last.output) } : null);
   }
   return { drawing, update };
 }

@@ -21,6 +21,12 @@ function svg(name, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, name), attributes, ...children);
 }
 
+// A mark at its place; without one it is not drawn.
+/** @type {(node: SVGElement, attributes: Attributes | null) => void} */
+function put(node, attributes) {
+  fill(node, { ...attributes, display: attributes ? "inline" : "none" });
+}
+
 /** @type {(width: number, height: number, label: string, attributes?: Attributes) => SVGSVGElement} */
 function canvas(width, height, label, attributes = {}) {
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": label, ...attributes });

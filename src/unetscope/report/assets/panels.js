@@ -83,7 +83,7 @@ function verdictMap(verdicts, rule, title) {
   /** @type {(state: State) => void} */
   const update = (state) => {
     const at = epochs.filter((epoch) => epoch <= state.epoch).length - 1;
-    fill(ring, { x: at < 0 ? -99 : left + at * cell - 1.5 });
+    put(ring, at < 0 ? null : { x: left + at * cell - 1.5 });
   };
   return { node: el("div", {}, el("h4", {}, `By ${title}`), drawing), update };
 }
@@ -164,7 +164,7 @@ function outcomesView(run) {
     entries.forEach((entry, index) => {
       entry.row = budget.rows[index];
       const { difference, low: least, high: most, decision } = entry.row;
-      fill(entry.dot, { cx: isNumber(difference) ? clip(difference) : -99 });
+      put(entry.dot, isNumber(difference) ? { cx: clip(difference) } : null);
       entry.dot.setAttribute("class", `point ${decision}`);
       entry.bar.setAttribute("d", isNumber(least) && isNumber(most) ? `M${clip(least)} ${entry.y}H${clip(most)}` : "");
       entry.bar.setAttribute("class", `whisker ${decision}`);
