@@ -29,3 +29,8 @@ from .process_state import quiet_loggers as quiet_loggers
 from .progress import NoProgress as NoProgress
 from .progress import Progress as Progress
 from .progress import StepCallback as StepCallback
+from .user_code import cache_folder as cache_folder
+from .user_code import code_text as code_text
+from .user_code import consent as consent
+from .user_code import is_consented as is_consented
+from .user_code import parse_arguments as parse_arguments

@@ -18,8 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from unetscope.base import DataError, StepCallback, whole_file
-from unetscope.data.cache import cache_folder
+from unetscope.base import DataError, StepCallback, cache_folder, whole_file
 from unetscope.data.pairs import Pair, find_pairs
 from unetscope.data.problems import Unusable, printable
 from unetscope.data.segmentation import SegmentationData

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict
 from importlib import metadata
@@ -17,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-import platformdirs
 
-from unetscope.base import UnetscopeError, whole_file
+from unetscope.base import UnetscopeError, cache_folder, whole_file
 from unetscope.data.images import ImageSize
 from unetscope.data.masks import MaskMeaning
 from unetscope.data.problems import Problem, printable
@@ -29,12 +27,6 @@ from unetscope.data.sources import Source, archive_hash
 FORMAT = 1
 # A file written less than this before it was listed may be written again without a new time stamp.
 STAMPS_SETTLE_AFTER_NS = 2 * 10**9
-
-
-def cache_folder() -> Path:
-    """The folder of the entries: the environment's UNETSCOPE_CACHE, or the user's cache folder."""
-    folder = os.environ.get("UNETSCOPE_CACHE")
-    return Path(folder) if folder else platformdirs.user_cache_path("unetscope")
 
 
 @functools.cache
