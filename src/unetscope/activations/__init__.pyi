@@ -35,4 +35,5 @@ from .recording import record_graph as record_graph
 from .tracing import ScriptedCall as ScriptedCall
 from .tracing import function_name as function_name
 from .tracing import scope_of as scope_of
+from .tracing import tensors_in as tensors_in
 from .tracing import trace_calls as trace_calls

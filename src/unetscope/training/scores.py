@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from unetscope.base import InvalidArgument
 from unetscope.data import SegmentationData
 
 TINY = torch.finfo(torch.float32).tiny
@@ -122,10 +121,6 @@ class Task:
         >>> round(Task(classes=3, ignore=9).loss(torch.full((1, 3, 1, 3), 1 / 3), masks).item(), 4)      # ln 3
         1.0986
         """
-        if probabilities.shape[1] != self.outputs:
-            raise InvalidArgument(
-                f"the network has {probabilities.shape[1]} output channels, masks of {self.classes} classes need {self.outputs}"
-            )
         if self.classes == 2:
             losses = _binary_losses(probabilities, masks.float())
         else:

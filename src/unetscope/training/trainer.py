@@ -23,6 +23,7 @@ from unetscope.data import SegmentationData
 from unetscope.table import EpochRecord
 from unetscope.training.checkpoints import Checkpoints
 from unetscope.training.config import TrainingConfig
+from unetscope.training.outputs import OutputReading
 from unetscope.training.scores import Scores, Task
 
 PRECISIONS: Mapping[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
@@ -34,15 +35,19 @@ OnEpoch = Callable[[EpochRecord], None]
 OnMarked = Callable[[int, nn.Module], None]
 
 
-def validation_scores(model: nn.Module, data: SegmentationData) -> Scores:
-    """Dice of every image and class, in float32 and in evaluation mode; the network's mode is restored."""
+def validation_scores(model: nn.Module, data: SegmentationData, reading: OutputReading | None = None) -> Scores:
+    """Dice of every image and class, in float32 and in evaluation mode; the network's mode is restored.
+
+    reading: of the network's output, which by default is probabilities.
+    """
     device, images, task = next(model.parameters()).device, pixels(data), Task.of(data)
+    read = reading or OutputReading(task)
     masks, was_training, parts = torch.from_numpy(data.masks)[:, None], model.training, []
     model.eval()
     try:
         with torch.no_grad(), full_float32():
             for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
-                probabilities = model(to_input(images[rows].to(device), data.scale))
+                probabilities = read(model(to_input(images[rows].to(device), data.scale)), data.image_size)
                 parts.append(task.scores(probabilities.cpu(), masks[rows]))
     finally:
         model.train(was_training)
@@ -81,9 +86,9 @@ def resolved_device(config: TrainingConfig) -> Literal["cpu", "cuda"]:
 class Trainer:
     """One network, one data set, one configuration: trained epoch by epoch, resumable at any of them.
 
-    model: maps images in [0, 1] to probabilities, of the foreground or of each class. checkpoint_folder: where checkpoints are
-    kept. marked: the epochs whose checkpoint stays and at which `on_marked` is called; between them, the newest one is replaced
-    every `seconds_between_checkpoints`. seed: of the order of the images.
+    model: maps images in [0, 1] to probabilities, of the foreground or of each class; or to what `reading` makes probabilities
+    of. checkpoint_folder: where checkpoints are kept. marked: the epochs whose checkpoint stays and at which `on_marked` is
+    called; between them, the newest one is replaced every `seconds_between_checkpoints`. seed: of the order of the images.
 
     >>> import tempfile
     >>> from unetscope.data.synthetic import synthetic_nuclei
@@ -108,6 +113,7 @@ class Trainer:
         marked: Collection[int] = (),
         seed: int = 0,
         seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
+        reading: OutputReading | None = None,
     ) -> None:
         for data in (train, validation):
             if len(data.image_size) != 2:
@@ -117,6 +123,7 @@ class Trainer:
             raise InvalidArgument(
                 f"training and validation masks must have the same classes, got {train!r} and {validation!r}"
             )
+        self._read = reading or OutputReading(self._task)
         self.config, self.seed, self.marked = config, seed, frozenset(marked)
         self.checkpoints = Checkpoints(Path(checkpoint_folder))
         self.seconds_between_checkpoints = seconds_between_checkpoints
@@ -192,7 +199,7 @@ class Trainer:
             self._warm_up((epoch - 1) * len(batches) + number + 1, self.config.warm_up_epochs * len(batches))
             truth = masks[rows]
             self._optimizer.zero_grad(set_to_none=True)
-            probabilities = self._network(to_input(images[rows], scale))
+            probabilities = self._probabilities(images[rows], scale)
             loss = self._task.loss(probabilities, truth)
             self._fabric.backward(loss)
             self._optimizer.step()
@@ -231,13 +238,16 @@ class Trainer:
         with torch.no_grad():
             for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
                 truth = masks[rows]
-                probabilities = self._network(to_input(images[rows], scale))
+                probabilities = self._probabilities(images[rows], scale)
                 loss_sum += self._task.loss(probabilities, truth).item() * float(self._task.weight(truth))
                 parts.append(self._task.scores(probabilities, truth))
                 lows.append(probabilities.amin(dim=(0, 2, 3)))
                 highs.append(probabilities.amax(dim=(0, 2, 3)))
         reach = torch.stack(highs).amax(dim=0) - torch.stack(lows).amin(dim=0)
         return loss_sum / float(self._task.weight(masks)), Scores.joined(parts), float(reach.max())
+
+    def _probabilities(self, images: Tensor, scale: float) -> Tensor:
+        return self._read(self._network(to_input(images, scale)), images.shape[2:])
 
     def _refuse_nan(self, epoch: int, loss: float) -> None:
         if math.isfinite(loss):
