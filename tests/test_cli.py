@@ -453,7 +453,7 @@ def test_an_archive_that_would_escape_is_refused(unetscope, tmp_path: Path) -> N
         (["--bin-size=-1"], "bin_sizes: must be > 0, got -1.0"),
         (["--clusters=500"], "K = 500 clusters for 22 masks: choose K of at most 22"),
         (["--image-size=50"], "image size 50x50 cannot be halved 2 times: use 48x48 or 52x52"),
-        (["--depth=9"], "network.depth: input should be less than or equal to 6, got 9"),
+        (["--depth=9"], "network: depth must be 1 to 6, got 9"),
         (["--without=skip7"], "no skip skip7 in a U-Net of depth 2: expected any of skip1, skip2"),
         (["--optimizer=rmsprop"], "training.optimizer: input should be 'sgd', 'adam' or 'adamw', got 'rmsprop'"),
         (["--preset=huge"], "preset 'huge': expected one of demo, quick, paper, paper-code"),
@@ -697,7 +697,7 @@ def test_a_run_of_another_loop_is_judged_and_what_is_left_out_is_named(
     assert unetscope("report", tmp_path / "run")[0] == 0
     code, _, errors = unetscope("slim", tmp_path / "run")
     assert code == 2
-    assert "us.without_skips takes skips out of the network" in errors
+    assert "us.without takes skips and levels out of the network" in errors
 
 
 def test_help_lists_what_can_be_chosen() -> None:

@@ -150,6 +150,7 @@ def judge(
     plateau_estimator: str | None = None,
     resolution: float | None = None,
     labels: str | None = None,
+    depth: int | None = None,
 ) -> Judgement:
     """Every skip and every level at every marked epoch: needed, redundant or undecided, by both rules.
 
@@ -165,7 +166,8 @@ def judge(
     estimate decides nothing if it is at its ceiling only because all images differ in that layer. The rule does not apply to
     the deepest skip, nor to levels.
 
-    estimator: of usable information. plateau_estimator, resolution, labels: of I(Y;M), by default the first measured.
+    estimator: of usable information. plateau_estimator, resolution, labels: of I(Y;M), by default the first measured. depth:
+    the levels of the network's decoder, by default those that its layers show.
 
     Source: Xu et al., ICLR 2020 (arXiv 2002.10689); Lee & Bajić, ISBI 2021, section 4.
     Raises: InvalidArgument for a margin that is no share, a flow without skips, or with fewer than two measured epochs of
@@ -188,10 +190,17 @@ def judge(
         for part in gains[epoch]
     ]
     verdicts += plateau_verdicts(flow, skips, epochs, estimator=plateau_estimator, resolution=resolution, labels=labels)
-    depth = max(layer.level for layer in flow.layers)
+    depth = _depth(flow) if depth is None else depth
     joined = {part.level for part in gains[epochs[0]] if part.is_skip}
     without = tuple(skip for skip in skips_of_depth(depth) if skip.level not in joined)
     return Judgement(tuple(_since(verdicts)), depth, without, margin, gains)
+
+
+def _depth(flow: Flow) -> int:
+    """How many levels lie below the top of the decoder, which in some networks is not at full resolution."""
+    level_of = {layer.label: layer.level for layer in flow.layers}
+    above = min((level_of.get(skip.merge, 0) - (skip.part.level - 1) for skip in flow.skips), default=0)
+    return max(level_of.values()) - max(0, above)
 
 
 def check_margin(margin: float) -> None:

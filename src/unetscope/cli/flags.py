@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unetscope.training import Flag
+from unetscope.training import Flag, parse_code
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
@@ -25,10 +25,21 @@ Track = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        help="The code of the run's own network, to let it run if the run was begun elsewhere.", metavar="CODE"
+    ),
+]
 Runs = Annotated[list[Path], typer.Argument(help="One run folder, or several to stand side by side.", metavar="RUN...")]
 
 
 VALUES = "values"
+
+
+def as_code(network: str | None) -> str | None:
+    """The name of code as a configuration holds it, with the absolute path of its file."""
+    return None if network is None else parse_code("--network", network)
 
 
 def takes(flags: Sequence[Flag], *, negatable: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetscope.base import InvalidArgument, Terminated
-from unetscope.cli.flags import Json, Quiet, Run, Sweep, Track, takes, with_sweep
+from unetscope.cli.flags import Json, Network, Quiet, Run, Sweep, Track, as_code, takes, with_sweep
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, progress_bar
 from unetscope.table import settings
 from unetscope.training import (
     PRESETS,
+    UNET_ONLY,
     RunConfig,
     alternatives,
     overridden_config,
@@ -53,15 +54,17 @@ def run(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Train a U-Net, measure how information flows through it, draw and report it."""
+    """Train a U-Net or a network of your own, measure how information flows through it, draw and report it."""
     if "data.validation" in values and "data.path" not in values:
         raise InvalidArgument("--val needs --data: the images to train on")
+    code = values.get("network.code")
     config, folder = _configured(preset, with_sweep(values, RUN_FLAGS) if sweep else values, out, resume)
+    _refuse_values_of_unet(config, values)
     if dry_run:
         from unetscope.runs import forecast_run
 
         with progress_bar(quiet or json) as progress:
-            forecast = forecast_run(config, folder, resume=resume, progress=progress)
+            forecast = forecast_run(config, folder, resume=resume, code=code, progress=progress)
         print_json(forecast.as_dict()) if json else print_forecast(forecast)
         return
     from unetscope.report import render_run
@@ -74,7 +77,8 @@ def run(
             check_tracker(track)
         try:
             with _viewed(folder) if live else nullcontext():
-                finished = AnalysedRun(run_experiment(config, folder, resume=resume, progress=progress, track=track))
+                trained = run_experiment(config, folder, resume=resume, code=code, progress=progress, track=track)
+                finished = AnalysedRun(trained)
                 page = render_run(finished, progress=progress)
             if track is not None:
                 hand_over(finished, track)
@@ -96,6 +100,7 @@ def measure(
     epochs: Annotated[
         str | None, typer.Option(help="Epochs with a checkpoint, such as 10,100 [default: all measured].")
     ] = None,
+    network: Network = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -107,9 +112,21 @@ def measure(
     named = {name.removeprefix("measuring."): value for name, value in values.items()}
     chosen = [] if epochs is None else parse_epochs("--epochs", epochs)
     with progress_bar(quiet or json) as progress:
-        measured = AnalysedRun(measure_again(run, named, epochs=chosen, progress=progress))
+        measured = AnalysedRun(measure_again(run, named, epochs=chosen, code=as_code(network), progress=progress))
         page = render_run(measured, progress=progress)
     print_run(measured, page, json=json)
+
+
+def _refuse_values_of_unet(config: RunConfig, values: Mapping[str, Any]) -> None:
+    """Refuse flags of this package's U-Net for another network. Raises: InvalidArgument, which names the flag."""
+    for flag in RUN_FLAGS:
+        of_code = flag.name in ("network.arguments", "network.output")
+        if flag.name in values and config.network.code is None and of_code:
+            raise InvalidArgument(f"{flag.words[0]} needs --network: the code that builds your network")
+        if flag.name in values and config.network.code is not None and flag.name in UNET_ONLY:
+            raise InvalidArgument(
+                f"{flag.words[0]} is of the U-Net of this package: with --network, give --network-args NAME=VALUE"
+            )
 
 
 @contextmanager

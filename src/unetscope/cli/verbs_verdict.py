@@ -81,7 +81,7 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
     elif not run.own_network:
         print_sentence(
             f"Proposed to be left out: {', '.join(_left_out(judgement, design))}. Train it before you believe it: "
-            "us.without_skips takes skips out"
+            "us.without takes parts out"
         )
     else:
         print_sentence(

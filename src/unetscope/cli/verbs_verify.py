@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetscope.base import InvalidArgument, Terminated
-from unetscope.cli.flags import DryRun, Json, Quiet, Run
+from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table, progress_bar
 from unetscope.cli.verbs_verdict import RULE_NAMES
 
@@ -41,6 +41,7 @@ def verify(
     threads: Annotated[int, typer.Option(help="CPU threads of a job.")] = 1,
     engine: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
     margin: Annotated[float | None, typer.Option(help="Loss of Dice that counts as none [default: 0.02].")] = None,
+    network: Network = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -51,6 +52,7 @@ def verify(
     from unetscope.report import render_run
 
     judged = runs.AnalysedRun.open(run, dice_margin=DICE_MARGIN if margin is None else margin)
+    runs.allow_code(judged.folder, as_code(network))
     folder, chosen, auto = judged.folder, runs.chosen_variants(judged, variants or ["paper"]), seeds == runs.AUTO
     if trainings is not None and not auto:
         raise InvalidArgument("--trainings limits --seeds auto: a chosen number of seeds is trained whole")
@@ -96,6 +98,7 @@ def slim(
     ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX too.")] = False,
     torch_export: Annotated[bool, typer.Option("--torch-export", help="Write a program of torch.export too.")] = False,
+    network: Network = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -113,6 +116,7 @@ def slim(
             fine_tune=fine_tune,
             retrained=retrained,
             exports=tuple(kind for kind, chosen in kinds.items() if chosen),
+            code=as_code(network),
             progress=progress,
         )
     print_slim(smaller, json=json)
@@ -251,7 +255,7 @@ def print_slim(slim: Slim, *, json: bool) -> None:
             f"Dice fell by {slim.dice_whole - slim.dice:.2f}: --fine-tune N trains the carried weights on, "
             "verify and --retrained train anew"
         )
-    print(f"model = us.load_model({str(slim.path)!r})")
+    print(f"model = {slim.loaded_by}")
 
 
 def _reached(verification: Verification, row: Row) -> list[int | None]:

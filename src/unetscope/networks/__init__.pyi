@@ -2,9 +2,11 @@ from .ablation import ablated as ablated
 from .cost import Savings as Savings
 from .cost import costs as costs
 from .inspection import build_network as build_network
+from .inspection import gives_probabilities as gives_probabilities
 from .inspection import inspect as inspect
 from .inspection import inspect_shape as inspect_shape
 from .rewired import Rewired as Rewired
+from .saved_parts import DESCRIPTION as DESCRIPTION
 from .saved_parts import load_parts as load_parts
 from .saved_parts import save_parts as save_parts
 from .structure import JOIN_NAMES as JOIN_NAMES

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, get_args
 
 import torch
@@ -21,7 +23,7 @@ from unetscope.base import InvalidArgument, NetworkError, UnetscopeError, first_
 from unetscope.networks.layer_labels import describe
 from unetscope.networks.levels import Levels
 from unetscope.networks.skip_detection import find_joins
-from unetscope.networks.structure import Detail, Structure
+from unetscope.networks.structure import OPAQUE, REARRANGING, Detail, Structure
 
 
 @preserve_rng()
@@ -65,14 +67,53 @@ def inspect(model: nn.Module, example: Any, *, detail: Detail | None = None) -> 
     return replace(describe(name, levels, find_joins(levels), detail), example=kept)
 
 
-def build_network(named: str) -> nn.Module:
-    """The network `FILE.py:NAME` or `package.module:NAME`, or what it returns when called without arguments.
+def gives_probabilities(structure: Structure) -> bool | None:
+    """Whether a network ends in a function that makes probabilities; None where its last function does not tell.
+
+    >>> from unetscope.networks.unet import UNet
+    >>> gives_probabilities(inspect(UNet(2, depth=1), torch.zeros(1, 3, 8, 8)))
+    True
+    """
+    graph = structure.graph
+    sides = len(graph[0].shape) - 2
+    images = [graph[number] for number in graph.outputs if len(graph[number].shape) > sides] or [
+        graph[graph.outputs[0]]
+    ]
+    last = max(images, key=lambda node: math.prod(node.shape[-sides:]))
+    while last.inputs and last.name in REARRANGING | {"interpolate", "upsample", "to", "float"}:
+        last = graph[last.inputs[0]]
+    if last.name in OPAQUE | {"log_softmax", "logsigmoid", "log_sigmoid", "clamp", "argmax"}:
+        return None
+    return last.name in {"sigmoid", "softmax", "hardsigmoid"}
+
+
+def build_network(named: str, arguments: Mapping[str, Any] = MappingProxyType({})) -> nn.Module:
+    """The network `FILE.py:NAME` or `package.module:NAME`, or what it returns when called with the arguments.
+
+    It runs what it names: give it no name that a file from outside holds.
 
     Raises: InvalidArgument for a name of another form; NetworkError if there is no such network, or it cannot be built.
 
-    >>> type(build_network("unetscope.networks.unet:UNet")).__name__
+    >>> type(build_network("unetscope.networks.unet:UNet", {"width": 2})).__name__
     'UNet'
     """
+    network = named_object(named)
+    if not isinstance(network, nn.Module):
+        given = f"with {', '.join(f'{name}={value!r}' for name, value in arguments.items())}" if arguments else ""
+        try:
+            network = network(**arguments)
+        except Exception as error:
+            how = given or "without arguments"
+            raise NetworkError(f"{named} cannot be built {how}: {first_line(error)}") from None
+    elif arguments:
+        raise NetworkError(f"{named} is a network already, which takes no arguments: name what builds it")
+    if not isinstance(network, nn.Module):
+        raise NetworkError(f"{named} gives a {type(network).__name__}, expected a network (torch.nn.Module)")
+    return network
+
+
+def named_object(named: str) -> Any:
+    """What `FILE.py:NAME` or `package.module:NAME` names. Raises as `build_network`."""
     place, _, name = named.rpartition(":")
     if not place or not name:
         raise InvalidArgument(f"network {named!r}: expected FILE.py:NAME or package.module:NAME")
@@ -80,15 +121,7 @@ def build_network(named: str) -> nn.Module:
     if not hasattr(module, name):
         public = [attribute for attribute in vars(module) if not attribute.startswith("_")]
         raise NetworkError(f"{place} has no {name!r}: {nearest(name, public)}")
-    network: Any = getattr(module, name)
-    if not isinstance(network, nn.Module):
-        try:
-            network = network()
-        except Exception as error:
-            raise NetworkError(f"{named} cannot be built without arguments: {first_line(error)}") from None
-    if not isinstance(network, nn.Module):
-        raise NetworkError(f"{named} gives a {type(network).__name__}, expected a network (torch.nn.Module)")
-    return network
+    return getattr(module, name)
 
 
 def inspect_shape(network: nn.Module, shape: str, detail: str | None = None) -> Structure:
@@ -113,13 +146,20 @@ def _module(place: str) -> ModuleType:
     if place.endswith(".py") and not path.is_file():
         raise NetworkError(f"{place} does not exist")
     try:
-        return _run(path) if place.endswith(".py") else importlib.import_module(place)
+        return _run(path) if place.endswith(".py") else _imported(place)
     except SystemExit:
         raise NetworkError(
             f"{place} ends the process where it is imported: put that under `if __name__ == '__main__'`"
         ) from None
     except Exception as error:
         raise NetworkError(f"{place} cannot be imported: {first_line(error)}") from None
+
+
+def _imported(name: str) -> ModuleType:
+    """A module by its name, of the working folder too, as `python -m` finds it."""
+    if (working := str(Path.cwd())) not in sys.path:
+        sys.path.append(working)
+    return importlib.import_module(name)
 
 
 def _run(path: Path) -> ModuleType:

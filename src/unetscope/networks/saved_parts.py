@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unetscope.base import NetworkError, first_line, parse_json, whole_file
+from unetscope.base import (
+    NetworkError,
+    code_text,
+    consent,
+    first_line,
+    is_consented,
+    parse_arguments,
+    parse_json,
+    whole_file,
+)
 from unetscope.networks.inspection import build_network, inspect
 from unetscope.networks.rewired import Rewired
 from unetscope.networks.surgery import without
@@ -25,10 +34,11 @@ MOST_VALUES = 2**30  # of an example, so that a file cannot ask for more memory 
 Build = Callable[[], nn.Module]
 
 
-def save_parts(network: Rewired, folder: str | Path, built_by: str = "") -> Path:
+def save_parts(network: Rewired, folder: str | Path, built_by: str = "", arguments: Sequence[str] = ()) -> Path:
     """Write a network that `without` made to a folder, as `network.json` and `model.safetensors`; the folder.
 
     built_by: the code of the original network, as `FILE.py:NAME` or `package.module:NAME`, so that it can be built again.
+    arguments: of it, such as `width=16`.
 
     >>> import tempfile
     >>> from unetscope.networks.unet import UNet
@@ -45,6 +55,8 @@ def save_parts(network: Rewired, folder: str | Path, built_by: str = "") -> Path
     description = {
         "format": FORMAT,
         "network": built_by,
+        "arguments": list(arguments),
+        "code signature": consent(code_text(built_by, arguments)) if built_by else "",
         "left out": list(network.left_out),
         "constants": network.constants,
         "example": [_described(value) for value in network.example],
@@ -62,9 +74,11 @@ def save_parts(network: Rewired, folder: str | Path, built_by: str = "") -> Path
 def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
     """A network that `save_parts` wrote, in evaluation mode: the original is built, cut as it was, and given the weights.
 
-    build: makes the original network; by default the code that `network.json` names is imported, and so runs.
+    build: makes the original network; by default the code that `network.json` names is imported, and so runs, if that file
+    was written by you on this machine.
 
-    Raises: NetworkError if the folder has no such network, or its weights do not fit what is built.
+    Raises: NetworkError if the folder has no such network, names code that you have not run, or if its weights do not fit
+    what is built.
     """
     folder = Path(folder)
     try:
@@ -74,11 +88,18 @@ def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
             raise NetworkError(f"{folder / DESCRIPTION} is of another format: expected {FORMAT!r}")
         example = tuple(map(_example, description["example"]))
         left_out, constants, built_by = description["left out"], description["constants"], description["network"]
+        arguments, signature = description.get("arguments", []), description.get("code signature", "")
+        is_trusted = is_consented(code_text(built_by, arguments), signature)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise NetworkError(f"{folder} cannot be read as a network without parts ({first_line(error)})") from None
     if build is None and not built_by:
         raise NetworkError(f"{folder / DESCRIPTION} does not name the code of the network: give build=, which makes it")
-    original = build() if build is not None else build_network(built_by)
+    if build is None and not is_trusted:
+        raise NetworkError(
+            f"{folder / DESCRIPTION} names code that has not been run on this machine by you ({built_by[:200]!r}): if you "
+            "trust it, give build=, which makes the network"
+        )
+    original = build() if build is not None else build_network(built_by, parse_arguments(arguments))
     network = without(original, inspect(original, example), *left_out, constants=constants)
     try:
         network.load_state_dict(weights)

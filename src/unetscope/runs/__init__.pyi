@@ -1,4 +1,5 @@
 from .analysed import AnalysedRun as AnalysedRun
+from .building import allow_code as allow_code
 from .engines import Engine as Engine
 from .engines import cores as cores
 from .engines import engine_named as engine_named

@@ -119,7 +119,8 @@ class AnalysedRun:
 
     @cached_property
     def _judged(self) -> Judgement:
-        return judge(self.flow, margin=self.margin)
+        network = self.configuration.get("network", {})
+        return judge(self.flow, margin=self.margin, depth=network["depth"] if network.get("code") else None)
 
     @cached_property
     def verification(self) -> Verification | None:

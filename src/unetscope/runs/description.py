@@ -48,6 +48,8 @@ class Facts(_Section):
     data: dict[Text, DataFacts] = {}
     warnings: list[Text] = []
     entropies: Annotated[dict[Text, Annotated[float, Field(ge=0, le=64)]], Field(alias="H(Y) bits")] = {}
+    network: dict[Text, Text] = {}
+    consent: Annotated[Text, Field(alias="code signature")] = ""
     measured_by: Annotated[dict[Text, list[Text]], Field(alias="measured by")] = {}
 
 

@@ -32,18 +32,19 @@ from unetscope.data import (
 )
 from unetscope.estimators import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import Compute, Probes, Scope
-from unetscope.networks import UNet, check_image_size, removed_skips
+from unetscope.networks import check_image_size, removed_skips
+from unetscope.runs.building import BuiltNetwork, allow_code, built_network, network_facts, refuse_other_network
 from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.prospects import prospects, refuse_untrainable
 from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table import EpochRecord, built, marked_epochs, settings
 from unetscope.training import (
+    UNET_ONLY,
     Checkpoints,
     DataConfig,
     MeasuringConfig,
     RunConfig,
-    Task,
     Trainer,
     differences,
     laid_out,
@@ -53,6 +54,7 @@ from unetscope.training import (
     validated_config,
 )
 
+ALL_LEVELS = 1000  # more than any network has
 NOTHING: dict[str, Any] = {setting.name: setting.nothing for setting in settings()}
 
 
@@ -63,9 +65,14 @@ class Experiment:
     config: RunConfig
     train: SegmentationData
     validation: SegmentationData
-    model: UNet
+    network: BuiltNetwork
     scope: Scope
     warnings: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self.network.model
 
     @property
     def marked(self) -> tuple[int, ...]:
@@ -85,6 +92,7 @@ class Experiment:
             "data": {"train": data_facts(self.train), "validation": data_facts(self.validation)},
             **({"warnings": list(self.warnings)} if self.warnings else {}),
             "probe images": len(self.scope.probe_set),
+            **network_facts(self.config.network, self.network),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "H(Y) bits": {name: entropy_nats(classes) / math.log(2) for name, classes in self.scope.classes.items()},
         }
@@ -97,16 +105,20 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     """
     progress = progress or NoProgress()
     torch.set_num_threads(_threads(config))
-    check_image_size((config.data.image_size, config.data.image_size), config.network.depth)
-    removed_skips(config.network.depth, config.network.without)
+    if config.network.code is None:
+        check_image_size((config.data.image_size, config.data.image_size), config.network.depth)
+        removed_skips(config.network.depth, config.network.without)
     marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = load_images(config.data, progress)
     for warning in (warned := prospects(config, train, validation)):
         progress.warn(warning)
-    model = build_unet(config, train.channels, train.classes)
+    network = built_network(config, train.channels, train.classes, train.ignore)
+    for gap in network.gaps:
+        progress.warn(gap)
+    config = with_depth(config, max(1, min(config.network.depth, network.depth)))
     progress.stage("labels", 0)
-    scope = _scope(model, train, validation, config.measuring)
-    return Experiment(config, train, validation, model, scope, warned)
+    scope = _scope(network, train, validation, config.measuring)
+    return Experiment(config, train, validation, network, scope, (*warned, *network.gaps))
 
 
 def run(
@@ -114,24 +126,28 @@ def run(
     out: str | Path,
     *,
     resume: bool = False,
+    code: str | None = None,
     progress: Progress | None = None,
     track: str | None = None,
 ) -> RunFolder:
     """Train and measure into a run folder; with `resume`, continue a run of the same configuration.
 
-    track: a tracker, `"tensorboard"`, `"mlflow"` or `"wandb"`, that shows the scalars during the run.
+    code: the network's, of a run that was begun elsewhere, as consent to run it. track: a tracker, `"tensorboard"`,
+    `"mlflow"` or `"wandb"`, that shows the scalars during the run.
 
     Raises: UnetscopeError for anything that the user can mend; a folder that is refused is not changed.
     """
     progress = progress or NoProgress()
     check_tracker(track)
-    config, folder = resumed_or_new(config, out, resume=resume, progress=progress)
+    config, folder = resumed_or_new(config, out, resume=resume, code=code, progress=progress)
     experiment = prepare(config, progress)
     if folder is not None:
         refuse_other_data(folder, experiment.train, experiment.validation)
+        refuse_other_network(folder, experiment.network)
     else:
         refuse_untrainable(config.data, experiment.train, experiment.validation)
-        folder = RunFolder.create(out, {"configuration": config.model_dump(mode="json"), "facts": experiment.facts()})
+        values = {"configuration": experiment.config.model_dump(mode="json"), "facts": experiment.facts()}
+        folder = RunFolder.create(out, values)
     with folder.locked():
         follower = Follower(folder, track, progress.warn)
         try:
@@ -142,11 +158,17 @@ def run(
 
 
 def measure_again(
-    path: str | Path, named: Mapping[str, Any], *, epochs: Sequence[int] = (), progress: Progress | None = None
+    path: str | Path,
+    named: Mapping[str, Any],
+    *,
+    epochs: Sequence[int] = (),
+    code: str | None = None,
+    progress: Progress | None = None,
 ) -> RunFolder:
     """Measure the kept checkpoints of a run with the named estimators only; earlier estimates stay.
 
     named: values of `MeasuringConfig`, such as `{"mixtures": [0.1]}`. epochs: some of those that are kept, by default all.
+    code: the network's, of a run that was begun elsewhere, as consent to run it.
 
     Raises: UnetscopeError for a folder that is no run, for other data, epochs without a checkpoint, or if nothing is named.
     """
@@ -154,6 +176,7 @@ def measure_again(
     folder = RunFolder.open(path)
     if not named.keys() & NOTHING.keys():
         raise InvalidArgument(f"nothing to measure: name any of {', '.join(NOTHING)}")
+    allow_code(folder, code)
     config = overridden_config(
         folder.configuration, {f"measuring.{name}": value for name, value in {**NOTHING, **named}.items()}
     )
@@ -164,6 +187,7 @@ def measure_again(
         )
     experiment = prepare(config, progress)
     refuse_other_data(folder, experiment.train, experiment.validation)
+    refuse_other_network(folder, experiment.network)
     laid_out(experiment.model, config.training)
     chosen = sorted(epochs) or [epoch for epoch in kept.epochs() if folder.measured(epoch)]
     progress.stage("measuring", len(chosen))
@@ -176,7 +200,7 @@ def measure_again(
 
 
 def resumed_or_new(
-    config: RunConfig, out: str | Path, *, resume: bool, progress: Progress
+    config: RunConfig, out: str | Path, *, resume: bool, code: str | None = None, progress: Progress
 ) -> tuple[RunConfig, RunFolder | None]:
     """The resolved configuration, and the run folder to continue, None for a new run.
 
@@ -184,6 +208,7 @@ def resumed_or_new(
     """
     if resume and RunFolder.exists(out):
         folder = RunFolder.open(out)
+        allow_code(folder, code)
         config = _same_configuration(folder, config)
         budget = config.measuring.memory_budget
         free = 4 * default_budget(torch.device(resolved_device(config.training)))
@@ -200,26 +225,16 @@ def resumed_or_new(
     training = training.model_copy(update={"precision": resolved_precision(training)})
     budget = config.measuring.memory_budget or default_budget(torch.device(device))
     measuring = config.measuring.model_copy(update={"memory_budget": budget})
+    if config.network.code is not None:  # its depth is found when it is built
+        config = with_depth(config, ALL_LEVELS)
     return config.model_copy(update={"threads": _threads(config), "training": training, "measuring": measuring}), None
 
 
-def build_unet(config: RunConfig, in_channels: int, classes: int = 2) -> UNet:
-    """The network of a configuration for masks of so many classes with the weights that its seed gives, on its device.
-
-    Weights are drawn from the input to the output, so two networks of one seed share those of every layer up to the first
-    that differs in shape.
-    """
-    torch.manual_seed(config.seed)
-    network = config.network
-    model = UNet(
-        network.width,
-        network.depth,
-        without=network.without,
-        in_channels=in_channels,
-        out_channels=Task(classes).outputs,
-        initialisation=network.initialisation,
-    )
-    return model.to(resolved_device(config.training))
+def with_depth(config: RunConfig, depth: int) -> RunConfig:
+    """A configuration with another depth, of a network that code builds; the U-Net has the depth that is asked for."""
+    if config.network.code is None:
+        return config
+    return config.model_copy(update={"network": config.network.model_copy(update={"depth": depth})})
 
 
 def load_images(config: DataConfig, progress: Progress) -> tuple[SegmentationData, SegmentationData]:
@@ -255,12 +270,16 @@ def _meaning(config: DataConfig, train: SegmentationData) -> dict[str, Any]:
     return {"masks": "classes", "classes": train.classes, "ignore": ignore}
 
 
-def _scope(model: nn.Module, train: SegmentationData, validation: SegmentationData, config: MeasuringConfig) -> Scope:
+def _scope(
+    network: BuiltNetwork, train: SegmentationData, validation: SegmentationData, config: MeasuringConfig
+) -> Scope:
     values = config.model_dump()
     probes = Probes(built(values, "probes"), built(values, "merge_probes"))
     return Scope(
-        model,
+        network.model,
         train.probe_set(config.probe_images),
+        layers=network.layers,
+        skips=network.skips,
         estimators=built(values, "estimators"),
         labels=[
             KMeansLabels(config.clusters, config.cluster_initialisations),
@@ -289,6 +308,7 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Prog
         folder.checkpoints,
         marked=experiment.marked,
         seed=experiment.config.seed,
+        reading=experiment.network.reading,
     )
     progress.stage("training", epochs)
 
@@ -303,7 +323,8 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Prog
         estimates = experiment.scope.measure(
             epoch, on_batch=lambda done, total: progress.advance(epoch, f"measuring epoch {epoch}, {done / total:.0%}")
         )
-        folder.write_measurement(epoch, estimates, prediction_pictures(model, examples, epoch))
+        predicted = prediction_pictures(model, examples, epoch, experiment.network.reading)
+        folder.write_measurement(epoch, estimates, predicted)
         follower.update(force=True)
 
     trainer.run(on_epoch=on_epoch, on_marked=on_marked)
@@ -323,6 +344,10 @@ def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
     stored = stored.model_copy(update={"measuring": stored.measuring.model_copy(update=budget)})
     measuring = asked.measuring.model_copy(update=budget)
     asked = asked.model_copy(update={"threads": threads, "training": training, "measuring": measuring})
+    if stored.network.code is not None:
+        of_unet = {name.rpartition(".")[2] for name in UNET_ONLY}
+        unused = {name: getattr(stored.network, name) for name in of_unet}
+        asked = asked.model_copy(update={"network": asked.network.model_copy(update=unused)})
     resolved_device(stored.training)
     if changed := differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")):
         raise RunFolderError(

@@ -114,6 +114,11 @@ class RunFolder:
         """Versions, device, data fingerprints and sizes, written when the run began."""
         return self._about()[1]
 
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts, or put them in the place of those of their names."""
+        configuration, noted = self._about()
+        write_object(self.path / CONFIG, {"configuration": configuration, "facts": {**noted, **facts}})
+
     def _about(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return read_description(self.path / CONFIG)
 

@@ -64,16 +64,21 @@ class Forecast:
 
 
 def forecast_run(
-    config: RunConfig, out: str | Path, *, resume: bool = False, progress: Progress | None = None
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    code: str | None = None,
+    progress: Progress | None = None,
 ) -> Forecast:
     """Prepare a run, sample it, and scale up. Writes nothing but the cache of decoded images.
 
-    With `resume`, of the remaining epochs of the run in `out`.
+    With `resume`, of the remaining epochs of the run in `out`. code: as of `run`.
 
     Raises: UnetscopeError for anything that would stop the run before it begins.
     """
     progress = progress or NoProgress()
-    config, folder = resumed_or_new(config, out, resume=resume, progress=progress)
+    config, folder = resumed_or_new(config, out, resume=resume, code=code, progress=progress)
     started = time.perf_counter()
     experiment = prepare(config, progress)
     preparing = time.perf_counter() - started
@@ -110,7 +115,9 @@ def _sample_epoch(experiment: Experiment) -> tuple[float, int]:
     config = experiment.config.training.model_copy(update={"epochs": 2})
     records: list[EpochRecord] = []
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(experiment.model, train, validation, config, Path(folder)).run(on_epoch=records.append)
+        reading = experiment.network.reading
+        trainer = Trainer(experiment.model, train, validation, config, Path(folder), reading=reading)
+        trainer.run(on_epoch=records.append)
         size = sum(path.stat().st_size for path in Path(folder).glob("epoch-00002/*"))
     return records[-1].seconds * len(experiment.train) / len(train), size
 

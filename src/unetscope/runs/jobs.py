@@ -7,19 +7,20 @@ none of them, and continues when it is started again.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Integer
-from torch import Tensor
+from torch import Tensor, nn
 
-from unetscope.activations import eval_mode, pixels, to_input
+from unetscope.activations import pixels, to_input, visit, with_shapes
 from unetscope.base import NoProgress, UnetscopeError, end_with_parent
-from unetscope.networks import UNet
-from unetscope.runs.experiment import build_unet, load_images
+from unetscope.runs.building import allow_code, built_network, refuse_other_network
+from unetscope.runs.experiment import load_images
 from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.pictures import example_pictures, examples_of, prediction_pictures
-from unetscope.table import marked_epochs
+from unetscope.table import Layer, marked_epochs
 from unetscope.training import Trainer, validated_config
 
 LOCK_PATIENCE_SECONDS = 20.0  # a killed process may take so long to let go of the folder
@@ -34,15 +35,18 @@ def train(path: str | Path) -> RunFolder:
     folder = RunFolder.open(path)
     if folder.ending is not None:
         return folder
+    allow_code(folder)
     config = validated_config(folder.configuration)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     images, held_out = load_images(config.data, NoProgress())
     refuse_other_data(folder, images, held_out)
-    model = build_unet(config, images.channels, images.classes)
+    network = built_network(config, images.channels, images.classes, images.ignore)
+    refuse_other_network(folder, network)
+    model, reading = network.model, network.reading
     examples = examples_of(held_out)
     shown = marked_epochs(config.measuring.marked, config.training.epochs)
     with folder.locked(patience=LOCK_PATIENCE_SECONDS):
-        folder.describe(model.layers, model.skips, example_pictures(examples))
+        folder.describe(network.layers, network.skips, example_pictures(examples))
         trainer = Trainer(
             model,
             images,
@@ -52,50 +56,46 @@ def train(path: str | Path) -> RunFolder:
             marked=shown,
             seed=config.seed,
             seconds_between_checkpoints=0.0,
+            reading=reading,
         )
         trainer.run(
             on_epoch=folder.write_epoch,
-            on_marked=lambda epoch, _: folder.write_measurement(epoch, (), prediction_pictures(model, examples, epoch)),
+            on_marked=lambda epoch, _: folder.write_measurement(
+                epoch, (), prediction_pictures(model, examples, epoch, reading)
+            ),
         )
         for epoch in trainer.checkpoints.epochs()[:-1]:
             trainer.checkpoints.remove(epoch)
-        folder.end({"constant channels": constant_channels(model, pixels(held_out), held_out.scale)})
+        constant = constant_channels(model, network.layers, pixels(held_out), held_out.scale)
+        folder.end({"constant channels": constant})
     return folder
 
 
-def constant_channels(model: UNet, images: Integer[Tensor, "n c h w"], scale: float) -> dict[str, float]:
+def constant_channels(
+    model: nn.Module, layers: Sequence[Layer], images: Integer[Tensor, "n c *sides"], scale: float
+) -> dict[str, float]:
     """By layer, the share of channels that are constant over all places and images, as those of dead units are.
 
-    >>> from torch import nn
+    >>> from unetscope.networks.unet import UNet
     >>> model = UNet(2, depth=1)
     >>> _ = nn.init.constant_(model.layer1[0].bias, -100.0)                       # no pixel reaches above that
-    >>> shares = constant_channels(model, torch.randint(0, 255, (2, 3, 8, 8)), 1 / 255)
+    >>> shares = constant_channels(model, model.layers, torch.randint(0, 255, (2, 3, 8, 8)), 1 / 255)
     >>> shares["1"], shares["2"]
     (1.0, 1.0)
     """
-    device = next(model.parameters()).device
     lows: dict[str, Tensor] = {}
     highs: dict[str, Tensor] = {}
 
-    def widen(label: str, values: Tensor) -> None:
-        low, high = values.amin(dim=(0, 2, 3)), values.amax(dim=(0, 2, 3))
-        lows[label] = torch.minimum(lows.get(label, low), low)
-        highs[label] = torch.maximum(highs.get(label, high), high)
+    def widen(_rows: Tensor, layer: Layer, values: Tensor) -> None:
+        places = (0, *range(2, values.ndim))
+        low, high = values.amin(dim=places), values.amax(dim=places)
+        lows[layer.label] = torch.minimum(lows.get(layer.label, low), low)
+        highs[layer.label] = torch.maximum(highs.get(layer.label, high), high)
 
-    hooks = [
-        model.get_submodule(layer.module).register_forward_hook(
-            lambda _module, _inputs, values, label=layer.label: widen(label, values)
-        )
-        for layer in model.layers
-        if not layer.parts
-    ]
-    try:
-        with eval_mode(model):
-            for batch in images.split(BATCH):
-                model(to_input(batch.to(device), scale))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    seen = with_shapes(model, layers, to_input(images[:1], scale))
+    captured = [layer for layer in seen if not layer.parts]
+    batches = torch.arange(len(images)).split(BATCH)
+    visit(model, images, captured, widen, batches=batches, prepare=lambda batch: to_input(batch, scale))
     return {label: (lows[label] == highs[label]).float().mean().item() for label in lows}
 
 

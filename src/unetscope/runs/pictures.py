@@ -12,6 +12,7 @@ from unetscope.activations import eval_mode, pixels, to_input
 from unetscope.data import SegmentationData
 from unetscope.measure import Scope
 from unetscope.runs.tables import Picture
+from unetscope.training import OutputReading
 
 EXAMPLE_IMAGES = 5
 CLUSTERS_SHOWN, MASKS_SHOWN = 6, 4
@@ -58,11 +59,14 @@ def _mask(data: SegmentationData, row: int) -> NDArray[np.uint8]:
     return data.masks[row] if is_class_map(data) else data.masks[row] * np.uint8(255)
 
 
-def prediction_pictures(model: nn.Module, examples: SegmentationData, epoch: int) -> Iterator[Picture]:
-    """What a network marks on the examples."""
+def prediction_pictures(
+    model: nn.Module, examples: SegmentationData, epoch: int, reading: OutputReading
+) -> Iterator[Picture]:
+    """What a network marks on the examples; `reading` makes probabilities of its output."""
     device = next(model.parameters()).device
     with eval_mode(model):
-        probabilities = model(to_input(pixels(examples).to(device), examples.scale)).cpu().numpy()
+        output = model(to_input(pixels(examples).to(device), examples.scale))
+        probabilities = reading(output, examples.image_size).cpu().numpy()
     for place, name in enumerate(examples.names):
         if examples.classes > 2:
             marked = probabilities[place].argmax(axis=0).astype(np.uint8)

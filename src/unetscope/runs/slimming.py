@@ -25,9 +25,10 @@ from unetscope.base import (
     whole_file,
 )
 from unetscope.data import SegmentationData
-from unetscope.networks import FILE, Savings, UNet, costs, save_model
+from unetscope.networks import DESCRIPTION, FILE, Rewired, Savings, UNet, costs, save_model, save_parts
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.experiment import build_unet, load_images
+from unetscope.runs.building import BuiltNetwork, allow_code, built_network, left_out, refuse_other_network
+from unetscope.runs.experiment import load_images
 from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.retraining import trained_variants
 from unetscope.runs.verification import chosen_variants
@@ -42,9 +43,10 @@ Export = Literal["onnx", "torch"]
 class Slim:
     """A smaller network on the disk, and how good it is.
 
-    path: the file that `us.load_model` reads. dice_*: mean validation Dice, in float32, of the whole network, of the smaller
-    one with the weights carried over, and of the written file. carried: the share of its weights that come from the whole one.
-    fine_tuned: epochs. exports: further files. dice_per_class: of class maps, that of the written file for each class.
+    path: the file of its weights, which `loaded_by` loads. dice_*: mean validation Dice, in float32, of the whole network, of
+    the smaller one with the weights carried over, and of the written file. carried: the share of its weights that come from
+    the whole one. fine_tuned: epochs. exports: further files. dice_per_class: of class maps, that of the written file for
+    each class.
     """
 
     path: Path
@@ -57,6 +59,13 @@ class Slim:
     savings: Savings
     exports: tuple[Path, ...]
     dice_per_class: tuple[float, ...] = ()
+
+    @property
+    def loaded_by(self) -> str:
+        """The Python that loads it."""
+        if (self.path.parent / DESCRIPTION).is_file():
+            return f"us.networks.load_parts({str(self.path.parent)!r})"
+        return f"us.load_model({str(self.path)!r})"
 
     @property
     def loses(self) -> bool:
@@ -80,15 +89,16 @@ def slim(
     fine_tune: int = 0,
     retrained: bool = False,
     exports: tuple[Export, ...] = (),
+    code: str | None = None,
     progress: Progress | None = None,
 ) -> Slim:
     """Write a run's network without some of its parts, to RUN/slim/DESIGN/model.safetensors (DESIGN-fine-tuned,
-    DESIGN-retrained).
+    DESIGN-retrained), and beside it for a network that code builds `network.json`, which says how.
 
     design: a variant's name, by default what the verdicts propose. fine_tune: epochs to train the carried weights on, as the
     run was trained; called again with more, it continues. retrained: take the weights of its retraining by `verify`, of the
     first seed that started, instead of the run's. exports: `onnx` and `torch` (a program of `torch.export`), for images of
-    the run's size.
+    the run's size. code: the network's, of a run that was begun elsewhere, as consent to run it.
 
     Raises: InvalidArgument for a design that cannot be, or that is the whole network; RunFolderError if the run has no
     checkpoint, or its data have changed.
@@ -96,6 +106,7 @@ def slim(
     progress = progress or NoProgress()
     judged = AnalysedRun.open(run)
     folder = judged.folder
+    allow_code(folder, code)
     variant, config = _chosen_design(judged, design), _local_config(folder)
     if retrained and fine_tune:
         raise InvalidArgument("retrained weights are not trained on: leave out one of retrained and fine_tune")
@@ -103,23 +114,26 @@ def slim(
     torch.set_num_threads(config.threads or torch.get_num_threads())
     train, held_out = load_images(config.data, progress)
     refuse_other_data(folder, train, held_out)
-    whole, small = (build_unet(each, train.channels, train.classes) for each in (config, _smaller(config, variant)))
-    epoch = _load_last(folder, whole)
-    share = carry_over(whole, small)
-    dice_whole, dice_carried = _dice(whole, held_out), _dice(small, held_out)
+    whole, small_config = built_network(config, train.channels, train.classes, train.ignore), _smaller(config, variant)
+    refuse_other_network(folder, whole)
+    epoch, read = _load_last(folder, whole.model), whole.reading
+    built, share = _carried_over(whole, small_config, train)
+    small = built.model
+    dice_whole, dice_carried = (validation_scores(each.model, held_out, read).mean for each in (whole, built))
     kind = "-retrained" if retrained else "-fine-tuned" if fine_tune else ""  # no kind overwrites another
     out = folder.path / FOLDER / f"{variant.name}{kind}"
     out.mkdir(parents=True, exist_ok=True)
     if retrained:
+        built = built_network(small_config, train.channels, train.classes, train.ignore)
+        small, share = built.model, 0.0
         _load_last(_retraining(judged, variant), small)
-        share = 0.0
     elif fine_tune:
         with folder.locked():
-            _fine_tune(small, train, held_out, config, out / f"training-{epoch}", fine_tune, progress)
-    saved = Savings(*costs([whole, small], (train.channels, *train.image_size)))
-    scores = validation_scores(small, held_out)
+            _fine_tune(built, train, held_out, config, out / f"training-{epoch}", fine_tune, progress)
+    saved = Savings(*costs([whole.model, small], (train.channels, *train.image_size)))
+    scores = validation_scores(small, held_out, read)
     dice = scores.mean
-    path, written = _write(small, out, variant, dice, train, exports)
+    path, written = _write(config, built, out, variant, dice, train, exports)
     result = Slim(path, variant, dice_whole, dice_carried, dice, share, fine_tune, saved, written, scores.class_means)
     with whole_file(out / "slim.json") as beside:
         beside.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
@@ -134,16 +148,27 @@ def _chosen_design(run: AnalysedRun, name: str) -> Variant:
 
 
 def _write(
-    model: UNet, out: Path, design: Variant, dice: float, train: SegmentationData, exports: tuple[Export, ...]
+    config: RunConfig,
+    built: BuiltNetwork,
+    out: Path,
+    design: Variant,
+    dice: float,
+    train: SegmentationData,
+    exports: tuple[Export, ...],
 ) -> tuple[Path, tuple[Path, ...]]:
-    """The network's own file, and its exports."""
-    about = {
-        "unetscope": __version__,
-        "of": design.text,
-        "validation Dice": dice,
-        "image size": list(train.image_size),
-    }
-    path = save_model(model, out / FILE, about)
+    """The network's own files, and its exports."""
+    model = built.model
+    if isinstance(model, UNet):
+        about = {
+            "unetscope": __version__,
+            "of": design.text,
+            "validation Dice": dice,
+            "image size": list(train.image_size),
+        }
+        path = save_model(model, out / FILE, about)
+    else:
+        assert isinstance(model, Rewired)
+        path = save_parts(model, out, config.network.code or "", config.network.arguments) / FILE
     return path, tuple(_exported(model, out, kind, (train.channels, *train.image_size)) for kind in exports)
 
 
@@ -156,9 +181,24 @@ def savings(run: RunFolder, design: Variant) -> Savings:
             f"{run.path} has no channels and image size of its images in its facts: restore its config.json"
         )
     classes = about.get("classes", 2)
-    models = [build_unet(each, about["channels"], classes) for each in (config, _smaller(config, design))]
-    whole, small = costs(models, (about["channels"], *about["image size"]))
+    allow_code(run)
+    built = [built_network(each, about["channels"], classes) for each in (config, _smaller(config, design))]
+    whole, small = costs([each.model for each in built], (about["channels"], *about["image size"]))
     return Savings(whole, small)
+
+
+def _carried_over(whole: BuiltNetwork, config: RunConfig, data: SegmentationData) -> tuple[BuiltNetwork, float]:
+    """The smaller network with the weights of the whole one, and the share of its weights that it has from there."""
+    if whole.structure is not None:
+        device = next(whole.model.parameters()).device
+        small = left_out(whole, config.network)
+        for model in (whole.model, small.model):
+            model.to(device)
+        return small, 1.0
+    small = built_network(config, data.channels, data.classes)
+    assert isinstance(whole.model, UNet)
+    assert isinstance(small.model, UNet)
+    return small, carry_over(whole.model, small.model)
 
 
 def carry_over(whole: UNet, small: UNet) -> float:
@@ -241,7 +281,7 @@ def _retraining(run: AnalysedRun, design: Variant) -> RunFolder:
 
 
 def _fine_tune(
-    model: UNet,
+    built: BuiltNetwork,
     train: SegmentationData,
     held_out: SegmentationData,
     config: RunConfig,
@@ -254,15 +294,10 @@ def _fine_tune(
             f"{folder} was trained on for {done} epochs already: ask for {done} or more, or remove that folder"
         )
     progress.stage("fine-tuning", epochs)
-    trainer = Trainer(
-        model, train, held_out, config.training.model_copy(update={"epochs": epochs}), folder, seed=config.seed
-    )
+    training = config.training.model_copy(update={"epochs": epochs})
+    trainer = Trainer(built.model, train, held_out, training, folder, seed=config.seed, reading=built.reading)
     trainer.run(on_epoch=lambda record: progress.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}"))
-    laid_out(model, config.training)
-
-
-def _dice(model: nn.Module, data: SegmentationData) -> float:
-    return validation_scores(model, data).mean
+    laid_out(built.model, config.training)
 
 
 def _check_exports(exports: tuple[Export, ...]) -> None:
@@ -277,7 +312,7 @@ def _check_exports(exports: tuple[Export, ...]) -> None:
                 raise MissingDependency('ONNX needs onnx and onnxscript: pip install "unetscope[onnx]"') from None
 
 
-def _exported(model: UNet, folder: Path, kind: Export, shape: tuple[int, ...]) -> Path:
+def _exported(model: nn.Module, folder: Path, kind: Export, shape: tuple[int, ...]) -> Path:
     """The network as ONNX or as an exported program, for any number of images of one size."""
     plain = model.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     batch = torch.export.Dim("batch", min=1)

@@ -23,6 +23,7 @@ from unetscope.analysis import (
 )
 from unetscope.base import InvalidArgument, Progress
 from unetscope.runs.analysed import AnalysedRun
+from unetscope.runs.building import allow_code
 from unetscope.runs.engines import Engine
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial, existing_trials, retrain, trials
@@ -42,18 +43,20 @@ def verify(
     engine: Engine | None = None,
     threads: int = 1,
     margin: float = DICE_MARGIN,
+    code: str | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Train the run's variants that are not trained yet, and compare them with its verdicts.
 
     variants: names as of `table.named_variants`. seeds: how many, from the run's own on, or which; `"auto"` adds seeds until a
     variant is decided, within so many trainings of all variants (8 times their number, unless `trainings` says otherwise).
-    Called again after a kill, it continues.
+    Called again after a kill, it continues. code: the network's, of a run that was begun elsewhere, as consent to run it.
 
     Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant, a seed or a number that cannot be.
     """
     check_margin(margin)
     judged = AnalysedRun.open(run, dice_margin=margin)
+    allow_code(judged.folder, code)
     chosen = chosen_variants(judged, variants)
     planned = planned_trials(judged.folder, chosen, seeds, trainings)
     train_variants(judged, planned, auto=seeds == AUTO, engine=engine, threads=threads, progress=progress)
@@ -188,12 +191,14 @@ def chosen_variants(run: AnalysedRun, names: Sequence[str]) -> tuple[Variant, ..
     """Variants of a run's network, by name; `proposed` is the design that its verdicts propose."""
     if not run.own_network:
         raise InvalidArgument(
-            f"{run.path} was measured in a loop of its own, and cannot be trained here: us.without_skips takes skips out of "
-            "the network, to be trained in that loop"
+            f"{run.path} was measured in a loop of its own, and cannot be trained here: us.without takes skips and levels out "
+            "of the network, to be trained in that loop; unetscope run --network trains it here"
         )
     network = run.configuration["network"]
     proposed = run.judged().design() if "proposed" in names else None
-    return named_variants(names, depth=network["depth"], without=parts_named(network["without"]), proposed=proposed)
+    without = parts_named(network["without"])
+    skips = {skip.part for skip in run.flow.skips} | {*without} if network.get("code") else None
+    return named_variants(names, depth=network["depth"], without=without, proposed=proposed, skips=skips)
 
 
 def chosen_seeds(run: RunFolder, seeds: int | Sequence[int]) -> tuple[int, ...]:

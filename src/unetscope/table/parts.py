@@ -150,12 +150,18 @@ class Variant:
 
 
 def named_variants(
-    names: Sequence[str], *, depth: int, without: Collection[Part] = (), proposed: Variant | None = None
+    names: Sequence[str],
+    *,
+    depth: int,
+    without: Collection[Part] = (),
+    proposed: Variant | None = None,
+    skips: Collection[Part] | None = None,
 ) -> tuple[Variant, ...]:
     """Variants of a network of this depth, the reference first; two names of one network are one variant.
 
     names: `paper` (Models 1 to `depth`), `skips` (each skip alone), `depths` (each shallower depth), `modelK`, `no-skips`,
     `without-skip2`, `depth3`, `depth3-without-skip1-skip2`, `proposed`. without: skips that the run's own network lacks.
+    skips: of the network, by default one a level.
 
     Raises: InvalidArgument for a name that means nothing here, with those that do.
 
@@ -163,18 +169,21 @@ def named_variants(
     ['model1', 'model2', 'model3', 'model4', 'no-skips']
     >>> named_variants(["depth2-without-skip1"], depth=4)[1].text
     'depth 2 without skip1'
+    >>> named_variants(["without-skip1"], depth=1, skips=parts_named(["skip1a", "skip1b"]))[1].text
+    'depth 1 without skip1a, skip1b'
     >>> named_variants(["depth7"], depth=4)                                                   # doctest: +ELLIPSIS
     Traceback (most recent call last):
     unetscope.base.errors.InvalidArgument: no variant 'depth7' of a network of depth 4: expected paper, skips, depths, ...
     """
+    there = tuple(sorted(skips_of_depth(depth) if skips is None else skips))
     members = {
         "paper": [f"model{k}" for k in range(1, depth + 1)],
-        "skips": [f"without-{skip}" for skip in skips_of_depth(depth)],
+        "skips": [f"without-{skip}" for skip in there],
         "depths": [f"depth{k}" for k in range(depth - 1, 0, -1)],
     }
     variants = [Variant(REFERENCE, depth, tuple(sorted(without)))]
     for member in [member for name in names for member in members.get(name, [name])]:
-        variant = _single(member, depth, without, proposed)
+        variant = _single(member, depth, there, without, proposed)
         if not any(variant.is_same_network(earlier) for earlier in variants):
             variants.append(variant)
     return tuple(variants)
@@ -191,35 +200,42 @@ def design_name(depth: int, without: Collection[Part], *, of_depth: int) -> str:
     return "-".join(words) or REFERENCE
 
 
-def _single(name: str, depth: int, without: Collection[Part], proposed: Variant | None) -> Variant:
+def _single(
+    name: str, depth: int, skips: Sequence[Part], without: Collection[Part], proposed: Variant | None
+) -> Variant:
     if name == "proposed":
         if proposed is None:
             raise InvalidArgument(
                 "no design is proposed: the verdicts leave nothing out; name a variant, such as depth3"
             )
         return proposed
-    if (named := _depth_and_skips(name, depth)) is None:
+    if (named := _depth_and_skips(name, depth, skips)) is None:
+        first = next(iter(skips), Part(SKIP, 1))
         raise InvalidArgument(
             f"no variant {name!r} of a network of depth {depth}: expected {', '.join(GROUPS)}, model1 to model{depth}, "
-            f"no-skips, without-skip1{f', depth{depth - 1}, depth{depth - 1}-without-skip1' * (depth > 1)} and the like"
+            f"no-skips, without-{first}{f', depth{depth - 1}, depth{depth - 1}-without-{first}' * (depth > 1)} and the like"
         )
     remaining_depth, removed = named
-    return Variant(name, remaining_depth, tuple(sorted({*removed, *without} & {*skips_of_depth(remaining_depth)})))
+    lacking = {skip for skip in without if skip.level <= remaining_depth}
+    return Variant(name, remaining_depth, tuple(sorted({*removed, *lacking})))
 
 
-def _depth_and_skips(name: str, depth: int) -> tuple[int, tuple[Part, ...]] | None:
+def _depth_and_skips(name: str, depth: int, skips: Sequence[Part]) -> tuple[int, tuple[Part, ...]] | None:
     """The depth that a variant's name leaves, and the skips that it takes out; None if there is no such variant."""
     if name == "no-skips":
-        return depth, skips_of_depth(depth)
+        return depth, tuple(skips)
     if model := re.fullmatch(r"model(\d+)", name):
         number = int(model[1])
-        return (depth, skips_of_depth(number - 1)) if 1 <= number <= depth else None
+        return (depth, tuple(skip for skip in skips if skip.level < number)) if 1 <= number <= depth else None
     if (words := _GRAMMAR.fullmatch(name)) is None:
         return None
     remaining_depth = int(words["depth"] or words["only"] or depth)
-    removed = parts_named((words["skips"] or "").split("-")[1:])
-    good = 1 <= remaining_depth <= depth and {*removed} <= {*skips_of_depth(remaining_depth)}
-    return (remaining_depth, removed) if good else None
+    named = parts_named((words["skips"] or "").split("-")[1:])
+    # a level's number alone stands for all skips there
+    meant = [[skip for skip in skips if part in (skip, Part(SKIP, skip.level))] for part in named]
+    removed = {skip for of_part in meant for skip in of_part}
+    good = 1 <= remaining_depth <= depth and all(meant) and all(skip.level <= remaining_depth for skip in removed)
+    return (remaining_depth, tuple(sorted(removed))) if good else None
 
 
 def removed_parts(variant: Variant, depth: int, without: Collection[Part] = ()) -> tuple[Part, ...]:

@@ -1,7 +1,9 @@
 from .checkpoints import Checkpoints as Checkpoints
 from .config import PRESETS as PRESETS
+from .config import UNET_ONLY as UNET_ONLY
 from .config import DataConfig as DataConfig
 from .config import MeasuringConfig as MeasuringConfig
+from .config import NetworkConfig as NetworkConfig
 from .config import RunConfig as RunConfig
 from .config import TrainingConfig as TrainingConfig
 from .config import differences as differences
@@ -12,7 +14,10 @@ from .config import run_flags as run_flags
 from .config import validated_config as validated_config
 from .flags import Flag as Flag
 from .flags import alternatives as alternatives
+from .flags import parse_code as parse_code
 from .flags import parse_epochs as parse_epochs
+from .outputs import OutputForm as OutputForm
+from .outputs import OutputReading as OutputReading
 from .scores import Scores as Scores
 from .scores import Task as Task
 from .trainer import Trainer as Trainer

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, parse_arguments
 from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, Setting, settings
-from unetscope.training.flags import BYTES, GROUPS, MARKED, PATH, Flag, ScheduleName, flags_of
+from unetscope.training.flags import BYTES, CODE, GROUPS, MARKED, PATH, Flag, ScheduleName, flags_of
 
 MOST_WEIGHTS = 150_000_000  # 0.6 GB, and four times that while Adam trains them
 MOST_SYNTHETIC_BYTES = 2**30
 MOST_RESOLUTIONS = 64
+MOST_OF_AN_ARGUMENT = 1000
+MAX_DEPTH = 6  # of the U-Net of this package
 
 
 class Section(BaseModel):
@@ -74,20 +76,52 @@ class DataConfig(Section):
 
 
 class NetworkConfig(Section):
-    """The paper's U-Net: channels at the top, levels, skips taken out, how its weights are drawn."""
+    """The paper's U-Net: channels at the top, levels, skips taken out, how its weights are drawn; or any network, by its code.
 
+    depth: of a network that code builds, the levels of its decoder at which skips join, found when it is built.
+    """
+
+    code: Annotated[str | None, CODE] = Field(
+        None,
+        max_length=4096,
+        description="Your own network: FILE.py:NAME or package.module:NAME [default: the paper's U-Net].",
+        json_schema_extra={"flag": "--network"},
+    )
+    arguments: tuple[str, ...] = Field(
+        (),
+        max_length=64,
+        description="Argument of --network, such as width=16; repeatable.",
+        json_schema_extra={"flag": "--network-args"},
+    )
+    output: Literal["probabilities", "logits"] | None = Field(
+        None,
+        description="What --network gives: probabilities or logits [default: by its last function].",
+        json_schema_extra={"flag": "--network-output"},
+    )
     width: int = Field(16, ge=1, le=1024, description="Channels at full resolution.")
-    depth: int = Field(4, ge=1, le=6, description="Levels below full resolution, 1 to 6.")
-    without: tuple[str, ...] = Field((), max_length=12, description="Skip to take out, such as skip1; repeatable.")
+    depth: int = Field(4, ge=1, le=1000, description="Levels below full resolution, 1 to 6.")
+    without: tuple[str, ...] = Field((), max_length=64, description="Skip to take out, such as skip1; repeatable.")
     initialisation: Literal["glorot", "he"] = Field("glorot", description="Of weights: {choices}.")
 
     @model_validator(mode="after")
-    def _refuse_too_many_weights(self) -> Self:
-        if (weights := most_weights(self.width, self.depth)) > MOST_WEIGHTS:
+    def _refuse_what_cannot_be_trained(self) -> Self:
+        if long := next((argument for argument in self.arguments if len(argument) > MOST_OF_AN_ARGUMENT), None):
+            raise ValueError(f"an argument must be at most {MOST_OF_AN_ARGUMENT} characters, got {len(long)}")
+        if self.code is None and self.depth > MAX_DEPTH:
+            raise ValueError(f"depth must be 1 to {MAX_DEPTH}, got {self.depth}")
+        if self.code is None and (weights := most_weights(self.width, self.depth)) > MOST_WEIGHTS:
             raise ValueError(
                 f"width {self.width} at depth {self.depth} makes {weights} weights, at most {MOST_WEIGHTS} are trained"
             )
         return self
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The arguments of the code by name. Raises: InvalidArgument for one without a name, or two of one name."""
+        return parse_arguments(self.arguments)
+
+
+UNET_ONLY = ("network.width", "network.depth", "network.initialisation")  # values that no other network has
 
 
 def most_weights(width: int, depth: int) -> int:
@@ -304,7 +338,7 @@ def repeat_command(values: Mapping[str, Any]) -> list[str]:
     words = ["unetscope", "run", "--preset", config.preset]
     dumped = _flat(config)
     for flag in run_flags(type(config)):
-        if dumped[flag.name] != usual[flag.name]:
+        if dumped[flag.name] != usual[flag.name] and not (config.network.code and flag.name in UNET_ONLY):
             words += flag.spell(dumped[flag.name])
     return words
 

@@ -132,6 +132,18 @@ def parse_path(_: str, path: Path) -> str:
     return str(path.expanduser().resolve())
 
 
+def parse_code(word_of_flag: str, word: str) -> str:
+    """The name of code, its file as an absolute path.
+
+    >>> parse_code("--network", "package.module:Net"), parse_code("--network", "/tmp/nets.py:Net")
+    ('package.module:Net', '/tmp/nets.py:Net')
+    """
+    place, _, name = word.rpartition(":")
+    if not place or not name:
+        raise InvalidArgument(f"{word_of_flag} {word}: expected FILE.py:NAME or package.module:NAME")
+    return f"{Path(place).expanduser().resolve()}:{name}" if place.endswith(".py") else word
+
+
 def parse_groups(_: str, word: str) -> str:
     """A pattern as it is; a table as an absolute path."""
     return parse_path(_, Path(word)) if word.lower().endswith(".csv") else word
@@ -181,5 +193,6 @@ def parse_bytes(flag: str, text: str) -> int:
 
 PATH = Spelling(Path, parse_path)
 GROUPS = Spelling(str, parse_groups)
+CODE = Spelling(str, parse_code)
 MARKED = Spelling(str, parse_marked, spell_marked)
 BYTES = Spelling(str, parse_bytes)

@@ -1,0 +1,174 @@
+"""The network of a configuration: this package's U-Net, or what the user's own code builds, without the parts that go."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from unetscope.base import InvalidArgument, NetworkError, RunFolderError, code_text, consent, is_consented
+from unetscope.networks import Structure, UNet, build_network, gives_probabilities, inspect, without
+from unetscope.runs.folder import RunFolder
+from unetscope.table import LEVEL, SKIP, Layer, Part, Skip, parts_named
+from unetscope.training import NetworkConfig, OutputForm, OutputReading, RunConfig, Task, resolved_device
+
+CONSENT = "code signature"  # among a run's facts
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltNetwork:
+    """A network with what is measured in it, and how its output is read.
+
+    depth: the levels at which skips join in the network before any part went. fingerprint: of the network that code built, to
+    tell whether the code has changed since; empty for this package's. gaps: where that network could not be followed.
+    structure: of that network, None for this package's.
+    """
+
+    model: nn.Module
+    layers: tuple[Layer, ...]
+    skips: tuple[Skip, ...]
+    reading: OutputReading
+    depth: int
+    fingerprint: str = ""
+    gaps: tuple[str, ...] = ()
+    structure: Structure | None = None
+
+
+def built_network(config: RunConfig, channels: int, classes: int = 2, ignore: int | None = None) -> BuiltNetwork:
+    """The network of a configuration for images of so many channels, with the weights that its seed gives, on its device.
+
+    Of this package's U-Net, weights are drawn from the input to the output, so two networks of one seed share those of every
+    layer up to the first that differs in shape. Of a network that code builds, the parts are taken out of the whole one, so
+    that all weights that are left are shared.
+
+    Raises: UnetscopeError for what the user can mend, such as code that cannot be run, or a part that cannot be left out.
+    """
+    task = Task(classes, ignore)
+    torch.manual_seed(config.seed)
+    device = resolved_device(config.training)
+    network, size = config.network, config.data.image_size
+    if network.code is not None:
+        built = left_out(_of_code(network, (channels, size, size), task), network)
+        with torch.no_grad():  # raises for an output that cannot be read, before anything is trained
+            built.reading(built.model.eval()(torch.rand(2, channels, size, size)), (size, size))
+        built.model.train().to(device)
+        return built
+    model = UNet(
+        network.width,
+        network.depth,
+        without=network.without,
+        in_channels=channels,
+        out_channels=task.outputs,
+        initialisation=network.initialisation,
+    )
+    return BuiltNetwork(model.to(device), model.layers, model.skips, OutputReading(task), network.depth)
+
+
+def _of_code(network: NetworkConfig, shape: tuple[int, ...], task: Task) -> BuiltNetwork:
+    """The whole network that code builds, on the CPU."""
+    assert network.code is not None
+    model = build_network(network.code, network.values)
+    structure = inspect(model, torch.rand((1, *shape), generator=torch.Generator().manual_seed(0)))
+    reading = OutputReading(task, network.output or _form(structure, network.code))
+    return BuiltNetwork(
+        model,
+        structure.layers,
+        structure.skips,
+        reading,
+        depth=max((skip.part.level for skip in structure.skips), default=0),
+        fingerprint=_fingerprint(model, structure),
+        gaps=tuple(map(str, structure.gaps)),
+        structure=structure,
+    )
+
+
+def left_out(whole: BuiltNetwork, network: NetworkConfig) -> BuiltNetwork:
+    """A network that code built without the parts that a configuration leaves out, with its weights, on the CPU.
+
+    Raises: InvalidArgument for a part that it has not, NetworkError for one that cannot be left out.
+    """
+    structure = whole.structure
+    assert structure is not None
+    if not (parts := parts_left_out(network, structure.skips)):
+        return whole
+    model = without(whole.model.cpu(), structure, *map(str, parts))
+    left = inspect(model, structure.example, detail=structure.detail)
+    return replace(whole, model=model, layers=left.layers, skips=left.skips)
+
+
+def parts_left_out(network: NetworkConfig, skips: tuple[Skip, ...]) -> tuple[Part, ...]:
+    """The parts that a configuration leaves out of the network of its code.
+
+    A depth less than that of the network leaves out the deepest levels: the upsampled stream of the last merge of the first
+    of them, with all that only feeds it.
+
+    >>> skips = (Skip("skip1", "2", "8up", "8"), Skip("skip2", "4", "6up", "6"))
+    >>> list(map(str, parts_left_out(NetworkConfig(code="nets:Net", depth=1, without=("skip1",)), skips)))
+    ['skip1', 'level2']
+    """
+    named = parts_named(network.without)
+    if unknown := [part for part in named if part.beside(SKIP) not in {skip.part for skip in skips}]:
+        there = ", ".join(skip.name for skip in skips) or "none"
+        raise InvalidArgument(f"the network of {network.code} has no {unknown[0]}: its skips are {there}")
+    deeper = sorted((skip.part for skip in skips if skip.part.level == network.depth + 1), key=lambda part: part.depth)
+    levels = [deeper[0].beside(LEVEL)] if deeper else []
+    return tuple(part for part in named if part.level <= network.depth) + tuple(levels)
+
+
+def _form(structure: Structure, code: str) -> OutputForm:
+    if (found := gives_probabilities(structure)) is not None:
+        return "probabilities" if found else "logits"
+    raise NetworkError(
+        f"whether {code} gives probabilities or logits cannot be told from its last function: say --network-output"
+    )
+
+
+def _fingerprint(model: nn.Module, structure: Structure) -> str:
+    """What a network computes, as far as its calls and its weights tell: not the values of the weights."""
+    calls = [(node.name, node.inputs, node.shape) for node in structure.graph.nodes]
+    weights = [(name, tuple(value.shape)) for name, value in model.state_dict().items()]
+    return hashlib.sha256(repr((calls, weights)).encode()).hexdigest()[:32]
+
+
+# What a run's facts say of it.
+
+
+def network_facts(network: NetworkConfig, built: BuiltNetwork) -> dict[str, Any]:
+    """What tells a network that code builds from another, and the user's consent to run that code; nothing of the U-Net's."""
+    if network.code is None:
+        return {}
+    about = {"class": type(built.model).__name__, "fingerprint": built.fingerprint, "output": built.reading.form}
+    return {"network": about, CONSENT: consent(code_text(network.code, network.arguments))}
+
+
+def refuse_other_network(folder: RunFolder, built: BuiltNetwork) -> None:
+    """Raises: RunFolderError if the code of a run builds another network than when the run began."""
+    if built.fingerprint != folder.facts.get("network", {}).get("fingerprint", ""):
+        raise RunFolderError(
+            f"{folder.configuration['network']['code']} builds another network than the one that {folder.path} was begun "
+            "with: bring the code back, or choose another --out"
+        )
+
+
+def allow_code(folder: RunFolder, named: str | None = None) -> None:
+    """See that the code which a run folder names may run: its user has named it on this machine, when the run began or now.
+
+    Raises: RunFolderError for code that has not been named, InvalidArgument for other code than the run's.
+    """
+    network = folder.configuration.get("network", {})
+    code = network.get("code")
+    if named is not None and named != code:
+        raise InvalidArgument(f"{folder.path} is a run of {code or 'the U-Net of this package'}, not of {named}")
+    if code is None:
+        return
+    text = code_text(code, network["arguments"])
+    if is_consented(text, folder.facts.get(CONSENT, "")):
+        return
+    if named is None:
+        raise RunFolderError(
+            f"{folder.path} names code that has not been run on this machine by you: if you trust it, say --network {code}"
+        )
+    folder.note({CONSENT: consent(text)})

@@ -1,0 +1,402 @@
+"""A network of the user's own through the whole loop: run, resume, measure, verify and slim, as the package's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import foreign
+import unetscope as us
+from runs import TINY, edited_config
+from unetscope.base import NoProgress
+from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError
+from unetscope.networks.inspection import build_network, gives_probabilities, inspect
+from unetscope.networks.saved_parts import load_parts
+from unetscope.runs.building import parts_left_out
+from unetscope.runs.experiment import measure_again
+from unetscope.runs.experiment import run as run_experiment
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.jobs import train
+from unetscope.runs.slimming import slim
+from unetscope.runs.verification import verify
+from unetscope.table.parts import named_variants, parts_named
+from unetscope.table.records import Skip
+from unetscope.training.config import NetworkConfig, preset_config
+from unetscope.training.outputs import OutputReading
+from unetscope.training.scores import Task
+
+CODE = """
+import torch
+from torch import nn
+
+
+def block(before, after):
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+
+
+class Net(nn.Module):
+    def __init__(self, width=2, rate=0.1):
+        super().__init__()
+        self.down1, self.down2, self.bottom = block(3, width), block(width, width), block(width, width)
+        self.up2, self.up1 = nn.ConvTranspose2d(width, width, 2, 2), nn.ConvTranspose2d(width, width, 2, 2)
+        self.join2, self.join1 = block(2 * width, width), block(2 * width, width)
+        self.pool, self.drop, self.head = nn.MaxPool2d(2), nn.Dropout(rate), nn.Conv2d(width, 1, 1)
+
+    def forward(self, image):
+        first = self.down1(image)
+        second = self.down2(self.pool(first))
+        up = self.join2(torch.cat([self.up2(self.drop(self.bottom(self.pool(second)))), second], 1))
+        return self.head(self.join1(torch.cat([self.up1(up), first], 1)))
+"""
+
+
+def configured(folder: Path, **changed: Any) -> Any:
+    """A short training of `Net` in nets.py of a folder."""
+    of_unet = ("network.width", "network.depth")
+    values = {name: value for name, value in TINY.items() if name not in of_unet}
+    ours = {"network.code": f"{folder / 'nets.py'}:Net", "network.arguments": ["width=3"], "training.epochs": 3}
+    return preset_config("demo", {**values, **ours, "training.precision": "float32", **changed})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("any-network")
+    (folder / "nets.py").write_text(CODE)
+    run_experiment(configured(folder), folder / "run")
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished / "run", tmp_path / "run"))
+
+
+class InProcess:
+    """An engine that trains one job after the other, here."""
+
+    def run(self, folders: Sequence[Path], look: Callable[[], None]) -> dict[Path, str]:
+        for folder in folders:
+            train(folder)
+            look()
+        return {}
+
+
+def test_a_run_of_ones_own_network_says_what_it_is_of(finished: Path) -> None:
+    folder = RunFolder.open(finished / "run")
+    network = folder.configuration["network"]
+    assert (network["code"], network["arguments"], network["depth"]) == (f"{finished / 'nets.py'}:Net", ["width=3"], 2)
+    assert folder.facts["network"]["class"] == "Net"
+    assert folder.facts["network"]["output"] == "logits"
+    assert [skip.name for skip in folder.flow().skips] == ["skip1", "skip2"]
+    assert [record.epoch for record in folder.epochs()] == [0, 1, 2, 3]
+
+
+def test_a_stopped_run_goes_on_to_the_same_numbers(finished: Path, tmp_path: Path) -> None:
+    """Also of a network with dropout, whose random numbers go on where they were."""
+
+    class Stopping(NoProgress):
+        """Stops a run while its second epoch is measured."""
+
+        def advance(self, done: int, text: str = "") -> None:
+            if done == 2 and "measuring" in text:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(configured(finished), tmp_path / "run", progress=Stopping())
+    stopped = RunFolder.open(tmp_path / "run")
+    assert stopped.last_epoch() == 2
+    run_experiment(configured(finished), tmp_path / "run", resume=True)
+    straight = RunFolder.open(finished / "run")
+    assert [(r.epoch, r.validation_loss, r.validation_dice) for r in stopped.epochs()] == [
+        (r.epoch, r.validation_loss, r.validation_dice) for r in straight.epochs()
+    ]
+    assert stopped.flow().estimates == straight.flow().estimates
+
+
+def test_variants_are_retrained_and_compared(run: Path) -> None:
+    verification = verify(run, ["skips", "depth1"], seeds=1, engine=InProcess())
+    assert [variant.name for variant in verification.variants] == ["model1", "without-skip1", "without-skip2", "depth1"]
+    networks = {
+        variant.name: RunFolder.open(run / "verification" / variant.name / "seed-0").configuration["network"]
+        for variant in verification.variants
+    }
+    assert {name: (network["depth"], network["without"]) for name, network in networks.items()} == {
+        "model1": (2, []), "without-skip1": (2, ["skip1"]), "without-skip2": (2, ["skip2"]), "depth1": (1, []),
+    }  # fmt: skip
+    reference, whole = RunFolder.open(run / "verification" / "model1" / "seed-0"), RunFolder.open(run)
+    assert [r.validation_dice for r in reference.epochs()] == [r.validation_dice for r in whole.epochs()]
+    layers = {
+        name: len(RunFolder.open(run / "verification" / name / "seed-0").flow().layers)
+        for name in ("model1", "without-skip1", "depth1")
+    }
+    assert layers["model1"] > layers["without-skip1"] > layers["depth1"]
+
+
+def test_the_smaller_network_is_the_same_in_a_process_of_its_own(run: Path, finished: Path) -> None:
+    result = slim(run, "depth1-without-skip1", fine_tune=1)
+    assert result.savings.slim.parameters < result.savings.whole.parameters
+    folder = result.path.parent
+    smaller, x = load_parts(folder), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    code = (
+        "import sys, torch, unetscope as us; x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1));"
+        "network = us.networks.load_parts(sys.argv[1]); print(network(x).double().sum().item())"
+    )
+    printed = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert float(printed.stdout) == pytest.approx(smaller(x).double().sum().item(), abs=1e-6)
+    again = load_parts(folder, lambda: build_network(f"{finished / 'nets.py'}:Net", {"width": 3}))
+    assert torch.equal(again(x), smaller(x))
+
+
+def test_carried_weights_are_the_whole_network_with_the_skip_silenced(run: Path, finished: Path) -> None:
+    result = slim(run, "without-skip2")
+    whole = build_network(f"{finished / 'nets.py'}:Net", {"width": 3})
+    folder = RunFolder.open(run)
+    from unetscope.training.checkpoints import Checkpoints
+
+    Checkpoints(folder.checkpoints).load_weights(3, whole)
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    structure = inspect(whole, x[:1])
+    with us.networks.ablated(whole.eval(), structure, "skip2"):
+        silenced = whole(x)
+    assert torch.allclose(load_parts(result.path.parent)(x), silenced, atol=1e-6)
+
+
+# Code that a file names.
+
+
+HOSTILE = ("os:system", "subprocess:run", "builtins:exec", "shutil:rmtree", "{folder}/evil.py:Net")
+
+
+@pytest.mark.parametrize("code", HOSTILE)
+def test_code_that_a_run_folder_names_does_not_run(run: Path, tmp_path: Path, code: str) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    with edited_config(run) as values:
+        values["configuration"]["network"] |= {
+            "code": code.format(folder=tmp_path), "arguments": [f"command=touch {tmp_path / 'ran'}"],
+        }  # fmt: skip
+    verbs: list[Callable[[], object]] = [
+        lambda: measure_again(run, {"mixtures": [0.1]}),
+        lambda: verify(run, ["skips"], seeds=1, engine=InProcess()),
+        lambda: slim(run, "without-skip1"),
+        lambda: run_experiment(preset_config("demo", {}), run, resume=True),
+        lambda: train(run),
+    ]
+    for verb in verbs:
+        with pytest.raises(
+            RunFolderError, match="names code that has not been run on this machine by you: if you trust"
+        ):
+            verb()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_that_was_begun_elsewhere_needs_a_word(
+    run: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UNETSCOPE_CACHE", str(tmp_path / "another user"))
+    with pytest.raises(RunFolderError, match=r"say --network .*nets\.py:Net"):
+        slim(run, "without-skip1")
+    with pytest.raises(InvalidArgument, match=r"is a run of .*nets\.py:Net, not of other\.py:Net"):
+        slim(run, "without-skip1", code="other.py:Net")
+    slim(run, "without-skip1", code=f"{finished / 'nets.py'}:Net")
+    slim(run, "depth1")  # the word holds from then on
+
+
+def test_a_written_network_of_a_stranger_does_not_run(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = slim(run, "without-skip1").path.parent
+    described = json.loads((folder / "network.json").read_text())
+    (folder / "network.json").write_text(
+        json.dumps({**described, "network": "os:system", "arguments": ["command=true"]})
+    )
+    with pytest.raises(NetworkError, match=r"names code that has not been run on this machine by you \('os:system'\)"):
+        load_parts(folder)
+
+
+def test_the_key_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNETSCOPE_CACHE", str(tmp_path / "cache"))
+    from unetscope.base.user_code import consent, is_consented
+
+    signature = consent("nets:Net")
+    assert is_consented("nets:Net", signature)
+    assert not is_consented("nets:Net\nwidth=3", signature)
+    assert not is_consented("nets:Net", "")
+    assert not is_consented("nets:Net", "é")
+    assert (tmp_path / "cache" / "key").stat().st_mode & 0o077 == 0
+
+
+# Code that changed, or cannot be built.
+
+
+def test_another_network_than_the_runs_is_refused(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    (tmp_path / "nets.py").write_text(CODE)
+    run_experiment(configured(tmp_path, **{"training.epochs": 0}), tmp_path / "again")
+    (tmp_path / "nets.py").write_text(CODE.replace("nn.ReLU(inplace=True)", "nn.ELU()"))
+    with pytest.raises(
+        RunFolderError, match=r"nets\.py:Net builds another network than the one that .*again was begun with"
+    ):
+        run_experiment(configured(tmp_path, **{"training.epochs": 0}), tmp_path / "again", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"network.arguments": ["wide=3"]}, r"nets\.py:Net cannot be built with wide=3: .*unexpected keyword"),
+        ({"network.arguments": ["width"]}, r"argument 'width' of the network: expected NAME=VALUE"),
+        (
+            {"network.arguments": ["width=1", "width=2"]},
+            r"argument 'width=2' of the network: expected NAME=VALUE, each name",
+        ),
+        ({"network.without": ["skip7"]}, r"has no skip7: its skips are skip1, skip2"),
+        ({"data.image_size": 18}, r"Net does not run on an example \[1, 3, 18, 18\]"),
+        ({"network.code": "no_such_module:Net"}, r"no_such_module cannot be imported: No module named"),
+    ],
+)
+def test_what_cannot_be_built_is_said_before_a_folder_is_made(
+    finished: Path, tmp_path: Path, changed: dict[str, Any], text: str
+) -> None:
+    with pytest.raises((InvalidArgument, NetworkError), match=text):
+        run_experiment(configured(finished, **changed), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# Outputs.
+
+
+@dataclasses.dataclass
+class Output:
+    logits: Tensor
+    name: str = "segmentation"
+
+
+LOGITS = torch.linspace(-3, 3, 32).reshape(2, 1, 4, 4)
+PROBABILITIES = LOGITS.sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("output", "form"),
+    [
+        (LOGITS, "logits"),
+        (PROBABILITIES, "probabilities"),
+        ([LOGITS, LOGITS[..., ::2, ::2]], "logits"),
+        ([LOGITS[..., ::2, ::2], LOGITS], "logits"),
+        ({"aux": LOGITS[..., :1, :1], "out": LOGITS}, "logits"),
+        (Output(LOGITS), "logits"),
+        (LOGITS[:, 0], "logits"),
+        ((torch.zeros(2, 5), LOGITS), "logits"),
+        (torch.cat([torch.zeros_like(LOGITS), LOGITS], 1), "logits"),
+        (torch.cat([1 - PROBABILITIES, PROBABILITIES], 1), "probabilities"),
+    ],
+)
+def test_outputs_of_every_form_are_read_alike(output: Any, form: Any) -> None:
+    assert torch.allclose(OutputReading(Task(), form)(output, (4, 4)), PROBABILITIES)
+
+
+def test_a_smaller_output_is_enlarged() -> None:
+    read = OutputReading(Task(3), "logits")(torch.randn(2, 3, 4, 4), (8, 8))
+    assert read.shape == (2, 3, 8, 8)
+    assert torch.allclose(read.sum(1), torch.ones(2, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("output", "task", "text"),
+    [
+        (torch.zeros(2, 3, 4, 4), Task(), "the network has 3 output channels, masks of 2 classes need 1 or 2"),
+        (torch.zeros(2, 1, 4, 4), Task(3), "the network has 1 output channels, masks of 3 classes need 3"),
+        (
+            torch.zeros(2, 4, 4, dtype=torch.long),
+            Task(),
+            r"the network gives \[2, 4, 4\]: expected floats \[batch, channels,",
+        ),
+        (torch.zeros(2, 5), Task(), r"the network gives \[2, 5\]: expected floats"),
+        ("mask", Task(), "the network gives no tensor: expected floats"),
+    ],
+)
+def test_an_output_that_cannot_be_read_is_refused(output: Any, task: Task, text: str) -> None:
+    with pytest.raises((InvalidArgument, NetworkError), match=text):
+        OutputReading(task, "logits")(output, (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("last", "found"),
+    [
+        (torch.sigmoid, True),
+        (lambda x: torch.softmax(torch.cat([x, -x], 1), 1), True),
+        (lambda x: torch.sigmoid(x).squeeze(1), True),
+        (lambda x: x, False),
+        (lambda x: (x, torch.sigmoid(x[..., ::2, ::2])), False),
+        (torch.nn.functional.logsigmoid, None),
+        (lambda x: x.clamp(0, 1), None),
+    ],
+)
+def test_whether_a_network_gives_probabilities_is_seen(last: Callable[[Tensor], Any], found: bool | None) -> None:
+    class Ending(foreign.Padded):
+        def forward(self, x: Tensor) -> Any:
+            return last(super().forward(x))
+
+    assert gives_probabilities(inspect(Ending(), foreign.random_image(3, 32, 32))) is found
+
+
+# Parts.
+
+
+def skips(*names: str) -> tuple[Skip, ...]:
+    return tuple(Skip(name, f"{name}s", f"{name}u", f"{name}m") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("depth", "without", "gone"),
+    [
+        (3, (), ()),
+        (2, (), ("level3",)),
+        (1, ("skip1",), ("skip1", "level2a")),
+        (1, ("skip1", "skip2a"), ("skip1", "level2a")),
+        (1000, ("skip2b", "skip3"), ("skip2b", "skip3")),
+    ],
+)
+def test_a_shallower_network_drops_the_stream_of_the_last_merge_below(
+    depth: int, without: tuple[str, ...], gone: tuple[str, ...]
+) -> None:
+    network = NetworkConfig(code="nets:Net", depth=depth, without=without)
+    assert parts_left_out(network, skips("skip1", "skip2a", "skip2b", "skip3")) == parts_named(gone)
+
+
+def test_variants_of_several_skips_a_level() -> None:
+    there = parts_named(["skip1", "skip2a", "skip2b"])
+
+    def lacking(*names: str) -> dict[str, tuple[str, ...]]:
+        variants = named_variants(names, depth=2, skips=there)[1:]
+        return {variant.name: tuple(map(str, variant.without)) for variant in variants}
+
+    assert lacking("skips") == {
+        "without-skip1": ("skip1",), "without-skip2a": ("skip2a",), "without-skip2b": ("skip2b",),
+    }  # fmt: skip
+    assert lacking("without-skip2") == {"without-skip2": ("skip2a", "skip2b")}
+    assert lacking("paper") == {"model2": ("skip1",)}
+    assert lacking("no-skips") == {"no-skips": ("skip1", "skip2a", "skip2b")}
+    with pytest.raises(InvalidArgument, match="no variant 'without-skip2c' of a network of depth 2"):
+        lacking("without-skip2c")
+
+
+def test_the_depth_of_a_network_that_starts_below_full_resolution() -> None:
+    """Its decoder has as many levels as skips, though its layers have more."""
+    from unetscope.analysis.verdict import _depth
+    from unetscope.table.flow import Flow
+    from unetscope.table.records import Layer
+
+    layers = [Layer(f"skip{k}m", "m", level=k + 1, role="merge", parts=("a", "b")) for k in (1, 2)]
+    flow = Flow((*layers, Layer("bottom", "m", level=4, role="bottom")), skips("skip1", "skip2"), ())
+    assert _depth(flow) == 2
+    assert math.isclose(_depth(Flow((Layer("1", "m", level=3, role="bottom"),), (), ())), 3)
