@@ -47,6 +47,9 @@ class ProbeInput:
     below: bool = False
 
 
+FAILED = 1.1  # times the loss of the best guess
+
+
 @dataclass(eq=False)
 class Probe:
     """One probe as the passes go on: its moments, its fits by share of the images, and what they score.
@@ -72,6 +75,14 @@ class Probe:
     def outputs(self) -> int:
         """How many numbers it predicts at a place."""
         return self.folds[0].cross.shape[1]
+
+    def failed_on_a_quarter(self, guess: Tensor) -> bool:
+        """Whether the fit of a quarter of the images is far worse than the best guess, which its family could have made.
+
+        So few images may leave a direction of the features undetermined, and the loss there without bound: the change from
+        such a fit to that of half of the images says nothing of the change with more. guess: its loss, as `HeldOut.own`.
+        """
+        return bool(self.held_out[Share.QUARTER].own.cpu().sum() > FAILED * guess.sum())
 
 
 class ProbeInputs:

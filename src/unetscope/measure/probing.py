@@ -54,7 +54,6 @@ from unetscope.table import (
 FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
 SMALLEST_GAP = 0.005  # nats a pixel of bias that are always allowed
 UNSURE = 2.0  # multiple of the expected change with more images by which the bracket is wider
-FAILED = 0.1  # of the ceiling: a fit that is worse than the best guess by more tells nothing of fits of more images
 
 
 class Gains:
@@ -130,11 +129,9 @@ class Gains:
         effective = self._effective(pixels)
         mean = student if math.isnan(effective) else cautious
         interval, judges = mean(values[Share.WHOLE], effective), len(values[Share.WHOLE])
-        ceiling = self._guess.sum().item() / pixels.sum().item()
-        curve = tuple(
-            math.nan if self._has_failed(share, probes, ceiling, pixels) else float(values[share].mean())
-            for share in Share
-        )
+        curve = tuple(float(values[share].mean()) for share in Share)
+        if any(probe.failed_on_a_quarter(self._guess) for probe in probes):
+            curve = math.nan, *curve[1:]
         limit = extrapolated(curve)
         shortfall = sum(sign * self._shortfall(key) for key, sign in signs.items())
         # two estimates of the change with more training images: the curve, and the optimism of the fit
@@ -149,7 +146,7 @@ class Gains:
             lower=interval.low + UNSURE * min(gaps) if bracketed else math.nan,
             upper=interval.high + UNSURE * max(gaps) if bracketed else math.nan,
             labels=PIXELS,
-            ceiling=ceiling,
+            ceiling=self._guess.sum().item() / pixels.sum().item(),
             low=interval.low + min(gaps),
             high=interval.high + max(gaps),
             curve=curve,
@@ -166,17 +163,6 @@ class Gains:
         if groups is None:
             return ratio_values(gain, pixels)
         return group_values(gain, pixels, groups.of_image.cpu()[judged])
-
-    def _has_failed(self, share: Share, probes: Mapping[Probe, int], ceiling: float, pixels: Tensor) -> bool:
-        """Whether a fit of a quarter of the training images is far worse than the best guess, which its family could have made.
-
-        So few images may leave a direction of the features undetermined, and the loss there without bound: the change from
-        such a fit to that of half of the images says nothing of the change with more.
-        """
-        if share is not Share.QUARTER:
-            return False
-        losses = (probe.held_out[share].own.cpu() - self._guess for probe in probes)  # [n], nats
-        return any(loss.sum().item() / pixels.sum().item() > FAILED * ceiling for loss in losses)
 
     def _effective(self, pixels: Tensor) -> float:
         """How many groups of one size the held-out groups are worth, by their pixels; NaN without groups."""
