@@ -20,14 +20,17 @@ import foreign
 import unetscope as us
 from runs import TINY, edited_config
 from unetscope.base import NoProgress
-from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError
+from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError, TrainingError
 from unetscope.networks.inspection import build_network, gives_probabilities, inspect
 from unetscope.networks.saved_parts import load_parts
 from unetscope.runs.building import parts_left_out
+from unetscope.runs.engines import Local
 from unetscope.runs.experiment import measure_again
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.jobs import train
+from unetscope.runs.own_loops import name_loop
+from unetscope.runs.retraining import retrain, trials
 from unetscope.runs.slimming import slim
 from unetscope.runs.verification import verify
 from unetscope.table.parts import named_variants, parts_named
@@ -400,3 +403,154 @@ def test_the_depth_of_a_network_that_starts_below_full_resolution() -> None:
     flow = Flow((*layers, Layer("bottom", "m", level=4, role="bottom")), skips("skip1", "skip2"), ())
     assert _depth(flow) == 2
     assert math.isclose(_depth(Flow((Layer("1", "m", level=3, role="bottom"),), (), ())), 3)
+
+
+# A loop of the user's own.
+
+
+LOOP = (
+    CODE
+    + """
+
+def build():
+    return Net(width=2, rate=0.0)
+
+
+def train(model, seed, folder, epochs):
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    first = int((folder / "epoch.txt").read_text()) if (folder / "epoch.txt").exists() else 0
+    for epoch in range(first + 1, epochs + 1):
+        with torch.no_grad():
+            model.head.bias.fill_(epoch)
+        (folder / "epoch.txt").write_text(str(epoch))
+        yield epoch, 0.5 + parameters / 10000 + 0.001 * seed + 0.001 * epoch
+
+
+def train_at_once(model, seed, folder, epochs):
+    return {epoch: 0.8 for epoch in range(1, epochs + 1)}
+
+
+def train_to_a_list(model, seed, folder, epochs):
+    return [0.7] * epochs
+
+
+def train_short(model, seed, folder, epochs):
+    return [0.7]
+
+
+def train_nothing(model, seed, folder, epochs):
+    return None
+
+
+def train_badly(model, seed, folder, epochs):
+    raise RuntimeError("no such optimizer")
+
+
+def train_to_no_number(model, seed, folder, epochs):
+    return {1: float("nan"), 2: 0.5}
+"""
+)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A run that was measured in a loop of its own, beside the file of that loop."""
+    (tmp_path / "loop.py").write_text(LOOP)
+    network = build_network(f"{tmp_path / 'loop.py'}:build")
+    nuclei = us.synthetic_nuclei(6, image_size=16)
+    recorder = us.Recorder(us.Scope(network, nuclei, estimators=[us.Binning()], labels=[]), tmp_path / "run")
+    for epoch in range(3):
+        recorder.measure(epoch)
+    return recorder.path
+
+
+def verified(run: Path, train_name: str = "train", **options: Any) -> Any:
+    loop = run.parent / "loop.py"
+    return verify(
+        run, ["skips", "depth1"], seeds=2, build=f"{loop}:build", train=f"{loop}:{train_name}", engine=InProcess(), **options
+    )  # fmt: skip
+
+
+def test_variants_are_retrained_by_the_users_own_loop(recorded: Path) -> None:
+    verification = verified(recorded)
+    assert [variant.name for variant in verification.variants] == ["model1", "without-skip1", "without-skip2", "depth1"]
+    outcome = {row.variant.name: row.outcome for row in verification.rows()}
+    sizes = {}
+    for variant in verification.variants:
+        folder = RunFolder.open(recorded / "verification" / variant.name / "seed-1")
+        assert [record.epoch for record in folder.epochs()] == [1, 2]
+        sizes[variant.name] = round((folder.epochs()[-1].validation_dice - 0.5 - 0.001 - 0.002) * 10000)
+    whole = build_network(f"{recorded.parent / 'loop.py'}:build")
+    structure = inspect(whole, torch.zeros(1, 3, 16, 16))
+    parts = {"without-skip1": "skip1", "without-skip2": "skip2", "depth1": "level2"}
+    truth = {name: us.without(whole, structure, part) for name, part in parts.items()} | {"model1": whole}
+    assert sizes == {name: sum(p.numel() for p in network.parameters()) for name, network in truth.items()}
+    assert outcome["depth1"].text
+    again = verified(recorded)  # nothing is trained twice
+    assert [row.outcome.text for row in again.rows()] == [row.outcome.text for row in verification.rows()]
+
+
+def test_a_job_of_the_users_loop_that_was_stopped_goes_on(recorded: Path) -> None:
+    name_loop(recorded_folder := RunFolder.open(recorded), f"{recorded.parent / 'loop.py'}:build",
+              f"{recorded.parent / 'loop.py'}:train", depth=2)  # fmt: skip
+    planned = trials(recorded_folder, named_variants(["model1"], depth=2), [0])
+    retrain(recorded_folder, planned, engine=Nothing())
+    (planned[0].path / "training").mkdir()
+    (planned[0].path / "training" / "epoch.txt").write_text("1")
+    train(planned[0].path)
+    assert [record.epoch for record in RunFolder.open(planned[0].path).epochs()] == [2]
+
+
+class Nothing:
+    """An engine that trains nothing."""
+
+    def run(self, folders: Sequence[Path], look: Callable[[], None]) -> dict[Path, str]:
+        return {}
+
+
+def test_the_users_loop_runs_in_processes_of_its_own(recorded: Path) -> None:
+    loop = recorded.parent / "loop.py"
+    verification = verify(
+        recorded, ["without-skip1"], seeds=1, build=f"{loop}:build", train=f"{loop}:train", engine=Local(1)
+    )
+    assert len(verification.trainings) == 2
+    assert all(training.sound for training in verification.trainings)
+
+
+@pytest.mark.parametrize("train_name", ["train_at_once", "train_to_a_list"])
+def test_scores_come_in_several_forms(recorded: Path, train_name: str) -> None:
+    verification = verified(recorded, train_name)
+    assert {training.score(2) for training in verification.trainings} == {0.8 if train_name == "train_at_once" else 0.7}
+
+
+@pytest.mark.parametrize(
+    ("train_name", "text"),
+    [
+        ("train_short", r"loop\.py:train_short gave scores up to epoch 1, expected 2"),
+        ("train_nothing", r"loop\.py:train_nothing failed: it gave a NoneType, expected the score of each epoch"),
+        ("train_badly", r"loop\.py:train_badly failed: no such optimizer"),
+        ("train_to_no_number", r"failed: score nan of epoch 1: expected a number for each of the epochs 1 to 2"),
+        ("no_such", r"has no 'no_such'"),
+    ],
+)
+def test_a_loop_that_fails_is_named(recorded: Path, train_name: str, text: str) -> None:
+    with pytest.raises((TrainingError, NetworkError), match=text):
+        verified(recorded, train_name)
+
+
+def test_what_a_loop_of_ones_own_needs_is_said(recorded: Path, finished: Path) -> None:
+    with pytest.raises(
+        InvalidArgument, match=r"name what builds the network and what trains it, as --network FILE\.py:build"
+    ):
+        verify(recorded, ["skips"], engine=InProcess())
+    with pytest.raises(InvalidArgument, match="build and train go together"):
+        verify(recorded, ["skips"], build="loop.py:build", engine=InProcess())
+    with pytest.raises(InvalidArgument, match="was trained by unetscope run: its variants are trained as it was"):
+        verify(finished / "run", ["skips"], build="loop.py:build", train="loop.py:train", engine=InProcess())
+    with pytest.raises(
+        InvalidArgument, match="cannot be found by another process: define it by its name at the top of a file"
+    ):
+        verify(recorded, ["skips"], build=lambda: None, train="loop.py:train", engine=InProcess())
+    verified(recorded, "train_at_once")
+    with pytest.raises(InvalidArgument, match=r"has variants trained by .*train_at_once for 2 epochs: name the same"):
+        verified(recorded, "train_to_a_list")

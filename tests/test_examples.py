@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,18 @@ def test_an_example_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert RunFolder.open(tmp_path / "run").flow().epochs == flow.epochs
     assert render_run(RunFolder.open(tmp_path / "run")).is_file()
     assert "skip1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "needs"), [("verify_monai", "monai"), ("verify_lightning", "lightning")])
+def test_variants_are_retrained_by_the_loop_of_an_example(name: str, needs: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(needs) is None:
+        pytest.skip(f"{needs} is not installed")
+    words = [sys.executable, str(EXAMPLES / f"{name}.py"), str(tmp_path / "verified")]
+    printed = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert printed.returncode == 0, printed.stderr[-2000:]
+    assert "without-skip1: " in printed.stdout
+    assert "Dice" in printed.stdout
 
 
 @pytest.mark.usefixtures("sketched_figures")

@@ -52,9 +52,9 @@ State = Literal["started", "not started", "collapsed", "failed", "not there yet"
 class Training:
     """One variant trained with one seed, as read from its run folder.
 
-    guess: the cross-entropy, in nats a pixel, of the best guess without looking at an image. constant: by layer, the share of
-    channels that are the same everywhere at the end (empty before it). failure: why it ended before its last epoch, if it did.
-    groups: the number of each validation image's group; none if images are independent.
+    guess: the cross-entropy, in nats a pixel, of the best guess without looking at an image; NaN if no loss is known.
+    constant: by layer, the share of channels that are the same everywhere at the end (empty before it). failure: why it ended
+    before its last epoch, if it did. groups: the number of each validation image's group; none if images are independent.
     """
 
     variant: str
@@ -71,9 +71,9 @@ class Training:
 
     @property
     def started_at(self) -> int | None:
-        """The first epoch at which the loss is a tenth below that of the best guess; None if there is none."""
-        below = (1 - STARTED_SHARE) * self.guess
-        return next((record.epoch for record in self.records if record.validation_loss < below), None)
+        """The first epoch at which the loss is a tenth below that of the best guess, or is not known; None without one."""
+        below, unknown = (1 - STARTED_SHARE) * self.guess, math.isnan(self.guess)
+        return next((record.epoch for record in self.records if unknown or record.validation_loss < below), None)
 
     def state(self, epoch: int) -> State:
         """The state of the training after so many epochs; one that starts at a later epoch counts as started."""

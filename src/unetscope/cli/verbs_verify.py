@@ -42,6 +42,15 @@ def verify(
     engine: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
     margin: Annotated[float | None, typer.Option(help="Loss of Dice that counts as none [default: 0.02].")] = None,
     network: Network = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a run in a loop of its own, what trains: FILE.py:NAME, called with model, seed, folder, epochs."
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a training by --train [default: as were measured].")
+    ] = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -52,6 +61,10 @@ def verify(
     from unetscope.report import render_run
 
     judged = runs.AnalysedRun.open(run, dice_margin=DICE_MARGIN if margin is None else margin)
+    if train is not None:
+        runs.name_own_loop(judged, as_code(network), as_code(train), epochs)
+    elif epochs is not None:
+        raise InvalidArgument("--epochs needs --train: a run of unetscope is retrained for as many epochs as it has")
     runs.allow_code(judged.folder, as_code(network))
     folder, chosen, auto = judged.folder, runs.chosen_variants(judged, variants or ["paper"]), seeds == runs.AUTO
     if trainings is not None and not auto:
@@ -148,6 +161,7 @@ def print_expected(
     names = ", ".join(dict.fromkeys(trial.variant.name for trial in planned))
     auto, seeds = len(widths) > 1, len({trial.seed for trial in planned})
     time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    time = "not known before one has begun" if math.isnan(seconds) else time
     rows = [("jobs, at most" if auto else "jobs", str(len(planned))), ("variants, the reference among them", names)]
     rows.append(("seeds", "added until a variant is decided" if auto else str(seeds)))
     rows.append(("training, at most, roughly" if auto else "training, roughly", time))

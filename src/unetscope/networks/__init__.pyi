@@ -5,6 +5,7 @@ from .inspection import build_network as build_network
 from .inspection import gives_probabilities as gives_probabilities
 from .inspection import inspect as inspect
 from .inspection import inspect_shape as inspect_shape
+from .inspection import named_object as named_object
 from .rewired import Rewired as Rewired
 from .saved_parts import DESCRIPTION as DESCRIPTION
 from .saved_parts import load_parts as load_parts

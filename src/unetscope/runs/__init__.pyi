@@ -1,5 +1,5 @@
 from .analysed import AnalysedRun as AnalysedRun
-from .building import allow_code as allow_code
+from .code_consent import allow_code as allow_code
 from .engines import Engine as Engine
 from .engines import cores as cores
 from .engines import engine_named as engine_named
@@ -30,6 +30,7 @@ from .verification import ExpectedWidth as ExpectedWidth
 from .verification import chosen_seeds as chosen_seeds
 from .verification import chosen_variants as chosen_variants
 from .verification import expected_widths as expected_widths
+from .verification import name_own_loop as name_own_loop
 from .verification import planned_trials as planned_trials
 from .verification import train_variants as train_variants
 from .verification import verify as verify

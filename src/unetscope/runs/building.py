@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from unetscope.base import InvalidArgument, NetworkError, RunFolderError, code_text, consent, is_consented
+from unetscope.base import InvalidArgument, NetworkError, RunFolderError, consent
 from unetscope.networks import Structure, UNet, build_network, gives_probabilities, inspect, without
+from unetscope.runs.code_consent import CONSENT, consented_text
 from unetscope.runs.folder import RunFolder
 from unetscope.table import LEVEL, SKIP, Layer, Part, Skip, parts_named
 from unetscope.training import NetworkConfig, OutputForm, OutputReading, RunConfig, Task, resolved_device
-
-CONSENT = "code signature"  # among a run's facts
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +50,7 @@ def built_network(config: RunConfig, channels: int, classes: int = 2, ignore: in
     device = resolved_device(config.training)
     network, size = config.network, config.data.image_size
     if network.code is not None:
-        built = left_out(_of_code(network, (channels, size, size), task), network)
+        built = network_of_code(network, (channels, size, size), task)
         with torch.no_grad():  # raises for an output that cannot be read, before anything is trained
             built.reading(built.model.eval()(torch.rand(2, channels, size, size)), (size, size))
         built.model.train().to(device)
@@ -67,17 +66,23 @@ def built_network(config: RunConfig, channels: int, classes: int = 2, ignore: in
     return BuiltNetwork(model.to(device), model.layers, model.skips, OutputReading(task), network.depth)
 
 
+def network_of_code(network: NetworkConfig, shape: tuple[int, ...], task: Task) -> BuiltNetwork:
+    """The network that code builds for images of a shape, without the parts that its configuration leaves out, on the CPU."""
+    return left_out(_of_code(network, shape, task), network)
+
+
 def _of_code(network: NetworkConfig, shape: tuple[int, ...], task: Task) -> BuiltNetwork:
     """The whole network that code builds, on the CPU."""
     assert network.code is not None
     model = build_network(network.code, network.values)
     structure = inspect(model, torch.rand((1, *shape), generator=torch.Generator().manual_seed(0)))
-    reading = OutputReading(task, network.output or _form(structure, network.code))
+    trained_elsewhere = network.trained_by is not None  # and its output is read there
+    form = "logits" if trained_elsewhere else network.output or _form(structure, network.code)
     return BuiltNetwork(
         model,
         structure.layers,
         structure.skips,
-        reading,
+        OutputReading(task, form),
         depth=max((skip.part.level for skip in structure.skips), default=0),
         fingerprint=_fingerprint(model, structure),
         gaps=tuple(map(str, structure.gaps)),
@@ -141,7 +146,7 @@ def network_facts(network: NetworkConfig, built: BuiltNetwork) -> dict[str, Any]
     if network.code is None:
         return {}
     about = {"class": type(built.model).__name__, "fingerprint": built.fingerprint, "output": built.reading.form}
-    return {"network": about, CONSENT: consent(code_text(network.code, network.arguments))}
+    return {"network": about, CONSENT: consent(consented_text(network.model_dump()))}
 
 
 def refuse_other_network(folder: RunFolder, built: BuiltNetwork) -> None:
@@ -151,24 +156,3 @@ def refuse_other_network(folder: RunFolder, built: BuiltNetwork) -> None:
             f"{folder.configuration['network']['code']} builds another network than the one that {folder.path} was begun "
             "with: bring the code back, or choose another --out"
         )
-
-
-def allow_code(folder: RunFolder, named: str | None = None) -> None:
-    """See that the code which a run folder names may run: its user has named it on this machine, when the run began or now.
-
-    Raises: RunFolderError for code that has not been named, InvalidArgument for other code than the run's.
-    """
-    network = folder.configuration.get("network", {})
-    code = network.get("code")
-    if named is not None and named != code:
-        raise InvalidArgument(f"{folder.path} is a run of {code or 'the U-Net of this package'}, not of {named}")
-    if code is None:
-        return
-    text = code_text(code, network["arguments"])
-    if is_consented(text, folder.facts.get(CONSENT, "")):
-        return
-    if named is None:
-        raise RunFolderError(
-            f"{folder.path} names code that has not been run on this machine by you: if you trust it, say --network {code}"
-        )
-    folder.note({CONSENT: consent(text)})

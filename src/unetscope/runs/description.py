@@ -49,6 +49,7 @@ class Facts(_Section):
     warnings: list[Text] = []
     entropies: Annotated[dict[Text, Annotated[float, Field(ge=0, le=64)]], Field(alias="H(Y) bits")] = {}
     network: dict[Text, Text] = {}
+    own_loop: Annotated[dict[Text, Any] | None, Field(alias="own loop")] = None
     consent: Annotated[Text, Field(alias="code signature")] = ""
     measured_by: Annotated[dict[Text, list[Text]], Field(alias="measured by")] = {}
 

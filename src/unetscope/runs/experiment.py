@@ -33,7 +33,8 @@ from unetscope.data import (
 from unetscope.estimators import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import Compute, Probes, Scope
 from unetscope.networks import check_image_size, removed_skips
-from unetscope.runs.building import BuiltNetwork, allow_code, built_network, network_facts, refuse_other_network
+from unetscope.runs.building import BuiltNetwork, built_network, network_facts, refuse_other_network
+from unetscope.runs.code_consent import allow_code
 from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.prospects import prospects, refuse_untrainable

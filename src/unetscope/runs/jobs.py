@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from unetscope.activations import pixels, to_input, visit, with_shapes
 from unetscope.base import NoProgress, UnetscopeError, end_with_parent
-from unetscope.runs.building import allow_code, built_network, refuse_other_network
+from unetscope.runs.building import built_network, refuse_other_network
+from unetscope.runs.code_consent import allow_code
 from unetscope.runs.experiment import load_images
 from unetscope.runs.folder import RunFolder, refuse_other_data
+from unetscope.runs.own_training import train_by_code
 from unetscope.runs.pictures import example_pictures, examples_of, prediction_pictures
 from unetscope.table import Layer, marked_epochs
 from unetscope.training import Trainer, validated_config
@@ -38,6 +40,12 @@ def train(path: str | Path) -> RunFolder:
     allow_code(folder)
     config = validated_config(folder.configuration)
     torch.set_num_threads(config.threads or torch.get_num_threads())
+    if config.network.trained_by is not None:
+        with folder.locked(patience=LOCK_PATIENCE_SECONDS):
+            built = train_by_code(folder, config)
+            folder.describe(built.layers, built.skips)
+            folder.end({"constant channels": {}})
+        return folder
     images, held_out = load_images(config.data, NoProgress())
     refuse_other_data(folder, images, held_out)
     network = built_network(config, images.channels, images.classes, images.ignore)

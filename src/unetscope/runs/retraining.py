@@ -6,6 +6,7 @@ Only the jobs need torch. RUN/verification/VARIANT/seed-K is the run folder of o
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
 from unetscope.runs.engines import Engine, engine_named
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.own_loops import can_be_retrained, configuration_of
 from unetscope.table import REFERENCE, Variant, parts_named
 from unetscope.training import RunConfig, differences, overridden_config, validated_config
 
@@ -66,9 +68,9 @@ def existing_trials(run: RunFolder) -> tuple[Trial, ...]:
 
 def trained_variants(run: RunFolder) -> tuple[Trial, ...]:
     """All variants and seeds that have a run folder, the reference first, then from the largest network to the smallest."""
-    if not run.own_network:
+    if not can_be_retrained(run):
         return ()
-    depth = int(run.configuration["network"]["depth"])
+    depth = int(configuration_of(run)["network"]["depth"])
 
     def place(trial: Trial) -> tuple[Any, ...]:
         variant = trial.variant
@@ -92,7 +94,7 @@ def retrain(
     progress = progress or NoProgress()
     engine = engine or engine_named("local", threads=threads, gpu=on_gpu(run))
     folders = {trial: _folder(run, trial, threads) for trial in planned}
-    epochs = run.configuration["training"]["epochs"]
+    epochs = configuration_of(run)["training"]["epochs"]
     progress.stage("retraining", len(planned) * epochs)
 
     def look() -> None:
@@ -115,22 +117,28 @@ def retrain(
 
 def on_gpu(run: RunFolder) -> bool:
     """Whether the run's network, and so every variant, is trained on a GPU."""
-    return bool(run.configuration["training"]["device"] == "cuda")
+    return bool(configuration_of(run)["training"]["device"] == "cuda")
 
 
 def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, threads: int = 1) -> float:
     """Roughly the seconds that the remaining trainings take, from those of the run's own epochs.
 
+    Of a run in a loop of its own, from those of trainings that have begun; NaN before any has.
+
     Jobs start in their order, each as soon as a worker is free. It assumes that twice the threads are twice as fast, and that
     every variant costs as much as the whole network.
     """
-    records = run.epochs()[1:]
+    trained = [RunFolder.open(trial.path).epochs() for trial in existing_trials(run)] if not run.own_network else []
+    records = run.epochs()[1:] if run.own_network else [record for records in trained for record in records]
+    if not records and not run.own_network:
+        return math.nan
     if not records:
         raise RunFolderError(
             f"{run.path} has trained no epoch yet: finish it with unetscope run --out {run.path} --resume"
         )
-    epoch = sum(record.seconds for record in records) / len(records) * (run.configuration["threads"] or 1) / threads
-    epochs = run.configuration["training"]["epochs"]
+    config = configuration_of(run)
+    epoch = sum(record.seconds for record in records) / len(records) * (config["threads"] or 1) / threads
+    epochs = config["training"]["epochs"]
     done = [RunFolder.open(trial.path).last_epoch() if RunFolder.exists(trial.path) else 0 for trial in planned]
     busy = [0] * workers  # epochs until each worker is free
     for left in (epochs - max(0, last) for last in done):
@@ -157,4 +165,4 @@ def _configuration(run: RunFolder, trial: Trial, threads: int) -> RunConfig:
         "seed": trial.seed,
         "threads": threads,
     }
-    return overridden_config(run.configuration, changed)
+    return overridden_config(configuration_of(run), changed)

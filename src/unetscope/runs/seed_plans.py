@@ -13,6 +13,7 @@ from typing import Any
 from unetscope.analysis import SeedPlan
 from unetscope.runs.description import read_seed_plans, write_object
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.own_loops import configuration_of
 from unetscope.runs.retraining import FOLDER, Trial
 from unetscope.table import REFERENCE
 
@@ -25,7 +26,8 @@ def seed_plans(run: RunFolder, trials: Iterable[Trial]) -> dict[str, SeedPlan]:
     Raises: RunFolderError if they cannot be read.
     """
     kept = _read(run)
-    first, epochs = int(run.configuration["seed"]), int(run.configuration["training"]["epochs"])
+    config = configuration_of(run)
+    first, epochs = int(config["seed"]), int(config["training"]["epochs"])
     plans = {}
     for trial in trials:
         compared = kept.get(trial.path.parent.name, {})

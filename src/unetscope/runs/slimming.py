@@ -27,7 +27,8 @@ from unetscope.base import (
 from unetscope.data import SegmentationData
 from unetscope.networks import DESCRIPTION, FILE, Rewired, Savings, UNet, costs, save_model, save_parts
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.building import BuiltNetwork, allow_code, built_network, left_out, refuse_other_network
+from unetscope.runs.building import BuiltNetwork, built_network, left_out, refuse_other_network
+from unetscope.runs.code_consent import allow_code
 from unetscope.runs.experiment import load_images
 from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.retraining import trained_variants

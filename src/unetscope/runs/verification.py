@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +23,10 @@ from unetscope.analysis import (
 )
 from unetscope.base import InvalidArgument, Progress
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.building import allow_code
+from unetscope.runs.code_consent import allow_code
 from unetscope.runs.engines import Engine
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.own_loops import Train, configuration_of, name_loop
 from unetscope.runs.retraining import Trial, existing_trials, retrain, trials
 from unetscope.runs.seed_plans import keep_auto, keep_comparison
 from unetscope.table import CONFIDENCE, REFERENCE, Variant, named_variants, parts_named
@@ -43,6 +44,9 @@ def verify(
     engine: Engine | None = None,
     threads: int = 1,
     margin: float = DICE_MARGIN,
+    build: str | Callable[[], Any] | None = None,
+    train: str | Train | None = None,
+    epochs: int | None = None,
     code: str | None = None,
     progress: Progress | None = None,
 ) -> Verification:
@@ -52,15 +56,31 @@ def verify(
     variant is decided, within so many trainings of all variants (8 times their number, unless `trainings` says otherwise).
     Called again after a kill, it continues. code: the network's, of a run that was begun elsewhere, as consent to run it.
 
+    Of a run that was measured in a loop of its own, `build()` makes the whole network, and `train(model, seed, folder, epochs)`
+    trains what it is given, and returns or yields its score by epoch: a Dice, or whatever the margin is a margin of. They are
+    functions at the top of a file, or their names. epochs: of each training, by default as many as were measured.
+
     Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant, a seed or a number that cannot be.
     """
     check_margin(margin)
     judged = AnalysedRun.open(run, dice_margin=margin)
+    if build is not None or train is not None:
+        name_own_loop(judged, build, train, epochs)
     allow_code(judged.folder, code)
     chosen = chosen_variants(judged, variants)
     planned = planned_trials(judged.folder, chosen, seeds, trainings)
     train_variants(judged, planned, auto=seeds == AUTO, engine=engine, threads=threads, progress=progress)
     return judged.verification_of(planned)
+
+
+def name_own_loop(
+    run: AnalysedRun, build: str | Callable[[], Any] | None, train: str | Train | None, epochs: int | None = None
+) -> None:
+    """Keep with a run of a loop of its own how its variants are retrained. Raises as `own_loops.name_loop`."""
+    if build is None or train is None:
+        raise InvalidArgument("build and train go together: what makes the network, and what trains it")
+    depth = max((skip.part.level for skip in run.flow.skips), default=1)
+    name_loop(run.folder, build, train, epochs=epochs, depth=depth)
 
 
 def planned_trials(
@@ -114,7 +134,8 @@ def next_trials(run: AnalysedRun, planned: Sequence[Trial]) -> tuple[Trial, ...]
     The choice follows from what is stored, so a stopped command goes on where it was.
     """
     variants = tuple(dict.fromkeys(trial.variant for trial in planned))
-    first = int(run.configuration["seed"])
+    config = configuration_of(run.folder)
+    first = int(config["seed"])
     possible = {
         (trial.variant.name, trial.seed): trial
         for trial in trials(run.folder, variants, range(first, first + LOOKS[-1]))
@@ -122,7 +143,7 @@ def next_trials(run: AnalysedRun, planned: Sequence[Trial]) -> tuple[Trial, ...]
     begun = [trial for trial in possible.values() if RunFolder.exists(trial.path)]
     names = [variant.name for variant in variants]
     verification = run.verification_of(begun) if begun else Verification(variants, (), None, (), run.dice_margin)
-    epochs = int(run.configuration["training"]["epochs"])
+    epochs = int(config["training"]["epochs"])
     added = seeds_to_add(verification, names, first=first, epochs=epochs, trainings=len(planned))
     return tuple(possible[job] for job in added)
 
@@ -189,12 +210,7 @@ def _measured(run: AnalysedRun) -> tuple[float, float, float]:
 
 def chosen_variants(run: AnalysedRun, names: Sequence[str]) -> tuple[Variant, ...]:
     """Variants of a run's network, by name; `proposed` is the design that its verdicts propose."""
-    if not run.own_network:
-        raise InvalidArgument(
-            f"{run.path} was measured in a loop of its own, and cannot be trained here: us.without takes skips and levels out "
-            "of the network, to be trained in that loop; unetscope run --network trains it here"
-        )
-    network = run.configuration["network"]
+    network = configuration_of(run.folder)["network"]
     proposed = run.judged().design() if "proposed" in names else None
     without = parts_named(network["without"])
     skips = {skip.part for skip in run.flow.skips} | {*without} if network.get("code") else None
@@ -203,7 +219,7 @@ def chosen_variants(run: AnalysedRun, names: Sequence[str]) -> tuple[Variant, ..
 
 def chosen_seeds(run: RunFolder, seeds: int | Sequence[int]) -> tuple[int, ...]:
     """So many seeds from the run's own on, or those that are named. Raises: InvalidArgument for none."""
-    first = int(run.configuration["seed"])
+    first = int(configuration_of(run)["seed"])
     chosen = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or min(chosen) < 0:
         raise InvalidArgument(f"seeds must be one or more, and none negative, got {seeds}")

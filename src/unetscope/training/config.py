@@ -78,7 +78,8 @@ class DataConfig(Section):
 class NetworkConfig(Section):
     """The paper's U-Net: channels at the top, levels, skips taken out, how its weights are drawn; or any network, by its code.
 
-    depth: of a network that code builds, the levels of its decoder at which skips join, found when it is built.
+    depth: of a network that code builds, the levels of its decoder at which skips join, found when it is built. trained_by: the
+    code of the user's that trains it, if this package does not.
     """
 
     code: Annotated[str | None, CODE] = Field(
@@ -98,6 +99,7 @@ class NetworkConfig(Section):
         description="What --network gives: probabilities or logits [default: by its last function].",
         json_schema_extra={"flag": "--network-output"},
     )
+    trained_by: str | None = Field(None, max_length=4096, json_schema_extra={"flag": ""})
     width: int = Field(16, ge=1, le=1024, description="Channels at full resolution.")
     depth: int = Field(4, ge=1, le=1000, description="Levels below full resolution, 1 to 6.")
     without: tuple[str, ...] = Field((), max_length=64, description="Skip to take out, such as skip1; repeatable.")

@@ -1,0 +1,68 @@
+"""One retraining by the user's own loop: build, cut, hand over, keep the scores."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from unetscope.base import RunFolderError, TrainingError, first_line
+from unetscope.networks import named_object
+from unetscope.runs.building import BuiltNetwork, network_of_code
+from unetscope.runs.folder import RunFolder
+from unetscope.table import EpochRecord
+from unetscope.training import Checkpoints, RunConfig, Task
+
+
+def train_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
+    """Build the network of a retraining, give it to the user's function, and keep its scores and its last weights.
+
+    The function is called with the network, the seed, a folder of its own, and the number of epochs. It returns the score of
+    each epoch, as a mapping or a list, or yields pairs of epoch and score as they come. A job that was killed calls it again
+    with the same folder.
+
+    Raises: TrainingError for a function that fails, or gives no score after the last epoch.
+    """
+    assert config.network.trained_by is not None
+    about = folder.facts.get("data", {}).get("probe set", {})
+    if not about.get("channels") or not about.get("image size"):
+        raise RunFolderError(
+            f"{folder.path} has no channels and image size of its images in its facts: restore its config.json"
+        )
+    torch.manual_seed(config.seed)
+    built = network_of_code(config.network, (about["channels"], *about["image size"]), Task(about.get("classes", 2)))
+    train = named_object(config.network.trained_by)
+    own = folder.path / "training"
+    own.mkdir(exist_ok=True)
+    torch.manual_seed(config.seed)
+    epochs, started, last = config.training.epochs, time.monotonic(), 0
+    try:
+        for epoch, score in _scores(train(built.model, config.seed, own, epochs)):
+            if not 0 <= epoch <= epochs or not math.isfinite(score):
+                raise ValueError(
+                    f"score {score} of epoch {epoch}: expected a number for each of the epochs 1 to {epochs}"
+                )
+            nan, seconds = math.nan, time.monotonic() - started
+            folder.write_epoch(EpochRecord(epoch, nan, nan, nan, score, seconds))
+            started, last = time.monotonic(), max(last, epoch)
+    except Exception as failure:
+        raise TrainingError(f"{config.network.trained_by} failed: {first_line(failure)}") from failure
+    if last < epochs:
+        raise TrainingError(f"{config.network.trained_by} gave scores up to epoch {last}, expected {epochs}")
+    # a checkpoint holds an optimizer's state too, which this training kept for itself
+    Checkpoints(folder.checkpoints).save(epochs, built.model, torch.optim.SGD(built.model.parameters(), lr=1.0))
+    return built
+
+
+def _scores(given: Any) -> Iterator[tuple[int, float]]:
+    """Pairs of epoch and score of a mapping, of pairs, or of a list whose first score is that of epoch 1."""
+    if isinstance(given, Mapping):
+        given = given.items()
+    if not isinstance(given, Iterable):
+        raise TypeError(f"it gave a {type(given).__name__}, expected the score of each epoch, as a mapping or a list")
+    for number, item in enumerate(given, start=1):
+        epoch, score = item if isinstance(item, tuple) else (number, item)
+        yield int(epoch), float(score)
