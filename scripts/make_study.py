@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from unetscope import plots
-from unetscope.analysis.outcomes import Training, Verification, guess_nats
+from unetscope.analysis.outcomes import Verification, guess_nats
+from unetscope.analysis.trainings import Training
 from unetscope.analysis.verdict import judge
 from unetscope.report.render import render_run
 from unetscope.runs.analysed import AnalysedRun

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from unetscope.analysis.looks import LOOKS, SeedPlan, level_of_added, look_level
-from unetscope.analysis.outcomes import Training, Verification
+from unetscope.analysis.outcomes import Verification
 from unetscope.analysis.seed_choice import seeds_to_add
 from unetscope.analysis.spread import expected_half_width, pooled_spread, seeds_for
+from unetscope.analysis.trainings import Training
 from unetscope.table.parts import Variant, parts_named
 from unetscope.table.records import EpochRecord
 

@@ -20,7 +20,8 @@ import psutil
 import pytest
 
 from runs import TINY, edited_config
-from unetscope.analysis.outcomes import Training, Verification, guess_nats
+from unetscope.analysis.outcomes import Verification, guess_nats
+from unetscope.analysis.trainings import Training
 from unetscope.base.errors import InvalidArgument, RunFolderError, UnetscopeError
 from unetscope.report.render import render_run
 from unetscope.runs.analysed import AnalysedRun

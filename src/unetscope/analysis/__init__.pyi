@@ -8,7 +8,6 @@ from .looks import look_level as look_level
 from .outcomes import DICE_MARGIN as DICE_MARGIN
 from .outcomes import FEWEST_SEEDS as FEWEST_SEEDS
 from .outcomes import Row as Row
-from .outcomes import Training as Training
 from .outcomes import Verification as Verification
 from .outcomes import guess_nats as guess_nats
 from .outcomes import guess_of_classes as guess_of_classes
@@ -20,6 +19,7 @@ from .seed_choice import seeds_to_add as seeds_to_add
 from .spread import ASSUMED_RESIDUAL as ASSUMED_RESIDUAL
 from .spread import expected_half_width as expected_half_width
 from .spread import seeds_for as seeds_for
+from .trainings import Training as Training
 from .verdict import FEWEST_EPOCHS as FEWEST_EPOCHS
 from .verdict import MARGIN as MARGIN
 from .verdict import Judgement as Judgement

@@ -13,7 +13,7 @@ from unetscope.base import InvalidArgument
 from unetscope.table import Interval, cautious, effective_groups, group_values, too_few_groups
 
 if TYPE_CHECKING:
-    from unetscope.analysis.outcomes import Training
+    from unetscope.analysis.trainings import Training
 
 
 def paired_interval(values: NDArray[np.float64], groups: Sequence[int], half_of_seeds: float, level: float) -> Interval:
