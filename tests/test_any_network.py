@@ -423,7 +423,7 @@ def train(model, seed, folder, epochs):
         with torch.no_grad():
             model.head.bias.fill_(epoch)
         (folder / "epoch.txt").write_text(str(epoch))
-        yield epoch, 0.5 + parameters / 10000 + 0.001 * seed + 0.001 * epoch
+        yield epoch, parameters / 1000 + 0.001 * epoch + 0.0001 * seed * (parameters % 5)
 
 
 def train_at_once(model, seed, folder, epochs):
@@ -432,6 +432,12 @@ def train_at_once(model, seed, folder, epochs):
 
 def train_to_a_list(model, seed, folder, epochs):
     return [0.7] * epochs
+
+
+def train_by_image(model, seed, folder, epochs):
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    for epoch in range(1, epochs + 1):
+        yield epoch, [0.5 + parameters / 10000 + 0.01 * image + 0.001 * (seed + image) % 3 for image in range(8)]
 
 
 def train_short(model, seed, folder, epochs):
@@ -479,13 +485,14 @@ def test_variants_are_retrained_by_the_users_own_loop(recorded: Path) -> None:
     for variant in verification.variants:
         folder = RunFolder.open(recorded / "verification" / variant.name / "seed-1")
         assert [record.epoch for record in folder.epochs()] == [1, 2]
-        sizes[variant.name] = round((folder.epochs()[-1].validation_dice - 0.5 - 0.001 - 0.002) * 10000)
+        sizes[variant.name] = int(1000 * folder.epochs()[-1].validation_dice + 1e-6) - 2
     whole = build_network(f"{recorded.parent / 'loop.py'}:build")
     structure = inspect(whole, torch.zeros(1, 3, 16, 16))
     parts = {"without-skip1": "skip1", "without-skip2": "skip2", "depth1": "level2"}
     truth = {name: us.without(whole, structure, part) for name, part in parts.items()} | {"model1": whole}
     assert sizes == {name: sum(p.numel() for p in network.parameters()) for name, network in truth.items()}
-    assert outcome["depth1"].text
+    assert outcome["depth1"].decision == "needed", outcome["depth1"].text
+    assert "over seeds alone), 2 pairs of seeds: a loss over 0.02" in outcome["depth1"].text
     again = verified(recorded)  # nothing is trained twice
     assert [row.outcome.text for row in again.rows()] == [row.outcome.text for row in verification.rows()]
 
@@ -523,13 +530,21 @@ def test_scores_come_in_several_forms(recorded: Path, train_name: str) -> None:
     assert {training.score(2) for training in verification.trainings} == {0.8 if train_name == "train_at_once" else 0.7}
 
 
+def test_scores_of_images_give_an_interval_over_images(recorded: Path) -> None:
+    verification = verified(recorded, "train_by_image")
+    outcome = {row.variant.name: row.outcome for row in verification.rows()}["depth1"]
+    assert len(verification.trainings[0].records[-1].dice_per_image) == 8
+    assert "seeds alone" not in outcome.text
+    assert outcome.difference.low < outcome.difference.value < outcome.difference.high
+
+
 @pytest.mark.parametrize(
     ("train_name", "text"),
     [
         ("train_short", r"loop\.py:train_short gave scores up to epoch 1, expected 2"),
         ("train_nothing", r"loop\.py:train_nothing failed: it gave a NoneType, expected the score of each epoch"),
         ("train_badly", r"loop\.py:train_badly failed: no such optimizer"),
-        ("train_to_no_number", r"failed: score nan of epoch 1: expected a number for each of the epochs 1 to 2"),
+        ("train_to_no_number", r"failed: scores \(nan,\) of epoch 1: expected numbers, for each of the epochs 1 to 2"),
         ("no_such", r"has no 'no_such'"),
     ],
 )

@@ -157,8 +157,9 @@ class Verification:
         spread = self.spread(epoch, look.seeds)
         half = spread.half_width(variant, REFERENCE, len(pairs), look.level) if pairs else math.nan
         groups = next((training.groups for training in started.values()), ())
+        of_seeds_alone = any(training.scored_whole for training in started.values())
         difference = (
-            paired_interval(np.stack(pairs), groups, half, look.level)
+            paired_interval(np.stack(pairs), groups, half, look.level, of_seeds_alone=of_seeds_alone)
             if pairs
             else Interval(math.nan, math.nan, math.nan)
         )
@@ -245,6 +246,7 @@ class Verification:
                 f"{difference.value:+.3f} Dice, and there is no interval{f': {why}' if why else ''}{out}",
             )
         level = "" if look.level == CONFIDENCE else f" at {100 * look.level:.4g} %"
+        level += " over seeds alone" if self.of(variant)[0].scored_whole else ""
         interval = f"{difference.low:+.3f} to {difference.high:+.3f}{level}"
         by = f"{difference.value:+.3f} Dice ({interval}), {pairs} pairs of seeds{out}"
         if difference.low > -self.margin:

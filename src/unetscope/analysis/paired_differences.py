@@ -16,15 +16,25 @@ if TYPE_CHECKING:
     from unetscope.analysis.trainings import Training
 
 
-def paired_interval(values: NDArray[np.float64], groups: Sequence[int], half_of_seeds: float, level: float) -> Interval:
+def paired_interval(
+    values: NDArray[np.float64],
+    groups: Sequence[int],
+    half_of_seeds: float,
+    level: float,
+    *,
+    of_seeds_alone: bool = False,
+) -> Interval:
     """The mean of differences [seeds, images], with an interval over both; without one if there is one seed, or one image.
 
-    groups: of each image, if they are not independent: then the interval is over groups, and there is none if they are too few.
+    of_seeds_alone: whether there is one score a training in the place of images: the interval is over seeds. groups: of each
+    image, if they are not independent: then the interval is over groups, and there is none if they are too few.
     """
     values, groups = _labelled(values, groups)
     if not values.size:
         return Interval(math.nan, math.nan, math.nan)
     mean = float(values.mean(axis=1).mean())
+    if of_seeds_alone:
+        return Interval(mean, mean - half_of_seeds, mean + half_of_seeds)
     if math.isnan(half_of_seeds) or (images := interval_over_images(values, groups, level)) is None:
         return Interval(mean, math.nan, math.nan)
     low, high = (math.hypot(half_of_seeds, end - images.value) for end in (images.low, images.high))

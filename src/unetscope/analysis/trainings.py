@@ -73,6 +73,11 @@ class Training:
         values = by_image or [(record.validation_dice,) for record in scored]
         return np.mean(np.asarray(values, dtype=np.float64), axis=0)
 
+    @property
+    def scored_whole(self) -> bool:
+        """Whether it has one score an epoch, of a loop of the user's, and none of each image."""
+        return math.isnan(self.guess) and not any(record.dice_per_image for record in self.records)
+
     def score(self, epoch: int) -> float:
         """The mean of `dice` over the images that have one."""
         dice = self.dice(epoch)

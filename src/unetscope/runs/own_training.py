@@ -21,8 +21,8 @@ def train_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
     """Build the network of a retraining, give it to the user's function, and keep its scores and its last weights.
 
     The function is called with the network, the seed, a folder of its own, and the number of epochs. It returns the score of
-    each epoch, as a mapping or a list, or yields pairs of epoch and score as they come. A job that was killed calls it again
-    with the same folder.
+    each epoch, as a mapping or a list, or yields pairs of epoch and score as they come. A score is a number, or the numbers of
+    the validation images in their order. A job that was killed calls it again with the same folder.
 
     Raises: TrainingError for a function that fails, or gives no score after the last epoch.
     """
@@ -40,13 +40,16 @@ def train_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
     torch.manual_seed(config.seed)
     epochs, started, last = config.training.epochs, time.monotonic(), 0
     try:
-        for epoch, score in _scores(train(built.model, config.seed, own, epochs)):
-            if not 0 <= epoch <= epochs or not math.isfinite(score):
+        for epoch, scores in _scores(train(built.model, config.seed, own, epochs)):
+            known = [score for score in scores if not math.isnan(score)]  # an image without a label may have none
+            if not 0 <= epoch <= epochs or not known or not all(map(math.isfinite, known)):
                 raise ValueError(
-                    f"score {score} of epoch {epoch}: expected a number for each of the epochs 1 to {epochs}"
+                    f"scores {scores[:3]} of epoch {epoch}: expected numbers, for each of the epochs 1 to {epochs}"
                 )
+            per_image = scores if len(scores) > 1 else ()
             nan, seconds = math.nan, time.monotonic() - started
-            folder.write_epoch(EpochRecord(epoch, nan, nan, nan, score, seconds))
+            record = EpochRecord(epoch, nan, nan, nan, sum(known) / len(known), seconds, dice_per_image=per_image)
+            folder.write_epoch(record)
             started, last = time.monotonic(), max(last, epoch)
     except Exception as failure:
         raise TrainingError(f"{config.network.trained_by} failed: {first_line(failure)}") from failure
@@ -57,12 +60,12 @@ def train_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
     return built
 
 
-def _scores(given: Any) -> Iterator[tuple[int, float]]:
-    """Pairs of epoch and score of a mapping, of pairs, or of a list whose first score is that of epoch 1."""
+def _scores(given: Any) -> Iterator[tuple[int, tuple[float, ...]]]:
+    """Epochs with their scores, of a mapping, of pairs, or of a list whose first entry is that of epoch 1."""
     if isinstance(given, Mapping):
         given = given.items()
     if not isinstance(given, Iterable):
         raise TypeError(f"it gave a {type(given).__name__}, expected the score of each epoch, as a mapping or a list")
     for number, item in enumerate(given, start=1):
         epoch, score = item if isinstance(item, tuple) else (number, item)
-        yield int(epoch), float(score)
+        yield int(epoch), tuple(map(float, score)) if isinstance(score, Iterable) else (float(score),)
