@@ -347,31 +347,39 @@ def test_the_exported_program_has_the_same_merges(network: published.Published) 
 # Verdicts.
 
 
-def judged(task: str, model: nn.Module) -> tuple[PlantedTask, us.analysis.Judgement]:
+def judged(
+    task: str, model: nn.Module, images_of: int = 300, epochs: int = 16
+) -> tuple[PlantedTask, us.analysis.Judgement]:
     """A network trained on a planted task in a plain loop, and its verdicts."""
     torch.set_num_threads(1)
-    planted = planted_task(task, 300, seed=0)
+    planted = planted_task(task, images_of, seed=0)
     train, held_out = planted.data.split(0.25, seed=0)
     images, masks = torch.from_numpy(train.images) / 255, torch.from_numpy(train.masks)[:, None].float()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     scope = us.Scope(model, train, estimators=[], labels=[], held_out=held_out)
-    for epoch in range(1, 17):
+    for epoch in range(1, epochs + 1):
         model.train()
         for rows in torch.randperm(len(images)).split(8):
             optimizer.zero_grad()
             nn.functional.binary_cross_entropy_with_logits(model(images[rows]), masks[rows]).backward()
             optimizer.step()
-        if epoch in (8, 16):
+        if epoch in (epochs // 2, epochs):
             scope.measure(epoch)
     return planted, us.judge(scope.flow)
 
 
 @pytest.mark.parametrize(
-    "task", ["pixel", *(pytest.param(task, marks=pytest.mark.slow) for task in ("coarse", "global", "local"))]
+    ("task", "width", "images_of", "epochs"),
+    [
+        ("pixel", 4, 100, 12),  # the quick version
+        *(pytest.param(task, 8, 300, 16, marks=pytest.mark.slow) for task in ("pixel", "coarse", "global", "local")),
+    ],
 )
-def test_planted_tasks_are_judged_rightly_in_a_network_written_by_hand(task: str) -> None:
+def test_planted_tasks_are_judged_rightly_in_a_network_written_by_hand(
+    task: str, width: int, images_of: int, epochs: int
+) -> None:
     torch.manual_seed(0)
-    planted, judgement = judged(task, foreign.Padded(1, 1, 8))
+    planted, judgement = judged(task, foreign.Padded(1, 1, width), images_of, epochs)
     assert {part: judgement.decision(part) for part in planted.needed} == dict.fromkeys(planted.needed, "needed")
     assert {part: judgement.decision(part) for part in planted.redundant} == dict.fromkeys(
         planted.redundant, "redundant"
