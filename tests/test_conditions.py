@@ -234,6 +234,26 @@ def test_an_output_without_places_is_refused_with_its_shape() -> None:
         inspect(Constant(), IMAGE)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_merges_of_merges_have_labels_of_their_own(order: tuple[int, ...]) -> None:
+    class Last(nn.Module):
+        """Concatenates what it has joined with what it has upsampled, and with its first layer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.down = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 2, 2)
+            self.leave = nn.Conv2d(16, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.enter(x)
+            up = functional.interpolate(self.down(a.relu()), scale_factor=2.0)
+            joined = torch.cat([up, a.relu()], 1)
+            return self.leave(torch.cat([(joined.tanh() * joined, up, a)[k] for k in order], 1))
+
+    labels = [layer.label for layer in inspect(Last(), IMAGE).layers]
+    assert len(set(labels)) == len(labels)
+
+
 def test_convolutions_that_lead_nowhere_are_said() -> None:
     class Cut(Stages):
         """What is below the top level is computed for nothing."""

@@ -238,16 +238,6 @@ PAGE = {
     if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 12
 }
 LONG = {"MONAI SwinUNETR"}  # whose one forward pass takes seconds
-SIZES = "the network without the skip keeps the batch of the recording"
-OPEN = {  # by network, what is wrong
-    "diffusers UNet2DModel": SIZES,
-    "diffusers UNet2DConditionModel": SIZES,
-    "DDPM Unet": SIZES,
-    "DDPM Unet1D": SIZES,
-    "DDPM KarrasUnet (EDM2)": "the network without the skip runs at the batch of the recording alone",
-    "x-unet XUnet": "two layers have one label",
-    "cellpose CPnet": "the network without the skip calls torch._tensor.pow",
-}
 
 
 @pytest.fixture(
@@ -264,10 +254,8 @@ def network(request: pytest.FixtureRequest) -> published.Published:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_published_networks(network: published.Published, request: pytest.FixtureRequest) -> None:
+def test_published_networks(network: published.Published) -> None:
     """Every merge of the source is detected, its streams are captured, and its skips are ablated and removed."""
-    if network.name in OPEN:
-        request.applymarker(pytest.mark.xfail(reason=OPEN[network.name], strict=False))
     torch.manual_seed(0)
     model, image = network.build().eval(), random_image(*network.shape)
     before = {name: value.clone() for name, value in model.state_dict().items()}

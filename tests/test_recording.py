@@ -157,7 +157,77 @@ def zeros_between(x: Tensor) -> Tensor:
     return buffer
 
 
+def doubling(n: int) -> Tensor:
+    """A matrix [2n, n] that repeats every entry of a vector."""
+    return torch.eye(n).repeat_interleave(2, 0)
+
+
+def nearest(x: Tensor) -> Tensor:
+    """For every place of twice the resolution, the place of x among all, [4hw]."""
+    rows, columns = (torch.arange(2 * side) // 2 for side in x.shape[2:])
+    return (rows[:, None] * x.shape[3] + columns).flatten()
+
+
+def doubled(places: Tensor, x: Tensor) -> Tensor:
+    """The places of twice the resolution, [b, c, 4hw] or in axes of their own, as an image."""
+    return places.reshape(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+
+
+def strided(x: Tensor) -> Tensor:
+    (b, c, h, w), (of_image, of_channel, of_row, _) = x.shape, x.contiguous().stride()
+    steps = (of_image, of_channel, of_row, 0, 1, 0)
+    return doubled(torch.as_strided(x.contiguous(), (b, c, h, 2, w, 2), steps), x)
+
+
+def by_channels(x: Tensor) -> Tensor:
+    return doubled(x.repeat_interleave(4, 1).view(1, -1, 2, 2, *x.shape[2:]).permute(0, 1, 4, 2, 5, 3), x)
+
+
+def by_four_writes(x: Tensor) -> Tensor:
+    larger = x.new_empty(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        larger[:, :, row::2, column::2] = x
+    return larger
+
+
+def spectral(x: Tensor) -> Tensor:
+    height, width = (side // 2 for side in x.shape[2:])
+    spectrum = functional.pad(torch.fft.fftshift(torch.fft.fft2(x)), (width, width, height, height))
+    return torch.fft.ifft2(torch.fft.ifftshift(spectrum)).real
+
+
 UPSAMPLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "strides": strided,
+    "matrices": lambda x: doubling(x.shape[2]) @ x @ doubling(x.shape[3]).T,
+    "einsum": lambda x: torch.einsum("ih,bchw,jw->bcij", doubling(x.shape[2]), x, doubling(x.shape[3])),
+    "linear": lambda x: functional.linear(functional.linear(x, doubling(x.shape[3])).mT, doubling(x.shape[2])).mT,
+    "one matrix": lambda x: doubled(x.flatten(2) @ torch.kron(doubling(x.shape[2]), doubling(x.shape[3])).T, x),
+    "tiled": lambda x: doubled(x[:, :, :, None, :, None].tile(1, 1, 1, 2, 1, 2), x),
+    "repeat": lambda x: doubled(x[:, :, :, None, :, None].repeat(1, 1, 1, 2, 1, 2), x),
+    "whole repeats": lambda x: x.repeat(1, 1, 2, 2),
+    "gather": lambda x: doubled(x.flatten(2).gather(2, nearest(x).expand(*x.shape[:2], -1)), x),
+    "take": lambda x: doubled(x[0].take(nearest(x) + x[0, 0].numel() * torch.arange(x.shape[1])[:, None]), x),
+    "index_select, flat": lambda x: x.flatten(2).index_select(2, nearest(x)).unflatten(2, [2 * s for s in x.shape[2:]]),
+    "indices, flat": lambda x: x.flatten(2)[..., nearest(x).view(2 * x.shape[2], -1)],
+    "embedding": lambda x: doubled(functional.embedding(nearest(x), x[0].flatten(1).T).T, x),
+    "cat": lambda x: doubled(torch.cat([torch.cat([x[..., None]] * 2, 4).flatten(3)[..., None, :]] * 2, 3), x),
+    "padded": lambda x: doubled(functional.pad(x[:, :, :, None, :, None], (0, 1, 0, 0, 0, 1)), x),
+    "ones": lambda x: doubled(x[:, :, :, None, :, None] * torch.ones(2, 1, 2), x),
+    "fold": lambda x: functional.fold(
+        x.flatten(2).unsqueeze(2).expand(-1, -1, 4, -1).flatten(1, 2), [2 * s for s in x.shape[2:]], 2, stride=2
+    ),
+    "fold of channels": lambda x: functional.fold(
+        x.repeat_interleave(4, 1).flatten(2), [2 * s for s in x.shape[2:]], 2, stride=2
+    ),
+    "channels": by_channels,
+    "scattered": lambda x: doubled(
+        x.new_zeros(*x.shape[:2], 4 * x[0, 0].numel()).scatter(
+            2, 4 * torch.arange(x[0, 0].numel()).expand_as(x.flatten(2)), x.flatten(2)
+        ),
+        x,
+    ),
+    "four writes": by_four_writes,
+    "spectrum": spectral,
     "indices": lambda x: x[:, :, torch.arange(2 * x.shape[2]) // 2][:, :, :, torch.arange(2 * x.shape[3]) // 2],
     "index_select": lambda x: x.index_select(2, torch.arange(2 * x.shape[2]) // 2).index_select(
         3, torch.arange(2 * x.shape[3]) // 2
@@ -188,7 +258,27 @@ def test_upsampling_by_hand_is_a_rise(how: str) -> None:
     model = TwoLevels(up=UPSAMPLINGS[how])
     structure = inspect(model, IMAGE)
     assert [(skip.name, structure_module(structure, skip.source)) for skip in structure.skips] == STREAMS
+    assert not structure.gaps
     with_shapes(model, structure.layers, IMAGE)
+
+
+UNFOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
+    "zeros around": lambda x: functional.pad(x, [side // 2 for side in (*x.shape[2:], *x.shape[2:])]),
+    "reflected": lambda x: functional.pad(x, [side // 2 for side in (*x.shape[2:], *x.shape[2:])], mode="reflect"),
+    "circular": lambda x: functional.pad(x, [side // 2 for side in (*x.shape[2:], *x.shape[2:])], mode="circular"),
+    "two halves": lambda x: torch.cat([torch.cat([x, x.flip(2)], 2), torch.cat([x, x.flip(2)], 2).flip(3)], 3),
+    "halves and their negatives": lambda x: torch.cat([torch.cat([x, -x], 2), torch.cat([x, -x], 2).neg()], 3),
+}
+
+
+@pytest.mark.parametrize("how", UNFOLLOWED)
+def test_a_resolution_that_rises_unseen_is_said(how: str) -> None:
+    structure = inspect(TwoLevels(up=UNFOLLOWED[how]), IMAGE)
+    assert {gap.kind for gap in structure.gaps} == {GapKind.LOST_RISE}
+    assert "more than what it is made from, and what raised the resolution is not known: upsample with" in str(
+        structure
+    )
+    assert "No skip joins" not in str(structure)
 
 
 def by_slices(up: Tensor, skip: Tensor) -> Tensor:

@@ -531,6 +531,37 @@ def test_an_argument_of_several_tensors_is_refused() -> None:
         without(model, inspect(model, (image, [torch.ones(1)])), "skip1")
 
 
+def squared(_net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
+    return torch.cat([skip, (up**2 + 2**up - 1 / (up**2 + 1) - up // 2 + up % 3).clamp(-9, 9)], 1)
+
+
+def raised_in_place(_net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
+    up = up + 0
+    up **= 2
+    return torch.cat([skip, up], 1)
+
+
+@pytest.mark.parametrize("join", [squared, raised_in_place])
+def test_operators_are_calls_of_tensors(join: Join) -> None:
+    assert_exact(TwoLevels(join))
+
+
+@pytest.mark.parametrize("pattern", ["b c h w -> b (h w) c", "b (g c) h w -> b g (h w) c"])
+def test_sizes_that_einops_keeps_are_those_of_the_tensor(pattern: str) -> None:
+    einops = pytest.importorskip("einops")
+    before, after = pattern.split(" -> ")
+
+    def arranged(x: Tensor) -> Tensor:
+        groups = {"g": 2} if "g" in pattern else {}
+        sizes = {"h": x.shape[2], "w": x.shape[3], **groups}
+        return einops.rearrange(einops.rearrange(x, pattern, **groups), f"{after} -> {before}", **sizes)
+
+    model = TwoLevels(lambda _net, up, skip: torch.cat([arranged(skip), arranged(arranged(up))], 1)).eval()
+    smaller = without(model, inspect(model, random_image(3, 16, 16)), "skip1").eval()
+    for batch in (1, 3):
+        assert smaller(torch.rand(batch, 3, 16, 16)).shape == (batch, 1, 16, 16)
+
+
 @pytest.mark.parametrize(
     "counted",
     [

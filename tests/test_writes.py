@@ -18,6 +18,7 @@ from unetscope.activations.origins import Origins
 from unetscope.base.errors import NetworkError
 from unetscope.networks.ablation import ablated
 from unetscope.networks.inspection import inspect
+from unetscope.networks.structure import GapKind
 from unetscope.networks.surgery import without_skips
 
 Join = Callable[[Tensor, Tensor], Tensor]
@@ -165,11 +166,40 @@ CHOSEN: dict[str, Join] = {
 }
 
 
-@pytest.mark.parametrize("how", [*ADDED, *CHOSEN])
+def tokens(image: Tensor) -> Tensor:
+    """The places of an image, [b, places, channels]."""
+    return image.flatten(2).mT
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of the places of images to each other, as an image."""
+    return functional.scaled_dot_product_attention(tokens(query), tokens(key), tokens(value)).mT.reshape(query.shape)
+
+
+def by_products(up: Tensor, skip: Tensor) -> Tensor:
+    weights = torch.bmm(tokens(up), tokens(skip).mT).softmax(-1)
+    return torch.bmm(weights, tokens(skip) + 1).mT.reshape(up.shape)
+
+
+TWO_WAYS: dict[str, Join] = {  # the skip is what is chosen, and what it is chosen by
+    "where": lambda up, skip: torch.where(skip > 0, skip, up),
+    "where greater": lambda up, skip: torch.where(skip > up, skip, up),
+    "where, of a mean": lambda up, skip: torch.where(skip.mean(1, keepdim=True) > 0.1, skip, up),
+    "index_put, own": lambda up, skip: up.clone().index_put_((skip > 0,), skip[skip > 0]),
+    "masked_scatter, own": lambda up, skip: up.masked_scatter(skip > 0, skip),
+    "keys and values": lambda up, skip: attended(up, skip, skip),
+    "keys": lambda up, skip: attended(up, skip, up),
+    "queries": lambda up, skip: attended(skip, up, up),
+    "bmm": by_products,
+    "clamp": lambda up, skip: torch.clamp(up, max=skip),
+}
+
+
+@pytest.mark.parametrize("how", [*ADDED, *CHOSEN, *TWO_WAYS])
 @torch.no_grad()
 def test_a_merge_that_is_written_is_ablated_as_if_its_skip_were_zero(how: str) -> None:
     torch.manual_seed(0)
-    join = {**ADDED, **CHOSEN}[how]
+    join = {**ADDED, **CHOSEN, **TWO_WAYS}[how]
     model = TwoLevels(join, doubling=how in ADDED).eval()
     structure = inspect(model, random_image(3, 16, 16))
     assert [skip.name for skip in structure.skips] == ["skip1", "skip2"]
@@ -178,7 +208,7 @@ def test_a_merge_that_is_written_is_ablated_as_if_its_skip_were_zero(how: str) -
     model.join = lambda up, skip: join(up, skip * 0)
     expected = model(image)
     model.join = join
-    assert not torch.allclose(whole, expected)
+    assert not torch.equal(whole, expected)
     with ablated(model, structure, ["skip1", "skip2"]):
         torch.testing.assert_close(model(image), expected)
     try:
@@ -204,6 +234,24 @@ def test_a_skip_that_is_read_again_after_a_part_was_written_joins_twice() -> Non
         ablated(model, structure, "skip1a"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda up, skip: up.masked_fill(skip > 0, 1.0),
+        lambda up, skip: up.gather(1, skip.argsort(1)),
+        lambda up, skip: skip.gather(1, up.argsort(1)),
+        lambda up, skip: functional.grid_sample(up, skip[:, :2].permute(0, 2, 3, 1).tanh(), align_corners=False),
+        lambda up, skip: torch.where(skip > 0, up, -up),
+        lambda up, skip: up.take_along_dim(skip.argmax(1, keepdim=True), 1).expand_as(up),
+    ],
+)
+def test_a_skip_that_only_chooses_is_said(join: Join) -> None:
+    structure = inspect(TwoLevels(join, doubling=False), random_image(3, 16, 16))
+    assert {gap.kind for gap in structure.gaps} == {GapKind.GATE_ONLY}
+    assert "reaches the output only as a weight or a choice, at :" in str(structure)
+    assert "No skip joins" not in str(structure)
 
 
 @torch.no_grad()

@@ -106,7 +106,7 @@ def replace_streams(
     Raises: NetworkError for a stream that is written into in place and, when the network runs, for a join that does not.
     """
     _refuse_written(streams)
-    names = {stream.path[0]: name for name, stream in streams.items()}
+    names = {entry: name for name, stream in streams.items() for entry in stream.entries}
     addresses = {address for address, _ in names}
     missing: set[str] = set()
 

@@ -25,6 +25,7 @@ def find_gaps(levels: Levels, joins: Sequence[Join]) -> tuple[Gap, ...]:
         for node in levels.graph.nodes
         if node.number not in joined and (gap := _hidden_join(levels, node)) is not None
     ]
+    gaps += _lost_rises(levels)
     if not joins:
         gaps += _behind_gates(levels)
     return tuple(gaps)
@@ -64,6 +65,20 @@ def _without_output(levels: Levels, has_joins: bool) -> Iterator[Gap]:
         )
 
 
+def _lost_rises(levels: Levels) -> Iterator[Gap]:
+    """Where a tensor has more places than what it is made from, and no function is known to have made them."""
+    for number in levels.lost_rises:
+        if number in levels.useful:
+            node = levels.graph[number]
+            sides = "×".join(map(str, levels.grid(number)))
+            yield Gap(
+                GapKind.LOST_RISE,
+                node.place,
+                f"{node.place} has {sides} places, more than what it is made from, and what raised the resolution is not known",
+                "upsample with functions of torch.nn.functional, such as interpolate",
+            )
+
+
 def _hidden_join(levels: Levels, node: Node) -> Gap | None:
     """What a script or a module does inside, if streams may meet there."""
     if node.name not in OPAQUE - {FOREIGN} or node.number not in levels.useful:
@@ -81,8 +96,9 @@ def _hidden_join(levels: Levels, node: Node) -> Gap | None:
 
 def _behind_gates(levels: Levels) -> Iterator[Gap]:
     """Where what has come up only weighs other streams, or is only weighed by them, in a network without merges."""
-    for product, gate in levels.gates.items():
-        value = next((number for number in levels.graph[product].inputs if number != gate), None)
+    weighed = [*levels.gates.items(), *((node.number, n) for node in levels.graph.nodes for n in levels.choosing(node))]
+    for product, gate in weighed:
+        value = next((n for n in levels.value_inputs(levels.graph[product]) if n != gate), None)
         if product not in levels.useful or value is None or not levels.is_placed(gate):
             continue
         if levels.is_upsampled(gate) != levels.is_upsampled(value):
@@ -90,6 +106,6 @@ def _behind_gates(levels: Levels) -> Iterator[Gap]:
             yield Gap(
                 GapKind.GATE_ONLY,
                 levels.graph[product].place,
-                f"{what} reaches the output only as a weight, at {levels.graph[product].place}",
+                f"{what} reaches the output only as a weight or a choice, at {levels.graph[product].place}",
                 "name layers and skips yourself",
             )

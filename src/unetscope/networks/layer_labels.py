@@ -140,7 +140,7 @@ def _merge_labels(joins: Sequence[Join], labels: Mapping[int, str]) -> dict[Entr
     for join in joins:
         by_base.setdefault(_base_label(join, labels), []).extend((join.number, k) for k in range(len(join.skips)))
     return {
-        place: base if len(places) == 1 else f"{base}{letters(k)}"
+        place: _unused(base if len(places) == 1 else f"{base}{letters(k)}", labels)
         for base, places in by_base.items()
         for k, place in enumerate(places)
     }

@@ -21,8 +21,7 @@ Positions = Mapping[fx.Node, Collection[int]]  # by join, the streams that are l
 def positions_of(program: Program, streams: Collection[Operand]) -> dict[fx.Node, set[int]]:
     """Where streams enter a program. Raises: NetworkError if a join does not run in this mode."""
     positions: dict[fx.Node, set[int]] = {}
-    for stream in streams:
-        address, position = stream.path[0]
+    for address, position in (entry for stream in streams for entry in stream.entries):
         join = program.at(address) if position != IN_PLACE else None
         if join is None or (join.meta["function"] == "setitem" and position == 0):
             raise NetworkError(

@@ -10,29 +10,15 @@ the data of a patient, is a *condition*: it says the same at every place, and ta
 from __future__ import annotations
 
 import math
-import operator
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
 from unetscope.activations import Graph, Node
-from unetscope.networks.structure import (
-    CREATING_PLACES,
-    GATES,
-    JOINS,
-    KERNELS,
-    POOLING,
-    REARRANGING,
-    RESAMPLING,
-    RESHAPING,
-    SELECTING,
-    UNFOLDING,
-)
-
-MIN_RISE = 1.5  # times the places along an axis; padding and cropping change it by less
+from unetscope.networks.rises import Rising
+from unetscope.networks.structure import CREATING_PLACES, GATES, KERNELS, POOLING, REARRANGING, SELECTING
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,19 +87,20 @@ class Levels:
         If there are conditions alone, these.
         """
         inputs = self.weighed_inputs(node)
-        if node.name in SELECTING:
-            values = [
-                n
-                for n, position in zip(node.inputs, node.positions, strict=True)
-                if not self._selects(node, n, position)
-            ]
-            inputs = tuple(values) or inputs
+        choosing = self.choosing(node)
+        inputs = tuple(number for number in inputs if number not in choosing) or inputs
         placed = tuple(number for number in inputs if self.is_placed(number))
         return placed or inputs
 
-    def _selects(self, node: Node, number: int, position: int) -> bool:
-        """Whether an argument says only where values are taken from or put."""
-        return not is_value(self.graph[number]) or (node.name == "grid_sample" and position == 1)
+    def choosing(self, node: Node) -> tuple[int, ...]:
+        """The tensors that say only where values are taken from or put."""
+        if node.name not in SELECTING:
+            return ()
+        return tuple(
+            number
+            for number, position in zip(node.inputs, node.positions, strict=True)
+            if not is_value(self.graph[number]) or (node.name == "grid_sample" and position == 1)
+        )
 
     def is_placed(self, number: int) -> bool:
         """Whether a tensor has places of the image, rather than being a condition."""
@@ -162,47 +149,16 @@ class Levels:
 
     def is_rise(self, node: Node) -> bool:
         """Whether a tensor has a higher resolution than the tensors it is made from."""
-        if not node.inputs or not self.is_spatial(node.number) or not self.is_placed(node.number):
-            return False
-        if node.name in {"view", "reshape", "contiguous", "flatten", "unsafe_view"}:
-            return self._moves_channels_to_places(node)
-        if node.name in {"getitem", "index_select", "index", "take_along_dim", "gather"}:
-            return self._repeats_places(node)
-        keeps_places = node.name in REARRANGING or node.name in POOLING or JOINS.get(node.name, "write") != "write"
-        grids = [self.grid(number) for number in self.value_inputs(node) if self.is_spatial(number)]
-        if keeps_places or not grids:
-            return False
-        grown = _grown(self.grid(node.number), max(grids, key=math.prod))
-        # Upsampling may leave some axes of a volume alone; any other function must enlarge all of them.
-        return any(grown) if node.name in RESAMPLING else all(grown)
+        return self._rising.of[node.number]
 
-    def _repeats_places(self, node: Node) -> bool:
-        """Whether indices take every place more than once, as upsampling by hand does."""
-        source = self.graph[node.inputs[0]]
-        if not self.is_spatial(source.number):
-            return False
-        grid, before = self.grid(node.number), self.grid(source.number)
-        return any(_grown(grid, before)) and all(map(operator.ge, grid, before))
+    @cached_property
+    def lost_rises(self) -> tuple[int, ...]:
+        """The tensors whose resolution is higher than before, though what raised it was not followed."""
+        return self._rising.lost
 
-    def _moves_channels_to_places(self, node: Node) -> bool:
-        """Whether a chain of views ends here that turns channels into places, or repeats places along axes of their own."""
-        source = self.graph[node.inputs[0]]
-        while source.name in UNFOLDING and source.inputs and not self.is_spatial(source.number):
-            source = self.graph[source.inputs[0]]
-        if not self.is_spatial(source.number) or (source.number == node.inputs[0] and source.name in RESHAPING):
-            return False
-        grid, before = self.grid(node.number), self.grid(source.number)
-        if math.prod(node.shape) > math.prod(source.shape):  # places are repeated
-            return any(_grown(grid, before)) and all(map(operator.ge, grid, before))
-        return node.shape[1] < source.shape[1] and self._is_magnified(grid, before)
-
-    @staticmethod
-    def _is_magnified(grid: tuple[int, ...], before: tuple[int, ...]) -> bool:
-        """Whether a grid is another, the same number of times larger along all axes (of a volume, all but one)."""
-        factors = {side / old for side, old in zip(grid, before, strict=True)}
-        if len(grid) > 2:
-            factors -= {1.0}
-        return len(factors) == 1 and min(factors) >= MIN_RISE
+    @cached_property
+    def _rising(self) -> Rising:
+        return Rising(self)
 
     @staticmethod
     def is_kernel(node: Node) -> bool:
@@ -261,8 +217,3 @@ def is_value(node: Node) -> bool:
 
 
 QUANTIZED = {torch.quint8, torch.qint8, torch.qint32, torch.quint4x2}
-
-
-def _grown(grid: Iterable[int], before: Iterable[int]) -> list[bool]:
-    """For each axis, whether its number of places rose."""
-    return [side >= MIN_RISE * side_before for side, side_before in zip(grid, before, strict=True)]

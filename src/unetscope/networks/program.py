@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -75,6 +76,7 @@ def record_program(model: nn.Module, arguments: tuple[Any, ...], *, training: bo
         frozen = [name for name, module in model.named_modules() if training and not module.training and name]
         stack.enter_context(recording.own_modules(model))
         stack.enter_context(_refused_functions())
+        stack.enter_context(_uncached_einops())
         stack.enter_context(trace_calls(model, recording.call))
         try:
             result = model(*placeholders)
@@ -89,6 +91,21 @@ def record_program(model: nn.Module, arguments: tuple[Any, ...], *, training: bo
     return Program(
         recording.graph, recording.modules, recording.attributes, tuple(recording.outside), recording.sizes_escaped
     )
+
+
+@contextmanager
+def _uncached_einops() -> Iterator[None]:
+    """Keep einops, if the network uses it, from giving the sizes of an earlier tensor of the same shape."""
+    module: Any = sys.modules.get("einops.einops")
+    cached, uncached = (getattr(module, f"_reconstruct_from_shape{end}", None) for end in ("", "_uncached"))
+    if cached is None or uncached is None:
+        yield
+        return
+    module._reconstruct_from_shape = uncached
+    try:
+        yield
+    finally:
+        module._reconstruct_from_shape = cached
 
 
 @contextmanager
@@ -225,7 +242,10 @@ class _Recording(ProgramTensors):
         plain_name = getattr(function, "__name__", "")
         if plain_name == "__get__":
             return self.graph.call_function(getattr, (arguments[0], function.__self__.__name__))  # type: ignore[attr-defined]
-        is_method = hasattr(function, "__objclass__") or getattr(Tensor, plain_name, None) is function
+        is_operator = getattr(function, "__module__", "") == "torch._tensor" and hasattr(
+            Tensor, plain_name
+        )  # as __pow__
+        is_method = hasattr(function, "__objclass__") or is_operator or getattr(Tensor, plain_name, None) is function
         if is_method:
             return self.graph.call_method(plain_name, arguments, keywords)
         return self.graph.call_function(function, arguments, keywords)

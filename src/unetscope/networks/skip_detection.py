@@ -7,7 +7,7 @@ residual block share theirs: their sum is no merge.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unetscope.activations import SCRIPT, WRITTEN, Node, scope_of
 from unetscope.networks.levels import Levels, is_value
@@ -55,7 +55,9 @@ def find_joins(levels: Levels) -> tuple[Join, ...]:
         operands = _in_one_grid(levels, node, list(_operands(levels, node)))
         absorbed.update(_inner_joins(levels, node))
         if len(operands) > 1 and (streams := _separate(levels, node, operands)) is not None:
-            joins.append(Join(number, join_kind(node), *streams))
+            upsampled, skips = streams
+            skips = tuple(replace(skip, others=_other_ways(levels, node, skip)) for skip in skips)
+            joins.append(Join(number, join_kind(node), upsampled, skips))
             absorbed.update(twin.number for twin in levels.graph.nodes if twin.address == node.address)
     return tuple(reversed(joins))
 
@@ -164,6 +166,25 @@ def _attended(levels: Levels, node: Node) -> Iterator[Operand]:
     yield from streams.values()
 
 
+def _other_ways(levels: Levels, node: Node, skip: Operand) -> tuple[tuple[str, int], ...]:
+    """Where else a stream enters what a join chooses or weighs by: its condition, its indices, its queries or its keys."""
+    if join_kind(node) not in {"select", "attention", "write", "call"}:
+        return ()
+    ways: list[tuple[str, int]] = []
+    visited, pending = set(), [node.number]
+    while pending:
+        reached = levels.graph[pending.pop()]
+        if reached.number in visited or (reached.number != node.number and levels.is_rise(reached)):
+            continue
+        visited.add(reached.number)
+        for number, position in zip(reached.inputs, reached.positions, strict=True):
+            if number == skip.tensor:
+                ways.append((reached.address, position))
+            else:
+                pending.append(number)
+    return tuple(way for way in dict.fromkeys(ways) if way not in skip.path)
+
+
 def _inner_joins(levels: Levels, node: Node) -> Iterator[int]:
     """The numbers of the joins whose streams `_operands` takes over."""
     if join_kind(node) == "attention":
@@ -250,7 +271,7 @@ def _is_changed_in_part(levels: Levels, node: Node) -> bool:
 
 
 # Functions of several tensors that do not bring streams together, and what cannot be looked into nor intercepted.
-NO_JOINS = KERNELS | WITHIN_LAYER | REARRANGING | (OPAQUE - {SCRIPT})
+NO_JOINS = (KERNELS | WITHIN_LAYER | REARRANGING | OPAQUE) - {SCRIPT, "clamp"}
 
 
 def _separate(levels: Levels, node: Node, operands: Sequence[Operand]) -> Streams | None:

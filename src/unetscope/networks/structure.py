@@ -112,11 +112,18 @@ class Operand:
     """One stream at a join.
 
     tensor: its number. path: the calls through which it enters the join, from inner to outer, each as (address, position
-    among the tensor arguments, or `IN_PLACE`).
+    among the tensor arguments, or `IN_PLACE`). others: further arguments, in the same form, through which it enters what the
+    join chooses or weighs by, such as the condition of a selection.
     """
 
     tensor: int
     path: tuple[tuple[str, int], ...]
+    others: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def entries(self) -> tuple[tuple[str, int], ...]:
+        """All arguments that stand for the stream."""
+        return self.path[0], *self.others
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,7 @@ class GapKind(StrEnum):
     UNUSED_HEAD = "unused head"
     HIDDEN_JOIN = "hidden join"
     GATE_ONLY = "gate only"
+    LOST_RISE = "lost rise"
 
 
 @dataclass(frozen=True, slots=True)
