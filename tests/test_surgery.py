@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import io
@@ -529,6 +530,33 @@ def test_an_argument_of_several_tensors_is_refused() -> None:
         NetworkError, match="argument 1 of the network is a list of tensors, which is not recorded: wrap"
     ):
         without(model, inspect(model, (image, [torch.ones(1)])), "skip1")
+
+
+class Normalising(nn.Conv2d):
+    """Keeps the norm of its weights at one while it trains, as EDM2 does."""
+
+    how = "copy"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                if self.how == "copy":
+                    self.weight.copy_(functional.normalize(self.weight, dim=0))
+                elif self.how == "data":
+                    self.weight.data.clamp_(-0.01, 0.01)
+                else:
+                    self.weight.clamp_(-0.01, 0.01)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("how", ["copy", "data", "clamp"])
+def test_weights_that_a_network_changes_while_it_trains_are_as_before(how: str) -> None:
+    model = TwoLevels(lambda net, up, skip: net.own(torch.cat([skip, up], 1)), {"own": Normalising(8, 8, 1)})
+    model.own.how = how
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with contextlib.suppress(NetworkError):
+        without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def squared(_net: nn.Module, up: Tensor, skip: Tensor) -> Tensor:

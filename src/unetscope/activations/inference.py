@@ -123,6 +123,27 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(saved)
 
 
+@contextmanager
+def kept_parameters(model: nn.Module) -> Iterator[None]:
+    """Restore, after the block, parameters that a network writes into while it trains, as one that normalises its weights.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> with kept_parameters(layer), torch.no_grad():
+    ...     kept = layer.weight.clone()
+    ...     _ = layer.weight.zero_()
+    >>> torch.equal(layer.weight, kept)
+    True
+    """
+    saved = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in saved:
+                if not torch.equal(parameter, values):
+                    parameter.copy_(values)
+
+
 def check_initialised(model: nn.Module) -> None:
     """Raises: NetworkError for a network with lazy modules that have not seen an input yet."""
     for name, module in model.named_modules():

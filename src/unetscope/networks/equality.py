@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from unetscope.activations import eval_mode
+from unetscope.activations import eval_mode, kept_parameters
 from unetscope.base import NetworkError, first_line
 from unetscope.networks.ablation import replace_streams
 from unetscope.networks.rewired import Rewired
@@ -64,7 +64,9 @@ def with_sides(arguments: Sequence[Any], factor: float, more: int = 0) -> tuple[
 @contextmanager
 def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Within the block, a network runs in a mode and without dropout, and is left unchanged."""
-    with eval_mode(model):
+    with eval_mode(model), ExitStack() as stack:
+        if training:
+            stack.enter_context(kept_parameters(model))
         model.train(training)
         for module in model.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):

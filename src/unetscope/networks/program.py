@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_iter
 
-from unetscope.activations import ScriptedCall, eval_mode, function_name, trace_calls
+from unetscope.activations import ScriptedCall, eval_mode, function_name, kept_parameters, trace_calls
 from unetscope.base import NetworkError, first_line
 from unetscope.networks.ablation import checkpoint_call
 from unetscope.networks.program_tensors import ProgramTensors, storage_of
@@ -72,6 +72,7 @@ def record_program(model: nn.Module, arguments: tuple[Any, ...], *, training: bo
     recording = _Recording(model)
     placeholders = [recording.placeholder(k, value) for k, value in enumerate(arguments)]
     with eval_mode(model), torch.enable_grad(), ExitStack() as stack:
+        stack.enter_context(kept_parameters(model))
         model.train(training)
         frozen = [name for name, module in model.named_modules() if training and not module.training and name]
         stack.enter_context(recording.own_modules(model))
