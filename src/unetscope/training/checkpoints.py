@@ -144,7 +144,15 @@ class Checkpoints:
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    """The tensors as a file takes them: those of one memory, as tied weights are, each with a copy of its own."""
+    apart: dict[str, Tensor] = {}
+    memories: set[int] = set()
+    for name, tensor in tensors.items():
+        values = tensor.detach().contiguous()
+        memory = values.untyped_storage().data_ptr()
+        apart[name] = values.clone() if memory in memories else values
+        memories.add(memory)
+    return apart
 
 
 def _lay_out_as_weights(optimizer: Optimizer) -> None:
