@@ -35,6 +35,7 @@ from unetscope.runs.slimming import slim
 from unetscope.runs.verification import verify
 from unetscope.table.parts import named_variants, parts_named
 from unetscope.table.records import Skip
+from unetscope.training.checkpoints import Checkpoints
 from unetscope.training.config import NetworkConfig, preset_config
 from unetscope.training.outputs import OutputReading
 from unetscope.training.scores import Task
@@ -165,14 +166,53 @@ def test_carried_weights_are_the_whole_network_with_the_skip_silenced(run: Path,
     result = slim(run, "without-skip2")
     whole = build_network(f"{finished / 'nets.py'}:Net", {"width": 3})
     folder = RunFolder.open(run)
-    from unetscope.training.checkpoints import Checkpoints
-
     Checkpoints(folder.checkpoints).load_weights(3, whole)
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     structure = inspect(whole, x[:1])
     with us.networks.ablated(whole.eval(), structure, "skip2"):
         silenced = whole(x)
     assert torch.allclose(load_parts(result.path.parent)(x), silenced, atol=1e-6)
+
+
+def test_tied_weights_are_kept_and_restored(tmp_path: Path) -> None:
+    """As of nnU-Net's networks, whose decoder holds the encoder too."""
+    (tmp_path / "nets.py").write_text(
+        CODE + "\n\ndef tied():\n    net = Net()\n    net.again = net.down1\n    net.head2 = nn.Conv2d(2, 1, 1)\n"
+        "    net.head2.weight = net.head.weight\n    return net\n"
+    )
+    code = {"network.code": f"{tmp_path / 'nets.py'}:tied", "network.arguments": [], "training.epochs": 2}
+    run_experiment(configured(tmp_path, **code), tmp_path / "run")
+    result = slim(tmp_path / "run", "without-skip1", fine_tune=1)
+    assert load_parts(result.path.parent)(torch.rand(1, 3, 16, 16)).shape == (1, 1, 16, 16)
+    kept = Checkpoints(RunFolder.open(tmp_path / "run").checkpoints)
+    net = build_network(f"{tmp_path / 'nets.py'}:tied")
+    kept.load_weights(2, net)
+    assert net.again is net.down1
+    assert net.head2.weight is net.head.weight
+
+
+PACKAGES = {
+    "basic_unet": "monai", "dynunet": "monai", "segresnet": "monai",
+    "plain_conv_unet": "dynamic_network_architectures", "resnet_unet": "segmentation_models_pytorch",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", PACKAGES)
+def test_networks_of_packages_are_trained_and_cut(name: str, tmp_path: Path) -> None:
+    """Every skip and level is left out and the rest trained; a design is verified and written."""
+    pytest.importorskip(PACKAGES[name], reason=f"{PACKAGES[name]} is not installed")
+    code = {"network.code": f"{Path(__file__).parent / 'packaged.py'}:{name}", "network.arguments": []}
+    run = tmp_path / "run"
+    run_experiment(configured(tmp_path, **code, **{"data.image_size": 64, "training.epochs": 1}), run)
+    depth = RunFolder.open(run).configuration["network"]["depth"]
+    verification = verify(run, ["skips", "depths"], seeds=1, engine=InProcess())
+    assert len(verification.variants) == 1 + len(RunFolder.open(run).flow().skips) + depth - 1
+    assert all(training.records[-1].epoch == 1 for training in verification.trainings)
+    shallow = slim(run, "depth1")
+    assert shallow.savings.slim.parameters < shallow.savings.whole.parameters
+    assert math.isfinite(shallow.dice)
 
 
 # Code that a file names.
@@ -298,6 +338,7 @@ PROBABILITIES = LOGITS.sigmoid()
         ({"aux": LOGITS[..., :1, :1], "out": LOGITS}, "logits"),
         (Output(LOGITS), "logits"),
         (LOGITS[:, 0], "logits"),
+        (torch.stack([LOGITS, torch.zeros_like(LOGITS)], 1), "logits"),
         ((torch.zeros(2, 5), LOGITS), "logits"),
         (torch.cat([torch.zeros_like(LOGITS), LOGITS], 1), "logits"),
         (torch.cat([1 - PROBABILITIES, PROBABILITIES], 1), "probabilities"),

@@ -24,9 +24,9 @@ ENLARGED = {1: "linear", 2: "bilinear", 3: "trilinear"}  # by number of sides
 class OutputReading:
     """How a network's output is read as probabilities of the masks of a task.
 
-    Of several tensors, as with deep supervision, the first of the highest resolution counts. One without channels has one
-    channel. Two channels for binary masks are those of background and foreground. A smaller output is enlarged as it is
-    interpolated by PyTorch, before it becomes probabilities.
+    Of several tensors, as with deep supervision, the first of the highest resolution counts, and of a stack of them along the
+    second axis the first. One without channels has one channel. Two channels for binary masks are those of background and
+    foreground. A smaller output is enlarged as PyTorch interpolates, before it becomes probabilities.
 
     task: what the masks hold. form: whether the network gives probabilities, or logits (which become probabilities by a
     sigmoid, or over several channels by a softmax).
@@ -61,15 +61,20 @@ class OutputReading:
 
 
 def main_tensor(output: Any, sides: int) -> Float[Tensor, "b c *sides"]:
-    """The first of the largest tensors of an output that are [batch, channels, *sides], or [batch, *sides] without channels.
+    """The first of the largest tensors of an output that are [batch, channels, *sides], or [batch, *sides] without channels, or
+    [batch, outputs, channels, *sides] as a stack.
 
     Raises: NetworkError if there is none.
     """
     if isinstance(output, Tensor) and output.ndim == sides + 2:
         return output
     tensors = [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
-    images = [tensor if tensor.ndim == sides + 2 else tensor[:, None] for tensor in tensors if tensor.ndim >= sides + 1]
-    images = [image for image in images if image.ndim == sides + 2]
+    as_images = {
+        sides + 1: lambda values: values[:, None],
+        sides + 2: lambda values: values,
+        sides + 3: lambda stack: stack[:, 0],
+    }
+    images = [as_images[tensor.ndim](tensor) for tensor in tensors if tensor.ndim in as_images]
     if not images:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors_in(output)) or "no tensor"
         raise NetworkError(
