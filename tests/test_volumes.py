@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from torch.utils.data import Dataset, IterableDataset
 import unetscope as us
 from unetscope.base.errors import DataError, InvalidArgument, MissingDependency
 from unetscope.data import from_dataset, load_nifti, load_nnunet
+from unetscope.data.problems import printable
 from unetscope.estimators.labels import BlockLabels, KMeansLabels
+from unetscope.table import Quantity
 
 nibabel = pytest.importorskip("nibabel", reason="nibabel is an extra")
 
@@ -126,6 +130,71 @@ def test_any_dataset_gives_its_images() -> None:
 def test_a_dataset_that_does_not_give_them_is_refused(items: list[object], text: str) -> None:
     with pytest.raises(DataError, match=text):
         from_dataset(items)
+
+
+VALUES: dict[str, tuple[object, dict[str, object], str]] = {
+    "a fraction": (np.array([[0.0, 0.5]]), {}, "whole numbers from 0 to 254, the classes of its pixels: this one holds 0.5"),
+    "a negative number": (np.array([[0, -3]]), {}, "this one holds -3"),
+    "some above the classes": (np.array([[7, 2, 5, 1]]), {"classes": 3}, "from 0 to 2, .*: this one holds 5, 7"),
+    "one beside what is ignored": (
+        np.array([[9, 4, 1]]), {"classes": 3, "ignore": 9}, "and 9 where a pixel is ignored: this one holds 4",
+    ),
+    "no number": (np.array([[0.0, np.nan]]), {}, "holds what is no finite number: nan in its mask"),
+    "an infinite one": (np.array([[np.inf, 0.0]]), {}, "holds what is no finite number: inf in its mask"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_value_that_is_no_class_is_named_with_its_item(kind: str) -> None:
+    mask, options, text = VALUES[kind]
+    two = np.concatenate([np.asarray(mask)] * 2)
+    with pytest.raises(DataError, match=f"^item 1 of list.*{text}"):
+        from_dataset([(np.zeros(two.shape), np.zeros(two.shape)), (np.zeros(two.shape), two)], **options)
+
+
+class Noted(np.ndarray):
+    """An array that knows its file, as MONAI's MetaTensor does."""
+
+    meta: dict[str, object]
+
+
+@pytest.mark.parametrize("file", ["case_7.nii.gz", "a\nb.png", None, 3])
+def test_a_file_that_metadata_name_is_in_the_error(file: object) -> None:
+    image = np.zeros((1, 4, 4)).view(Noted)
+    image.meta = {} if file is None else {"filename_or_obj": file}
+    named = f" \\({re.escape(printable(file))}\\)" if isinstance(file, str) else ""
+    with pytest.raises(DataError, match=f"^item 0 of list{named}: image"):
+        from_dataset([{"image": image, "label": np.zeros((5, 5))}], image="image", mask="label")
+
+
+class Waves(nn.Module):
+    """A U-Net of one level for signals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.below = nn.Conv1d(2, 3, 3, padding=1), nn.Conv1d(3, 4, 3, padding=1)
+        self.up, self.last = nn.ConvTranspose1d(4, 3, 2, stride=2), nn.Conv1d(6, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Probabilities, [b, 1, length]."""
+        top = torch.relu(self.first(x))
+        deep = torch.relu(self.below(nn.functional.max_pool1d(top, 2)))
+        return torch.sigmoid(self.last(torch.cat([top, self.up(deep)], dim=1)))
+
+
+def test_signals_are_measured() -> None:
+    rng = np.random.default_rng(0)
+    items = [(rng.normal(size=(2, 16)).astype(np.float32), rng.integers(0, 2, (1, 16))) for _ in range(16)]
+    data = from_dataset(items)
+    assert (data.image_size, data.channels, data.masks.shape) == ((16,), 2, (16, 16))
+    assert from_dataset([(pixels[0], mask[0]) for pixels, mask in items]).images.shape == (16, 1, 16)
+    scope = us.Scope(Waves(), data.subset(range(10)), held_out=data.subset(range(10, 16)), labels=[BlockLabels(2)])
+    rows = scope.measure(0)
+    assert len(scope.skips) == 1 and {row.quantity for row in rows} >= {
+        Quantity.USABLE,
+        Quantity.USABLE_SKIP_GIVEN_POOLED,
+    }
+    assert all(math.isfinite(row.bits) or row.reason for row in rows)
 
 
 @pytest.fixture

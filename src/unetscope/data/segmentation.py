@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base import DataError, InvalidArgument, preserve_rng
+from unetscope.data.problems import printable
 from unetscope.data.splits import rows_held_out
 
 GREY_WEIGHTS = 0.299, 0.587, 0.114  # of red, green and blue (ITU-R BT.601)
@@ -28,13 +29,13 @@ STORED_IGNORE = 255  # in place of a value that one byte does not hold, such as 
 
 @dataclass(frozen=True, eq=False)
 class SegmentationData:
-    """n images or volumes, their masks and their names, all at one resolution.
+    """n images, volumes or signals, their masks and their names, all at one resolution.
 
-    images: [n, channels, height, width], or with a depth before the height, uint8, uint16 or float32. masks: [n, height, width]
-    likewise, uint8, 0 … classes − 1, or `ignore` where a pixel has no label. names: one unique name an image. source: their
-    origin, for display. classes: 2 for binary masks, of which class 1 is the foreground. groups: of each image the patient,
-    section or film that it comes from, none if all images are independent of each other. ignore: a value above the classes
-    whose pixels count nowhere: not in a loss, a Dice, a probe or an entropy.
+    images: [n, channels, height, width], with a depth before the height, or [n, channels, length], uint8, uint16 or float32.
+    masks: [n, height, width] likewise, uint8, 0 … classes − 1, or `ignore` where a pixel has no label. names: one unique name
+    an image. source: their origin, for display. classes: 2 for binary masks, of which class 1 is the foreground. groups: of
+    each image the patient, section or film that it comes from, none if all images are independent of each other. ignore: a
+    value above the classes whose pixels count nowhere: not in a loss, a Dice, a probe or an entropy.
     Raises: InvalidArgument if shapes, types or values differ from that, or a name is not unique.
 
     >>> import numpy as np
@@ -53,10 +54,10 @@ class SegmentationData:
 
     def __post_init__(self) -> None:
         n, _, *size = self.images.shape if self.images.ndim > 2 else (0, 0)
-        if len(size) not in (2, 3) or self.masks.shape != (n, *size) or len(self.names) != n:
+        if len(size) not in (1, 2, 3) or self.masks.shape != (n, *size) or len(self.names) != n:
             raise InvalidArgument(
                 f"images {self.images.shape}, masks {self.masks.shape} and {len(self.names)} names do not belong together: "
-                "expected [n, channels, height, width], [n, height, width] and n names"
+                "expected [n, channels, *sides], [n, *sides] of one to three sides, and n names"
             )
         if self.images.dtype not in (np.uint8, np.uint16, np.float32):
             raise InvalidArgument(f"images must be uint8, uint16 or float32, got {self.images.dtype}")
@@ -95,7 +96,7 @@ class SegmentationData:
 
     @property
     def image_size(self) -> tuple[int, ...]:
-        """Height and width in pixels; of volumes, depth, height and width."""
+        """Height and width in pixels; of volumes, depth, height and width; of signals, the length."""
         return tuple(map(int, self.images.shape[2:]))
 
     @property
@@ -202,7 +203,8 @@ def from_dataset(
 
     Items are pairs or dictionaries; image, mask: the keys of both in an item, such as `image="image", mask="label"` for MONAI.
     groups: the key of what names the patient, section or film that an item comes from, if they are not independent.
-    Images: [channels, *sides] or [*sides], as the network's input, so with the dataset's own transforms except random ones.
+    Images: [channels, *sides] or [*sides] of one to three sides, as the network's input, so with the dataset's own transforms
+    except random ones.
     Masks: whole numbers [*sides] or [1, *sides]. n: a seeded choice of this many items (default: all); of a stream, the first.
     classes: of the masks (default: the largest value plus one, at least two). ignore: the value of pixels without a label, such
     as 255, −1 or −100; one outside 0 … 255 is stored as 255.
@@ -232,8 +234,9 @@ def stack_items(
     masks: list[NDArray[np.uint8]] = []
     names: list[str] = []
     of_image: list[str] = []
-    for name, where, item in items:
-        pixels, labels = _pair(item, image, mask, where, ignore)
+    for name, number, item in items:
+        where = f"{number}{_file_of(item, image)}"
+        pixels, labels = _pair(item, image, mask, where, classes or MOST_CLASSES, ignore)
         if groups is not None:
             of_image.append(_group(item, groups, where))
         if images and (pixels.shape, pixels.dtype) != (images[0].shape, images[0].dtype):
@@ -300,9 +303,9 @@ def _array(values: Any) -> NDArray[Any]:
 
 
 def _pair(
-    item: Any, image: str | int, mask: str | int, name: str, ignore: int | None = None
+    item: Any, image: str | int, mask: str | int, name: str, classes: int, ignore: int | None = None
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """The image [channels, *sides] and the mask [*sides] of an item."""
+    """The image [channels, *sides] and the mask [*sides] of an item, with values below `classes`."""
     item = _whole(item)
     try:
         pixels, labels = (_array(item[key]) for key in (image, mask))
@@ -310,7 +313,7 @@ def _pair(
         raise DataError(
             f"{name} has no image {image!r} with a mask {mask!r} ({_has(item)}): say where they are"
         ) from missing
-    if labels.ndim > 2 and labels.shape[0] == 1:
+    if labels.shape[:1] == (1,) and (labels.ndim > 2 or pixels.ndim == labels.ndim):
         labels = labels[0]
     if pixels.shape == labels.shape and labels.ndim == 3 and labels.shape[0] <= MOST_CHANNELS and _is_binary(labels):
         raise DataError(
@@ -320,21 +323,24 @@ def _pair(
         pixels = pixels[:, 0]
     if pixels.ndim == labels.ndim:
         pixels = pixels[None]
-    if pixels.shape[1:] != labels.shape or labels.ndim not in (2, 3):
+    if pixels.shape[1:] != labels.shape or labels.ndim not in (1, 2, 3):
         raise DataError(
             f"{name}: image {list(pixels.shape)} and mask {list(labels.shape)} do not belong together: expected "
-            "[channels, *sides] and [*sides] of two or three sides"
+            "[channels, *sides] and [*sides] of one to three sides"
         )
-    if not (np.isfinite(pixels).all() and np.isfinite(labels).all()):
-        raise DataError(f"{name} holds what is no finite number")
+    for part, values in (("image", pixels), ("mask", labels)):
+        if not (finite := np.isfinite(values)).all():
+            raise DataError(f"{name} holds what is no finite number: {values[~finite][0]} in its {part}")
     whole = labels.astype(np.int64)
     ignored = np.zeros(whole.shape, dtype=bool) if ignore is None else whole == ignore
-    counted = whole[~ignored]
-    if (whole != labels).any() or counted.min(initial=0) < 0 or counted.max(initial=0) >= MOST_CLASSES:
-        but = "" if ignore is None else f", and {ignore} where a pixel is ignored"
-        raise DataError(
-            f"{name}: a mask holds whole numbers from 0 to {MOST_CLASSES - 1}, the classes of its pixels{but}"
-        )
+    for most in (MOST_CLASSES, classes):  # numbers that no mask has, then those of no class
+        wrong = np.unique(labels[~ignored & ((whole != labels) | (whole < 0) | (whole >= most))])[:4]
+        if len(wrong):
+            but = "" if ignore is None else f", and {ignore} where a pixel is ignored"
+            raise DataError(
+                f"{name}: a mask holds whole numbers from 0 to {most - 1}, the classes of its pixels{but}: this one holds "
+                f"{', '.join(f'{value:g}' for value in wrong)}"
+            )
     stored = stored_ignore(ignore)
     pixels = pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32)
     return pixels, (whole if stored is None else np.where(ignored, stored, whole)).astype(np.uint8)
@@ -358,6 +364,16 @@ def _group(item: Any, key: str | int, where: str) -> str:
 def _whole(item: Any) -> Any:
     """The item itself, or that of a list of one, as MONAI gives crops of one image."""
     return item[0] if isinstance(item, list) and len(item) == 1 and isinstance(item[0], Mapping) else item
+
+
+def _file_of(item: Any, image: str | int) -> str:
+    """The file that an item's image was read from, in parentheses, where its metadata say so, as MONAI's do."""
+    item = _whole(item)
+    try:
+        file = item[image].meta["filename_or_obj"]
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return ""
+    return f" ({printable(file)})" if isinstance(file, str) else ""
 
 
 def _has(item: Any) -> str:
