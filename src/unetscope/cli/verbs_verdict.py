@@ -98,7 +98,7 @@ def _print_verdicts(flow: Flow, judgement: Judgement, verdicts: Sequence[Verdict
     console, epoch = Console(), verdicts[0].epoch
     glyphs = glyphs_for(console.encoding)
     for line in u_plot_lines(flow, epoch, width=console.width, glyphs=glyphs):
-        print(line)
+        print_sentence(line)
     print_table(
         f"What a training of {epoch} epochs needs",
         ("part", "rule", "verdict", "from epoch", "bits", "over epochs"),
