@@ -31,7 +31,7 @@ from unetscope.runs.folder import RunFolder
 from unetscope.runs.jobs import train
 from unetscope.runs.own_loops import name_loop
 from unetscope.runs.retraining import retrain, trials
-from unetscope.runs.slimming import slim
+from unetscope.runs.slimming import savings, slim
 from unetscope.runs.verification import verify
 from unetscope.table.parts import named_variants, parts_named
 from unetscope.table.records import Skip
@@ -234,6 +234,7 @@ def test_code_that_a_run_folder_names_does_not_run(run: Path, tmp_path: Path, co
         lambda: slim(run, "without-skip1"),
         lambda: run_experiment(preset_config("demo", {}), run, resume=True),
         lambda: train(run),
+        lambda: savings(RunFolder.open(run), named_variants(["depth1"], depth=2)[1]),
     ]
     for verb in verbs:
         with pytest.raises(
@@ -241,6 +242,25 @@ def test_code_that_a_run_folder_names_does_not_run(run: Path, tmp_path: Path, co
         ):
             verb()
     assert not (tmp_path / "ran").exists()
+
+
+def test_another_loops_consent_is_not_that_of_the_configuration(run: Path, finished: Path, tmp_path: Path) -> None:
+    with edited_config(run) as values:
+        network = values["configuration"]["network"]
+        values["facts"]["own loop"] = {"network": dict(network)}  # of which the signature is
+        network["code"] = f"{tmp_path / 'evil.py'}:Net"
+    with pytest.raises(RunFolderError, match="names code that has not been run on this machine by you"):
+        slim(run, "depth1")
+
+
+def test_a_verdict_on_a_strangers_run_says_what_it_does_not_compute(run: Path, tmp_path: Path) -> None:
+    with edited_config(run) as values:
+        values["configuration"]["network"]["code"] = f"{tmp_path / 'evil.py'}:Net"
+    told = subprocess.run(
+        [sys.executable, "-m", "unetscope", "verdict", str(run)], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert "the run names code that you have not run on this machine" in " ".join(told.stdout.split())
 
 
 def test_a_run_that_was_begun_elsewhere_needs_a_word(

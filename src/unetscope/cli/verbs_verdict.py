@@ -43,18 +43,20 @@ def verdict(
 ) -> None:
     """Say which skips and levels the task needs, from which epoch, how sure, and what a network without the others saves."""
     from unetscope.analysis import MARGIN
-    from unetscope.runs import AnalysedRun
+    from unetscope.runs import AnalysedRun, may_run_code
 
     judged = AnalysedRun.open(run, margin=MARGIN if margin is None else margin)
     judgement = judged.judged()
     if epoch is not None:
         judgement.at(epoch)
-    saved = None
-    if cost and judged.own_network and (design := judgement.design(epoch)) is not None:
+    saved, may_run = None, may_run_code(judged.folder)
+    if cost and may_run and judged.own_network and (design := judgement.design(epoch)) is not None:
         from unetscope.runs import savings
 
         saved = savings(judged.folder, design)
     print_judgement(judged, epoch, saved, json=json)
+    if not may_run and not json:
+        print_sentence("What a design saves is not computed: the run names code that you have not run on this machine.")
 
 
 RULE_NAMES: Mapping[Rule, str] = {"conditional": "conditional", "plateau": "paper's"}

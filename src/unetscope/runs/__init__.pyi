@@ -1,5 +1,6 @@
 from .analysed import AnalysedRun as AnalysedRun
 from .code_consent import allow_code as allow_code
+from .code_consent import may_run_code as may_run_code
 from .engines import Engine as Engine
 from .engines import cores as cores
 from .engines import engine_named as engine_named

@@ -16,20 +16,33 @@ def allow_code(folder: RunFolder, named: str | None = None) -> None:
 
     Raises: RunFolderError for code that has not been named, InvalidArgument for other code than the run's.
     """
-    network = folder.facts.get(OWN_LOOP, folder.configuration).get("network", {})
+    network = _network(folder)
     code = network.get("code")
     if named is not None and named != code:
-        raise InvalidArgument(f"{folder.path} is a run of {code or 'the U-Net of this package'}, not of {named}")
-    if code is None:
-        return
-    text = consented_text(network)
-    if is_consented(text, folder.facts.get(CONSENT, "")):
+        of = code or (
+            "the U-Net of this package" if folder.own_network else "a loop that has not been named with --train"
+        )
+        raise InvalidArgument(f"{folder.path} is a run of {of}, not of {named}")
+    if may_run_code(folder):
         return
     if named is None:
         raise RunFolderError(
             f"{folder.path} names code that has not been run on this machine by you: if you trust it, say --network {code}"
         )
-    folder.note({CONSENT: consent(text)})
+    folder.note({CONSENT: consent(consented_text(network))})
+
+
+def may_run_code(folder: RunFolder) -> bool:
+    """Whether the code that a run folder names may run, if it names any."""
+    network = _network(folder)
+    return not network.get("code") or is_consented(consented_text(network), folder.facts.get(CONSENT, ""))
+
+
+def _network(folder: RunFolder) -> dict[str, Any]:
+    """How the network of a run, or of its retrainings, is built."""
+    config = folder.configuration if folder.own_network else folder.facts.get(OWN_LOOP, {})
+    network: dict[str, Any] = config.get("network", {})
+    return network
 
 
 def consented_text(network: Mapping[str, Any]) -> str:
