@@ -6,6 +6,7 @@ alike while the distribution of a single frame, and with it the truth, is known.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +20,10 @@ from torch import Tensor, nn
 from unetscope.activations.capture import with_shapes
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.groups import Groups
-from unetscope.estimators.interface import Estimator, LayerStatistics, Reading
+from unetscope.estimators.interface import Estimator, LayerStatistics, Pairwise, Reading
 from unetscope.estimators.kde import KDE
+from unetscope.estimators.mixture import Mixture
+from unetscope.estimators.renyi import Renyi
 from unetscope.measure.probe_data import Segmented
 from unetscope.measure.probing import probe
 from unetscope.table.intervals import cautious, effective_groups, group_values, too_few_groups
@@ -38,6 +41,7 @@ FILMS: Mapping[str, tuple[int, ...]] = {
 STATES, LABELS, STAYS = 4, 2, 0.9  # a frame has its film's state and label with this chance
 DISTANCE, NOISE = 3.0, 1.0  # squared, between any two states; variance
 POINTS = torch.eye(STATES, dtype=torch.float64) * math.sqrt(DISTANCE / 2)
+NODES = 24  # a dimension, of the integral over noise
 SIDE = 4  # pixels of the images that probes read
 
 
@@ -108,20 +112,65 @@ def truth_of_kde(bound: str) -> tuple[float, float]:
     """I(X;M) and I(Y;M) of infinitely many frames by the bound, in nats: a sum over the states."""
     c = {"kde_upper": 2.0, "kde_lower": 8.0}[bound]
     kernel = np.exp(-DISTANCE * (1 - np.eye(STATES)) / (c * NOISE))
-    table = joint(True)
+    return less_that_inside_labels(lambda p: float(-(p * np.log(kernel @ p)).sum()))
+
+
+def truth_of_mixture() -> tuple[float, float]:
+    """I(X;M) and I(Y;M) of the states with Gaussian noise, in nats: an integral over the noise."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    places = np.array(list(itertools.product(nodes, repeat=STATES - 1)))
+    weight = np.prod(list(itertools.product(weights, repeat=STATES - 1)), axis=1)
+    points = POINTS.numpy() - POINTS.numpy().mean(axis=0)
+    points = points @ np.linalg.svd(points)[2][: STATES - 1].T  # in as many dimensions as noise matters in
+    noise = math.sqrt(NOISE) * places
+    from_state = np.square(noise + points[:, None, None] - points[:, None]).sum(axis=-1) - np.square(noise).sum(axis=-1)
+    density = np.exp(from_state / (-2 * NOISE))  # [state, other state, place], over the noise's own
 
     def mixture(p: NDArray[np.float64]) -> float:
-        return float(-(p * np.log(kernel @ p)).sum())
+        return float(-p @ np.log(np.einsum("sop,o->sp", density, p)) @ weight / weight.sum())
 
-    inside = sum(of_label.sum() * mixture(of_label / of_label.sum()) for of_label in table.T)
-    return mixture(table.sum(axis=1)), mixture(table.sum(axis=1)) - inside
+    return less_that_inside_labels(mixture)
+
+
+def truth_of_renyi(estimator: Renyi) -> tuple[float, float]:
+    """I(X;M) and I(Y;M) of infinitely many frames by the eigenvalues, in nats; the median distance is `DISTANCE`."""
+    kernel = np.exp(-(1 - np.eye(STATES)) / (2 * estimator.bandwidth))
+    table = joint(True)
+
+    def entropy(*parts: NDArray[np.float64]) -> float:
+        eigenvalues = np.concatenate([np.linalg.eigvalsh(np.sqrt(np.outer(p, p)) * kernel) for p in parts])
+        return float(np.log((eigenvalues**estimator.alpha).sum()) / (1 - estimator.alpha))
+
+    of_labels = float(np.log((table.sum(axis=0) ** estimator.alpha).sum()) / (1 - estimator.alpha))
+    whole = entropy(table.sum(axis=1))
+    return whole, whole + of_labels - entropy(*table.T)
+
+
+def less_that_inside_labels(information: Callable[[NDArray[np.float64]], float]) -> tuple[float, float]:
+    """I(X;M) from the chances of the states, and I(Y;M): that less what is left inside the labels."""
+    table = joint(True)
+    inside = sum(of_label.sum() * information(of_label / of_label.sum()) for of_label in table.T)
+    return information(table.sum(axis=1)), information(table.sum(axis=1)) - inside
+
+
+def truth_of(estimator: Estimator) -> Mapping[str, tuple[float, float]]:
+    """I(X;M) and I(Y;M) of infinitely many frames, by the names of the estimator's readings."""
+    if isinstance(estimator, Binning):
+        return {"binning": truth_of_binning()}
+    if isinstance(estimator, Mixture):
+        return {"mixture": truth_of_mixture()}
+    if isinstance(estimator, Renyi):
+        return {"renyi": truth_of_renyi(estimator)}
+    return {bound: truth_of_kde(bound) for bound in ("kde_upper", "kde_lower")}
 
 
 def estimates(estimator: Estimator, films: Films, *, in_groups: bool = True) -> Iterator[Reading]:
     """What an estimator reads of the frames, as frames of films or as if all were independent."""
     points = POINTS[films.states]
+    squared = torch.cdist(points, points).square()
     statistics = replace(
-        LayerStatistics.of_distances(torch.cdist(points, points).square()),
+        LayerStatistics.of_distances(squared),
+        relative=Pairwise(squared, torch.zeros(len(squared))).relative(),
         symbols={1.0: films.states},
         groups=Groups.of(films.film) if in_groups else None,
     )
@@ -132,15 +181,15 @@ def of_estimator(
     estimator: Estimator, films: str, repetitions: int, *, in_groups: bool = True
 ) -> Iterator[tuple[str, Rate]]:
     """Coverage of an estimator's intervals, and how often its null rejects labels that tell nothing of the frames."""
-    truths = {"binning": truth_of_binning(), **{bound: truth_of_kde(bound) for bound in ("kde_upper", "kde_lower")}}
+    truths = truth_of(estimator)
     covered: dict[tuple[str, str], list[bool]] = {}
     rejected: dict[str, list[bool]] = {}
     for seed in range(repetitions):
         for reading in estimates(estimator, drawn(FILMS[films], dependent=True, seed=seed), in_groups=in_groups):
             key = reading.estimator, "I(Y;M)" if reading.labels else "I(X;M)"
-            truth = truths[reading.estimator][bool(reading.labels)] if reading.estimator in truths else math.nan
+            truth = truths[reading.estimator][bool(reading.labels)]
             held = covered.setdefault(key, [])
-            if math.isfinite(reading.low) and not math.isnan(truth):
+            if math.isfinite(reading.low):
                 held.append(reading.low <= truth <= reading.high)
         for reading in estimates(estimator, drawn(FILMS[films], dependent=False, seed=seed), in_groups=in_groups):
             if reading.labels and math.isfinite(reading.p):
@@ -245,7 +294,7 @@ def main(films: Sequence[str], repetitions: int = 200) -> None:
             print(of_mean(name, 10 * repetitions, draw).row, flush=True)
         for in_groups in (True, False):
             print("" if in_groups else "as if frames were independent:", flush=True)
-            for estimator in (Binning(1.0), KDE(NOISE)):
+            for estimator in (Binning(1.0), KDE(NOISE), Mixture(NOISE), Renyi()):
                 for _, rate in of_estimator(estimator, name, repetitions, in_groups=in_groups):
                     print(rate.row, flush=True)
             print(of_probe(name, repetitions, in_groups=in_groups).row, flush=True)
