@@ -353,7 +353,9 @@ def test_what_a_kill_left_of_a_run_that_never_began_is_no_run(unetscope, tmp_pat
     (tmp_path / "flow.sqlite").write_bytes(b"half")
     (tmp_path / ".config.123.part.json").write_text("{")
     code, _, errors = unetscope("run", "--out", tmp_path, "--resume", "--quiet", "--epochs=0", *TINY)
-    assert (code, errors) == (0, f"unetscope: there is nothing to resume in {tmp_path}: a new run begins\n")
+    first, few = errors.splitlines()
+    assert (code, first) == (0, f"unetscope: there is nothing to resume in {tmp_path}: a new run begins")
+    assert "validation: 2 images with labels are too few for an interval" in few
     assert not list(tmp_path.glob(".*"))
     assert len(table(tmp_path)) > 100
 

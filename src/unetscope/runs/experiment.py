@@ -111,15 +111,14 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
         removed_skips(config.network.depth, config.network.without)
     marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = load_images(config.data, progress)
-    for warning in (warned := prospects(config, train, validation)):
-        progress.warn(warning)
     network = built_network(config, train.channels, train.classes, train.ignore)
-    for gap in network.gaps:
-        progress.warn(gap)
     config = with_depth(config, max(1, min(config.network.depth, network.depth)))
     progress.stage("labels", 0)
     scope = _scope(network, train, validation, config.measuring)
-    return Experiment(config, train, validation, network, scope, (*warned, *network.gaps))
+    warned = (*prospects(config, train, validation), *network.gaps)  # last: what is refused is refused in one line
+    for warning in warned:
+        progress.warn(warning)
+    return Experiment(config, train, validation, network, scope, warned)
 
 
 def run(
