@@ -616,7 +616,8 @@ def test_a_loop_that_fails_is_named(recorded: Path, train_name: str, text: str) 
 
 def test_what_a_loop_of_ones_own_needs_is_said(recorded: Path, finished: Path) -> None:
     with pytest.raises(
-        InvalidArgument, match=r"name what builds the network and what trains it, as --network FILE\.py:build"
+        InvalidArgument,
+        match=r"to verify it, name what builds the network and what trains it, as --network FILE\.py:build",
     ):
         verify(recorded, ["skips"], engine=InProcess())
     with pytest.raises(InvalidArgument, match="build and train go together"):

@@ -107,6 +107,11 @@ def slim(
     progress = progress or NoProgress()
     judged = AnalysedRun.open(run)
     folder = judged.folder
+    if not judged.own_network:
+        raise InvalidArgument(
+            f"{folder.path} was measured in a loop of its own: us.without takes skips and levels out of the network; the "
+            "weights of variants that verify retrained are in verification/VARIANT/seed-K/checkpoints"
+        )
     allow_code(folder, code)
     variant, config = _chosen_design(judged, design), _local_config(folder)
     if retrained and fine_tune:
