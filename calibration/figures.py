@@ -53,7 +53,7 @@ def coverage(outcomes: Sequence[Outcome], folder: Path) -> None:
     axes.axvline(0.95, color=FAINT, linewidth=0.7)
     random = np.random.default_rng(0)
     for row, group in enumerate(groups):
-        for outcome in (one for one in judged if one.case.group == group):
+        for outcome in (each for each in judged if each.case.group == group):
             name, colour = NAMES[outcome.of[0]]
             full, held = outcome.in_domain >= 0.5, outcome.coverage
             axes.plot(
@@ -116,9 +116,9 @@ def _break(axes: Axes, sweep: Sweep) -> None:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    known = np.isfinite(values)
+    finite = np.isfinite(values)
     return np.where(
-        known.any(axis=0), np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), math.nan
+        finite.any(axis=0), np.where(finite, values, 0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1), math.nan
     )
 
 
@@ -130,11 +130,11 @@ def skips(outcomes: Sequence[Outcome], folder: Path) -> None:
     figure = Figure(figsize=(7.2, 2.7 * len(groups)), layout="constrained")
     for axes, group in zip(np.atleast_1d(figure.subplots(len(groups), 1)), groups, strict=True):
         tidy(axes)
-        here = [outcome for outcome in planted if outcome.case.group == group]
-        kinds = list(dict.fromkeys(_kind(outcome) for outcome in here))
-        quantities = list(dict.fromkeys(outcome.of[1] for outcome in here))
-        estimators = list(dict.fromkeys(outcome.of[0] for outcome in here))
-        for outcome in here:
+        of_group = [outcome for outcome in planted if outcome.case.group == group]
+        kinds = list(dict.fromkeys(_kind(outcome) for outcome in of_group))
+        quantities = list(dict.fromkeys(outcome.of[1] for outcome in of_group))
+        estimators = list(dict.fromkeys(outcome.of[0] for outcome in of_group))
+        for outcome in of_group:
             place = kinds.index(_kind(outcome)) * (len(quantities) + 1) + quantities.index(outcome.of[1])
             name, colour = NAMES[outcome.of[0]]
             beside = (estimators.index(outcome.of[0]) - (len(estimators) - 1) / 2) * 0.3
@@ -147,10 +147,10 @@ def skips(outcomes: Sequence[Outcome], folder: Path) -> None:
                     alpha=0.25,
                     label="planted",
                 )
-            known = outcome.bits[np.isfinite(outcome.bits)]
-            if len(known):
+            bits = outcome.bits[np.isfinite(outcome.bits)]
+            if len(bits):
                 axes.errorbar(
-                    place + beside, known.mean(), 2 * known.std(), color=colour, fmt="o", markersize=3.4, linewidth=0.9,
+                    place + beside, bits.mean(), 2 * bits.std(), color=colour, fmt="o", markersize=3.4, linewidth=0.9,
                     label=name,
                 )  # fmt: skip
         axes.axhline(0, color=FAINT, linewidth=0.6)

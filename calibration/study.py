@@ -126,10 +126,10 @@ def _file(kept: Path, place: int, repetitions: int) -> Path:
 @cache
 def _code() -> str:
     """All that the outcomes depend on."""
-    package, here = Path(unetscope.__file__).parent, Path(__file__).parent
+    package, calibration = Path(unetscope.__file__).parent, Path(__file__).parent
     packages = ("activations", "estimators", "measure", "table")
     estimating = sorted(path for name in packages for path in (package / name).rglob("*.py"))
-    files = [here / "cases.py", here / "laws.py", *estimating]
+    files = [calibration / "cases.py", calibration / "laws.py", *estimating]
     return "".join(file.read_text(encoding="utf-8") for file in files)
 
 
@@ -138,10 +138,10 @@ def _run(kept: Path, job: tuple[int, int]) -> str:
     case = cases()[place]
     rows: dict[str, list[list[Any]]] = {"|".join(of): [] for of in case.truths}
     for seed in range(repetitions):
-        for found in case.measure(1000 * place + seed):
-            if (found.estimator, found.quantity) in case.truths:
-                rows[f"{found.estimator}|{found.quantity}"].append(
-                    [found.bits, found.limit, found.low, found.high, found.p, found.reason]
+        for estimate in case.measure(1000 * place + seed):
+            if (estimate.estimator, estimate.quantity) in case.truths:
+                rows[f"{estimate.estimator}|{estimate.quantity}"].append(
+                    [estimate.bits, estimate.limit, estimate.low, estimate.high, estimate.p, estimate.reason]
                 )
     path = _file(kept, *job)
     part = path.with_suffix(".part")
@@ -153,6 +153,6 @@ def _run(kept: Path, job: tuple[int, int]) -> str:
 def _outcomes(kept: Path, place: int, repetitions: int) -> Iterator[Outcome]:
     case, rows = cases()[place], json.loads(_file(kept, place, repetitions).read_text(encoding="utf-8"))
     for of in case.truths:
-        found = rows["|".join(of)]
-        columns = np.array([row[:5] for row in found], dtype=np.float64).T
-        yield Outcome(case, of, *columns, tuple(row[5] for row in found))
+        of_series = rows["|".join(of)]
+        columns = np.array([row[:5] for row in of_series], dtype=np.float64).T
+        yield Outcome(case, of, *columns, tuple(row[5] for row in of_series))

@@ -32,7 +32,7 @@ def train(model: nn.Module, seed: int, folder: Path, epochs: int) -> Iterator[tu
     (images, masks), (held_out, truth) = map(tensors, (TRAIN, HELD_OUT))
     done, checkpoint = 0, folder / "checkpoint.pt"
     if checkpoint.exists():
-        kept = torch.load(checkpoint)
+        kept = torch.load(checkpoint, weights_only=True)
         done = kept["epoch"]
         model.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])

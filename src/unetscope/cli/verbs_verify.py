@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unetscope.base import InvalidArgument, Terminated
+from unetscope.base import InvalidArgument, Progress, Terminated
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table, progress_bar
 from unetscope.cli.verbs_verdict import RULE_NAMES
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from unetscope.analysis import Row, Training, Verification
-    from unetscope.runs import ExpectedWidth, Slim, Trial
+    from unetscope.runs import AnalysedRun, ExpectedWidth, Slim, Trial
     from unetscope.table import Agreement, Rule
 
 
@@ -61,11 +62,7 @@ def verify(
     from unetscope.report import render_run
 
     judged = runs.AnalysedRun.open(run, dice_margin=DICE_MARGIN if margin is None else margin)
-    if train is not None:
-        runs.name_own_loop(judged, as_code(network), as_code(train), epochs)
-    elif epochs is not None:
-        raise InvalidArgument("--epochs needs --train: a run of unetscope is retrained for as many epochs as it has")
-    runs.allow_code(judged.folder, as_code(network))
+    _allow_code(judged, network, train, epochs)
     folder, chosen, auto = judged.folder, runs.chosen_variants(judged, variants or ["paper"]), seeds == runs.AUTO
     if trainings is not None and not auto:
         raise InvalidArgument("--trainings limits --seeds auto: a chosen number of seeds is trained whole")
@@ -80,20 +77,37 @@ def verify(
     if not json:
         print_widths(widths, judged.dice_margin)
     with progress_bar(quiet or json) as progress:
-        try:
+        with _told_how_to_go_on(progress):
             failed = runs.train_variants(
                 judged, planned, auto=auto, engine=trained_by, threads=threads, progress=progress
             )
-        except KeyboardInterrupt:
-            progress.warn("stopped; the same command goes on where it was")
-            raise typer.Exit(130) from None
-        except Terminated:
-            progress.warn("stopped; the same command goes on where it was")
-            raise
         verification = judged.verification_of(planned)
         page = render_run(judged, progress=progress)
     reasons = {trial.name: reason for trial, reason in failed.items()}
     print_verification(verification, page, reasons, widths, json=json)
+
+
+def _allow_code(run: AnalysedRun, network: str | None, train: str | None, epochs: int | None) -> None:
+    """Keep how a run of a loop of its own is retrained, if that is named, and see that the code of a run may run."""
+    from unetscope.runs import allow_code, name_own_loop
+
+    if train is not None:
+        name_own_loop(run, as_code(network), as_code(train), epochs)
+    elif epochs is not None:
+        raise InvalidArgument("--epochs needs --train: a run of unetscope is retrained for as many epochs as it has")
+    allow_code(run.folder, as_code(network))
+
+
+@contextmanager
+def _told_how_to_go_on(progress: Progress) -> Iterator[None]:
+    """Say at an interrupt, or where the process is to end, that nothing is lost."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        progress.warn("stopped; the same command goes on where it was")
+        if isinstance(stop, KeyboardInterrupt):
+            raise typer.Exit(130) from None
+        raise
 
 
 def slim(

@@ -14,13 +14,14 @@ def rows_held_out(of_image: NDArray[np.int64], share: float, seed: int) -> NDArr
     >>> rows_held_out(np.array([0, 0, 1, 1, 1, 1, 1, 1]), 0.25, seed=0).tolist()
     [True, True, False, False, False, False, False, False]
     """
-    sizes, wanted, held = np.bincount(of_image), share * len(of_image), 0
+    sizes, images_asked_for, held = np.bincount(of_image), share * len(of_image), 0
     order = np.random.default_rng(seed).permutation(len(sizes))
-    chosen: list[int] = []
+    held_groups: list[int] = []
     for group in order:
-        if abs(held + sizes[group] - wanted) < abs(held - wanted) and len(chosen) < len(sizes) - 1:
-            chosen.append(int(group))
+        is_nearer = abs(held + sizes[group] - images_asked_for) < abs(held - images_asked_for)
+        if is_nearer and len(held_groups) < len(sizes) - 1:
+            held_groups.append(int(group))
             held += sizes[group]
-    if not chosen:
-        chosen = [int(order[np.argmin(sizes[order])])]
-    return np.isin(of_image, chosen)
+    if not held_groups:
+        held_groups = [int(order[np.argmin(sizes[order])])]
+    return np.isin(of_image, held_groups)

@@ -108,7 +108,6 @@ def replace_streams(
     _refuse_written(streams)
     names = {entry: name for name, stream in streams.items() for entry in stream.entries}
     addresses = {address for address, _ in names}
-    missing: set[str] = set()
 
     def intercept(address: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if address not in addresses:
@@ -143,6 +142,15 @@ def replace_streams(
                 result = value if result is stand_in else result
         return result
 
+    with trace_calls(model, intercept), _every_join_runs(model, addresses) as missing:
+        yield
+
+
+@contextmanager
+def _every_join_runs(model: nn.Module, addresses: Collection[str]) -> Iterator[set[str]]:
+    """Within the block a pass in which a join does not run raises NetworkError. It yields the joins that have not run yet."""
+    missing: set[str] = set()
+
     def begin(_module: nn.Module, _inputs: Any) -> None:
         missing.update(addresses)
 
@@ -154,10 +162,10 @@ def replace_streams(
                 "there: inspect the network as it runs"
             )
 
-    with trace_calls(model, intercept), ExitStack() as stack:
+    with ExitStack() as stack:
         stack.callback(model.register_forward_pre_hook(begin).remove)
         stack.callback(model.register_forward_hook(end).remove)
-        yield
+        yield missing
 
 
 def _refuse_written(streams: Mapping[str, Operand]) -> None:

@@ -21,9 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unetscope.base import InvalidArgument, NetworkError, first_line, parse_json, whole_file
-from unetscope.table import SKIP, Layer, Part, Skip, skips_of_depth
+from unetscope.table import MAX_DEPTH, SKIP, Layer, Part, Skip, skips_of_depth
 
-MAX_DEPTH = 6
 FILE = "model.safetensors"
 FORMAT = "unetscope 1"
 ARGUMENTS = ("width", "depth", "without", "in_channels", "out_channels")  # of a UNet, kept in the header

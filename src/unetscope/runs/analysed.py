@@ -178,9 +178,8 @@ class AnalysedRun:
 def _training_of(trial: Trial, folder: RunFolder) -> Training:
     constant = (folder.ending or {}).get("constant channels", {})
     data = folder.facts.get("data", {})
-    if folder.configuration["network"].get(
-        "trained_by"
-    ):  # a loss is not known, and so neither is that of the best guess
+    if folder.configuration["network"].get("trained_by"):
+        # of a loop of the user's no loss is known, and so neither is that of the best guess
         return Training(trial.variant.name, trial.seed, folder.epochs(), math.nan, constant, folder.failure)
     shares = [data.get(part, {}).get("foreground share") for part in ("train", "validation")]
     if None in shares:

@@ -116,16 +116,16 @@ def parts_left_out(network: NetworkConfig, skips: tuple[Skip, ...]) -> tuple[Par
     """
     named = parts_named(network.without)
     if unknown := [part for part in named if part.beside(SKIP) not in {skip.part for skip in skips}]:
-        there = ", ".join(skip.name for skip in skips) or "none"
-        raise InvalidArgument(f"the network of {network.code} has no {unknown[0]}: its skips are {there}")
+        names = ", ".join(skip.name for skip in skips) or "none"
+        raise InvalidArgument(f"the network of {network.code} has no {unknown[0]}: its skips are {names}")
     deeper = sorted((skip.part for skip in skips if skip.part.level == network.depth + 1), key=lambda part: part.depth)
     levels = [deeper[0].beside(LEVEL)] if deeper else []
     return tuple(part for part in named if part.level <= network.depth) + tuple(levels)
 
 
 def _form(structure: Structure, code: str) -> OutputForm:
-    if (found := gives_probabilities(structure)) is not None:
-        return "probabilities" if found else "logits"
+    if (is_probability := gives_probabilities(structure)) is not None:
+        return "probabilities" if is_probability else "logits"
     raise NetworkError(
         f"whether {code} gives probabilities or logits cannot be told from its last function: say --network-output"
     )
@@ -145,8 +145,8 @@ def network_facts(network: NetworkConfig, built: BuiltNetwork) -> dict[str, Any]
     """What tells a network that code builds from another, and the user's consent to run that code; nothing of the U-Net's."""
     if network.code is None:
         return {}
-    about = {"class": type(built.model).__name__, "fingerprint": built.fingerprint, "output": built.reading.form}
-    return {"network": about, CONSENT: consent(consented_text(network.model_dump()))}
+    of_network = {"class": type(built.model).__name__, "fingerprint": built.fingerprint, "output": built.reading.form}
+    return {"network": of_network, CONSENT: consent(consented_text(network.model_dump()))}
 
 
 def refuse_other_network(folder: RunFolder, built: BuiltNetwork) -> None:

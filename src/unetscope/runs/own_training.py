@@ -27,28 +27,29 @@ def train_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
     Raises: TrainingError for a function that fails, or gives no score after the last epoch.
     """
     assert config.network.trained_by is not None
-    about = folder.facts.get("data", {}).get("probe set", {})
-    if not about.get("channels") or not about.get("image size"):
+    probe_facts = folder.facts.get("data", {}).get("probe set", {})
+    if not probe_facts.get("channels") or not probe_facts.get("image size"):
         raise RunFolderError(
             f"{folder.path} has no channels and image size of its images in its facts: restore its config.json"
         )
     torch.manual_seed(config.seed)
-    built = network_of_code(config.network, (about["channels"], *about["image size"]), Task(about.get("classes", 2)))
+    shape, task = (probe_facts["channels"], *probe_facts["image size"]), Task(probe_facts.get("classes", 2))
+    built = network_of_code(config.network, shape, task)
     train = named_object(config.network.trained_by)
-    own = folder.path / "training"
-    own.mkdir(exist_ok=True)
+    training_folder = folder.path / "training"
+    training_folder.mkdir(exist_ok=True)
     torch.manual_seed(config.seed)
     epochs, started, last = config.training.epochs, time.monotonic(), 0
     try:
-        for epoch, scores in _scores(train(built.model, config.seed, own, epochs)):
-            known = [score for score in scores if not math.isnan(score)]  # an image without a label may have none
-            if not 0 <= epoch <= epochs or not known or not all(map(math.isfinite, known)):
+        for epoch, scores in _scores(train(built.model, config.seed, training_folder, epochs)):
+            scored = [score for score in scores if not math.isnan(score)]  # an image without a label may have none
+            if not 0 <= epoch <= epochs or not scored or not all(map(math.isfinite, scored)):
                 raise ValueError(
                     f"scores {scores[:3]} of epoch {epoch}: expected numbers, for each of the epochs 1 to {epochs}"
                 )
             per_image = scores if len(scores) > 1 else ()
             nan, seconds = math.nan, time.monotonic() - started
-            record = EpochRecord(epoch, nan, nan, nan, sum(known) / len(known), seconds, dice_per_image=per_image)
+            record = EpochRecord(epoch, nan, nan, nan, sum(scored) / len(scored), seconds, dice_per_image=per_image)
             folder.write_epoch(record)
             started, last = time.monotonic(), max(last, epoch)
     except Exception as failure:
@@ -60,12 +61,14 @@ def train_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
     return built
 
 
-def _scores(given: Any) -> Iterator[tuple[int, tuple[float, ...]]]:
+def _scores(by_epoch: Any) -> Iterator[tuple[int, tuple[float, ...]]]:
     """Epochs with their scores, of a mapping, of pairs, or of a list whose first entry is that of epoch 1."""
-    if isinstance(given, Mapping):
-        given = given.items()
-    if not isinstance(given, Iterable):
-        raise TypeError(f"it gave a {type(given).__name__}, expected the score of each epoch, as a mapping or a list")
-    for number, item in enumerate(given, start=1):
+    if isinstance(by_epoch, Mapping):
+        by_epoch = by_epoch.items()
+    if not isinstance(by_epoch, Iterable):
+        raise TypeError(
+            f"it gave a {type(by_epoch).__name__}, expected the score of each epoch, as a mapping or a list"
+        )
+    for number, item in enumerate(by_epoch, start=1):
         epoch, score = item if isinstance(item, tuple) else (number, item)
         yield int(epoch), tuple(map(float, score)) if isinstance(score, Iterable) else (float(score),)

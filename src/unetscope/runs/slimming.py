@@ -123,8 +123,8 @@ def slim(
     whole, small_config = built_network(config, train.channels, train.classes, train.ignore), _smaller(config, variant)
     refuse_other_network(folder, whole)
     epoch, read = _load_last(folder, whole.model), whole.reading
-    built, share = _carried_over(whole, small_config, train)
-    small = built.model
+    built = _smaller_network(whole, small_config, train.channels, train.classes)
+    small, share = built.model, _carried_over(whole, built)
     dice_whole, dice_carried = (validation_scores(each.model, held_out, read).mean for each in (whole, built))
     kind = "-retrained" if retrained else "-fine-tuned" if fine_tune else ""  # no kind overwrites another
     out = folder.path / FOLDER / f"{variant.name}{kind}"
@@ -188,23 +188,30 @@ def savings(run: RunFolder, design: Variant) -> Savings:
         )
     classes = about.get("classes", 2)
     allow_code(run)
-    built = [built_network(each, about["channels"], classes) for each in (config, _smaller(config, design))]
-    whole, small = costs([each.model for each in built], (about["channels"], *about["image size"]))
+    built = built_network(config, about["channels"], classes)
+    smaller = _smaller_network(built, _smaller(config, design), about["channels"], classes)
+    whole, small = costs([built.model, smaller.model], (about["channels"], *about["image size"]))
     return Savings(whole, small)
 
 
-def _carried_over(whole: BuiltNetwork, config: RunConfig, data: SegmentationData) -> tuple[BuiltNetwork, float]:
-    """The smaller network with the weights of the whole one, and the share of its weights that it has from there."""
+def _smaller_network(whole: BuiltNetwork, config: RunConfig, channels: int, classes: int) -> BuiltNetwork:
+    """The network of a configuration that leaves out some of the whole one; of one that code built, with its weights."""
+    if whole.structure is None:
+        return built_network(config, channels, classes)
+    device = next(whole.model.parameters()).device
+    small = left_out(whole, config.network)
+    for model in (whole.model, small.model):
+        model.to(device)
+    return small
+
+
+def _carried_over(whole: BuiltNetwork, small: BuiltNetwork) -> float:
+    """Give the smaller network the weights of the whole one; the share of its weights that it has from there."""
     if whole.structure is not None:
-        device = next(whole.model.parameters()).device
-        small = left_out(whole, config.network)
-        for model in (whole.model, small.model):
-            model.to(device)
-        return small, 1.0
-    small = built_network(config, data.channels, data.classes)
+        return 1.0
     assert isinstance(whole.model, UNet)
     assert isinstance(small.model, UNet)
-    return small, carry_over(whole.model, small.model)
+    return carry_over(whole.model, small.model)
 
 
 def carry_over(whole: UNet, small: UNet) -> float:

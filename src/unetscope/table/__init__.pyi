@@ -28,6 +28,7 @@ from .intervals import ratio_values as ratio_values
 from .intervals import student as student
 from .intervals import too_few_groups as too_few_groups
 from .parts import LEVEL as LEVEL
+from .parts import MAX_DEPTH as MAX_DEPTH
 from .parts import REFERENCE as REFERENCE
 from .parts import SKIP as SKIP
 from .parts import Part as Part

@@ -109,6 +109,7 @@ def skips_of_depth(depth: int) -> tuple[Part, ...]:
     return tuple(Part(SKIP, level) for level in range(1, depth + 1))
 
 
+MAX_DEPTH = 6  # of the U-Net of this package
 GROUPS = ("paper", "skips", "depths")
 REFERENCE = "model1"
 _GRAMMAR = re.compile(r"(?:depth(?P<depth>\d+)-)?without(?P<skips>(?:-skip[1-9]\d*[a-z]*)+)|depth(?P<only>\d+)")

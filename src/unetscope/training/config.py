@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from unetscope.base import InvalidArgument, parse_arguments
-from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, Setting, settings
+from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, MAX_DEPTH, Setting, settings
 from unetscope.training.flags import BYTES, CODE, GROUPS, MARKED, PATH, Flag, ScheduleName, flags_of
 
 MOST_WEIGHTS = 150_000_000  # 0.6 GB, and four times that while Adam trains them
 MOST_SYNTHETIC_BYTES = 2**30
 MOST_RESOLUTIONS = 64
 MOST_OF_AN_ARGUMENT = 1000
-MAX_DEPTH = 6  # of the U-Net of this package
 
 
 class Section(BaseModel):
