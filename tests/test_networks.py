@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
 import foreign
+import network_builders
 import published
 import unetscope as us
 from foreign import random_image
@@ -384,7 +385,7 @@ def test_planted_tasks_are_judged_rightly_in_monais_network(task: str) -> None:
     """
     pytest.importorskip("monai", reason="monai is an extra")
     torch.manual_seed(0)
-    model = published.monai(
+    model = network_builders.monai(
         "BasicUNet", spatial_dims=2, in_channels=1, out_channels=1, features=(8, 16, 32, 32, 32, 8)
     )()
     planted, judgement = judged(task, model)
