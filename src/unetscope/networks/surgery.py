@@ -78,11 +78,11 @@ def without(model: nn.Module, structure: Structure, *parts: str, constants: Mapp
     names = tuple(dict.fromkeys(parts))
     if not names:
         raise InvalidArgument("no part to leave out is named: expected a skip or a level, such as skip1 or level2")
-    streams = {name: _stream(structure, name) for name in names}
+    streams = {name: stream_of(structure, name) for name in names}
     return _Surgery(unwrap_model(model), structure, streams, constants).smaller()
 
 
-def _stream(structure: Structure, name: str) -> Operand:
+def stream_of(structure: Structure, name: str) -> Operand:
     """What is left out at a merge for a part. Raises: NetworkError for an unknown part."""
     if (level := re.fullmatch(r"level([1-9]\d*)", name)) is None:
         return structure.merge_of(name).skips[name]
