@@ -439,6 +439,48 @@ def test_a_program_for_one_size_says_so() -> None:
         smaller(torch.rand(2, 3, 64, 64))
 
 
+def sized(sides: Callable[[Any, Tensor], tuple[int, int]], move: Callable[[Any, Tensor], Tensor] = torch.mul) -> Join:
+    """What comes up takes its sides from something that is made of the skip alone, and goes with it."""
+
+    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        moved = move(net, skip) if move is not torch.mul else skip * 2
+        return torch.cat([moved, functional.interpolate(up, size=sides(net, moved))], 1)
+
+    return join
+
+
+def sides_of(_net: Any, moved: Tensor) -> tuple[int, int]:
+    return moved.shape[2:]
+
+
+SIZED_BY: dict[str, Join] = {
+    "channels last, norm": sized(sides_of, lambda net, x: net.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
+    "channels last, linear": sized(sides_of, lambda net, x: net.linear(x.movedim(1, -1)).movedim(-1, 1)),
+    "tokens": sized(sides_of, lambda _, x: (x.flatten(2).transpose(1, 2) * 2).transpose(1, 2).reshape(x.shape)),
+    "one side inferred": sized(sides_of, lambda _, x: (x.flatten(1) * 2).view(x.shape[0], 4, x.shape[2], -1)),
+    "channels summed": sized(lambda _, x: x.sum(1).shape[1:]),
+    "one more axis": sized(lambda _, x: x[:, None].shape[3:]),
+    "side by side": sized(lambda _, x: (torch.cat([x, x, x], 2).shape[2] // 3, torch.stack([x, x]).sum(0).shape[3])),
+    "counted": sized(lambda _, x: (x.flatten(2).shape[2] // x.shape[3], x.mT.contiguous().shape[2])),
+}
+
+
+@pytest.mark.parametrize("join", SIZED_BY.values(), ids=SIZED_BY)
+def test_a_size_that_is_read_of_what_is_left_out_is_computed_of_what_stays(join: Join) -> None:
+    model = TwoLevels(join, {"norm": nn.LayerNorm(4), "linear": nn.Linear(4, 4)})
+    smaller = assert_exact(model).eval()
+    if join is SIZED_BY["side by side"]:  # stacked: of several tensors
+        assert smaller.notes == ("it takes images of 16×16 alone: it needs a size of sum (:sum), which is gone",)
+        with pytest.raises(NetworkError, match=r"recorded for images on which the size along axis 3 is 16"):
+            smaller(torch.rand(1, 3, 24, 32))
+        return
+    assert smaller.notes == ()
+    images, structure = torch.rand(1, 3, 24, 32), inspect(model, random_image(3, 16, 16))
+    expected = silent_outputs(model.eval(), structure, "skip1", images)
+    with torch.no_grad():
+        assert differ(tensors_of(smaller(images)), expected, 2e-6) == ""
+
+
 def test_dropped_modules_and_outputs_are_gone() -> None:
     model = foreign.Supervised()
     structure = inspect(model, random_image(3, 32, 32))

@@ -135,7 +135,8 @@ class _Surgery:
             self._drop_outputs(program.graph, graphs[mode], before, main)
         self._cut_weights(edits, zeroed)
         for program in self._programs.values():
-            remove_dead_calls(program.graph, self._result.get_submodule)
+            if lost := remove_dead_calls(program.graph, self._result.get_submodule):
+                self._note_fixed_sizes(f"it needs a size of {lost}, which is gone")
             simplify(program.graph, self._result.get_submodule)
         self._result.always_evaluating = frozenset(self._programs[True].graph.output_node().meta["frozen"])
         self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
@@ -326,10 +327,12 @@ class _Surgery:
         sides = self._checked_on[0].shape[2:]
         for program in self._programs.values():
             hold_sides(program.graph, sides)
-        self._notes.append(
-            f"it takes images of {'×'.join(map(str, sides))} alone: the original computes with sizes outside of torch"
-        )
+        self._note_fixed_sizes("the original computes with sizes outside of torch")
         self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
+
+    def _note_fixed_sizes(self, why: str) -> None:
+        note = f"it takes images of {'×'.join(map(str, self._checked_on[0].shape[2:]))} alone: {why}"
+        self._notes += [note] * (note not in self._notes)
 
 
 def _difference(result: nn.Module, whole: nn.Module, inputs: tuple[Any, ...], training: bool) -> str:
