@@ -96,6 +96,8 @@ def in_style(draw: Callable[P, T]) -> Callable[P, T]:
     return drawn
 
 
+PAPER_AROUND = 0.1  # inches of paper around what is drawn
+
 # Okabe & Ito, "Color Universal Design" (2008): distinguishable with all common kinds of colour blindness.
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
@@ -253,9 +255,11 @@ def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
         raise InvalidArgument(f"name must be a plain file name without a folder, got {name!r}")
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    with matplotlib.rc_context({"figure.constrained_layout.use": False, "figure.autolayout": False}):
+        figure.set_layout_engine(None)  # "none" leaves a placeholder, for which each file draws everything once more
+    ink = figure.get_tightbbox().padded(PAPER_AROUND)  # which bbox_inches="tight" would find again for each file
     with whole_file(png) as beside:
-        figure.savefig(beside, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(beside, format="png", dpi=200, bbox_inches=ink, metadata={"Software": None})
     with whole_file(svg) as beside:
-        figure.savefig(beside, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+        figure.savefig(beside, format="svg", bbox_inches=ink, metadata={"Date": None, "Creator": None})
     return png, svg
