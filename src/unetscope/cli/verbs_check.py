@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetscope.cli.flags import Json, Quiet
-from unetscope.cli.terminal import one_line, print_json, print_sentence, print_table, progress_bar
+from unetscope.cli.progress import progress_bar
+from unetscope.cli.terminal import one_line, print_json, print_sentence, print_table
 from unetscope.table import estimator_title
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from unetscope.cli.flags import Json, Quiet, Run, Runs, Track
-from unetscope.cli.terminal import one_line, print_json, progress_bar
+from unetscope.cli.progress import progress_bar
+from unetscope.cli.terminal import one_line, print_json
 
 
 def report(

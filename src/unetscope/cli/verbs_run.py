@@ -13,7 +13,8 @@ import typer
 
 from unetscope.base import InvalidArgument, Terminated
 from unetscope.cli.flags import Json, Network, Quiet, Run, Sweep, Track, as_code, takes, with_sweep
-from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, progress_bar
+from unetscope.cli.progress import progress_bar
+from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs
 from unetscope.table import settings
 from unetscope.training import (
     PRESETS,

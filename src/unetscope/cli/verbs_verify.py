@@ -13,7 +13,8 @@ import typer
 
 from unetscope.base import InvalidArgument, Progress, Terminated
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
-from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table, progress_bar
+from unetscope.cli.progress import progress_bar
+from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table
 from unetscope.cli.verbs_verdict import RULE_NAMES
 
 if TYPE_CHECKING:
