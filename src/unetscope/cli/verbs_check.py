@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetscope.cli.flags import Json, Quiet
-from unetscope.cli.progress import progress_bar
+from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import one_line, print_json, print_sentence, print_table
 from unetscope.table import estimator_title
 
@@ -95,7 +95,7 @@ def fetch(
     from unetscope.data import PUBLIC_URL
     from unetscope.data import fetch as fetch_archive
 
-    with progress_bar(quiet or json) as progress:
+    with shown_progress(quiet or json) as progress:
         progress.stage("downloading", 0)
         archive = fetch_archive(folder, url=url or PUBLIC_URL, progress=progress.measure)
     print_json({"path": str(archive)}) if json else typer.echo(archive)
@@ -105,7 +105,7 @@ def selfcheck(json: Json = False) -> None:
     """Measure cases whose information is known in closed form, with every estimator, on this machine."""
     from unetscope.measure import run_selfcheck
 
-    with progress_bar(json) as progress:
+    with shown_progress(json) as progress:
         progress.stage("measuring", 0)
         checks = run_selfcheck(progress.measure)
     print_checks(checks, json=json)

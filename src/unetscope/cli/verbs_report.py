@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from unetscope.cli.flags import Json, Quiet, Run, Runs, Track
-from unetscope.cli.progress import progress_bar
+from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import one_line, print_json
 
 
@@ -32,7 +32,7 @@ def report(
     if len(analysed) > 1 or to is not None:
         page = compare(analysed, to or Path("comparison.html"))
     else:
-        with progress_bar(quiet or json) as progress:
+        with shown_progress(quiet or json) as progress:
             page = render_run(analysed[0], progress=progress)
     if track is not None:
         for each in analysed:

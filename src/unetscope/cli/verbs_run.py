@@ -13,7 +13,7 @@ import typer
 
 from unetscope.base import InvalidArgument, Terminated
 from unetscope.cli.flags import Json, Network, Quiet, Run, Sweep, Track, as_code, takes, with_sweep
-from unetscope.cli.progress import progress_bar
+from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs
 from unetscope.table import settings
 from unetscope.training import (
@@ -64,7 +64,7 @@ def run(
     if dry_run:
         from unetscope.runs import forecast_run
 
-        with progress_bar(quiet or json) as progress:
+        with shown_progress(quiet or json) as progress:
             forecast = forecast_run(config, folder, resume=resume, code=code, progress=progress)
         print_json(forecast.as_dict()) if json else print_forecast(forecast)
         return
@@ -73,7 +73,7 @@ def run(
     from unetscope.runs import run as run_experiment
     from unetscope.runs import track as hand_over
 
-    with progress_bar(quiet or json) as progress:
+    with shown_progress(quiet or json) as progress:
         if track is not None:
             check_tracker(track)
         try:
@@ -112,7 +112,7 @@ def measure(
     values = with_sweep(values, MEASURE_FLAGS) if sweep else values
     named = {name.removeprefix("measuring."): value for name, value in values.items()}
     chosen = [] if epochs is None else parse_epochs("--epochs", epochs)
-    with progress_bar(quiet or json) as progress:
+    with shown_progress(quiet or json) as progress:
         measured = AnalysedRun(measure_again(run, named, epochs=chosen, code=as_code(network), progress=progress))
         page = render_run(measured, progress=progress)
     print_run(measured, page, json=json)

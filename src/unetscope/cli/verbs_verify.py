@@ -13,7 +13,7 @@ import typer
 
 from unetscope.base import InvalidArgument, Progress, Terminated
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
-from unetscope.cli.progress import progress_bar
+from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table
 from unetscope.cli.verbs_verdict import RULE_NAMES
 
@@ -77,7 +77,7 @@ def verify(
         return
     if not json:
         print_widths(widths, judged.dice_margin)
-    with progress_bar(quiet or json) as progress:
+    with shown_progress(quiet or json) as progress:
         with _told_how_to_go_on(progress):
             failed = runs.train_variants(
                 judged, planned, auto=auto, engine=trained_by, threads=threads, progress=progress
@@ -137,7 +137,7 @@ def slim(
     if fine_tune < 0:
         raise InvalidArgument(f"--fine-tune must be 0 or more, got {fine_tune}")
     kinds: dict[Export, bool] = {"onnx": onnx, "torch": torch_export}
-    with progress_bar(quiet or json) as progress:
+    with shown_progress(quiet or json) as progress:
         smaller = make_slim(
             run,
             design,
