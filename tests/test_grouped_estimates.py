@@ -78,6 +78,12 @@ def test_labels_change_places_in_whole_groups(sizes: tuple[int, ...]) -> None:
         taken_by = [set(shuffled[order.numpy()[shuffled == group]]) for group in range(len(sizes))]
         assert all(len(taken) == 1 for taken in taken_by)  # all labels of a group come from one group
         assert sorted(taken.pop() for taken in taken_by) == list(range(len(sizes)))  # and each group gives them once
+        for group in range(len(sizes)):
+            taken = order.numpy()[shuffled == group]
+            gives = np.flatnonzero(shuffled == shuffled[taken[0]])
+            assert taken.tolist() == [
+                gives[i * len(gives) // len(taken)] for i in range(len(taken))
+            ]  # stretched, in their order
         if exact:
             assert sorted(order.tolist()) == list(range(len(shuffled)))
     assert len({tuple(order.tolist()) for order in orders}) > 3

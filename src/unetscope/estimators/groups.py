@@ -103,15 +103,19 @@ class Groups:
 
         Source: Winkler et al., NeuroImage 123:253 (2015), on exchangeability blocks.
         """
-        images = [rows.tolist() for rows in self.of_image.cpu().argsort(stable=True).split(self.sizes.tolist())]
+        by_group, ends = self.of_image.cpu().argsort(stable=True), self.sizes.cpu().cumsum(0)
+        images, starts, sizes = by_group.tensor_split(ends[:-1]), ends - self.sizes.cpu(), self.sizes.cpu()
         alike: dict[int, list[int]] = {}
-        for group, rows in enumerate(images):
-            alike.setdefault(len(rows) if self.distinct_orders >= FEWEST_ORDERS else 0, []).append(group)
+        for group, size in enumerate(sizes.tolist()):
+            alike.setdefault(size if self.distinct_orders >= FEWEST_ORDERS else 0, []).append(group)
+        places = [torch.empty((times, len(groups)), dtype=torch.int64) for groups in alike.values()]
+        for time in range(times):
+            for of_groups in places:
+                torch.randperm(of_groups.shape[1], generator=generator, out=of_groups[time])
         orders = torch.empty((times, len(self.of_image)), dtype=torch.int64)
-        for order in orders:
-            for groups in alike.values():
-                places = torch.randperm(len(groups), generator=generator).tolist()
-                for group, place in zip(groups, places, strict=True):
-                    taken, n = images[groups[place]], len(images[group])
-                    order[images[group]] = torch.tensor([taken[i * len(taken) // n] for i in range(n)])
+        for groups, of_groups in zip(alike.values(), places, strict=True):
+            for group, giving in zip(groups, torch.tensor(groups)[of_groups].T, strict=True):
+                rows = images[group]
+                stretched = torch.arange(len(rows)) * sizes[giving, None] // len(rows)
+                orders[:, rows] = by_group[starts[giving, None] + stretched]
         return orders
