@@ -83,8 +83,44 @@ def test_data_that_cannot_be_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="held-out masks of 2 classes do not go with a probe set of 3"):
         held = us.SegmentationData(fine.images, (fine.masks > 0).astype(np.uint8), fine.names, "x")
         us.Scope(Small3d(), fine, held_out=held, labels=[])
-    with pytest.raises(InvalidArgument, match="the trainer trains on flat images, got SegmentationData"):
-        us.Trainer(Small3d(), fine, fine, us.TrainingConfig(epochs=1), "nowhere")
+
+
+def of_sides(sides: int) -> nn.Module:
+    """A small U-Net with batch norm, for images or for volumes that are one slice deep; both with the same weights."""
+    torch.manual_seed(0)
+    flat = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1), nn.Sigmoid()
+    )
+    if sides == 2:
+        return flat
+    deep = nn.Sequential(
+        nn.Conv3d(1, 4, (1, 3, 3), padding=(0, 1, 1)), nn.BatchNorm3d(4), nn.ReLU(),
+        nn.Conv3d(4, 1, (1, 3, 3), padding=(0, 1, 1)), nn.Sigmoid(),
+    )  # fmt: skip
+    deep.load_state_dict(
+        {name: value[:, :, None] if value.ndim == 4 else value for name, value in flat.state_dict().items()}
+    )
+    return deep
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_volumes_of_one_slice_train_as_their_slices(channels_last: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, 2, (10, 8, 8), dtype=np.uint8)
+    images = (masks[:, None] * 180 + rng.integers(0, 70, (10, 1, 8, 8))).astype(np.uint8)
+    flat = us.SegmentationData(images, masks, tuple("abcdefghij"), "flat")
+    deep = us.SegmentationData(images[:, :, None], masks[:, None], flat.names, "deep")
+    config = us.TrainingConfig(
+        epochs=3, batch_size=4, precision="float32", learning_rate=0.01, channels_last=channels_last
+    )
+    curves = []
+    for sides, data in ((2, flat), (3, deep)):
+        train, validation = data.split(0.3)
+        records: list[us.table.EpochRecord] = []
+        us.Trainer(of_sides(sides), train, validation, config, tmp_path / str(sides)).run(on_epoch=records.append)
+        curves.append([(row.validation_loss, row.validation_dice, row.validation_range) for row in records])
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
+    assert curves[0][-1][0] < curves[0][0][0]
 
 
 class Pairs(Dataset):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,9 @@ from unetscope.training.scores import Scores, Task
 
 PRECISIONS: Mapping[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-EVALUATION_BATCH = 32
+EVALUATION_BATCH = 32  # images, of volumes fewer
+MOST_PIXELS_EVALUATED = 2**23  # at once, those of 32 images of 512x512
+MEMORY_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the axes of images and of volumes
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -46,7 +48,7 @@ def validation_scores(model: nn.Module, data: SegmentationData, reading: OutputR
     model.eval()
     try:
         with torch.no_grad(), full_float32():
-            for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
+            for rows in torch.arange(len(images)).split(evaluation_batch(data.image_size)):
                 probabilities = read(model(to_input(images[rows].to(device), data.scale)), data.image_size)
                 parts.append(task.scores(probabilities.cpu(), masks[rows]))
     finally:
@@ -115,9 +117,6 @@ class Trainer:
         seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
         reading: OutputReading | None = None,
     ) -> None:
-        for data in (train, validation):
-            if len(data.image_size) != 2:
-                raise InvalidArgument(f"the trainer trains on flat images, got {data!r}: measure in a loop of your own")
         self._task = Task.of(train)
         if Task.of(validation) != self._task:
             raise InvalidArgument(
@@ -134,7 +133,6 @@ class Trainer:
                 accelerator=resolved_device(config), devices=1, precision=PRECISIONS[resolved_precision(config)]
             )
         self.model = laid_out(model, config)
-        self._layout = memory_layout(config)
         optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.learning_rate, fused=True)
         self._network, self._optimizer = self._fabric.setup(self.model, optimizer)
         self._train, self._validation = self._on_device(train), self._on_device(validation)
@@ -236,13 +234,14 @@ class Trainer:
         loss_sum, parts, lows, highs = 0.0, list[Scores](), list[Tensor](), list[Tensor]()
         self._network.eval()
         with torch.no_grad():
-            for rows in torch.arange(len(images)).split(EVALUATION_BATCH):
+            for rows in torch.arange(len(images)).split(evaluation_batch(images.shape[2:])):
                 truth = masks[rows]
                 probabilities = self._probabilities(images[rows], scale)
                 loss_sum += self._task.loss(probabilities, truth).item() * float(self._task.weight(truth))
                 parts.append(self._task.scores(probabilities, truth))
-                lows.append(probabilities.amin(dim=(0, 2, 3)))
-                highs.append(probabilities.amax(dim=(0, 2, 3)))
+                within_channel = (0, *range(2, probabilities.ndim))
+                lows.append(probabilities.amin(dim=within_channel))
+                highs.append(probabilities.amax(dim=within_channel))
         reach = torch.stack(highs).amax(dim=0) - torch.stack(lows).amin(dim=0)
         return loss_sum / float(self._task.weight(masks)), Scores.joined(parts), float(reach.max())
 
@@ -263,18 +262,30 @@ class Trainer:
 
     def _on_device(self, data: SegmentationData) -> tuple[Tensor, Tensor, float]:
         """All images (channels last in memory if the network is so) and masks as integers on the device, and the scale."""
-        images = pixels(data).to(self._fabric.device).contiguous(memory_format=self._layout)
+        images = pixels(data).to(self._fabric.device)
+        images = images.contiguous(memory_format=memory_layout(self.config, images.ndim))
         return images, torch.from_numpy(data.masks).to(self._fabric.device)[:, None], data.scale
 
 
-def memory_layout(config: TrainingConfig) -> torch.memory_format:
-    """The order in which images and weights lie in memory."""
-    return torch.channels_last if config.channels_last else torch.contiguous_format
+def evaluation_batch(sides: Sequence[int]) -> int:
+    """How many images of some sides are evaluated at once: fewer of large volumes, whose activations would not fit.
+
+    >>> evaluation_batch((128, 128)), evaluation_batch((64, 256, 256))
+    (32, 2)
+    """
+    return max(1, min(EVALUATION_BATCH, MOST_PIXELS_EVALUATED // math.prod(sides)))
+
+
+def memory_layout(config: TrainingConfig, axes: int) -> torch.memory_format:
+    """The order in which a tensor of so many axes lies in memory."""
+    return MEMORY_LAYOUTS.get(axes, torch.contiguous_format) if config.channels_last else torch.contiguous_format
 
 
 def laid_out(model: nn.Module, config: TrainingConfig) -> nn.Module:
     """The network with its weights in that order, as training has them: another order rounds otherwise."""
-    model.to(memory_format=memory_layout(config))  # type: ignore[call-overload]
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim in MEMORY_LAYOUTS:
+            tensor.data = tensor.data.contiguous(memory_format=memory_layout(config, tensor.ndim))
     return model
 
 
