@@ -87,9 +87,12 @@ def drawings(run: AnalysedRun) -> Iterator[Drawing]:
         yield Drawing(
             "predictions",
             "Predicted masks along training",
-            "Validation images from a nearly empty to a full mask, with what the network marks at each epoch."
-            if run.class_map is None
-            else "Validation images from few classes to many, with the class that the network marks at each epoch.",
+            (
+                "Validation images from a nearly empty to a full mask, with what the network marks at each epoch."
+                if run.class_map is None
+                else "Validation images from few classes to many, with the class that the network marks at each epoch."
+            )
+            + _of_volumes(run, " Of each volume the middle slice is shown, with the Dice of that slice."),
             partial(plots.predictions, [row.pixels for row in rows], _shown_epochs(rows), class_map=run.class_map),
         )
     for labels in flow.labels[1:]:
@@ -225,9 +228,15 @@ def _clusters(run: AnalysedRun, labels: str) -> Iterator[Drawing]:
         yield Drawing(
             _slug("masks_by_cluster", labels),
             f"Masks by cluster: {labels}",
-            "Probe masks of the largest clusters, whose numbers are Y in I(Y;M), four of each.",
+            "Probe masks of the largest clusters, whose numbers are Y in I(Y;M), four of each."
+            + _of_volumes(run, " Of each volume the middle slice is shown."),
             partial(plots.masks_by_cluster, list(grouped.items())),
         )
+
+
+def _of_volumes(run: AnalysedRun, text: str) -> str:
+    """What a caption adds if the run's images are volumes."""
+    return text if len(run.facts.get("data", {}).get("train", {}).get("image size", ())) == 3 else ""
 
 
 def _slug(*names: str | float) -> str:

@@ -182,7 +182,7 @@ def savings(run: RunFolder, design: Variant) -> Savings:
     """What a design costs beside the run's own network, for one image of the run's size."""
     config = _local_config(run)
     about = run.facts.get("data", {}).get("train", {})
-    if not about.get("channels") or len(about.get("image size", ())) != 2:
+    if not about.get("channels") or not about.get("image size"):
         raise RunFolderError(
             f"{run.path} has no channels and image size of its images in its facts: restore its config.json"
         )
