@@ -284,40 +284,6 @@ bit whole numbers, or --accept pixel-type
     return values.astype(np.uint16), pixels.problems
 
 
-def resize_image(values: NDArray[np.unsignedinteger], size: ImageSize) -> NDArray[np.unsignedinteger]:
-    """Resize [height, width(, 3)] with antialiasing (a triangle filter as wide as the reduction).
-
-    >>> resize_image(np.full((8, 4), 65535, np.uint16), (2, 2)).tolist()
-    [[65535, 65535], [65535, 65535]]
-    """
-    if values.shape[:2] == size:
-        return values
-    height, width = size
-    if values.dtype == np.uint8:
-        return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
-    if values.ndim == 3:
-        return np.stack([resize_image(values[..., channel], size) for channel in range(3)], axis=-1)
-    resized = np.asarray(Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
-    return resized.round().clip(0, 65535).astype(np.uint16)
-
-
-def resize_mask(foreground: NDArray[np.bool_], size: ImageSize) -> NDArray[np.uint8]:
-    """Resize [height, width]: 1 where at least half of a pixel's antialiased neighbourhood was foreground.
-
-    The triangle filter weighs neighbours as `resize_image` does. With a box filter, outlines would fall on exact halves when
-    sides are halved, and the foreground of such images would grow by a fortieth.
-
-    >>> resize_mask(np.eye(4, dtype=bool).repeat(2, 0).repeat(2, 1), (4, 4)).tolist()
-    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-    """
-    if foreground.shape == size:
-        return foreground.astype(np.uint8)
-    height, width = size
-    full = Image.fromarray(foreground.astype(np.uint8) * np.uint8(255))
-    share = full.resize((width, height), Image.Resampling.BILINEAR)
-    return (np.asarray(share) >= 128).astype(np.uint8)
-
-
 def foreground(pixels: Pixels, file: str, *, numbered: bool = True) -> tuple[NDArray[np.bool_], tuple[Problem, ...]]:
     """The foreground [height, width] of a decoded mask, and the problems of its values.
 

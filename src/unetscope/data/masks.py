@@ -12,10 +12,9 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from unetscope.base import InvalidArgument
-from unetscope.data.images import ImageSize, Pixels
+from unetscope.data.images import Pixels
 from unetscope.data.problems import Problem, Unusable, problem
 from unetscope.data.segmentation import MOST_CLASSES, MOST_IMPLIED_CLASSES, STORED_IGNORE, stored_ignore
 
@@ -127,18 +126,6 @@ def class_map(pixels: Pixels, file: str, meaning: MaskMeaning) -> NDArray[np.uin
         raise Unusable("class-values", file, f"it holds {shown}, expected classes 0 to {most}{but}")
     stored = stored_ignore(meaning.ignore)
     return np.where(ignored, STORED_IGNORE if stored is None else stored, values).astype(np.uint8)
-
-
-def resize_classes(classes: NDArray[np.uint8], size: ImageSize) -> NDArray[np.uint8]:
-    """Resize a class map [height, width] to the class at the centre of each new pixel.
-
-    >>> resize_classes(np.array([[0, 0, 7, 7], [0, 0, 7, 7]], np.uint8), (1, 2)).tolist()
-    [[0, 7]]
-    """
-    if classes.shape == size:
-        return classes
-    height, width = size
-    return np.asarray(Image.fromarray(classes).resize((width, height), Image.Resampling.NEAREST))
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from unetscope.base import StepCallback
 from unetscope.data.decoding import decoders_notes, pair_of_files
-from unetscope.data.images import ImageSize, Pixels, decode, foreground, resize_image, resize_mask, to_image
+from unetscope.data.images import ImageSize, Pixels, decode, foreground, to_image
 from unetscope.data.masks import (
     MaskMeaning,
     MaskNumbers,
     class_map,
     lost_classes,
     mask_numbers,
-    resize_classes,
     seen_meaning,
     set_problems,
 )
 from unetscope.data.pairs import Pair, find_pairs
 from unetscope.data.problems import Problem, Unusable, printable, problem
+from unetscope.data.resizing import resize_classes, resize_image, resize_mask
 from unetscope.data.segmentation import GREY_WEIGHTS, SegmentationData, stored_ignore
 from unetscope.data.sources import Source
 
