@@ -284,8 +284,8 @@ def test_what_is_no_data_set_is_refused(nnunet: Path, tmp_path: Path, monkeypatc
         load_nnunet(tmp_path / "nowhere", size=(4, 4, 4))
     with pytest.raises(InvalidArgument, match=r"size must be \(height, width\) or \(depth, height, width\)"):
         load_nnunet(nnunet, size=(4,))
-    with pytest.raises(DataError, match=r"case_0_0000.nii.gz has 3 axes: it cannot be stretched to 4x4"):
-        load_nnunet(nnunet, size=(4, 4))
+    with pytest.warns(UserWarning, match="its 4 volumes are 40 slices along their depth, those of a volume a group"):
+        assert len(set(load_nnunet(nnunet, size=(4, 4)).groups)) == 4
     with pytest.raises(DataError, match=r"no \*.nii.gz in labelsTs"):
         load_nnunet(nnunet, size=(4, 4, 4), part="Ts")
     first = nnunet / "labelsTr" / "case_0.nii.gz"

@@ -14,6 +14,7 @@ from unetscope.cli.flags import Json, Quiet
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import one_line, print_json, print_sentence, print_table
 from unetscope.table import estimator_title
+from unetscope.training import parse_sides
 
 if TYPE_CHECKING:
     from unetscope.data import Checked
@@ -54,7 +55,12 @@ def inspect(
 def check_data(
     path: Annotated[Path, typer.Argument(help="Folder or zip of images and masks.")],
     val: Annotated[Path | None, typer.Option(help="Folder or zip of validation images.")] = None,
-    image_size: Annotated[int, typer.Option(help="Pixels a side that images will be resized to.")] = 128,
+    image_size: Annotated[
+        str, typer.Option(help="Pixels a side that images will be resized to, or the sides of volumes, as of `run`.")
+    ] = "128",
+    volumes: Annotated[
+        str | None, typer.Option(help="What volumes become: slices, patches or whole, as of `run`.")
+    ] = None,
     groups: Annotated[
         str | None, typer.Option(help="Images that belong together: a pattern or a table, as of `run`.")
     ] = None,
@@ -73,7 +79,8 @@ def check_data(
     contents = checked(
         path,
         validation=val,
-        image_size=image_size,
+        image_size=parse_sides("--image-size", image_size),
+        volumes=volumes,
         groups=groups,
         masks=masks,
         classes=classes,

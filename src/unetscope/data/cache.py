@@ -18,8 +18,8 @@ import numpy as np
 import PIL
 
 from unetscope.base import UnetscopeError, cache_folder, whole_file
-from unetscope.data.images import ImageSize
 from unetscope.data.masks import MaskMeaning
+from unetscope.data.pieces import Cutting
 from unetscope.data.problems import Problem, printable
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import Source, archive_hash
@@ -38,27 +38,27 @@ def version() -> str:
     return f"{FORMAT} {code.hexdigest()} pillow {PIL.__version__} tifffile {metadata.version('tifffile')}"
 
 
-def entry_folder(source: Source, image_size: ImageSize, channels: int | None, masks: MaskMeaning) -> Path | None:
-    """The entry's folder for this content at this size, its masks read so; None if the content cannot be read completely."""
+def entry_folder(source: Source, cutting: Cutting, channels: int | None, masks: MaskMeaning) -> Path | None:
+    """The entry's folder for this content cut to one size, its masks read so; None if the content cannot be read completely."""
     try:
         content = _content_hash(source)
     except OSError:
         return None
-    return _entry(content, image_size, channels, masks)
+    return _entry(content, cutting, channels, masks)
 
 
 def recall_archive(
-    path: Path, image_size: ImageSize, channels: int | None, masks: MaskMeaning
+    path: Path, cutting: Cutting, channels: int | None, masks: MaskMeaning
 ) -> tuple[SegmentationData, list[Problem]] | None:
     """The cached data and problems of an archive of equal bytes, without listing it; None if there are none."""
     try:
-        return recall(_entry(archive_hash(path), image_size, channels, masks), printable(path.name))
+        return recall(_entry(archive_hash(path), cutting, channels, masks), printable(path.name))
     except OSError:
         return None
 
 
-def _entry(content: str, image_size: ImageSize, channels: int | None, masks: MaskMeaning) -> Path:
-    key = hashlib.sha256(repr((version(), content, image_size, channels, masks)).encode()).hexdigest()
+def _entry(content: str, cutting: Cutting, channels: int | None, masks: MaskMeaning) -> Path:
+    key = hashlib.sha256(repr((version(), content, cutting, channels, masks)).encode()).hexdigest()
     return cache_folder() / "data" / key
 
 
@@ -95,6 +95,7 @@ def recall(entry: Path, source: str) -> tuple[SegmentationData, list[Problem]] |
             tuple(header["names"]),
             source,
             classes=header["classes"],
+            groups=tuple(header["groups"]),
             ignore=header["ignore"],
         )
         problems = [Problem(**fields) for fields in header["problems"]]
@@ -109,6 +110,7 @@ def remember(entry: Path, data: SegmentationData, problems: list[Problem]) -> No
         "fingerprint": data.fingerprint,
         "names": data.names,
         "classes": data.classes,
+        "groups": data.groups,
         "ignore": data.ignore,
         "problems": [asdict(p) for p in problems],
     }

@@ -43,6 +43,8 @@ def grouped(
     A pattern is a regular expression that is searched in the name of each image, which is its file's without the ending; what
     its parentheses capture is the group. A table has the columns name and group; names may have the file's ending.
 
+    Images that have groups already are pieces of volumes, which their groups name: then the names of the volumes count.
+
     is_part: whether these are a part of a data set, of which all images may be of one group, or each of its own.
 
     Raises: InvalidArgument for a pattern that is none, captures nothing or leaves an image without a group; DataError for a
@@ -55,18 +57,20 @@ def grouped(
     """
     if groups is None:
         return data
+    names = tuple(dict.fromkeys(data.groups)) or data.names
     if str(groups).lower().endswith(TABLE):
         path, origin = Path(groups), f"the table {printable(str(groups))}"
-        of_image = _looked_up(data, read_groups(path), path)
+        of_names = _looked_up(names, data.source, read_groups(path), path)
     else:
         origin = f"groups {str(groups)!r}"
-        of_image = groups_of_names(data.names, str(groups))
-    if not is_part and (reason := _useless(of_image)):
+        of_names = groups_of_names(names, str(groups))
+    if not is_part and (reason := _useless(of_names)):
         raise InvalidArgument(
-            f"{origin} {reason}, such as {printable(data.names[0])} in {printable(of_image[0])}: expected several groups of "
+            f"{origin} {reason}, such as {printable(names[0])} in {printable(of_names[0])}: expected several groups of "
             "images that belong together, such as a patient's or a section's"
         )
-    return replace(data, groups=of_image)
+    group_of = dict(zip(names, of_names, strict=True))
+    return replace(data, groups=tuple(group_of[name] for name in data.groups or names))
 
 
 def groups_of_names(names: Sequence[str], pattern: str) -> tuple[str, ...]:
@@ -170,7 +174,7 @@ def read_groups(path: Path) -> dict[str, str]:
     return group_of
 
 
-def _looked_up(data: SegmentationData, group_of: dict[str, str], path: Path) -> tuple[str, ...]:
+def _looked_up(names: Sequence[str], source: str, group_of: dict[str, str], path: Path) -> tuple[str, ...]:
     """The group of each image, by its name with or without a file's ending. Raises: DataError for an image without one."""
     by_stem: dict[str, str] = {}
     for name, group in group_of.items():
@@ -179,12 +183,12 @@ def _looked_up(data: SegmentationData, group_of: dict[str, str], path: Path) -> 
             raise DataError(
                 f"{printable(str(path))} has {printable(stem)} twice, in {group} and {by_stem[stem]}: name it once"
             )
-    if missing := [name for name in data.names if name not in by_stem]:
+    if missing := [name for name in names if name not in by_stem]:
         raise DataError(
-            f"{printable(str(path))} has no group for {len(missing)} of {len(data)} images of {data.source}, such as "
+            f"{printable(str(path))} has no group for {len(missing)} of {len(names)} images of {source}, such as "
             f"{printable(missing[0])}: add a line for each"
         )
-    return tuple(by_stem[name] for name in data.names)
+    return tuple(by_stem[name] for name in names)
 
 
 def _useless(groups: Sequence[str]) -> str:

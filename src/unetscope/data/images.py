@@ -8,7 +8,8 @@ brighter, so a TIFF whose zero is white is inverted; in a mask the stored number
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +22,8 @@ from unetscope.data.problems import Problem, Unusable, problem
 MAX_PIXELS = 64 * 10**6
 MAX_PAGES = 100_000
 BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 2}  # by mode of Pillow; others have four
-ImageSize = tuple[int, int]
-"""Height and width."""
+ImageSize = tuple[int, ...]
+"""Height and width; of a volume depth, height and width."""
 
 # Any: to mypy their common base is abstract and cannot be called.
 _MAGIC: dict[bytes, Any] = {
@@ -39,30 +40,28 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 @dataclass(frozen=True)
 class Pixels:
-    """A decoded file. values: [height, width] or [height, width, 3], of any number type; alpha is dropped.
+    """A decoded file. values: [*sides] or [*sides, 3], of any number type; alpha is dropped.
 
-    lossy: a JPEG. orientation: how the file says that it is to be turned, 1 to 8 as in EXIF; `values` are turned already.
-    problems: what was met on the way and did not prevent reading.
+    sides: how many: 2, or 3 for a volume, its depth first. lossy: a JPEG. orientation: how the file says that it is to be
+    turned, 1 to 8 as in EXIF; `values` are turned already. problems: what was met on the way and did not prevent reading.
     """
 
     values: NDArray[Any]
     lossy: bool = False
     orientation: int = 1
     problems: tuple[Problem, ...] = ()
-
-    @property
-    def size(self) -> ImageSize:
-        """Height and width."""
-        return int(self.values.shape[0]), int(self.values.shape[1])
+    sides: int = 2
 
     @property
     def is_colour(self) -> bool:
         """Whether there are three channels."""
-        return self.values.ndim == 3
+        return self.values.ndim > self.sides
 
 
-def decode(data: bytes, file: str, *, indexed: bool | Literal["exactly"] = False) -> Pixels:
+def decode(data: bytes, file: str, *, indexed: bool | Literal["exactly"] = False, are_slices: bool = False) -> Pixels:
     """The pixels in the bytes of a PNG, TIFF or JPEG; `file` is its name for messages.
+
+    are_slices: whether the pages of a TIFF are the slices of a volume; if not, the first is read.
 
     A palette is applied, unless `indexed` (for masks) and its colours are not greys: then the indices are the values. For
     masks the polarity of a TIFF is not applied either. `"exactly"` (for class maps): numbers are as stored, whatever the
@@ -81,11 +80,15 @@ def decode(data: bytes, file: str, *, indexed: bool | Literal["exactly"] = False
     with decoders_errors(file):
         # Plugins are called directly, because `Image.open` tries every decoder, and warns of large images by itself.
         if plugin is TiffImagePlugin.TiffImageFile:
-            pixels = _decode_tiff(data, file, indexed)
+            pages = count_pages(data)
+            pixels = _decode_tiff(data, file, indexed, pages if are_slices else 1)
         else:
             with plugin(io.BytesIO(data)) as image:
+                pages = getattr(image, "n_frames", 1)
                 pixels = _load(image, data, file, indexed)
-    if pixels.values.size == 0 or pixels.values.ndim not in (2, 3):
+        if pages > 1 and pixels.sides == 2:
+            pixels = replace(pixels, problems=(*_pages_problems(pages, file), *pixels.problems))
+    if pixels.values.size == 0 or pixels.values.ndim not in (pixels.sides, pixels.sides + 1):
         raise Unusable("unreadable", file, f"it decodes to {list(pixels.values.shape)} pixels")
     if np.issubdtype(pixels.values.dtype, np.complexfloating):
         raise Unusable("pixel-type", file, "its pixels are complex numbers")
@@ -94,10 +97,9 @@ def decode(data: bytes, file: str, *, indexed: bool | Literal["exactly"] = False
 
 def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["exactly"]) -> Pixels:
     _check_pixel_count(image.width, image.height, file)
-    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     n_bytes = image.width * image.height * BYTES_A_PIXEL.get(image.mode, 4)
     refuse_too_large(file, n_bytes)
-    problems = _pages_problems(count_pages(data) if is_tiff else getattr(image, "n_frames", 1), file)
+    problems: list[Problem] = []
     is_png = isinstance(image, PngImagePlugin.PngImageFile)
     if is_png and data.rfind(_PNG_END) < 0:
         raise Unusable("unreadable", file, "it is truncated or damaged")
@@ -193,29 +195,63 @@ def _palette_values(image: Image.Image) -> NDArray[Any]:
     return indices
 
 
-def _decode_tiff(data: bytes, file: str, indexed: bool | Literal["exactly"]) -> Pixels:
+def _decode_tiff(data: bytes, file: str, indexed: bool | Literal["exactly"], pages: int) -> Pixels:
+    """The first page as an image, or several pages as the slices of a volume, which have to be alike."""
+    read = _pages_of_tiff(data, file, indexed, pages)
+    first = next(read)
+    if pages == 1:
+        return first
+    if pages == MAX_PAGES:
+        raise Unusable("too-large", file, f"it has {MAX_PAGES} pages or more")
+    refuse_too_large(file, first.values.nbytes * pages)
+    values = np.empty((pages, *first.values.shape), first.values.dtype)
+    with turn_for(values.nbytes):
+        values[0] = first.values
+        for number, page in enumerate(read, 1):
+            if (page.values.shape, page.values.dtype) != (first.values.shape, first.values.dtype):
+                what = f"its first page is {_described(first.values)}, page {number + 1} {_described(page.values)}"
+                raise Unusable("unlike-pages", file, what)
+            values[number] = page.values
+    return replace(first, values=values, sides=3)
+
+
+def _described(values: NDArray[Any]) -> str:
+    return f"{'x'.join(map(str, values.shape))} {values.dtype}"
+
+
+def _pages_of_tiff(data: bytes, file: str, indexed: bool | Literal["exactly"], pages: int) -> Iterator[Pixels]:
     """With Pillow, which supports more compressions, or with tifffile if Pillow refuses it or would cut it to 8 bits."""
+    done = 0
     try:
         with TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
-            bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
-            if len(bits) == 1 or max(bits) <= 8:
-                return _load(image, data, file, indexed)
+            while done < pages:
+                image.seek(done)
+                bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+                if len(bits) > 1 and max(bits) > 8:
+                    break
+                page = _load(image, data, file, indexed)
+                done += 1
+                yield page
     except SyntaxError:  # Pillow does not support this kind of TIFF
         pass
-    import tifffile
+    if done < pages:
+        import tifffile
 
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        page = tiff.pages.first
-        _check_pixel_count(page.imagewidth, page.imagelength * page.imagedepth, file)
-        if page.samplesperpixel > 4:
-            raise Unusable("pixel-type", file, f"it has {page.samplesperpixel} channels")
-        if np.issubdtype(page.dtype, np.complexfloating):
-            raise Unusable("pixel-type", file, "its pixels are complex numbers")
-        refuse_too_large(file, page.nbytes)
-        with turn_for(page.nbytes):
-            values = page.asarray()
-        orientation = int(page.tags.valueof(ORIENTATION, default=1))
-        white_is_zero = page.photometric == WHITE_IS_ZERO
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            for number in range(done, pages):
+                yield _page_by_tifffile(tiff.pages[number], file, indexed)
+
+
+def _page_by_tifffile(page: Any, file: str, indexed: bool | Literal["exactly"]) -> Pixels:
+    _check_pixel_count(page.imagewidth, page.imagelength * page.imagedepth, file)
+    if page.samplesperpixel > 4:
+        raise Unusable("pixel-type", file, f"it has {page.samplesperpixel} channels")
+    if np.issubdtype(page.dtype, np.complexfloating):
+        raise Unusable("pixel-type", file, "its pixels are complex numbers")
+    refuse_too_large(file, page.nbytes)
+    with turn_for(page.nbytes):
+        values = page.asarray()
+    orientation = int(page.tags.valueof(ORIENTATION, default=1))
     if page.axes == "SYX":
         values = np.moveaxis(values, 0, -1)
     elif page.axes not in ("YX", "YXS"):
@@ -223,9 +259,9 @@ def _decode_tiff(data: bytes, file: str, indexed: bool | Literal["exactly"]) -> 
     if values.ndim == 3:
         values = values[..., :3] if values.shape[-1] >= 3 else values[..., 0]
     values = _turned(values.astype(values.dtype.newbyteorder("=")), orientation)
-    if white_is_zero:
+    if page.photometric == WHITE_IS_ZERO:
         values = _with_polarity(values, is_inverted=False, wanted=indexed is False)
-    return Pixels(values, orientation=orientation, problems=tuple(_pages_problems(count_pages(data), file)))
+    return Pixels(values, orientation=orientation)
 
 
 def count_pages(data: bytes) -> int:
@@ -246,8 +282,6 @@ def count_pages(data: bytes) -> int:
 
 
 def _pages_problems(pages: int, file: str) -> list[Problem]:
-    if pages <= 1:
-        return []
     counted = f"{MAX_PAGES} pages or more" if pages == MAX_PAGES else f"{pages} pages"
     return [problem("several-pages", file, f"it has {counted}, of which the first is read")]
 
@@ -285,7 +319,7 @@ bit whole numbers, or --accept pixel-type
 
 
 def foreground(pixels: Pixels, file: str, *, numbered: bool = True) -> tuple[NDArray[np.bool_], tuple[Problem, ...]]:
-    """The foreground [height, width] of a decoded mask, and the problems of its values.
+    """The foreground [*sides] of a decoded mask, and the problems of its values.
 
     A mask is accepted, v being its set of values, if
     1. v has at most two values, one of them 0: the other is foreground (0/1, 0/255, True/False).
@@ -301,7 +335,7 @@ def foreground(pixels: Pixels, file: str, *, numbered: bool = True) -> tuple[NDA
     ([[False, True], [True, True]], ())
     """
     values, problems = pixels.values, pixels.problems
-    if values.ndim == 3:
+    if pixels.is_colour:
         is_grey = bool((values == values[..., :1]).all())
         values = values.max(axis=-1)
         if not is_grey:

@@ -19,6 +19,7 @@ from unetscope.data.grouping import grouped, shared_groups
 from unetscope.data.images import ImageSize
 from unetscope.data.likeness import across_parts, near_duplicates
 from unetscope.data.masks import MaskKind, MaskMeaning, asked_meaning, set_problems
+from unetscope.data.pieces import Cutting, VolumeUse
 from unetscope.data.problems import Problem, guard, known_kinds, printable, problem, without_accepted
 from unetscope.data.reading import read
 from unetscope.data.segmentation import SegmentationData
@@ -33,6 +34,7 @@ def load(
     path: str | os.PathLike[str] | None = None,
     *,
     image_size: int | ImageSize = 128,
+    volumes: VolumeUse | None = None,
     channels: int | None = None,
     groups: str | os.PathLike[str] | None = None,
     masks: MaskKind | None = None,
@@ -51,7 +53,11 @@ def load(
     Masks: 0 and one other value, an instance map that numbers the objects 1, 2, ..., or a class map; indices of a colour
     palette are numbers, and a TIFF's stored numbers count whatever its polarity.
 
-    image_size: pixels, one side or (height, width); images are stretched to it, antialiased. channels: 1, 3, or None
+    image_size: pixels, one side or (height, width); images are stretched to it, antialiased. Or (depth, height, width) of
+    volumes, in NIfTI or as TIFF of several pages. volumes: `"slices"` (default for two sides) makes an image of each slice
+    along the depth, `"patches"` (default for three) cuts windows of the image size that cover a volume, and `"whole"` resamples
+    it; slices and patches of a volume are a group, which groups may join. A TIFF of several pages is a volume only if
+    this or image_size says so. channels: 1, 3, or None
     for 3 if any image has colour. masks: what their numbers mean: `"binary"`, `"instances"` (foreground, both of them) or
     `"classes"`; None for what the whole set looks like, with a warning unless it is binary. classes, ignore: of class maps, how
     many (default: the largest number plus one) and the value of pixels without a label; class maps are resized to the nearest
@@ -73,15 +79,16 @@ def load(
     >>> data.names, data.images.shape, data.foreground_share
     (('a',), (1, 1, 4, 4), 0.5)
     """
-    size, accepted = _image_size(image_size), known_kinds(accept)
+    cutting, accepted = Cutting.of(_image_size(image_size), volumes), known_kinds(accept)
     asked = asked_meaning(masks, classes, ignore)
-    if path is not None and (described := load_described(Path(path), size, asked)):
+    if path is not None and (described := load_described(Path(path), cutting, asked)):
+        _warn_of([p for p in described[1] if p.kind not in accepted], Path(path))
         return grouped(described[0], groups)
     _check_channels(channels)
     if path is None:
-        return grouped(synthetic_nuclei(image_size=size, channels=channels or 3), groups)
+        return grouped(synthetic_nuclei(image_size=cutting.size, channels=channels or 3), groups)
     data, problems, new_entry = _recall_or_read(
-        Path(path), size, channels, asked, progress, follow_links="link" in accepted
+        Path(path), cutting, channels, asked, progress, follow_links="link" in accepted
     )
     guard(problems, str(path), accepted)
     _warn_of([p for p in problems if p.severity == "warning" and p.kind not in accepted], Path(path))
@@ -101,7 +108,7 @@ def _warn_of(suspect: Sequence[Problem], path: Path) -> None:
 
 def _recall_or_read(
     path: Path,
-    size: ImageSize,
+    cutting: Cutting,
     channels: int | None,
     asked: MaskMeaning,
     progress: StepCallback | None,
@@ -109,13 +116,13 @@ def _recall_or_read(
     follow_links: bool,
 ) -> tuple[SegmentationData | None, list[Problem], Path | None]:
     """The data and problems at a path, from the cache if possible; and the cache entry to write if they were read."""
-    cached = cache.recall_archive(path, size, channels, asked) if path.is_file() else None
+    cached = cache.recall_archive(path, cutting, channels, asked) if path.is_file() else None
     if cached is None:
         with open_source(path, follow_links=follow_links) as source:
-            entry = cache.entry_folder(source, size, channels, asked)
+            entry = cache.entry_folder(source, cutting, channels, asked)
             cached = cache.recall(entry, printable(source.path.name)) if entry else None
             if cached is None:
-                data, problems, _ = read(source, size, channels, asked, progress)
+                data, problems, _ = read(source, cutting, channels, asked, progress)
                 return data, problems, entry
     data, problems = cached
     if progress:
@@ -126,10 +133,11 @@ def _recall_or_read(
 def shared_images(train: SegmentationData, validation: SegmentationData) -> list[Problem]:
     """A "shared-image" problem for every validation image that has the pixels of a training image.
 
-    Grey counts as three equal channels and 8 bit as 16 bit, as in `load`.
+    Grey counts as three equal channels and 8 bit as 16 bit, as in `load`. An image of one value, as the background of volumes
+    is, tells nothing and is not shared.
     Raises: InvalidArgument if the two parts have different image sizes.
 
-    >>> train = SegmentationData(np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8), ("a",), "zeros")
+    >>> train = SegmentationData(np.eye(2, dtype=np.uint8)[None, None], np.zeros((1, 2, 2), np.uint8), ("a",), "an eye")
     >>> [str(problem) for problem in shared_images(train, replace(train, names=("b",)))]
     ['b: its pixels are those of the training image a: keep it in one of the two parts, or --accept shared-image']
     """
@@ -142,7 +150,7 @@ def shared_images(train: SegmentationData, validation: SegmentationData) -> list
     return [
         problem("shared-image", name, f"its pixels are those of the training image {train_names[pixels]}")
         for image, name in zip(validation.images, validation.names, strict=True)
-        if (pixels := _pixel_hash(image)) in train_names
+        if (pixels := _pixel_hash(image)) in train_names and image.min() < image.max()
     ]
 
 
@@ -166,6 +174,7 @@ def checked(
     *,
     validation: str | os.PathLike[str] | None = None,
     image_size: int | ImageSize = 128,
+    volumes: str | None = None,
     channels: int | None = None,
     groups: str | os.PathLike[str] | None = None,
     masks: str | None = None,
@@ -180,19 +189,19 @@ def checked(
     carry its name in front.
     Raises: DataError if a path is neither a folder nor a safe zip, or groups cannot be read; InvalidArgument.
     """
-    size, accepted = _image_size(image_size), known_kinds(accept)
+    cutting, accepted = Cutting.of(_image_size(image_size), volumes), known_kinds(accept)
     _check_channels(channels)
     asked = asked_meaning(masks, classes, ignore)
-    train, problems, meaning = _read_part(path, size, channels, asked, progress, follow_links="link" in accepted)
+    train, problems, meaning = _read_part(path, cutting, channels, asked, progress, follow_links="link" in accepted)
     if validation is not None:
         name = Path(validation).name
         asked = replace(meaning, is_assumed=False)
-        part = _read_part(validation, size, channels, asked, progress, follow_links="link" in accepted)
+        part = _read_part(validation, cutting, channels, asked, progress, follow_links="link" in accepted)
         held_out, held_out_problems, _ = part
         if train and held_out:
             held_out_problems += shared_images(train, held_out)
             parts = grouped(train, groups), grouped(held_out, groups, is_part=True)
-            held_out_problems += [*shared_groups(*parts), *across_parts(*parts)]
+            held_out_problems += [*(shared_groups(*parts) if groups else ()), *across_parts(*parts)]
         problems += [replace(p, file=f"{printable(name)}/{p.file}") for p in held_out_problems]
     if train:
         problems += near_duplicates(grouped(train, groups))
@@ -203,7 +212,7 @@ def checked(
 
 def _read_part(
     path: str | os.PathLike[str],
-    size: ImageSize,
+    cutting: Cutting,
     channels: int | None,
     asked: MaskMeaning,
     progress: StepCallback | None,
@@ -211,11 +220,11 @@ def _read_part(
     follow_links: bool,
 ) -> tuple[SegmentationData | None, list[Problem], MaskMeaning]:
     """The data, problems and meaning of the masks at a path."""
-    if described := load_described(Path(path), size, asked):
-        data, meaning = described
-        return data, set_problems(data.names, data.masks, meaning, printable(Path(path).name)), meaning
+    if described := load_described(Path(path), cutting, asked):
+        data, problems, meaning = described
+        return data, [*problems, *set_problems(data.names, data.masks, meaning, printable(Path(path).name))], meaning
     with open_source(path, follow_links=follow_links) as source:
-        return read(source, size, channels, asked, progress)
+        return read(source, cutting, channels, asked, progress)
 
 
 def check(path: str | os.PathLike[str], **options: Any) -> list[Problem]:
@@ -233,12 +242,13 @@ def check(path: str | os.PathLike[str], **options: Any) -> list[Problem]:
 
 def _image_size(image_size: int | ImageSize) -> ImageSize:
     sides = (image_size, image_size) if isinstance(image_size, int) else image_size
-    is_pair = isinstance(sides, tuple | list) and len(sides) == 2 and all(type(side) is int for side in sides)
-    if not is_pair or not all(1 <= side <= MAX_SIDE for side in sides):
+    are_sides = isinstance(sides, tuple | list) and len(sides) in (2, 3) and all(type(side) is int for side in sides)
+    if not are_sides or not all(1 <= side <= MAX_SIDE for side in sides):
         raise InvalidArgument(
-            f"image_size must be one side or (height, width) in pixels, each 1 to {MAX_SIDE}, got {image_size!r}"
+            f"image_size must be one side or (height, width) in pixels, each 1 to {MAX_SIDE}, or (depth, height, width) of "
+            f"volumes, got {image_size!r}"
         )
-    return sides[0], sides[1]
+    return tuple(sides)
 
 
 def _check_channels(channels: int | None) -> None:

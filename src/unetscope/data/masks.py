@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from unetscope.base import InvalidArgument
 from unetscope.data.images import Pixels
+from unetscope.data.pieces import shown
 from unetscope.data.problems import Problem, Unusable, problem
 from unetscope.data.segmentation import MOST_CLASSES, MOST_IMPLIED_CLASSES, STORED_IGNORE, stored_ignore
 
@@ -102,7 +103,7 @@ def class_map(pixels: Pixels, file: str, meaning: MaskMeaning) -> NDArray[np.uin
     [[0, 2, 255]]
     """
     values = pixels.values
-    if values.ndim == 3:
+    if pixels.is_colour:
         if not (values == values[..., :1]).all():
             colours = len(np.unique(values.reshape(-1, values.shape[-1]), axis=0))
             raise Unusable(
@@ -163,7 +164,7 @@ def mask_numbers(pixels: Pixels) -> MaskNumbers | None:
     MaskNumbers(numbers=(0, 1, 2), split=1, is_beyond=False)
     """
     values = pixels.values
-    if values.ndim == 3 or pixels.lossy or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
+    if pixels.is_colour or pixels.lossy or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
         return None
     present = np.flatnonzero(np.bincount(values.reshape(-1))) if values.dtype == np.uint8 else np.unique(values)
     labels = [number for number in present.tolist() if number not in TOPS]
@@ -175,7 +176,7 @@ def mask_numbers(pixels: Pixels) -> MaskNumbers | None:
     from scipy import ndimage
 
     near = values[tuple(slice(None, None, -(-side // LARGEST_SIDE)) for side in values.shape)]
-    touching = np.ones((3, 3))  # diagonal neighbours are of one region
+    touching = np.ones((3,) * near.ndim)  # diagonal neighbours are of one region
     split = sum(ndimage.label(near == number, touching)[1] > 1 for number in labels if number > 0)
     return MaskNumbers(numbers.numbers, split)
 
@@ -261,6 +262,6 @@ def lost_classes(
     if not lost:
         return []
     label, files = max(lost.items(), key=lambda item: item[1])
-    height, width = masks[0].shape
     often = f"most often class {label} (in {files} of {len(masks)} masks)"
-    return [problem("vanished-mask", source, f"at {width}x{height} pixels masks lose classes that they have, {often}")]
+    what = f"at {shown(masks[0].shape[::-1])} pixels masks lose classes that they have, {often}"
+    return [problem("vanished-mask", source, what)]

@@ -1,4 +1,4 @@
-"""Read the pairs of a source: decode, check, resize, and stack them as one data set."""
+"""Read the pairs of a source: decode, check, cut volumes, resize, and stack them as one data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unetscope.base import StepCallback
 from unetscope.data.decoding import decoders_notes, pair_of_files
-from unetscope.data.images import ImageSize, Pixels, decode, foreground, to_image
+from unetscope.data.images import Pixels, decode, foreground, to_image
 from unetscope.data.masks import (
     MaskMeaning,
     MaskNumbers,
@@ -24,6 +24,7 @@ from unetscope.data.masks import (
     set_problems,
 )
 from unetscope.data.pairs import Pair, find_pairs
+from unetscope.data.pieces import Cutting, Piece, cutting_problems, groups_of_pieces, shown
 from unetscope.data.problems import Problem, Unusable, printable, problem
 from unetscope.data.resizing import resize_classes, resize_image, resize_mask
 from unetscope.data.segmentation import GREY_WEIGHTS, SegmentationData, stored_ignore
@@ -34,19 +35,19 @@ UNREADABLE = {"unreadable", "not-an-image"}
 
 def read(
     source: Source,
-    size: ImageSize,
+    cutting: Cutting,
     channels: int | None,
     asked: MaskMeaning,
     progress: StepCallback | None = None,
 ) -> tuple[SegmentationData | None, list[Problem], MaskMeaning]:
     """Every pair that can be used, every problem, sorted by file, and what the masks were taken for."""
     pairs, problems = find_pairs(source)
-    examples, of_pairs = _read_pairs(source, pairs, size, asked, progress)
+    examples, of_pairs = _read_pairs(source, pairs, cutting, asked, progress)
     meaning: MaskMeaning | str = asked
     if asked.kind is None and examples:
         meaning = _seen_meaning(pairs, examples)
         if isinstance(meaning, MaskMeaning) and meaning.kind == "classes":  # read again, now as what they are
-            examples, of_pairs = _read_pairs(source, pairs, size, meaning, progress)
+            examples, of_pairs = _read_pairs(source, pairs, cutting, meaning, progress)
     name = printable(source.path.name)
     problems += of_pairs
     if isinstance(meaning, str):
@@ -65,20 +66,24 @@ def read(
 
 
 def _read_pairs(
-    source: Source, pairs: Sequence[Pair], size: ImageSize, meaning: MaskMeaning, progress: StepCallback | None
+    source: Source, pairs: Sequence[Pair], cutting: Cutting, meaning: MaskMeaning, progress: StepCallback | None
 ) -> tuple[list[_Example], list[Problem]]:
-    """Every pair that can be used, and the problems of all."""
+    """The images of every pair that can be used, and the problems of all."""
     examples: list[_Example] = []
     problems: list[Problem] = []
+    of_volumes: list[tuple[str, tuple[int, ...]]] = []
     # Pillow and zlib release the interpreter lock while they decode, so threads use all cores.
     with decoders_notes() as notes, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        read_one = pool.map(lambda pair: _read_pair(source, pair, size, meaning), pairs)
-        for done, (example, problems_of_pair) in enumerate(read_one, 1):
+        read_one = pool.map(lambda pair: _read_pair(source, pair, cutting, meaning, is_alone=len(pairs) == 1), pairs)
+        for done, (pair, (examples_of_pair, sides, problems_of_pair)) in enumerate(
+            zip(pairs, read_one, strict=True), 1
+        ):
             problems.extend(problems_of_pair)
-            if example:
-                examples.append(example)
+            examples.extend(examples_of_pair)
+            of_volumes.append((pair.name, sides))
             if progress:
                 progress(done, len(pairs))
+    problems += cutting_problems(cutting, of_volumes, printable(source.path.name))
     if notes and not any(each.kind in UNREADABLE for each in problems):  # which say the same of the file itself
         more = f", and {len(notes) - 1} times more" if len(notes) > 1 else ""
         noted = f"a decoder notes: {' '.join(notes[0].split())[:100]}{more}"
@@ -115,13 +120,14 @@ def _empty_masks(examples: Sequence[_Example], source: Source) -> list[Problem]:
 
 @dataclass(frozen=True)
 class _Example:
-    """One decoded pair at the final size; image: [height, width] or [height, width, 3], uint8 or uint16.
+    """One image at the final size: that of a pair, or a piece of a volume; image: [*sides] or [*sides, 3], uint8 or uint16.
 
-    is_empty: whether the mask had no foreground at its own size. classes: of a class map, those at its own size. numbers: what
-    those in the file tell, where they are looked at.
+    group: names the volume that it is a piece of. is_empty: whether the mask had no foreground at its own size. classes: of a
+    class map, those at its own size. numbers: what those in the file tell, where they are looked at.
     """
 
     name: str
+    group: str
     image: NDArray[np.unsignedinteger]
     mask: NDArray[np.uint8]
     is_empty: bool = False
@@ -130,45 +136,65 @@ class _Example:
 
 
 def _read_pair(
-    source: Source, pair: Pair, size: ImageSize, meaning: MaskMeaning
-) -> tuple[_Example | None, list[Problem]]:
-    """One pair at the final size, or None if it cannot be used; and all its problems."""
+    source: Source, pair: Pair, cutting: Cutting, meaning: MaskMeaning, *, is_alone: bool
+) -> tuple[list[_Example], tuple[int, ...], list[Problem]]:
+    """The images of a pair at the final size, none if it cannot be used; its sides in its files; and all its problems."""
     problems: list[Problem] = []
     image: NDArray[Any] | None = None
     orientation: int | None = None
+    sides: tuple[int, ...] = ()
     with pair_of_files():
         try:
-            pixels = decode(source.read(pair.image), pair.image)
+            pixels = decode(source.read(pair.image), pair.image, are_slices=cutting.takes_pages)
+            sides = pixels.values.shape[: pixels.sides]
+            cutting.check(sides, pair.image)
             image, image_problems = to_image(pixels, pair.image)
             orientation = pixels.orientation
             problems.extend(image_problems)
         except Unusable as unusable:
             problems.append(unusable.problem)
-        masks = _Masks(source, pair, meaning, None if image is None else image.shape[:2], orientation)
-        by_kind = _class_example if meaning.kind == "classes" else _union_example
-        example = by_kind(image, masks, size)
-    return example, [*problems, *masks.problems]
+        masks = _Masks(source, pair, meaning, cutting, None if image is None else sides, orientation)
+        by_kind = _class_examples if meaning.kind == "classes" else _union_examples
+        pieces = [] if image is None else cutting.pieces(sides, is_alone=is_alone)
+        examples = by_kind(image, masks, pieces)
+    return examples, sides, [*problems, *masks.problems]
 
 
-def _class_example(image: NDArray[Any] | None, masks: _Masks, size: ImageSize) -> _Example | None:
-    """The example of a class map, if it can be used."""
+def _class_examples(image: NDArray[Any] | None, masks: _Masks, pieces: Sequence[Piece]) -> list[_Example]:
+    """The examples of a class map, none if it cannot be used."""
     classes = masks.class_map()
     if image is None or classes is None:
-        return None
-    present = tuple(np.flatnonzero(np.bincount(classes.reshape(-1))).tolist())
-    return _Example(masks.pair.name, resize_image(image, size), resize_classes(classes, size), classes=present)
+        return []
+    size, name = masks.cutting.size, masks.pair.name
+    examples = []
+    for piece in pieces:
+        part = classes[piece.window]
+        present = tuple(np.flatnonzero(np.bincount(part.reshape(-1))).tolist())
+        small, mask = resize_image(image[piece.window], size), resize_classes(part, size)
+        examples.append(_Example(name + piece.name, name + piece.group, small, mask, classes=present))
+    return examples
 
 
-def _union_example(image: NDArray[Any] | None, masks: _Masks, size: ImageSize) -> _Example | None:
-    """The example of a foreground, if it can be used."""
+def _union_examples(image: NDArray[Any] | None, masks: _Masks, pieces: Sequence[Piece]) -> list[_Example]:
+    """The examples of a foreground, none if it cannot be used."""
     mask = masks.union()
     if image is None or mask is None:
-        return None
-    small = resize_mask(mask, size)
-    if mask.any() and not small.any():
-        what = f"the foreground of {int(mask.sum())} pixels is lost at {size[0]}x{size[1]}"
+        return []
+    size, name, lost = masks.cutting.size, masks.pair.name, 0
+    examples: list[_Example] = []
+    for piece in pieces:
+        part = mask[piece.window]
+        small = resize_mask(part, size)
+        lost += int(part.sum()) if not small.any() else 0
+        numbers = None if examples else masks.numbers  # once a file
+        resized = resize_image(image[piece.window], size)
+        examples.append(
+            _Example(name + piece.name, name + piece.group, resized, small, not part.any(), numbers=numbers)
+        )
+    if lost:
+        what = f"the foreground of {lost} pixels is lost at {shown(size)}"
         masks.problems.append(problem("vanished-mask", masks.pair.masks[0], what))
-    return _Example(masks.pair.name, resize_image(image, size), small, not mask.any(), numbers=masks.numbers)
+    return examples
 
 
 class _Masks:
@@ -179,10 +205,11 @@ class _Masks:
         source: Source,
         pair: Pair,
         meaning: MaskMeaning,
+        cutting: Cutting,
         size: tuple[int, ...] | None,
         orientation: int | None,
     ) -> None:
-        self._source, self.pair, self._meaning = source, pair, meaning
+        self._source, self.pair, self._meaning, self.cutting = source, pair, meaning, cutting
         self._size, self._orientation = size, orientation
         self.problems: list[Problem] = []
         self.numbers: MaskNumbers | None = None
@@ -228,14 +255,13 @@ class _Masks:
             self.problems.append(problem("orientation", file, f"{what}: which way the mask was drawn is not known"))
         self._size = self._size or values.shape
         if values.shape != self._size:
-            (h, w), (height, width) = values.shape, self._size
-            what = f"the mask is {w}x{h}, its image {image} {width}x{height} pixels"
+            what = f"the mask is {shown(values.shape[::-1])}, its image {image} {shown(self._size[::-1])} pixels"
             self.problems.append(problem("size-mismatch", file, what))
             return None
         return values
 
     def _foreground(self, file: str) -> tuple[Pixels, NDArray[Any]]:
-        pixels = decode(self._source.read(file), file, indexed=True)
+        pixels = decode(self._source.read(file), file, indexed=True, are_slices=self.cutting.takes_pages)
         inside, problems = foreground(pixels, file, numbered=self._meaning.kind != "binary")
         self.problems.extend(problems)
         if self._meaning.kind is None and len(self.pair.masks) == 1:
@@ -243,7 +269,7 @@ class _Masks:
         return pixels, inside
 
     def _classes(self, file: str) -> tuple[Pixels, NDArray[Any]]:
-        pixels = decode(self._source.read(file), file, indexed="exactly")
+        pixels = decode(self._source.read(file), file, indexed="exactly", are_slices=self.cutting.takes_pages)
         self.problems.extend(pixels.problems)
         return pixels, class_map(pixels, file, self._meaning)
 
@@ -251,17 +277,15 @@ class _Masks:
 def _stack(examples: list[_Example], channels: int | None, source: str, meaning: MaskMeaning) -> SegmentationData:
     """The examples as one data set, of one bit depth and one number of channels."""
     if channels is None:
-        channels = 3 if any(example.image.ndim == 3 for example in examples) else 1
+        channels = 3 if any(example.image.ndim > example.mask.ndim for example in examples) else 1
     depth = np.result_type(*{example.image.dtype for example in examples})
-    height, width = examples[0].mask.shape
-    images = np.empty((len(examples), channels, height, width), depth)
+    images = np.empty((len(examples), channels, *examples[0].mask.shape), depth)
     for row, example in zip(images, examples, strict=True):
         image = example.image if example.image.dtype == depth else example.image * depth.type(257)
-        if image.ndim == 3 and channels == 1:
+        if image.ndim > example.mask.ndim and channels == 1:
             image = np.rint(image @ np.array(GREY_WEIGHTS)).astype(depth)
-        row[:] = np.moveaxis(image, -1, 0) if image.ndim == 3 else image
+        row[:] = np.moveaxis(image, -1, 0) if image.ndim > example.mask.ndim else image
     masks = np.stack([example.mask for example in examples])
     names = tuple(example.name for example in examples)
-    return SegmentationData(
-        images, masks, names, source, classes=meaning.classes or 2, ignore=stored_ignore(meaning.ignore)
-    )
+    groups = groups_of_pieces([example.group for example in examples])
+    return SegmentationData(images, masks, names, source, meaning.classes or 2, groups, stored_ignore(meaning.ignore))

@@ -45,7 +45,7 @@ PALETTE_SHARES: Final = (0.55, 0.30, 0.15)
 
 
 def synthetic_nuclei(
-    n: int = 200, *, seed: int = 0, image_size: int | tuple[int, int] = 128, channels: int = 3
+    n: int = 200, *, seed: int = 0, image_size: int | tuple[int, ...] = 128, channels: int = 3
 ) -> SegmentationData:
     """n drawn images of cell nuclei, uint8 [n, channels, h, w], and their exact masks, uint8 0 or 1 [n, h, w].
 

@@ -1,9 +1,10 @@
-"""NIfTI volumes, and folders in nnU-Net's layout or the Decathlon's, as images with masks of one size."""
+"""NIfTI volumes, and folders in nnU-Net's layout or the Decathlon's, as images or volumes with masks of one size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from unetscope.base import DataError, InvalidArgument
 from unetscope.data.decoding import MAX_FILE_BYTES, decoders_notes
 from unetscope.data.grouping import grouped
-from unetscope.data.images import ImageSize, decode
+from unetscope.data.images import decode
 from unetscope.data.masks import MaskMeaning
 from unetscope.data.nifti import Volume, is_nifti, read_nifti
 from unetscope.data.nnunet import Case, find_cases, read_description
-from unetscope.data.problems import Unusable, printable
+from unetscope.data.pieces import VOLUME_SIDES, Cutting, VolumeUse, cutting_problems, groups_of_pieces
+from unetscope.data.problems import Problem, Unusable, printable
 from unetscope.data.segmentation import SegmentationData, chosen_rows, stack_items
 
 
@@ -25,6 +27,7 @@ def load_nnunet(
     folder: str | Path,
     *,
     size: Sequence[int],
+    volumes: VolumeUse | None = None,
     n: int | None = None,
     part: str = "Tr",
     standardised: bool = True,
@@ -35,8 +38,10 @@ def load_nnunet(
     r"""Images and masks of a folder in nnU-Net's layout: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz.
 
     size: (height, width) or (depth, height, width) in voxels, to which every case is resized: images linearly, masks by the
-    nearest voxel. n: a seeded choice of this many cases. part: `Tr` or `Ts`. standardised: subtract the mean of each channel
-    of each image and divide by its standard deviation, as nnU-Net does for all images except CT. Voxels of the label
+    nearest voxel. volumes: `"whole"` (the default for three sides) does this; `"patches"` cuts windows of the size that cover
+    a volume, at its own voxels; `"slices"` (the default for two sides) makes an image of each slice. Patches and slices of a
+    volume are a group. n: a seeded choice of this many cases. part: `Tr` or `Ts`. standardised: subtract the mean of each
+    channel of each image and divide by its standard deviation, as nnU-Net does for all images except CT. Voxels of the label
     `"ignore"` of dataset.json count nowhere; labels that join numbers into regions are refused. check_affines: turn the axes
     of masks and further channels as those of the first image, and refuse those that then lie elsewhere. groups: which cases
     belong together, as in `load`, such as `r"(patient\d+)_"` over the names of cases.
@@ -44,11 +49,14 @@ def load_nnunet(
     Source: nnU-Net's documentation, "dataset format". NIfTI files need nibabel: pip install "unetscope[nifti]".
     Raises: DataError that names the folder or file that cannot be used; MissingDependency without nibabel.
     """
-    folder = Path(folder)
+    reading = _Reading(_cutting(size, volumes), n, seed, standardised, check_affines)
+    return grouped(_warned(*_read_nnunet(Path(folder), reading, part)), groups)
+
+
+def _read_nnunet(folder: Path, reading: _Reading, part: str = "Tr") -> tuple[SegmentationData, list[Problem]]:
     description = read_description(folder)
     cases = find_cases(folder, part, description)
-    volumes = _Volumes(cases, tuple(size), standardised, check_affines, len(description.channels))
-    return grouped(volumes.load(n, seed, str(folder), description.classes, description.ignore), groups)
+    return reading.load(cases, str(folder), description.classes, description.ignore, len(description.channels))
 
 
 def load_nifti(
@@ -56,6 +64,7 @@ def load_nifti(
     masks: Sequence[str | Path],
     *,
     size: Sequence[int],
+    volumes: VolumeUse | None = None,
     n: int | None = None,
     classes: int | None = None,
     ignore: int | None = None,
@@ -69,6 +78,17 @@ def load_nifti(
     In a file with one axis more than its mask, the last axis holds the channels.
     Raises: DataError that names the file that cannot be used; MissingDependency without nibabel.
     """
+    reading = _Reading(_cutting(size, volumes), n, seed, standardised, check_affines)
+    return _warned(*_read_nifti(images, masks, reading, classes, ignore))
+
+
+def _read_nifti(
+    images: Sequence[str | Path],
+    masks: Sequence[str | Path],
+    reading: _Reading,
+    classes: int | None,
+    ignore: int | None,
+) -> tuple[SegmentationData, list[Problem]]:
     if len(images) != len(masks):
         raise InvalidArgument(f"{len(images)} images and {len(masks)} masks: expected as many of each")
     paths = [Path(mask) for mask in masks]
@@ -76,24 +96,38 @@ def load_nifti(
         Case(name, (Path(image),), mask)
         for name, image, mask in zip(_distinct_names(paths), images, paths, strict=True)
     ]
-    return _Volumes(cases, tuple(size), standardised, check_affines).load(n, seed, "NIfTI files", classes, ignore)
+    return reading.load(cases, "NIfTI files", classes, ignore)
 
 
-def load_described(folder: Path, size: ImageSize, asked: MaskMeaning) -> tuple[SegmentationData, MaskMeaning] | None:
-    """Flat images of a folder in nnU-Net's layout, or with images/NAME.nii.gz and masks/NAME.nii.gz, and what their masks mean.
+def _cutting(size: Sequence[int], volumes: VolumeUse | None) -> Cutting:
+    if len(size) not in (2, 3) or min(size) < 1:
+        raise InvalidArgument(f"size must be (height, width) or (depth, height, width) in voxels, got {tuple(size)}")
+    return Cutting.of(size, "whole" if volumes is None and len(size) == VOLUME_SIDES else volumes)
 
-    None for a folder that is neither.
+
+def _warned(data: SegmentationData, problems: Sequence[Problem]) -> SegmentationData:
+    for suspect in problems:
+        warnings.warn(str(suspect), UserWarning, stacklevel=3)
+    return data
+
+
+def load_described(
+    folder: Path, cutting: Cutting, asked: MaskMeaning
+) -> tuple[SegmentationData, list[Problem], MaskMeaning] | None:
+    """The images of a folder in nnU-Net's layout, or with images/NAME.nii.gz and masks/NAME.nii.gz.
+
+    With them what is to be said of how volumes were cut, and what their masks mean. None for a folder that is neither.
     Raises: DataError as `load_nnunet` and `load_nifti`; InvalidArgument for a meaning that `dataset.json` contradicts.
     """
     if (folder / "dataset.json").is_file():
-        data = load_nnunet(folder, size=size)
+        data, problems = _read_nnunet(folder, _Reading(cutting))
         stated = MaskMeaning("classes", data.classes, data.ignore, "as dataset.json says")
         stands = ((asked.kind, "classes"), (asked.classes, data.classes), (asked.ignore, data.ignore))
         if any(value not in (None, described) for value, described in stands):
             raise InvalidArgument(
                 f"{printable(folder.name)}: dataset.json describes {stated}: leave out --masks, --classes and --ignore"
             )
-        return data, stated
+        return data, problems, stated
     files = {role: {_stem(path): path for path in _volumes_in(folder / role)} for role in ("images", "masks")}
     if not files["images"]:
         return None
@@ -102,11 +136,10 @@ def load_described(folder: Path, size: ImageSize, asked: MaskMeaning) -> tuple[S
     if asked.kind not in (None, "classes"):
         raise InvalidArgument(f"masks in NIfTI hold classes, got masks={asked.kind!r}: leave it out")
     names = sorted(files["images"])
-    pairs = ([files[role][name] for name in names] for role in ("images", "masks"))
-    data = load_nifti(*pairs, size=size, classes=asked.classes, ignore=asked.ignore)
-    return data, MaskMeaning(
-        "classes", data.classes, data.ignore, "" if asked.classes else "the largest value says how many"
-    )
+    images, masks = ([files[role][name] for name in names] for role in ("images", "masks"))
+    data, problems = _read_nifti(images, masks, _Reading(cutting), asked.classes, asked.ignore)
+    why = "" if asked.classes else "the largest value says how many"
+    return data, problems, MaskMeaning("classes", data.classes, data.ignore, why)
 
 
 def _volumes_in(folder: Path) -> list[Path]:
@@ -140,32 +173,44 @@ MAX_CASE_BYTES = 2**30  # of the voxels of all channels, as they are stored
 
 
 @dataclass(frozen=True)
-class _Volumes:
-    """Cases, read when they are indexed. channels: how many there have to be, None for as many as there are."""
+class _Reading:
+    """How cases are read: which of them, cut so, standardised or as stored."""
 
-    cases: Sequence[Case]
-    size: tuple[int, ...]
-    standardised: bool
-    check_affines: bool
-    channels: int | None = None
+    cutting: Cutting
+    n: int | None = None
+    seed: int = 0
+    standardised: bool = True
+    check_affines: bool = True
 
     def load(
-        self, n: int | None, seed: int, source: str, classes: int | None, ignore: int | None = None
-    ) -> SegmentationData:
-        """All cases, or a seeded choice of n, under their names."""
-        if len(self.size) not in (2, 3) or min(self.size) < 1:
-            raise InvalidArgument(f"size must be (height, width) or (depth, height, width) in voxels, got {self.size}")
-        cases = [self.cases[row] for row in chosen_rows(len(self.cases), n, seed, source)]
-        items = ((case.name, f"case {printable(case.name)} of {source}", self._quietly(case)) for case in cases)
-        return stack_items(items, 0, 1, classes, source, ignore=ignore)
+        self,
+        cases: Sequence[Case],
+        source: str,
+        classes: int | None,
+        ignore: int | None = None,
+        channels: int | None = None,
+    ) -> tuple[SegmentationData, list[Problem]]:
+        """All cases, or a seeded choice of n, under their names, and what is to be said of how they were cut.
 
-    def _quietly(self, case: Case) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """What `read` gives; what the decoders print of headers that they repair is left out."""
-        with decoders_notes():
-            return self.read(case)
+        channels: how many there have to be, None for as many as there are.
+        """
+        chosen = [cases[row] for row in chosen_rows(len(cases), self.n, self.seed, source)]
+        of_case: list[tuple[str, tuple[int, ...]]] = []
 
-    def read(self, case: Case) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """The image [channels, *size] and the mask [*size] of a case, on one grid."""
+        def items() -> Iterator[tuple[str, str, Any]]:
+            for case in chosen:
+                with decoders_notes():  # of headers that decoders repair
+                    volumes, mask = self.read(case, channels)
+                of_case.append((case.name, mask.shape))
+                for name, *item in self._pieces(case.name, volumes, mask, is_alone=len(chosen) == 1):
+                    yield name, f"case {printable(name)} of {source}", item
+
+        data = stack_items(items(), 0, 1, classes, source, groups=2, ignore=ignore)
+        data = replace(data, groups=groups_of_pieces(data.groups))
+        return data, cutting_problems(self.cutting, of_case, printable(Path(source).name))
+
+    def read(self, case: Case, channels: int | None) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+        """The channels [*sides] of a case's image and its mask [*sides], on one grid, as stored."""
         first, *others = volumes = list(map(_volume, case.images))
         if (size := sum(volume.values.nbytes for volume in volumes)) > MAX_CASE_BYTES:
             raise DataError(
@@ -176,28 +221,34 @@ class _Volumes:
         if self.check_affines:
             mask_volume, *others = (volume.on_grid_of(first) for volume in (mask_volume, *others))
         mask = mask_volume.array
-        if mask.ndim != len(self.size):
-            raise DataError(
-                f"{first.file} has {mask.ndim} axes: it cannot be stretched to {'x'.join(map(str, self.size))}; a run and "
-                "check-data take flat images, and volumes are measured in a loop of your own"
-            )
-        channels = [channel for volume in (first, *others) for channel in _channels(volume.array, mask.ndim)]
-        if self.channels not in (None, len(channels)):
-            raise DataError(
-                f"{first.file} has {len(channels)} channels, dataset.json {self.channels}: expected the same"
-            )
-        for channel in channels:
-            if channel.shape != mask.shape:
+        try:
+            self.cutting.check(mask.shape, first.file)
+        except Unusable as unusable:
+            raise DataError(str(unusable)) from None
+        arrays = [channel for volume in (first, *others) for channel in _channels(volume.array, mask.ndim)]
+        if channels not in (None, len(arrays)):
+            raise DataError(f"{first.file} has {len(arrays)} channels, dataset.json {channels}: expected the same")
+        for array in arrays:
+            if array.shape != mask.shape:
                 raise DataError(
-                    f"{first.file} is {list(channel.shape)}, its mask {mask_volume.file} {list(mask.shape)}: expected the same"
+                    f"{first.file} is {list(array.shape)}, its mask {mask_volume.file} {list(mask.shape)}: expected the same"
                 )
+        return arrays, mask
+
+    def _pieces(
+        self, name: str, channels: list[NDArray[Any]], mask: NDArray[Any], *, is_alone: bool
+    ) -> Iterator[tuple[str, NDArray[np.float32], NDArray[Any], str]]:
+        """Of each piece of a case its name, the image [channels, *size], the mask [*size] and the group."""
+        size, pieces = self.cutting.size, self.cutting.pieces(mask.shape, is_alone=is_alone)
+        images = np.empty((len(pieces), len(channels), *size), np.float32)
         # One channel after another: at full size there may be no memory for all of them as floats.
         kind = np.float32 if self.standardised else np.result_type(*channels)
-        image = np.empty((len(channels), *self.size), np.float32)
-        for row, channel in zip(image, channels, strict=True):
+        for place, channel in enumerate(channels):
             values = _standardise(channel) if self.standardised else channel.astype(kind, copy=False)
-            row[:] = _resize(values, self.size, order=1)
-        return image, _resize(mask, self.size, order=0)
+            for image, piece in zip(images, pieces, strict=True):
+                image[place] = piece.cut(values, size, order=1)
+        for image, piece in zip(images, pieces, strict=True):
+            yield name + piece.name, image, piece.cut(mask, size, order=0), name + piece.group
 
 
 def _channels(values: NDArray[Any], sides: int) -> list[NDArray[Any]]:
@@ -206,21 +257,22 @@ def _channels(values: NDArray[Any], sides: int) -> list[NDArray[Any]]:
 
 
 def _flat(path: Path, *, as_mask: bool) -> Volume:
-    """A PNG, TIFF or JPEG as a volume without a place in the world."""
+    """A PNG, TIFF or JPEG as a volume without a place in the world; the pages of a TIFF are its slices."""
     file = printable(path.name)
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise DataError(f"{file} is larger than {MAX_FILE_BYTES // 2**20} MiB, which are read at most")
-        pixels = decode(content, file, indexed="exactly" if as_mask else False)
+        pixels = decode(content, file, indexed="exactly" if as_mask else False, are_slices=True)
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror})") from None
     except Unusable as unusable:
         raise DataError(str(unusable)) from None
-    # As NIfTI has it: x first, and channels behind a third axis, of length 1.
-    values = np.swapaxes(pixels.values, 0, 1)
-    return Volume(file, values[:, :, None] if pixels.is_colour else values, None)
+    # As NIfTI has it: x first, then y and z, which colours need even if there is one slice.
+    sides = pixels.values if pixels.sides == VOLUME_SIDES or not pixels.is_colour else pixels.values[None]
+    spatial = sides.ndim - pixels.is_colour
+    return Volume(file, sides.transpose(*reversed(range(spatial)), *range(spatial, sides.ndim)), None)
 
 
 def _volume(path: Path, *, as_mask: bool = False) -> Volume:
@@ -235,13 +287,3 @@ def _standardise(channel: NDArray[Any]) -> NDArray[np.float32]:
     values -= mean
     values /= deviation
     return values
-
-
-def _resize(values: NDArray[Any], size: tuple[int, ...], order: int) -> NDArray[Any]:
-    """Resize an array. order: 1 to interpolate linearly, 0 to take the nearest value."""
-    if values.shape == size:
-        return values
-    from scipy.ndimage import zoom
-
-    factors = [side / side_before for side, side_before in zip(size, values.shape, strict=True)]
-    return zoom(values, factors, order=order, mode="nearest", grid_mode=True)

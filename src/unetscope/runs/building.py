@@ -14,7 +14,9 @@ from unetscope.networks import Structure, UNet, build_network, gives_probabiliti
 from unetscope.runs.code_consent import CONSENT, consented_text
 from unetscope.runs.folder import RunFolder
 from unetscope.table import LEVEL, SKIP, Layer, Part, Skip, parts_named
-from unetscope.training import NetworkConfig, OutputForm, OutputReading, RunConfig, Task, resolved_device
+from unetscope.training import NetworkConfig, OutputForm, OutputReading, RunConfig, Task, main_tensor, resolved_device
+
+SIDES_TRIED = (32, 32, 32)  # of a small volume that most networks take
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +50,15 @@ def built_network(config: RunConfig, channels: int, classes: int = 2, ignore: in
     task = Task(classes, ignore)
     torch.manual_seed(config.seed)
     device = resolved_device(config.training)
-    network, size = config.network, config.data.image_size
+    network, sides = config.network, config.data.sides
     if network.code is not None:
-        built = network_of_code(network, (channels, size, size), task)
-        with torch.no_grad():  # raises for an output that cannot be read, before anything is trained
-            built.reading(built.model.eval()(torch.rand(2, channels, size, size)), (size, size))
+        try:
+            built = network_of_code(network, (channels, *sides), task)
+            with torch.no_grad():  # raises for an output that cannot be read, before anything is trained
+                built.reading(built.model.eval()(torch.rand(2, channels, *sides)), sides)
+        except Exception:
+            _refuse_other_sides(network, channels, sides)
+            raise
         built.model.train().to(device)
         return built
     model = UNet(
@@ -64,6 +70,29 @@ def built_network(config: RunConfig, channels: int, classes: int = 2, ignore: in
         initialisation=network.initialisation,
     )
     return BuiltNetwork(model.to(device), model.layers, model.skips, OutputReading(task), network.depth)
+
+
+def _refuse_other_sides(network: NetworkConfig, channels: int, sides: tuple[int, ...]) -> None:
+    """Raises: InvalidArgument if a network that fails on images of some sides takes flat images where these are volumes, or
+    the other way round.
+    """
+    assert network.code is not None
+    are_volumes = len(sides) == 3
+    tried = sides[-2:] if are_volumes else SIDES_TRIED
+    try:
+        with torch.no_grad():
+            output = build_network(network.code, network.values).eval()(torch.rand(2, channels, *tried))
+        main_tensor(output, len(tried))
+    except Exception:  # it fails on both, and the first failure is the one to tell
+        return
+    size = "x".join(map(str, sides))
+    raise InvalidArgument(
+        f"the network of {network.code} takes flat images, and image size {size} is of volumes: say --image-size "
+        f"{'x'.join(map(str, tried))}, which makes an image of each slice, or name a network that takes volumes"
+        if are_volumes
+        else f"the network of {network.code} takes volumes, and image size {size} is of flat images: give volumes and "
+        f"--image-size DEPTHxHEIGHTxWIDTH, such as 16x{size}, or name a network that takes flat images"
+    )
 
 
 def network_of_code(network: NetworkConfig, shape: tuple[int, ...], task: Task) -> BuiltNetwork:

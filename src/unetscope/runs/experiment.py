@@ -107,7 +107,8 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     progress = progress or NoProgress()
     torch.set_num_threads(_threads(config))
     if config.network.code is None:
-        check_image_size((config.data.image_size, config.data.image_size), config.network.depth)
+        _refuse_volumes_of_unet(config.data)
+        check_image_size(config.data.sides, config.network.depth)
         removed_skips(config.network.depth, config.network.without)
     marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = load_images(config.data, progress)
@@ -119,6 +120,17 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     for warning in warned:
         progress.warn(warning)
     return Experiment(config, train, validation, network, scope, warned)
+
+
+def _refuse_volumes_of_unet(data: DataConfig) -> None:
+    """Raises: InvalidArgument if this package's U-Net, which takes flat images, is to be trained on volumes."""
+    if len(data.sides) == 2:
+        return
+    depth, height, width = data.sides
+    raise InvalidArgument(
+        f"the U-Net of this package takes flat images, and --image-size {depth}x{height}x{width} is of volumes: name a network "
+        f"that takes them with --network, or say --image-size {height}x{width}, which makes an image of each slice"
+    )
 
 
 def run(
@@ -241,13 +253,13 @@ def load_images(config: DataConfig, progress: Progress) -> tuple[SegmentationDat
     """Training and validation images: from two paths, from one by the paper's split or a seeded share, or synthetic."""
     if config.path is None:
         progress.stage("synthetic images", 0)
-        data = synthetic_nuclei(config.synthetic_images, seed=config.seed, image_size=config.image_size)
+        data = synthetic_nuclei(config.synthetic_images, seed=config.seed, image_size=config.sides)
         data = grouped(data, config.groups)
         return data.split(config.validation_share, seed=config.seed)
 
     def read(path: str, **options: Any) -> SegmentationData:
         progress.stage(f"reading {Path(path).name}", 0)
-        return load(path, image_size=config.image_size, accept=config.accept, **options)
+        return load(path, image_size=config.sides, volumes=config.volumes, accept=config.accept, **options)
 
     data = grouped(read(config.path, masks=config.masks, classes=config.classes, ignore=config.ignore), config.groups)
     if config.validation is None:
@@ -257,7 +269,8 @@ def load_images(config: DataConfig, progress: Progress) -> tuple[SegmentationDat
         train, read_as = data, _meaning(config, data)
         validation = read(config.validation, channels=data.channels, **read_as)
         validation = grouped(validation, config.groups, is_part=True)
-    shared = [*shared_images(train, validation), *shared_groups(train, validation)]
+    # Without groups given, those of both parts are the names of volumes, which may be called alike.
+    shared = [*shared_images(train, validation), *(shared_groups(train, validation) if config.groups else ())]
     guard(shared, config.validation or config.path, config.accept)
     return train, validation
 

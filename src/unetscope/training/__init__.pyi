@@ -16,8 +16,10 @@ from .flags import Flag as Flag
 from .flags import alternatives as alternatives
 from .flags import parse_code as parse_code
 from .flags import parse_epochs as parse_epochs
+from .flags import parse_sides as parse_sides
 from .outputs import OutputForm as OutputForm
 from .outputs import OutputReading as OutputReading
+from .outputs import main_tensor as main_tensor
 from .scores import Scores as Scores
 from .scores import Task as Task
 from .trainer import Trainer as Trainer

@@ -5,18 +5,29 @@ Each preset is a whole configuration; a command-line flag changes one value of i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from unetscope.base import InvalidArgument, parse_arguments
 from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, MAX_DEPTH, Setting, settings
-from unetscope.training.flags import BYTES, CODE, GROUPS, MARKED, PATH, Flag, ScheduleName, flags_of
+from unetscope.training.flags import BYTES, CODE, GROUPS, MARKED, PATH, SIDES, Flag, ScheduleName, flags_of, spell_sides
 
 MOST_WEIGHTS = 150_000_000  # 0.6 GB, and four times that while Adam trains them
 MOST_SYNTHETIC_BYTES = 2**30
+LARGEST_SIDE = 4096  # of an image, in pixels
 MOST_RESOLUTIONS = 64
 MOST_OF_AN_ARGUMENT = 1000
 
@@ -25,6 +36,17 @@ class Section(BaseModel):
     """A part of the configuration: immutable, without unknown values. A description is the help text of the command's flag."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _image_size(size: Any) -> int | tuple[int, ...]:
+    """One side, or all of them."""
+    sides = size if isinstance(size, tuple | list) else [size, size]
+    are_sides = len(sides) in (2, 3) and all(type(side) is int and 2 <= side <= LARGEST_SIDE for side in sides)
+    if not are_sides:
+        raise ValueError(
+            f"must be one side, height and width, or depth, height and width, each 2 to {LARGEST_SIDE} pixels, got {size!r}"
+        )
+    return tuple(sides) if isinstance(size, tuple | list) else int(size)
 
 
 class DataConfig(Section):
@@ -49,7 +71,15 @@ class DataConfig(Section):
         description="Seed of synthetic images and of the held-out share.",
         json_schema_extra={"flag": "--data-seed"},
     )
-    image_size: int = Field(128, ge=2, le=4096, description="Pixels a side that images are resized to.")
+    image_size: Annotated[int | tuple[int, ...], BeforeValidator(_image_size), SIDES] = Field(
+        128,
+        description="Pixels a side that images are resized to, HEIGHTxWIDTH, or DEPTHxHEIGHTxWIDTH of volumes.",
+    )
+    volumes: Literal["slices", "patches", "whole"] | None = Field(
+        None,
+        description="What volumes become: slices, patches of the image size, or whole ones resized to it [default: slices for "
+        "two sides, patches for three].",
+    )
     groups: Annotated[str | None, GROUPS] = Field(
         None,
         description="Images that belong together: a pattern that captures the group in a file's name, such as "
@@ -65,13 +95,18 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _refuse_too_many_pixels(self) -> Self:
-        size = self.synthetic_images * 4 * self.image_size**2  # three colours and a mask
+        size = self.synthetic_images * 4 * math.prod(self.sides)  # three colours and a mask
         if self.path is None and size > MOST_SYNTHETIC_BYTES:
             raise ValueError(
-                f"{self.synthetic_images} synthetic images of {self.image_size}x{self.image_size} are {size} bytes, at most "
+                f"{self.synthetic_images} synthetic images of {spell_sides(self.sides)} are {size} bytes, at most "
                 f"{MOST_SYNTHETIC_BYTES} are made: fewer or smaller ones"
             )
         return self
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sides of an image in pixels: height and width, and of a volume the depth before them."""
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
 
 
 class NetworkConfig(Section):

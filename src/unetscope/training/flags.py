@@ -8,7 +8,7 @@ carries a `Spelling` in its annotation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -144,6 +144,26 @@ def parse_code(word_of_flag: str, word: str) -> str:
     return f"{Path(place).expanduser().resolve()}:{name}" if place.endswith(".py") else word
 
 
+def parse_sides(flag: str, text: str) -> int | tuple[int, ...]:
+    """One side, or all of them.
+
+    >>> parse_sides("--image-size", "64"), parse_sides("--image-size", "16x64x64")
+    (64, (16, 64, 64))
+    """
+    try:
+        sides = tuple(int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise InvalidArgument(
+            f"{flag} {text}: expected a number of pixels such as 64, HEIGHTxWIDTH, or DEPTHxHEIGHTxWIDTH for volumes"
+        ) from None
+    return sides[0] if len(sides) == 1 else sides
+
+
+def spell_sides(sides: int | Sequence[int]) -> str:
+    """The word that `parse_sides` reads."""
+    return str(sides) if isinstance(sides, int) else "x".join(map(str, sides))
+
+
 def parse_groups(_: str, word: str) -> str:
     """A pattern as it is; a table as an absolute path."""
     return parse_path(_, Path(word)) if word.lower().endswith(".csv") else word
@@ -195,4 +215,5 @@ PATH = Spelling(Path, parse_path)
 GROUPS = Spelling(str, parse_groups)
 CODE = Spelling(str, parse_code)
 MARKED = Spelling(str, parse_marked, spell_marked)
+SIDES = Spelling(str, parse_sides, spell_sides)
 BYTES = Spelling(str, parse_bytes)
