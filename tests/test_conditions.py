@@ -230,8 +230,11 @@ def test_an_output_without_places_is_refused_with_its_shape() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.zeros(1, 2)
 
-    with pytest.raises(NetworkError, match="Constant gives out 1×2, made from no tensor with a place for every one of"):
+    with pytest.raises(
+        NetworkError, match="Constant gives out 1×2, made from no tensor with a place for every one of"
+    ) as error:
         inspect(Constant(), IMAGE)
+    assert "inspect the part of it that maps images to masks, or a module of a few lines" in str(error.value)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
@@ -269,6 +272,55 @@ def test_convolutions_that_lead_nowhere_are_said() -> None:
         == "No merge is found, but the network could not be followed everywhere: skips may be missing"
     )
     assert "lead to no output, the last of them decoders.0.1" in str(structure)
+
+
+class Branched(nn.Module):
+    """A branch with its own convolution joins the top of a network: module, and what it makes of the network's input."""
+
+    def __init__(self, convolution: nn.Module, branch: Callable[[nn.Module, Tensor], Tensor], sides: int) -> None:
+        super().__init__()
+        kernel = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[sides - 1]
+        self.enter, self.down, self.leave = kernel(1, 2, 1), kernel(2, 2, 2, 2), kernel(2, 1, 1)
+        self.side, self.branch = convolution, branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.enter(x)
+        up = functional.interpolate(self.down(a.relu()), size=a.shape[2:])
+        return self.leave(a + up + self.branch(self.side, x))
+
+
+def spectrogram(side: nn.Module, x: Tensor) -> Tensor:
+    spectrum = torch.stft(x[:, 0], 8, return_complex=True, window=torch.ones(8))
+    changed = spectrum * side(spectrum.abs()[:, None])[:, 0]
+    return torch.istft(changed, 8, length=x.shape[-1], window=torch.ones(8))[:, None]
+
+
+BRANCHES = {
+    "of a spectrogram": (nn.Conv2d(1, 1, 1), spectrogram, 1),
+    "of rows": (nn.Conv1d(1, 1, 1), lambda side, x: x + side(x.mean(3))[..., None], 2),
+    "of tokens": (nn.Conv1d(1, 1, 1), lambda side, x: side(x.flatten(2)).unflatten(2, x.shape[2:]), 2),
+    "of slices": (nn.Conv2d(1, 1, 1), lambda side, x: side(x.transpose(1, 2).flatten(0, 1))[None, :, 0], 3),
+    "of a stack": (nn.Conv3d(1, 1, 1), lambda side, x: side(torch.stack([x, x], 2))[:, :, 0], 2),
+}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_convolutions_on_other_axes_than_the_images_are_said(name: str) -> None:
+    model = Branched(*BRANCHES[name])
+    structure = inspect(model, torch.rand(1, 1, *(16,) * BRANCHES[name][2]))
+    sides = {"of a spectrogram": 2, "of rows": 1, "of tokens": 1, "of slices": 2, "of a stack": 3}[name]
+    gap = next(gap for gap in structure.gaps if gap.kind is GapKind.OTHER_AXES)
+    assert (gap.place, gap.may_hide_skips) == ("side", True)
+    assert (
+        f"1 convolutions that lead to the output do not have the axes of the image, the first of them side with {sides} "
+        in str(structure)
+    )
+
+
+def test_convolutions_of_a_gate_may_have_other_axes() -> None:
+    """As those of efficient channel attention, which run over the channels."""
+    attention = BRANCHES["of rows"][0], lambda side, x: x * side(x.mean((2, 3))[:, None])[:, 0, :, None, None].sigmoid()
+    assert inspect(Branched(*attention, 2), torch.rand(1, 1, 16, 16)).gaps == ()
 
 
 def test_what_only_weighs_is_said() -> None:

@@ -481,6 +481,35 @@ def test_a_size_that_is_read_of_what_is_left_out_is_computed_of_what_stays(join:
         assert differ(tensors_of(smaller(images)), expected, 2e-6) == ""
 
 
+PRODUCTS: dict[str, Join] = {
+    "beside a stream": lambda _, up, skip: torch.cat([up * skip, up], 1),
+    "added to a stream": lambda _, up, skip: torch.cat([up * skip + up, up], 1),
+    "subtracted": lambda _, up, skip: torch.cat([up - up.mul(skip), up], 1),
+    "activated and pooled": lambda net, up, skip: torch.cat([net.pooled(torch.tanh(up * skip)), up], 1),
+    "without bias": lambda net, up, skip: torch.cat([net.bare(net.bare(up * skip)), up], 1),
+    "of three": lambda _, up, skip: torch.cat([up * skip * up.sigmoid(), up], 1),
+    "of tokens": lambda _, up, skip: torch.cat([(up * skip).flatten(2).unflatten(2, up.shape[2:]), up], 1),
+}
+
+
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+@pytest.mark.parametrize("join", PRODUCTS.values(), ids=PRODUCTS)
+def test_a_product_with_what_is_left_out_is_gone(join: Join, part: str) -> None:
+    pooled = nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.Dropout(0.0), nn.PReLU(4))
+    smaller = assert_exact(TwoLevels(join, {"bare": nn.Conv2d(4, 4, 1, bias=False), "pooled": pooled}), part)
+    assert not [name for name, _ in smaller.named_modules() if name.startswith(("bare", "pooled"))]
+    is_added = join in (PRODUCTS["added to a stream"], PRODUCTS["subtracted"])
+    assert smaller.get_submodule("read").weight.shape[1] == (8 if is_added else 4)
+
+
+@pytest.mark.parametrize("name", ["biased", "norm"])
+def test_what_makes_more_than_zeros_of_a_product_is_refused_by_name(name: str) -> None:
+    parts = {"biased": nn.Conv2d(4, 4, 1), "norm": nn.BatchNorm2d(4)}
+    model = TwoLevels(lambda net, up, skip: torch.cat([net.get_submodule(name)(up * skip), up], 1), parts)
+    with pytest.raises(NetworkError, match=rf"nothing is left at .* \({name}\): leave out fewer of the streams"):
+        without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+
+
 def test_dropped_modules_and_outputs_are_gone() -> None:
     model = foreign.Supervised()
     structure = inspect(model, random_image(3, 32, 32))

@@ -26,6 +26,7 @@ def find_gaps(levels: Levels, joins: Sequence[Join]) -> tuple[Gap, ...]:
         if node.number not in joined and (gap := _hidden_join(levels, node)) is not None
     ]
     gaps += _lost_rises(levels)
+    gaps += _on_other_axes(levels)
     if not joins:
         gaps += _behind_gates(levels)
     return tuple(gaps)
@@ -77,6 +78,20 @@ def _lost_rises(levels: Levels) -> Iterator[Gap]:
                 f"{node.place} has {sides} places, more than what it is made from, and what raised the resolution is not known",
                 "upsample with functions of torch.nn.functional, such as interpolate",
             )
+
+
+def _on_other_axes(levels: Levels) -> Iterator[Gap]:
+    """Convolutions of another number of sides than the image has, such as those of a signal's spectrogram."""
+    kernels = [node for node in levels.graph.nodes if levels.is_kernel(node) and node.number in levels.useful]
+    beside = [node for node in kernels if not levels.is_spatial(node.number)]
+    if beside:
+        yield Gap(
+            GapKind.OTHER_AXES,
+            beside[0].place,
+            f"{len(beside)} convolutions that lead to the output do not have the axes of the image, the first of them "
+            f"{beside[0].place} with {len(beside[0].shape) - 2} sides: what they carry is not followed",
+            "to measure it, inspect a module of a few lines that takes what they read and returns what they make",
+        )
 
 
 def _hidden_join(levels: Levels, node: Node) -> Gap | None:

@@ -101,8 +101,8 @@ def _main_output(name: str, levels: Levels) -> int:
     if not outputs:
         shapes = " and ".join("×".join(map(str, levels.graph[number].shape)) for number in levels.graph.outputs)
         raise NetworkError(
-            f"{name} gives out {shapes}, made from no tensor with a place for every one of the image's: give a network that "
-            "maps images to masks, or name layers yourself"
+            f"{name} gives out {shapes}, made from no tensor with a place for every one of the image's: inspect the part of it "
+            "that maps images to masks, or a module of a few lines that takes the image first and returns such a tensor"
         )
     return max(outputs, key=lambda number: math.prod(levels.grid(number)))
 

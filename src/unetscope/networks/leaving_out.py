@@ -80,11 +80,31 @@ class WithoutStreams(Following):
         Raises: NetworkError for a call that mixes channels, or where nothing is left at a join.
         """
         for node in list(self.graph.nodes):
-            gone = {k for k, tensor in enumerate(tensor_arguments(node)) if tensor in self.empty}
-            if positions := gone | set(self._positions.get(node, ())):
+            tensors = tensor_arguments(node)
+            gone = {k for k, tensor in enumerate(tensors) if tensor in self.empty}
+            if gone and node.op == "call_method" and node.target == "size":
+                continue  # as of any tensor that is gone
+            positions = gone | set(self._positions.get(node, ()))
+            if self._makes_zeros(node, tensors, positions):
+                node.meta["join"] = bool(positions - gone)
+                self._lose(node, Mask(1, (False,) * node.meta["shape"][1]))
+            elif positions:
                 self._leave_out(node, positions)
             elif any(source in self.masks for source in node.all_input_nodes):
                 self.edit(node)
+
+    def _makes_zeros(self, node: fx.Node, tensors: list[fx.Node], positions: set[int]) -> bool:
+        """Whether a call makes nothing but zeros where streams are zero: a product with one, or what keeps zeros."""
+        if not positions or len(node.meta.get("shape", ())) < 2 or node.meta["function"] in CONCATENATIONS:
+            return False
+        if node.meta["function"] == "mul":
+            return True
+        if len(tensors) > 1 or self._positions.get(node) or "part" in node.meta:
+            return False
+        if node.op == "call_module" and any(True for _ in self.modules(str(node.target)).buffers()):
+            return False  # statistics, which running it would change
+        zeros = self._run(node, tensors[0], torch.zeros(tensors[0].meta["shape"], dtype=tensors[0].meta["dtype"]))
+        return isinstance(zeros, torch.Tensor) and zeros.shape == node.meta["shape"] and not bool(zeros.any())
 
     def _leave_out(self, node: fx.Node, positions: set[int]) -> None:
         name, tensors = node.meta.get("function"), tensor_arguments(node)
@@ -94,11 +114,6 @@ class WithoutStreams(Following):
             raise NetworkError(f"nothing is left at {place(node)}: leave out fewer of the streams that it joins")
         if name in CONCATENATIONS:
             self._shorten(node, tensors, positions)
-        elif name == "mul":
-            raise NetworkError(
-                f"{place(node)} multiplies streams, and a product with zeros is zero: no skip can be removed there, "
-                "ablate it instead"
-            )
         elif name == "stack" and self._is_summed(node):
             node.args = (remaining, *node.args[1:])
         elif name in {"add", "sub", "rsub"} and remaining[0].meta["shape"] == node.meta["shape"]:
@@ -113,9 +128,9 @@ class WithoutStreams(Following):
         kept: list[bool] = []
         for k, tensor in enumerate(tensors):
             mask = self.masks.get(tensor)
-            if mask is not None and mask.axis != axis:
+            if mask is not None and mask.axis != axis and k not in positions:
                 raise NetworkError(f"{place(node)} joins along another axis than streams before it: ablate it instead")
-            whole = mask.kept if mask else (True,) * tensor.meta["shape"][axis]
+            whole = mask.kept if mask and k not in positions else (True,) * tensor.meta["shape"][axis]
             kept += [False] * len(whole) if k in positions else whole
         self.masks[node] = Mask(axis, tuple(kept))
         if len(positions) == len(tensors):

@@ -151,6 +151,7 @@ class GapKind(StrEnum):
     HIDDEN_JOIN = "hidden join"
     GATE_ONLY = "gate only"
     LOST_RISE = "lost rise"
+    OTHER_AXES = "other axes"
 
 
 @dataclass(frozen=True, slots=True)

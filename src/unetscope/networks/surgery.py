@@ -57,7 +57,8 @@ def without(model: nn.Module, structure: Structure, *parts: str, constants: Mapp
 
     Leaving out a skip drops the stream S at its merge; leaving out a level drops the upsampled stream U there. Whatever then no
     longer leads to the output is gone: modules, weights and calls. Whatever reads a concatenation keeps the weights that read
-    the other streams. Outputs of deep supervision that hung on what is left out go too.
+    the other streams. A product goes as a whole, with all that feeds its other factor alone. Outputs of deep supervision that
+    hung on what is left out go too.
 
     The result equals the network with zeros in the place of these streams, to 1e-6 of the largest value. This is checked before
     it is returned: on the example and on random images, in both modes, in float64, without dropout. `notes` of the result say
