@@ -481,6 +481,56 @@ def test_a_size_that_is_read_of_what_is_left_out_is_computed_of_what_stays(join:
         assert differ(tensors_of(smaller(images)), expected, 2e-6) == ""
 
 
+def cropped(crop: Callable[[Tensor, Tensor], Any]) -> Join:
+    """The skip is cropped by what is computed of sizes as tensors, as some networks do, here by nothing."""
+
+    def join(_net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        margin = crop(up, skip)
+        return torch.cat([functional.pad(skip, [-int(side) for side in margin]), up], 1)
+
+    return join
+
+
+BY_TENSORS_OF_SIZES: dict[str, Join] = {
+    "tolist": cropped(
+        lambda up, skip: ((torch.tensor(skip.shape) - torch.tensor(up.shape))[2:] // 2).repeat(2).tolist()
+    ),
+    "item": cropped(
+        lambda up, skip: [(torch.tensor(skip.shape[k]) - torch.tensor(up.shape[k])).item() for k in (3, 3, 2, 2)]
+    ),
+    "int": cropped(lambda up, skip: [int(torch.tensor((skip.shape[2] - up.shape[2]) / 2))] * 4),
+    "bool": cropped(
+        lambda up, skip: [0, 0, 0, 0] if torch.tensor(skip.shape[2]) >= torch.tensor(up.shape[2]) else [1] * 4
+    ),
+    "arange": cropped(lambda up, skip: [torch.arange(up.shape[2]).max() + 1 - torch.arange(skip.shape[2]).numel()] * 4),
+    "equal": cropped(
+        lambda up, skip: [0] * 4 if torch.equal(torch.tensor(skip.shape), torch.tensor(up.shape)) else [1] * 4
+    ),
+    "numpy": cropped(lambda up, skip: (torch.zeros(skip.shape[2]).sum() + torch.zeros(4)).numpy()),
+}
+
+
+@pytest.mark.parametrize("join", BY_TENSORS_OF_SIZES.values(), ids=BY_TENSORS_OF_SIZES)
+def test_decisions_by_tensors_that_are_made_of_sizes_are_recorded(join: Join) -> None:
+    assert_exact(TwoLevels(join)).train()
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda net, up, skip: torch.cat([skip, up], 1) * (2.0 if net.read.weight.sum() > 100 else 1.0),
+        lambda _, up, skip: torch.cat([skip, up], 1) * (2.0 if torch.rand(1) > 2 else 1.0),
+        lambda _, up, skip: torch.cat([skip, up], 1) * (2.0 if torch.randint(0, 2, (1,)) > 2 else 1.0),
+        lambda _, up, skip: torch.cat([skip, up], 1) * (2.0 if (torch.zeros(1) + up.sum()) > 1e6 else 1.0),
+        lambda _, up, skip: torch.cat([skip, up], 1) * (2.0 if torch.zeros(1).copy_(up.sum()) > 1e6 else 1.0),
+    ],
+    ids=["weight", "random", "random integer", "image", "image, written"],
+)
+def test_decisions_by_anything_else_are_refused(join: Join) -> None:
+    with pytest.raises(NetworkError, match=r"decides by the values of a tensor \(:bool\), which no fixed program can"):
+        without(TwoLevels(join), inspect(TwoLevels(join), random_image(3, 16, 16)), "skip1")
+
+
 PRODUCTS: dict[str, Join] = {
     "beside a stream": lambda _, up, skip: torch.cat([up * skip, up], 1),
     "added to a stream": lambda _, up, skip: torch.cat([up * skip + up, up], 1),

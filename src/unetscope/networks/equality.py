@@ -14,12 +14,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 from unetscope.activations import eval_mode, kept_parameters
 from unetscope.base import NetworkError, first_line
 from unetscope.networks.ablation import replace_streams
+from unetscope.networks.program_tensors import RANDOM
 from unetscope.networks.rewired import Rewired
 from unetscope.networks.structure import Operand
 
 TOLERANCE = 1e-6  # of the largest value
 SEED = 0
-RANDOM = ("rand", "bernoulli", "normal", "multinomial", "uniform", "rrelu", "exponential", "poisson")
 
 Reading = tuple[fx.Node, fx.Node, int, list[int]]  # a call, what it reads, and the channels of an axis
 Ranges = tuple[tuple[float, float], ...]  # of each channel, its smallest and its largest value

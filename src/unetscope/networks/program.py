@@ -207,12 +207,13 @@ class _Recording(ProgramTensors):
             raise NetworkError(
                 f"{address} runs under an autocast within the network, which is not recorded: ablate it instead"
             )
-        if getattr(function, "__name__", "") in DECIDING and any(
-            isinstance(value, Tensor) and id(value) in self._nodes for value in tree_iter(args)
-        ):
-            raise NetworkError(
-                f"the network decides by the values of a tensor ({address}), which no fixed program can: ablate it instead"
-            )
+        if getattr(function, "__name__", "") in DECIDING:
+            decided_by = [value for value in tree_iter(args) if isinstance(value, Tensor) and id(value) in self._nodes]
+            if not all(map(self._is_made_of_sizes, decided_by)):
+                raise NetworkError(
+                    f"the network decides by the values of a tensor ({address}), which no fixed program can: ablate it instead"
+                )
+            self.sizes_escaped = self.sizes_escaped or bool(decided_by)
         _refuse_call(function, kwargs, address)
         versions = self._versions(args, kwargs)
         result = function(*_plain(args), **_plain(kwargs))

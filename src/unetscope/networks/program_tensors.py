@@ -20,6 +20,10 @@ CONSTANTS = (
 )  # fmt: skip
 
 
+RANDOM = ("rand", "bernoulli", "normal", "multinomial", "uniform", "rrelu", "exponential", "poisson")
+"""How the names of functions begin that draw random numbers."""
+
+
 def hold(decision: bool, text: str) -> None:
     """Go on only with sizes for which the recorded network decides as it did.
 
@@ -97,6 +101,27 @@ class ProgramTensors:
             self.attributes[name] = tensor
             self._register(tensor, node)
         return self._nodes[id(tensor)]
+
+    def _is_made_of_sizes(self, tensor: Tensor) -> bool:
+        """Whether a tensor is made of sizes and constants alone, and so has the same values for every image of a size."""
+        pending, visited = [self._nodes[id(tensor)]], set()
+        while pending:
+            node = pending.pop()
+            if node in visited:
+                continue
+            visited.add(node)
+            is_weight = node.op == "get_attr" and (
+                node.target not in self.outside or self.attributes[str(node.target)].requires_grad
+            )
+            if (
+                node.op in {"placeholder", "call_module"}
+                or is_weight
+                or str(node.meta.get("function", "")).startswith(RANDOM)
+            ):
+                return False
+            if not (node.op == "call_method" and node.target == "size"):
+                pending += [*node.all_input_nodes, *node.meta.get("after", ())]
+        return True
 
     def _versions(self, args: Any, kwargs: Any) -> list[tuple[Tensor, int]]:
         return [

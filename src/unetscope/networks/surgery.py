@@ -114,8 +114,6 @@ class _Surgery:
         self._programs = {mode: record_program(model, recorded_on, training=mode) for mode in MODES}
         modules = {**self._programs[True].modules, **self._programs[False].modules}
         attributes = {**self._programs[True].attributes, **self._programs[False].attributes}
-        if outside := [name for name in attributes if name.startswith("outside_")]:
-            self._notes.append(f"tensors that the original does not register are {', '.join(outside)} here")
         self._result, self._whole = Rewired(modules, attributes), Rewired(modules, attributes)
         self._result.example = structure.example
 
@@ -146,6 +144,9 @@ class _Surgery:
             self._check_result()
             refuse_fixed_batch(self._model, self._streams, self._result, self._dropped.get(False, ()))
         self._check_sizes()
+        kept = dict(self._result.named_parameters()) | dict(self._result.named_buffers())
+        if outside := sorted(name for name in kept if name.startswith("outside_")):
+            self._notes.append(f"tensors that the original does not register are {', '.join(outside)} here")
         self._result.left_out, self._result.notes = tuple(self._streams), tuple(self._notes)
         return self._result.train(self._model.training)
 
