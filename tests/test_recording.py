@@ -281,6 +281,31 @@ def test_a_resolution_that_rises_unseen_is_said(how: str) -> None:
     assert "No skip joins" not in str(structure)
 
 
+MARGINS: dict[str, Callable[[Tensor], Tensor]] = {
+    **{
+        mode: lambda x, mode=mode: functional.conv2d(
+            functional.pad(x, (2, 2, 2, 2), mode=mode), torch.ones(x.shape[1], 1, 5, 5) / 25, groups=x.shape[1]
+        )
+        for mode in ("constant", "reflect", "replicate", "circular")
+    },
+    "wide": lambda x: functional.conv2d(
+        functional.pad(x, (4, 4, 4, 4)), torch.ones(x.shape[1], 1, 5, 5), dilation=2, groups=x.shape[1]
+    ),
+    "pooled to more places": lambda x: (
+        x + functional.interpolate(functional.adaptive_avg_pool2d(x[..., :2, :2], 6), x.shape[2:])
+    ),
+}
+
+
+@pytest.mark.parametrize("how", MARGINS)
+def test_a_margin_and_a_pool_to_more_places_are_no_lost_rises(how: str) -> None:
+    """As of a network for large images that is given a small one, with few places on the lowest level."""
+    model = TwoLevels(up=lambda x: functional.interpolate(MARGINS[how](x), scale_factor=2.0))
+    structure = inspect(model, random_image(3, 16, 16))
+    assert structure.gaps == ()
+    assert len(structure.skips) == 2
+
+
 def by_slices(up: Tensor, skip: Tensor) -> Tensor:
     joined = up.new_zeros((len(up), 2 * up.shape[1], *up.shape[2:]))
     joined[:, : up.shape[1]] = skip

@@ -57,11 +57,19 @@ class Rising:
             if self._is_image[-1]:
                 lost += (number for number in levels.value_inputs(node) if self._is_lost(number, node, lowest[number]))
                 grown = _grown(levels.grid(node.number), lowest[-1]) if lowest[-1] else [False]
-                if all(grown):
+                if all(grown) and not self._is_margin(node, lowest[-1]) and node.name not in POOLING:
                     lost.append(node.number)
                 if all(grown) or not any(grown):  # what has grown along one axis may grow along the next
                     lowest[-1] = levels.grid(node.number)
         self.lost = tuple(dict.fromkeys(lost))
+
+    def _is_margin(self, node: Node, before: tuple[int, ...]) -> bool:
+        """Whether a tensor is padded only for convolutions that take the margin off again."""
+        graph, consumers = self._levels.graph, self._levels.graph.consumers[node.number]
+        return node.name == "pad" and all(
+            self._levels.is_kernel(graph[number]) and not all(_grown(self._levels.grid(number), before))
+            for number in consumers
+        )
 
     def _is_lost(self, number: int, node: Node, lowest: tuple[int, ...]) -> bool:
         """Whether an operand of an image is no image, and yet has its places and more than the images that it is made from."""
