@@ -1,131 +1,104 @@
-"""Write docs/networks.md: the merges found in published networks, and the cost of measuring relative to training.
+"""Write docs/networks.md: the merges found in published networks, and each of their skips and levels left out.
 
-    python scripts/make_networks.py [--workers 2] [--keep-times]
+    python scripts/make_networks.py [--workers 2] [--rows ROWS.jsonl [--also DIGEST ...]] [--only NAME ...]
 
-Each network is built with random weights and inspected, and each of its skips is silenced, and removed where possible. Then it is
-trained for one epoch on random images and measured on as many; with `--keep-times`, the page keeps the times that it has.
-`tests/test_networks.py` compares the page with the networks.
+Each network is built with random weights and inspected. Each skip and level is left out and held against the network in which it
+is silenced. With `--rows`, finished networks are kept in a file, one JSON object a line, and not run again
+while the code that finds and removes parts is the same, or a digest of it is named with `--also`, since what has changed does not
+concern the networks that have run. An interrupted run goes on, the cheapest networks first. `tests/test_networks.py` compares the page with the networks.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import multiprocessing
 import re
+import statistics
 import sys
 import time
+import traceback
 import warnings
 from collections import Counter
-from functools import partial
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_iter
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "networks.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
+import network_rows  # noqa: E402
+
 import published  # noqa: E402
 import torchvision_stub  # noqa: E402
-import unetscope as us  # noqa: E402
-from unetscope.base.errors import NetworkError  # noqa: E402
-from unetscope.networks.structure import JOIN_NAMES  # noqa: E402
+from unetscope.networks.equality import TOLERANCE  # noqa: E402
 
-IMAGES = {2: 8, 3: 2}  # by the number of sides
-BATCH = 4
+Row = dict[str, Any]
+MODES = ("evaluation", "training")
+NONE = "—"
 
 
 def main() -> None:
     """Look into every network and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--keep-times", action="store_true")
+    parser.add_argument("--rows", type=Path, help="a file of finished networks, which are not run again")
+    parser.add_argument("--also", nargs="+", default=[], help="take finished networks of these digests of the code too")
+    parser.add_argument("--only", nargs="+", help="the beginnings of names: run these alone, and write no page")
+    parser.add_argument("--write", action="store_true", help="run nothing: write the page of the finished networks")
     options = parser.parse_args()
     _begin()
-    row, kept = partial(row_of, timed=not options.keep_times), times_on_the_page() if options.keep_times else {}
-    with multiprocessing.get_context("fork").Pool(options.workers) as pool:  # which imports torch once
-        rows = pool.map(row, range(len(published.NETWORKS)), chunksize=1)
-    write([row | kept.get(network.name, {}) for network, row in zip(published.NETWORKS, rows, strict=True)])
+    networks = [n for n in published.NETWORKS if not options.only or n.name.startswith(tuple(options.only))]
+    if missing := sorted({network.missing for network in networks} - {""}):
+        raise SystemExit(
+            f"not installed: {', '.join(missing)}: pip install --no-deps -r no-deps.txt -r scripts/networks.txt"
+        )
+    rows = finished(options.rows, {network_rows.code_digest(), *options.also})
+    left = [network.name for network in sorted(networks, key=_expected_cost) if network.name not in rows]
+    if options.write:
+        left = []
+    with multiprocessing.get_context("fork").Pool(options.workers, maxtasksperchild=8) as pool:
+        for count, row in enumerate(pool.imap_unordered(_row_named, left, chunksize=1), start=1):
+            outcome = row["crash"] if "crash" in row else f"{row['ran']:.0f} s"
+            print(f"{count} of {len(left)}: {row['name']}, {outcome}", flush=True)
+            if "crash" in row:
+                continue
+            rows[row["name"]] = row
+            if options.rows:
+                with options.rows.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+    crashed = [network.name for network in networks if network.name not in rows]
+    if not options.only:
+        every = [rows.get(network.name, {"name": network.name, "not_run": True}) for network in networks]
+        PAGE.write_text(page_of(every), encoding="utf-8")
+    if crashed:
+        raise SystemExit(f"not run: {', '.join(crashed)}")
 
 
-def times_on_the_page() -> dict[str, dict[str, float]]:
-    """The two columns of times that the page has, by network."""
-    lines = [
-        line.strip("| \n").split(" | ")
-        for line in PAGE.read_text(encoding="utf-8").splitlines()
-        if line.startswith("| ")
-    ]
-    heading, *rows = lines
-    seconds, added = heading.index("inspection, s"), heading.index("added")
-    return {row[0]: {"seconds": float(row[seconds]), "added": float(row[added])} for row in rows if row[added] != "—"}
+def _expected_cost(network: published.Published) -> int:
+    return math.prod(network.shape[1:]) * (1 + network.source_skips)
 
 
-def write(rows: list[dict[str, Any]]) -> None:
-    """Write the page from one row a network."""
-    counted = [(network, row) for network, row in zip(published.NETWORKS, rows, strict=True) if "merges" in row]
-    merges, in_sources = sum(row["merges"] for _, row in counted), sum(network.merges for network in published.NETWORKS)
-    whole = sum(row["merges"] == network.merges for network, row in counted)
-    times = sorted(row["added"] for _, row in counted if "added" in row)
-    lines = [
-        "# Networks inspected",
-        "",
-        "`scripts/make_networks.py` writes this page, and the tests compare its counts with the networks. The networks are unmodified and",
-        f"have random weights. `us.inspect` finds {merges} of {in_sources} merges of {len(rows)} networks, and all merges of {whole} of them.",
-        "",
-        "- *Merges*, *skips*: found, of those in the source of the network. They are counted by reading its forward pass: every place where",
-        "  the decoder's stream is joined by a tensor that the encoder kept is a merge, and every kept tensor that arrives there is a skip.",
-        "- *Layers*: layers measured by default: all convolutions up to forty, otherwise the ends of stages.",
-        "- *Removed*: skips that `us.without_skips` removes, of those found.",
-        "- *Difference*: between the network with a skip removed and the network with that skip silenced, on an image that was not used for",
-        "  the removal: the largest over all skips, relative to the largest output.",
-        "- *Notes*: why merges or skips are missing, what `us.inspect` warns of, and why skips are not removed, each with how often.",
-        "- *Inspection*: time of `us.inspect`.",
-        "- *Added*: time to measure one image (KDE and binning, all layers) divided by the time to train on one image (forward, backward,",
-        f"  Adam, batches of {BATCH}): between {times[0]:.1f} and {times[-1]:.1f}, median {times[len(times) // 2]:.1f}, where it was timed. A value of 1 means that measuring takes as long",
-        "  as an epoch of as many images.",
-        "",
-        "| network | one image | merges | skips | in the source | joined by | layers | removed | difference | inspection, s | added | notes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for network, row in zip(published.NETWORKS, rows, strict=True):
-        cells = [network.name, "×".join(map(str, network.shape)), *cells_of(network, row)]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "A skip cannot be removed if its channels are mixed before a convolution reads them, or reach the output without a convolution. It",
-        "can still be ablated.",
-        "",
-        "A merge is where a stream that was upsampled meets a stream that was not upsampled with it. Residual blocks,",
-        "squeeze-and-excitation and branches that pool the whole image (ASPP, PSP) are therefore not merges; the fusions of a pyramid (FPN,",
-        "UPerNet) are. An attention gate is part of the skip that it weights. Streams are followed as [batch, channels, *sides]: merges of",
-        "tokens are found if their streams have that form before, which those of Swin-UNet do not. A script is one call.",
-    ]
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def finished(path: Path | None, digests: Collection[str]) -> dict[str, Row]:
+    """The rows of a file that are of some digests of the code, by name of the network; the last of each."""
+    if path is None or not path.exists():
+        return {}
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {row["name"]: row for row in rows if row["digest"] in digests}
 
 
-def cells_of(network: published.Published, row: dict[str, Any]) -> list[str]:
-    """The cells of a row behind the shape."""
-    if "merges" not in row:
-        return ["—", "—", network.why, "—", "—", "—", "—", "—", "—", row["refusal"].replace("|", "/")]
-    removed = f"{row['removed']} of {row['skips']}" if row["skips"] else "—"
-    differs = (row["merges"], row["skips"]) != (network.merges, network.source_skips)
-    reason = network.reason or "the count differs from that of the source" * differs
-    return [
-        f"{row['merges']} of {network.merges}",
-        f"{row['skips']} of {network.source_skips}",
-        network.why,
-        f"{row['kinds']}",
-        f"{row['layers']}",
-        removed,
-        f"{row['difference']:.0e}" if row["removed"] else "—",
-        f"{row['seconds']:.2f}",
-        f"{row['added']:.1f}" if "added" in row else "—",
-        "; ".join(filter(None, (reason, f"{row['notes']}"))) or "—",
-    ]
+def _row_named(name: str) -> Row:
+    network = next(network for network in published.NETWORKS if network.name == name)
+    started = time.perf_counter()
+    try:
+        row = network_rows.row_of(network)
+    except Exception:
+        return {"name": name, "crash": traceback.format_exc()}
+    return {"name": name, "digest": network_rows.code_digest(), **row, "ran": time.perf_counter() - started}
 
 
 def _begin() -> None:
@@ -134,100 +107,178 @@ def _begin() -> None:
     torchvision_stub.declare()
 
 
-def row_of(place: int, timed: bool) -> dict[str, Any]:
-    """The columns of one network. timed: whether it is trained and measured too."""
-    network = published.NETWORKS[place]
-    if network.missing:
-        raise SystemExit(f"{network.name} needs {network.missing}: pip install --no-deps -r no-deps.txt")
-    torch.manual_seed(0)
-    model = network.build()
-    image, new = torch.rand(2, 1, *network.shape, generator=torch.Generator().manual_seed(0))
-    try:
-        us.inspect(model, image)  # imports are not timed
-    except NetworkError as refusal:
-        print(network.name, refusal, flush=True)
-        return {"refusal": f"refused: {refusal}"}
-    started = time.process_time()
-    structure = us.inspect(model, image)
-    seconds = time.process_time() - started
-    differences, refusals = removals(model.eval(), structure, new)
-    reasons = [*(f"warns of: {gap.kind}" for gap in structure.gaps), *refusals]
-    row: dict[str, Any] = {
-        "merges": len(structure.merges),
-        "kinds": ", ".join(dict.fromkeys(JOIN_NAMES[merge.kind] for merge in structure.merges)) or "—",
-        "skips": len(structure.skips),
-        "layers": f"{len(structure.layers)}" + (" (stages)" if structure.detail == "stages" else ""),
-        "removed": len(differences),
-        "difference": max(differences, default=0.0),
-        "seconds": seconds,
-        "notes": "; ".join(f"{reason} ({count})" for reason, count in Counter(reasons).items()),
+# The page.
+
+
+def page_of(rows: Sequence[Row]) -> str:
+    """The page from one row a network, in the order of the networks."""
+    merges = sum(row.get("merges", 0) for row in rows)
+    in_sources = sum(n.merges for n, row in zip(published.NETWORKS, rows, strict=True) if "not_run" not in row)
+    left = [row["name"] for row in rows if "not_run" in row]
+    whole = sum(row.get("merges") == network.merges for network, row in zip(published.NETWORKS, rows, strict=True))
+    lines = [
+        "# Networks inspected",
+        "",
+        "`scripts/make_networks.py` writes this page, and the tests compare its counts with the networks. The networks are unmodified and",
+        "have random weights.",
+        "",
+        f"`us.inspect` finds {merges} of {in_sources} merges of {len(rows) - len(left)} networks, and all merges of {whole} of them.",
+        *sentences_of_parts(rows),
+        *[f"Not run for this page: {'; '.join(left)}."][: len(left)],
+        "",
+        "## Merges and skips",
+        "",
+        "- *Merges*, *skips*: found, of those in the source of the network. They are counted by reading its forward pass: every place where",
+        "  the decoder's stream is joined by a tensor that the encoder kept is a merge, and every kept tensor that arrives there is a skip.",
+        "- *Layers*: layers measured by default: all convolutions up to forty, otherwise the ends of stages.",
+        "- *Inspection*: time of `us.inspect`.",
+        "- *Notes*: why the count differs, and what `us.inspect` warns of, with how often.",
+        "",
+        *table(
+            (
+                "network",
+                "one image",
+                "merges",
+                "skips",
+                "in the source",
+                "joined by",
+                "layers",
+                "inspection, s",
+                "notes",
+            ),
+            (cells_of_merges(network, row) for network, row in zip(published.NETWORKS, rows, strict=True)),
+        ),
+        "",
+        "A merge is where a stream that was upsampled meets a stream that was not upsampled with it. Residual blocks,",
+        "squeeze-and-excitation and branches that pool the whole image (ASPP, PSP) are therefore not merges; the fusions of a pyramid (FPN,",
+        "UPerNet) are. An attention gate is part of the skip that it weights. Streams are followed as [batch, channels, *sides]: merges of",
+        "tokens are found if their streams have that form before, which those of Swin-UNet do not. A script is one call.",
+        "",
+        "## Skips and levels left out",
+        "",
+        "Each skip and each level is left out by itself, by `us.without`.",
+        "",
+        "- *Skips*, *levels*: left out, of those found.",
+        "- *Evaluation*, *training*: the largest difference, in that mode, between the network without a part and the network with zeros",
+        "  instead, on two new images, relative to the largest output. In float64 where the network runs in it (otherwise rounding of",
+        "  float32 shows, which the notes say). Every draw of random numbers begins at the same seed in both networks.",
+        "- *Parameters*, *time*: what is left of them, as a share: without a skip and without a level, the least over all skips and",
+        "  all levels. Time is the median of forward passes of both networks in turn. A recorded program may be a few per cent slower",
+        "  or faster than the network's own code.",
+        "- *Refused and notes*: the parts that `us.without` refuses and the call that it names, and notes of the results.",
+        "",
+        *table(
+            (
+                "network",
+                "skips",
+                "levels",
+                "evaluation",
+                "training",
+                "parameters, skips",
+                "levels",
+                "time, skips",
+                "levels",
+                "refused and notes",
+            ),
+            ([row["name"], *cells_of_parts(row["parts"])] for row in rows if row.get("parts")),
+        ),
+        "",
+        "A part cannot be left out if channels that stay are mixed with those that go before a convolution reads them, as by a normalisation",
+        "over both. It can still be ablated.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Lines of a table in Markdown."""
+    names = list(heading)
+    cells = [names, ["---"] * len(names), *([cell.replace("|", "/") for cell in row] for row in rows)]
+    return [f"| {' | '.join(row)} |" for row in cells]
+
+
+def sentences_of_parts(rows: Sequence[Row]) -> list[str]:
+    """How many parts of all networks are left out, how exactly, and what is left of the networks."""
+    parts = [part for row in rows for part in row.get("parts", [])]
+    removed = [part for part in parts if "refusal" not in part]
+    exact = [part for part in removed if max(part[mode] for mode in MODES) <= TOLERANCE]
+    lines = [
+        f"`us.without` leaves out {len(removed)} of their {len(parts)} skips and levels, and refuses {len(parts) - len(removed)} with the call that is in the way.",
+        f"On new images {len(exact)} of these {len(removed)} equal the network with zeros instead to {TOLERANCE:.0e} of the largest output, in evaluation and",
+        f"in training mode; {sum(part['evaluation'] <= TOLERANCE for part in removed)} do so in evaluation mode.",
+    ]
+    for kind in ("skip", "level"):
+        of_kind = [part for part in removed if part["part"].startswith(kind)]
+        parameters, seconds = (statistics.median(part[key] for part in of_kind) for key in ("parameters", "time"))
+        lines.append(
+            f"Without one {kind}, the median network keeps {parameters:.1%} of its parameters and {seconds:.0%} of its time."
+        )
+    return lines
+
+
+def cells_of_merges(network: published.Published, row: Row) -> list[str]:
+    """The cells of a network in the table of merges."""
+    shape = "×".join(map(str, network.shape))
+    if "not_run" in row:
+        return [network.name, shape, NONE, NONE, network.why, NONE, NONE, NONE, "not run"]
+    if "refusal" in row:
+        return [network.name, shape, NONE, NONE, network.why, NONE, NONE, NONE, f"refused: {row['refusal']}"]
+    differs = (row["merges"], row["skips"]) != (network.merges, network.source_skips)
+    notes = [network.reason or "the count differs from that of the source" * differs]
+    notes += [f"warns of: {gap} ({count})" for gap, count in Counter(row["gaps"]).items()]
+    return [
+        network.name,
+        shape,
+        f"{row['merges']} of {network.merges}",
+        f"{row['skips']} of {network.source_skips}",
+        network.why,
+        ", ".join(row["kinds"]) or NONE,
+        row["layers"],
+        f"{row['seconds']:.2f}",
+        "; ".join(filter(None, notes)) or NONE,
+    ]
+
+
+def cells_of_parts(parts: Sequence[Row]) -> list[str]:
+    """The cells of a network in the table of parts left out."""
+    removed = {
+        kind: [p for p in parts if p["part"].startswith(kind) and "refusal" not in p] for kind in ("skip", "level")
     }
-    if timed and len(network.shape) > 2:  # images have two or three sides
-        row["added"] = cost_of(model, images_for(network), structure)
-    print(network.name, row, flush=True)
-    return row
+    counts = [f"{len(removed[kind])} of {sum(p['part'].startswith(kind) for p in parts)}" for kind in removed]
+    every = [part for of_kind in removed.values() for part in of_kind]
+    differences = [max((part[mode] for part in every), default=None) for mode in MODES]
+    largest = [NONE if value is None else f"{value:.0e}" if value else "0" for value in differences]
+    shares = [
+        f"{min(part[key] for part in of_kind):.{digits}%}" if of_kind else NONE
+        for key, digits in (("parameters", 1), ("time", 0))
+        for of_kind in removed.values()
+    ]
+    return [*counts, *largest, *shares, "; ".join(remarks_of(parts)) or NONE]
 
 
-def cost_of(model: nn.Module, data: us.SegmentationData, structure: us.networks.Structure) -> float:
-    """The time to measure the images, divided by the time to train on them."""
-    epoch_of(model, data)  # warm-up
-    trained = epoch_of(model, data)
-    scope = us.Scope(model, data, layers=structure.layers, skips=structure.skips, labels=[us.KMeansLabels(2)])
-    scope.measure(0)
-    started = time.process_time()
-    scope.measure(1)
-    measured = time.process_time() - started
-    us.plots.u_plot(scope.flow)
-    return measured / trained
+def remarks_of(parts: Sequence[Row]) -> list[str]:
+    """Refusals and notes of parts, each once with the parts that it is of."""
+    remarks: dict[str, list[str]] = {}
+    for part in parts:
+        if "refusal" in part:
+            remarks.setdefault("refused: " + shortened(part["refusal"]), []).append(part["part"])
+        for note in part.get("notes", []):
+            remarks.setdefault(shortened(note), []).append(part["part"])
+        if part.get("no_dropout"):
+            remarks.setdefault("compared without dropout in training mode", []).append(part["part"])
+        if part.get("float32"):
+            remarks.setdefault("compared in float32, which its code names", []).append(part["part"])
+    return [f"{text} ({'all' if len(names) == len(parts) else ', '.join(names)})" for text, names in remarks.items()]
 
 
-def removals(model: nn.Module, structure: us.networks.Structure, new: Tensor) -> tuple[list[float], list[str]]:
-    """How far each skip removed is from the same skip silenced on a new image, and why others cannot be removed."""
-    differences, refusals = [], []
-    for skip in structure.skips:
-        with torch.no_grad(), us.networks.ablated(model, structure, skip.name):
-            silenced = whole(model(new))
-        assert bool(silenced.isfinite().all())
-        try:
-            smaller = us.without_skips(model, structure, skip.name)
-            with torch.no_grad():
-                removed = whole(smaller(new))
-        except NetworkError as refusal:
-            refusals.append(reason_of(str(refusal)))
-            continue
-        differences.append(((removed - silenced).abs().max() / silenced.abs().max()).item())
-    return differences, refusals
-
-
-def reason_of(refusal: str) -> str:
-    """A refusal without the places in the network, so that the same reason is counted once."""
-    return re.sub(r" \([^)]*\)| at \S+", "", refusal.split(", so ", maxsplit=1)[0].split(": ", maxsplit=1)[0]).strip()
-
-
-def whole(output: object) -> Tensor:
-    """Everything that a network gives out, in one row."""
-    return torch.cat([tensor.flatten() for tensor in tree_iter(output) if isinstance(tensor, Tensor)])
-
-
-def images_for(network: published.Published) -> us.SegmentationData:
-    """Random images and masks of the network's input shape."""
-    channels, *sides = network.shape
-    n, rng = IMAGES[len(sides)], np.random.default_rng(0)
-    images = rng.random((n, channels, *sides), dtype=np.float32)
-    masks = (rng.random((n, *sides)) > np.linspace(0.2, 0.8, n).reshape(-1, *[1] * len(sides))).astype(np.uint8)
-    return us.SegmentationData(images, masks, tuple(map(str, range(n))), "random")
-
-
-def epoch_of(model: nn.Module, data: us.SegmentationData) -> float:
-    """Seconds of one training epoch."""
-    model.train()
-    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-    started = time.process_time()
-    for batch in torch.from_numpy(data.images).split(BATCH):
-        optimizer.zero_grad()
-        sum(out.square().mean() for out in tree_iter(model(batch)) if isinstance(out, torch.Tensor)).backward()
-        optimizer.step()
-    return time.process_time() - started
+def shortened(text: str) -> str:
+    """A refusal or a note without the advice behind it."""
+    constants = (
+        r"where it is zero, what is left out reaches (\S+) as constants, through a normalisation: they are kept as"
+    )
+    text = re.sub(constants, r"constants that a normalisation makes of zeros are kept for \1 as", text)
+    return re.split(
+        r", so no skip|: no skip can be removed|: ablate it instead|, and equals the one", text, maxsplit=1
+    )[0].strip()
 
 
 if __name__ == "__main__":

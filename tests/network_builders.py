@@ -47,12 +47,16 @@ def module_of(name: str, *, bare: tuple[str, ...] = (), absent: tuple[str, ...] 
     """
     for package in bare:
         _declare_bare(package)
-    for package in absent:
-        if not is_installed(package):
-            sys.modules[package] = mock.MagicMock(__path__=[], __spec__=None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return importlib.import_module(name)
+    stand_ins = [package for package in absent if not is_installed(package)]
+    for package in stand_ins:
+        sys.modules[package] = mock.MagicMock(__path__=[], __spec__=None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    finally:
+        for package in stand_ins:  # other packages ask whether they are there
+            del sys.modules[package]
 
 
 def is_installed(package: str) -> bool:
@@ -139,6 +143,41 @@ def karras() -> nn.Module:
 def drunet() -> nn.Module:
     module = module_of("deepinv.models.drunet", bare=("deepinv", "deepinv.models"), absent=("h5py", "natsort"))
     return Conditioned(module.DRUNet(nc=(4, 8, 8, 16), nb=1, pretrained=None), lambda _n: (0.1,))
+
+
+def transformers_segformer() -> nn.Module:
+    models = module_of("transformers")
+    config = models.SegformerConfig(
+        depths=[1] * 4, hidden_sizes=[8, 16, 16, 32], decoder_hidden_size=16, num_labels=2, num_attention_heads=[1, 1, 2, 2]
+    )  # fmt: skip
+    return models.SegformerForSemanticSegmentation(config)  # type: ignore[no-any-return]
+
+
+def transformers_upernet() -> nn.Module:
+    models = module_of("transformers")
+    stages = [f"stage{k}" for k in range(1, 5)]
+    backbone = models.ConvNextConfig(hidden_sizes=[8, 16, 16, 32], depths=[1] * 4, out_features=stages)
+    config = models.UperNetConfig(
+        backbone_config=backbone, hidden_size=16, num_labels=2, auxiliary_in_channels=16, use_auxiliary_head=False
+    )
+    return models.UperNetForSemanticSegmentation(config)  # type: ignore[no-any-return]
+
+
+def apex_xunet() -> nn.Module:
+    """The U-Net of a-unet for signals, one residual block a stage."""
+    apex = module_of("a_unet.apex")
+    blocks = [apex.XBlock(channels=c, factor=f, items=[apex.ResnetItem]) for c, f in ((4, 1), (8, 2), (8, 2))]
+    return apex.XUNet(dim=1, in_channels=2, resnet_groups=2, blocks=blocks, skip_t=apex.SkipCat)  # type: ignore[no-any-return]
+
+
+def fastai_unet() -> nn.Module:
+    """The U-Net that fastai makes of a ResNet-18."""
+    unets = module_of(
+        "fastai.vision.models.unet", bare=("fastai.vision", "fastai.vision.models"),
+        absent=("fasthtml", "fasthtml.common", "spacy", "fastdownload"),
+    )  # fmt: skip
+    encoder = list(module_of("torchvision.models").resnet18(weights=None).children())[:-2]
+    return unets.DynamicUnet(nn.Sequential(*encoder), 2, (64, 64))  # type: ignore[no-any-return]
 
 
 def of(
