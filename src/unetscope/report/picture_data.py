@@ -77,10 +77,16 @@ def prediction_data(run: AnalysedRun) -> dict[str, Any] | None:
         "titles": [row.image.title for row in rows],
         "images": [address(row.image.pixels) for row in rows],
         "truths": [address(_shown_mask(run, row.truth.pixels)) for row in rows],
+        "note": of_volumes(run, "Of each volume the middle slice is shown."),
         "legend": [] if run.class_map is None else run.class_map.legend,
         "epochs": kept,
         "predicted": [addresses[epoch] for epoch in kept],
     }
+
+
+def of_volumes(run: AnalysedRun, text: str) -> str:
+    """What is said of pictures if the run's images are volumes, else nothing."""
+    return text if len(run.facts.get("data", {}).get("train", {}).get("image size", ())) == 3 else ""
 
 
 def _shown_mask(run: AnalysedRun, mask: Any, truth: Any = None) -> Any:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from unetscope import plots
 from unetscope.base import NoProgress, Progress, remove_abandoned
 from unetscope.report.page import ReportFigure, title_of, write_report
-from unetscope.report.picture_data import Example, examples
+from unetscope.report.picture_data import Example, examples, of_volumes
 from unetscope.report.report_data import report_data_of
 from unetscope.report.sentences import swept_estimators
 from unetscope.runs import AnalysedRun, RunFolder
@@ -92,7 +92,7 @@ def drawings(run: AnalysedRun) -> Iterator[Drawing]:
                 if run.class_map is None
                 else "Validation images from few classes to many, with the class that the network marks at each epoch."
             )
-            + _of_volumes(run, " Of each volume the middle slice is shown, with the Dice of that slice."),
+            + of_volumes(run, " Of each volume the middle slice is shown, with the Dice of that slice."),
             partial(plots.predictions, [row.pixels for row in rows], _shown_epochs(rows), class_map=run.class_map),
         )
     for labels in flow.labels[1:]:
@@ -229,14 +229,9 @@ def _clusters(run: AnalysedRun, labels: str) -> Iterator[Drawing]:
             _slug("masks_by_cluster", labels),
             f"Masks by cluster: {labels}",
             "Probe masks of the largest clusters, whose numbers are Y in I(Y;M), four of each."
-            + _of_volumes(run, " Of each volume the middle slice is shown."),
+            + of_volumes(run, " Of each volume the middle slice is shown."),
             partial(plots.masks_by_cluster, list(grouped.items())),
         )
-
-
-def _of_volumes(run: AnalysedRun, text: str) -> str:
-    """What a caption adds if the run's images are volumes."""
-    return text if len(run.facts.get("data", {}).get("train", {}).get("image size", ())) == 3 else ""
 
 
 def _slug(*names: str | float) -> str:

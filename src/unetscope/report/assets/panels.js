@@ -253,7 +253,8 @@ function predictionsView({ predictions: pictures }) {
     return el("li", {}, key, name);
   });
   const legend = keys.length ? el("ul", { class: "keys" }, keys) : "";
-  const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Predicted masks" }, legend, el("table", { class: "pictures" },
+  const note = pictures.note ? el("p", { class: "caption" }, pictures.note) : "";
+  const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Predicted masks" }, note, legend, el("table", { class: "pictures" },
     el("thead", {}, el("tr", {}, ["", "image", "mask"].map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))), heading, still.map((epoch) => el("th", { scope: "col" }, `epoch ${epoch}`)))), body));
   let shown = -1;
   /** @type {(state: State) => void} */

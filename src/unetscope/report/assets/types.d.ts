@@ -30,7 +30,7 @@ interface OutcomeRow extends Interval {
 interface Budget { epoch: number; rows: OutcomeRow[] }
 interface VariantCurve { variant: string; seed: number; sound: boolean; epoch: number[]; dice: (number | null)[] }
 interface VerificationData { margin: number; target: number | null; budgets: Budget[]; curves: VariantCurve[] }
-interface PredictionData { titles: string[]; images: string[]; truths: string[]; epochs: number[]; predicted: string[][]; legend: [string, string][] }
+interface PredictionData { titles: string[]; images: string[]; truths: string[]; epochs: number[]; predicted: string[][]; note: string; legend: [string, string][] }
 interface RunData {
   name: string; summary: string; state: { epoch: number | null; planned: number | null; own: boolean }; notes: string[];
   layers: LayerData[]; skips: SkipData[]; epochs: number[];
