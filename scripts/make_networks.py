@@ -112,7 +112,7 @@ def _begin() -> None:
 
 def page_of(rows: Sequence[Row]) -> str:
     """The page from one row a network, in the order of the networks."""
-    merges = sum(row.get("merges", 0) for row in rows)
+    merges = sum(min(row.get("merges", 0), n.merges) for n, row in zip(published.NETWORKS, rows, strict=True))
     in_sources = sum(n.merges for n, row in zip(published.NETWORKS, rows, strict=True) if "not_run" not in row)
     left = [row["name"] for row in rows if "not_run" in row]
     whole = sum(row.get("merges") == network.merges for network, row in zip(published.NETWORKS, rows, strict=True))
@@ -160,7 +160,7 @@ def page_of(rows: Sequence[Row]) -> str:
         "",
         "- *Skips*, *levels*: left out, of those found.",
         "- *Evaluation*, *training*: the largest difference, in that mode, between the network without a part and the network with zeros",
-        "  instead, on two new images, relative to the largest output. In float64 where the network runs in it (otherwise rounding of",
+        "  instead, on two new images or one new volume, relative to the largest output. In float64 where the network computes alike in it (otherwise rounding of",
         "  float32 shows, which the notes say). Every draw of random numbers begins at the same seed in both networks.",
         "- *Parameters*, *time*: what is left of them, as a share: without a skip and without a level, the least over all skips and",
         "  all levels. Time is the median of forward passes of both networks in turn. A recorded program may be a few per cent slower",
@@ -266,12 +266,13 @@ def remarks_of(parts: Sequence[Row]) -> list[str]:
         if part.get("no_dropout"):
             remarks.setdefault("compared without dropout in training mode", []).append(part["part"])
         if part.get("float32"):
-            remarks.setdefault("compared in float32, which its code names", []).append(part["part"])
+            remarks.setdefault("compared in float32, since its code depends on the type", []).append(part["part"])
     return [f"{text} ({'all' if len(names) == len(parts) else ', '.join(names)})" for text, names in remarks.items()]
 
 
 def shortened(text: str) -> str:
-    """A refusal or a note without the advice behind it."""
+    """A refusal or a note without the advice behind it and without numbers of one part."""
+    text = re.sub(r" \([\d.e+-]+ of [\d.e+-]+\)", "", text).replace("; ablate it instead", "")
     constants = (
         r"where it is zero, what is left out reaches (\S+) as constants, through a normalisation: they are kept as"
     )
