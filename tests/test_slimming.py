@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 import unetscope as us
 from runs import edited_config
 from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError
-from unetscope.networks.cost import Savings, costs
 from unetscope.networks.unet import UNet
+from unetscope.runs.design_costs import savings
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.slimming import carry_over, savings, slim
+from unetscope.runs.slimming import carry_over, slim
 from unetscope.table.parts import Variant
 from unetscope.training.config import preset_config
 from unetscope.training.trainer import validation_dice
@@ -189,42 +189,6 @@ def test_a_strangers_file_is_refused(tmp_path: Path) -> None:
         headed(**network)
         with pytest.raises(us.UnetscopeError, match=text):
             us.load_model(path)
-
-
-def test_costs_are_those_of_a_count_by_hand() -> None:
-    model, side, width = UNet(2, depth=1), 8, 2
-    (cost,) = costs([model], (3, side, side))
-    fine, coarse = side * side, side * side // 4
-    convolutions = [  # places, kernel, channels in and out
-        (fine, 9, 3, width),
-        (fine, 9, width, width),
-        (coarse, 9, width, 2 * width),
-        (coarse, 9, 2 * width, 2 * width),
-        (coarse, 4, 2 * width, width),
-        (fine, 9, 2 * width, width),
-        (fine, 9, width, width),
-        (fine, 1, width, 1),
-    ]
-    assert cost.multiply_adds == sum(
-        places * kernel * inputs * outputs for places, kernel, inputs, outputs in convolutions
-    )
-    assert cost.parameters == sum(kernel * inputs * outputs + outputs for _, kernel, inputs, outputs in convolutions)
-    # most lives where the skip joins: image, skip, upsampled path, and both together
-    assert cost.activation_bytes == 4 * fine * (3 + width + width + 2 * width)
-    assert cost.seconds > 0
-
-
-def test_a_skip_that_is_taken_out_is_not_kept_in_memory() -> None:
-    whole, small = costs([UNet(8), UNet(8, without=["skip1"])], (3, 64, 64))
-    # where most lives, the whole network holds the top skip beside both streams; the other has nothing of it any more
-    assert small.activation_bytes < 0.6 * whole.activation_bytes
-
-
-def test_savings_are_told(run: Path) -> None:
-    saved = savings(RunFolder.open(run), Variant("depth1", 1, ()))
-    assert saved.slim.parameters < saved.whole.parameters
-    assert dict(Savings(saved.whole, saved.whole).rows())["parameters"].endswith("(+0%)")
-    assert set(saved.as_dict()) == {"whole", "slim"}
 
 
 def test_dice_leaves_the_network_as_it_was() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from unetscope.cli.costs import measure_missing_costs
 from unetscope.cli.flags import Json, Quiet, Run, Runs, Track
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import one_line, print_json
@@ -29,10 +30,12 @@ def report(
     from unetscope.runs import track as hand_over
 
     analysed = list(map(AnalysedRun.open, runs))
-    if len(analysed) > 1 or to is not None:
-        page = compare(analysed, to or Path("comparison.html"))
-    else:
-        with shown_progress(quiet or json) as progress:
+    with shown_progress(quiet or json) as progress:
+        for each in analysed:
+            measure_missing_costs(each, progress)
+        if len(analysed) > 1 or to is not None:
+            page = compare(analysed, to or Path("comparison.html"))
+        else:
             page = render_run(analysed[0], progress=progress)
     if track is not None:
         for each in analysed:

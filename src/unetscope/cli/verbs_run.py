@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetscope.base import InvalidArgument, Terminated
+from unetscope.cli.costs import measure_missing_costs
 from unetscope.cli.flags import Json, Network, Quiet, Run, Sweep, Track, as_code, takes, with_sweep
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs
@@ -80,6 +81,7 @@ def run(
             with _viewed(folder) if live else nullcontext():
                 trained = run_experiment(config, folder, resume=resume, code=code, progress=progress, track=track)
                 finished = AnalysedRun(trained)
+                measure_missing_costs(finished, progress)
                 page = render_run(finished, progress=progress)
             if track is not None:
                 hand_over(finished, track)
@@ -114,6 +116,7 @@ def measure(
     chosen = [] if epochs is None else parse_epochs("--epochs", epochs)
     with shown_progress(quiet or json) as progress:
         measured = AnalysedRun(measure_again(run, named, epochs=chosen, code=as_code(network), progress=progress))
+        measure_missing_costs(measured, progress)
         page = render_run(measured, progress=progress)
     print_run(measured, page, json=json)
 

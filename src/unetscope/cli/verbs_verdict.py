@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from unetscope.analysis import Judgement
-    from unetscope.networks import Savings
     from unetscope.runs import AnalysedRun
-    from unetscope.table import Flow, Series, Variant, Verdict
+    from unetscope.table import Flow, Savings, Series, Variant, Verdict
 
 
 def verdict(
@@ -49,13 +48,18 @@ def verdict(
     judgement = judged.judged()
     if epoch is not None:
         judgement.at(epoch)
-    saved, may_run = None, may_run_code(judged.folder)
-    if cost and may_run and judged.own_network and (design := judgement.design(epoch)) is not None:
-        from unetscope.runs import savings
+    design, may_run, reasons = judgement.design(epoch), may_run_code(judged.folder), {}
+    if cost and may_run and design is not None and judged.designs:
+        from unetscope.runs import keep_costs
 
-        saved = savings(judged.folder, design)
+        reasons = keep_costs(judged.folder, [design], anew=True)  # times are those of this machine
+    saved = None if design is None else judged.costs.of(design)
     print_judgement(judged, epoch, saved, json=json)
-    if not may_run and not json:
+    if json:
+        return
+    for name, reason in reasons.items():
+        print_sentence(f"What {name} saves is not known: {reason}.")
+    if not may_run and saved is None:
         print_sentence("What a design saves is not computed: the run names code that you have not run on this machine.")
 
 
@@ -90,8 +94,9 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
             f"Proposed: {design.text}. Retrain it before you believe it: "
             f"unetscope verify {run.path} --variants {design.name}"
         )
-        if saved is not None:
-            print_pairs("What it saves, of one image", saved.rows())
+    if design is not None and saved is not None:
+        image = "×".join(map(str, run.costs.shape))
+        print_pairs(f"What it saves, of one image of {image}", saved.rows())
 
 
 def _print_verdicts(flow: Flow, judgement: Judgement, verdicts: Sequence[Verdict]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetscope.base import InvalidArgument, Progress, Terminated
+from unetscope.cli.costs import measure_missing_costs, print_costs
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table
@@ -83,9 +84,10 @@ def verify(
                 judged, planned, auto=auto, engine=trained_by, threads=threads, progress=progress
             )
         verification = judged.verification_of(planned)
+        measure_missing_costs(judged, progress)
         page = render_run(judged, progress=progress)
     reasons = {trial.name: reason for trial, reason in failed.items()}
-    print_verification(verification, page, reasons, widths, json=json)
+    print_verification(verification, page, reasons, widths, judged, json=json)
 
 
 def _allow_code(run: AnalysedRun, network: str | None, train: str | None, epochs: int | None) -> None:
@@ -204,16 +206,22 @@ def print_widths(widths: Sequence[ExpectedWidth], margin: float) -> None:
 
 
 def print_verification(
-    verification: Verification, page: Path, failed: Mapping[str, str], widths: Sequence[ExpectedWidth], *, json: bool
+    verification: Verification,
+    page: Path,
+    failed: Mapping[str, str],
+    widths: Sequence[ExpectedWidth],
+    run: AnalysedRun,
+    *,
+    json: bool,
 ) -> None:
-    """Every variant's outcome beside its verdicts, and how often each rule was right.
+    """Every variant's outcome beside its verdicts, how often each rule was right, and what variants cost.
 
     failed: why, of the trainings that failed, by name. widths: what was expected of the intervals.
     """
     scores = {rule: verification.score(rule) for rule in RULE_NAMES}
     if json:
         expected = {"expected intervals": [width.as_dict() for width in widths]}
-        outcomes = {**_verification_data(verification), "scores": scores, "failed": dict(failed)}
+        outcomes = {**_verification_data(verification, run), "scores": scores, "failed": dict(failed)}
         print_json({**outcomes, **expected, "report": str(page)})
         return
     rows = verification.rows()
@@ -223,6 +231,7 @@ def print_verification(
         ("variant", *RULE_NAMES.values(), "outcome", reaches, "why"),
         [_outcome_row(verification, row) for row in rows],
     )
+    print_costs(run, verification)
     for row in rows:
         if row.outcome.dice_per_class:
             print(f"Dice by class, {row.variant.name}: {dice_of_classes(row.outcome.dice_per_class, 40)}")
@@ -243,17 +252,20 @@ def print_verification(
     print(f"report: {one_line(str(page))}")
 
 
-def _verification_data(verification: Verification) -> dict[str, Any]:
+def _verification_data(verification: Verification, run: AnalysedRun) -> dict[str, Any]:
+    costs = run.costs
     outcomes = [
         {
             **asdict(row.outcome),
             "looks": verification.looks_taken(row.variant.name),
             "predicted": row.predicted,
             "reaches target at": _reached(verification, row),
+            "costs": None if (saved := costs.of(row.variant)) is None else saved.as_dict(),
         }
         for row in verification.rows()
     ]
-    return {"epoch": verification.budgets[-1], "target": verification.target, "outcomes": outcomes}
+    of_image = {"image": costs.shape, "costs of the whole": None if costs.whole is None else asdict(costs.whole)}
+    return {"epoch": verification.budgets[-1], "target": verification.target, **of_image, "outcomes": outcomes}
 
 
 def _outcome_row(verification: Verification, row: Row) -> tuple[str | Text, ...]:

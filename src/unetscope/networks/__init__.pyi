@@ -1,5 +1,4 @@
 from .ablation import ablated as ablated
-from .cost import Savings as Savings
 from .cost import costs as costs
 from .inspection import build_network as build_network
 from .inspection import gives_probabilities as gives_probabilities

@@ -8,118 +8,118 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
-from unetscope.activations import device_of
+from unetscope.activations import as_input
+from unetscope.base import preserve_rng
+from unetscope.table import Cost
 
 TIMED_ROUNDS, WARM_UP_ROUNDS = 15, 3
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """The cost of one forward pass of one image.
-
-    parameters: the size of all of them. multiply_adds: of the pass. activation_bytes: the peak memory of the pass's tensors,
-    including the image. seconds: the median of several passes.
-    """
-
-    parameters: int
-    multiply_adds: int
-    activation_bytes: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Savings:
-    """The costs of a network and of a smaller one."""
-
-    whole: Cost
-    slim: Cost
-
-    def as_dict(self) -> dict[str, Any]:
-        """Both costs by name, as JSON takes them."""
-        return {"whole": asdict(self.whole), "slim": asdict(self.slim)}
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Each cost with its title: before, after and the relative change."""
-        return [
-            (name, f"{_with_prefix(before, unit)} → {_with_prefix(after, unit)} ({after / before - 1:+.0%})")
-            for name, unit, before, after in (
-                ("parameters", "", self.whole.parameters, self.slim.parameters),
-                ("multiply-adds", "", self.whole.multiply_adds, self.slim.multiply_adds),
-                ("peak activation memory", "B", self.whole.activation_bytes, self.slim.activation_bytes),
-                ("time of a forward pass, here", "s", self.whole.seconds, self.slim.seconds),
-            )
-        ]
-
-
-def _with_prefix(value: float, unit: str) -> str:
-    """A number with an SI prefix.
-
-    >>> _with_prefix(485817, ""), _with_prefix(688128, "B"), _with_prefix(0.0126, "s")
-    ('486 k', '688 kB', '12.6 ms')
-    """
-    for power, prefix in ((9, "G"), (6, "M"), (3, "k"), (0, ""), (-3, "m"), (-6, "µ")):
-        if value >= 10.0**power:
-            return f"{value / 10.0**power:.3g} {prefix}{unit}".rstrip()
-    return f"{value:g} {unit}".rstrip()
+FEWEST_ROUNDS, MOST_SECONDS = 3, 10.0  # rounds that are timed even of a network so slow that all take longer
 
 
 def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ...]:
-    """The cost of each network for one image of a shape, (channels, height, width). Timed passes alternate between networks.
+    """The cost of each network for one image of a shape, (channels, *sides). Timed passes alternate between networks.
+
+    All is of evaluation mode. Multiply-adds are those of convolutions, matrix products and attention; element-wise functions,
+    pooling, interpolation and recurrent layers count as none, as do operators that are not PyTorch's own. What training keeps
+    is what autograd holds for the backward pass: each storage once, without parameters and buffers.
 
     >>> from unetscope.networks.unet import UNet
     >>> big, small = costs([UNet(4, depth=2), UNet(4, depth=2, without=["skip1"])], (3, 16, 16))
     >>> big.parameters - small.parameters, big.multiply_adds - small.multiply_adds     # 4 × 4 × 3 × 3 weights, 16 × 16 places
     (144, 36864)
     """
-    image = torch.rand((1, *shape), device=device_of(models[0]))
+    image = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
     modes = [model.training for model in models]
     try:
         for model in models:
             model.eval()
-        with torch.no_grad():
+        images = [as_input(model, image) for model in models]
+        with preserve_rng():
             return tuple(
-                Cost(_parameter_count(model), _multiply_adds(model, image), _peak_bytes(model, image), seconds)
-                for model, seconds in zip(models, _median_seconds(models, image), strict=True)
+                Cost(
+                    parameters=sum(parameter.numel() for parameter in model.parameters()),
+                    multiply_adds=_multiply_adds(model, of_model),
+                    activation_bytes=_peak_bytes(model, of_model),
+                    training_bytes=_kept_bytes(model, of_model),
+                    seconds=seconds,
+                )
+                for model, of_model, seconds in zip(models, images, _median_seconds(models, images), strict=True)
             )
     finally:
         for model, training in zip(models, modes, strict=True):
             model.train(training)
 
 
-def _parameter_count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+@contextmanager
+def _modules_of_attention_in_parts() -> Iterator[None]:
+    """PyTorch's attention modules as the functions that they are made of, and not as one kernel, which hides them."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _multiply_adds(model: nn.Module, image: Tensor) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with (
+        torch.no_grad(),
+        _modules_of_attention_in_parts(),
+        sdpa_kernel(SDPBackend.MATH),  # the counter does not know the CPU's kernel of attention
+        FlopCounterMode(display=False) as counter,
+    ):
         model(image)
     return int(counter.get_total_flops() // 2)
 
 
 def _peak_bytes(model: nn.Module, image: Tensor) -> int:
-    with _LiveMemory() as memory:
+    with torch.no_grad(), _modules_of_attention_in_parts(), _LiveMemory(_own_storages(model)) as memory:
         memory.count(image)
         model(image)
     return memory.peak
 
 
-class _LiveMemory(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive. Views share their memory, so storages are counted."""
+def _kept_bytes(model: nn.Module, image: Tensor) -> int:
+    """The bytes of the storages that autograd keeps of a pass, without those of the network's own tensors."""
+    own = _own_storages(model)
+    kept: dict[int, Tensor] = {}
 
-    def __init__(self) -> None:
+    def keep(tensor: Tensor) -> Tensor:
+        if (storage := tensor.untyped_storage()._cdata) not in own:
+            kept[storage] = tensor.detach()  # held, so that no later tensor has its address
+        return tensor.detach()
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(image)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _own_storages(model: nn.Module) -> set[int]:
+    """What names the storages of a network's parameters and buffers, which are no activations."""
+    return {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+
+
+class _LiveMemory(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive. Views share their memory, so storages are counted.
+
+    own: storages that do not count.
+    """
+
+    def __init__(self, own: set[int]) -> None:
         super().__init__()
         self.bytes = self.peak = 0
-        self._storages: set[int] = set()
+        self._storages = set(own)
 
     def count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -143,11 +143,15 @@ class _LiveMemory(TorchDispatchMode):
         return result
 
 
-def _median_seconds(models: Sequence[nn.Module], image: Tensor) -> list[float]:
+@torch.no_grad()
+def _median_seconds(models: Sequence[nn.Module], images: Sequence[Tensor]) -> list[float]:
     """The median time of each network's forward pass. Every round runs all networks, so that other load affects all alike."""
     durations: list[list[float]] = [[] for _ in models]
+    begun = time.perf_counter()
     for turn in range(WARM_UP_ROUNDS + TIMED_ROUNDS):
-        for model, times in zip(models, durations, strict=True):
+        if turn >= WARM_UP_ROUNDS + FEWEST_ROUNDS and time.perf_counter() - begun > MOST_SECONDS:
+            break
+        for model, image, times in zip(models, images, durations, strict=True):
             started = time.perf_counter()
             model(image)
             if image.is_cuda:

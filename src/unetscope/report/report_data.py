@@ -14,6 +14,8 @@ from unetscope.report.picture_data import cluster_data, prediction_data
 from unetscope.report.sentences import notes, sentence, summary
 from unetscope.runs import AnalysedRun, RunFolder
 from unetscope.table import (
+    COST_TITLES,
+    REFERENCE,
     STATUS_MARKS,
     EpochRecord,
     Estimate,
@@ -106,6 +108,7 @@ def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
         "training": _training(run.epochs),
         "verdicts": None if run.judgement is None else _judgement_data(run.judgement),
         "verification": None if run.verification is None else _verification_data(run.verification),
+        "costs": _cost_data(run),
         "clusters": cluster_data(run),
         "predictions": prediction_data(run),
         "facts": facts(run),
@@ -278,6 +281,24 @@ def _judgement_data(judgement: Judgement) -> dict[str, Any]:
         "proposed": [
             None if (design := judgement.design(epoch)) is None else design.text for epoch in judgement.epochs
         ],
+    }
+
+
+def _cost_data(run: AnalysedRun) -> dict[str, Any] | None:
+    """The costs of designs as a table of texts, the whole network's first; None if none is known."""
+    if not (known := run.design_costs):
+        return None
+    proposed = None if run.judgement is None else run.judgement.design()
+    rows = []
+    for design, saved in known:
+        is_whole = design.name == REFERENCE
+        texts = saved.whole.cells() if is_whole else saved.cells()
+        is_proposed = proposed is not None and design.is_same_network(proposed)
+        rows.append({"design": design.name, "network": design.text, "proposed": is_proposed, "costs": texts})
+    return {
+        "image": run.costs.shape,
+        "titles": [about.title.partition(",")[0] for about in COST_TITLES.values()],
+        "rows": rows,
     }
 
 

@@ -1,6 +1,8 @@
 from .analysed import AnalysedRun as AnalysedRun
 from .code_consent import allow_code as allow_code
 from .code_consent import may_run_code as may_run_code
+from .design_costs import keep_costs as keep_costs
+from .design_costs import savings as savings
 from .engines import Engine as Engine
 from .engines import cores as cores
 from .engines import engine_named as engine_named
@@ -11,6 +13,7 @@ from .forecast import Forecast as Forecast
 from .forecast import forecast_run as forecast_run
 from .integrations.lightning import UnetscopeCallback as UnetscopeCallback
 from .integrations.monai import UnetscopeHandler as UnetscopeHandler
+from .kept_costs import KeptCosts as KeptCosts
 from .recorder import Recorder as Recorder
 from .retraining import Trial as Trial
 from .retraining import expected_seconds as expected_seconds
@@ -19,7 +22,6 @@ from .retraining import retrain as retrain
 from .retraining import trials as trials
 from .slimming import Export as Export
 from .slimming import Slim as Slim
-from .slimming import savings as savings
 from .slimming import slim as slim
 from .tables import Picture as Picture
 from .trackers import TRACKERS as TRACKERS

@@ -22,10 +22,12 @@ from unetscope.analysis import (
 )
 from unetscope.base import InvalidArgument, RunFolderError
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.kept_costs import KeptCosts, kept_costs
+from unetscope.runs.own_loops import can_be_retrained, configuration_of
 from unetscope.runs.retraining import Trial, existing_trials, trained_variants
 from unetscope.runs.seed_plans import seed_plans
 from unetscope.runs.tables import Picture
-from unetscope.table import REFERENCE, ClassMap, EpochRecord, Flow
+from unetscope.table import REFERENCE, ClassMap, EpochRecord, Flow, Savings, Variant, parts_named
 
 
 class AnalysedRun:
@@ -105,6 +107,31 @@ class AnalysedRun:
         if kind not in self._pictures:
             self._pictures[kind] = self.folder.pictures(kind)
         return self._pictures[kind]
+
+    @property
+    def costs(self) -> KeptCosts:
+        """What its designs cost, as far as that was measured; read anew, as it is measured after a run has been analysed."""
+        return kept_costs(self.folder)
+
+    @property
+    def designs(self) -> tuple[Variant, ...]:
+        """The whole network, what was retrained and what the verdicts propose; none if variants cannot be made."""
+        if not can_be_retrained(self.folder):
+            return ()
+        network = configuration_of(self.folder)["network"]
+        designs = [Variant(REFERENCE, network["depth"], parts_named(network["without"]))]
+        proposed = None if self.judgement is None else self.judgement.design()
+        candidates = [trial.variant for trial in trained_variants(self.folder)] + ([proposed] if proposed else [])
+        for variant in candidates:
+            if not any(variant.is_same_network(design) for design in designs):
+                designs.append(variant)
+        return tuple(designs)
+
+    @property
+    def design_costs(self) -> tuple[tuple[Variant, Savings], ...]:
+        """The designs whose costs are known, with what they are beside those of the whole network."""
+        costs = self.costs
+        return tuple((design, saved) for design in self.designs if (saved := costs.of(design)) is not None)
 
     @cached_property
     def judgement(self) -> Judgement | None:

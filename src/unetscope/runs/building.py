@@ -13,8 +13,18 @@ from unetscope.base import InvalidArgument, NetworkError, RunFolderError, consen
 from unetscope.networks import Structure, UNet, build_network, gives_probabilities, inspect, without
 from unetscope.runs.code_consent import CONSENT, consented_text
 from unetscope.runs.folder import RunFolder
-from unetscope.table import LEVEL, SKIP, Layer, Part, Skip, parts_named
-from unetscope.training import NetworkConfig, OutputForm, OutputReading, RunConfig, Task, main_tensor, resolved_device
+from unetscope.runs.own_loops import configuration_of
+from unetscope.table import LEVEL, SKIP, Layer, Part, Skip, Variant, parts_named
+from unetscope.training import (
+    NetworkConfig,
+    OutputForm,
+    OutputReading,
+    RunConfig,
+    Task,
+    main_tensor,
+    resolved_device,
+    validated_config,
+)
 
 SIDES_TRIED = (32, 32, 32)  # of a small volume that most networks take
 
@@ -131,6 +141,30 @@ def left_out(whole: BuiltNetwork, network: NetworkConfig) -> BuiltNetwork:
     model = without(whole.model.cpu(), structure, *map(str, parts))
     left = inspect(model, structure.example, detail=structure.detail)
     return replace(whole, model=model, layers=left.layers, skips=left.skips)
+
+
+def smaller_network(whole: BuiltNetwork, config: RunConfig, channels: int, classes: int) -> BuiltNetwork:
+    """The network of a configuration that leaves out some of the whole one; of one that code built, with its weights."""
+    if whole.structure is None:
+        return built_network(config, channels, classes)
+    device = next(whole.model.parameters()).device
+    small = left_out(whole, config.network)
+    for model in (whole.model, small.model):
+        model.to(device)
+    return small
+
+
+def designed(config: RunConfig, design: Variant) -> RunConfig:
+    """The configuration of a design."""
+    return config.model_copy(update={"network": config.network.model_copy(update=design.network)})
+
+
+def local_config(folder: RunFolder) -> RunConfig:
+    """A run's configuration with this machine's device: a network trained with CUDA can be read where there is none."""
+    config = validated_config(configuration_of(folder))
+    if config.training.device != "cuda":
+        return config
+    return config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})})
 
 
 def parts_left_out(network: NetworkConfig, skips: tuple[Skip, ...]) -> tuple[Part, ...]:

@@ -58,6 +58,25 @@ class _Ending(_Section):
     constant: Annotated[dict[Text, Annotated[float, Field(ge=0, le=1)]], Field(alias="constant channels")] = {}
 
 
+class _Cost(_Section):
+    parameters: Count
+    multiply_adds: Count
+    activation_bytes: Count
+    seconds: Annotated[float, Field(ge=0, lt=1e9)]
+    training_bytes: Count
+
+
+class _DesignCost(_Section):
+    network: dict[Text, Any]
+    whole: _Cost
+    slim: _Cost
+
+
+class _Costs(_Section):
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=2, max_length=4)]
+    designs: Annotated[list[_DesignCost], Field(max_length=10_000)]
+
+
 class _SeedPlan(_Section):
     compared: Annotated[list[Annotated[list[Count], Field(max_length=10_000)]], Field(max_length=10_000)] = []
     auto: bool = False
@@ -126,6 +145,11 @@ def read_seed_plans(path: Path) -> dict[str, dict[str, Any]]:
     for variant, plan in values.items():
         _validated(path, variant, _SeedPlan, plan)
     return values
+
+
+def read_costs(path: Path) -> dict[str, Any]:
+    """What designs of a run's network cost, for images of a shape. Raises as `read_description`."""
+    return _validated(path, "", _Costs, _object(path, _read(path))).model_dump()
 
 
 def read_failure(path: Path) -> str:

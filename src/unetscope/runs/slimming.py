@@ -25,16 +25,23 @@ from unetscope.base import (
     whole_file,
 )
 from unetscope.data import SegmentationData
-from unetscope.networks import DESCRIPTION, FILE, Rewired, Savings, UNet, costs, save_model, save_parts
+from unetscope.networks import DESCRIPTION, FILE, Rewired, UNet, costs, save_model, save_parts
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.building import BuiltNetwork, built_network, left_out, refuse_other_network
+from unetscope.runs.building import (
+    BuiltNetwork,
+    built_network,
+    designed,
+    local_config,
+    refuse_other_network,
+    smaller_network,
+)
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.experiment import load_images
 from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.retraining import trained_variants
 from unetscope.runs.verification import chosen_variants
-from unetscope.table import Variant
-from unetscope.training import Checkpoints, RunConfig, Trainer, laid_out, validated_config, validation_scores
+from unetscope.table import Savings, Variant
+from unetscope.training import Checkpoints, RunConfig, Trainer, laid_out, validation_scores
 
 FOLDER = "slim"
 Export = Literal["onnx", "torch"]
@@ -113,17 +120,17 @@ def slim(
             "weights of variants that verify retrained are in verification/VARIANT/seed-K/checkpoints"
         )
     allow_code(folder, code)
-    variant, config = _chosen_design(judged, design), _local_config(folder)
+    variant, config = _chosen_design(judged, design), local_config(folder)
     if retrained and fine_tune:
         raise InvalidArgument("retrained weights are not trained on: leave out one of retrained and fine_tune")
     _check_exports(exports)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     train, held_out = load_images(config.data, progress)
     refuse_other_data(folder, train, held_out)
-    whole, small_config = built_network(config, train.channels, train.classes, train.ignore), _smaller(config, variant)
+    whole, small_config = built_network(config, train.channels, train.classes, train.ignore), designed(config, variant)
     refuse_other_network(folder, whole)
     epoch, read = _load_last(folder, whole.model), whole.reading
-    built = _smaller_network(whole, small_config, train.channels, train.classes)
+    built = smaller_network(whole, small_config, train.channels, train.classes)
     small, share = built.model, _carried_over(whole, built)
     dice_whole, dice_carried = (validation_scores(each.model, held_out, read).mean for each in (whole, built))
     kind = "-retrained" if retrained else "-fine-tuned" if fine_tune else ""  # no kind overwrites another
@@ -178,33 +185,6 @@ def _write(
     return path, tuple(_exported(model, out, kind, (train.channels, *train.image_size)) for kind in exports)
 
 
-def savings(run: RunFolder, design: Variant) -> Savings:
-    """What a design costs beside the run's own network, for one image of the run's size."""
-    config = _local_config(run)
-    about = run.facts.get("data", {}).get("train", {})
-    if not about.get("channels") or not about.get("image size"):
-        raise RunFolderError(
-            f"{run.path} has no channels and image size of its images in its facts: restore its config.json"
-        )
-    classes = about.get("classes", 2)
-    allow_code(run)
-    built = built_network(config, about["channels"], classes)
-    smaller = _smaller_network(built, _smaller(config, design), about["channels"], classes)
-    whole, small = costs([built.model, smaller.model], (about["channels"], *about["image size"]))
-    return Savings(whole, small)
-
-
-def _smaller_network(whole: BuiltNetwork, config: RunConfig, channels: int, classes: int) -> BuiltNetwork:
-    """The network of a configuration that leaves out some of the whole one; of one that code built, with its weights."""
-    if whole.structure is None:
-        return built_network(config, channels, classes)
-    device = next(whole.model.parameters()).device
-    small = left_out(whole, config.network)
-    for model in (whole.model, small.model):
-        model.to(device)
-    return small
-
-
 def _carried_over(whole: BuiltNetwork, small: BuiltNetwork) -> float:
     """Give the smaller network the weights of the whole one; the share of its weights that it has from there."""
     if whole.structure is not None:
@@ -256,18 +236,6 @@ def _fitting(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
         return weight
     first = weight[:, : shape[1]] if weight.ndim > 1 else weight
     return first if first.shape == shape else None
-
-
-def _local_config(folder: RunFolder) -> RunConfig:
-    """A run's configuration with this machine's device: a network trained with CUDA can be read where there is none."""
-    config = validated_config(folder.configuration)
-    if config.training.device != "cuda":
-        return config
-    return config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})})
-
-
-def _smaller(config: RunConfig, design: Variant) -> RunConfig:
-    return config.model_copy(update={"network": config.network.model_copy(update=design.network)})
 
 
 def _load_last(folder: RunFolder, model: nn.Module) -> int:

@@ -70,6 +70,9 @@ def verify(
     chosen = chosen_variants(judged, variants)
     planned = planned_trials(judged.folder, chosen, seeds, trainings)
     train_variants(judged, planned, auto=seeds == AUTO, engine=engine, threads=threads, progress=progress)
+    from unetscope.runs.design_costs import keep_costs  # with torch, which the jobs alone need before
+
+    keep_costs(judged.folder, judged.designs)
     return judged.verification_of(planned)
 
 

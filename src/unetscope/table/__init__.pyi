@@ -1,5 +1,9 @@
 from .class_colours import ClassMap as ClassMap
 from .class_colours import class_colour as class_colour
+from .costs import COST_TITLES as COST_TITLES
+from .costs import Cost as Cost
+from .costs import CostTitle as CostTitle
+from .costs import Savings as Savings
 from .estimator_registry import BLOCKS as BLOCKS
 from .estimator_registry import CLUSTERS as CLUSTERS
 from .estimator_registry import INITIALISATIONS as INITIALISATIONS

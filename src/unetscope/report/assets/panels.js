@@ -190,6 +190,16 @@ function agreementView(run) {
   return { node, update };
 }
 
+// What designs cost beside the whole network, which comes first.
+/** @type {(costs: CostData) => View} */
+function costsView(costs) {
+  const { node, body } = table(["design", "network", ...costs.titles], "agreement");
+  body.append(...costs.rows.map((row) => el("tr", {},
+    el("th", { scope: "row" }, `${row.design}${row.proposed ? " (proposed)" : ""}`), el("td", {}, row.network), row.costs.map((text) => el("td", {}, text)))));
+  const note = el("p", { class: "caption" }, `Of one image of ${costs.image.join(" × ")}, and in brackets the change against the whole network. Memory: the most of an inference pass, and what training keeps for the backward pass. Times are of the machine that measured them, in turns with the whole network.`);
+  return { node: el("div", {}, node, note), update() {} };
+}
+
 // Validation Dice of every variant: mean and range over the sound seeds.
 /** @type {(run: Run, page: Page) => View} */
 function variantsView(run, page) {

@@ -30,12 +30,13 @@ interface OutcomeRow extends Interval {
 interface Budget { epoch: number; rows: OutcomeRow[] }
 interface VariantCurve { variant: string; seed: number; sound: boolean; epoch: number[]; dice: (number | null)[] }
 interface VerificationData { margin: number; target: number | null; budgets: Budget[]; curves: VariantCurve[] }
+interface CostData { image: number[]; titles: string[]; rows: { design: string; network: string; proposed: boolean; costs: string[] }[] }
 interface PredictionData { titles: string[]; images: string[]; truths: string[]; epochs: number[]; predicted: string[][]; note: string; legend: [string, string][] }
 interface RunData {
   name: string; summary: string; state: { epoch: number | null; planned: number | null; own: boolean }; notes: string[];
   layers: LayerData[]; skips: SkipData[]; epochs: number[];
   training: { epoch: number[]; train_dice_running: (number | null)[]; validation_dice: (number | null)[]; classes: { name: string; colour: string; dice: (number | null)[] }[] };
-  verdicts: Verdicts | null; verification: VerificationData | null; predictions: PredictionData | null;
+  verdicts: Verdicts | null; verification: VerificationData | null; costs: CostData | null; predictions: PredictionData | null;
   clusters: { labels: string; classes: { title: string; masks: string[] }[] }[];
   facts: Record<string, Record<string, string>>; command: string[] | null;
   quantities: Record<string, string>; marks: Record<Mark, string>; diagnostics: Record<string, string>; rules: Record<Rule, string>;

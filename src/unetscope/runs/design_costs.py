@@ -1,0 +1,89 @@
+"""Measure what the designs of a run's network cost beside the whole network, for one image of the run's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unetscope.base import RunFolderError, UnetscopeError, first_line
+from unetscope.networks import costs
+from unetscope.runs.building import (
+    BuiltNetwork,
+    built_network,
+    designed,
+    local_config,
+    network_of_code,
+    refuse_other_network,
+    smaller_network,
+)
+from unetscope.runs.code_consent import allow_code
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.kept_costs import kept_costs, write_costs
+from unetscope.table import Savings, Variant
+from unetscope.training import RunConfig, Task
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The whole network of a run, with what its designs are built from. shape: of one image, (channels, *sides)."""
+
+    network: BuiltNetwork
+    config: RunConfig
+    shape: tuple[int, ...]
+    classes: int
+
+
+def savings(run: RunFolder, design: Variant) -> Savings:
+    """What a design costs beside the run's own network, for one image of the run's size.
+
+    Raises: UnetscopeError for code that may not run or builds another network, or for a design that cannot be.
+    """
+    return _savings(_whole(run), design)
+
+
+def keep_costs(run: RunFolder, designs: Sequence[Variant], *, anew: bool = False) -> dict[str, str]:
+    """Measure what designs cost, and keep it in RUN/costs.json for all that shows the run; the reason of each that cannot be.
+
+    anew: measure what is kept already too, as times are those of a machine.
+    """
+    kept = kept_costs(run)
+    missing = [design for design in designs if anew or kept.of(design) is None]
+    if not missing:
+        return {}
+    try:
+        whole = _whole(run)
+    except UnetscopeError as reason:
+        return {design.name: first_line(reason) for design in missing}
+    reasons = {}
+    for design in missing:
+        try:
+            kept = kept.with_costs(whole.shape, design, _savings(whole, design))
+        except UnetscopeError as reason:
+            reasons[design.name] = first_line(reason)
+    write_costs(run, kept)
+    return reasons
+
+
+def _savings(whole: _Whole, design: Variant) -> Savings:
+    config = designed(whole.config, design)
+    smaller = smaller_network(whole.network, config, whole.shape[0], whole.classes)
+    return Savings(*costs([whole.network.model, smaller.model], whole.shape))
+
+
+def _whole(run: RunFolder) -> _Whole:
+    data = run.facts.get("data", {})
+    about = (
+        data.get("train") or data.get("probe set") or {}
+    )  # a loop of the user's states the images that it measures on
+    if not about.get("channels") or not about.get("image size"):
+        raise RunFolderError(
+            f"{run.path} has no channels and image size of its images in its facts: restore its config.json"
+        )
+    allow_code(run)
+    config = local_config(run)
+    shape, classes = (about["channels"], *about["image size"]), about.get("classes", 2)
+    if config.network.trained_by is not None:
+        return _Whole(network_of_code(config.network, shape, Task(classes)), config, shape, classes)
+    network = built_network(config, about["channels"], classes)
+    refuse_other_network(run, network)
+    return _Whole(network, config, shape, classes)
