@@ -23,7 +23,10 @@ from unetscope.base import NoProgress
 from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError, TrainingError
 from unetscope.networks.inspection import build_network, gives_probabilities, inspect
 from unetscope.networks.saved_parts import load_parts
+from unetscope.report.render import drawings
+from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import parts_left_out
+from unetscope.runs.design_costs import savings
 from unetscope.runs.engines import Local
 from unetscope.runs.experiment import measure_again
 from unetscope.runs.experiment import run as run_experiment
@@ -31,7 +34,7 @@ from unetscope.runs.folder import RunFolder
 from unetscope.runs.jobs import train
 from unetscope.runs.own_loops import name_loop
 from unetscope.runs.retraining import retrain, trials
-from unetscope.runs.slimming import savings, slim
+from unetscope.runs.slimming import slim
 from unetscope.runs.verification import verify
 from unetscope.table.parts import named_variants, parts_named
 from unetscope.table.records import Skip
@@ -145,6 +148,10 @@ def test_variants_are_retrained_and_compared(run: Path) -> None:
         for name in ("model1", "without-skip1", "depth1")
     }
     assert layers["model1"] > layers["without-skip1"] > layers["depth1"]
+    costs = {design.name: saved for design, saved in AnalysedRun.open(run).design_costs}
+    assert {variant.name for variant in verification.variants} <= set(costs)
+    assert costs["depth1"].change("parameters") < costs["without-skip1"].change("parameters") < 0
+    assert costs["without-skip1"].change("multiply_adds") < 0 == costs["model1"].change("multiply_adds")
 
 
 def test_the_smaller_network_is_the_same_in_a_process_of_its_own(run: Path, finished: Path) -> None:
@@ -552,6 +559,9 @@ def test_variants_are_retrained_by_the_users_own_loop(recorded: Path) -> None:
     parts = {"without-skip1": "skip1", "without-skip2": "skip2", "depth1": "level2"}
     truth = {name: us.without(whole, structure, part) for name, part in parts.items()} | {"model1": whole}
     assert sizes == {name: sum(p.numel() for p in network.parameters()) for name, network in truth.items()}
+    judged = AnalysedRun.open(recorded)
+    assert {design.name: saved.slim.parameters for design, saved in judged.design_costs} == sizes
+    assert "dice_against_cost" in {drawing.name for drawing in drawings(judged)}
     assert outcome["depth1"].decision == "needed", outcome["depth1"].text
     assert "over seeds alone), 2 pairs of seeds: a loss over 0.02" in outcome["depth1"].text
     again = verified(recorded)  # nothing is trained twice

@@ -124,6 +124,7 @@ def finished(once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 def test_a_run_leaves_a_whole_folder(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         "config.json",
+        "costs.json",
         "flow.sqlite",
         "checkpoints",
         "figures",
@@ -634,9 +635,18 @@ def test_from_verdict_to_the_smaller_network(unetscope, finished: Path, tmp_path
     words = ("verify", run, "--variants=depth1", "--seeds=1")
     code, output, _ = unetscope(*words, "--dry-run", "--json")
     assert (code, json.loads(output)["jobs"]) == (0, ["model1 with seed 0", "depth1 with seed 0"])
+    (run / "costs.json").unlink(missing_ok=True)  # as in a folder of an earlier version
     code, output, _ = unetscope(*words, "--quiet")
     assert code == 0
     assert "The conditional rule: " in output
+    assert "What designs cost, of one image of 3×16×16" in output
+    assert (run / "figures" / "verification_dice.png").exists()
+    assert (run / "costs.json").is_file()
+    code, output, _ = unetscope(*words, "--quiet", "--json")
+    (outcome,) = json.loads(output)["outcomes"]
+    saved = outcome["costs"]
+    assert saved["slim"]["parameters"] < saved["whole"]["parameters"]
+    assert saved["whole"]["multiply_adds"] == json.loads(output)["costs of the whole"]["multiply_adds"]
     assert (run / "figures" / "verification_dice.png").exists()
     code, output, _ = unetscope("slim", run, "--design=depth1", "--quiet", "--json")
     assert code == 0

@@ -55,6 +55,7 @@ def drawings(run: AnalysedRun) -> Iterator[Drawing]:
         partial(plots.architecture, flow.layers, flow.skips),
     )
     yield from _verdicts(run)
+    yield from _costs(run)
     sweeps = swept_estimators(flow)
     series_of_input = [
         (key.estimator, key.resolution)
@@ -133,6 +134,25 @@ def _verdicts(run: AnalysedRun) -> Iterator[Drawing]:
             "that was wrong.",
             partial(plots.outcomes, run.verification),
         )
+
+
+def _costs(run: AnalysedRun) -> Iterator[Drawing]:
+    """Dice against cost; nothing unless a variant was retrained whose costs are known."""
+    costs = {design.name: saved for design, saved in run.design_costs}
+    if run.verification is None or not any(
+        row.variant.name in costs and row.outcome.pairs for row in run.verification.rows()
+    ):
+        return
+    proposed = None if run.judgement is None else run.judgement.design()
+    named = [design.name for design in run.designs if proposed is not None and design.is_same_network(proposed)]
+    yield Drawing(
+        "dice_against_cost",
+        "What Dice costs",
+        "The loss of Dice of every retrained variant, with its interval, against multiply-adds and parameters. A pale variant "
+        "is beaten: another network has no less Dice at no more cost. The ring is what the verdicts propose.",
+        partial(plots.dice_against_cost, run.verification, costs, proposed=next(iter(named), "")),
+        still=True,
+    )
 
 
 def _sweep(flow: Flow, estimator: str) -> Drawing:
