@@ -629,8 +629,12 @@ def test_from_verdict_to_the_smaller_network(unetscope, finished: Path, tmp_path
     found = json.loads(output)
     conditional = [verdict["part"] for verdict in found["verdicts"] if verdict["rule"] == "conditional"]
     assert conditional == ["skip1", "level1", "skip2", "level2"]
+    assert found["planned depths"][0]["rule"] == "nnU-Net's planner"
+    assert found["planned depths"][0]["depth"] == 2
     code, output, _ = unetscope("verdict", run)
     assert code == 0
+    assert "Planned before any training, beside these verdicts on a network of depth 2:" in output
+    assert "Receptive-field heuristic: " in output
     assert "What a training of 3 epochs needs" in output
     words = ("verify", run, "--variants=depth1", "--seeds=1")
     code, output, _ = unetscope(*words, "--dry-run", "--json")

@@ -11,6 +11,13 @@ from .outcomes import Row as Row
 from .outcomes import Verification as Verification
 from .outcomes import guess_nats as guess_nats
 from .outcomes import guess_of_classes as guess_of_classes
+from .planned_depth import SEPARABLE_CONTRAST as SEPARABLE_CONTRAST
+from .planned_depth import NnunetPlan as NnunetPlan
+from .planned_depth import depth_of_field as depth_of_field
+from .planned_depth import nnunet_plan as nnunet_plan
+from .planned_depth import nnunet_strides as nnunet_strides
+from .planned_depth import receptive_field as receptive_field
+from .planned_depth import recommended_field as recommended_field
 from .rank_stability import AGREES as AGREES
 from .rank_stability import RankStability as RankStability
 from .rank_stability import layer_rank_stability as layer_rank_stability
@@ -19,6 +26,8 @@ from .seed_choice import seeds_to_add as seeds_to_add
 from .spread import ASSUMED_RESIDUAL as ASSUMED_RESIDUAL
 from .spread import expected_half_width as expected_half_width
 from .spread import seeds_for as seeds_for
+from .structures import grey_contrast as grey_contrast
+from .structures import structure_sizes as structure_sizes
 from .trainings import Training as Training
 from .verdict import FEWEST_EPOCHS as FEWEST_EPOCHS
 from .verdict import MARGIN as MARGIN

@@ -53,7 +53,7 @@ def verdict(
         from unetscope.runs import keep_costs
 
         reasons = keep_costs(judged.folder, [design], anew=True)  # times are those of this machine
-    saved = None if design is None else judged.costs.of(design)
+    saved = judged.costs.of(design) if cost and design is not None else None
     print_judgement(judged, epoch, saved, json=json)
     if json:
         return
@@ -79,7 +79,8 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
         savings = None if saved is None else saved.as_dict()
         proposed = None if design is None else {**design.as_dict(), "savings": savings}
         rows = [{**asdict(verdict), "part": str(verdict.part)} for verdict in verdicts]
-        print_json({"verdicts": rows, "proposed": proposed})
+        plans = [planned.as_dict() for planned in run.planned_depths]
+        print_json({"verdicts": rows, "proposed": proposed, "planned depths": plans})
         return
     _print_verdicts(run.flow, judgement, verdicts)
     if design is None:
@@ -97,6 +98,10 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
     if design is not None and saved is not None:
         image = "×".join(map(str, run.costs.shape))
         print_pairs(f"What it saves, of one image of {image}", saved.rows())
+    if run.planned_depths:
+        print_sentence(f"Planned before any training, beside these verdicts on a network of depth {judgement.depth}:")
+    for planned in run.planned_depths:
+        print_sentence(planned.sentence)
 
 
 def _print_verdicts(flow: Flow, judgement: Judgement, verdicts: Sequence[Verdict]) -> None:

@@ -16,6 +16,7 @@ from .problems import KINDS as KINDS
 from .problems import Problem as Problem
 from .problems import guard as guard
 from .problems import printable as printable
+from .segmentation import GREY_WEIGHTS as GREY_WEIGHTS
 from .segmentation import SegmentationData as SegmentationData
 from .segmentation import from_dataset as from_dataset
 from .synthetic import synthetic_nuclei as synthetic_nuclei

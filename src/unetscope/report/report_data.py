@@ -109,6 +109,7 @@ def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
         "verdicts": None if run.judgement is None else _judgement_data(run.judgement),
         "verification": None if run.verification is None else _verification_data(run.verification),
         "costs": _cost_data(run),
+        "planned": [planned.sentence for planned in run.planned_depths],
         "clusters": cluster_data(run),
         "predictions": prediction_data(run),
         "facts": facts(run),
@@ -125,7 +126,9 @@ def facts(run: AnalysedRun) -> dict[str, Mapping[str, Any]]:
     sections |= {name.capitalize(): values for name, values in configuration.items() if isinstance(values, dict)}
     for part, about in measured.get("data", {}).items():
         groups = {"groups": len(set(about["groups"]))} if about.get("groups") else {}
-        sections[f"{part.capitalize()} images"] = {**about, **groups}
+        structures = {f"structures: {name}": value for name, value in (about.get("structures") or {}).items()}
+        shown = {name: value for name, value in about.items() if name != "structures"}
+        sections[f"{part.capitalize()} images"] = {**shown, **structures, **groups}
     sections["Warnings"] = {f"{n}": text for n, text in enumerate(measured.get("warnings", ()), 1)}
     sections["Software"] = {"device": measured.get("device", ""), **measured.get("versions", {})}
     sections["Labels"] = {name: f"H(Y) = {bits:.3f} bits" for name, bits in measured.get("H(Y) bits", {}).items()}

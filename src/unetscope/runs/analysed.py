@@ -24,6 +24,7 @@ from unetscope.base import InvalidArgument, RunFolderError
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.kept_costs import KeptCosts, kept_costs
 from unetscope.runs.own_loops import can_be_retrained, configuration_of
+from unetscope.runs.planned import PlannedDepth, planned_depths
 from unetscope.runs.retraining import Trial, existing_trials, trained_variants
 from unetscope.runs.seed_plans import seed_plans
 from unetscope.runs.tables import Picture
@@ -88,6 +89,11 @@ class AnalysedRun:
     def facts(self) -> dict[str, Any]:
         """Versions, device, data fingerprints and sizes."""
         return self.folder.facts
+
+    @cached_property
+    def planned_depths(self) -> tuple[PlannedDepth, ...]:
+        """The depth that published rules plan for its images."""
+        return planned_depths(self.facts)
 
     @cached_property
     def class_map(self) -> ClassMap | None:

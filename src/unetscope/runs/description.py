@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unetscope.base import InvalidArgument, RunFolderError, read_json, whole_file, with_digest, without_digest
 
@@ -28,6 +28,21 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
+class Structures(_Section):
+    """Of masks, or why they are not told; the names are those of `planned.structure_facts`."""
+
+    size: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    contrast: Annotated[float, Field(gt=0, le=1)] | None = None
+    separable_share: Annotated[float | None, Field(ge=0, le=1, alias="separable share")] = None
+    undefined: Text | None = None
+
+    @model_validator(mode="after")
+    def _refuse_half(self) -> Self:
+        if self.undefined is None and None in (self.size, self.contrast, self.separable_share):
+            raise ValueError("expected size, contrast and separable share, or undefined")
+        return self
+
+
 class DataFacts(_Section):
     """About one part of the data; the names are those of `folder.data_facts`."""
 
@@ -38,6 +53,7 @@ class DataFacts(_Section):
     foreground_share: Annotated[float | None, Field(ge=0, le=1, alias="foreground share")] = None
     fingerprint: Text = ""
     groups: list[Count] = []
+    structures: Structures | None = None
 
 
 class Facts(_Section):

@@ -25,6 +25,7 @@ from unetscope.base import RunFolderError, finished_files, remove_unfinished, wh
 from unetscope.data import SegmentationData
 from unetscope.runs import tables
 from unetscope.runs.description import is_own_network, read_description, read_ending, read_failure, write_object
+from unetscope.runs.planned import structure_facts
 from unetscope.runs.tables import FORMAT, Picture
 from unetscope.runs.tables_file import tables_file
 from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
@@ -253,7 +254,8 @@ def _lock(file: IO[bytes]) -> bool:
 def data_facts(data: SegmentationData) -> dict[str, Any]:
     """Where images come from, how many and how large they are, and the fingerprint that names exactly these.
 
-    groups: the number of each image's group, if images are in groups. Of class maps also the share of every class, and what is
+    structures: those of the masks, as a rule for the depth reads them. groups: the number of each image's group, if images are
+    in groups. Of class maps also the share of every class, and what is
     ignored.
     """
     several = {"classes": data.classes, "class shares": list(data.class_shares)} if data.classes > 2 else {}
@@ -269,6 +271,7 @@ def data_facts(data: SegmentationData) -> dict[str, Any]:
         **several,
         **ignored,
         "fingerprint": data.fingerprint,
+        "structures": structure_facts(data),
         **({} if data.group_numbers is None else {"groups": data.group_numbers.tolist()}),
     }
 

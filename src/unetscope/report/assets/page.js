@@ -9,6 +9,7 @@ const SECTIONS = [
     partsView(run),
     ...verdictMaps(run),
     ...run.gains.map((gain) => titled(gain.title, gainsView(run, page, gain))),
+    ...(run.planned.length ? [titled("Planned before any training", plannedView(run.planned))] : []),
     ...(run.costs ? [titled("What designs cost", costsView(run.costs))] : []),
   ]],
   ["verification", (run, page) => [titled("What leaving parts out costs", outcomesView(run)), titled("Variants along training", variantsView(run, page)), agreementView(run)]],

@@ -190,6 +190,12 @@ function agreementView(run) {
   return { node, update };
 }
 
+// The depth that published rules plan, a sentence each.
+/** @type {(sentences: string[]) => View} */
+function plannedView(sentences) {
+  return { node: el("div", {}, sentences.map((text) => el("p", { class: "caption" }, text))), update() {} };
+}
+
 // What designs cost beside the whole network, which comes first.
 /** @type {(costs: CostData) => View} */
 function costsView(costs) {

@@ -36,7 +36,7 @@ interface RunData {
   name: string; summary: string; state: { epoch: number | null; planned: number | null; own: boolean }; notes: string[];
   layers: LayerData[]; skips: SkipData[]; epochs: number[];
   training: { epoch: number[]; train_dice_running: (number | null)[]; validation_dice: (number | null)[]; classes: { name: string; colour: string; dice: (number | null)[] }[] };
-  verdicts: Verdicts | null; verification: VerificationData | null; costs: CostData | null; predictions: PredictionData | null;
+  verdicts: Verdicts | null; verification: VerificationData | null; costs: CostData | null; planned: string[]; predictions: PredictionData | null;
   clusters: { labels: string; classes: { title: string; masks: string[] }[] }[];
   facts: Record<string, Record<string, string>>; command: string[] | null;
   quantities: Record<string, string>; marks: Record<Mark, string>; diagnostics: Record<string, string>; rules: Record<Rule, string>;
