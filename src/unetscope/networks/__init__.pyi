@@ -13,6 +13,9 @@ from .structure import JOIN_NAMES as JOIN_NAMES
 from .structure import Structure as Structure
 from .surgery import without as without
 from .surgery import without_skips as without_skips
+from .thinning import Directions as Directions
+from .thinning import skip_directions as skip_directions
+from .thinning import thinned as thinned
 from .unet import FILE as FILE
 from .unet import UNet as UNet
 from .unet import check_image_size as check_image_size

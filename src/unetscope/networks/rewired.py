@@ -36,14 +36,16 @@ class Rewired(nn.Module):
 
     Weights have the names of the original. Its parts are its own: copies that share no memory with the original.
 
-    left_out: the names of the parts that are left out. notes: what the user must know of it, as sentences. code: of the
-    forward pass, by mode (`training` or not). constants: by module, how it keeps the constants that a normalisation made of
-    zeros, as a `channel` or in its `bias`. example: the arguments that it was recorded with.
+    left_out: the names of the parts that are left out. thinned: of how many directions its thin skips are. notes: what the
+    user must know of it, as sentences. code: of the forward pass, by mode (`training` or not). constants: by module, how it
+    keeps the constants that a normalisation made of zeros, as a `channel` or in its `bias`. example: the arguments that it was
+    recorded with.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], attributes: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.left_out: tuple[str, ...] = ()
+        self.thinned: dict[str, int] = {}
         self.notes: tuple[str, ...] = ()
         self.constants: dict[str, str] = {}
         self.example: tuple[Any, ...] = ()

@@ -1,4 +1,4 @@
-"""Write a network without some of its parts, and build it again from code: `network.json` and weights, nothing unpickled."""
+"""Write a network that lacks parts or has thin skips, and build it again from code: nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from unetscope.base import (
 from unetscope.networks.inspection import build_network, inspect
 from unetscope.networks.rewired import Rewired
 from unetscope.networks.surgery import without
+from unetscope.networks.thinning import thinned
 from unetscope.networks.unet import FILE
 
 DESCRIPTION = "network.json"
@@ -35,7 +36,7 @@ Build = Callable[[], nn.Module]
 
 
 def save_parts(network: Rewired, folder: str | Path, built_by: str = "", arguments: Sequence[str] = ()) -> Path:
-    """Write a network that `without` made to a folder, as `network.json` and `model.safetensors`; the folder.
+    """Write a network that `without` or `thinned` made to a folder, as `network.json` and `model.safetensors`; the folder.
 
     built_by: the code of the original network, as `FILE.py:NAME` or `package.module:NAME`, so that it can be built again.
     arguments: of it, such as `width=16`.
@@ -58,6 +59,7 @@ def save_parts(network: Rewired, folder: str | Path, built_by: str = "", argumen
         "arguments": list(arguments),
         "code signature": consent(code_text(built_by, arguments)) if built_by else "",
         "left out": list(network.left_out),
+        "thinned": network.thinned,
         "constants": network.constants,
         "example": [_described(value) for value in network.example],
     }
@@ -88,6 +90,7 @@ def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
             raise NetworkError(f"{folder / DESCRIPTION} is of another format: expected {FORMAT!r}")
         example = tuple(map(_example, description["example"]))
         left_out, constants, built_by = description["left out"], description["constants"], description["network"]
+        thin = {str(name): int(kept) for name, kept in description.get("thinned", {}).items()}
         arguments, signature = description.get("arguments", []), description.get("code signature", "")
         is_trusted = is_consented(code_text(built_by, arguments), signature)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -100,7 +103,10 @@ def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
             "trust it, give build=, which makes the network"
         )
     original = build() if build is not None else build_network(built_by, parse_arguments(arguments))
-    network = without(original, inspect(original, example), *left_out, constants=constants)
+    if left_out or not thin:
+        original = network = without(original, inspect(original, example), *left_out, constants=constants)
+    if thin:
+        network = thinned(original, inspect(original, example), thin, images=None)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
