@@ -8,6 +8,7 @@ from .engines import cores as cores
 from .engines import engine_named as engine_named
 from .experiment import measure_again as measure_again
 from .experiment import run as run
+from .exporting import Export as Export
 from .folder import RunFolder as RunFolder
 from .forecast import Forecast as Forecast
 from .forecast import forecast_run as forecast_run
@@ -20,7 +21,6 @@ from .retraining import expected_seconds as expected_seconds
 from .retraining import on_gpu as on_gpu
 from .retraining import retrain as retrain
 from .retraining import trials as trials
-from .slimming import Export as Export
 from .slimming import Slim as Slim
 from .slimming import slim as slim
 from .tables import Picture as Picture

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
-import tempfile
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,11 +14,9 @@ from unetscope import __version__
 from unetscope.analysis import DICE_MARGIN
 from unetscope.base import (
     InvalidArgument,
-    MissingDependency,
     NoProgress,
     Progress,
     RunFolderError,
-    quiet_loggers,
     whole_file,
 )
 from unetscope.data import SegmentationData
@@ -37,6 +32,7 @@ from unetscope.runs.building import (
 )
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.experiment import load_images
+from unetscope.runs.exporting import Export, check_exports, exported
 from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.retraining import trained_variants
 from unetscope.runs.verification import chosen_variants
@@ -44,7 +40,6 @@ from unetscope.table import Savings, Variant
 from unetscope.training import Checkpoints, RunConfig, Trainer, laid_out, validation_scores
 
 FOLDER = "slim"
-Export = Literal["onnx", "torch"]
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ def slim(
     variant, config = _chosen_design(judged, design), local_config(folder)
     if retrained and fine_tune:
         raise InvalidArgument("retrained weights are not trained on: leave out one of retrained and fine_tune")
-    _check_exports(exports)
+    check_exports(exports)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     train, held_out = load_images(config.data, progress)
     refuse_other_data(folder, train, held_out)
@@ -182,7 +177,7 @@ def _write(
     else:
         assert isinstance(model, Rewired)
         path = save_parts(model, out, config.network.code or "", config.network.arguments) / FILE
-    return path, tuple(_exported(model, out, kind, (train.channels, *train.image_size)) for kind in exports)
+    return path, tuple(exported(model, out, kind, (train.channels, *train.image_size)) for kind in exports)
 
 
 def _carried_over(whole: BuiltNetwork, small: BuiltNetwork) -> float:
@@ -279,35 +274,3 @@ def _fine_tune(
     trainer = Trainer(built.model, train, held_out, training, folder, seed=config.seed, reading=built.reading)
     trainer.run(on_epoch=lambda record: progress.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}"))
     laid_out(built.model, config.training)
-
-
-def _check_exports(exports: tuple[Export, ...]) -> None:
-    for kind in exports:
-        if kind not in {"onnx", "torch"}:
-            raise InvalidArgument(f"export {kind!r}: expected onnx or torch")
-        if kind == "onnx":
-            try:
-                import onnx  # noqa: F401
-                import onnxscript  # noqa: F401
-            except ImportError:
-                raise MissingDependency('ONNX needs onnx and onnxscript: pip install "unetscope[onnx]"') from None
-
-
-def _exported(model: nn.Module, folder: Path, kind: Export, shape: tuple[int, ...]) -> Path:
-    """The network as ONNX or as an exported program, for any number of images of one size."""
-    plain = model.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    batch = torch.export.Dim("batch", min=1)
-    with torch.no_grad():
-        program = torch.export.export(plain, (torch.rand(2, *shape),), dynamic_shapes=({0: batch},))
-    path = folder / ("model.onnx" if kind == "onnx" else "model.pt2")
-    with tempfile.TemporaryDirectory(dir=folder) as beside:
-        written = Path(beside, path.name)
-        if kind == "torch":
-            torch.export.save(program, written)
-        else:
-            # The exporter reports packages that it could use, and warns of itself; neither is the user's to mend.
-            with quiet_loggers("torch.onnx", level=logging.ERROR), warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)
-                torch.onnx.export(program, f=str(written), external_data=False, dynamo=True, verbose=False)
-        written.replace(path)
-    return path
