@@ -14,7 +14,7 @@ from unetscope.networks.inspection import inspect
 from unetscope.networks.structure import IN_PLACE, Operand
 from unetscope.networks.surgery import without_skips
 from unetscope.networks.unet import UNet
-from unetscope.runs.slimming import carry_over
+from unetscope.runs.carrying import carry_over
 
 
 def test_removing_a_skip_trains_what_was_trained() -> None:

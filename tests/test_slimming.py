@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -21,10 +23,12 @@ import unetscope as us
 from runs import edited_config
 from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError
 from unetscope.networks.unet import UNet
+from unetscope.runs.carrying import carry_over
 from unetscope.runs.design_costs import savings
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.slimming import carry_over, slim
+from unetscope.runs.slimming import slim
+from unetscope.runs.thin_skips import compare_thin, parse_thin
 from unetscope.table.parts import Variant
 from unetscope.training.config import preset_config
 from unetscope.training.trainer import validation_dice
@@ -197,3 +201,63 @@ def test_dice_leaves_the_network_as_it_was() -> None:
     assert model.training
     assert dice.shape == (3,)
     assert bool(((dice > 0) & (dice <= 1)).all())
+
+
+# Thin skips.
+
+
+def test_a_run_is_written_with_thin_skips_and_loads_again(run: Path) -> None:
+    made = slim(run, thin={"skip1": 2}, exports=("onnx",) if importlib.util.find_spec("onnxscript") else ())
+    assert made.path.parent == run / "slim" / "model1-thin-skip1-2"
+    assert made.text == "depth 2, skip1 of 2 directions"
+    assert made.savings.slim.multiply_adds < made.savings.whole.multiply_adds
+    again = us.networks.load_parts(made.path.parent)
+    assert again.thinned == {"skip1": 2}
+    _, held_out = us.synthetic_nuclei(40, image_size=32).split(0.2)
+    assert again(torch.from_numpy(held_out.images[:1]) / 255).shape == (1, 1, 32, 32)
+    both = slim(run, "without-skip1", thin={"skip2": 2}, fine_tune=1)  # whose only skip is the first that it has
+    assert both.path.parent.name == "without-skip1-thin-skip2-2-fine-tuned"
+    assert us.networks.load_parts(both.path.parent).get_submodule("thin_skip1.compress").in_channels == 16
+    assert math.isfinite(both.dice)
+
+
+def test_directions_of_a_skip_are_compared_on_one_picture(run: Path) -> None:
+    whole, compared = compare_thin(run, {"skip1": (1, 8), "skip2": (16,)})
+    assert [(thin.skip, thin.kept, thin.channels) for thin in compared] == [
+        ("skip1", 1, 8),
+        ("skip1", 8, 8),
+        ("skip2", 16, 16),
+    ]
+    shares = [thin.share for thin in compared]
+    assert shares[0] < 1
+    assert shares[1:] == pytest.approx([1, 1])
+    assert [thin.dice for thin in compared[1:]] == pytest.approx(
+        [whole, whole], abs=1e-4
+    )  # all directions are the skip
+    assert (run / "slim" / "thin-skips.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["skip1"], "--thin skip1: expected a skip and how many of its directions to keep, such as skip1=4"),
+        (["skip1=0"], "--thin skip1=0: expected"),
+        (["level1=2"], "--thin level1=2: expected"),
+        (["skip1=2,"], "--thin skip1=2,: expected"),
+        (["skip1=2", "skip1=3"], "skip1 is named twice"),
+    ],
+)
+def test_words_that_make_no_skip_thinner_are_refused(words: list[str], text: str) -> None:
+    with pytest.raises(InvalidArgument, match=re.escape(text)):
+        parse_thin(words)
+
+
+def test_what_no_network_has_is_refused(run: Path) -> None:
+    with pytest.raises(InvalidArgument, match="skip1 has 8 channels, so 1 to 8 can be kept, got 9"):
+        slim(run, thin={"skip1": 9})
+    with pytest.raises(NetworkError, match="depth 2 has no skip3: its skips are skip1, skip2"):
+        slim(run, thin={"skip3": 1})
+    with pytest.raises(NetworkError, match="depth 2 without skip1 has no skip1: its skips are skip2"):
+        slim(run, "without-skip1", thin={"skip1": 1})
+    with pytest.raises(InvalidArgument, match="leave out one of retrained and fine_tune or thin"):
+        slim(run, thin={"skip1": 1}, retrained=True)

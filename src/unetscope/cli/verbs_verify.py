@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from unetscope.analysis import Row, Training, Verification
     from unetscope.runs import AnalysedRun, ExpectedWidth, Slim, Trial
-    from unetscope.table import Agreement, Rule
+    from unetscope.table import Agreement, Rule, ThinSkip
 
 
 def verify(
@@ -122,6 +122,14 @@ def slim(
             show_default=False,
         ),
     ] = "proposed",
+    thin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Directions of a skip to keep, such as skip1=4, of the whole network or of --design; repeatable. Several "
+            "numbers, such as skip1=1,2,4, are compared, and no network is written.",
+            show_default=False,
+        ),
+    ] = None,
     fine_tune: Annotated[int, typer.Option(help="Epochs to train the carried weights on.")] = 0,
     retrained: Annotated[
         bool, typer.Option("--retrained", help="Take the weights of its retraining by verify.")
@@ -133,16 +141,27 @@ def slim(
     json: Json = False,
 ) -> None:
     """Write the smaller network with weights carried over, and its Dice before and after."""
-    from unetscope.runs import Export
+    from unetscope.runs import Export, compare_thin, parse_thin
     from unetscope.runs import slim as make_slim
 
     if fine_tune < 0:
         raise InvalidArgument(f"--fine-tune must be 0 or more, got {fine_tune}")
+    kept = parse_thin(thin or ())
+    if any(len(numbers) > 1 for numbers in kept.values()):
+        if fine_tune or retrained or onnx or torch_export:
+            raise InvalidArgument(
+                "--thin with several numbers compares, and writes no network: name one number of each skip"
+            )
+        with shown_progress(quiet or json) as progress:
+            whole, compared = compare_thin(run, kept, design, code=as_code(network), progress=progress)
+        print_thin(run, whole, compared, json=json)
+        return
     kinds: dict[Export, bool] = {"onnx": onnx, "torch": torch_export}
     with shown_progress(quiet or json) as progress:
         smaller = make_slim(
             run,
             design,
+            thin={skip: number for skip, (number,) in kept.items()},
             fine_tune=fine_tune,
             retrained=retrained,
             exports=tuple(kind for kind, chosen in kinds.items() if chosen),
@@ -282,7 +301,7 @@ def print_slim(slim: Slim, *, json: bool) -> None:
         return
     how = f"after {slim.fine_tuned} epochs of fine-tuning" if slim.fine_tuned else "as written"
     rows = [
-        ("network", slim.design.text),
+        ("network", slim.text),
         ("validation Dice in float32, whole network", f"{slim.dice_whole:.4f}"),
         ("validation Dice, weights carried over", f"{slim.dice_carried:.4f}"),
         (f"validation Dice, {how}", f"{slim.dice:.4f}"),
@@ -297,6 +316,29 @@ def print_slim(slim: Slim, *, json: bool) -> None:
             "verify and --retrained train anew"
         )
     print(f"model = {slim.loaded_by}")
+
+
+def print_thin(run: Path, whole: float, compared: Sequence[ThinSkip], *, json: bool) -> None:
+    """What is left of skips with some of their directions."""
+    picture = run / "slim" / "thin-skips.png"
+    if json:
+        print_json({"dice_whole": whole, "thin": [asdict(thin) for thin in compared], "picture": str(picture)})
+        return
+    rows = [
+        (
+            thin.skip,
+            f"{thin.kept} of {thin.channels}",
+            f"{thin.share:.1%}",
+            f"{thin.dice:.4f}",
+            f"{whole - thin.dice:.4f}",
+        )
+        for thin in compared
+    ]
+    print_table(
+        "Thin skips, without training on", ("skip", "directions", "of its mean square", "validation Dice", "lost"), rows
+    )
+    print(f"picture: {one_line(str(picture))}")
+    print("one number of each skip writes the network, and --fine-tune N trains it on")
 
 
 def _reached(verification: Verification, row: Row) -> list[int | None]:

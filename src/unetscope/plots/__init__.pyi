@@ -9,6 +9,7 @@ from .layers import merge_gains as merge_gains
 from .layers import neighbour_steps as neighbour_steps
 from .resolution import resolution_sweep as resolution_sweep
 from .style import save as save
+from .thin import thin_skip_curves as thin_skip_curves
 from .training import class_dice_curves as class_dice_curves
 from .training import dice_bands as dice_bands
 from .training import dice_curves as dice_curves

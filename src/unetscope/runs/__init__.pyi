@@ -24,6 +24,8 @@ from .retraining import trials as trials
 from .slimming import Slim as Slim
 from .slimming import slim as slim
 from .tables import Picture as Picture
+from .thin_skips import compare_thin as compare_thin
+from .thin_skips import parse_thin as parse_thin
 from .trackers import TRACKERS as TRACKERS
 from .trackers import Tracker as Tracker
 from .trackers import check_tracker as check_tracker

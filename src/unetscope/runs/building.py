@@ -167,6 +167,19 @@ def local_config(folder: RunFolder) -> RunConfig:
     return config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})})
 
 
+def code_and_arguments(network: NetworkConfig, channels: int, task: Task) -> tuple[str, tuple[str, ...]]:
+    """What builds the network of a configuration, without the parts of a code's that go: its name and its arguments.
+
+    >>> code_and_arguments(NetworkConfig(width=8, depth=2, without=("skip1",)), 3, Task())
+    ('unetscope.networks:UNet', ('width=8', 'depth=2', "without=['skip1']", 'in_channels=3', 'out_channels=1'))
+    """
+    if network.code is not None:
+        return network.code, network.arguments
+    own = {"width": network.width, "depth": network.depth, "without": list(network.without)}
+    values = own | {"in_channels": channels, "out_channels": task.outputs}
+    return "unetscope.networks:UNet", tuple(f"{name}={value}" for name, value in values.items())
+
+
 def parts_left_out(network: NetworkConfig, skips: tuple[Skip, ...]) -> tuple[Part, ...]:
     """The parts that a configuration leaves out of the network of its code.
 

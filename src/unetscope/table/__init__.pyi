@@ -36,6 +36,7 @@ from .parts import MAX_DEPTH as MAX_DEPTH
 from .parts import REFERENCE as REFERENCE
 from .parts import SKIP as SKIP
 from .parts import Part as Part
+from .parts import ThinSkip as ThinSkip
 from .parts import Variant as Variant
 from .parts import design_name as design_name
 from .parts import letters as letters

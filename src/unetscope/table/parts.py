@@ -109,6 +109,20 @@ def skips_of_depth(depth: int) -> tuple[Part, ...]:
     return tuple(Part(SKIP, level) for level in range(1, depth + 1))
 
 
+@dataclass(frozen=True, slots=True)
+class ThinSkip:
+    """A skip of which some directions of its channels are kept.
+
+    kept: how many, of so many channels. share: of the skip's mean square that they have. dice: of the network with them.
+    """
+
+    skip: str
+    kept: int
+    channels: int
+    share: float
+    dice: float
+
+
 MAX_DEPTH = 6  # of the U-Net of this package
 GROUPS = ("paper", "skips", "depths")
 REFERENCE = "model1"

@@ -1,0 +1,122 @@
+"""The network of a run with thin skips: few directions of their channels are kept until the merge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unetscope import plots
+from unetscope.activations import device_of, pixels, to_input
+from unetscope.base import InvalidArgument, NetworkError, NoProgress, Progress
+from unetscope.data import SegmentationData
+from unetscope.networks import Structure, inspect, skip_directions, thinned
+from unetscope.runs.building import BuiltNetwork
+from unetscope.runs.carrying import Carried, carried
+from unetscope.table import ThinSkip
+from unetscope.training import validation_scores
+
+FOLDER = "slim"
+MOST_IMAGES = 256  # that directions are found on, evenly spaced
+
+
+def parse_thin(words: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """How many directions of which skips to keep, of words such as `skip1=4`, or several numbers to compare.
+
+    Raises: InvalidArgument for words that are not of that form.
+
+    >>> parse_thin(["skip1=4", "skip2=1,2,8"])
+    {'skip1': (4,), 'skip2': (1, 2, 8)}
+    """
+    kept: dict[str, tuple[int, ...]] = {}
+    for word in words:
+        if (parts := re.fullmatch(r"(skip[1-9]\d{0,3}[a-z]*)=([1-9]\d{0,5}(?:,[1-9]\d{0,5})*)", word)) is None:
+            raise InvalidArgument(
+                f"--thin {word[:60]}: expected a skip and how many of its directions to keep, such as skip1=4"
+            )
+        if parts[1] in kept:
+            raise InvalidArgument(f"--thin {word[:60]}: {parts[1]} is named twice")
+        kept[parts[1]] = tuple(dict.fromkeys(map(int, parts[2].split(","))))
+    return kept
+
+
+def with_thin_skips(of_run: Carried, kept: Mapping[str, int]) -> BuiltNetwork:
+    """The smaller network with the strongest directions of some skips alone, found on training images.
+
+    kept: by the names of skips in the whole network. Raises: as `networks.thinned`, and NetworkError for a skip that the
+    smaller network does not have.
+    """
+    model, device, images = of_run.small.model, device_of(of_run.small.model), _images(of_run.train)
+    structure = inspect(model.cpu(), images[:1])
+    names = _names_there(of_run, structure, kept)
+    thin = thinned(model, structure, {names[skip]: number for skip, number in kept.items()}, images)
+    for network in (model, thin):
+        network.to(device)
+    return replace(of_run.small, model=thin)
+
+
+def _names_there(of_run: Carried, structure: Structure, skips: Iterable[str]) -> dict[str, str]:
+    """The names of skips in the smaller network, which numbers those that it has, by their names in the whole one."""
+    design = of_run.design
+    left = sorted(
+        skip.part for skip in of_run.whole.skips if skip.part.level <= design.depth and skip.part not in design.without
+    )
+    there = sorted(skip.part for skip in structure.skips)
+    if len(left) != len(there):
+        raise NetworkError(
+            f"{design.text} has {len(there)} skips where {len(left)} were expected: make the whole network thinner"
+        )
+    names = dict(zip(map(str, left), map(str, there), strict=True))
+    if lacking := [skip for skip in skips if skip not in names]:
+        raise NetworkError(f"{design.text} has no {lacking[0]}: its skips are {', '.join(names) or 'none'}")
+    return names
+
+
+def compare_thin(
+    run: str | Path,
+    kept: Mapping[str, Sequence[int]],
+    design: str = "proposed",
+    *,
+    code: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[float, tuple[ThinSkip, ...]]:
+    """The validation Dice of a run's network, and what each number of directions of a skip leaves at once, without training.
+
+    kept: numbers of directions by skip; the other skips are whole. design, code: as of `slim`. The picture is
+    RUN/slim/thin-skips.png.
+
+    Raises: as `slim`.
+    """
+    progress = progress or NoProgress()
+    of_run = carried(run, design, or_whole=True, code=code, progress=progress)
+    images, whole = _images(of_run.train), of_run.small
+    structure = inspect(whole.model.cpu(), images[:1])
+    names = _names_there(of_run, structure, kept)
+    directions = skip_directions(whole.model, structure, list(map(names.__getitem__, kept)), images)
+    dice_whole = validation_scores(whole.model, of_run.held_out, whole.reading).mean
+    pairs = [(skip, number) for skip, numbers in kept.items() for number in numbers]
+    progress.stage("thin skips", len(pairs))
+    compared = []
+    for done, (skip, number) in enumerate(pairs):
+        progress.advance(done, f"{skip} of {number}")
+        thin = thinned(whole.model, structure, {names[skip]: number}, images)
+        dice = validation_scores(thin, of_run.held_out, whole.reading).mean
+        of_skip = directions[names[skip]]
+        compared.append(ThinSkip(skip, number, len(of_skip.strengths), of_skip.share(number), dice))
+    progress.advance(len(pairs))
+    folder = of_run.run.folder.path / FOLDER
+    folder.mkdir(exist_ok=True)
+    figure = plots.thin_skip_curves(compared, dice_whole).get_figure(root=True)
+    assert figure is not None
+    plots.save(figure, folder, "thin-skips")
+    return dice_whole, tuple(compared)
+
+
+def _images(train: SegmentationData) -> Tensor:
+    """Training images as a network takes them."""
+    rows = torch.linspace(0, len(train.images) - 1, min(len(train.images), MOST_IMAGES)).long()
+    return to_input(pixels(train)[rows], train.scale)
