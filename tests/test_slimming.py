@@ -149,7 +149,7 @@ def test_exported_programs_do_the_same(run: Path, kind: str) -> None:
 def test_what_cannot_be_slimmed_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidArgument, match="model1 is the whole network: name what to leave out"):
         slim(run, "model1")
-    with pytest.raises(InvalidArgument, match="retrained weights are not trained on"):
+    with pytest.raises(InvalidArgument, match="retrained weights are taken as they are"):
         slim(run, "depth1", retrained=True, fine_tune=1)
     with pytest.raises(InvalidArgument, match="export 'tflite': expected onnx or torch"):
         slim(run, "depth1", exports=("tflite",))  # type: ignore[arg-type]
