@@ -727,3 +727,57 @@ def test_images_counted_outside_of_torch_are_refused(counted: Callable[[Tensor],
         NetworkError, match=r"would run on batches of 2 images alone .* write x.shape\[0\], or ablate it"
     ):
         without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+
+
+class Kind(Tensor):
+    """A tensor of a kind of its own, as those of fastai and MONAI."""
+
+
+def turned(tensor: Tensor) -> Tensor:
+    """The tensor as one of `Kind`, by a call that no function mode sees."""
+    with torch._C.DisableTorchFunctionSubclass(), torch._C.DisableTorchFunction():
+        return tensor.as_subclass(Kind)
+
+
+TURNED: dict[str, Callable[[Tensor], nn.Module]] = {
+    "image": lambda turn: Turning(image=turn),
+    "skip": lambda turn: Turning(skip=turn),
+    "upsampled stream": lambda turn: Turning(up=turn),
+    "joined": lambda turn: Turning(joined=turn),
+    "output": lambda turn: Turning(output=turn),
+}
+
+
+class Turning(nn.Module):
+    """Turns a tensor into one of another kind at one place."""
+
+    def __init__(self, **turns: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.turns = turns
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.up, self.head = nn.ConvTranspose2d(4, 4, 2, 2), nn.Conv2d(8, 1, 1)
+
+    def at(self, place: str, tensor: Tensor) -> Tensor:
+        """The tensor as it is, or turned."""
+        return self.turns.get(place, lambda each: each)(tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, 1, h, w] to logits."""
+        a = torch.relu(self.a(self.at("image", x)))
+        up = self.at("up", self.up(torch.relu(self.b(a))))
+        joined = self.at("joined", torch.cat([self.at("skip", a), up], 1))
+        return self.at("output", self.head(joined))
+
+
+@pytest.mark.parametrize("place", TURNED)
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+def test_a_tensor_that_is_turned_into_another_kind_is_still_the_same(place: str, part: str) -> None:
+    torch.manual_seed(0)
+    model = TURNED[place](turned).eval()
+    structure = inspect(model, torch.rand(1, 1, 16, 16))
+    smaller = without(model, structure, part)
+    image = torch.rand(2, 1, 16, 16)
+    stream = structure.merge_of("skip1").skips["skip1"] if part == "skip1" else structure.merge_of("skip1").upsampled
+    with replace_streams(model, {part: stream}, lambda _, values: torch.zeros_like(values), gradients=False):
+        expected = model(image)
+    torch.testing.assert_close(Tensor(smaller(image)), Tensor(expected))

@@ -93,6 +93,10 @@ class ProgramTensors:
         """The node of a tensor. One that no call made is an attribute of the network, or comes from outside of it."""
         if id(tensor) not in self._nodes:
             name = self._names.get(id(tensor))
+            if name is None and (same := self._same(tensor)) is not None:
+                self._alive.append(tensor)
+                self._nodes[id(tensor)] = self._nodes[id(same)]
+                return self._nodes[id(tensor)]
             if name is None:
                 name = f"outside_{len(self.outside)}"
                 self.outside.append(name)
@@ -101,6 +105,29 @@ class ProgramTensors:
             self.attributes[name] = tensor
             self._register(tensor, node)
         return self._nodes[id(tensor)]
+
+    def _same(self, tensor: Tensor) -> Tensor | None:
+        """The recorded tensor that another object stands for, such as one of a subclass of `Tensor` that it was turned into."""
+
+        def identity(each: Tensor) -> tuple[Any, ...]:
+            return (
+                each.data_ptr(),
+                each.shape,
+                each.stride(),
+                each.dtype,
+                each.requires_grad,
+                each.is_conj(),
+                each.is_neg(),
+            )
+
+        if tensor.layout != torch.strided or not tensor.numel():
+            return None
+        same = (
+            each
+            for each in reversed(self._alive)
+            if each.layout == torch.strided and storage_of(each) == storage_of(tensor)
+        )
+        return next((each for each in same if identity(each) == identity(tensor)), None)
 
     def _is_made_of_sizes(self, tensor: Tensor) -> bool:
         """Whether a tensor is made of sizes and constants alone, and so has the same values for every image of a size."""
