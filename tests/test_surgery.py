@@ -180,30 +180,34 @@ def test_what_stands_between_a_join_and_what_reads_it(name: str, part: str) -> N
         assert any("as constants, through a normalisation" in note for note in smaller.notes)
 
 
-@pytest.mark.parametrize(
-    ("module", "call"),
-    [
-        (nn.GroupNorm(1, 8), r"group_norm \(between\)"),
-        (nn.GroupNorm(8 // 8, 8), r"group_norm \(between\)"),
-        (nn.LayerNorm([8, 16, 16]), r"layer_norm \(between\)"),
-        (nn.LocalResponseNorm(2), r"local_response_norm \(between\)"),
-        (nn.Softmax(1), r"softmax \(between\)"),
-        (nn.Conv2d(8, 8, 1, groups=1 + 1).requires_grad_(False), ""),
-        (nn.Conv3d(1, 1, 3, padding=1), r"conv3d \(between\)"),
-    ],
-)
-def test_what_mixes_channels_is_refused_by_name(module: nn.Module, call: str) -> None:
-    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
-        joined = torch.cat([skip, up], 1)
-        return net.between(joined[:, None])[:, 0] if isinstance(module, nn.Conv3d) else net.between(joined)
+MIXING = {
+    "group_norm": nn.GroupNorm(1, 8),
+    "layer_norm": nn.LayerNorm([8, 16, 16]),
+    "local_response_norm": nn.LocalResponseNorm(2),
+    "softmax": nn.Softmax(1),
+    "conv2d": nn.Conv2d(8, 8, 1, groups=2),
+    "conv3d": nn.Conv3d(1, 1, 3, padding=1),
+}
 
-    model = TwoLevels(join, {"between": module})
-    if not call:
-        assert_exact(model)
-        return
-    with pytest.raises(
-        NetworkError, match=rf"what is joined at cat \(:cat\) goes through {call}, so no skip can be removed"
-    ):
+
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+@pytest.mark.parametrize("call", MIXING)
+def test_what_mixes_channels_gets_zeros_and_says_so(call: str, part: str) -> None:
+    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        joined = torch.cat([skip, up], 1)[:, [0, 4, 1, 5, 2, 6, 3, 7]]
+        return net.between(joined[:, None])[:, 0] if call == "conv3d" else net.between(joined)
+
+    model = TwoLevels(join, {"between": copy.deepcopy(MIXING[call])})
+    smaller = assert_exact(model, part)
+    assert any(f"{call} (between) mixes channels" in note and "gets zeros" in note for note in smaller.notes)
+
+
+def test_what_mixes_channels_that_are_not_zero_is_refused_by_name() -> None:
+    norm = nn.InstanceNorm2d(8, affine=True)
+    nn.init.normal_(norm.bias)
+    between = nn.Sequential(norm, nn.GroupNorm(1, 8))
+    model = TwoLevels(lambda net, up, skip: net.between(plain(net, up, skip)), {"between": between})
+    with pytest.raises(NetworkError, match=r"reaches group_norm \(between\.1\) as values neither zero nor constant"):
         without(model, inspect(model, random_image(3, 16, 16)), "skip1")
 
 

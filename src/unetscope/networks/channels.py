@@ -83,7 +83,8 @@ class Following(ChannelEdits):
             or (len(masked) > 1 and name not in BINARY and name != "cat")
             or (node.meta["writes"] and name == "setitem")
         ):
-            raise self._refusal(node)
+            self._feed_zeros(node)
+            return
         if (mask := rule(node, masked[0])) is not None:
             self.masks[node] = mask
 
@@ -186,13 +187,17 @@ class Following(ChannelEdits):
             self._weights(node, weight=(0, mask.indices))
         return mask
 
-    def _group_norm(self, node: fx.Node, source: fx.Node) -> Mask:
+    def _group_norm(self, node: fx.Node, source: fx.Node) -> Mask | None:
         mask = self.masks[source]
         is_module = node.op == "call_module"
         groups = self.modules(str(node.target)).num_groups if is_module else argument(node, 1, "num_groups", 1)
+        if mask.axis != 1:
+            self._feed_zeros(node)
+            return None
         of_groups = torch.tensor(mask.kept).reshape(groups, -1)  # type: ignore[arg-type]
-        if mask.axis != 1 or not bool((of_groups == of_groups[:, :1]).all()):
-            raise self._refusal(node, "its groups take channels of both streams")
+        if not bool((of_groups == of_groups[:, :1]).all()):
+            self._feed_zeros(node)
+            return None
         remaining = int(of_groups[:, 0].sum())
         if is_module:
             self._require(node, WeightEdit(outputs=tuple(mask.indices), groups=remaining))
@@ -207,7 +212,8 @@ class Following(ChannelEdits):
     def _linear(self, node: fx.Node, source: fx.Node) -> None:
         mask = self.masks[source]
         if mask.axis != len(source.meta["shape"]) - 1 or node.args[:1] != (source,):
-            raise self._refusal(node)
+            self._feed_zeros(node)
+            return
         self.reads.append(Read(node, source, mask, may_be_constant=node.op == "call_module"))
         if node.op == "call_module":
             self._require(node, WeightEdit(inputs=tuple(mask.indices)))
@@ -217,7 +223,8 @@ class Following(ChannelEdits):
     def _kernel(self, node: fx.Node, source: fx.Node) -> Mask | None:
         mask, is_module, transposed = self.masks[source], node.op == "call_module", "transpose" in node.meta["function"]
         if mask.axis != 1 or node.args[:1] != (source,):
-            raise self._refusal(node)
+            self._feed_zeros(node)
+            return None
         groups = self.modules(str(node.target)).groups if is_module else argument(node, 6, "groups", 1)
         of_groups = torch.tensor(mask.kept).reshape(groups, -1)  # type: ignore[arg-type]
         if groups == 1:
@@ -228,7 +235,8 @@ class Following(ChannelEdits):
                 self._weights(node, weight=(0 if transposed else 1, mask.indices))
             return None
         if not is_module or not bool((of_groups == of_groups[:, :1]).all()):
-            raise self._refusal(node, "its groups take channels of both streams")
+            self._feed_zeros(node)
+            return None
         remaining = of_groups[:, 0]
         channels = node.meta["shape"][1]
         kept = remaining.repeat_interleave(channels // len(remaining)).tolist()

@@ -19,7 +19,8 @@ from unetscope.networks.program import place
 class ChannelEdits:
     """The edits of one program. modules: by name, of the smaller network, not yet edited.
 
-    masks: by tensor, what it has left. weights: by module. reads: in order.
+    masks: by tensor, what it has left. weights: by module. reads: in order. zero_fed: the calls that mix channels,
+    and get zeros in the place of those that went.
     """
 
     graph: fx.Graph
@@ -28,6 +29,7 @@ class ChannelEdits:
     weights: dict[str, WeightEdit] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
     empty: set[fx.Node] = field(default_factory=set)  # tensors of which nothing is left
+    zero_fed: list[str] = field(default_factory=list)
 
     def _keep_size(self, node: fx.Node) -> None:
         """The network's code goes on with the size that it knows."""
@@ -147,6 +149,13 @@ class ChannelEdits:
     def _index(self, indices: list[int], like: fx.Node) -> fx.Node:
         device = self.graph.call_function(getattr, (like, "device"))
         return self.graph.call_function(torch.tensor, (indices,), {"device": device, "dtype": torch.int64})
+
+    def _feed_zeros(self, node: fx.Node, why: str = "it mixes channels") -> None:
+        """Let a call that mixes channels have zeros where they went. Raises: NetworkError for one that writes in place."""
+        if node.meta["writes"]:
+            raise self._refusal(node, why)
+        self._refill_all(node)
+        self.zero_fed.append(place(node))
 
     def _refill_all(self, node: fx.Node) -> None:
         """Give a call zeros where channels went, for what cannot do without."""

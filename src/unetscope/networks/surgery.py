@@ -57,8 +57,9 @@ def without(model: nn.Module, structure: Structure, *parts: str, constants: Mapp
 
     Leaving out a skip drops the stream S at its merge; leaving out a level drops the upsampled stream U there. Whatever then no
     longer leads to the output is gone: modules, weights and calls. Whatever reads a concatenation keeps the weights that read
-    the other streams. A product goes as a whole, with all that feeds its other factor alone. Outputs of deep supervision that
-    hung on what is left out go too.
+    the other streams; a call that mixes channels of both, such as a group norm whose groups cross them, gets zeros instead. A
+    product goes as a whole, with all that feeds its other factor alone. Outputs of deep supervision that hung on what is left
+    out go too.
 
     The result equals the network with zeros in the place of these streams, to 1e-6 of the largest value. This is checked before
     it is returned: on the example and on random images, in both modes, in float64, without dropout. `notes` of the result say
@@ -66,8 +67,9 @@ def without(model: nn.Module, structure: Structure, *parts: str, constants: Mapp
 
     constants: as an earlier result says of itself, to build one of the same weights from other values.
 
-    Raises: NetworkError for an unknown part; for a network that no program can follow; for a call that mixes channels of
-    streams that stay with those that go; if the result is not equal. The text names the call.
+    Raises: NetworkError for an unknown part; for a network that no program can follow; for a call that mixes
+    channels of streams that stay with those that go, if these are not zero there; if the result is not equal. The text names
+    the call.
 
     >>> from unetscope.networks.inspection import inspect
     >>> from unetscope.networks.unet import UNet
@@ -131,6 +133,7 @@ class _Surgery:
             main = main_output(program.graph, self._programs[False].graph)
             before = ancestors(program.graph, [main])
             edits[mode].follow()
+            self._note_zeros(edits[mode].zero_fed)
             self._drop_outputs(program.graph, graphs[mode], before, main)
         self._cut_weights(edits, zeroed)
         for program in self._programs.values():
@@ -149,6 +152,14 @@ class _Surgery:
             self._notes.append(f"tensors that the original does not register are {', '.join(outside)} here")
         self._result.left_out, self._result.notes = tuple(self._streams), tuple(self._notes)
         return self._result.train(self._model.training)
+
+    def _note_zeros(self, calls: list[str]) -> None:
+        if calls:
+            note = (
+                f"{', '.join(dict.fromkeys(calls))} mixes channels of what stays with those of what is left out, and gets "
+                "zeros in their place: the weights that read them stay"
+            )
+            self._notes += [note] * (note not in self._notes)
 
     def _check_recording(self) -> None:
         """Refuse a network that the recording does not follow."""
