@@ -314,12 +314,16 @@ def test_no_torch_is_imported():
 
 def rows(n, names, value=0):
     images = np.arange(n, dtype=np.uint8).repeat(4).reshape(n, 1, 2, 2) + np.uint8(value)
+    images[..., 0] += 100
     return SegmentationData(images, np.zeros((n, 2, 2), np.uint8), tuple(names), "made up")
 
 
 def test_shared_images():
     assert shared_images(rows(3, "abc"), rows(3, "def", value=3)) == []
     assert [p.file for p in shared_images(rows(3, "abc"), rows(3, "def", value=2))] == ["d"]
+    blank = rows(1, "x")
+    blank.images[:] = 7  # as where no slide lies, or around a volume
+    assert shared_images(blank, blank) == []
     with pytest.raises(InvalidArgument, match=r"one image size to be compared, got \(2, 2\) and \(1, 1\)"):
         shared_images(
             rows(1, "a"),
