@@ -25,11 +25,12 @@ from unetscope.networks.saved_parts import load_parts
 from unetscope.report.picture_data import prediction_data
 from unetscope.report.render import drawings
 from unetscope.runs.analysed import AnalysedRun
+from unetscope.runs.design_costs import savings
 from unetscope.runs.experiment import prepare
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.forecast import forecast_run
-from unetscope.runs.slimming import savings, slim
+from unetscope.runs.slimming import slim
 from unetscope.runs.verification import verify
 from unetscope.training.config import preset_config
 from unetscope.training.outputs import OutputReading
