@@ -18,8 +18,7 @@ from torch import Tensor
 
 import foreign
 import unetscope as us
-from runs import TINY, edited_config
-from unetscope.base import NoProgress
+from runs import TINY, InProcess, Stopping, edited_config
 from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError, TrainingError
 from unetscope.networks.inspection import build_network, gives_probabilities, inspect
 from unetscope.networks.saved_parts import load_parts
@@ -89,16 +88,6 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished / "run", tmp_path / "run"))
 
 
-class InProcess:
-    """An engine that trains one job after the other, here."""
-
-    def run(self, folders: Sequence[Path], look: Callable[[], None]) -> dict[Path, str]:
-        for folder in folders:
-            train(folder)
-            look()
-        return {}
-
-
 def test_a_run_of_ones_own_network_says_what_it_is_of(finished: Path) -> None:
     folder = RunFolder.open(finished / "run")
     network = folder.configuration["network"]
@@ -112,15 +101,8 @@ def test_a_run_of_ones_own_network_says_what_it_is_of(finished: Path) -> None:
 def test_a_stopped_run_goes_on_to_the_same_numbers(finished: Path, tmp_path: Path) -> None:
     """Also of a network with dropout, whose random numbers go on where they were."""
 
-    class Stopping(NoProgress):
-        """Stops a run while its second epoch is measured."""
-
-        def advance(self, done: int, text: str = "") -> None:
-            if done == 2 and "measuring" in text:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(configured(finished), tmp_path / "run", progress=Stopping())
+        run_experiment(configured(finished), tmp_path / "run", progress=Stopping(2))
     stopped = RunFolder.open(tmp_path / "run")
     assert stopped.last_epoch() == 2
     run_experiment(configured(finished), tmp_path / "run", resume=True)

@@ -6,19 +6,18 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from runs import InProcess, Stopping
 from shapes import IGNORED, shapes
-from unetscope.base import NoProgress
 from unetscope.cli.main import main
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.jobs import train
 from unetscope.training.config import preset_config
 
 pytestmark = pytest.mark.usefixtures("sketched_figures")
@@ -64,21 +63,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("nnunet") / "Dataset001_Shapes")
 
 
-class Stopping(NoProgress):
-    """Stops a run while an epoch is measured."""
-
-    def advance(self, done: int, note: str = "") -> None:
-        if done == 2 and "measuring" in note:
-            raise KeyboardInterrupt
-
-
 @pytest.fixture(scope="module")
 def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped, and went on."""
     configuration = preset_config("quick", SETTINGS | {"data.path": str(dataset)})
     out = tmp_path_factory.mktemp("class") / "run"
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(configuration, out, progress=Stopping())
+        run_experiment(configuration, out, progress=Stopping(2))
     return run_experiment(configuration, out, resume=True).path
 
 
@@ -90,13 +81,6 @@ def run(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """What a verb prints; its trainings run in this process."""
-
-    class InProcess:
-        def run(self, folders: Sequence[Path], look: Callable[[], None]) -> dict[Path, str]:
-            for folder in folders:
-                train(folder)
-                look()
-            return {}
 
     monkeypatch.setattr("unetscope.runs.engine_named", lambda *_args, **_kwargs: InProcess())
 

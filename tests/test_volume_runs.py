@@ -17,9 +17,7 @@ import torch
 from torch import nn
 
 import unetscope as us
-from runs import TINY
-from test_any_network import InProcess
-from unetscope.base import NoProgress
+from runs import TINY, InProcess, Stopping
 from unetscope.base.errors import InvalidArgument, NetworkError
 from unetscope.networks.saved_parts import load_parts
 from unetscope.report.picture_data import prediction_data
@@ -134,15 +132,8 @@ def test_a_run_of_volumes_says_what_it_is_of(finished: Path) -> None:
 
 
 def test_a_stopped_run_of_volumes_goes_on_to_the_same_numbers(folder: Path, finished: Path, tmp_path: Path) -> None:
-    class Stopping(NoProgress):
-        """Stops a run while its first epoch is measured."""
-
-        def advance(self, done: int, text: str = "") -> None:
-            if done == 1 and "measuring" in text:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(configured(folder), tmp_path / "run", progress=Stopping())
+        run_experiment(configured(folder), tmp_path / "run", progress=Stopping(1))
     run_experiment(configured(folder), tmp_path / "run", resume=True)
     assert_same_numbers(tmp_path / "run", finished)
 
