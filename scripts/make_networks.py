@@ -183,8 +183,8 @@ def page_of(rows: Sequence[Row]) -> str:
             ([row["name"], *cells_of_parts(row["parts"])] for row in rows if row.get("parts")),
         ),
         "",
-        "A part cannot be left out if channels that stay are mixed with those that go before a convolution reads them, as by a normalisation",
-        "over both. It can still be ablated.",
+        "A call that mixes channels that stay with those that go, as a normalisation over both, gets zeros in the place of those that go,",
+        "and the notes name it. A part that is refused can still be ablated.",
     ]
     return "\n".join(lines) + "\n"
 

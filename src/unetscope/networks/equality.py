@@ -16,7 +16,7 @@ from unetscope.base import NetworkError, first_line
 from unetscope.networks.ablation import replace_streams
 from unetscope.networks.program_tensors import RANDOM
 from unetscope.networks.rewired import Rewired
-from unetscope.networks.structure import Operand
+from unetscope.networks.structure import Operand, Structure
 
 TOLERANCE = 1e-6  # of the largest value
 SEED = 0
@@ -88,6 +88,13 @@ def program_outputs(program: nn.Module, arguments: Sequence[Any], training: bool
     """What a program returns."""
     with in_mode(program, training):
         return tensors_of(program(*_copies(arguments)))
+
+
+def example_of(structure: Structure) -> tuple[Any, ...]:
+    """The arguments that a network was inspected with. Raises: NetworkError if they are not kept."""
+    if not structure.example:
+        raise NetworkError("this structure has no example to run the network on: inspect the network again")
+    return structure.example
 
 
 def recorded_and_checked(model: nn.Module, example: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -17,6 +17,7 @@ from unetscope.networks.equality import (
     as_double,
     differ,
     draws_at_random,
+    example_of,
     network_outputs,
     noise_like,
     program_outputs,
@@ -107,17 +108,16 @@ class _Surgery:
         streams: Mapping[str, Operand],
         constants: Mapping[str, str] | None,
     ) -> None:
-        if not structure.example:
-            raise NetworkError("this structure has no example to run the network on: inspect the network again")
+        example = example_of(structure)
         self._model, self._streams, self._constants = model, streams, constants
         self._notes: list[str] = []
         self._dropped: dict[bool, list[int]] = {}  # outputs that are gone, by their order
-        recorded_on, self._checked_on = recorded_and_checked(model, structure.example)
+        recorded_on, self._checked_on = recorded_and_checked(model, example)
         self._programs = {mode: record_program(model, recorded_on, training=mode) for mode in MODES}
         modules = {**self._programs[True].modules, **self._programs[False].modules}
         attributes = {**self._programs[True].attributes, **self._programs[False].attributes}
         self._result, self._whole = Rewired(modules, attributes), Rewired(modules, attributes)
-        self._result.example = structure.example
+        self._result.example = example
 
     def smaller(self) -> Rewired:
         """The network without the streams."""

@@ -22,6 +22,7 @@ from unetscope.networks.equality import (
     as_double,
     differ,
     draws_at_random,
+    example_of,
     in_mode,
     program_outputs,
     recorded_and_checked,
@@ -32,8 +33,8 @@ from unetscope.networks.masks import concatenation_axis, tensor_arguments
 from unetscope.networks.program import Program, record_program
 from unetscope.networks.rewired import Rewired
 from unetscope.networks.structure import Operand, Structure
+from unetscope.networks.surgery import MODES
 
-MODES = (False, True)  # evaluation, training
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}  # by the sides of an image
 AGREEING = 1e-5  # of the largest value: the network and its program compute the same in another order
 
@@ -88,9 +89,10 @@ def skip_directions(
         )
         return stream
 
+    image, *others = example_of(structure)
     with eval_mode(model), torch.no_grad(), replace_streams(model, streams, add, gradients=False):
-        for batch in images.split(len(structure.example[0])):
-            model(batch, *structure.example[1:])
+        for batch in images.split(len(image)):
+            model(batch, *others)
     ascending = {name: torch.linalg.eigh(moment) for name, moment in moments.items()}
     return {
         name: Directions(strengths.flip(0).clamp(min=0), vectors.flip(1))
@@ -133,9 +135,10 @@ class _Thinning:
         self._model, self._kept, self._is_checked = model, kept, images is not None
         self._streams = {name: structure.merge_of(name).skips[name] for name in kept}
         directions = {} if images is None else skip_directions(model, structure, list(kept), images)
-        recorded_on, self._checked_on = recorded_and_checked(model, structure.example)
+        recorded_on, self._checked_on = recorded_and_checked(model, example_of(structure))
         self._programs = {mode: record_program(model, recorded_on, training=mode) for mode in MODES}
         self._modules: dict[str, nn.Module] = {}
+        self._notes: list[str] = []
         for name, number in kept.items():
             shape = self._shape(name)
             if not 1 <= number <= shape[1]:
@@ -189,6 +192,8 @@ class _Thinning:
         self._result.thinned = dict(self._kept)
         if isinstance(self._model, Rewired):  # which lacks parts already
             self._result.left_out, self._result.constants = self._model.left_out, self._model.constants
+            self._notes = [*self._model.notes, *self._notes]
+        self._result.notes = tuple(self._notes)
         return self._result.train(self._model.training)
 
     def _insert(self, program: Program, name: str, stream: Operand) -> None:
@@ -217,7 +222,8 @@ class _Thinning:
 
         small, spread = copy.deepcopy(self._result).double(), copy.deepcopy(self._spread).double()
         for training in MODES:
-            if training and draws_at_random(self._programs[True].graph):
+            if training and (call := draws_at_random(self._programs[True].graph)):
+                self._notes.append(f"{call} draws at random in training mode, where equality is not checked")
                 continue
             with in_mode(self._model, training), replace_streams(self._model, self._streams, project, gradients=False):
                 values = [each.clone() if isinstance(each, Tensor) else each for each in self._checked_on]

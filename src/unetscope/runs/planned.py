@@ -82,14 +82,14 @@ def _grey(image: Any) -> Any:
 def planned_depths(facts: Mapping[str, Any]) -> tuple[PlannedDepth, ...]:
     """What each rule plans for the images that a run's facts describe; none if they describe no images.
 
-    >>> about = {"image size": [128, 128], "structures": {"size": 20.4, "contrast": 0.17, "separable share": 0.9}}
-    >>> [(planned.rule, planned.depth) for planned in planned_depths({"data": {"train": about}})]
+    >>> images = {"image size": [128, 128], "structures": {"size": 20.4, "contrast": 0.17, "separable share": 0.9}}
+    >>> [(planned.rule, planned.depth) for planned in planned_depths({"data": {"train": images}})]
     [("nnU-Net's planner", 5), ('Receptive-field heuristic', 2)]
     """
     data = facts.get("data", {})
-    about = data.get("train") or data.get("probe set") or {}
-    size = tuple(about.get("image size", ()))
-    return (_nnunet(size, about.get("classes", 2)), _field(size, about.get("structures"))) if size else ()
+    images = data.get("train") or data.get("probe set") or {}
+    size = tuple(images.get("image size", ()))
+    return (_nnunet(size, images.get("classes", 2)), _field(size, images.get("structures"))) if size else ()
 
 
 def _nnunet(size: tuple[int, ...], classes: int) -> PlannedDepth:
@@ -111,14 +111,14 @@ def _field(size: tuple[int, ...], structures: Mapping[str, Any] | None) -> Plann
         return PlannedDepth(FIELD, None, structures["undefined"])
     pixels = recommended_field(structures["size"], structures["contrast"], structures["separable share"])
     depth, deepest = depth_of_field(pixels), int(math.log2(min(size)))
-    about = f"structures of {structures['size']:.0f} pixels and a grey contrast of {structures['contrast']:.2f} "
-    about += f"ask for {pixels} pixels"
+    asked = f"structures of {structures['size']:.0f} pixels and a grey contrast of {structures['contrast']:.2f} "
+    asked += f"ask for {pixels} pixels"
     if depth > deepest:
-        return PlannedDepth(FIELD, None, f"{about}, more than a U-Net on images of {_sides(size)} can see")
+        return PlannedDepth(FIELD, None, f"{asked}, more than a U-Net on images of {_sides(size)} can see")
     return PlannedDepth(
         FIELD,
         depth,
-        f"{about}, which this depth sees first ({receptive_field(depth)}). It reads masks and grey levels, and not what a "
+        f"{asked}, which this depth sees first ({receptive_field(depth)}). It reads masks and grey levels, and not what a "
         "training needs; the step from pixels to a depth is not in the rule",
     )
 
