@@ -35,6 +35,30 @@ TINY = {
     "measuring.merge_probes": False,
     "threads": 1,
 }
+# A file with a network of the user's own, of depth 2.
+CODE = """
+import torch
+from torch import nn
+
+
+def block(before, after):
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+
+
+class Net(nn.Module):
+    def __init__(self, width=2, rate=0.1):
+        super().__init__()
+        self.down1, self.down2, self.bottom = block(3, width), block(width, width), block(width, width)
+        self.up2, self.up1 = nn.ConvTranspose2d(width, width, 2, 2), nn.ConvTranspose2d(width, width, 2, 2)
+        self.join2, self.join1 = block(2 * width, width), block(2 * width, width)
+        self.pool, self.drop, self.head = nn.MaxPool2d(2), nn.Dropout(rate), nn.Conv2d(width, 1, 1)
+
+    def forward(self, image):
+        first = self.down1(image)
+        second = self.down2(self.pool(first))
+        up = self.join2(torch.cat([self.up2(self.drop(self.bottom(self.pool(second)))), second], 1))
+        return self.head(self.join1(torch.cat([self.up1(up), first], 1)))
+"""
 
 
 @contextmanager

@@ -1,0 +1,192 @@
+"""A run that was measured in a loop of the user's own: its variants retrained by that loop, and the smaller network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import unetscope as us
+from runs import CODE, InProcess
+from unetscope.base.errors import InvalidArgument, NetworkError, TrainingError
+from unetscope.networks.inspection import build_network, inspect
+from unetscope.report.render import drawings
+from unetscope.runs.analysed import AnalysedRun
+from unetscope.runs.engines import Local
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.jobs import train
+from unetscope.runs.own_loops import name_loop
+from unetscope.runs.retraining import retrain, trials
+from unetscope.runs.verification import verify
+from unetscope.table.parts import named_variants
+
+LOOP = (
+    CODE
+    + """
+
+def build():
+    return Net(width=2, rate=0.0)
+
+
+def train(model, seed, folder, epochs):
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    first = int((folder / "epoch.txt").read_text()) if (folder / "epoch.txt").exists() else 0
+    for epoch in range(first + 1, epochs + 1):
+        with torch.no_grad():
+            model.head.bias.fill_(epoch)
+        (folder / "epoch.txt").write_text(str(epoch))
+        yield epoch, parameters / 1000 + 0.001 * epoch + 0.0001 * seed * (parameters % 5)
+
+
+def train_at_once(model, seed, folder, epochs):
+    return {epoch: 0.8 for epoch in range(1, epochs + 1)}
+
+
+def train_to_a_list(model, seed, folder, epochs):
+    return [0.7] * epochs
+
+
+def train_by_image(model, seed, folder, epochs):
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    for epoch in range(1, epochs + 1):
+        yield epoch, [0.5 + parameters / 10000 + 0.01 * image + 0.001 * (seed + image) % 3 for image in range(8)]
+
+
+def train_short(model, seed, folder, epochs):
+    return [0.7]
+
+
+def train_nothing(model, seed, folder, epochs):
+    return None
+
+
+def train_badly(model, seed, folder, epochs):
+    raise RuntimeError("no such optimizer")
+
+
+def train_to_no_number(model, seed, folder, epochs):
+    return {1: float("nan"), 2: 0.5}
+"""
+)
+
+
+def measured(folder: Path) -> Path:
+    """A run that was measured in a loop of its own, beside the file of that loop."""
+    (folder / "loop.py").write_text(LOOP)
+    network = build_network(f"{folder / 'loop.py'}:build")
+    nuclei = us.synthetic_nuclei(6, image_size=16)
+    recorder = us.Recorder(us.Scope(network, nuclei, estimators=[us.Binning()], labels=[]), folder / "run")
+    for epoch in range(3):
+        recorder.measure(epoch)
+    return recorder.path
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    return measured(tmp_path)
+
+
+def verified(run: Path, train_name: str = "train", **options: Any) -> Any:
+    loop = run.parent / "loop.py"
+    return verify(
+        run, ["skips", "depth1"], seeds=2, build=f"{loop}:build", train=f"{loop}:{train_name}", engine=InProcess(), **options
+    )  # fmt: skip
+
+
+def test_variants_are_retrained_by_the_users_own_loop(recorded: Path) -> None:
+    verification = verified(recorded)
+    assert [variant.name for variant in verification.variants] == ["model1", "without-skip1", "without-skip2", "depth1"]
+    outcome = {row.variant.name: row.outcome for row in verification.rows()}
+    sizes = {}
+    for variant in verification.variants:
+        folder = RunFolder.open(recorded / "verification" / variant.name / "seed-1")
+        assert [record.epoch for record in folder.epochs()] == [1, 2]
+        sizes[variant.name] = int(1000 * folder.epochs()[-1].validation_dice + 1e-6) - 2
+    whole = build_network(f"{recorded.parent / 'loop.py'}:build")
+    structure = inspect(whole, torch.zeros(1, 3, 16, 16))
+    parts = {"without-skip1": "skip1", "without-skip2": "skip2", "depth1": "level2"}
+    truth = {name: us.without(whole, structure, part) for name, part in parts.items()} | {"model1": whole}
+    assert sizes == {name: sum(p.numel() for p in network.parameters()) for name, network in truth.items()}
+    judged = AnalysedRun.open(recorded)
+    assert {design.name: saved.slim.parameters for design, saved in judged.design_costs} == sizes
+    assert "dice_against_cost" in {drawing.name for drawing in drawings(judged)}
+    assert outcome["depth1"].decision == "needed", outcome["depth1"].text
+    assert "over seeds alone), 2 pairs of seeds: a loss over 0.02" in outcome["depth1"].text
+    again = verified(recorded)  # nothing is trained twice
+    assert [row.outcome.text for row in again.rows()] == [row.outcome.text for row in verification.rows()]
+
+
+def test_a_job_of_the_users_loop_that_was_stopped_goes_on(recorded: Path) -> None:
+    name_loop(recorded_folder := RunFolder.open(recorded), f"{recorded.parent / 'loop.py'}:build",
+              f"{recorded.parent / 'loop.py'}:train", depth=2)  # fmt: skip
+    planned = trials(recorded_folder, named_variants(["model1"], depth=2), [0])
+    retrain(recorded_folder, planned, engine=Nothing())
+    (planned[0].path / "training").mkdir()
+    (planned[0].path / "training" / "epoch.txt").write_text("1")
+    train(planned[0].path)
+    assert [record.epoch for record in RunFolder.open(planned[0].path).epochs()] == [2]
+
+
+class Nothing:
+    """An engine that trains nothing."""
+
+    def run(self, folders: Sequence[Path], look: Callable[[], None]) -> dict[Path, str]:
+        return {}
+
+
+def test_the_users_loop_runs_in_processes_of_its_own(recorded: Path) -> None:
+    loop = recorded.parent / "loop.py"
+    verification = verify(
+        recorded, ["without-skip1"], seeds=1, build=f"{loop}:build", train=f"{loop}:train", engine=Local(1)
+    )
+    assert len(verification.trainings) == 2
+    assert all(training.sound for training in verification.trainings)
+
+
+@pytest.mark.parametrize("train_name", ["train_at_once", "train_to_a_list"])
+def test_scores_come_in_several_forms(recorded: Path, train_name: str) -> None:
+    verification = verified(recorded, train_name)
+    assert {training.score(2) for training in verification.trainings} == {0.8 if train_name == "train_at_once" else 0.7}
+
+
+def test_scores_of_images_give_an_interval_over_images(recorded: Path) -> None:
+    verification = verified(recorded, "train_by_image")
+    outcome = {row.variant.name: row.outcome for row in verification.rows()}["depth1"]
+    assert len(verification.trainings[0].records[-1].dice_per_image) == 8
+    assert "seeds alone" not in outcome.text
+    assert outcome.difference.low < outcome.difference.value < outcome.difference.high
+
+
+@pytest.mark.parametrize(
+    ("train_name", "text"),
+    [
+        ("train_short", r"loop\.py:train_short gave scores up to epoch 1, expected 2"),
+        ("train_nothing", r"loop\.py:train_nothing failed: it gave a NoneType, expected the score of each epoch"),
+        ("train_badly", r"loop\.py:train_badly failed: no such optimizer"),
+        ("train_to_no_number", r"failed: scores \(nan,\) of epoch 1: expected numbers, for each of the epochs 1 to 2"),
+        ("no_such", r"has no 'no_such'"),
+    ],
+)
+def test_a_loop_that_fails_is_named(recorded: Path, train_name: str, text: str) -> None:
+    with pytest.raises((TrainingError, NetworkError), match=text):
+        verified(recorded, train_name)
+
+
+def test_what_a_loop_of_ones_own_needs_is_said(recorded: Path) -> None:
+    with pytest.raises(
+        InvalidArgument,
+        match=r"to verify it, name what builds the network and what trains it, as --network FILE\.py:build",
+    ):
+        verify(recorded, ["skips"], engine=InProcess())
+    with pytest.raises(InvalidArgument, match="build and train go together"):
+        verify(recorded, ["skips"], build="loop.py:build", engine=InProcess())
+    with pytest.raises(
+        InvalidArgument, match="cannot be found by another process: define it by its name at the top of a file"
+    ):
+        verify(recorded, ["skips"], build=lambda: None, train="loop.py:train", engine=InProcess())
+    verified(recorded, "train_at_once")
+    with pytest.raises(InvalidArgument, match=r"has variants trained by .*train_at_once for 2 epochs: name the same"):
+        verified(recorded, "train_to_a_list")
