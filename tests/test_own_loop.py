@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ import torch
 
 import unetscope as us
 from runs import CODE, InProcess
-from unetscope.base.errors import InvalidArgument, NetworkError, TrainingError
+from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError, TrainingError
 from unetscope.networks.inspection import build_network, inspect
+from unetscope.networks.saved_parts import load_parts
 from unetscope.report.render import drawings
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.engines import Local
@@ -20,8 +23,10 @@ from unetscope.runs.folder import RunFolder
 from unetscope.runs.jobs import train
 from unetscope.runs.own_loops import name_loop
 from unetscope.runs.retraining import retrain, trials
+from unetscope.runs.slimming import slim
 from unetscope.runs.verification import verify
 from unetscope.table.parts import named_variants
+from unetscope.training.checkpoints import Checkpoints
 
 LOOP = (
     CODE
@@ -87,6 +92,19 @@ def measured(folder: Path) -> Path:
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
     return measured(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def once_retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = measured(tmp_path_factory.mktemp("own-loop"))
+    verified(run)
+    return run
+
+
+@pytest.fixture
+def retrained(once_retrained: Path, tmp_path: Path) -> Path:
+    """A copy of a run whose skips and lower level were left out and retrained; its loop is that of the original."""
+    return Path(shutil.copytree(once_retrained, tmp_path / "run"))
 
 
 def verified(run: Path, train_name: str = "train", **options: Any) -> Any:
@@ -190,3 +208,83 @@ def test_what_a_loop_of_ones_own_needs_is_said(recorded: Path) -> None:
     verified(recorded, "train_at_once")
     with pytest.raises(InvalidArgument, match=r"has variants trained by .*train_at_once for 2 epochs: name the same"):
         verified(recorded, "train_to_a_list")
+
+
+# The smaller network.
+
+
+def weights_of(folder: RunFolder, network: torch.nn.Module) -> torch.nn.Module:
+    """A network with the last weights that a training kept."""
+    kept = Checkpoints(folder.checkpoints)
+    kept.load_weights(kept.epochs()[-1], network)
+    return network.eval()
+
+
+def silenced(whole: torch.nn.Module, image: torch.Tensor, skip: str) -> torch.Tensor:
+    """The output of a network with zeros in the place of a skip."""
+    with torch.no_grad(), us.networks.ablated(whole, inspect(whole, image[:1]), skip):
+        return whole(image)
+
+
+def test_the_smaller_network_of_a_loop_has_the_weights_of_its_whole_one(retrained: Path) -> None:
+    result = slim(retrained, "without-skip1")
+    whole = build_network(RunFolder.open(retrained).facts["own loop"]["network"]["code"])
+    weights_of(RunFolder.open(retrained / "verification" / "model1" / "seed-0"), whole)
+    image = torch.rand(2, 3, 16, 16)
+    small = load_parts(result.path.parent)
+    with torch.no_grad():
+        assert torch.allclose(small(image), silenced(whole, image, "skip1"), atol=1e-6)
+    assert result.by_loop
+    assert result.carried == 1
+    assert json.loads((result.path.parent / "slim.json").read_text())["dice"] is None
+    assert (
+        result.dice_whole
+        == RunFolder.open(retrained / "verification" / "model1" / "seed-0").epochs()[-1].validation_dice
+    )
+    assert result.savings.slim.parameters < result.savings.whole.parameters
+
+
+def test_the_loop_trains_the_smaller_network_on_once(retrained: Path) -> None:
+    result = slim(retrained, "depth1", fine_tune=3)
+    parameters = sum(parameter.numel() for parameter in load_parts(result.path.parent).parameters())
+    assert result.dice == pytest.approx(parameters / 1000 + 0.003)
+    assert load_parts(result.path.parent).head.bias.item() == 3  # the loop writes the epoch there
+    shutil.rmtree(result.path.parent / "training-3" / "training")  # the loop would begin anew
+    again = slim(retrained, "depth1", fine_tune=3, exports=("torch",))
+    assert (again.dice, len(again.exports)) == (result.dice, 1)
+    assert not (result.path.parent / "training-3" / "training").exists()
+
+
+def test_a_stopped_loop_trains_the_smaller_network_on_from_where_it_was(retrained: Path) -> None:
+    beside = retrained / "slim" / "depth1-fine-tuned" / "training-3" / "training"
+    slim(retrained, "depth1", fine_tune=3)
+    (beside.parent / "ending.json").unlink()
+    (beside / "epoch.txt").write_text("2")
+    assert slim(retrained, "depth1", fine_tune=3).dice > 0
+    epochs = [record.epoch for record in RunFolder.open(beside.parent).epochs()]
+    assert epochs == [1, 2, 3]
+
+
+def test_the_smaller_network_has_the_weights_of_its_retraining_by_the_loop(retrained: Path) -> None:
+    result = slim(retrained, "without-skip2", retrained=True)
+    trained = RunFolder.open(retrained / "verification" / "without-skip2" / "seed-0")
+    assert result.dice == trained.epochs()[-1].validation_dice
+    assert load_parts(result.path.parent).head.bias.item() == 2
+
+
+def test_what_the_smaller_network_of_a_loop_needs_is_said(tmp_path: Path, retrained: Path) -> None:
+    (beside := tmp_path / "beside").mkdir()
+    recorded = measured(beside)
+    with pytest.raises(InvalidArgument, match=r"name what builds the network and what trains it, as --network FILE"):
+        slim(recorded, "without-skip1")
+    loop = recorded.parent / "loop.py"
+    name_loop(RunFolder.open(recorded), f"{loop}:build", f"{loop}:train", depth=2)
+    with pytest.raises(RunFolderError, match=r"model1 has not been retrained.*unetscope verify .* --variants model1"):
+        slim(recorded, "without-skip1")
+    with pytest.raises(InvalidArgument, match="model1 is the whole network: name what to leave out"):
+        slim(retrained, "model1")
+    with pytest.raises(InvalidArgument, match=r"keeps no images to find directions of skips on: us\.networks\.thinned"):
+        slim(retrained, "without-skip1", thin={"skip2": 1})
+    shutil.rmtree(retrained / "verification" / "depth1")
+    with pytest.raises(RunFolderError, match="depth1 has not been retrained"):
+        slim(retrained, "depth1", retrained=True)

@@ -20,6 +20,7 @@ from .files import remove_unfinished as remove_unfinished
 from .files import whole_file as whole_file
 from .json_files import parse_json as parse_json
 from .json_files import read_json as read_json
+from .json_files import without_nan as without_nan
 from .process_end import Terminated as Terminated
 from .process_end import end_at_sigterm as end_at_sigterm
 from .process_end import end_with_parent as end_with_parent

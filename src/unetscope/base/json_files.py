@@ -1,4 +1,5 @@
-"""Read JSON that comes from outside: bounded in size and in nesting before it is parsed, without unpaired surrogates."""
+"""Read JSON that comes from outside: bounded in size and in nesting before it is parsed, without unpaired surrogates; and
+write numbers that are not known."""
 
 from __future__ import annotations
 
@@ -50,3 +51,16 @@ def parse_json(text: str) -> Any:
     except UnicodeEncodeError as wrong:
         raise ValueError(f"it holds half of a surrogate pair, \\u{ord(wrong.object[wrong.start]):04x}") from None
     return values
+
+
+def without_nan(values: Any) -> Any:
+    """Plain values for JSON, in which what is not a number is null.
+
+    >>> without_nan({"dice": float("nan"), "seeds": (0, 1)})
+    {'dice': None, 'seeds': [0, 1]}
+    """
+    if isinstance(values, dict):
+        return {name: without_nan(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_nan(value) for value in values]
+    return None if values != values else values

@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from unetscope.base import without_nan
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -34,15 +36,7 @@ def one_line(text: str) -> str:
 
 def print_json(values: Any) -> None:
     """One JSON object on the standard output; NaN is null."""
-    print(json.dumps(_without_nan(values), ensure_ascii=True))
-
-
-def _without_nan(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {name: _without_nan(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [_without_nan(value) for value in values]
-    return None if values != values else values
+    print(json.dumps(without_nan(values), ensure_ascii=True))
 
 
 def dice_of_classes(dice: Sequence[float], width: int = 54) -> str:

@@ -299,23 +299,35 @@ def print_slim(slim: Slim, *, json: bool) -> None:
     if json:
         print_json(slim.as_dict())
         return
-    how = f"after {slim.fine_tuned} epochs of fine-tuning" if slim.fine_tuned else "as written"
     rows = [
         ("network", slim.text),
-        ("validation Dice in float32, whole network", f"{slim.dice_whole:.4f}"),
-        ("validation Dice, weights carried over", f"{slim.dice_carried:.4f}"),
-        (f"validation Dice, {how}", f"{slim.dice:.4f}"),
+        *_slim_scores(slim),
         *([("Dice by class, as written", dice_of_classes(slim.dice_per_class, 30))] if slim.dice_per_class else []),
         *slim.savings.rows(),
         *(("also written", one_line(str(path))) for path in slim.exports),
     ]
     print_pairs("The smaller network", rows)
     if slim.loses:
+        score = "The score" if slim.by_loop else "Dice"
         print(
-            f"Dice fell by {slim.dice_whole - slim.dice:.2f}: --fine-tune N trains the carried weights on, "
+            f"{score} fell by {slim.dice_whole - slim.dice:.2f}: --fine-tune N trains the carried weights on, "
             "verify and --retrained train anew"
         )
     print(f"model = {slim.loaded_by}")
+
+
+def _slim_scores(slim: Slim) -> list[tuple[str, str]]:
+    """The Dice of the whole and of the smaller network, or the scores of the user's loop."""
+    epochs = "1 epoch" if slim.fine_tuned == 1 else f"{slim.fine_tuned} epochs"
+    how = f"after {epochs} of fine-tuning" if slim.fine_tuned else "as written"
+    if slim.by_loop:
+        small = "not known: --fine-tune N calls the loop" if math.isnan(slim.dice) else f"{slim.dice:.4f}"
+        return [("score of the loop, whole network", f"{slim.dice_whole:.4f}"), (f"score of the loop, {how}", small)]
+    return [
+        ("validation Dice in float32, whole network", f"{slim.dice_whole:.4f}"),
+        ("validation Dice, weights carried over", f"{slim.dice_carried:.4f}"),
+        (f"validation Dice, {how}", f"{slim.dice:.4f}"),
+    ]
 
 
 def print_thin(run: Path, whole: float, compared: Sequence[ThinSkip], *, json: bool) -> None:

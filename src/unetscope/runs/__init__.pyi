@@ -21,8 +21,8 @@ from .retraining import expected_seconds as expected_seconds
 from .retraining import on_gpu as on_gpu
 from .retraining import retrain as retrain
 from .retraining import trials as trials
-from .slimming import Slim as Slim
 from .slimming import slim as slim
+from .smaller_files import Slim as Slim
 from .tables import Picture as Picture
 from .thin_skips import compare_thin as compare_thin
 from .thin_skips import parse_thin as parse_thin

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -23,6 +22,7 @@ from unetscope.runs.building import (
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.experiment import load_images
 from unetscope.runs.folder import RunFolder, refuse_other_data
+from unetscope.runs.retraining import trained_variants
 from unetscope.runs.verification import chosen_variants
 from unetscope.table import REFERENCE, Variant
 from unetscope.training import Checkpoints, RunConfig
@@ -46,20 +46,20 @@ class Carried:
     share: float
 
 
-def carried(run: str | Path, design: str, *, or_whole: bool, code: str | None, progress: Progress) -> Carried:
-    """The weights of a run in a design. or_whole: whether it may be the whole network, which then is proposed.
+def carried(judged: AnalysedRun, design: str, *, or_whole: bool, code: str | None, progress: Progress) -> Carried:
+    """The weights of a run that this package trained in a design. or_whole: whether it may be the whole network, which then
+    is proposed.
 
     Raises: as `slimming.slim`.
     """
-    judged = AnalysedRun.open(run)
     folder = judged.folder
     if not judged.own_network:
         raise InvalidArgument(
-            f"{folder.path} was measured in a loop of its own: us.without takes skips and levels out of the network; the "
-            "weights of variants that verify retrained are in verification/VARIANT/seed-K/checkpoints"
+            f"{folder.path} was measured in a loop of its own, and keeps no images to find directions of skips on: "
+            "us.networks.thinned takes them"
         )
     allow_code(folder, code)
-    variant, config = _chosen_design(judged, design, or_whole), local_config(folder)
+    variant, config = chosen_design(judged, design, or_whole), local_config(folder)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     train, held_out = load_images(config.data, progress)
     refuse_other_data(folder, train, held_out)
@@ -74,7 +74,11 @@ def carried(run: str | Path, design: str, *, or_whole: bool, code: str | None, p
     return Carried(judged, variant, small_config, epoch, train, held_out, whole, small, share)
 
 
-def _chosen_design(run: AnalysedRun, name: str, or_whole: bool) -> Variant:
+def chosen_design(run: AnalysedRun, name: str, or_whole: bool) -> Variant:
+    """A design of a run by its name. or_whole: whether it may be the whole network, which then is proposed.
+
+    Raises: InvalidArgument for a name that means nothing here, or the whole network where it may not be.
+    """
     variants = chosen_variants(run, [REFERENCE if or_whole and name == "proposed" else name])
     if or_whole:
         return variants[-1]
@@ -134,6 +138,22 @@ def _fitting(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
         return weight
     first = weight[:, : shape[1]] if weight.ndim > 1 else weight
     return first if first.shape == shape else None
+
+
+def retraining_of(run: AnalysedRun, design: Variant) -> RunFolder:
+    """The run folder of a design's retraining, of the first seed that started.
+
+    Raises: RunFolderError if there is none.
+    """
+    for trial in trained_variants(run.folder):
+        if trial.variant.is_same_network(design) and run.training(trial).sound:
+            trained = RunFolder.open(trial.path)
+            if trained.ending is not None:
+                return trained
+    raise RunFolderError(
+        f"{design.name} has not been retrained, or no seed of it started: "
+        f"unetscope verify {run.path} --variants {design.name}"
+    )
 
 
 def load_last(folder: RunFolder, model: nn.Module) -> int:

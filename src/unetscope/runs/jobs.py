@@ -20,7 +20,7 @@ from unetscope.runs.building import built_network, refuse_other_network
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.experiment import load_images
 from unetscope.runs.folder import RunFolder, refuse_other_data
-from unetscope.runs.own_training import train_by_code
+from unetscope.runs.own_training import built_by_code, train_by_code
 from unetscope.runs.pictures import example_pictures, examples_of, prediction_pictures
 from unetscope.table import Layer, marked_epochs
 from unetscope.training import Trainer, validated_config
@@ -42,7 +42,8 @@ def train(path: str | Path) -> RunFolder:
     torch.set_num_threads(config.threads or torch.get_num_threads())
     if config.network.trained_by is not None:
         with folder.locked(patience=LOCK_PATIENCE_SECONDS):
-            built = train_by_code(folder, config)
+            built = built_by_code(folder, config)
+            train_by_code(folder, config, built)
             folder.describe(built.layers, built.skips)
             folder.end({"constant channels": {}})
         return folder

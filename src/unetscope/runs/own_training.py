@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,8 +17,34 @@ from unetscope.table import EpochRecord
 from unetscope.training import Checkpoints, RunConfig, Task
 
 
-def train_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
-    """Build the network of a retraining, give it to the user's function, and keep its scores and its last weights.
+def built_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
+    """The network that a configuration's code builds for the images of a run in a loop of its own, with its seed's weights.
+
+    Raises: RunFolderError if the run does not say what images it has.
+    """
+    torch.manual_seed(config.seed)
+    return network_of_code(config.network, image_shape(folder), images_task(folder))
+
+
+def image_shape(folder: RunFolder) -> tuple[int, ...]:
+    """The channels and sides of the images of a run in a loop of its own. Raises: RunFolderError if it does not say them."""
+    facts = folder.facts.get("data", {}).get("probe set", {})
+    if not facts.get("channels") or not facts.get("image size"):
+        raise RunFolderError(
+            f"{folder.path} has no channels and image size of its images in its facts: restore its config.json"
+        )
+    return facts["channels"], *facts["image size"]
+
+
+def images_task(folder: RunFolder) -> Task:
+    """What the masks of a run in a loop of its own hold."""
+    return Task(folder.facts.get("data", {}).get("probe set", {}).get("classes", 2))
+
+
+def train_by_code(
+    folder: RunFolder, config: RunConfig, built: BuiltNetwork, on_epoch: Callable[[EpochRecord], None] = lambda _: None
+) -> None:
+    """Give a network to the user's function, and keep its scores and its last weights in a run folder.
 
     The function is called with the network, the seed, a folder of its own, and the number of epochs. It returns the score of
     each epoch, as a mapping or a list, or yields pairs of epoch and score as they come. A score is a number, or the numbers of
@@ -27,14 +53,6 @@ def train_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
     Raises: TrainingError for a function that fails, or gives no score after the last epoch.
     """
     assert config.network.trained_by is not None
-    probe_facts = folder.facts.get("data", {}).get("probe set", {})
-    if not probe_facts.get("channels") or not probe_facts.get("image size"):
-        raise RunFolderError(
-            f"{folder.path} has no channels and image size of its images in its facts: restore its config.json"
-        )
-    torch.manual_seed(config.seed)
-    shape, task = (probe_facts["channels"], *probe_facts["image size"]), Task(probe_facts.get("classes", 2))
-    built = network_of_code(config.network, shape, task)
     train = named_object(config.network.trained_by)
     training_folder = folder.path / "training"
     training_folder.mkdir(exist_ok=True)
@@ -51,6 +69,7 @@ def train_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
             nan, seconds = math.nan, time.monotonic() - started
             record = EpochRecord(epoch, nan, nan, nan, sum(scored) / len(scored), seconds, dice_per_image=per_image)
             folder.write_epoch(record)
+            on_epoch(record)
             started, last = time.monotonic(), max(last, epoch)
     except Exception as failure:
         raise TrainingError(f"{config.network.trained_by} failed: {first_line(failure)}") from failure
@@ -58,7 +77,6 @@ def train_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
         raise TrainingError(f"{config.network.trained_by} gave scores up to epoch {last}, expected {epochs}")
     # a checkpoint holds an optimizer's state too, which this training kept for itself
     Checkpoints(folder.checkpoints).save(epochs, built.model, torch.optim.SGD(built.model.parameters(), lr=1.0))
-    return built
 
 
 def _scores(by_epoch: Any) -> Iterator[tuple[int, tuple[float, ...]]]:

@@ -2,81 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from unetscope import __version__
-from unetscope.analysis import DICE_MARGIN
-from unetscope.base import (
-    InvalidArgument,
-    NoProgress,
-    Progress,
-    RunFolderError,
-    whole_file,
-)
-from unetscope.data import SegmentationData
-from unetscope.networks import DESCRIPTION, FILE, Rewired, UNet, costs, save_model, save_parts
+from unetscope.base import InvalidArgument, NoProgress, Progress
+from unetscope.networks import costs
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.building import BuiltNetwork, built_network, code_and_arguments
-from unetscope.runs.carrying import Carried, carried, load_last
-from unetscope.runs.exporting import Export, check_exports, exported
-from unetscope.runs.folder import RunFolder
-from unetscope.runs.retraining import trained_variants
-from unetscope.runs.thin_skips import FOLDER, with_thin_skips
-from unetscope.table import Savings, Variant
-from unetscope.training import Checkpoints, RunConfig, Task, Trainer, laid_out, validation_scores
-
-
-@dataclass(frozen=True)
-class Slim:
-    """A smaller network on the disk, and how good it is.
-
-    path: the file of its weights, which `loaded_by` loads. dice_*: mean validation Dice, in float32, of the whole network, of
-    the smaller one with the weights carried over, and of the written file. carried: the share of its weights that come from
-    the whole one. fine_tuned: epochs. exports: further files. dice_per_class: of class maps, that of the written file for
-    each class. thin: how many directions are kept of which skips.
-    """
-
-    path: Path
-    design: Variant
-    dice_whole: float
-    dice_carried: float
-    dice: float
-    carried: float
-    fine_tuned: int
-    savings: Savings
-    exports: tuple[Path, ...]
-    dice_per_class: tuple[float, ...] = ()
-    thin: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        """What is left of the network, for people."""
-        return ", ".join([self.design.text, *(f"{skip} of {kept} directions" for skip, kept in self.thin.items())])
-
-    @property
-    def loaded_by(self) -> str:
-        """The Python that loads it."""
-        if (self.path.parent / DESCRIPTION).is_file():
-            return f"us.networks.load_parts({str(self.path.parent)!r})"
-        return f"us.load_model({str(self.path)!r})"
-
-    @property
-    def loses(self) -> bool:
-        """Whether it is worse than the whole network by more than the margin that counts as none."""
-        return self.dice < self.dice_whole - DICE_MARGIN
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of it, for machines."""
-        return {
-            **asdict(self),
-            "path": str(self.path),
-            "design": self.design.as_dict(),
-            "exports": [str(path) for path in self.exports],
-        }
+from unetscope.runs.building import BuiltNetwork, built_network
+from unetscope.runs.carrying import Carried, carried, load_last, retraining_of
+from unetscope.runs.exporting import Export, check_exports
+from unetscope.runs.own_slimming import slim_of_own_loop
+from unetscope.runs.smaller_files import FOLDER, Slim, write_description, write_network
+from unetscope.runs.thin_skips import with_thin_skips
+from unetscope.table import Savings
+from unetscope.training import Checkpoints, Task, Trainer, laid_out, validation_scores
 
 
 def slim(
@@ -101,7 +40,7 @@ def slim(
     it.
 
     Raises: InvalidArgument for a design that cannot be, or that is the whole network; RunFolderError if the run has no
-    checkpoint, or its data have changed.
+    checkpoint, or its data have changed. Of a run that was measured in a loop of its own, see `slim_of_own_loop`.
     """
     progress = progress or NoProgress()
     thin = thin or {}
@@ -110,7 +49,12 @@ def slim(
             "retrained weights are taken as they are: leave out one of retrained and fine_tune or thin"
         )
     check_exports(exports)
-    of_run = carried(run, design, or_whole=bool(thin), code=code, progress=progress)
+    judged = AnalysedRun.open(run)
+    if not judged.own_network and not thin:
+        return slim_of_own_loop(
+            judged, design, fine_tune=fine_tune, retrained=retrained, exports=exports, code=code, progress=progress
+        )
+    of_run = carried(judged, design, or_whole=bool(thin), code=code, progress=progress)
     folder, variant, train, held_out = of_run.run.folder, of_run.design, of_run.train, of_run.held_out
     whole, built, share = of_run.whole, of_run.small, of_run.share
     if thin:
@@ -125,58 +69,22 @@ def slim(
     if retrained:
         built = built_network(of_run.config, train.channels, train.classes, train.ignore)
         small, share = built.model, 0.0
-        load_last(_retraining(of_run.run, variant), small)
+        load_last(retraining_of(of_run.run, variant), small)
     elif fine_tune:
         with folder.locked():
             _fine_tune(of_run, built, out / f"training-{of_run.epoch}", fine_tune, progress)
-    saved = Savings(*costs([whole.model, small], (train.channels, *train.image_size)))
+    shape = (train.channels, *train.image_size)
+    saved = Savings(*costs([whole.model, small], shape))
     scores = validation_scores(small, held_out, read)
     dice = scores.mean
-    path, written = _write(of_run.config, built, out, variant, dice, train, exports)
+    path, written = write_network(
+        built, of_run.config, out, design=variant, dice=dice, shape=shape, task=Task.of(train), exports=exports
+    )
     result = Slim(
         path, variant, dice_whole, dice_carried, dice, share, fine_tune, saved, written, scores.class_means, dict(thin)
     )
-    with whole_file(out / "slim.json") as beside:
-        beside.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
+    write_description(result)
     return result
-
-
-def _write(
-    config: RunConfig,
-    built: BuiltNetwork,
-    out: Path,
-    design: Variant,
-    dice: float,
-    train: SegmentationData,
-    exports: tuple[Export, ...],
-) -> tuple[Path, tuple[Path, ...]]:
-    """The network's own files, and its exports."""
-    model = built.model
-    if isinstance(model, UNet):
-        about = {
-            "unetscope": __version__,
-            "of": design.text,
-            "validation Dice": dice,
-            "image size": list(train.image_size),
-        }
-        path = save_model(model, out / FILE, about)
-    else:
-        assert isinstance(model, Rewired)
-        path = save_parts(model, out, *code_and_arguments(config.network, train.channels, Task.of(train))) / FILE
-    return path, tuple(exported(model, out, kind, (train.channels, *train.image_size)) for kind in exports)
-
-
-def _retraining(run: AnalysedRun, design: Variant) -> RunFolder:
-    """The run folder of a design's retraining, of the first seed that started."""
-    for trial in trained_variants(run.folder):
-        if trial.variant.is_same_network(design) and run.training(trial).sound:
-            trained = RunFolder.open(trial.path)
-            if trained.ending is not None:
-                return trained
-    raise RunFolderError(
-        f"{design.name} has not been retrained, or no seed of it started: "
-        f"unetscope verify {run.path} --variants {design.name}"
-    )
 
 
 def _fine_tune(of_run: Carried, built: BuiltNetwork, folder: Path, epochs: int, progress: Progress) -> None:

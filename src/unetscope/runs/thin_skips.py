@@ -15,12 +15,13 @@ from unetscope.activations import device_of, pixels, to_input
 from unetscope.base import InvalidArgument, NetworkError, NoProgress, Progress
 from unetscope.data import SegmentationData
 from unetscope.networks import Structure, inspect, skip_directions, thinned
+from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import BuiltNetwork
 from unetscope.runs.carrying import Carried, carried
+from unetscope.runs.smaller_files import FOLDER
 from unetscope.table import ThinSkip
 from unetscope.training import validation_scores
 
-FOLDER = "slim"
 MOST_IMAGES = 256  # that directions are found on, evenly spaced
 
 
@@ -92,7 +93,7 @@ def compare_thin(
     Raises: as `slim`.
     """
     progress = progress or NoProgress()
-    of_run = carried(run, design, or_whole=True, code=code, progress=progress)
+    of_run = carried(AnalysedRun.open(run), design, or_whole=True, code=code, progress=progress)
     images, whole = _images(of_run.train), of_run.small
     structure = inspect(whole.model.cpu(), images[:1])
     names = _names_there(of_run, structure, kept)
