@@ -223,6 +223,9 @@ def test_a_run_is_written_with_thin_skips_and_loads_again(run: Path) -> None:
 
 def test_directions_of_a_skip_are_compared_on_one_picture(run: Path) -> None:
     whole, compared = compare_thin(run, {"skip1": (1, 8), "skip2": (16,)})
+    kept = [e for e in RunFolder.open(run).flow().select(epoch=30).estimates if e.quantity == "I_V(S→Y|U)"]
+    of_run = {e.layer: e for e in kept if e.estimator == "usable_convolutional"}
+    merges = {skip.name: skip.merge for skip in RunFolder.open(run).flow().skips}
     assert [(thin.skip, thin.kept, thin.channels) for thin in compared] == [
         ("skip1", 1, 8),
         ("skip1", 8, 8),
@@ -234,6 +237,11 @@ def test_directions_of_a_skip_are_compared_on_one_picture(run: Path) -> None:
     assert [thin.dice for thin in compared[1:]] == pytest.approx(
         [whole, whole], abs=1e-4
     )  # all directions are the skip
+    # all directions tell what the skip tells, as far as another draw of the probe's units goes
+    assert [thin.told for thin in compared[1:]] == pytest.approx(
+        [of_run[merges[name]].bits for name in ("skip1", "skip2")], rel=0.25
+    )
+    assert compared[0].told < compared[1].told
     assert (run / "slim" / "thin-skips.png").stat().st_size > 1000
 
 

@@ -341,13 +341,16 @@ def print_thin(run: Path, whole: float, compared: Sequence[ThinSkip], *, json: b
             thin.skip,
             f"{thin.kept} of {thin.channels}",
             f"{thin.share:.1%}",
+            "not known" if math.isnan(thin.told) else f"{thin.told:.3f}",
             f"{thin.dice:.4f}",
             f"{whole - thin.dice:.4f}",
         )
         for thin in compared
     ]
     print_table(
-        "Thin skips, without training on", ("skip", "directions", "of its mean square", "validation Dice", "lost"), rows
+        "Thin skips, without training on",
+        ("skip", "directions", "of its mean square", "told, bits a pixel", "validation Dice", "lost"),
+        rows,
     )
     print(f"picture: {one_line(str(picture))}")
     print("one number of each skip writes the network, and --fine-tune N trains it on")

@@ -1,14 +1,18 @@
-"""Dice of a network against how much of its skips is kept."""
+"""Dice of a network, and what its skips tell, against how much of them is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from unetscope.base import InvalidArgument
-from unetscope.plots.style import CATEGORIES, FAINT, MEDIUM, SMALL, in_style, new_axes, tidy
+from unetscope.plots.style import CATEGORIES, FAINT, MEDIUM, SMALL, in_style, new_figure, tidy
 from unetscope.table import ThinSkip
 
 PLACES = (
@@ -19,8 +23,11 @@ PLACES = (
 
 
 @in_style
-def thin_skip_curves(compared: Sequence[ThinSkip], whole: float, *, axes: Axes | None = None) -> Axes:
-    """Dice against the number of directions that are kept of a skip, a line for each skip, the other skips being whole.
+def thin_skip_curves(
+    compared: Sequence[ThinSkip], whole: float, *, figure: Figure | SubFigure | None = None
+) -> np.ndarray[Any, Any]:
+    """Dice against the number of directions that are kept of a skip, a line for each skip, the other skips being whole; and
+    below, what so many directions tell of the mask beside the upsampled path, where that is known. Returns the panels.
 
     The share beside a point is that of the skip's mean square. whole: Dice of the network with all directions.
 
@@ -28,13 +35,18 @@ def thin_skip_curves(compared: Sequence[ThinSkip], whole: float, *, axes: Axes |
 
     >>> from unetscope.table import ThinSkip
     >>> curve = [ThinSkip("skip1", 1, 8, 0.7, 0.61), ThinSkip("skip1", 4, 8, 0.98, 0.82)]
-    >>> [text.get_text() for text in thin_skip_curves(curve, 0.83).texts]
+    >>> (panel,) = thin_skip_curves(curve, 0.83)
+    >>> [text.get_text() for text in panel.texts]
     ['70%', '98%']
     """
     if not compared:
         raise InvalidArgument("compared must hold at least one thin skip, got none")
-    axes = new_axes(axes, 5.0, 3.3)
-    tidy(axes)
+    is_told = any(math.isfinite(thin.told) for thin in compared)
+    figure = new_figure(figure, 5.0, 5.0 if is_told else 3.3)
+    panels = figure.subplots(1 + is_told, 1, sharex=True, squeeze=False, height_ratios=(1.7, 1.0)[: 1 + is_told])[:, 0]
+    for panel in panels:
+        tidy(panel)
+    axes: Axes = panels[0]
     axes.axhline(whole, color=FAINT, linewidth=1.0, linestyle="--", zorder=1, label=f"all directions: {whole:.3f}")
     colours = dict(zip(dict.fromkeys(thin.skip for thin in compared), CATEGORIES * len(compared), strict=False))
     for skip, colour in colours.items():
@@ -56,8 +68,28 @@ def thin_skip_curves(compared: Sequence[ThinSkip], whole: float, *, axes: Axes |
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.margins(x=0.08, y=0.2)
-    axes.set_xlabel("directions that are kept (beside a point: their share of the skip's mean square)", fontsize=MEDIUM)
+    if is_told:
+        axes.tick_params(labelbottom=False)
+        _draw_told(panels[1], compared, colours)
+    panels[-1].set_xlabel(
+        "directions that are kept (beside a point: their share of the skip's mean square)", fontsize=MEDIUM
+    )
     axes.set_ylabel("validation Dice, without training on", fontsize=MEDIUM)
     axes.set_title("Thin skips", loc="left")
     axes.legend(fontsize=SMALL, loc="lower right")
-    return axes
+    return panels
+
+
+def _draw_told(axes: Axes, compared: Sequence[ThinSkip], colours: Mapping[str, str]) -> None:
+    """Bits against directions, with intervals."""
+    for skip, colour in colours.items():
+        curve = sorted(
+            (thin for thin in compared if thin.skip == skip and math.isfinite(thin.told)), key=lambda thin: thin.kept
+        )
+        numbers, bits = [thin.kept for thin in curve], [thin.told for thin in curve]
+        axes.plot(numbers, bits, color=colour, marker="o", markersize=4)
+        axes.vlines(
+            numbers, [thin.told_low for thin in curve], [thin.told_high for thin in curve], color=colour, linewidth=1.0
+        )
+    axes.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
+    axes.set_ylabel("told beside the upsampled\npath, bits a pixel", fontsize=MEDIUM)

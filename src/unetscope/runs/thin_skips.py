@@ -8,18 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unetscope import plots
 from unetscope.activations import device_of, pixels, to_input
 from unetscope.base import InvalidArgument, NetworkError, NoProgress, Progress
 from unetscope.data import SegmentationData
+from unetscope.measure import Probes, Scope
 from unetscope.networks import Structure, inspect, skip_directions, thinned
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import BuiltNetwork
 from unetscope.runs.carrying import Carried, carried
 from unetscope.runs.smaller_files import FOLDER
-from unetscope.table import ThinSkip
+from unetscope.table import Quantity, ThinSkip
 from unetscope.training import validation_scores
 
 MOST_IMAGES = 256  # that directions are found on, evenly spaced
@@ -85,7 +86,8 @@ def compare_thin(
     code: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[float, tuple[ThinSkip, ...]]:
-    """The validation Dice of a run's network, and what each number of directions of a skip leaves at once, without training.
+    """The validation Dice of a run's network, and what each number of directions of a skip leaves at once, without training:
+    of the Dice, and of what the skip tells of the mask beside the upsampled path (a convolutional probe, fitted anew).
 
     kept: numbers of directions by skip; the other skips are whole. design, code: as of `slim`. The picture is
     RUN/slim/thin-skips.png.
@@ -107,17 +109,41 @@ def compare_thin(
         thin = thinned(whole.model, structure, {names[skip]: number}, images)
         dice = validation_scores(thin, of_run.held_out, whole.reading).mean
         of_skip = directions[names[skip]]
-        compared.append(ThinSkip(skip, number, len(of_skip.strengths), of_skip.share(number), dice))
+        told = _told(thin, names[skip], of_run)
+        compared.append(ThinSkip(skip, number, len(of_skip.strengths), of_skip.share(number), dice, *told))
     progress.advance(len(pairs))
     folder = of_run.run.folder.path / FOLDER
     folder.mkdir(exist_ok=True)
-    figure = plots.thin_skip_curves(compared, dice_whole).get_figure(root=True)
+    figure = plots.thin_skip_curves(compared, dice_whole)[0].get_figure(root=True)
     assert figure is not None
     plots.save(figure, folder, "thin-skips")
     return dice_whole, tuple(compared)
 
 
+def _told(thin: nn.Module, skip: str, of_run: Carried) -> tuple[float, float, float]:
+    """I_V(S→Y|U) of a skip in bits a pixel, with its interval; NaN where probes do not tell it."""
+    structure = inspect(thin, _images(of_run.train)[:1])
+    (of_skip,) = (each for each in structure.skips if each.name == skip)
+    at_merge = {of_skip.source, of_skip.upsampled, of_skip.merge}
+    scope = Scope(
+        thin,
+        of_run.train.subset(_rows(of_run.train)),
+        layers=[layer for layer in structure.layers if layer.label in at_merge],
+        skips=[of_skip],
+        estimators=(),
+        labels=(),
+        held_out=of_run.held_out,
+        probes=Probes(layers=()),
+    )
+    (told,) = (estimate for estimate in scope.measure(0) if estimate.quantity == Quantity.USABLE_SKIP_GIVEN_UPSAMPLED)
+    return told.bits, told.low, told.high
+
+
+def _rows(train: SegmentationData) -> list[int]:
+    """Training images, evenly spaced."""
+    return torch.linspace(0, len(train.images) - 1, min(len(train.images), MOST_IMAGES)).long().tolist()
+
+
 def _images(train: SegmentationData) -> Tensor:
     """Training images as a network takes them."""
-    rows = torch.linspace(0, len(train.images) - 1, min(len(train.images), MOST_IMAGES)).long()
-    return to_input(pixels(train)[rows], train.scale)
+    return to_input(pixels(train)[_rows(train)], train.scale)

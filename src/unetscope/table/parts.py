@@ -6,6 +6,7 @@ On the command line, in a configuration and in files a part or a variant is a na
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ class ThinSkip:
     """A skip of which some directions of its channels are kept.
 
     kept: how many, of so many channels. share: of the skip's mean square that they have. dice: of the network with them.
+    told: what they add to the upsampled path, I_V(S→Y|U) in bits a pixel, with its interval; NaN where it is not known.
     """
 
     skip: str
@@ -121,6 +123,9 @@ class ThinSkip:
     channels: int
     share: float
     dice: float
+    told: float = math.nan
+    told_low: float = math.nan
+    told_high: float = math.nan
 
 
 MAX_DEPTH = 6  # of the U-Net of this package
