@@ -10,46 +10,57 @@ writes the page of what is there.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tifffile
+from PIL import Image
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "any-network.md"
-SETTINGS = ("--preset=quick", "--image-size=64", "--epochs=20", "--marked=5,10,20", "--threads=1", "--device=cpu")
-SEEDS, FINE_TUNED = 2, 3
+EPOCHS, SEEDS, FINE_TUNED = 10, 2, 2
+SETTINGS = ("--preset=quick", f"--epochs={EPOCHS}", f"--marked=5,{EPOCHS}", "--threads=1", "--device=cpu")
 
 
 @dataclass(frozen=True)
 class Package:
-    """A network of a package, as the command is told of it. channels: the argument that takes the channels of images."""
+    """A network of a package, as the command is told of it. channels: the argument that takes the channels of images.
+
+    sides: of the images that it takes. lines: of code that its user writes.
+    """
 
     title: str
     code: str
     arguments: tuple[str, ...]
     channels: str
     depths: int
-    lines: int = 0  # of code that its user writes
+    lines: int = 0
+    sides: int = 2
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images, and how they are held out."""
+    """Images, and how they are held out. size: that they are cut or resized to."""
 
     title: str
     words: tuple[str, ...]
     channels: int
+    size: tuple[int, ...] = (64, 64)
 
 
 NETWORKS = {
     "plain-conv-unet": Package(
-        "nnU-Net PlainConvUNet", f"{ROOT / 'examples' / 'nnunet_network.py'}:plain_conv_unet", (), "channels", 4, lines=8
+        "nnU-Net PlainConvUNet", f"{ROOT / 'examples' / 'nnunet_network.py'}:plain_conv_unet", (), "channels", 4, lines=7
     ),
     "smp-unet": Package(
         "SMP Unet, ResNet-18", "segmentation_models_pytorch:Unet", ("encoder_name=resnet18", "encoder_weights=None"),
@@ -65,6 +76,12 @@ NETWORKS = {
         "MONAI SegResNet", "monai.networks.nets:SegResNet", ("spatial_dims=2", "init_filters=8", "out_channels=1"),
         "in_channels", 3,
     ),
+    "dynunet-3d": Package(
+        "MONAI DynUNet, 3-D", "monai.networks.nets:DynUNet",
+        ("spatial_dims=3", "out_channels=1", "kernel_size=[[1,3,3],3,3,3]", "strides=[1,[1,2,2],2,2]",
+         "upsample_kernel_size=[[1,2,2],2,2]", "filters=[8,16,32,64]"),
+        "in_channels", 3, sides=3,
+    ),
 }  # fmt: skip
 
 
@@ -74,18 +91,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--nuclei", nargs=2, metavar=("TRAIN", "VAL"), required=True)
     parser.add_argument("--membranes", metavar="TRAIN", required=True)
-    parser.add_argument("--only", choices=list(NETWORKS))
+    parser.add_argument("--only", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
+    volumes = options.folder / "stacks"
+    stacks(Path(options.membranes), volumes)
     sources = {
         "nuclei": Source("nuclei", (f"--data={options.nuclei[0]}", f"--val={options.nuclei[1]}"), 3),
         "membranes": Source(
             "membranes", (f"--data={options.membranes}", r"--groups=s(\d+)_", "--validation-share=0.33"), 1
         ),
+        "stacks": Source(
+            "membranes in volumes",
+            (f"--data={volumes}", "--volumes=patches", "--validation-share=0.33"),
+            1,
+            (8, 64, 64),
+        ),
     }
     for source, of_source in sources.items():
-        for network, package in NETWORKS.items():
-            if not options.write and options.only in (None, network):
+        for network in options.only:
+            package = NETWORKS[network]
+            if not options.write and package.sides == len(of_source.size):
                 steps(options.folder / f"{network}-{source}", package, of_source)
     write(options.folder, sources)
 
@@ -95,15 +121,33 @@ def steps(folder: Path, package: Package, source: Source) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     run = folder / "run"
     arguments = (*package.arguments, f"{package.channels}={source.channels}")
-    started = ("--resume", f"--out={run}") if (run / "config.json").exists() else (
-        *source.words, *SETTINGS, f"--network={package.code}", *(f"--network-args={words}" for words in arguments), f"--out={run}"
-    )  # fmt: skip
-    told(folder / "run.json", "run", *started)
+    size = "x".join(map(str, source.size))
+    of_network = (f"--network={package.code}", *(f"--network-args={words}" for words in arguments))
+    is_begun = (run / "config.json").exists()
+    begun = ("--resume",) if is_begun else (*source.words, *SETTINGS, f"--image-size={size}", *of_network)
+    told(folder / "run.json", "run", *begun, f"--out={run}")
     told(folder / "verdict.json", "verdict", run)
     told(
         folder / "verify.json", "verify", run, *(f"--variants={name}" for name in variants(package)), f"--seeds={SEEDS}"
     )
     told(folder / "slim.json", "slim", run, f"--design={variants(package)[1]}", f"--fine-tune={FINE_TUNED}", "--onnx")
+
+
+def stacks(archive: Path, folder: Path) -> None:
+    """Write the tiles of one place in all sections as one volume each, of 16 sections; nothing if they are there."""
+    if folder.exists():
+        return
+    beside = folder.with_suffix(".part")
+    with zipfile.ZipFile(archive) as tiles:
+        for kind in ("images", "masks"):
+            (beside / kind).mkdir(parents=True, exist_ok=True)
+            names = sorted(name for name in tiles.namelist() if name.startswith(f"{kind}/") and name.endswith(".png"))
+            for place in sorted({name.split("_")[1] for name in names}):
+                pages = [Image.open(io.BytesIO(tiles.read(name))) for name in names if name.endswith(f"_{place}")]
+                tifffile.imwrite(
+                    beside / kind / f"{place.removesuffix('.png')}.tif", np.stack(list(map(np.asarray, pages)))
+                )
+    beside.rename(folder)
 
 
 def variants(package: Package) -> tuple[str, str]:
@@ -198,15 +242,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 INTRODUCTION = [
     "# Networks of others, on real data",
     "",
-    "`scripts/make_any_network.py` writes this page. Each network is trained from scratch by `unetscope run --network` for 20 epochs on",
+    f"`scripts/make_any_network.py` writes this page. Each network is trained from scratch by `unetscope run --network` for {EPOCHS} epochs on",
     "images of 64×64, judged, retrained without its top skip and without its deepest level with two seeds, and written without its deepest",
-    f"level, trained on for {FINE_TUNED} epochs, with ONNX beside it. Twenty epochs are short, and two seeds are few: an outcome is undecided where the",
+    f"level, trained on for {FINE_TUNED} epochs, with ONNX beside it. {EPOCHS} epochs are short, and two seeds are few: an outcome is undecided where the",
     "interval holds the margin.",
     "",
     "- *Lines of code*: that the user writes, beside the command.",
     "- *Verdict*: of the part that the variant lacks, before anything is retrained.",
-    "- *Lost in Dice*: the mean over pairs of seeds and images held out, of the whole network less the variant, after 20 epochs.",
-    "- *Nuclei*: BBBC038v1, 605 images to train on, 65 held out. *Membranes*: ssTEM sections 0–15 in tiles, in groups by section.",
+    f"- *Lost in Dice*: the mean over pairs of seeds and images held out, of the whole network less the variant, after {EPOCHS} epochs.",
+    "- *Nuclei*: BBBC038v1, 605 images to train on, 65 held out. *Membranes*: ssTEM sections 0–15 in tiles, in groups by section; in",
+    "  volumes: 16 places of 16 sections, in patches of 8×64×64, in groups by place.",
     "",
 ]
 CLOSING: list[str] = []

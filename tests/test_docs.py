@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -27,6 +28,32 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(own_network, names)
     assert names["recorder"].flow.epochs == (0, 1, 2)  # type: ignore[attr-defined]
     assert "skip1" in str(names["structure"])
+
+
+@pytest.mark.parametrize(
+    ("example", "functions"),
+    [
+        ("nnunet_network.py", {"plain_conv_unet"}),
+        ("verify_lightning.py", {"build", "train"}),
+        ("verify_monai.py", {"build", "train"}),
+    ],
+)
+def test_the_readme_counts_the_lines_that_a_user_writes(example: str, functions: set[str]) -> None:
+    (row,) = [line for line in README.splitlines() if line.startswith("|") and f"(examples/{example})" in line]
+    written = ast.parse((REPOSITORY / "examples" / example).read_text(encoding="utf-8")).body
+    lines = sum(
+        map(lines_of, (node for node in written if isinstance(node, ast.FunctionDef) and node.name in functions))
+    )
+    assert int(row.split("|")[2]) == lines
+
+
+def lines_of(function: ast.FunctionDef) -> int:
+    """The lines of a function that is documented, without its docstring."""
+    documentation = function.body[0]
+    assert ast.get_docstring(function)
+    assert function.end_lineno is not None
+    assert documentation.end_lineno is not None
+    return function.end_lineno - function.lineno - (documentation.end_lineno - documentation.lineno)
 
 
 def test_every_command_of_the_readme_parses() -> None:
