@@ -21,7 +21,8 @@ from PIL import Image
 from unetscope.base.errors import DataError, InvalidArgument
 from unetscope.data import load, paper_split, shared_images
 from unetscope.data.bbbc038 import manifest
-from unetscope.data.images import Pixels, foreground
+from unetscope.data.images import Pixels
+from unetscope.data.masks import foreground
 from unetscope.data.resizing import resize_image, resize_mask
 from unetscope.data.segmentation import SegmentationData
 

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 
 from unetscope.base.errors import DataError
 from unetscope.data import check, load
-from unetscope.data.images import decode, foreground
+from unetscope.data.images import decode
+from unetscope.data.masks import foreground
 
 SIZE = (12, 20)
 MASK = np.zeros(SIZE, bool)

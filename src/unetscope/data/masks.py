@@ -129,6 +129,60 @@ def class_map(pixels: Pixels, file: str, meaning: MaskMeaning) -> NDArray[np.uin
     return np.where(ignored, STORED_IGNORE if stored is None else stored, values).astype(np.uint8)
 
 
+def foreground(pixels: Pixels, file: str, *, numbered: bool = True) -> tuple[NDArray[np.bool_], tuple[Problem, ...]]:
+    """The foreground [*sides] of a decoded mask, and the problems of its values.
+
+    A mask is accepted, v being its set of values, if
+    1. v has at most two values, one of them 0: the other is foreground (0/1, 0/255, True/False).
+    2. v is whole numbers from 0 on: an instance map, 0 the background and every other number an object. In 8 bits the
+       numbers must leave no gap, and in 8 and 16 bits the top of the range (255, 65535) must not be among them:
+       antialiased or compressed outlines are many greys with gaps, or reach the top.
+    Everything else is a problem. If the user accepts it, every value except 0 is foreground; in a JPEG, every value from half
+    of the largest up, since compression scatters small values around 0. Whether the mask is empty or full is not checked here:
+    a file may hold one of many objects. numbered: whether the second rule holds.
+
+    >>> mask, problems = foreground(Pixels(np.array([[0, 1], [2, 3]], np.uint8)), "masks/a.png")
+    >>> mask.tolist(), problems
+    ([[False, True], [True, True]], ())
+    """
+    values, problems = pixels.values, pixels.problems
+    if pixels.is_colour:
+        is_grey = bool((values == values[..., :1]).all())
+        values = values.max(axis=-1)
+        if not is_grey:
+            problems = (*problems, problem("mask-colour", file, "the mask has colours, whose meaning is not known"))
+            return values >= values.max() / 2 if pixels.lossy and values.any() else values != 0, problems
+    low, top = values.min(), values.max()
+    inside: NDArray[np.bool_] = values != 0
+    if low >= 0 and np.count_nonzero(inside) == np.count_nonzero((values == top) & inside):
+        return inside, problems
+    if pixels.lossy:
+        count = len(np.unique(values))
+        lossy = problem("jpeg-mask", file, f"JPEG compression left {count} grey values around 0 and {top}")
+        return values >= top / 2, (*problems, lossy)
+    if not numbered:
+        what = f"the mask has {len(np.unique(values))} values, and masks are to be binary: 0 and one other value"
+        return inside, (*problems, problem("mask-values", file, what))
+    if reason := _not_an_instance_map(values):
+        return inside, (*problems, problem("mask-values", file, reason))
+    return inside, problems
+
+
+def _not_an_instance_map(values: NDArray[Any]) -> str:
+    """Why these values do not number objects; empty if they may."""
+    levels = np.unique(values)
+    summary = f"{len(levels)} values between {levels[0]} and {levels[-1]}"
+    if not np.issubdtype(values.dtype, np.integer) and not (levels == np.rint(levels)).all():
+        return f"the mask has {summary}, not whole numbers"
+    if levels[0] < 0:
+        return f"the mask has {summary}, and negative numbers mean nothing"
+    top_of_range = {1: 255, 2: 65535}.get(values.dtype.itemsize)
+    has_gaps = values.dtype.itemsize == 1 and levels[-1] != np.count_nonzero(levels)
+    if has_gaps or levels[-1] == top_of_range:
+        return f"the mask has {summary}: greys of soft outlines, neither two values nor numbered objects"
+    return ""
+
+
 @dataclass(frozen=True)
 class MaskNumbers:
     """The numbers that a mask file holds, as far as they tell objects from classes.

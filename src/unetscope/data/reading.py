@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from unetscope.base import StepCallback
 from unetscope.data.decoding import decoders_notes, pair_of_files
-from unetscope.data.images import Pixels, decode, foreground, to_image
+from unetscope.data.images import Pixels, decode, to_image
 from unetscope.data.masks import (
     MaskMeaning,
     MaskNumbers,
     class_map,
+    foreground,
     lost_classes,
     mask_numbers,
     seen_meaning,
