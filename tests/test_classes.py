@@ -447,4 +447,4 @@ def test_regions_are_counted_with_their_corners() -> None:
     diagonal = np.eye(4, dtype=np.uint8) * np.uint8(1)
     diagonal[0, 3] = 2
     diagonal[3, 0] = 2
-    assert mask_numbers(Pixels(diagonal)) == MaskNumbers((0, 1, 2), split=1)
+    assert mask_numbers(Pixels(diagonal)) == MaskNumbers((0, 1, 2), split=1, counted=2)

@@ -2,13 +2,14 @@
 
 One rule holds in every format and at every depth. Orientation: pixels are turned as the file notes (EXIF, TIFF tag 274), and
 `Pixels.orientation` keeps the note, so that an image and its mask can be compared. Polarity: in an image a larger number is
-brighter, so a TIFF whose zero is white is inverted; in a mask the stored numbers count, whatever they look like.
+brighter, so a TIFF whose zero is white is inverted; in a mask the stored numbers count, whatever they look like. Numbers
+have the sign that a TIFF declares. Transparency is dropped, unless a mask may be drawn in it; other channels are not.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,6 +36,10 @@ _MAGIC: dict[bytes, Any] = {
     b"MM\0+": TiffImagePlugin.TiffImageFile,
 }
 ORIENTATION, PHOTOMETRIC, WHITE_IS_ZERO = 274, 262, 0  # tags of TIFF and EXIF, and a value of the second
+BITS, COMPRESSION, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 259, 338, 339  # tags of TIFF
+JPEGS = (6, 7, 34892)  # values of COMPRESSION
+IS_ALPHA = (1, 2)  # values of EXTRA_SAMPLES
+UNSIGNED, SIGNED = 1, 2  # values of SAMPLE_FORMAT
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
@@ -112,17 +117,21 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["e
     if is_png and data[24] == 16 and data[25] != 0:
         problems.append(problem("16-bit-colour-png", file, "of its 16 bits a colour only the upper 8 are read"))
     values = _values(image, indexed)
+    lossy = isinstance(image, JpegImagePlugin.JpegImageFile)
+    bits = data[24] if is_png else 8
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        values = _with_declared_sign(values, tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0])
+        lossy, bits = tags.get(COMPRESSION) in JPEGS, tags.get(BITS, (1,))[0]
+        problems += _undeclared_problems(tags.get(EXTRA_SAMPLES, ()), file)
+    if indexed is True:
+        problems += _transparency_problems(values, _alpha(image), file)
     values = _turned(values, turns)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         values = _with_polarity(values, is_inverted=image.mode in ("1", "L"), wanted=indexed is False)
-    if indexed == "exactly" and image.mode in ("1", "L"):
-        bits = data[24] if is_png else 8
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0]
-        values = values // np.uint8(
-            255 // (2 ** min(bits, 8) - 1)
-        )  # fewer than 8 bits, which Pillow spreads over a byte
-    return Pixels(values, isinstance(image, JpegImagePlugin.JpegImageFile), orientation, tuple(problems))
+    if indexed and image.mode in ("1", "L"):
+        values = _as_stored(values, bits, is_white_kept=indexed is True)
+    return Pixels(values, lossy, orientation, tuple(problems))
 
 
 def _noted_orientation(image: Image.Image) -> int:
@@ -157,6 +166,54 @@ def _with_polarity(values: NDArray[Any], *, is_inverted: bool, wanted: bool) -> 
     if is_inverted == wanted or not np.issubdtype(values.dtype, np.unsignedinteger):
         return values
     return np.asarray(np.iinfo(values.dtype).max - values)
+
+
+def _with_declared_sign(values: NDArray[Any], sample_format: int) -> NDArray[Any]:
+    """Numbers of a TIFF of the sign that it declares, which Pillow does not look at where they have 8 or 32 bits."""
+    if sample_format == SIGNED and values.dtype == np.uint8:
+        return values.view(np.int8)
+    return values.view(np.uint32) if sample_format == UNSIGNED and values.dtype == np.int32 else values
+
+
+def _as_stored(values: NDArray[np.uint8], bits: int, *, is_white_kept: bool) -> NDArray[np.uint8]:
+    """Greys of fewer than 8 bits, which Pillow spreads over a byte, as the numbers that are stored.
+
+    is_white_kept: whether numbers of nothing but black and white stay 0 and 255.
+
+    >>> _as_stored(np.array([0, 17, 34], np.uint8), 4, is_white_kept=True).tolist()
+    [0, 1, 2]
+    """
+    if is_white_kept and bool(((values == 0) | (values == 255)).all()):
+        return values
+    return np.asarray(values // np.uint8(255 // (2 ** min(bits, 8) - 1)))
+
+
+def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
+    """The opacity of every pixel; None for a file without any."""
+    if "transparency" in image.info and image.mode in ("1", "L", "P", "RGB"):
+        image = image.convert("RGBA")
+    return np.asarray(image.getchannel("A")) if image.mode in ("LA", "PA", "RGBA") else None
+
+
+def _transparency_problems(values: NDArray[Any], alpha: NDArray[Any] | None, file: str) -> list[Problem]:
+    """What is wrong with a mask whose transparency says something else than its numbers; nothing if it says the same."""
+    if alpha is None or alpha.min() == alpha.max():
+        return []
+    if (values == values.reshape(-1, *values.shape[alpha.ndim :])[0]).all():
+        what = "its transparency varies and its numbers do not: the mask seems to be drawn in it, and it is not read"
+        return [problem("mask-transparency", file, what)]
+    hidden = (values.reshape(*alpha.shape, -1) != 0).any(axis=-1) & (alpha == 0)
+    what = f"{np.count_nonzero(hidden)} pixels that are not 0 are transparent, and transparency is not read"
+    return [problem("mask-transparency", file, what)] if hidden.any() else []
+
+
+def _undeclared_problems(extra: Sequence[int], file: str) -> list[Problem]:
+    """What is wrong with channels of a TIFF beyond grey or colours that it does not declare as transparency."""
+    undeclared = sum(kind not in IS_ALPHA for kind in extra)
+    channels = (
+        f"{undeclared} of its channels {'is' if undeclared == 1 else 'are'} neither grey, colour nor transparency"
+    )
+    return [problem("extra-channels", file, f"{channels}, and not read")] if undeclared else []
 
 
 def _values(image: Image.Image, indexed: bool | Literal["exactly"]) -> NDArray[Any]:
@@ -226,7 +283,7 @@ def _pages_of_tiff(data: bytes, file: str, indexed: bool | Literal["exactly"], p
         with TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
             while done < pages:
                 image.seek(done)
-                bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+                bits = image.tag_v2.get(BITS, (1,))
                 if len(bits) > 1 and max(bits) > 8:
                     break
                 page = _load(image, data, file, indexed)
@@ -256,12 +313,19 @@ def _page_by_tifffile(page: Any, file: str, indexed: bool | Literal["exactly"]) 
         values = np.moveaxis(values, 0, -1)
     elif page.axes not in ("YX", "YXS"):
         raise Unusable("pixel-type", file, f"its axes are {page.axes}, not height and width with 1, 3 or 4 channels")
+    extra, alpha = tuple(map(int, page.extrasamples)), None
     if values.ndim == 3:
-        values = values[..., :3] if values.shape[-1] >= 3 else values[..., 0]
+        kept = min(3, values.shape[-1]) if values.shape[-1] > 2 else 1
+        extra = extra[-(values.shape[-1] - kept) :] if values.shape[-1] > kept else ()
+        alpha = values[..., -1] if extra and extra[-1] in IS_ALPHA else None
+        values = values[..., :3] if kept == 3 else values[..., 0]
+    problems = _undeclared_problems(extra, file)
+    if indexed is True:
+        problems += _transparency_problems(values, alpha, file)
     values = _turned(values.astype(values.dtype.newbyteorder("=")), orientation)
     if page.photometric == WHITE_IS_ZERO:
         values = _with_polarity(values, is_inverted=False, wanted=indexed is False)
-    return Pixels(values, orientation=orientation)
+    return Pixels(values, int(page.compression) in JPEGS, orientation, tuple(problems))
 
 
 def count_pages(data: bytes) -> int:
@@ -307,6 +371,8 @@ bit whole numbers, or --accept pixel-type
     values = pixels.values
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * np.uint8(255)
+    if values.dtype == np.int8 and values.min() >= 0:
+        values = values.view(np.uint8)
     if values.dtype == np.uint8:
         return values, pixels.problems
     low, high = values.min(), values.max()

@@ -6,9 +6,9 @@ the largest number is how many there are; a class lies in several regions, and a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ TOPS = (255, LARGEST_VALUE)  # of the range of a byte or two: by habit what is i
 SPLIT_FROM = 0.3  # of the numbers in files: if so many lie in several regions, they are no objects
 FEWEST_FILES = 3  # with several numbers, whose largest number being the same says something
 LARGEST_SIDE = 512  # pixels, in which regions are counted
+MOST_COUNTED = 24  # of the numbers of a file, evenly spaced, whose regions are counted
+FAINTEST = 128  # foreground of a JPEG, which may differ from what was compressed by some greys
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class MaskMeaning:
             )
         else:
             ignored = "none ignored" if self.ignore is None else f"{self.ignore} ignored"
-            what = f"class maps of {self.classes} classes, 0 to {(self.classes or 0) - 1}, {ignored}"
+            of_classes = "" if self.classes is None else f" of {self.classes} classes, 0 to {self.classes - 1}"
+            what = f"class maps{of_classes}, {ignored}"
         return f"{what} ({self.why or 'as asked for'})"
 
     def completed(self, masks: Sequence[NDArray[np.uint8]]) -> MaskMeaning:
@@ -86,10 +89,10 @@ def asked_meaning(masks: str | None, classes: int | None, ignore: int | None) ->
         raise InvalidArgument(
             f"masks={kind!r} have no classes and ignore nothing: leave out classes and ignore, or give classes"
         )
-    if classes is not None and ignore is not None and ignore < classes:
+    if ignore is not None and ignore < (classes or 2):
         raise InvalidArgument(
-            f"ignore must be a value of no class, {classes} or more, got {ignore}: number the classes from 0 on and what is "
-            "ignored above them"
+            f"ignore must be a value of no class, {classes or 2} or more, got {ignore}: number the classes from 0 on and what "
+            "is ignored above them"
         )
     return MaskMeaning("classes", classes, ignore)
 
@@ -137,9 +140,9 @@ def foreground(pixels: Pixels, file: str, *, numbered: bool = True) -> tuple[NDA
     2. v is whole numbers from 0 on: an instance map, 0 the background and every other number an object. In 8 bits the
        numbers must leave no gap, and in 8 and 16 bits the top of the range (255, 65535) must not be among them:
        antialiased or compressed outlines are many greys with gaps, or reach the top.
-    Everything else is a problem. If the user accepts it, every value except 0 is foreground; in a JPEG, every value from half
-    of the largest up, since compression scatters small values around 0. Whether the mask is empty or full is not checked here:
-    a file may hold one of many objects. numbered: whether the second rule holds.
+    Everything else is a problem. If the user accepts it, every value except 0 is foreground; in a JPEG and in soft outlines
+    every value from half of the largest up, since small values are scattered around objects. Whether the mask is empty or full
+    is not checked here: a file may hold one of many objects. numbered: whether the second rule holds.
 
     >>> mask, problems = foreground(Pixels(np.array([[0, 1], [2, 3]], np.uint8)), "masks/a.png")
     >>> mask.tolist(), problems
@@ -154,31 +157,47 @@ def foreground(pixels: Pixels, file: str, *, numbered: bool = True) -> tuple[NDA
             return values >= values.max() / 2 if pixels.lossy and values.any() else values != 0, problems
     low, top = values.min(), values.max()
     inside: NDArray[np.bool_] = values != 0
-    if low >= 0 and np.count_nonzero(inside) == np.count_nonzero((values == top) & inside):
+    is_of_two = low >= 0 and np.count_nonzero(inside) == np.count_nonzero((values == top) & inside)
+    if is_of_two and not (pixels.lossy and 0 < top < FAINTEST):
         return inside, problems
     if pixels.lossy:
         count = len(np.unique(values))
         lossy = problem("jpeg-mask", file, f"JPEG compression left {count} grey values around 0 and {top}")
         return values >= top / 2, (*problems, lossy)
+    reason = _not_an_instance_map(values)
     if not numbered:
-        what = f"the mask has {len(np.unique(values))} values, and masks are to be binary: 0 and one other value"
-        return inside, (*problems, problem("mask-values", file, what))
-    if reason := _not_an_instance_map(values):
-        return inside, (*problems, problem("mask-values", file, reason))
-    return inside, problems
+        reason = f"the mask has {len(np.unique(values))} values, and masks are to be binary: 0 and one other value"
+    if not reason:
+        return inside, problems
+    if _has_soft_outlines(values):
+        return values >= top / 2, (
+            *problems,
+            problem("mask-values", file, f"{reason}; the foreground is from {top / 2:g} on"),
+        )
+    return inside, (*problems, problem("mask-values", file, reason))
+
+
+def _has_soft_outlines(values: NDArray[Any]) -> bool:
+    """Whether values are greys or fractions between 0 and a foreground: the commonest but 0 is bright, and near the largest."""
+    levels, counts = np.unique(values[values != 0], return_counts=True)
+    if not len(levels) or not levels[0] > 0:
+        return False
+    brightest = np.iinfo(values.dtype).max if np.issubdtype(values.dtype, np.integer) else levels[-1]
+    return bool(levels[-1] >= brightest / 2 and levels[counts.argmax()] >= 3 / 4 * levels[-1])
 
 
 def _not_an_instance_map(values: NDArray[Any]) -> str:
     """Why these values do not number objects; empty if they may."""
     levels = np.unique(values)
     summary = f"{len(levels)} values between {levels[0]} and {levels[-1]}"
-    if not np.issubdtype(values.dtype, np.integer) and not (levels == np.rint(levels)).all():
+    is_whole = np.issubdtype(values.dtype, np.integer)
+    if not is_whole and not (levels == np.rint(levels)).all():
         return f"the mask has {summary}, not whole numbers"
     if levels[0] < 0:
         return f"the mask has {summary}, and negative numbers mean nothing"
-    top_of_range = {1: 255, 2: 65535}.get(values.dtype.itemsize)
-    has_gaps = values.dtype.itemsize == 1 and levels[-1] != np.count_nonzero(levels)
-    if has_gaps or levels[-1] == top_of_range:
+    n_bytes = values.dtype.itemsize if is_whole else 0
+    has_gaps = n_bytes == 1 and levels[-1] != np.count_nonzero(levels)
+    if has_gaps or levels[-1] == {1: 255, 2: 65535}.get(n_bytes):
         return f"the mask has {summary}: greys of soft outlines, neither two values nor numbered objects"
     return ""
 
@@ -187,12 +206,13 @@ def _not_an_instance_map(values: NDArray[Any]) -> str:
 class MaskNumbers:
     """The numbers that a mask file holds, as far as they tell objects from classes.
 
-    split: how many of those but 0 lie in several regions. is_beyond: whether they go further than classes do, as those of
-    many objects and the greys of soft outlines.
+    counted, split: of how many numbers but 0 the regions were counted, and how many of these lie in several. is_beyond: whether
+    the numbers go further than classes do, as those of many objects and the greys of soft outlines.
     """
 
     numbers: tuple[int, ...] = ()
     split: int = 0
+    counted: int = 0
     is_beyond: bool = False
 
     @property
@@ -206,6 +226,11 @@ class MaskNumbers:
         return len({0, *self.numbers}) > 2
 
     @property
+    def is_black_and_white(self) -> bool:
+        """Whether it holds the top of a byte or two, and beside it nothing but 0."""
+        return len({0, *self.numbers}) == 2 and self.numbers[-1] in TOPS
+
+    @property
     def has_gaps(self) -> bool:
         """Whether a number is left out below the largest."""
         return self.numbers[-1] != len({0, *self.numbers}) - 1
@@ -215,24 +240,42 @@ def mask_numbers(pixels: Pixels) -> MaskNumbers | None:
     """What the numbers of a decoded mask tell; None for colours, fractions, negative numbers and a JPEG.
 
     >>> mask_numbers(Pixels(np.array([[0, 1, 0, 1, 2]], np.uint8)))
-    MaskNumbers(numbers=(0, 1, 2), split=1, is_beyond=False)
+    MaskNumbers(numbers=(0, 1, 2), split=1, counted=2, is_beyond=False)
     """
     values = pixels.values
-    if pixels.is_colour or pixels.lossy or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
+    if pixels.is_colour:
+        if not (values == values[..., :1]).all():
+            return None
+        values = values[..., 0]
+    if pixels.lossy or not (values.min() >= 0 and values.max() <= np.iinfo(np.int64).max):
         return None
-    present = np.flatnonzero(np.bincount(values.reshape(-1))) if values.dtype == np.uint8 else np.unique(values)
-    labels = [number for number in present.tolist() if number not in TOPS]
-    if max(labels, default=0) >= MOST_IMPLIED_CLASSES:
-        return MaskNumbers(is_beyond=True)
-    numbers = MaskNumbers(tuple(present.tolist()))
-    if not numbers.has_several:
-        return numbers
+    whole = values.astype(np.int64)
+    if not (whole == values).all():
+        return None
+    present = np.unique(whole) if values.dtype.itemsize > 1 else np.flatnonzero(np.bincount(whole.reshape(-1)))
+    objects = present[(present > 0) & ~np.isin(present, TOPS)]
+    is_beyond = bool((objects >= MOST_IMPLIED_CLASSES).any())
+    if len({0, *present[-2:].tolist()}) < 3:
+        return MaskNumbers(tuple(present.tolist()), is_beyond=is_beyond)
+    spaced = objects[:: -(-len(objects) // MOST_COUNTED)] if len(objects) else objects
+    split = sum(_in_several_regions(whole, spaced.tolist()))
+    if is_beyond:  # the others tell nothing, and may be tens of thousands
+        present = present[[0, -1]]
+    return MaskNumbers(tuple(present.tolist()), split, len(spaced), is_beyond)
+
+
+def _in_several_regions(values: NDArray[np.int64], numbers: Sequence[int]) -> Iterator[bool]:
+    """Of each number whether it lies in several regions, at a side of at most `LARGEST_SIDE`."""
     from scipy import ndimage
 
     near = values[tuple(slice(None, None, -(-side // LARGEST_SIDE)) for side in values.shape)]
     touching = np.ones((3,) * near.ndim)  # diagonal neighbours are of one region
-    split = sum(ndimage.label(near == number, touching)[1] > 1 for number in labels if number > 0)
-    return MaskNumbers(numbers.numbers, split)
+    places, of_each = np.unique(near, return_inverse=True)  # find_objects wants small numbers
+    boxes = ndimage.find_objects(of_each.reshape(near.shape) + 1)
+    for number in numbers:
+        place = int(np.searchsorted(places, number))
+        if place < len(places) and places[place] == number and (box := boxes[place]) is not None:
+            yield bool(ndimage.label(near[box] == number, touching)[1] > 1)
 
 
 def seen_meaning(files: Sequence[MaskNumbers]) -> MaskMeaning | str:
@@ -240,36 +283,55 @@ def seen_meaning(files: Sequence[MaskNumbers]) -> MaskMeaning | str:
 
     >>> seen_meaning([MaskNumbers((0, 255)), MaskNumbers((0,))]).kind
     'binary'
-    >>> print(seen_meaning([MaskNumbers((0, 1, 2, 5), split=3), MaskNumbers((0, 2, 255), split=1)]))
+    >>> print(seen_meaning([MaskNumbers((0, 1, 2, 5), split=3, counted=3), MaskNumbers((0, 2, 255), split=1, counted=1)]))
     class maps of 6 classes, 0 to 5, 255 ignored (numbers but 0 lie in several regions in 100% of cases, as objects do not)
     """
     if any(file.is_beyond for file in files):
-        return MaskMeaning("instances", why=f"numbers go beyond {MOST_IMPLIED_CLASSES - 1}, further than classes do")
+        return _of_many(files)
     several = [file for file in files if file.has_several]
     return _of_several(files, several) if several else _of_single_values(files)
 
 
+def _split_share(files: Sequence[MaskNumbers]) -> float:
+    return sum(file.split for file in files) / max(1, sum(file.counted for file in files))
+
+
+def _of_many(files: Sequence[MaskNumbers]) -> MaskMeaning | str:
+    """The meaning of files in which numbers go further than classes do, unless they are those of many classes.
+
+    Greys of soft outlines lie in several regions too; they reach the top of a byte or two.
+    """
+    largest = max(file.numbers[-1] for file in files if file.numbers)
+    if (share := _split_share(files)) > SPLIT_FROM and largest not in TOPS:
+        return f"numbers go up to {largest}, and lie in several regions in {share:.0%} of cases, as objects do not"
+    return MaskMeaning("instances", why=f"numbers go beyond {MOST_IMPLIED_CLASSES - 1}, further than classes do")
+
+
 def _of_single_values(files: Sequence[MaskNumbers]) -> MaskMeaning | str:
     """The meaning of files with 0 and one other value each."""
-    singles = sorted({number for file in files for number in file.labels if number > 1})
+    singles = sorted({number for file in files for number in file.labels if number > 0})
     if len(singles) > 1:
         return f"every file holds 0 and one other value, which is {listed(singles)} in different files"
-    return MaskMeaning("binary", why="no file holds more than 0 and one other value")
+    return MaskMeaning(
+        "binary", why="no file holds more than 0 and one other value" if files else "no file holds numbers"
+    )
 
 
 def _of_several(files: Sequence[MaskNumbers], several: Sequence[MaskNumbers]) -> MaskMeaning | str:
     """The meaning of a set in which some files hold several numbers."""
     labels = sorted({0, *(number for file in files for number in file.labels)})
     tops = sorted({number for file in files for number in file.numbers if number in TOPS})
-    counted = sum(sum(number > 0 for number in file.labels) for file in several)
-    share = sum(file.split for file in several) / max(1, counted)
+    share = _split_share(several)
+    if (plain := sum(file.is_black_and_white for file in files)) * 2 > len(files):
+        return f"{plain} of {len(files)} files hold 0 and {tops[-1]}, as binary masks do, and others further numbers"
     if share > SPLIT_FROM and len(labels) * 2 > labels[-1] and tops in ([], [255]):
         why = f"numbers but 0 lie in several regions in {share:.0%} of cases, as objects do not"
         return MaskMeaning("classes", max(2, labels[-1] + 1), tops[0] if tops else None, why, is_assumed=True)
     if gaps := sum(file.has_gaps for file in several):
         return f"{gaps} of {len(files)} files leave out some of the numbers 0 to {labels[-1]}"
     if len({file.numbers[-1] for file in several}) == 1 and len(several) >= FEWEST_FILES:
-        return f"every file with several numbers holds 0 to {labels[-1]}"
+        least = min(file.numbers[0] for file in several)
+        return f"every file with several numbers holds {least} to {labels[-1]}"
     one_region = f"{1 - share:.0%} of the numbers but 0 are one region each"
     return MaskMeaning("instances", why=f"no file leaves out a number, and {one_region}", is_assumed=True)
 
