@@ -9,8 +9,8 @@ const SECTIONS = [
     partsView(run),
     ...verdictMaps(run),
     ...run.gains.map((gain) => titled(gain.title, gainsView(run, page, gain))),
-    ...(run.planned.length ? [titled("Planned before any training", plannedView(run.planned))] : []),
-    ...(run.costs ? [titled("What designs cost", costsView(run.costs))] : []),
+    ...(run.planned.length ? [titled("Planned before any training", plannedView(run.planned), "wide")] : []),
+    ...(run.costs ? [titled("What designs cost", costsView(run.costs), "wide")] : []),
   ]],
   ["verification", (run, page) => [titled("What leaving parts out costs", outcomesView(run)), titled("Variants along training", variantsView(run, page)), agreementView(run)]],
   ["dice", (run, page) => [diceView(run, page)]],
@@ -24,9 +24,10 @@ const CHOICES = ["quantity", "estimator", "resolution", "labels", "usable"];
 const FRAME_MS = 140; // of the play button, an epoch each
 const POLL_MS = 2000;
 
-/** @type {(title: string, view: View) => View} */
-function titled(title, view) {
-  return { node: el("div", { class: "titled" }, el("h4", {}, title), view.node), update: view.update };
+// extent: "wide" for a view that takes all columns of its section.
+/** @type {(title: string, view: View, extent?: string) => View} */
+function titled(title, view, extent = "") {
+  return { node: el("div", { class: `titled ${extent}`.trim() }, el("h4", {}, title), view.node), update: view.update };
 }
 
 // Whether a series belongs to a label scheme that can be chosen.

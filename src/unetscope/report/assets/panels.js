@@ -193,7 +193,7 @@ function agreementView(run) {
 // The depth that published rules plan, a sentence each.
 /** @type {(sentences: string[]) => View} */
 function plannedView(sentences) {
-  return { node: el("div", {}, sentences.map((text) => el("p", { class: "caption" }, text))), update() {} };
+  return { node: el("div", { class: "beside" }, sentences.map((text) => el("p", { class: "caption" }, text))), update() {} };
 }
 
 // What designs cost beside the whole network, which comes first.
