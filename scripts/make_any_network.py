@@ -17,13 +17,13 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
+from markdown_table import table
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -232,11 +232,6 @@ def lost(difference: dict[str, float | None]) -> str:
     if value is None:
         return "not known"
     return f"{-value:.3f}" if low is None or high is None else f"{-value:.3f} ({-high:.3f} to {-low:.3f})"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 INTRODUCTION = [

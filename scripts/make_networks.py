@@ -21,7 +21,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ PAGE = ROOT / "docs" / "networks.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
 import network_rows  # noqa: E402
+from markdown_table import table  # noqa: E402
 
 import published  # noqa: E402
 import torchvision_stub  # noqa: E402
@@ -40,6 +41,53 @@ from unetscope.networks.equality import TOLERANCE  # noqa: E402
 Row = dict[str, Any]
 MODES = ("evaluation", "training")
 NONE = "—"
+
+
+# The words of the page.
+OPENING = [
+    "# Networks inspected",
+    "",
+    "`scripts/make_networks.py` writes this page, and the tests compare its counts with the networks. The networks are unmodified and",
+    "have random weights.",
+]
+OF_MERGES = [
+    "## Merges and skips",
+    "",
+    "- *Merges*, *skips*: found, of those in the source of the network. They are counted by reading its forward pass: every place where",
+    "  the decoder's stream is joined by a tensor that the encoder kept is a merge, and every kept tensor that arrives there is a skip.",
+    "- *Layers*: layers measured by default: all convolutions up to forty, otherwise the ends of stages.",
+    "- *Inspection*: time of `us.inspect`.",
+    "- *Notes*: why the count differs, and what `us.inspect` warns of, with how often.",
+]
+MERGES = ("network", "one image", "merges", "skips", "in the source", "joined by", "layers", "inspection, s", "notes")
+BELOW_MERGES = [
+    "A merge is where a stream that was upsampled meets a stream that was not upsampled with it. Residual blocks,",
+    "squeeze-and-excitation and branches that pool the whole image (ASPP, PSP) are therefore not merges; the fusions of a pyramid (FPN,",
+    "UPerNet) are. An attention gate is part of the skip that it weights. Streams are followed as [batch, channels, *sides]: merges of",
+    "tokens are found if their streams have that form before, which those of Swin-UNet do not. A script is one call.",
+]
+OF_PARTS = [
+    "## Skips and levels left out",
+    "",
+    "Each skip and each level is left out by itself, by `us.without`.",
+    "",
+    "- *Skips*, *levels*: left out, of those found.",
+    "- *Evaluation*, *training*: the largest difference, in that mode, between the network without a part and the network with zeros",
+    "  instead, on two new images or one new volume, relative to the largest output. In float64 where the network computes alike in it (otherwise rounding of",
+    "  float32 shows, which the notes say). Every draw of random numbers begins at the same seed in both networks.",
+    "- *Parameters*, *time*: what is left of them, as a share: without a skip and without a level, the least over all skips and",
+    "  all levels. Time is the median of forward passes of both networks in turn. A recorded program may be a few per cent slower",
+    "  or faster than the network's own code.",
+    "- *Refused and notes*: the parts that `us.without` refuses and the call that it names, and notes of the results.",
+]
+PARTS = (
+    "network", "skips", "levels", "evaluation", "training", "parameters, skips", "levels", "time, skips", "levels",
+    "refused and notes",
+)  # fmt: skip
+BELOW_PARTS = [
+    "A call that mixes channels that stay with those that go, as a normalisation over both, gets zeros in the place of those that go,",
+    "and the notes name it. A part that is refused can still be ablated.",
+]
 
 
 def main() -> None:
@@ -112,88 +160,17 @@ def _begin() -> None:
 
 def page_of(rows: Sequence[Row]) -> str:
     """The page from one row a network, in the order of the networks."""
-    merges = sum(min(row.get("merges", 0), n.merges) for n, row in zip(published.NETWORKS, rows, strict=True))
-    in_sources = sum(n.merges for n, row in zip(published.NETWORKS, rows, strict=True) if "not_run" not in row)
+    both = list(zip(published.NETWORKS, rows, strict=True))
+    found = sum(min(row.get("merges", 0), network.merges) for network, row in both)
+    in_sources = sum(network.merges for network, row in both if "not_run" not in row)
+    whole = sum(row.get("merges") == network.merges for network, row in both)
     left = [row["name"] for row in rows if "not_run" in row]
-    whole = sum(row.get("merges") == network.merges for network, row in zip(published.NETWORKS, rows, strict=True))
-    lines = [
-        "# Networks inspected",
-        "",
-        "`scripts/make_networks.py` writes this page, and the tests compare its counts with the networks. The networks are unmodified and",
-        "have random weights.",
-        "",
-        f"`us.inspect` finds {merges} of {in_sources} merges of {len(rows) - len(left)} networks, and all merges of {whole} of them.",
-        *sentences_of_parts(rows),
-        *[f"Not run for this page: {'; '.join(left)}."][: len(left)],
-        "",
-        "## Merges and skips",
-        "",
-        "- *Merges*, *skips*: found, of those in the source of the network. They are counted by reading its forward pass: every place where",
-        "  the decoder's stream is joined by a tensor that the encoder kept is a merge, and every kept tensor that arrives there is a skip.",
-        "- *Layers*: layers measured by default: all convolutions up to forty, otherwise the ends of stages.",
-        "- *Inspection*: time of `us.inspect`.",
-        "- *Notes*: why the count differs, and what `us.inspect` warns of, with how often.",
-        "",
-        *table(
-            (
-                "network",
-                "one image",
-                "merges",
-                "skips",
-                "in the source",
-                "joined by",
-                "layers",
-                "inspection, s",
-                "notes",
-            ),
-            (cells_of_merges(network, row) for network, row in zip(published.NETWORKS, rows, strict=True)),
-        ),
-        "",
-        "A merge is where a stream that was upsampled meets a stream that was not upsampled with it. Residual blocks,",
-        "squeeze-and-excitation and branches that pool the whole image (ASPP, PSP) are therefore not merges; the fusions of a pyramid (FPN,",
-        "UPerNet) are. An attention gate is part of the skip that it weights. Streams are followed as [batch, channels, *sides]: merges of",
-        "tokens are found if their streams have that form before, which those of Swin-UNet do not. A script is one call.",
-        "",
-        "## Skips and levels left out",
-        "",
-        "Each skip and each level is left out by itself, by `us.without`.",
-        "",
-        "- *Skips*, *levels*: left out, of those found.",
-        "- *Evaluation*, *training*: the largest difference, in that mode, between the network without a part and the network with zeros",
-        "  instead, on two new images or one new volume, relative to the largest output. In float64 where the network computes alike in it (otherwise rounding of",
-        "  float32 shows, which the notes say). Every draw of random numbers begins at the same seed in both networks.",
-        "- *Parameters*, *time*: what is left of them, as a share: without a skip and without a level, the least over all skips and",
-        "  all levels. Time is the median of forward passes of both networks in turn. A recorded program may be a few per cent slower",
-        "  or faster than the network's own code.",
-        "- *Refused and notes*: the parts that `us.without` refuses and the call that it names, and notes of the results.",
-        "",
-        *table(
-            (
-                "network",
-                "skips",
-                "levels",
-                "evaluation",
-                "training",
-                "parameters, skips",
-                "levels",
-                "time, skips",
-                "levels",
-                "refused and notes",
-            ),
-            ([row["name"], *cells_of_parts(row["parts"])] for row in rows if row.get("parts")),
-        ),
-        "",
-        "A call that mixes channels that stay with those that go, as a normalisation over both, gets zeros in the place of those that go,",
-        "and the notes name it. A part that is refused can still be ablated.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Lines of a table in Markdown."""
-    names = list(heading)
-    cells = [names, ["---"] * len(names), *([cell.replace("|", "/") for cell in row] for row in rows)]
-    return [f"| {' | '.join(row)} |" for row in cells]
+    counted = f"`us.inspect` finds {found} of {in_sources} merges of {len(rows) - len(left)} networks, and all merges of {whole} of them."
+    merges = table(MERGES, (cells_of_merges(network, row) for network, row in both))
+    parts = table(PARTS, ([row["name"], *cells_of_parts(row["parts"])] for row in rows if row.get("parts")))
+    summary = [counted, *sentences_of_parts(rows), *[f"Not run for this page: {'; '.join(left)}."][: len(left)]]
+    pieces = (OPENING, summary, [*OF_MERGES, "", *merges], BELOW_MERGES, [*OF_PARTS, "", *parts], BELOW_PARTS)
+    return "\n\n".join("\n".join(piece) for piece in pieces) + "\n"
 
 
 def sentences_of_parts(rows: Sequence[Row]) -> list[str]:
