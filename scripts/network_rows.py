@@ -24,7 +24,6 @@ from unetscope.base.errors import UnetscopeError
 from unetscope.networks.ablation import replace_streams
 from unetscope.networks.equality import TOLERANCE, in_mode, tensors_of
 from unetscope.networks.structure import JOIN_NAMES
-from unetscope.networks.surgery import stream_of
 
 ROOT = Path(__file__).parents[1]
 NEW = {1: 2, 2: 2, 3: 1}  # images that a smaller network is compared on; volumes are slow in float64
@@ -87,7 +86,7 @@ def parts_of(model: nn.Module, structure: us.networks.Structure, image: Tensor, 
             "notes": list(network.notes),
         })  # fmt: skip
     differing = {
-        name: differences(model, smaller.pop(name), {name: stream_of(structure, name)}, new) for name in list(smaller)
+        name: differences(model, smaller.pop(name), {name: structure.stream_of(name)}, new) for name in list(smaller)
     }
     return [row | differing.get(row["part"], {}) for row in rows]
 

@@ -12,7 +12,7 @@ from unetscope.base.errors import InvalidArgument, NetworkError
 from unetscope.networks.ablation import ablated, replace_streams
 from unetscope.networks.inspection import inspect
 from unetscope.networks.structure import IN_PLACE, Operand
-from unetscope.networks.surgery import without_skips
+from unetscope.networks.surgery import without, without_skips
 from unetscope.networks.unet import UNet
 from unetscope.runs.carrying import carry_over
 
@@ -133,6 +133,24 @@ def test_a_sum_goes_on_without_its_skip() -> None:
     with torch.no_grad(), ablated(model, structure, "skip1"):
         silent = model(images)
     assert torch.equal(without_skips(model, structure, "skip1")(images), silent)
+
+
+@pytest.mark.parametrize("parts", [["level1"], ["level2"], ["skip2", "level3"], ["skip1", "level2"], "level3"])
+def test_a_level_is_ablated_as_it_is_left_out(parts: str | list[str]) -> None:
+    torch.manual_seed(0)
+    model, images = foreign.Padded().eval(), torch.rand(2, 3, 32, 32)
+    structure = inspect(model, images[:1])
+    with torch.no_grad(), ablated(model, structure, parts):
+        silent = model(images)
+    removed = without(model, structure, *([parts] if isinstance(parts, str) else parts)).eval()
+    with torch.no_grad():
+        assert torch.allclose(removed(images), silent, atol=1e-6)
+        assert not torch.allclose(model(images), silent, atol=1e-6)
+    with (
+        pytest.raises(NetworkError, match="Padded has no 'level9': there are level1, level2, level3"),
+        ablated(model, structure, "level9"),
+    ):
+        pass
 
 
 def test_what_cannot_be_taken_out_is_refused() -> None:

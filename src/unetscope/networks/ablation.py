@@ -1,4 +1,4 @@
-"""Ablate the skips of any network while it runs: replace what they carry, above autograd, so that it can be trained so."""
+"""Ablate skips and levels of any network while it runs: replace what they carry, above autograd, so it can be trained so."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ How = Literal["zeros", "mean", "shuffled"]
 def ablated(
     model: nn.Module,
     structure: Structure,
-    skips: str | Collection[str],
+    parts: str | Collection[str],
     how: How = "zeros",
     *,
     images: Tensor | None = None,
     seed: int = 0,
 ) -> Iterator[nn.Module]:
-    """Within the block, the network runs without what some of its skips carry.
+    """Within the block, the network runs without what some of its skips, or the upsampled paths of some of its levels, carry.
 
     how: `zeros`; `mean`, each channel at its mean over `images` (as the network's input) and all places; `shuffled`, each
-    image gets the skip of another image of its batch. The network's own tensors are not changed.
+    image gets the stream of another image of its batch. The network's own tensors are not changed.
 
-    Raises: NetworkError for an unknown skip; InvalidArgument for an unknown `how`, for `mean` without images and, when the
+    Raises: NetworkError for an unknown part; InvalidArgument for an unknown `how`, for `mean` without images and, when the
     network runs, for `shuffled` with a single image.
 
     >>> from unetscope.networks.inspection import inspect
@@ -49,8 +49,8 @@ def ablated(
     """
     if how not in get_args(How):
         raise InvalidArgument(f"ablating by {how!r}: expected {', '.join(get_args(How))}")
-    names = [skips] if isinstance(skips, str) else list(skips)
-    streams = {name: structure.merge_of(name).skips[name] for name in names}
+    names = [parts] if isinstance(parts, str) else list(parts)
+    streams = {name: structure.stream_of(name) for name in names}
     if how == "mean" and images is None:
         raise InvalidArgument("ablating by mean needs images to take the means of")
     means = _means(model, streams, images) if images is not None and how == "mean" else {}

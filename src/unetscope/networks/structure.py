@@ -5,6 +5,7 @@ Functions are grouped by the names that `activations.tracing` gives their calls.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -224,6 +225,17 @@ class Structure:
                 return merge
         names = ", ".join(skip.name for skip in self.skips) or "none"
         raise NetworkError(f"{self.name} has no skip {skip!r}: there are {names}")
+
+    def stream_of(self, part: str) -> Operand:
+        """What a skip or a level carries at its merge. Raises: NetworkError if there is no such part."""
+        if (level := re.fullmatch(r"level([1-9]\d*)", part)) is None:
+            return self.merge_of(part).skips[part]
+        skips = re.compile(rf"skip{level[1]}[a-z]?")
+        for merge in self.merges:  # the first that runs, if there are several at a level
+            if any(map(skips.fullmatch, merge.skips)):
+                return merge.upsampled
+        levels = ", ".join(dict.fromkeys(re.sub(r"skip(\d+)[a-z]?", r"level\1", skip.name) for skip in self.skips))
+        raise NetworkError(f"{self.name} has no {part!r}: there are {levels or 'none'}")
 
 
 def _unfollowed_concatenations(graph: Graph) -> int:

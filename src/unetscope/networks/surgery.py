@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -82,20 +81,8 @@ def without(model: nn.Module, structure: Structure, *parts: str, constants: Mapp
     names = tuple(dict.fromkeys(parts))
     if not names:
         raise InvalidArgument("no part to leave out is named: expected a skip or a level, such as skip1 or level2")
-    streams = {name: stream_of(structure, name) for name in names}
+    streams = {name: structure.stream_of(name) for name in names}
     return _Surgery(unwrap_model(model), structure, streams, constants).smaller()
-
-
-def stream_of(structure: Structure, name: str) -> Operand:
-    """What is left out at a merge for a part. Raises: NetworkError for an unknown part."""
-    if (level := re.fullmatch(r"level([1-9]\d*)", name)) is None:
-        return structure.merge_of(name).skips[name]
-    skips = re.compile(rf"skip{level[1]}[a-z]?")
-    for merge in structure.merges:  # the first that runs, if there are several at a level
-        if any(map(skips.fullmatch, merge.skips)):
-            return merge.upsampled
-    levels = ", ".join(dict.fromkeys(re.sub(r"skip(\d+)[a-z]?", r"level\1", skip.name) for skip in structure.skips))
-    raise NetworkError(f"{structure.name} has no {name!r}: there are {levels or 'none'}")
 
 
 class _Surgery:
