@@ -11,6 +11,7 @@ from .outcomes import Row as Row
 from .outcomes import Verification as Verification
 from .outcomes import guess_nats as guess_nats
 from .outcomes import guess_of_classes as guess_of_classes
+from .paired_differences import interval_over_images as interval_over_images
 from .planned_depth import SEPARABLE_CONTRAST as SEPARABLE_CONTRAST
 from .planned_depth import NnunetPlan as NnunetPlan
 from .planned_depth import depth_of_field as depth_of_field

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unetscope.cli.flags import Json, Run
+from unetscope.cli.flags import Json, Network, Quiet, Run, as_code
+from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import (
     BLOCKS,
     Glyphs,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from unetscope.analysis import Judgement
     from unetscope.runs import AnalysedRun
-    from unetscope.table import Flow, Savings, Series, Variant, Verdict
+    from unetscope.table import Evidence, Flow, Savings, Series, Variant, Verdict
 
 
 def verdict(
@@ -37,13 +38,27 @@ def verdict(
     margin: Annotated[
         float | None, typer.Option(help="Share of what the network tells that counts as nothing.")
     ] = None,
+    effort: Annotated[
+        float, typer.Option(help="Train smaller networks on, for such a share of the run's epochs in all, such as 0.3.")
+    ] = 0.0,
+    dice_margin: Annotated[
+        float | None, typer.Option(help="Loss of Dice that counts as none, for --effort [default: 0.02].")
+    ] = None,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Time the proposed design on this machine.")] = True,
+    network: Network = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Say which skips and levels the task needs, from which epoch, how sure, and what a network without the others saves."""
-    from unetscope.analysis import MARGIN
+    from unetscope.analysis import DICE_MARGIN, MARGIN
     from unetscope.runs import AnalysedRun, may_run_code
 
+    loss = DICE_MARGIN if dice_margin is None else dice_margin
+    if effort:
+        from unetscope.runs import gather_evidence
+
+        with shown_progress(quiet or json) as progress:
+            gather_evidence(run, effort, margin=loss, code=as_code(network), progress=progress)
     judged = AnalysedRun.open(run, margin=MARGIN if margin is None else margin)
     judgement = judged.judged()
     if epoch is not None:
@@ -57,6 +72,8 @@ def verdict(
     print_judgement(judged, epoch, saved, json=json)
     if json:
         return
+    if (evidence := judged.evidence) is not None:
+        print_evidence(judged, evidence, loss)
     for name, reason in reasons.items():
         print_sentence(f"What {name} saves is not known: {reason}.")
     if not may_run and saved is None:
@@ -80,7 +97,8 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
         proposed = None if design is None else {**design.as_dict(), "savings": savings}
         rows = [{**asdict(verdict), "part": str(verdict.part)} for verdict in verdicts]
         plans = [planned.as_dict() for planned in run.planned_depths]
-        print_json({"verdicts": rows, "proposed": proposed, "planned depths": plans})
+        evidence = None if run.evidence is None else run.evidence.as_dict()
+        print_json({"verdicts": rows, "proposed": proposed, "planned depths": plans, "evidence": evidence})
         return
     _print_verdicts(run.flow, judgement, verdicts)
     if design is None:
@@ -102,6 +120,37 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
         print_sentence(f"Planned before any training, beside these verdicts on a network of depth {judgement.depth}:")
     for planned in run.planned_depths:
         print_sentence(planned.sentence)
+
+
+def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
+    """What smaller networks show, that were trained on from the run's weights. margin: the loss of Dice that counts as none."""
+    print_table(
+        f"Trained on for {evidence.epochs} epochs from epoch {evidence.epoch}, beside the whole network",
+        ("network", "Dice", "lost (90 %)", "silenced at once", "shows"),
+        [
+            (
+                tried.design.text,
+                f"{tried.dice:.3f}",
+                f"{tried.loss.value:.3f} ({tried.loss.low:.3f} to {tried.loss.high:.3f})",
+                f"{tried.silenced:.3f}",
+                "what it lacks is redundant" if tried.shows(margin) else "nothing: it may need longer",
+            )
+            for tried in evidence.tried
+        ],
+    )
+    print_sentence(
+        f"The whole network, trained on as long: {evidence.dice:.3f}. Of {evidence.designs} smaller networks, each without one "
+        f"part more, {len(evidence.tried)} were trained on."
+    )
+    smallest = evidence.smallest(margin)
+    if smallest is None:
+        print_sentence(f"None is shown to lose less than {margin:g} Dice.")
+        return
+    parts = ", ".join(map(str, evidence.redundant(margin)))
+    print_sentence(
+        f"Shown to be redundant: {parts}. {smallest.design.text} is there and loses less than {margin:g} Dice: "
+        f"unetscope slim {run.path} --design {smallest.design.name} --fine-tune {evidence.epochs}"
+    )
 
 
 def _print_verdicts(flow: Flow, judgement: Judgement, verdicts: Sequence[Verdict]) -> None:

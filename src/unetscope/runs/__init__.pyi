@@ -6,6 +6,7 @@ from .design_costs import savings as savings
 from .engines import Engine as Engine
 from .engines import cores as cores
 from .engines import engine_named as engine_named
+from .evidence import gather_evidence as gather_evidence
 from .experiment import measure_again as measure_again
 from .experiment import run as run
 from .exporting import Export as Export

@@ -23,12 +23,13 @@ from unetscope.analysis import (
 from unetscope.base import InvalidArgument, RunFolderError
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.kept_costs import KeptCosts, kept_costs
+from unetscope.runs.kept_evidence import kept_evidence
 from unetscope.runs.own_loops import can_be_retrained, configuration_of
 from unetscope.runs.planned import PlannedDepth, planned_depths
 from unetscope.runs.retraining import Trial, existing_trials, trained_variants
 from unetscope.runs.seed_plans import seed_plans
 from unetscope.runs.tables import Picture
-from unetscope.table import REFERENCE, ClassMap, EpochRecord, Flow, Savings, Variant, parts_named
+from unetscope.table import REFERENCE, ClassMap, EpochRecord, Evidence, Flow, Savings, Variant, parts_named
 
 
 class AnalysedRun:
@@ -118,6 +119,11 @@ class AnalysedRun:
     def costs(self) -> KeptCosts:
         """What its designs cost, as far as that was measured; read anew, as it is measured after a run has been analysed."""
         return kept_costs(self.folder)
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What smaller networks showed, read anew, as it may be gathered after a run has been analysed; None if none was."""
+        return kept_evidence(self.folder)
 
     @property
     def designs(self) -> tuple[Variant, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -25,7 +27,7 @@ from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.retraining import trained_variants
 from unetscope.runs.verification import chosen_variants
 from unetscope.table import REFERENCE, Variant
-from unetscope.training import Checkpoints, RunConfig
+from unetscope.training import Checkpoints, RunConfig, Trainer, laid_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +71,7 @@ def carried(judged: AnalysedRun, design: str, *, or_whole: bool, code: str | Non
     )
     refuse_other_network(folder, whole)
     epoch = load_last(folder, whole.model)
-    small = smaller_network(whole, small_config, train.channels, train.classes)
-    share = _carried_over(whole, small)
+    small, share = smaller(whole, small_config, train)
     return Carried(judged, variant, small_config, epoch, train, held_out, whole, small, share)
 
 
@@ -87,13 +88,14 @@ def chosen_design(run: AnalysedRun, name: str, or_whole: bool) -> Variant:
     return variants[1]  # the first one is the reference
 
 
-def _carried_over(whole: BuiltNetwork, small: BuiltNetwork) -> float:
-    """Give the smaller network the weights of the whole one; the share of its weights that it has from there."""
+def smaller(whole: BuiltNetwork, config: RunConfig, train: SegmentationData) -> tuple[BuiltNetwork, float]:
+    """The network of a configuration with the weights of the whole one, and the share of its weights that it has from there."""
+    small = smaller_network(whole, config, train.channels, train.classes)
     if whole.structure is not None:
-        return 1.0
+        return small, 1.0
     assert isinstance(whole.model, UNet)
     assert isinstance(small.model, UNet)
-    return carry_over(whole.model, small.model)
+    return small, carry_over(whole.model, small.model)
 
 
 def carry_over(whole: UNet, small: UNet) -> float:
@@ -154,6 +156,24 @@ def retraining_of(run: AnalysedRun, design: Variant) -> RunFolder:
         f"{design.name} has not been retrained, or no seed of it started: "
         f"unetscope verify {run.path} --variants {design.name}"
     )
+
+
+def train_on(
+    of_run: Carried, built: BuiltNetwork, folder: Path, epochs: int, on_epoch: Callable[[int, float], None]
+) -> None:
+    """Train a design of a run on from its present weights, as the run was trained; one that was stopped, or that ended after
+    fewer epochs, goes on. on_epoch: is called with the epoch and the validation Dice.
+
+    Raises: InvalidArgument if the folder holds a longer training.
+    """
+    if (done := max(Checkpoints(folder).epochs(), default=0)) > epochs:
+        raise InvalidArgument(
+            f"{folder} was trained on for {done} epochs already: ask for {done} or more, or remove that folder"
+        )
+    training, data = of_run.config.training.model_copy(update={"epochs": epochs}), (of_run.train, of_run.held_out)
+    trainer = Trainer(built.model, *data, training, folder, seed=of_run.config.seed, reading=built.reading)
+    trainer.run(on_epoch=lambda record: on_epoch(record.epoch, record.validation_dice))
+    laid_out(built.model, of_run.config.training)
 
 
 def load_last(folder: RunFolder, model: nn.Module) -> int:

@@ -93,6 +93,40 @@ class _Costs(_Section):
     designs: Annotated[list[_DesignCost], Field(max_length=10_000)]
 
 
+Dice = Annotated[float, Field(ge=-1, le=1)]
+
+
+class _Design(_Section):
+    name: Text
+    depth: Annotated[int, Field(ge=1, le=1000)]
+    without: Annotated[list[Text], Field(max_length=1000)]
+
+
+class _Loss(_Section):
+    value: Dice
+    low: Dice | None
+    high: Dice | None
+
+
+class _TrainedOn(_Section):
+    design: _Design
+    dice: Dice
+    loss: _Loss
+    silenced: Dice
+
+
+class _Evidence(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    epoch: Count
+    epochs: Count
+    dice: Dice
+    tried: Annotated[list[_TrainedOn], Field(max_length=1000)]
+    designs: Count
+    depth: Annotated[int, Field(ge=1, le=1000)]
+    without: Annotated[list[Text], Field(max_length=1000)]
+
+
 class _SeedPlan(_Section):
     compared: Annotated[list[Annotated[list[Count], Field(max_length=10_000)]], Field(max_length=10_000)] = []
     auto: bool = False
@@ -166,6 +200,11 @@ def read_seed_plans(path: Path) -> dict[str, dict[str, Any]]:
 def read_costs(path: Path) -> dict[str, Any]:
     """What designs of a run's network cost, for images of a shape. Raises as `read_description`."""
     return _validated(path, "", _Costs, _object(path, _read(path))).model_dump()
+
+
+def read_evidence(path: Path) -> dict[str, Any]:
+    """What smaller networks showed of a run. Raises as `read_description`."""
+    return _validated(path, "", _Evidence, _object(path, _read(path))).model_dump()
 
 
 def read_failure(path: Path) -> str:

@@ -8,14 +8,14 @@ from pathlib import Path
 from unetscope.base import InvalidArgument, NoProgress, Progress
 from unetscope.networks import costs
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.building import BuiltNetwork, built_network
-from unetscope.runs.carrying import Carried, carried, load_last, retraining_of
+from unetscope.runs.building import built_network
+from unetscope.runs.carrying import carried, load_last, retraining_of, train_on
 from unetscope.runs.exporting import Export, check_exports
 from unetscope.runs.own_slimming import slim_of_own_loop
 from unetscope.runs.smaller_files import FOLDER, Slim, write_description, write_network
 from unetscope.runs.thin_skips import with_thin_skips
 from unetscope.table import Savings
-from unetscope.training import Checkpoints, Task, Trainer, laid_out, validation_scores
+from unetscope.training import Task, validation_scores
 
 
 def slim(
@@ -72,7 +72,11 @@ def slim(
         load_last(retraining_of(of_run.run, variant), small)
     elif fine_tune:
         with folder.locked():
-            _fine_tune(of_run, built, out / f"training-{of_run.epoch}", fine_tune, progress)
+            progress.stage("fine-tuning", fine_tune)
+            train_on(
+                of_run, built, out / f"training-{of_run.epoch}", fine_tune,
+                lambda epoch, dice: progress.advance(epoch, f"validation Dice {dice:.3f}"),
+            )  # fmt: skip
     shape = (train.channels, *train.image_size)
     saved = Savings(*costs([whole.model, small], shape))
     scores = validation_scores(small, held_out, read)
@@ -85,15 +89,3 @@ def slim(
     )
     write_description(result)
     return result
-
-
-def _fine_tune(of_run: Carried, built: BuiltNetwork, folder: Path, epochs: int, progress: Progress) -> None:
-    if (done := max(Checkpoints(folder).epochs(), default=0)) > epochs:
-        raise InvalidArgument(
-            f"{folder} was trained on for {done} epochs already: ask for {done} or more, or remove that folder"
-        )
-    progress.stage("fine-tuning", epochs)
-    training, data = of_run.config.training.model_copy(update={"epochs": epochs}), (of_run.train, of_run.held_out)
-    trainer = Trainer(built.model, *data, training, folder, seed=of_run.config.seed, reading=built.reading)
-    trainer.run(on_epoch=lambda record: progress.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}"))
-    laid_out(built.model, of_run.config.training)

@@ -17,6 +17,10 @@ from .estimator_registry import estimator_title as estimator_title
 from .estimator_registry import imported as imported
 from .estimator_registry import resolution_unit as resolution_unit
 from .estimator_registry import settings as settings
+from .evidence import EVIDENCE_LEVEL as EVIDENCE_LEVEL
+from .evidence import Evidence as Evidence
+from .evidence import TrainedOn as TrainedOn
+from .evidence import bisected as bisected
 from .flow import PIXELS as PIXELS
 from .flow import Flow as Flow
 from .flow import Series as Series

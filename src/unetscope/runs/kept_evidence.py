@@ -1,0 +1,44 @@
+"""RUN/evidence.json: what smaller networks showed of a run, read without torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from unetscope.base import without_nan
+from unetscope.runs.description import read_evidence, write_object
+from unetscope.runs.folder import RunFolder
+from unetscope.table import Evidence, Interval, TrainedOn, Variant, parts_named
+
+FILE = "evidence.json"
+
+
+def kept_evidence(run: RunFolder) -> Evidence | None:
+    """The evidence that a run folder keeps, None if none was gathered.
+
+    Raises: RunFolderError for a file that is damaged.
+    """
+    path = run.path / FILE
+    if not path.is_file():
+        return None
+    values = read_evidence(path)
+    tried = tuple(
+        TrainedOn(_design(each["design"]), each["dice"], _interval(each["loss"]), each["silenced"])
+        for each in values["tried"]
+    )
+    return Evidence(**{**values, "tried": tried, "without": parts_named(values["without"])})
+
+
+def keep_evidence(run: RunFolder, evidence: Evidence) -> None:
+    """Keep evidence with a run, in place of what it has."""
+    write_object(run.path / FILE, without_nan(evidence.as_dict()))
+
+
+def _design(values: dict[str, Any]) -> Variant:
+    return Variant(values["name"], values["depth"], parts_named(values["without"]))
+
+
+def _interval(values: dict[str, float | None]) -> Interval:
+    ends = (values["low"], values["high"])
+    assert values["value"] is not None
+    return Interval(values["value"], *(math.nan if end is None else end for end in ends))

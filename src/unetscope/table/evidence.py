@@ -1,0 +1,85 @@
+"""Smaller networks that are there: with the weights of the whole one, trained on as long as it, and compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from unetscope.table.intervals import Interval
+from unetscope.table.parts import Part, Variant, removed_parts
+
+EVIDENCE_LEVEL = 0.9  # of the intervals
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedOn:
+    """A design of a run that was trained on from the weights of its whole network.
+
+    loss: of the mean validation Dice, of the whole network that was trained on as long less its own, with a 90 % interval over
+    images or their groups; its ends are NaN if those are too few. silenced: the loss with zeros in the place of what it lacks,
+    without training.
+    """
+
+    design: Variant
+    dice: float
+    loss: Interval
+    silenced: float
+
+    def shows(self, margin: float) -> bool:
+        """Whether it shows that what it lacks is redundant: the whole interval of its loss lies under the margin."""
+        return self.loss.high < margin
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What smaller networks show of a run.
+
+    A network that loses less than the margin is a proof that the parts which it lacks are redundant, alone and together: every
+    network between it and the whole one can compute what it does. One that loses more proves nothing, as it might need
+    a longer training.
+
+    epoch: of the run, from which the networks were trained on. epochs: of each. dice: of the whole network, trained on.
+    tried: the designs, from the largest to the smallest. designs: how many there were to choose from, each part of the next.
+    depth, without: of the whole network.
+    """
+
+    epoch: int
+    epochs: int
+    dice: float
+    tried: tuple[TrainedOn, ...]
+    designs: int
+    depth: int
+    without: tuple[Part, ...] = ()
+
+    def smallest(self, margin: float) -> TrainedOn | None:
+        """The smallest design that loses less than the margin; None if there is none."""
+        return next((tried for tried in reversed(self.tried) if tried.shows(margin)), None)
+
+    def redundant(self, margin: float) -> tuple[Part, ...]:
+        """The parts that are shown to be redundant."""
+        smallest = self.smallest(margin)
+        return () if smallest is None else removed_parts(smallest.design, self.depth, self.without)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        tried = [{**asdict(each), "design": each.design.as_dict()} for each in self.tried]
+        return {**asdict(self), "tried": tried, "without": list(map(str, self.without))}
+
+    @property
+    def networks(self) -> int:
+        """How many were trained on, the whole one among them."""
+        return 1 + len(self.tried)
+
+
+def bisected(shown: Sequence[bool | None]) -> int | None:
+    """The next of a sequence of smaller and smaller designs to try, given what is shown of some; None if it is over.
+
+    A design is not tried if a smaller one shows what it would, or if a larger one did not.
+
+    >>> bisected([None, None, None]), bisected([None, True, None]), bisected([None, False, None]), bisected([True, False])
+    (1, 2, 0, None)
+    """
+    low = max((place for place, is_shown in enumerate(shown) if is_shown), default=-1)
+    high = min((place for place, is_shown in enumerate(shown) if is_shown is False and place > low), default=len(shown))
+    return (low + high) // 2 if high - low > 1 else None
