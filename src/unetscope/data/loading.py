@@ -18,7 +18,7 @@ from unetscope.data import cache
 from unetscope.data.grouping import grouped, shared_groups
 from unetscope.data.images import ImageSize
 from unetscope.data.likeness import across_parts, near_duplicates
-from unetscope.data.masks import MaskKind, MaskMeaning, asked_meaning, set_problems
+from unetscope.data.masks import MaskKind, MaskMeaning, asked_meaning
 from unetscope.data.pieces import Cutting, VolumeUse
 from unetscope.data.problems import Problem, guard, known_kinds, printable, problem, without_accepted
 from unetscope.data.reading import read
@@ -82,7 +82,8 @@ def load(
     cutting, accepted = Cutting.of(_image_size(image_size), volumes), known_kinds(accept)
     asked = asked_meaning(masks, classes, ignore)
     if path is not None and (described := load_described(Path(path), cutting, asked)):
-        _warn_of([p for p in described[1] if p.kind not in accepted], Path(path))
+        guard(described[1], str(path), accepted)
+        _warn_of([p for p in described[1] if p.severity == "warning" and p.kind not in accepted], Path(path))
         return grouped(described[0], groups)
     _check_channels(channels)
     if path is None:
@@ -221,8 +222,7 @@ def _read_part(
 ) -> tuple[SegmentationData | None, list[Problem], MaskMeaning]:
     """The data, problems and meaning of the masks at a path."""
     if described := load_described(Path(path), cutting, asked):
-        data, problems, meaning = described
-        return data, [*problems, *set_problems(data.names, data.masks, meaning, printable(Path(path).name))], meaning
+        return described
     with open_source(path, follow_links=follow_links) as source:
         return read(source, cutting, channels, asked, progress)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from unetscope.base import InvalidArgument
 from unetscope.data.images import Pixels
+from unetscope.data.mask_values import numbers_of_mask
 from unetscope.data.pieces import shown
 from unetscope.data.problems import Problem, Unusable, problem
 from unetscope.data.segmentation import MOST_CLASSES, MOST_IMPLIED_CLASSES, STORED_IGNORE, stored_ignore
@@ -105,18 +106,7 @@ def class_map(pixels: Pixels, file: str, meaning: MaskMeaning) -> NDArray[np.uin
     >>> class_map(Pixels(np.array([[0, 2, 255]], np.uint8)), "a.png", MaskMeaning("classes", 3, 255)).tolist()
     [[0, 2, 255]]
     """
-    values = pixels.values
-    if pixels.is_colour:
-        if not (values == values[..., :1]).all():
-            colours = len(np.unique(values.reshape(-1, values.shape[-1]), axis=0))
-            raise Unusable(
-                "colour-coded", file, f"the mask has {colours} colours, and which classes they are is not known"
-            )
-        values = values[..., 0]
-    if pixels.lossy:
-        raise Unusable("jpeg-mask", file, "JPEG compression changes numbers, so that classes are mixed up")
-    if values.dtype == np.bool_:
-        values = values.astype(np.uint8)
+    values = numbers_of_mask(pixels, file)
     ignored = np.zeros(values.shape, dtype=bool) if meaning.ignore is None else values == meaning.ignore
     present = np.unique(values[~ignored])
     if meaning.ignore is None and meaning.classes is None and len(present) > 1 and present[-1] in TOPS:
@@ -200,6 +190,20 @@ def _not_an_instance_map(values: NDArray[Any]) -> str:
     if has_gaps or levels[-1] == {1: 255, 2: 65535}.get(n_bytes):
         return f"the mask has {summary}: greys of soft outlines, neither two values nor numbered objects"
     return ""
+
+
+def empty_masks(empty: Sequence[str], count: int, source: str) -> list[Problem]:
+    """How many masks of a set have no foreground, which is normal for some of them and an error for all. empty: their names."""
+    if not empty:
+        return []
+    if len(empty) == count:
+        return [problem("all-empty", source, f"no pixel of any of its {count} masks is foreground")]
+    return [problem("empty-mask", source, f"{len(empty)} of {count} masks are empty, such as that of {empty[0]}")]
+
+
+def assumed_masks(meaning: MaskMeaning, source: str) -> Problem:
+    """What masks were taken for, where it could be otherwise."""
+    return problem("assumed-masks", source, f"taken for {meaning}")
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,17 @@ def is_nifti(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Volume:
-    """Values [x, y(, z(, channels))] as stored. affine: from voxels to millimetres, [4, 4]; None if the file does not say."""
+    """Values [x, y(, z(, channels))] as stored. affine: from voxels to millimetres, [4, 4]; None if the file does not say.
+
+    qform: the affine by the header's other form, where that places voxels elsewhere. noted_orientation: of a picture, as of
+    `Pixels`.
+    """
 
     file: str
     values: NDArray[Any]
     affine: NDArray[np.float64] | None
+    qform: NDArray[np.float64] | None = None
+    noted_orientation: int = 1
 
     @property
     def array(self) -> NDArray[Any]:
@@ -49,23 +55,40 @@ class Volume:
         """The same volume with its axes turned as those of an image that it belongs to.
 
         Axes are flipped and change places as the affines say; nothing is interpolated.
-        Raises: DataError if the two then still do not lie in the same place, or have different shapes.
+        Raises: DataError if the two then still do not lie in the same place, have different shapes, or note different
+        orientations; or if the two forms of a header turn them differently.
         """
+        if self.noted_orientation != image.noted_orientation:
+            raise DataError(
+                f"{self.file} notes orientation {self.noted_orientation}, {image.file} {image.noted_orientation}: which way it "
+                "was drawn is not known; save both upright, without the note"
+            )
         if self.affine is None or image.affine is None or min(self.values.ndim, image.values.ndim) < 3:
             return self
-        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+        shapes = [volume.values.shape[:3] for volume in (self, image)]
+        if self.qform is None and image.qform is None and shapes[0] == shapes[1]:
+            shift, voxel = _largest_shift(self.affine, image.affine, shapes[0])
+            if shift <= LARGEST_SHIFT * voxel:  # also where axes are as near to one direction as to another
+                return self
+        turn = _turn(self, self.affine, image, image.affine)
+        other_forms = [volume.affine if volume.qform is None else volume.qform for volume in (self, image)]
+        if not np.array_equal(turn, _turn(self, other_forms[0], image, other_forms[1])):
+            raise DataError(
+                f"the sform and the qform of {(self if image.qform is None else image).file} turn {self.file} differently: "
+                "which holds is not known; correct the header, or load with check_affines=False"
+            )
+        return self._turned(turn, image)
 
-        own, of_image = io_orientation(self.affine), io_orientation(image.affine)
-        for volume, orientation in ((self, own), (image, of_image)):
-            if np.isnan(orientation).any():
-                raise DataError(f"{volume.file} has an affine that places no voxel: correct its header")
-        turn = ornt_transform(own, of_image)
+    def _turned(self, turn: NDArray[np.float64], image: Volume) -> Volume:
+        from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+        assert self.affine is not None and image.affine is not None
         values = apply_orientation(self.values, turn)
         affine = self.affine @ inv_ornt_aff(turn, self.values.shape[:3])
         if values.shape[:3] != image.values.shape[:3]:
             raise DataError(
-                f"{self.file} is {list(values.shape[:3])} voxels and {image.file} {list(image.values.shape[:3])}: "
-                "expected the same"
+                f"{self.file} is {list(values.shape[:3])} voxels along the axes of {image.file}, which is "
+                f"{list(image.values.shape[:3])}: expected the same"
             )
         shift, voxel = _largest_shift(affine, image.affine, values.shape[:3])
         if not shift <= LARGEST_SHIFT * voxel:
@@ -74,6 +97,17 @@ class Volume:
                 "resample one on the grid of the other, or if a header is wrong, load with check_affines=False"
             )
         return Volume(self.file, values, affine)
+
+
+def _turn(volume: Volume, affine: Any, image: Volume, image_affine: Any) -> NDArray[np.float64]:
+    """How axes are flipped and change places from a volume to an image. Raises: DataError for an affine that has no axes."""
+    from nibabel.orientations import io_orientation, ornt_transform
+
+    own, of_image = io_orientation(affine), io_orientation(image_affine)
+    for each, orientation in ((volume, own), (image, of_image)):
+        if np.isnan(orientation).any():
+            raise DataError(f"{each.file} has an affine that places no voxel: correct its header")
+    return np.asarray(ornt_transform(own, of_image))
 
 
 def _largest_shift(one: NDArray[np.float64], two: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[float, float]:
@@ -104,7 +138,17 @@ def read_nifti(path: Path) -> Volume:
         raise DataError(f"{file} cannot be read as NIfTI: {printable(first_line(error))}") from None
     if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 0):
         raise DataError(f"{file} has an affine that places no voxel: correct its header")
-    return Volume(file, values, affine)
+    qform = _qform_elsewhere(image, affine) if all(codes) else None
+    return Volume(file, values, affine, qform)
+
+
+def _qform_elsewhere(image: Any, affine: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """The affine of the qform of a header, if it places some voxel elsewhere than the sform."""
+    qform = image.header.get_qform() if hasattr(image.header, "get_qform") else None
+    if affine is None or qform is None or not (np.isfinite(qform).all() and abs(np.linalg.det(qform)) > 0):
+        return None
+    shift, voxel = _largest_shift(affine, qform, tuple(image.shape[:3]) + (1,) * (3 - len(image.shape)))
+    return None if shift <= LARGEST_SHIFT * voxel else np.asarray(qform, dtype=np.float64)
 
 
 def _opened(path: Path) -> Any:

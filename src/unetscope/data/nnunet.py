@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from unetscope.data.problems import printable
 
 MAX_JSON_BYTES = 16 * 2**20
 LARGEST_LABEL = 254
+IGNORE, LARGEST_IGNORED = "ignore", 65535  # the label of voxels without one
 _ENDING = re.compile(r"\.[A-Za-z0-9]+(\.[A-Za-z0-9]+)*")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 
@@ -55,7 +55,7 @@ def read_description(folder: Path) -> Description:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise DataError(f"{printable(str(path))} is larger than {MAX_JSON_BYTES} bytes")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{printable(str(path))} cannot be read: {printable(_reason(error))}") from None
     where = printable(str(path))
@@ -82,13 +82,27 @@ def _classes(where: str, labels: Any) -> tuple[int, int | None]:
                     f"{where}: label {printable(str(name))} joins {_shown(value)} into a region, and regions overlap, which is "
                     "not measured: name each number once"
                 )
-    numbers = _numbers(where, "labels", labels, '{"background": 0, "tumour": 1}')
-    marked = labels.get("ignore") if isinstance(labels, Mapping) else None
-    ignore = int(marked[0] if isinstance(marked, list) else marked) if marked is not None else None
-    classes = max(2, max(numbers - {ignore}, default=0) + 1)
+    ignore, named = _ignored(where, labels)
+    numbers = _numbers(where, "labels", named, '{"background": 0, "tumour": 1}')
+    classes = max(2, max(numbers) + 1)
     if ignore is not None and ignore < classes:
         raise DataError(f"{where}: label ignore is {ignore}, expected the largest number of all, as nnU-Net has it")
     return classes, ignore
+
+
+def _ignored(where: str, labels: Any) -> tuple[int | None, Any]:
+    """The number of the label called `ignore`, whichever way round labels are written, and the other labels."""
+    if not isinstance(labels, Mapping):
+        return None, labels
+    pairs = [(name, value[0] if isinstance(value, list) else value) for name, value in labels.items()]
+    numbers = [value if name == IGNORE else name for name, value in pairs if IGNORE in (name, value)]
+    if not numbers:
+        return None, labels
+    if not _is_number(numbers[0], LARGEST_IGNORED):
+        raise DataError(
+            f"{where}: label ignore is {_shown(numbers[0])}, expected a whole number up to {LARGEST_IGNORED}"
+        )
+    return int(numbers[0]), {name: value for name, value in pairs if IGNORE not in (name, value)}
 
 
 def _reason(error: Exception) -> str:
@@ -115,10 +129,10 @@ def _numbers(where: str, name: str, values: Any, expected: str) -> set[int]:
     )
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any, largest: int = LARGEST_LABEL) -> bool:
     if isinstance(value, str):
-        return value.isascii() and value.isdigit() and len(value) <= 3 and int(value) <= LARGEST_LABEL
-    return type(value) is int and 0 <= value <= LARGEST_LABEL
+        return value.isascii() and value.isdigit() and len(value) <= len(str(largest)) and int(value) <= largest
+    return type(value) is int and 0 <= value <= largest
 
 
 def find_cases(folder: Path, part: str, description: Description) -> list[Case]:
@@ -131,7 +145,9 @@ def find_cases(folder: Path, part: str, description: Description) -> list[Case]:
     ending = description.ending
     masks = _by_name(folder / f"labels{part}", ending)
     if not masks:
-        raise DataError(f"{printable(str(folder))} has no *{ending} in labels{part}: is it a data set of nnU-Net?")
+        raise DataError(
+            f"{printable(str(folder))} has no *{ending} in labels{part}: {_why_none(folder / f'labels{part}', ending)}"
+        )
     files = _by_name(folder / f"images{part}", ending)
     of_case: dict[str, dict[int, Path]] = {}
     for name, path in files.items():
@@ -139,14 +155,15 @@ def find_cases(folder: Path, part: str, description: Description) -> list[Case]:
         case, number = (channel["case"], int(channel["channel"])) if channel else (name, description.channels[0])
         of_case.setdefault(case, {})[number] = path
     _refuse_unpaired(folder, part, of_case, masks, ending)
-    cases = [Case(name, _channel_files(name, of_case[name], description), masks[name]) for name in sorted(masks)]
-    if part == "Tr" and description.cases not in (None, len(cases)):
-        warnings.warn(
-            f"{printable(str(folder))}: dataset.json says numTraining {description.cases}, {len(cases)} cases are there",
-            UserWarning,
-            stacklevel=3,
-        )
-    return cases
+    return [Case(name, _channel_files(name, of_case[name], description), masks[name]) for name in sorted(masks)]
+
+
+def _why_none(folder: Path, ending: str) -> str:
+    """What is there instead of files with an ending, and what to do."""
+    files = _sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else ()
+    if not files:
+        return "is it a data set of nnU-Net?"
+    return f"it has {printable(files[0].name)}; give the ending of its files in dataset.json, file_ending, which says {ending}"
 
 
 def _by_name(folder: Path, ending: str) -> dict[str, Path]:
@@ -183,6 +200,11 @@ def _channel_files(name: str, files: Mapping[int, Path], description: Descriptio
     if missing := sorted(set(description.channels) - files.keys()):
         have = ", ".join(printable(path.name) for path in _sorted(files.values()))
         raise DataError(f"case {printable(name)} has no file of channel {missing[0]:04d}: it has {have}")
+    if further := sorted(files.keys() - set(description.channels)):
+        raise DataError(
+            f"case {printable(name)} has {printable(files[further[0]].name)}, and dataset.json names no channel {further[0]}: "
+            "name it or remove the file"
+        )
     return tuple(files[channel] for channel in description.channels)
 
 

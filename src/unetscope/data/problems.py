@@ -54,6 +54,8 @@ _WARNINGS: dict[str, str] = {
     "assumed-masks": "if that is wrong, say --masks, --classes and --ignore",
     "assumed-slices": "if the network takes volumes, say --image-size DEPTHxHEIGHTxWIDTH, else --volumes slices",
     "thin-volume": "choose a smaller --image-size if that is not meant",
+    "no-affine": "check that image and mask lie on each other, and correct the headers",
+    "case-count": "check that no case is missing, or correct dataset.json",
     "one-volume": "give several volumes if there are",
     "unlabelled": "they count for nothing: check that this is meant",
     "absent-class": "check the number of classes",
@@ -98,6 +100,15 @@ def problem(kind: str, file: str, what: str) -> Problem:
     severity: Severity = "warning" if kind in _WARNINGS else "error"
     mend = {**_MENDS, **_WARNINGS}[kind] + (f", or --accept {kind}" if kind not in (_FINAL, _ASKED) else "")
     return Problem(kind, printable(file), what, mend, severity)
+
+
+def refusal(problem: Problem) -> DataError:
+    """The error for a problem that cannot be accepted, as without its file nothing of a case is left.
+
+    >>> str(refusal(problem("jpeg-mask", "c0.jpg", "JPEG compression changes numbers")))
+    'c0.jpg: JPEG compression changes numbers: save masks as PNG'
+    """
+    return DataError(f"{problem.file}: {problem.what}: {_MENDS[problem.kind]}")
 
 
 class Unusable(Exception):

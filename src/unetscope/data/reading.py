@@ -17,7 +17,9 @@ from unetscope.data.images import Pixels, decode, to_image
 from unetscope.data.masks import (
     MaskMeaning,
     MaskNumbers,
+    assumed_masks,
     class_map,
+    empty_masks,
     foreground,
     lost_classes,
     mask_numbers,
@@ -55,9 +57,9 @@ def read(
         problems.append(problem("ambiguous-masks", name, f"binary, instances or classes? {meaning}"))
         meaning = MaskMeaning("instances", why="accepted as numbered objects")
     elif meaning.is_assumed and asked.kind is None:
-        problems.append(problem("assumed-masks", name, f"taken for {meaning}"))
+        problems.append(assumed_masks(meaning, name))
     if meaning.kind != "classes":
-        problems += _empty_masks(examples, source)
+        problems += empty_masks([example.name for example in examples if example.is_empty], len(examples), name)
     elif examples:
         meaning = meaning.completed([example.mask for example in examples])
         problems += _class_problems(examples, meaning, name)
@@ -106,17 +108,6 @@ def _class_problems(examples: Sequence[_Example], meaning: MaskMeaning, name: st
         *set_problems([example.name for example in examples], masks, meaning, name),
         *lost_classes([example.classes for example in examples], masks, meaning, name),
     ]
-
-
-def _empty_masks(examples: Sequence[_Example], source: Source) -> list[Problem]:
-    """How many masks have no foreground, which is normal for some of them and an error for all."""
-    empty = [example.name for example in examples if example.is_empty]
-    if not empty:
-        return []
-    name = printable(source.path.name)
-    if len(empty) == len(examples):
-        return [problem("all-empty", name, f"no pixel of any of its {len(empty)} masks is foreground")]
-    return [problem("empty-mask", name, f"{len(empty)} of {len(examples)} masks are empty, such as that of {empty[0]}")]
 
 
 @dataclass(frozen=True)

@@ -339,7 +339,7 @@ def _pair(
             but = "" if ignore is None else f", and {ignore} where a pixel is ignored"
             raise DataError(
                 f"{name}: a mask holds whole numbers from 0 to {most - 1}, the classes of its pixels{but}: this one holds "
-                f"{', '.join(f'{value:g}' for value in wrong)}"
+                f"{', '.join(f'{value:.9g}' for value in wrong)}"
             )
     stored = stored_ignore(ignore)
     pixels = pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ from unetscope.base import DataError, InvalidArgument
 from unetscope.data.decoding import MAX_FILE_BYTES, decoders_notes
 from unetscope.data.grouping import grouped
 from unetscope.data.images import decode
-from unetscope.data.masks import MaskMeaning
+from unetscope.data.mask_values import as_whole_numbers, is_black_and_white, numbers_of_mask
+from unetscope.data.masks import MaskMeaning, assumed_masks, empty_masks, listed, set_problems
 from unetscope.data.nifti import Volume, is_nifti, read_nifti
 from unetscope.data.nnunet import Case, find_cases, read_description
+from unetscope.data.pairs import SUFFIXES
 from unetscope.data.pieces import VOLUME_SIDES, Cutting, VolumeUse, cutting_problems, groups_of_pieces
-from unetscope.data.problems import Problem, Unusable, printable
+from unetscope.data.problems import Problem, Unusable, printable, problem, refusal
 from unetscope.data.segmentation import SegmentationData, chosen_rows, stack_items
 
 
@@ -56,7 +60,13 @@ def load_nnunet(
 def _read_nnunet(folder: Path, reading: _Reading, part: str = "Tr") -> tuple[SegmentationData, list[Problem]]:
     description = read_description(folder)
     cases = find_cases(folder, part, description)
-    return reading.load(cases, str(folder), description.classes, description.ignore, len(description.channels))
+    data, problems = reading.load(
+        cases, str(folder), description.classes, description.ignore, len(description.channels)
+    )
+    if part == "Tr" and description.cases not in (None, len(cases)):
+        counts = f"dataset.json says numTraining {description.cases}, {len(cases)} cases are there"
+        problems.append(problem("case-count", folder.name, counts))
+    return data, problems
 
 
 def load_nifti(
@@ -88,6 +98,7 @@ def _read_nifti(
     reading: _Reading,
     classes: int | None,
     ignore: int | None,
+    source: str = "NIfTI files",
 ) -> tuple[SegmentationData, list[Problem]]:
     if len(images) != len(masks):
         raise InvalidArgument(f"{len(images)} images and {len(masks)} masks: expected as many of each")
@@ -96,7 +107,7 @@ def _read_nifti(
         Case(name, (Path(image),), mask)
         for name, image, mask in zip(_distinct_names(paths), images, paths, strict=True)
     ]
-    return reading.load(cases, "NIfTI files", classes, ignore)
+    return reading.load(cases, source, classes, ignore)
 
 
 def _cutting(size: Sequence[int], volumes: VolumeUse | None) -> Cutting:
@@ -116,38 +127,73 @@ def load_described(
 ) -> tuple[SegmentationData, list[Problem], MaskMeaning] | None:
     """The images of a folder in nnU-Net's layout, or with images/NAME.nii.gz and masks/NAME.nii.gz.
 
-    With them what is to be said of how volumes were cut, and what their masks mean. None for a folder that is neither.
+    With them every problem of the set, and what its masks mean. None for a folder that is neither.
     Raises: DataError as `load_nnunet` and `load_nifti`; InvalidArgument for a meaning that `dataset.json` contradicts.
     """
+    name = printable(folder.name)
     if (folder / "dataset.json").is_file():
         data, problems = _read_nnunet(folder, _Reading(cutting))
-        stated = MaskMeaning("classes", data.classes, data.ignore, "as dataset.json says")
+        meaning = MaskMeaning("classes", data.classes, data.ignore, "as dataset.json says")
         stands = ((asked.kind, "classes"), (asked.classes, data.classes), (asked.ignore, data.ignore))
         if any(value not in (None, described) for value, described in stands):
             raise InvalidArgument(
-                f"{printable(folder.name)}: dataset.json describes {stated}: leave out --masks, --classes and --ignore"
+                f"{name}: dataset.json describes {meaning}: leave out --masks, --classes and --ignore"
             )
-        return data, problems, stated
-    files = {role: {_stem(path): path for path in _volumes_in(folder / role)} for role in ("images", "masks")}
-    if not files["images"]:
+    else:
+        if not (pairs := _nifti_pairs(folder)):
+            return None
+        reading = _Reading(cutting, meaning=asked)
+        data, problems = _read_nifti(*pairs, reading, asked.classes, asked.ignore, str(folder))
+        why = "" if asked.kind else "the largest value says how many"
+        meaning = MaskMeaning("classes", data.classes, data.ignore, why, is_assumed=not asked.kind and data.classes > 2)
+        meaning = replace(asked, why="") if asked.kind in ("binary", "instances") else meaning
+    if meaning.is_assumed:
+        problems.append(assumed_masks(meaning, name))
+    if meaning.kind == "classes":
+        problems += set_problems(data.names, data.masks, meaning, name)
+    has_objects = ((data.masks > 0) & (data.masks != data.ignore)).reshape(len(data), -1).any(axis=1)
+    if has_objects.any() or meaning.kind != "classes":
+        empty = [each for each, has in zip(data.names, has_objects, strict=True) if not has]
+        problems += empty_masks(empty, len(data), name)
+    return data, problems, meaning
+
+
+def _nifti_pairs(folder: Path) -> tuple[list[Path], list[Path]] | None:
+    """The images and masks of a folder of NIfTI in images/ and masks/; None if there are none.
+
+    Raises: DataError for a file without its counterpart, two of one name, or a picture among them.
+    """
+    images, masks = (_volumes_in(folder / role) for role in ("images", "masks"))
+    if not images:
         return None
-    if unpaired := sorted(files["images"].keys() ^ files["masks"].keys()):
-        raise DataError(f"{printable(unpaired[0])} is not in both of images and masks of {printable(folder.name)}")
-    if asked.kind not in (None, "classes"):
-        raise InvalidArgument(f"masks in NIfTI hold classes, got masks={asked.kind!r}: leave it out")
-    names = sorted(files["images"])
-    images, masks = ([files[role][name] for name in names] for role in ("images", "masks"))
-    data, problems = _read_nifti(images, masks, _Reading(cutting), asked.classes, asked.ignore)
-    why = "" if asked.classes else "the largest value says how many"
-    return data, problems, MaskMeaning("classes", data.classes, data.ignore, why)
+    for here, there, missing in ((images, masks, "mask in masks"), (masks, images, "image in images")):
+        if unpaired := sorted(here.keys() - there.keys()):
+            path = here[unpaired[0]]
+            more = f", and {len(unpaired) - 1} more" if len(unpaired) > 1 else ""
+            raise DataError(
+                f"{printable(folder.name)}: {path.parent.name}/{printable(path.name)} has no {missing}{more}: add what is "
+                "missing or remove the other"
+            )
+    names = sorted(images)
+    return [images[name] for name in names], [masks[name] for name in names]
 
 
-def _volumes_in(folder: Path) -> list[Path]:
-    return (
-        [path for path in folder.iterdir() if is_nifti(path) and not path.name.startswith(".")]
-        if folder.is_dir()
-        else []
-    )
+def _volumes_in(folder: Path) -> dict[str, Path]:
+    """The NIfTI files of a folder by their names without the ending."""
+    paths: dict[str, Path] = {}
+    pictures: list[Path] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith("."):
+            continue
+        if not is_nifti(path):
+            pictures += [path] if path.suffix.lower() in SUFFIXES else []
+            continue
+        if (stem := unicodedata.normalize("NFC", _stem(path))) in paths:
+            raise DataError(f"{printable(str(path))} and {printable(paths[stem].name)} are one image: keep one of them")
+        paths[stem] = path
+    if paths and pictures:
+        raise DataError(f"{printable(str(pictures[0]))} lies among NIfTI files: give images of one format in a folder")
+    return paths
 
 
 def _stem(path: Path) -> str:
@@ -174,13 +220,14 @@ MAX_CASE_BYTES = 2**30  # of the voxels of all channels, as they are stored
 
 @dataclass(frozen=True)
 class _Reading:
-    """How cases are read: which of them, cut so, standardised or as stored."""
+    """How cases are read: which of them, cut so, standardised or as stored, with masks that mean what was asked for."""
 
     cutting: Cutting
     n: int | None = None
     seed: int = 0
     standardised: bool = True
     check_affines: bool = True
+    meaning: MaskMeaning = field(default_factory=MaskMeaning)
 
     def load(
         self,
@@ -196,21 +243,45 @@ class _Reading:
         """
         chosen = [cases[row] for row in chosen_rows(len(cases), self.n, self.seed, source)]
         of_case: list[tuple[str, tuple[int, ...]]] = []
+        unplaced: list[str] = []
+        is_open = classes is None and ignore is None and self.meaning.kind is None
+        white: list[str] = []
 
         def items() -> Iterator[tuple[str, str, Any]]:
             for case in chosen:
                 with decoders_notes():  # of headers that decoders repair
-                    volumes, mask = self.read(case, channels)
+                    volumes, mask, is_placed = self.read(case, channels)
                 of_case.append((case.name, mask.shape))
+                unplaced.extend([] if is_placed else [case.name])
+                if is_open and is_black_and_white(mask):
+                    mask = np.minimum(mask, 1)
+                    white.append(printable(case.mask.name))
+                files = f"{printable(case.images[0].name)} with {printable(case.mask.name)}"
                 for name, *item in self._pieces(case.name, volumes, mask, is_alone=len(chosen) == 1):
-                    yield name, f"case {printable(name)} of {source}", item
+                    yield name, f"case {printable(name)} of {source} ({files})", item
 
         data = stack_items(items(), 0, 1, classes, source, groups=2, ignore=ignore)
+        if white and data.classes > 2:
+            raise DataError(
+                f"{white[0]} holds 0 and 255, other masks of {source} numbers up to {data.classes - 1}: say --ignore 255 if "
+                "that has no label, or --masks binary"
+            )
         data = replace(data, groups=groups_of_pieces(data.groups))
-        return data, cutting_problems(self.cutting, of_case, printable(Path(source).name))
+        problems = cutting_problems(self.cutting, of_case, printable(Path(source).name))
+        if unplaced:
+            what = (
+                f"in {len(unplaced)} of {len(chosen)} cases, such as {printable(unplaced[0])}, one file has no affine"
+            )
+            problems.append(
+                problem("no-affine", printable(Path(source).name), f"{what}: voxels are taken as they are stored")
+            )
+        return data, problems
 
-    def read(self, case: Case, channels: int | None) -> tuple[list[NDArray[Any]], NDArray[Any]]:
-        """The channels [*sides] of a case's image and its mask [*sides], on one grid, as stored."""
+    def read(self, case: Case, channels: int | None) -> tuple[list[NDArray[Any]], NDArray[Any], bool]:
+        """The channels [*sides] of a case's image and its mask [*sides], on one grid, as stored.
+
+        And whether either all of its files say where they lie, or none.
+        """
         first, *others = volumes = list(map(_volume, case.images))
         if (size := sum(volume.values.nbytes for volume in volumes)) > MAX_CASE_BYTES:
             raise DataError(
@@ -218,22 +289,35 @@ class _Reading:
                 f"{MAX_CASE_BYTES} are read"
             )
         mask_volume = _volume(case.mask, as_mask=True)
+        if math.prod(mask_volume.values.shape[3:]) > 1:
+            raise DataError(
+                f"{mask_volume.file} is {list(mask_volume.values.shape)}: expected one number a voxel, the class; if its last "
+                "axis holds the classes, save the argmax"
+            )
+        is_placed = len({volume.affine is None for volume in (mask_volume, *volumes)}) == 1
         if self.check_affines:
             mask_volume, *others = (volume.on_grid_of(first) for volume in (mask_volume, *others))
-        mask = mask_volume.array
+        mask = self._labels(mask_volume)
         try:
             self.cutting.check(mask.shape, first.file)
         except Unusable as unusable:
-            raise DataError(str(unusable)) from None
-        arrays = [channel for volume in (first, *others) for channel in _channels(volume.array, mask.ndim)]
+            raise refusal(unusable.problem) from None
+        arrays = [channel for volume in (first, *others) for channel in _channels(volume, mask, mask_volume.file)]
         if channels not in (None, len(arrays)):
             raise DataError(f"{first.file} has {len(arrays)} channels, dataset.json {channels}: expected the same")
-        for array in arrays:
-            if array.shape != mask.shape:
-                raise DataError(
-                    f"{first.file} is {list(array.shape)}, its mask {mask_volume.file} {list(mask.shape)}: expected the same"
-                )
-        return arrays, mask
+        return arrays, mask, is_placed
+
+    def _labels(self, volume: Volume) -> NDArray[np.generic]:
+        """The numbers of a mask [*sides]; of masks that are binary or number objects, 1 for the foreground."""
+        mask = as_whole_numbers(volume.array)
+        if self.meaning.kind not in ("binary", "instances"):
+            return mask
+        values = np.unique(mask)
+        if values[0] < 0 or (self.meaning.kind == "binary" and len({0, *values.tolist()}) > 2):
+            raise DataError(
+                f"{volume.file} holds {listed(values.tolist())}: expected 0 and one other value, or say --masks classes"
+            )
+        return np.asarray(mask != 0, dtype=np.uint8)
 
     def _pieces(
         self, name: str, channels: list[NDArray[Any]], mask: NDArray[Any], *, is_alone: bool
@@ -251,9 +335,15 @@ class _Reading:
             yield name + piece.name, image, piece.cut(mask, size, order=0), name + piece.group
 
 
-def _channels(values: NDArray[Any], sides: int) -> list[NDArray[Any]]:
+def _channels(volume: Volume, mask: NDArray[Any], mask_file: str) -> list[NDArray[Any]]:
     """The channels of an image: the last axis, if it has one more than its mask."""
-    return [values] if values.ndim == sides else list(np.moveaxis(values, -1, 0))
+    values = volume.array
+    if values.shape[: mask.ndim] != mask.shape or values.ndim > mask.ndim + 1:
+        raise DataError(
+            f"{volume.file} is {list(values.shape)}, its mask {mask_file} {list(mask.shape)}: expected the same, or the "
+            "channels as the last axis"
+        )
+    return [values] if values.ndim == mask.ndim else list(np.moveaxis(values, -1, 0))
 
 
 def _flat(path: Path, *, as_mask: bool) -> Volume:
@@ -265,14 +355,19 @@ def _flat(path: Path, *, as_mask: bool) -> Volume:
         if len(content) > MAX_FILE_BYTES:
             raise DataError(f"{file} is larger than {MAX_FILE_BYTES // 2**20} MiB, which are read at most")
         pixels = decode(content, file, indexed="exactly" if as_mask else False, are_slices=True)
+        values = numbers_of_mask(pixels, file) if as_mask else pixels.values
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror})") from None
     except Unusable as unusable:
-        raise DataError(str(unusable)) from None
+        raise refusal(unusable.problem) from None
+    if errors := [each for each in pixels.problems if each.severity == "error"]:
+        raise refusal(errors[0])
     # As NIfTI has it: x first, then y and z, which colours need even if there is one slice.
-    sides = pixels.values if pixels.sides == VOLUME_SIDES or not pixels.is_colour else pixels.values[None]
-    spatial = sides.ndim - pixels.is_colour
-    return Volume(file, sides.transpose(*reversed(range(spatial)), *range(spatial, sides.ndim)), None)
+    has_channels = values.ndim > pixels.sides
+    sides = values[None] if has_channels and pixels.sides < VOLUME_SIDES else values
+    spatial = sides.ndim - has_channels
+    stored = sides.transpose(*reversed(range(spatial)), *range(spatial, sides.ndim))
+    return Volume(file, stored, None, noted_orientation=pixels.orientation)
 
 
 def _volume(path: Path, *, as_mask: bool = False) -> Volume:
