@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from PIL import Image
 
 import unetscope as us
 from unetscope.base import DataError, InvalidArgument, NoProgress
-from unetscope.data import grouped, shared_groups
+from unetscope.cli.verbs_check import print_problems
+from unetscope.data import checked, grouped, shared_groups
 from unetscope.data.grouping import groups_of_names, read_groups
 from unetscope.data.splits import rows_held_out
 from unetscope.runs.experiment import load_images
@@ -253,3 +256,39 @@ def test_the_flag_takes_a_pattern_or_a_table(tmp_path: Path, monkeypatch: pytest
     assert flag.parse("groups.csv") == str(tmp_path.resolve() / "groups.csv")
     config = preset_config("quick", {"data.groups": r"(p\d+)"})
     assert repeat_command(config.model_dump(mode="json"))[-2:] == ["--groups", r"(p\d+)"]
+
+
+@pytest.mark.parametrize("unknown", ["nan", "NaN", "None", "NA", "n/a", "<NA>", "null"])
+def test_a_group_that_is_not_known_is_no_group(tmp_path: Path, unknown: str) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text(
+        "name,group\n" + "\n".join(f"{name},{name[:3]}" for name in TILES.names[1:]) + f"\n{TILES.names[0]},{unknown}"
+    )
+    with pytest.raises(DataError, match=rf"line 41: the group of s00_r0 is {unknown}, not known: give one"):
+        grouped(TILES, table)
+
+
+ACCENTS = ["é", "ü", "Å", "ñ", "ç"]
+
+
+@pytest.mark.parametrize("accent", ACCENTS)
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_names_and_groups_that_look_alike_are_one(tmp_path: Path, accent: str, forms: tuple[str, str]) -> None:
+    of_names, of_groups = ([unicodedata.normalize(form, accent) for form in pair] for pair in (forms, forms[::-1]))
+    data = images_named(*(f"{unicodedata.normalize('NFC', accent)}{number}" for number in range(8)))
+    rows = [f"{of_names[number % 2]}{number},{of_groups[number % 2]}{number // 4}" for number in range(8)]
+    table = tmp_path / "groups.csv"
+    table.write_text("\n".join(["name,group", *rows]), encoding="utf-8")
+    assert len(set(grouped(data, table).groups)) == 2
+    assert len(set(grouped(data, f"({of_names[1]}[0-3]|{of_names[0]})").groups)) == 5
+
+
+def test_the_check_says_which_groups_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of(TILES, tmp_path / "tiles")
+    contents = checked(folder, image_size=8, groups=r"(s\d+)_")
+    assert contents.groups == {f"s{section:02}": 4 for section in range(10)}
+    print_problems(contents, folder, json=False)
+    assert "groups: 10 of 4 images, such as s00" in capsys.readouterr().out
+    assert checked(folder, image_size=8).groups == {}
+    print_problems(checked(folder, image_size=8, groups=r"(s0[0-8]_|s09_r\d)"), folder, json=True)
+    assert json.loads(capsys.readouterr().out)["groups"]["s09_r3"] == 1

@@ -57,6 +57,38 @@ def test_volumes_are_compared() -> None:
     assert alike is not None and alike.count == 12
 
 
+TURNS = {
+    "flipped": lambda pixels: pixels[..., ::-1],
+    "upside down": lambda pixels: pixels[..., ::-1, :],
+    "half a turn": lambda pixels: pixels[..., ::-1, ::-1],
+    "a quarter": lambda pixels: np.rot90(pixels, 1, (-2, -1)),
+    "three quarters": lambda pixels: np.rot90(pixels, 3, (-2, -1)),
+    "transposed": lambda pixels: np.swapaxes(pixels, -2, -1),
+    "the other transposed": lambda pixels: np.rot90(np.swapaxes(pixels, -2, -1), 2, (-2, -1)),
+}
+
+
+@pytest.mark.parametrize("kind", TURNS)
+def test_copies_that_are_turned_or_flipped_look_alike(kind: str) -> None:
+    data = films(12, 1)
+    copies = replace(
+        data, images=np.ascontiguousarray(TURNS[kind](data.images)), names=tuple(f"copy of {n}" for n in data.names)
+    )
+    (across,) = across_parts(data, copies)
+    assert across.what.startswith("12 of 12 validation images look like a training image, such as copy of f")
+    assert across.what.endswith("(correlation 1.00, turned or flipped)")
+    joined = (np.concatenate([data.images, copies.images]), np.concatenate([data.masks] * 2), data.names + copies.names)
+    (within,) = near_duplicates(us.SegmentationData(*joined, "films"))
+    assert within.what.startswith("24 of 24 images look like another")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_image_that_is_its_own_mirror_image_looks_like_no_other(seed: int) -> None:
+    data = films(12, 1, seed=seed)
+    half = np.maximum(data.images, data.images[..., ::-1])
+    assert near_duplicates(replace(data, images=np.maximum(half, half[..., ::-1, :]))) == []
+
+
 def test_one_warning_names_a_pair_and_the_mend() -> None:
     data = films(5, 4)
     (within,) = near_duplicates(data)

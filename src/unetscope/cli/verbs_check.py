@@ -172,9 +172,15 @@ def print_problems(contents: Checked, path: Path, *, json: bool) -> None:
     """Every problem of a data set on a line of its own, or that there is none; and what its masks were taken for."""
     problems = contents.problems
     if json:
-        print_json({"problems": [asdict(problem) for problem in problems], "masks": asdict(contents.masks)})
+        of_masks = asdict(contents.masks)
+        print_json(
+            {"problems": [asdict(problem) for problem in problems], "masks": of_masks, "groups": contents.groups}
+        )
         return
     print_sentence(f"masks: {contents.masks}")
+    if sizes := contents.groups.values():
+        images = str(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+        print_sentence(f"groups: {len(sizes)} of {images} images, such as {next(iter(contents.groups))}")
     for problem in problems:
         print_sentence(f"{problem.severity}: {problem}")
     errors = sum(problem.severity == "error" for problem in problems)

@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from unetscope.data.pairs import SUFFIXES
 from unetscope.data.problems import Problem, printable, problem
 from unetscope.data.segmentation import SegmentationData
 
+UNKNOWN = {"nan", "none", "null", "na", "n/a", "<na>"}  # as programs write a group that they do not know
 TABLE = ".csv"  # the ending that tells a table from a pattern
 MOST_TABLE_BYTES = 64 * 2**20
 LONGEST_PATTERN = 1000  # letters
@@ -86,6 +88,7 @@ def groups_of_names(names: Sequence[str], pattern: str) -> tuple[str, ...]:
             f"groups has {len(pattern)} letters, at most {LONGEST_PATTERN} are read: give a shorter pattern"
         )
     try:
+        pattern = unicodedata.normalize("NFC", pattern)  # as names are
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as wrong:
         raise InvalidArgument(f"groups {pattern!r} is no regular expression: {wrong}") from None
@@ -140,7 +143,7 @@ def read_groups(path: Path) -> dict[str, str]:
             raise DataError(
                 f"{where} is larger than {MOST_TABLE_BYTES // 2**20} MiB: expected a table of names and groups"
             )
-        text = path.read_text(encoding="utf-8-sig")
+        text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(
             f"{where} cannot be read ({error.strerror}): expected a table with the columns name,group"
@@ -166,6 +169,10 @@ def read_groups(path: Path) -> dict[str, str]:
         name, group = (row[at].strip() if at < len(row) else "" for at in (name_at, group_at))
         if not name or not group:
             raise DataError(f"{where}, line {line}: it has no {'group' if name else 'name'}: give both")
+        if group.lower() in UNKNOWN:
+            raise DataError(
+                f"{where}, line {line}: the group of {printable(name)} is {printable(group)}, not known: give one"
+            )
         if group_of.setdefault(name, group) != group:
             raise DataError(
                 f"{where}, line {line}: {printable(name)} is in {printable(group)}, and in {printable(group_of[name])} before: "
@@ -183,6 +190,7 @@ def _looked_up(names: Sequence[str], source: str, group_of: dict[str, str], path
             raise DataError(
                 f"{printable(str(path))} has {printable(stem)} twice, in {group} and {by_stem[stem]}: name it once"
             )
+    names = tuple(unicodedata.normalize("NFC", name) for name in names)
     if missing := [name for name in names if name not in by_stem]:
         raise DataError(
             f"{printable(str(path))} has no group for {len(missing)} of {len(names)} images of {source}, such as "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +165,14 @@ def _pixel_hash(image: NDArray[np.unsignedinteger]) -> bytes:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a data set holds. problems: errors and warnings, sorted by file. masks: what they were taken for."""
+    """What a data set holds. problems: errors and warnings, sorted by file. masks: what they were taken for.
+
+    groups: how many images each has, none if all images are independent of each other.
+    """
 
     problems: tuple[Problem, ...]
     masks: MaskMeaning
+    groups: Mapping[str, int] = field(default_factory=dict)
 
 
 def checked(
@@ -197,18 +202,21 @@ def checked(
     if validation is not None:
         name = Path(validation).name
         asked = replace(meaning, is_assumed=False)
-        part = _read_part(validation, cutting, channels, asked, progress, follow_links="link" in accepted)
-        held_out, held_out_problems, _ = part
+        read_validation = _read_part(validation, cutting, channels, asked, progress, follow_links="link" in accepted)
+        held_out, held_out_problems, _ = read_validation
         if train and held_out:
             held_out_problems += shared_images(train, held_out)
             parts = grouped(train, groups), grouped(held_out, groups, is_part=True)
             held_out_problems += [*(shared_groups(*parts) if groups else ()), *across_parts(*parts)]
-        problems += [replace(p, file=f"{printable(name)}/{p.file}") for p in held_out_problems]
+        shown = printable(name)
+        problems += [replace(p, file=shown if p.file == shown else f"{shown}/{p.file}") for p in held_out_problems]
+    sizes: Counter[str] = Counter()
     if train:
-        problems += near_duplicates(grouped(train, groups))
+        problems += near_duplicates(in_groups := grouped(train, groups))
+        sizes.update(in_groups.groups)
     left = without_accepted(problems, accepted)
     is_asked = any(problem.kind == "ambiguous-masks" for problem in left)
-    return Checked(tuple(left), MaskMeaning() if is_asked else meaning)
+    return Checked(tuple(left), MaskMeaning() if is_asked else meaning, dict(sizes))
 
 
 def _read_part(

@@ -48,12 +48,15 @@ def place(members: Iterable[Member]) -> tuple[list[Placed], list[Problem]]:
     placed: list[Placed] = []
     problems: list[Problem] = []
     for member in members:
-        *above, folder, _ = ("", *PurePosixPath(member.name).parts)
+        *above, folder, name = ("", *PurePosixPath(member.name).parts)
         if folder not in ("images", "masks"):
             continue
         if PurePosixPath(member.name).suffix.lower() in SUFFIXES:
             role: Literal["images", "masks"] = "images" if folder == "images" else "masks"
-            placed.append(Placed(member.name, "/".join(above[1:]), role))
+            placed.append(Placed(member.name, unicodedata.normalize("NFC", "/".join(above[1:])), role))
+        elif name.lower().endswith((".nii", ".nii.gz")):
+            what = "NIfTI is read from folders alone, in which images and masks are both NIfTI"
+            problems.append(problem("not-an-image", member.name, what))
         else:
             problems.append(problem("not-an-image", member.name, "its name does not end in .png, .tif or .jpg"))
     return placed, problems
@@ -139,5 +142,25 @@ def find_pairs(source: Source) -> tuple[list[Pair], list[Problem]]:
     pairs, more = (pair_by_folder if by_folder else pair_by_stem)(placed)
     problems = [*source.problems, *problems, *more]
     if not any(p.role == "images" for p in placed):
-        problems.append(problem("no-images", source.path.name, "there are no images"))
+        problems.append(problem("no-images", source.path.name, f"there are no images{_instead(source)}"))
     return pairs, problems
+
+
+def _instead(source: Source) -> str:
+    """What a source without images holds instead, as far as it says what to do."""
+    paths = [PurePosixPath(member.name) for member in source.members]
+    of_nnunet = [path for path in paths if path.name.lower() == "dataset.json" or path.parent.name == "imagesTr"]
+    if of_nnunet:
+        folder = printable(
+            str((of_nnunet[0] if of_nnunet[0].name.lower() == "dataset.json" else of_nnunet[0].parent).parent)
+        )
+        place = source.path.name if folder == "." else folder
+        if source.path.is_file():
+            return f", but nnU-Net's layout in {place}, which is read from a folder: unpack it"
+        return f", but nnU-Net's layout in {place}: give that folder, with its dataset.json"
+    if archives := [path for path in paths if path.suffix.lower() in (".zip", ".tar", ".gz", ".7z", ".rar")]:
+        return f", but archives such as {printable(str(archives[0]))}: unpack them"
+    folders = sorted({printable(str(path.parent)) for path in paths})
+    if not folders:
+        return ""
+    return f": its {len(paths)} files lie in {', '.join(folders[:4])}{', …' if len(folders) > 4 else ''}"

@@ -34,7 +34,7 @@ MAX_NESTED_FOLDERS = 32
 SPARSE_COUNTS_FROM_BYTES = 2**30
 _UNPACKERS_ERRORS = (zlib.error, lzma.LZMAError, struct.error, ValueError, LookupError, TypeError, AssertionError)
 
-_HIDDEN = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$)")
+_HIDDEN = re.compile(r"(^|/)(\.|(__MACOSX|@eaDir)(/|$)|(eh)?thumbs\.db$|desktop\.ini$|Icon\r$)", re.IGNORECASE)
 EXPECTED = "expected a folder or a zip with images/ and masks/, or with <id>/images/ and <id>/masks/"
 
 
