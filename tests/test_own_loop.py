@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import unetscope as us
 from runs import CODE, InProcess
 from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError, TrainingError
+from unetscope.cli.main import app
 from unetscope.networks.inspection import build_network, inspect
 from unetscope.networks.saved_parts import load_parts
 from unetscope.report.render import drawings
@@ -58,6 +60,14 @@ def train_by_image(model, seed, folder, epochs):
     parameters = sum(parameter.numel() for parameter in model.parameters())
     for epoch in range(1, epochs + 1):
         yield epoch, [0.5 + parameters / 10000 + 0.01 * image + 0.001 * (seed + image) % 3 for image in range(8)]
+
+
+def train_two_images(model, seed, folder, epochs):
+    return [(0.9, 0.8)] * epochs
+
+
+def train_before_the_first(model, seed, folder, epochs):
+    return {0: 0.5, 1: 0.6, 2: 0.7}
 
 
 def train_short(model, seed, folder, epochs):
@@ -139,13 +149,78 @@ def test_variants_are_retrained_by_the_users_own_loop(recorded: Path) -> None:
 
 def test_a_job_of_the_users_loop_that_was_stopped_goes_on(recorded: Path) -> None:
     name_loop(recorded_folder := RunFolder.open(recorded), f"{recorded.parent / 'loop.py'}:build",
-              f"{recorded.parent / 'loop.py'}:train", depth=2)  # fmt: skip
+              f"{recorded.parent / 'loop.py'}:train")  # fmt: skip
     planned = trials(recorded_folder, named_variants(["model1"], depth=2), [0])
     retrain(recorded_folder, planned, engine=Nothing())
     (planned[0].path / "training").mkdir()
     (planned[0].path / "training" / "epoch.txt").write_text("1")
     train(planned[0].path)
     assert [record.epoch for record in RunFolder.open(planned[0].path).epochs()] == [2]
+
+
+def test_a_job_that_was_killed_after_its_last_epoch_ends(recorded: Path) -> None:
+    """The loop has nothing left to yield, and its scores are kept."""
+    name_loop(folder := RunFolder.open(recorded), f"{recorded.parent / 'loop.py'}:build",
+              f"{recorded.parent / 'loop.py'}:train")  # fmt: skip
+    planned = trials(folder, named_variants(["model1"], depth=2), [0])
+    retrain(folder, planned, engine=Nothing())
+    train(planned[0].path)
+    (planned[0].path / "ending.json").unlink()
+    shutil.rmtree(planned[0].path / "checkpoints")
+    train(planned[0].path)  # the loop's own epoch.txt says that both epochs are done
+    assert RunFolder.open(planned[0].path).ending is not None
+    assert Checkpoints(RunFolder.open(planned[0].path).checkpoints).epochs()[-1] == 2
+
+
+def test_another_network_than_that_of_the_first_variants_is_refused(recorded: Path) -> None:
+    loop = recorded.parent / "loop.py"
+    verify(recorded, ["without-skip1"], seeds=1, build=f"{loop}:build", train=f"{loop}:train", engine=InProcess())
+    loop.write_text(LOOP.replace("Net(width=2, rate=0.0)", "Net(width=3, rate=0.0)"))
+    with pytest.raises(
+        RunFolderError, match=r"loop\.py:build builds another network than the one that the first variants"
+    ):
+        verify(recorded, ["without-skip1"], seeds=2, engine=InProcess())
+
+
+def test_the_whole_network_keeps_levels_that_were_not_measured(tmp_path: Path) -> None:
+    """Of a network of depth 2 the layers of its top merge alone are measured."""
+    (tmp_path / "loop.py").write_text(LOOP)
+    network = build_network(f"{tmp_path / 'loop.py'}:build")
+    structure = inspect(network, torch.zeros(1, 3, 16, 16))
+    (top,) = (skip for skip in structure.skips if skip.name == "skip1")
+    layers = [layer for layer in structure.layers if layer.label in {top.source, top.upsampled, top.merge}]
+    scope = us.Scope(
+        network, us.synthetic_nuclei(6, image_size=16), layers=layers, skips=[top], estimators=[us.Binning()], labels=[]
+    )
+    recorder = us.Recorder(scope, tmp_path / "run")
+    for epoch in range(3):
+        recorder.measure(epoch)
+    verification = verified(recorder.path)
+    assert [variant.name for variant in verification.variants] == ["model1", "without-skip1", "without-skip2", "depth1"]
+    whole = RunFolder.open(recorder.path / "verification" / "model1" / "seed-0")
+    assert int(1000 * whole.epochs()[-1].validation_dice + 1e-6) - 2 == sum(p.numel() for p in network.parameters())
+
+
+def test_a_plan_writes_nothing_to_the_run(recorded: Path) -> None:
+    loop, before = recorded.parent / "loop.py", (recorded / "config.json").read_bytes()
+    words = ["verify", str(recorded), "--network", f"{loop}:build", "--train", f"{loop}:train", "--dry-run", "--json"]
+    planned = CliRunner().invoke(app, [*words, "--epochs", "1", "--variants", "skips", "--seeds", "2"])
+    assert planned.exit_code == 0, planned.output
+    assert len(json.loads(planned.stdout)["jobs"]) == 6
+    assert (recorded / "config.json").read_bytes() == before
+    wrong = CliRunner().invoke(app, ["verify", str(recorded), "--network", f"{loop}:build", "--train", "nonsense"])
+    assert "--train nonsense: expected FILE.py:NAME" in wrong.output + str(wrong.exception)
+
+
+def test_the_code_that_trains_is_consented_to_by_its_name(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = recorded.parent / "loop.py"
+    name_loop(RunFolder.open(recorded), f"{loop}:build", f"{loop}:train")
+    monkeypatch.setenv("UNETSCOPE_CACHE", str(recorded.parent / "cache-of-another"))
+    for named in (None, f"{loop}:build"):
+        with pytest.raises(
+            RunFolderError, match=r"if you trust it, say --network .*loop\.py:build --train .*loop\.py:train"
+        ):
+            verify(recorded, ["skips"], seeds=1, code=named, engine=InProcess())
 
 
 class Nothing:
@@ -178,12 +253,22 @@ def test_scores_of_images_give_an_interval_over_images(recorded: Path) -> None:
     assert outcome.difference.low < outcome.difference.value < outcome.difference.high
 
 
+def test_scores_of_two_images_are_no_pair_of_epoch_and_score(recorded: Path) -> None:
+    verification = verified(recorded, "train_two_images")
+    for training in verification.trainings:
+        assert training.records[-1].dice_per_image == pytest.approx((0.9, 0.8), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("train_name", "text"),
     [
         ("train_short", r"loop\.py:train_short gave scores up to epoch 1, expected 2"),
         ("train_nothing", r"loop\.py:train_nothing failed: it gave a NoneType, expected the score of each epoch"),
         ("train_badly", r"loop\.py:train_badly failed: no such optimizer"),
+        (
+            "train_before_the_first",
+            r"failed: scores \(0\.5,\) of epoch 0: expected numbers, for each of the epochs 1 to 2",
+        ),
         ("train_to_no_number", r"failed: scores \(nan,\) of epoch 1: expected numbers, for each of the epochs 1 to 2"),
         ("no_such", r"has no 'no_such'"),
     ],
@@ -272,13 +357,23 @@ def test_the_smaller_network_has_the_weights_of_its_retraining_by_the_loop(retra
     assert load_parts(result.path.parent).head.bias.item() == 2
 
 
+def test_a_training_on_of_other_weights_is_not_taken(retrained: Path) -> None:
+    path = slim(retrained, "depth1", fine_tune=1).path.parent / "training-1"
+    kept = RunFolder.open(retrained / "verification" / "model1" / "seed-0").checkpoints
+    shutil.rmtree(kept)
+    network = build_network(RunFolder.open(retrained).facts["own loop"]["network"]["code"])
+    Checkpoints(kept).save(2, network, torch.optim.SGD(network.parameters(), lr=1.0))
+    with pytest.raises(RunFolderError, match=rf"{path.name} was begun from other weights, or by another loop: remove"):
+        slim(retrained, "depth1", fine_tune=1)
+
+
 def test_what_the_smaller_network_of_a_loop_needs_is_said(tmp_path: Path, retrained: Path) -> None:
     (beside := tmp_path / "beside").mkdir()
     recorded = measured(beside)
     with pytest.raises(InvalidArgument, match=r"name what builds the network and what trains it, as --network FILE"):
         slim(recorded, "without-skip1")
     loop = recorded.parent / "loop.py"
-    name_loop(RunFolder.open(recorded), f"{loop}:build", f"{loop}:train", depth=2)
+    name_loop(RunFolder.open(recorded), f"{loop}:build", f"{loop}:train")
     with pytest.raises(RunFolderError, match=r"model1 has not been retrained.*unetscope verify .* --variants model1"):
         slim(recorded, "without-skip1")
     with pytest.raises(InvalidArgument, match="model1 is the whole network: name what to leave out"):

@@ -37,9 +37,9 @@ Runs = Annotated[list[Path], typer.Argument(help="One run folder, or several to 
 VALUES = "values"
 
 
-def as_code(network: str | None) -> str | None:
-    """The name of code as a configuration holds it, with the absolute path of its file."""
-    return None if network is None else parse_code("--network", network)
+def as_code(name: str | None, flag: str = "--network") -> str | None:
+    """The name of code as a configuration holds it, with the absolute path of its file. flag: that it was given by."""
+    return None if name is None else parse_code(flag, name)
 
 
 def takes(flags: Sequence[Flag], *, negatable: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:

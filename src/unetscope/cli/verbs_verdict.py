@@ -104,9 +104,10 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
     if design is None:
         print_sentence("Nothing is proposed to be left out.")
     elif not run.own_network:
+        loop = "" if run.designs else " --network FILE.py:build --train FILE.py:train"
         print_sentence(
-            f"Proposed to be left out: {', '.join(_left_out(judgement, design))}. Train it before you believe it: "
-            "us.without takes parts out"
+            f"Proposed to be left out: {', '.join(_left_out(judgement, design))}. Retrain it before you believe it: "
+            f"unetscope verify {run.path} --variants proposed{loop}"
         )
     else:
         print_sentence(

@@ -44,7 +44,13 @@ def verify(
     threads: Annotated[int, typer.Option(help="CPU threads of a job.")] = 1,
     engine: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
     margin: Annotated[float | None, typer.Option(help="Loss of Dice that counts as none [default: 0.02].")] = None,
-    network: Network = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="What builds the network: of a run in a loop of its own with --train, of a run begun elsewhere to let it run.",
+            metavar="CODE",
+        ),
+    ] = None,
     train: Annotated[
         str | None,
         typer.Option(
@@ -64,7 +70,7 @@ def verify(
     from unetscope.report import render_run
 
     judged = runs.AnalysedRun.open(run, dice_margin=DICE_MARGIN if margin is None else margin)
-    _allow_code(judged, network, train, epochs)
+    _allow_code(judged, network, train, epochs, plan_only=dry_run)
     folder, chosen, auto = judged.folder, runs.chosen_variants(judged, variants or ["paper"]), seeds == runs.AUTO
     if trainings is not None and not auto:
         raise InvalidArgument("--trainings limits --seeds auto: a chosen number of seeds is trained whole")
@@ -90,12 +96,14 @@ def verify(
     print_verification(verification, page, reasons, widths, judged, json=json)
 
 
-def _allow_code(run: AnalysedRun, network: str | None, train: str | None, epochs: int | None) -> None:
+def _allow_code(
+    run: AnalysedRun, network: str | None, train: str | None, epochs: int | None, *, plan_only: bool
+) -> None:
     """Keep how a run of a loop of its own is retrained, if that is named, and see that the code of a run may run."""
     from unetscope.runs import allow_code, name_own_loop
 
     if train is not None:
-        name_own_loop(run, as_code(network), as_code(train), epochs)
+        name_own_loop(run, as_code(network), as_code(train, "--train"), epochs, plan_only=plan_only)
     elif epochs is not None:
         raise InvalidArgument("--epochs needs --train: a run of unetscope is retrained for as many epochs as it has")
     allow_code(run.folder, as_code(network))

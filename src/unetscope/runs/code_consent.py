@@ -8,11 +8,13 @@ from typing import Any
 from unetscope.base import InvalidArgument, RunFolderError, code_text, consent, is_consented
 from unetscope.runs.folder import RunFolder
 
-CONSENT, OWN_LOOP = "code signature", "own loop"  # names of facts
+CONSENT, OWN_LOOP, LOOP_NETWORK = "code signature", "own loop", "own loop network"  # names of facts
 
 
 def allow_code(folder: RunFolder, named: str | None = None) -> None:
     """See that the code which a run folder names may run: its user has named it on this machine, when the run began or now.
+
+    named: what builds the network. What trains a run of a loop of its own is named with it, by `own_loops.name_loop`.
 
     Raises: RunFolderError for code that has not been named, InvalidArgument for other code than the run's.
     """
@@ -25,9 +27,13 @@ def allow_code(folder: RunFolder, named: str | None = None) -> None:
         raise InvalidArgument(f"{folder.path} is a run of {of}, not of {named}")
     if may_run_code(folder):
         return
-    if named is None:
+    arguments, trained_by = network.get("arguments", ()), network.get("trained_by")
+    if named is None or trained_by:
+        words = f"--network {code}" + (f" --train {trained_by}" if trained_by else "")
+        with_arguments = f", which is called with {', '.join(arguments)}" if arguments else ""
         raise RunFolderError(
-            f"{folder.path} names code that has not been run on this machine by you: if you trust it, say --network {code}"
+            f"{folder.path} names code that has not been run on this machine by you{with_arguments}: if you trust it, say "
+            f"{words}"
         )
     folder.note({CONSENT: consent(consented_text(network))})
 

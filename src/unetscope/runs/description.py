@@ -56,6 +56,13 @@ class DataFacts(_Section):
     structures: Structures | None = None
 
 
+class LoopNetwork(_Section):
+    """Of the network that a loop of the user's own trains."""
+
+    fingerprint: Text = ""
+    skips: Annotated[list[Annotated[str, Field(pattern=r"^skip[1-9]\d{0,3}[a-z]{0,4}$")]], Field(max_length=1000)] = []
+
+
 class Facts(_Section):
     """What was written when a run began."""
 
@@ -66,6 +73,7 @@ class Facts(_Section):
     entropies: Annotated[dict[Text, Annotated[float, Field(ge=0, le=64)]], Field(alias="H(Y) bits")] = {}
     network: dict[Text, Text] = {}
     own_loop: Annotated[dict[Text, Any] | None, Field(alias="own loop")] = None
+    loop_network: Annotated[LoopNetwork | None, Field(alias="own loop network")] = None
     consent: Annotated[Text, Field(alias="code signature")] = ""
     measured_by: Annotated[dict[Text, list[Text]], Field(alias="measured by")] = {}
 

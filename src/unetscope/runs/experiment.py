@@ -41,6 +41,7 @@ from unetscope.runs.prospects import prospects, refuse_untrainable
 from unetscope.runs.trackers import Follower, check_tracker
 from unetscope.table import EpochRecord, built, marked_epochs, settings
 from unetscope.training import (
+    ALL_LEVELS,
     UNET_ONLY,
     Checkpoints,
     DataConfig,
@@ -55,7 +56,6 @@ from unetscope.training import (
     validated_config,
 )
 
-ALL_LEVELS = 1000  # more than any network has
 NOTHING: dict[str, Any] = {setting.name: setting.nothing for setting in settings()}
 
 

@@ -50,6 +50,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._supposed: dict[str, Any] = {}
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> RunFolder:
@@ -116,12 +117,16 @@ class RunFolder:
     @property
     def facts(self) -> dict[str, Any]:
         """Versions, device, data fingerprints and sizes, written when the run began."""
-        return self._about()[1]
+        return {**self._about()[1], **self._supposed}
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Add facts, or put them in the place of those of their names."""
         configuration, noted = self._about()
         write_object(self.path / CONFIG, {"configuration": configuration, "facts": {**noted, **facts}})
+
+    def suppose(self, facts: Mapping[str, Any]) -> None:
+        """Take facts as noted, in this process alone: a plan writes nothing."""
+        self._supposed |= facts
 
     def _about(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return read_description(self.path / CONFIG)

@@ -15,7 +15,7 @@ from typing import Any
 from unetscope.base import InvalidArgument, consent
 from unetscope.runs.code_consent import CONSENT, OWN_LOOP, consented_text
 from unetscope.runs.folder import RunFolder
-from unetscope.training import RunConfig, validated_config
+from unetscope.training import ALL_LEVELS, RunConfig, validated_config
 
 Train = Callable[..., Any]  # of a network, a seed, a folder and the number of epochs
 
@@ -41,29 +41,39 @@ def can_be_retrained(run: RunFolder) -> bool:
 
 
 def name_loop(
-    run: RunFolder, build: str | Callable[[], Any], train: str | Train, *, epochs: int | None = None, depth: int = 1
+    run: RunFolder,
+    build: str | Callable[[], Any],
+    train: str | Train,
+    *,
+    epochs: int | None = None,
+    plan_only: bool = False,
 ) -> None:
-    """Keep with a run how its variants are retrained, and the user's consent to run that code.
+    """Keep with a run how its variants are retrained, which network that is, and the user's consent to run that code.
 
     build, train: their names, as `FILE.py:NAME` or `package.module:NAME`, or functions at the top of a file. epochs: of each
-    training, by default as many as were measured. depth: the levels of the network's decoder.
+    training, by default as many as were measured. plan_only: keep it for this process alone, and write nothing.
 
     Raises: InvalidArgument for a run that this package trained, for functions that no other process could import, or if
-    trainings of other code or length have begun.
+    trainings of other code or length have begun; NetworkError for a network that cannot be built.
     """
     if run.own_network:
         raise InvalidArgument(f"{run.path} was trained by unetscope run: its variants are trained as it was")
     epochs = max(run.flow().epochs, default=0) if epochs is None else epochs
     if epochs < 1:
         raise InvalidArgument(f"epochs must be 1 or more, got {epochs}")
-    network = {"code": code_name(build), "trained_by": code_name(train), "depth": depth}
+    from unetscope.runs.own_training import built_by_code, loop_facts  # with torch
+
+    network: dict[str, Any] = {"code": code_name(build), "trained_by": code_name(train), "depth": ALL_LEVELS}
+    built = built_by_code(run, RunConfig.model_validate({"network": network}))
+    network["depth"] = max(1, built.depth)
     config = RunConfig.model_validate({"network": network, "training": {"epochs": epochs}}).model_dump(mode="json")
     if (before := run.facts.get(OWN_LOOP, config)) != config and any((run.path / "verification").glob("*/seed-*")):
         raise InvalidArgument(
             f"{run.path} has variants trained by {before['network']['trained_by']} for {before['training']['epochs']} epochs: "
             "name the same, or remove its folder verification"
         )
-    run.note({OWN_LOOP: config, CONSENT: consent(consented_text(network))})
+    facts = {OWN_LOOP: config, CONSENT: consent(consented_text(network)), **loop_facts(built)}
+    (run.suppose if plan_only else run.note)(facts)
 
 
 def code_name(code: str | Callable[..., Any]) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
-from unetscope.base import Progress
+import torch
+from torch import nn
+
+from unetscope.base import Progress, RunFolderError
 from unetscope.networks import costs
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import BuiltNetwork, designed, left_out
@@ -18,6 +22,8 @@ from unetscope.runs.own_training import built_by_code, image_shape, images_task,
 from unetscope.runs.smaller_files import FOLDER, Slim, write_description, write_network
 from unetscope.table import Savings
 from unetscope.training import RunConfig, validated_config
+
+BEGUN_FROM = "begun from"  # a fact: the digest of the weights
 
 
 def slim_of_own_loop(
@@ -76,8 +82,14 @@ def _fine_tuned(
 ) -> float:
     """Train the smaller network on by the user's loop; its last score. One that is finished is read again."""
     config = config.model_copy(update={"training": config.training.model_copy(update={"epochs": epochs})})
-    plain = {"configuration": config.model_dump(mode="json"), "facts": run.facts}
-    folder = RunFolder.open(path) if RunFolder.exists(path) else RunFolder.create(path, plain)
+    configuration, begun_from = config.model_dump(mode="json"), _digest(small.model)
+    if not RunFolder.exists(path):
+        RunFolder.create(path, {"configuration": configuration, "facts": {**run.facts, BEGUN_FROM: begun_from}})
+    folder = RunFolder.open(path)
+    if folder.configuration != configuration or folder.facts.get(BEGUN_FROM) != begun_from:
+        raise RunFolderError(
+            f"{path} was begun from other weights, or by another loop: remove that folder to train anew"
+        )
     if folder.ending is None:
         progress.stage("fine-tuning by the loop", epochs)
         train_by_code(
@@ -86,6 +98,15 @@ def _fine_tuned(
         folder.end({"constant channels": {}})
     load_last(folder, small.model)
     return _score(folder)
+
+
+def _digest(model: nn.Module) -> str:
+    """Of the weights and buffers of a network."""
+    digest = hashlib.sha256()
+    for name, values in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(values.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _score(trained: RunFolder) -> float:

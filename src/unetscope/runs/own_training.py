@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from unetscope.base import RunFolderError, TrainingError, first_line
 from unetscope.networks import named_object
 from unetscope.runs.building import BuiltNetwork, network_of_code
+from unetscope.runs.code_consent import LOOP_NETWORK
 from unetscope.runs.folder import RunFolder
 from unetscope.table import EpochRecord
 from unetscope.training import Checkpoints, RunConfig, Task
@@ -20,10 +22,23 @@ from unetscope.training import Checkpoints, RunConfig, Task
 def built_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
     """The network that a configuration's code builds for the images of a run in a loop of its own, with its seed's weights.
 
-    Raises: RunFolderError if the run does not say what images it has.
+    Raises: RunFolderError if the run does not say what images it has, or if the code has come to build another network.
     """
     torch.manual_seed(config.seed)
-    return network_of_code(config.network, image_shape(folder), images_task(folder))
+    built = network_of_code(config.network, image_shape(folder), images_task(folder))
+    kept = folder.facts.get(LOOP_NETWORK, {}).get("fingerprint", "")  # none of a run of an earlier version
+    if kept and kept != built.fingerprint:
+        raise RunFolderError(
+            f"{config.network.code} builds another network than the one that the first variants of {folder.path} were made of: "
+            "bring the code back, or remove the run's folder verification and name the loop again"
+        )
+    return built
+
+
+def loop_facts(built: BuiltNetwork) -> dict[str, Any]:
+    """What a run keeps of the network that its loop trains."""
+    skips = [skip.name for skip in built.skips]
+    return {LOOP_NETWORK: {"class": type(built.model).__name__, "fingerprint": built.fingerprint, "skips": skips}}
 
 
 def image_shape(folder: RunFolder) -> tuple[int, ...]:
@@ -57,11 +72,11 @@ def train_by_code(
     training_folder = folder.path / "training"
     training_folder.mkdir(exist_ok=True)
     torch.manual_seed(config.seed)
-    epochs, started, last = config.training.epochs, time.monotonic(), 0
+    epochs, started, last = config.training.epochs, time.monotonic(), max(0, folder.last_epoch())
     try:
         for epoch, scores in _scores(train(built.model, config.seed, training_folder, epochs)):
             scored = [score for score in scores if not math.isnan(score)]  # an image without a label may have none
-            if not 0 <= epoch <= epochs or not scored or not all(map(math.isfinite, scored)):
+            if not 1 <= epoch <= epochs or not scored or not all(map(math.isfinite, scored)):
                 raise ValueError(
                     f"scores {scores[:3]} of epoch {epoch}: expected numbers, for each of the epochs 1 to {epochs}"
                 )
@@ -79,6 +94,13 @@ def train_by_code(
     Checkpoints(folder.checkpoints).save(epochs, built.model, torch.optim.SGD(built.model.parameters(), lr=1.0))
 
 
+def _is_pair(item: Any) -> bool:
+    """Whether it is an epoch with its score, and not the scores of two images."""
+    if not isinstance(item, tuple) or len(item) != 2:
+        return False
+    return isinstance(item[0], Integral) and not isinstance(item[0], bool)
+
+
 def _scores(by_epoch: Any) -> Iterator[tuple[int, tuple[float, ...]]]:
     """Epochs with their scores, of a mapping, of pairs, or of a list whose first entry is that of epoch 1."""
     if isinstance(by_epoch, Mapping):
@@ -88,5 +110,5 @@ def _scores(by_epoch: Any) -> Iterator[tuple[int, tuple[float, ...]]]:
             f"it gave a {type(by_epoch).__name__}, expected the score of each epoch, as a mapping or a list"
         )
     for number, item in enumerate(by_epoch, start=1):
-        epoch, score = item if isinstance(item, tuple) else (number, item)
+        epoch, score = item if _is_pair(item) else (number, item)
         yield int(epoch), tuple(map(float, score)) if isinstance(score, Iterable) else (float(score),)

@@ -23,13 +23,13 @@ from unetscope.analysis import (
 )
 from unetscope.base import InvalidArgument, Progress
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.code_consent import allow_code
+from unetscope.runs.code_consent import LOOP_NETWORK, allow_code
 from unetscope.runs.engines import Engine
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.own_loops import Train, configuration_of, name_loop
 from unetscope.runs.retraining import Trial, existing_trials, retrain, trials
 from unetscope.runs.seed_plans import keep_auto, keep_comparison
-from unetscope.table import CONFIDENCE, REFERENCE, Variant, named_variants, parts_named
+from unetscope.table import CONFIDENCE, REFERENCE, Part, Variant, named_variants, parts_named
 
 AUTO: Literal["auto"] = "auto"
 TRAININGS_PER_VARIANT = 8  # with `--seeds auto`, if no number of trainings is given
@@ -77,13 +77,20 @@ def verify(
 
 
 def name_own_loop(
-    run: AnalysedRun, build: str | Callable[[], Any] | None, train: str | Train | None, epochs: int | None = None
+    run: AnalysedRun,
+    build: str | Callable[[], Any] | None,
+    train: str | Train | None,
+    epochs: int | None = None,
+    *,
+    plan_only: bool = False,
 ) -> None:
-    """Keep with a run of a loop of its own how its variants are retrained. Raises as `own_loops.name_loop`."""
+    """Keep with a run of a loop of its own how its variants are retrained; as a plan, for this process alone.
+
+    Raises: as `own_loops.name_loop`.
+    """
     if build is None or train is None:
         raise InvalidArgument("build and train go together: what makes the network, and what trains it")
-    depth = max((skip.part.level for skip in run.flow.skips), default=1)
-    name_loop(run.folder, build, train, epochs=epochs, depth=depth)
+    name_loop(run.folder, build, train, epochs=epochs, plan_only=plan_only)
 
 
 def planned_trials(
@@ -216,8 +223,14 @@ def chosen_variants(run: AnalysedRun, names: Sequence[str]) -> tuple[Variant, ..
     network = configuration_of(run.folder)["network"]
     proposed = run.judged().design() if "proposed" in names else None
     without = parts_named(network["without"])
-    skips = {skip.part for skip in run.flow.skips} | {*without} if network.get("code") else None
+    skips = {*_skips_there(run), *without} if network.get("code") else None
     return named_variants(names, depth=network["depth"], without=without, proposed=proposed, skips=skips)
+
+
+def _skips_there(run: AnalysedRun) -> tuple[Part, ...]:
+    """The skips of a run's network: of a loop of its own all that the network has, whichever were measured."""
+    of_loop = run.facts.get(LOOP_NETWORK, {}).get("skips", ())
+    return parts_named(of_loop) if of_loop else tuple(skip.part for skip in run.flow.skips)
 
 
 def chosen_seeds(run: RunFolder, seeds: int | Sequence[int]) -> tuple[int, ...]:

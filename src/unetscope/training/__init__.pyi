@@ -1,4 +1,5 @@
 from .checkpoints import Checkpoints as Checkpoints
+from .config import ALL_LEVELS as ALL_LEVELS
 from .config import PRESETS as PRESETS
 from .config import UNET_ONLY as UNET_ONLY
 from .config import DataConfig as DataConfig

@@ -30,6 +30,7 @@ MOST_SYNTHETIC_BYTES = 2**30
 LARGEST_SIDE = 4096  # of an image, in pixels
 MOST_RESOLUTIONS = 64
 MOST_OF_AN_ARGUMENT = 1000
+ALL_LEVELS = 1000  # more than any network has
 
 
 class Section(BaseModel):
@@ -135,7 +136,7 @@ class NetworkConfig(Section):
     )
     trained_by: str | None = Field(None, max_length=4096, json_schema_extra={"flag": ""})
     width: int = Field(16, ge=1, le=1024, description="Channels at full resolution.")
-    depth: int = Field(4, ge=1, le=1000, description="Levels below full resolution, 1 to 6.")
+    depth: int = Field(4, ge=1, le=ALL_LEVELS, description="Levels below full resolution, 1 to 6.")
     without: tuple[str, ...] = Field((), max_length=64, description="Skip to take out, such as skip1; repeatable.")
     initialisation: Literal["glorot", "he"] = Field("glorot", description="Of weights: {choices}.")
 
