@@ -20,7 +20,7 @@ import foreign
 import unetscope as us
 from runs import CODE, TINY, InProcess, Stopping, edited_config
 from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError
-from unetscope.networks.inspection import build_network, gives_probabilities, inspect
+from unetscope.networks.inspection import build_network, gives_probabilities, inspect, named_object
 from unetscope.networks.saved_parts import load_parts
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import parts_left_out
@@ -199,7 +199,8 @@ def test_code_that_a_run_folder_names_does_not_run(run: Path, tmp_path: Path, co
     ]
     for verb in verbs:
         with pytest.raises(
-            RunFolderError, match="names code that has not been run on this machine by you: if you trust"
+            RunFolderError,
+            match="names code that has not been run on this machine by you, which is called with command=touch .*: if you trust",
         ):
             verb()
     assert not (tmp_path / "ran").exists()
@@ -430,3 +431,22 @@ def test_the_depth_of_a_network_that_starts_below_full_resolution() -> None:
 def test_a_run_of_this_package_is_not_retrained_by_a_loop(finished: Path) -> None:
     with pytest.raises(InvalidArgument, match="was trained by unetscope run: its variants are trained as it was"):
         verify(finished / "run", ["skips"], build="loop.py:build", train="loop.py:train", engine=InProcess())
+
+
+def test_names_of_one_file_know_each_others_classes(tmp_path: Path) -> None:
+    counted = "\nCOUNT = [0]\nCOUNT[0] += 1\n\n\ndef is_one(network):\n    return isinstance(network, Net)\n\n\nREADY = Net()\n"
+    (tmp_path / "nets.py").write_text(CODE + counted)
+    network = build_network(f"{tmp_path / 'nets.py'}:Net")
+    assert named_object(f"{tmp_path / 'nets.py'}:is_one")(network)
+    assert named_object(f"{tmp_path / 'nets.py'}:COUNT") == [1]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "nets.py").write_text(CODE)  # of the same name
+    assert not named_object(f"{tmp_path / 'nets.py'}:is_one")(build_network(f"{tmp_path / 'other' / 'nets.py'}:Net"))
+    ready = [build_network(f"{tmp_path / 'nets.py'}:READY") for _ in range(2)]  # a network, not what builds it
+    assert ready[0].head.weight.data_ptr() != ready[1].head.weight.data_ptr()
+    (tmp_path / "nets.py").write_text(CODE.replace("width=2", "width=5"))
+    assert build_network(f"{tmp_path / 'nets.py'}:Net").head.in_channels == 5
+    (tmp_path / "broken.py").write_text("import no_such_module")
+    for _ in range(2):  # and is run again once it may be mended
+        with pytest.raises(NetworkError, match=r"broken\.py cannot be imported: No module named 'no_such_module'"):
+            build_network(f"{tmp_path / 'broken.py'}:Net")

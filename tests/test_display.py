@@ -250,3 +250,12 @@ def test_a_sentence_breaks_between_words_in_a_terminal(
     monkeypatch.delenv("COLUMNS")
     print_sentence(SENTENCE)
     assert capsys.readouterr().out == f"{SENTENCE}\n"  # a line a sentence where another program reads
+
+
+@pytest.mark.parametrize("text", ["red\x1b[31m", "\x1b]0;title\x07", "back\x08", "\x9b2J", "a\rb"])
+def test_tables_escape_what_moves_a_terminal(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(text, ("name", "value"), [(text, "1")])
+    print_pairs("title", [(text, f"{text}\nsecond line")])
+    printed = capsys.readouterr().out
+    assert "second line" in printed
+    assert not set(printed) & {"\x1b", "\x07", "\x08", "\x9b", "\r"}

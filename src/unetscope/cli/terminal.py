@@ -34,6 +34,11 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split("\n")))
 
 
+def _escaped(text: str) -> str:
+    """Text in its own lines, with control characters escaped."""
+    return "\n".join(map(one_line, text.split("\n")))
+
+
 def print_json(values: Any) -> None:
     """One JSON object on the standard output; NaN is null."""
     print(json.dumps(without_nan(values), ensure_ascii=True))
@@ -62,12 +67,12 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(_escaped(title)), title_justify="left")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     rows = list(rows)
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(_escaped(cell)) for cell in row))
     console = Console()
     plain = plain_lines(title, columns, rows)
     folds = console.measure(table, options=console.options.update(width=10_000)).maximum > console.width
@@ -85,7 +90,7 @@ def plain_lines(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
       model2
         outcome: redundant
     """
-    lines = [title]
+    lines = [one_line(title)]
     for first, *others in rows:
         lines.append(f"  {one_line(str(first))}")
         for name, value in zip(columns[1:], others, strict=True):
@@ -123,9 +128,9 @@ def print_pairs(title: str, pairs: Iterable[tuple[str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(title=Text(_escaped(title)), show_header=False, title_justify="left")
     for name, value in pairs:
-        table.add_row(Text(name), Text(value, overflow="fold"))
+        table.add_row(Text(_escaped(name)), Text(_escaped(value), overflow="fold"))
     Console().print(table)
 
 

@@ -5,6 +5,8 @@ A network that the command line names is built from its file or module, which is
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import importlib
 import importlib.util
 import math
@@ -98,7 +100,8 @@ def build_network(named: str, arguments: Mapping[str, Any] = MappingProxyType({}
     'UNet'
     """
     network = named_object(named)
-    if not isinstance(network, nn.Module):
+    is_built = isinstance(network, nn.Module)
+    if not is_built:
         given = f"with {', '.join(f'{name}={value!r}' for name, value in arguments.items())}" if arguments else ""
         try:
             network = network(**arguments)
@@ -109,7 +112,7 @@ def build_network(named: str, arguments: Mapping[str, Any] = MappingProxyType({}
         raise NetworkError(f"{named} is a network already, which takes no arguments: name what builds it")
     if not isinstance(network, nn.Module):
         raise NetworkError(f"{named} gives a {type(network).__name__}, expected a network (torch.nn.Module)")
-    return network
+    return copy.deepcopy(network) if is_built else network  # that one is the same each time it is named
 
 
 def named_object(named: str) -> Any:
@@ -141,6 +144,9 @@ def inspect_shape(network: nn.Module, shape: str, detail: str | None = None) -> 
     return inspect(network, image, detail=detail)  # type: ignore[arg-type]
 
 
+_files: dict[tuple[Path, int, int], ModuleType] = {}  # by path, time and size
+
+
 def _module(place: str) -> ModuleType:
     path = Path(place)
     if place.endswith(".py") and not path.is_file():
@@ -163,12 +169,29 @@ def _imported(name: str) -> ModuleType:
 
 
 def _run(path: Path) -> ModuleType:
-    """A file as a module. It can import its neighbours."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    """A file as a module, run once as long as it does not change: what two names of it stand for knows each other's classes.
+
+    It can import its neighbours.
+    """
+    path = path.resolve()
+    state = path.stat()
+    key = path, state.st_mtime_ns, state.st_size
+    if key in _files:
+        return _files[key]
+    name = path.stem
+    if name in sys.modules:  # of another file
+        name = f"{name}_{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError("it is no file of Python")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))
-    sys.modules.setdefault(spec.name, module)  # where dataclasses look up annotations
-    spec.loader.exec_module(module)
+    if (folder := str(path.parent)) not in sys.path:
+        sys.path.insert(0, folder)
+    sys.modules[name] = module  # where dataclasses look up annotations
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    _files[key] = module
     return module

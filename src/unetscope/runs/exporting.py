@@ -6,7 +6,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -19,8 +19,8 @@ Export = Literal["onnx", "torch"]
 def check_exports(exports: tuple[Export, ...]) -> None:
     """Raises: InvalidArgument for an unknown kind, MissingDependency without the packages that it takes."""
     for kind in exports:
-        if kind not in {"onnx", "torch"}:
-            raise InvalidArgument(f"export {kind!r}: expected onnx or torch")
+        if kind not in get_args(Export):
+            raise InvalidArgument(f"export {kind!r}: expected {' or '.join(get_args(Export))}")
         if kind == "onnx":
             try:
                 import onnx  # noqa: F401

@@ -97,16 +97,16 @@ def compare_thin(
     progress = progress or NoProgress()
     of_run = carried(AnalysedRun.open(run), design, or_whole=True, code=code, progress=progress)
     images, whole = _images(of_run.train), of_run.small
+    device, dice_whole = device_of(whole.model), validation_scores(whole.model, of_run.held_out, whole.reading).mean
     structure = inspect(whole.model.cpu(), images[:1])
     names = _names_there(of_run, structure, kept)
     directions = skip_directions(whole.model, structure, list(map(names.__getitem__, kept)), images)
-    dice_whole = validation_scores(whole.model, of_run.held_out, whole.reading).mean
     pairs = [(skip, number) for skip, numbers in kept.items() for number in numbers]
     progress.stage("thin skips", len(pairs))
     compared = []
     for done, (skip, number) in enumerate(pairs):
         progress.advance(done, f"{skip} of {number}")
-        thin = thinned(whole.model, structure, {names[skip]: number}, images)
+        thin = thinned(whole.model, structure, {names[skip]: number}, images).to(device)
         dice = validation_scores(thin, of_run.held_out, whole.reading).mean
         of_skip = directions[names[skip]]
         told = _told(thin, names[skip], of_run)
@@ -122,7 +122,9 @@ def compare_thin(
 
 def _told(thin: nn.Module, skip: str, of_run: Carried) -> tuple[float, float, float]:
     """I_V(S→Y|U) of a skip in bits a pixel, with its interval; NaN where probes do not tell it."""
-    structure = inspect(thin, _images(of_run.train)[:1])
+    device = device_of(thin)
+    structure = inspect(thin.cpu(), _images(of_run.train)[:1])
+    thin.to(device)
     (of_skip,) = (each for each in structure.skips if each.name == skip)
     at_merge = {of_skip.source, of_skip.upsampled, of_skip.merge}
     scope = Scope(

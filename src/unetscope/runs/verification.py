@@ -21,7 +21,7 @@ from unetscope.analysis import (
     seeds_for,
     seeds_to_add,
 )
-from unetscope.base import InvalidArgument, Progress
+from unetscope.base import InvalidArgument, NoProgress, Progress
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.code_consent import LOOP_NETWORK, allow_code
 from unetscope.runs.engines import Engine
@@ -69,10 +69,14 @@ def verify(
     allow_code(judged.folder, code)
     chosen = chosen_variants(judged, variants)
     planned = planned_trials(judged.folder, chosen, seeds, trainings)
-    train_variants(judged, planned, auto=seeds == AUTO, engine=engine, threads=threads, progress=progress)
+    progress = progress or NoProgress()
+    failed = train_variants(judged, planned, auto=seeds == AUTO, engine=engine, threads=threads, progress=progress)
+    for trial, reason in failed.items():
+        progress.warn(f"{trial.name} failed: {reason}")
     from unetscope.runs.design_costs import keep_costs  # with torch, which the jobs alone need before
 
-    keep_costs(judged.folder, judged.designs)
+    for name, reason in keep_costs(judged.folder, judged.designs).items():
+        progress.warn(f"what {name} saves is not known: {reason}")
     return judged.verification_of(planned)
 
 
