@@ -200,7 +200,7 @@ def test_code_that_a_run_folder_names_does_not_run(run: Path, tmp_path: Path, co
     for verb in verbs:
         with pytest.raises(
             RunFolderError,
-            match="names code that has not been run on this machine by you, which is called with command=touch .*: if you trust",
+            match=r"run on this machine by you, which is called with command=touch .*: if you trust it, say --network",
         ):
             verb()
     assert not (tmp_path / "ran").exists()
