@@ -52,10 +52,15 @@ class Program:
     sizes_escaped: bool
 
     def at(self, address: str) -> fx.Node:
-        """The last node that a call made. Raises: NetworkError if there is none in this mode."""
+        """The node of a call, be it made by a module of PyTorch's. Raises: NetworkError if there is none in this mode."""
+        module, _, call = address.rpartition(":")
+        function, _, number = call.partition("#")
         nodes = [node for node in self.graph.nodes if node.meta.get("address") == address]
+        whole = [node for node in self.graph.nodes if (node.op, node.meta.get("address")) == ("call_module", module)]
+        if not nodes and all(node.meta["function"] == function for node in whole):
+            nodes = whole[int(number or 1) - 1 :]
         if not nodes:
-            raise NetworkError(f"no call {address} runs in this mode of the network: ablate it instead")
+            raise NetworkError(f"no call {address} runs by itself in this mode of the network: ablate it instead")
         return nodes[0]
 
 
@@ -187,9 +192,10 @@ class _Recording(ProgramTensors):
                 return result
             name = names[module]
             self.modules[name] = module
+            function = type(module).__name__ if _is_composite(module) else inner[-1]
             with torch._C.DisableTorchFunction():
                 node = self.graph.call_module(name, *self._arguments(args, kwargs, name))
-                return self._record(node, result, name, inner[-1], (args, kwargs), versions)
+                return self._record(node, result, name, function, (args, kwargs), versions)
 
         nn.Module.__call__ = call  # type: ignore[method-assign, assignment]
         try:
@@ -313,6 +319,11 @@ def _is_whole(module: nn.Module) -> bool:
         or nn.utils.parametrize.is_parametrized(each)
         for each in module.modules()
     )
+
+
+def _is_composite(module: nn.Module) -> bool:
+    """Whether a module of PyTorch's is more than one function with its weights, such as an attention or an LSTM."""
+    return isinstance(module, nn.RNNBase) or any(True for _ in module.children())
 
 
 def _plain(values: Any) -> Any:

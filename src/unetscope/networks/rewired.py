@@ -154,6 +154,8 @@ def _own_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     own._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
     for key, child in module._modules.items():
         own._modules[key] = None if child is None else _own_copy(child, memo)
+    if isinstance(own, nn.RNNBase):
+        own._init_flat_weights()  # it also keeps its weights in a list
     return own
 
 
