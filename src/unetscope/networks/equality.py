@@ -26,12 +26,20 @@ Ranges = tuple[tuple[float, float], ...]  # of each channel, its smallest and it
 
 
 def noise_like(arguments: Sequence[Any], seed: int) -> tuple[Any, ...]:
-    """Arguments of the same shapes with other values; integers stay, since they may count or name something."""
+    """Arguments of the same shapes with other values.
+
+    Integers stay, since they may count or name something; those of an image, or of a map of classes, change places.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def noise(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(value, Tensor):
             return value
+        if value.is_complex():
+            return torch.complex(noise(value.real), noise(value.imag)).to(value)
+        if not value.is_floating_point():
+            order = torch.randperm(value.numel(), generator=generator).to(value.device)
+            return value.flatten()[order].view(value.shape) if value.ndim > 2 else value
         low, high = (float(value.min()), float(value.max())) if value.numel() else (0.0, 1.0)
         spread = (high - low) or 1.0
         return (torch.rand(value.shape, generator=generator) * spread + low).to(value)
@@ -148,6 +156,14 @@ def read_values(
     with in_mode(program, training):
         Interpreter(program, graph=graph).run(*_copies(arguments))
     return [ranges[number] for number in range(len(reads))]
+
+
+def joined_ranges(first: Sequence[Ranges], second: Sequence[Ranges]) -> list[Ranges]:
+    """The ranges of values over two inputs."""
+    return [
+        tuple((min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(of_first, of_second, strict=True))
+        for of_first, of_second in zip(first, second, strict=True)
+    ]
 
 
 def differ(outputs: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = TOLERANCE) -> str:
