@@ -56,6 +56,7 @@ def find_joins(levels: Levels) -> tuple[Join, ...]:
         absorbed.update(_inner_joins(levels, node))
         if len(operands) > 1 and (streams := _separate(levels, node, operands)) is not None:
             upsampled, skips = streams
+            upsampled = replace(upsampled, others=_other_ways(levels, node, upsampled))
             skips = tuple(replace(skip, others=_other_ways(levels, node, skip)) for skip in skips)
             joins.append(Join(number, join_kind(node), upsampled, skips))
             absorbed.update(twin.number for twin in levels.graph.nodes if twin.address == node.address)
@@ -166,7 +167,7 @@ def _attended(levels: Levels, node: Node) -> Iterator[Operand]:
     yield from streams.values()
 
 
-def _other_ways(levels: Levels, node: Node, skip: Operand) -> tuple[tuple[str, int], ...]:
+def _other_ways(levels: Levels, node: Node, stream: Operand) -> tuple[tuple[str, int], ...]:
     """Where else a stream enters what a join chooses or weighs by: its condition, its indices, its queries or its keys."""
     if join_kind(node) not in {"select", "attention", "write", "call"}:
         return ()
@@ -178,11 +179,11 @@ def _other_ways(levels: Levels, node: Node, skip: Operand) -> tuple[tuple[str, i
             continue
         visited.add(reached.number)
         for number, position in zip(reached.inputs, reached.positions, strict=True):
-            if number == skip.tensor:
+            if number == stream.tensor:
                 ways.append((reached.address, position))
             else:
                 pending.append(number)
-    return tuple(way for way in dict.fromkeys(ways) if way not in skip.path)
+    return tuple(way for way in dict.fromkeys(ways) if way not in stream.path)
 
 
 def _inner_joins(levels: Levels, node: Node) -> Iterator[int]:
@@ -192,7 +193,7 @@ def _inner_joins(levels: Levels, node: Node) -> Iterator[int]:
         while scores:
             number = scores.pop()
             source = levels.graph[number]
-            if join_kind(source) == "attention":
+            if join_kind(source) == "attention" or source.name == "stack":
                 yield number
             elif _is_scores(levels, number):
                 scores += source.inputs

@@ -64,7 +64,7 @@ REARRANGING = {
 }  # fmt: skip
 
 # Functions whose result is used as a weight between 0 and 1 (or -1 and 1).
-GATES = {"sigmoid", "hardsigmoid", "softmax", "tanh"}
+GATES = {"sigmoid", "hardsigmoid", "softmax", "tanh", "cosine_similarity"}
 
 # Functions that can reduce an image to a few places.
 POOLING = {f"adaptive_{how}_pool{d}d" for how in ("avg", "max") for d in (1, 2, 3)} | {"mean", "amax"}
