@@ -359,6 +359,17 @@ JOINED: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "stack, maximum": ("max", lambda up, skip: torch.stack([skip, up], 2).max(2).values),
     "stack, flat": ("call", lambda up, skip: torch.stack([skip, up], 2).flatten(1, 2)),
     "einsum": ("attention", lambda up, skip: torch.einsum("bchw,bchw->bchw", up, skip)),
+    "Python's sum": ("add", lambda up, skip: sum([skip, up])),
+    "einsum of a stack": (
+        "attention",
+        lambda up, skip: torch.einsum("nbchw,n->bchw", torch.stack([skip, up]), torch.tensor([0.3, 0.7])),
+    ),
+    "product with a stack": (
+        "attention",
+        lambda up, skip: (torch.tensor([[0.3, 0.7]]) @ torch.stack([skip.flatten(1), up.flatten(1)], 1)).reshape(
+            up.shape
+        ),
+    ),
     "lerp": ("call", lambda up, skip: torch.lerp(up, skip, 0.3)),
     "addcmul": ("call", lambda up, skip: torch.addcmul(up, skip, torch.tensor(0.5))),
     "addcdiv": ("call", lambda up, skip: up.addcdiv(skip, torch.tensor(2.0))),

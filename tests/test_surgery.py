@@ -557,11 +557,100 @@ def test_a_product_with_what_is_left_out_is_gone(join: Join, part: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["biased", "norm"])
-def test_what_makes_more_than_zeros_of_a_product_is_refused_by_name(name: str) -> None:
+def test_what_makes_more_than_zeros_of_a_product_gets_zeros(name: str) -> None:
     parts = {"biased": nn.Conv2d(4, 4, 1), "norm": nn.BatchNorm2d(4)}
-    model = TwoLevels(lambda net, up, skip: torch.cat([net.get_submodule(name)(up * skip), up], 1), parts)
-    with pytest.raises(NetworkError, match=rf"nothing is left at .* \({name}\): leave out fewer of the streams"):
-        without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+    assert_exact(TwoLevels(lambda net, up, skip: torch.cat([net.get_submodule(name)(up * skip), up], 1), parts))
+
+
+def channels_first_tokens(call: Callable[[Any, Tensor], Tensor]) -> Join:
+    """A call of the tokens of a concatenation, [b, places, channels]."""
+
+    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        joined = torch.cat([skip, up], 1)
+        return call(net, joined.flatten(2).mT).mT.reshape(joined.shape)
+
+    return join
+
+
+def part_by_part(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    first, *others = torch.cat([skip, up], 1).chunk(4, 1)
+    results = [first]
+    for layer, values in zip((net.a, net.b, net.c), others, strict=True):
+        results.append(layer(values + results[-1]))
+    return torch.cat(results, 1)
+
+
+def standardised(axes: Any) -> Join:
+    def join(_net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        joined = torch.cat([skip, up], 1)
+        return (joined - joined.mean(axes, keepdim=True)) / (joined.var(axes, keepdim=True) + 1e-3).sqrt()
+
+    return join
+
+
+def by_spatial_attention(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    joined = torch.cat([skip, up], 1)
+    return joined * net.gate(torch.cat([joined.mean(1, keepdim=True), joined.amax(1, keepdim=True)], 1)).sigmoid()
+
+
+def partly_convolved(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+    first, second = torch.cat([skip, up], 1).split([3, 5], 1)
+    return torch.cat([net.first(first), second], 1)
+
+
+COMPOSITE: dict[str, tuple[Join, Callable[[], dict[str, nn.Module]]]] = {
+    "LSTM": (channels_first_tokens(lambda net, x: net.rows(x)[0]), lambda: {"rows": nn.LSTM(8, 8, batch_first=True)}),
+    "two ways": (
+        channels_first_tokens(lambda net, x: net.rows(x)[0]),
+        lambda: {"rows": nn.GRU(8, 4, 2, batch_first=True, bidirectional=True)},
+    ),
+    "attention": (
+        channels_first_tokens(lambda net, x: net.heads(x, x, x)[0]),
+        lambda: {"heads": nn.MultiheadAttention(8, 2, batch_first=True)},
+    ),
+    "transformer": (
+        channels_first_tokens(lambda net, x: net.layer(x)),
+        lambda: {"layer": nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True)},
+    ),
+    "decoder": (
+        channels_first_tokens(lambda net, x: net.layer(x, x)),
+        lambda: {"layer": nn.TransformerDecoderLayer(8, 2, 8, dropout=0.0, batch_first=True)},
+    ),
+    "layer norm by hand": (standardised(1), dict),
+    "norm of an image by hand": (standardised((1, 2, 3)), dict),
+    "norm of a batch by hand": (standardised((0, 1, 2, 3)), dict),
+    "spatial attention": (by_spatial_attention, lambda: {"gate": nn.Conv2d(2, 1, 3, padding=1)}),
+    "partial convolution": (partly_convolved, lambda: {"first": nn.Conv2d(3, 3, 3, padding=1)}),
+    "part by part": (part_by_part, lambda: {name: nn.Conv2d(2, 2, 3, padding=1) for name in "abc"}),
+}
+
+
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+@pytest.mark.parametrize("name", COMPOSITE)
+def test_what_needs_channels_that_are_gone_gets_zeros(name: str, part: str) -> None:
+    join, build = COMPOSITE[name]
+    torch.manual_seed(0)
+    smaller = assert_exact(TwoLevels(join, build()), part)
+    if part == "level1":
+        assert not hasattr(smaller, "down") and not hasattr(smaller, "up")
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_modules_are_copied_whole(kind: type[nn.RNNBase]) -> None:
+    rows = kind(4, 2, bidirectional=True, batch_first=True)
+
+    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat([skip, net.rows(up.flatten(2).mT)[0].mT.reshape(up.shape)], 1)
+
+    smaller = assert_exact(TwoLevels(join, {"rows": rows}))
+    assert_same = copy.deepcopy(smaller).eval()
+    image = random_image(3, 16, 16)
+    assert torch.equal(assert_same(image), smaller.eval()(image))
+    optimizer = torch.optim.SGD(smaller.train().parameters(), 0.5)
+    smaller(image).mean().backward()
+    optimizer.step()
+    assert not torch.equal(assert_same(image), smaller.eval()(image))
+    assert torch.equal(rows.weight_hh_l0, assert_same.get_parameter("rows.weight_hh_l0"))
 
 
 def test_dropped_modules_and_outputs_are_gone() -> None:

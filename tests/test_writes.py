@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from foreign import TwoLevels, random_image
@@ -19,7 +19,7 @@ from unetscope.base.errors import NetworkError
 from unetscope.networks.ablation import ablated
 from unetscope.networks.inspection import inspect
 from unetscope.networks.structure import GapKind
-from unetscope.networks.surgery import without_skips
+from unetscope.networks.surgery import without, without_skips
 
 Join = Callable[[Tensor, Tensor], Tensor]
 
@@ -217,6 +217,54 @@ def test_a_merge_that_is_written_is_ablated_as_if_its_skip_were_zero(how: str) -
         assert "ablate it" in str(refusal) or ":" in str(refusal)
         return
     torch.testing.assert_close(smaller(image), expected)
+
+
+JOINED: dict[str, Join] = {
+    "sum": lambda up, skip: sum([skip, up]),
+    "mean": lambda up, skip: torch.stack([skip, up]).mean(0),
+    "weighed stack": lambda up, skip: torch.einsum("nbchw,n->bchw", torch.stack([skip, up]), torch.tensor([0.3, 0.7])),
+    "attention": lambda up, skip: attended(up, skip, skip) + 0.1,
+    "dstack": lambda up, skip: torch.dstack([skip, up])[:, :, : up.shape[2]],
+    "weighed": lambda up, skip: torch.addcmul(up, skip, up.sigmoid()),
+    "median": lambda up, skip: torch.stack([skip, up, up * 0.5]).median(0).values,
+}
+BY_MODULE: dict[str, tuple[Callable[[int], nn.Module], Callable[[nn.Module, Tensor, Tensor], Tensor]]] = {
+    "module of attention": (
+        lambda channels: nn.MultiheadAttention(channels, 2, batch_first=True),
+        lambda part, up, skip: part(tokens(up), tokens(skip), tokens(skip))[0].mT.reshape(up.shape),
+    ),
+    "bilinear": (
+        lambda channels: nn.Bilinear(channels, channels, channels),
+        lambda part, up, skip: part(up.movedim(1, -1), skip.movedim(1, -1)).movedim(-1, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", [*JOINED, *TWO_WAYS, *BY_MODULE])
+@torch.no_grad()
+def test_what_enters_a_join_in_several_ways_is_left_out_in_all(how: str) -> None:
+    torch.manual_seed(0)
+    model = TwoLevels(doubling=False)
+    if how in BY_MODULE:
+        build, call = BY_MODULE[how]
+        model.parts = nn.ModuleDict({str(channels): build(channels) for channels in (8, 16)})
+        join: Join = lambda up, skip: call(model.parts[str(up.shape[1])], up, skip)  # noqa: E731
+    else:
+        join = {**JOINED, **TWO_WAYS}[how]
+    model.join = join
+    structure = inspect(model.eval(), random_image(3, 16, 16))
+    assert [skip.name for skip in structure.skips] == ["skip1", "skip2"]
+    image = random_image(3, 16, 16, seed=1)
+    for part in ("skip1", "level1"):
+        smaller = without(model, structure, part).eval()
+        at_top = image.shape[2]
+        model.join = lambda up, skip, part=part, side=at_top: join(
+            up * (part != "level1" or up.shape[2] != side), skip * (part != "skip1" or up.shape[2] != side)
+        )
+        torch.testing.assert_close(smaller(image), model(image), atol=1e-6, rtol=1e-5)
+        model.join = join
+        if part == "level1":
+            assert not [name for name, _ in smaller.named_parameters() if name.split(".")[0] in {"b", "u2", "d2"}]
 
 
 @torch.no_grad()

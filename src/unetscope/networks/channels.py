@@ -13,8 +13,17 @@ import torch
 from torch import fx
 
 from unetscope.base import NetworkError
-from unetscope.networks.masks import Mask, Read, WeightEdit, argument, concatenation_axis, side_of, tensor_arguments
-from unetscope.networks.moves import ChannelEdits
+from unetscope.networks.masks import (
+    Mask,
+    Read,
+    WeightEdit,
+    argument,
+    concatenation_axis,
+    is_made_of_input,
+    side_of,
+    tensor_arguments,
+)
+from unetscope.networks.moves import ChannelEdits, MixesChannelsError
 from unetscope.networks.structure import RESHAPING, WITHIN_LAYER
 
 # Functions of each value by itself.
@@ -85,7 +94,12 @@ class Following(ChannelEdits):
         ):
             self._feed_zeros(node)
             return
-        if (mask := rule(node, masked[0])) is not None:
+        try:
+            mask = rule(node, masked[0])
+        except MixesChannelsError:
+            self._feed_zeros(node)
+            return
+        if mask is not None:
             self.masks[node] = mask
 
     # Calls that keep channels apart.
@@ -93,11 +107,11 @@ class Following(ChannelEdits):
     def _per_channel(self, node: fx.Node, source: fx.Node) -> Mask:
         mask = self.masks[source]
         if mask.axis != 1 or node.args[:1] != (source,):
-            raise self._refusal(node)
+            raise MixesChannelsError
         if node.meta["function"] == "pad":
             padding = node.args[1] if len(node.args) > 1 else node.kwargs.get("pad", ())
             if isinstance(padding, fx.Node) or len(padding) // 2 >= len(source.meta["shape"]) - 1:  # type: ignore[arg-type]
-                raise self._refusal(node)
+                raise MixesChannelsError
         return mask
 
     def _join(self, node: fx.Node, name: str) -> Mask | None:
@@ -107,13 +121,16 @@ class Following(ChannelEdits):
             return self._concatenation(node, tensors)
         if len(tensors) == 1:
             if name in {"max", "min"}:
-                raise self._refusal(node)
+                raise MixesChannelsError
             return self.masks[tensors[0]]
         masks = {self.masks[tensor] for tensor in tensors if tensor in self.masks}
         mask = next(iter(masks))
         from_end = mask.axis - len(next(t for t in tensors if t in self.masks).meta["shape"])
-        whole = [t for t in tensors if t not in self.masks and side_of(t, from_end) != 1]
-        if len(masks) > 1 or (whole and name not in {"mul", "div", "truediv", "true_divide"}):
+        beside = [t for t in tensors if t not in self.masks]
+        whole = [t for t in beside if side_of(t, from_end) != 1]
+        keeps_zeros = name in {"mul", "div", "truediv", "true_divide"}
+        # A mean of the image that is subtracted, say, makes of zeros what is another constant for each image.
+        if len(masks) > 1 or (not keeps_zeros and (whole or any(map(is_made_of_input, beside)))):
             self._refill_all(node)
             return None
         for tensor in whole:  # a gate, or a scale for each channel
@@ -166,7 +183,7 @@ class Following(ChannelEdits):
     def _norm(self, node: fx.Node, source: fx.Node) -> Mask:
         mask = self.masks[source]
         if mask.axis != 1:
-            raise self._refusal(node)
+            raise MixesChannelsError
         if node.op == "call_module":
             self._require(node, WeightEdit(outputs=tuple(mask.indices)))
         else:
@@ -180,7 +197,7 @@ class Following(ChannelEdits):
         mask = self.masks[source]
         if node.op == "call_module":
             if mask.axis != 1:
-                raise self._refusal(node)
+                raise MixesChannelsError
             if self.modules(str(node.target)).weight.numel() > 1:  # type: ignore[operator, union-attr]
                 self._require(node, WeightEdit(outputs=tuple(mask.indices)))
         elif node.args[1].meta["shape"] != (1,):  # type: ignore[union-attr]

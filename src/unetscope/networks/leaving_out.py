@@ -77,7 +77,7 @@ class WithoutStreams(Following):
     def follow(self) -> None:
         """Edit the joins, and whatever is made of tensors that lost channels.
 
-        Raises: NetworkError for a call that mixes channels, or where nothing is left at a join.
+        Raises: NetworkError for a call that mixes channels that are not zero, or where nothing is left at a join.
         """
         for node in list(self.graph.nodes):
             tensors = tensor_arguments(node)
@@ -99,7 +99,7 @@ class WithoutStreams(Following):
             return False
         if node.meta["function"] == "mul":
             return True
-        if len(tensors) > 1 or self._positions.get(node) or "part" in node.meta:
+        if len(tensors) > 1 or "part" in node.meta:
             return False
         if node.op == "call_module" and any(True for _ in self.modules(str(node.target)).buffers()):
             return False  # statistics, which running it would change
@@ -110,16 +110,17 @@ class WithoutStreams(Following):
         name, tensors = node.meta.get("function"), tensor_arguments(node)
         remaining = [tensor for k, tensor in enumerate(tensors) if k not in positions]
         node.meta["join"] = True
-        if node.op == "output" or (not remaining and name not in CONCATENATIONS):
+        is_whole_join = len(tensors) > 1 and set(self._positions.get(node, ())) == set(range(len(tensors)))
+        if node.op == "output" or is_whole_join:
             raise NetworkError(f"nothing is left at {place(node)}: leave out fewer of the streams that it joins")
         if name in CONCATENATIONS:
             self._shorten(node, tensors, positions)
         elif name == "stack" and self._is_summed(node):
             node.args = (remaining, *node.args[1:])
-        elif name in {"add", "sub", "rsub"} and remaining[0].meta["shape"] == node.meta["shape"]:
+        elif name in {"add", "sub", "rsub"} and remaining and remaining[0].meta["shape"] == node.meta["shape"]:
             self._drop_term(node, remaining[0], 0 in positions)
         else:
-            self._put_zeros(node, tensors, remaining[0], positions)
+            self._put_zeros(node, remaining, positions)
         if name not in CONCATENATIONS and any(source in self.masks for source in node.all_input_nodes):
             self.edit(node)
 
@@ -161,17 +162,31 @@ class WithoutStreams(Following):
         node.target, node.args = ("clone", (term,)) if factor == 1 else ("mul", (term, factor))
         node.meta.update(function=str(node.target), writes=False)
 
-    def _put_zeros(self, node: fx.Node, tensors: list[fx.Node], like: fx.Node, positions: set[int]) -> None:
+    def _put_zeros(self, node: fx.Node, remaining: list[fx.Node], positions: set[int]) -> None:
         """Zeros in the place of a stream, for what does not leave streams apart, such as a maximum."""
 
         def zeros(position: int, tensor: fx.Node) -> fx.Node:
             if position not in positions:
                 return tensor
-            is_alike = all(like.meta[each] == tensor.meta[each] for each in ("shape", "dtype"))  # and no mask
-            source = like if is_alike else tensor
+            alike = [each for each in remaining if all(each.meta[k] == tensor.meta[k] for k in ("shape", "dtype"))]
             with self.graph.inserting_before(node):
-                zero = self.graph.call_function(torch.zeros_like, (source,))
-            zero.meta.update(source.meta, function="zeros_like", address=node.meta["address"])
+                if alike and alike[0] not in self.masks:
+                    zero = self.graph.call_function(torch.zeros_like, (alike[0],))
+                else:
+                    zero = self._zeros_in_place_of(tensor)
+            zero.meta.update(shape=tensor.meta["shape"], dtype=tensor.meta["dtype"])
+            zero.meta.update(function="zeros_like", address=node.meta["address"], writes=False)
             return zero
 
         replace_tensors(node, zeros)
+
+    def _zeros_in_place_of(self, tensor: fx.Node) -> fx.Node:
+        """Zeros of the sizes of a tensor, which is not computed for them."""
+        image = next(iter(self.graph.nodes))
+        shape, channels = tensor.meta["shape"], self.masks[tensor].axis if tensor in self.masks else 1
+        sizes = [
+            side if axis == channels else self.graph.call_method("size", (tensor, axis))
+            for axis, side in enumerate(shape)
+        ]
+        dtype = {} if tensor.meta["dtype"] == image.meta["dtype"] else {"dtype": tensor.meta["dtype"]}
+        return self.graph.call_method("new_zeros", (image, sizes), dtype)

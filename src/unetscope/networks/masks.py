@@ -90,6 +90,19 @@ def _nodes_of(values: Any) -> Iterator[fx.Node]:
             yield from _nodes_of(value)
 
 
+def is_made_of_input(tensor: fx.Node) -> bool:
+    """Whether a tensor depends on what the network is given, rather than on its weights alone."""
+    pending, visited = [tensor], set()
+    while pending:
+        node = pending.pop()
+        if node.op == "placeholder":
+            return True
+        if node not in visited:
+            visited.add(node)
+            pending += [*node.all_input_nodes, *node.meta.get("after", ())]
+    return False
+
+
 def side_of(tensor: fx.Node, from_end: int) -> int:
     """The size of an axis that is counted from the end; 1 if the tensor has no such axis."""
     shape = tensor.meta["shape"]

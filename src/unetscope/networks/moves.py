@@ -15,6 +15,10 @@ from unetscope.networks.masks import Mask, Read, WeightEdit, cut_positions, is_w
 from unetscope.networks.program import place
 
 
+class MixesChannelsError(Exception):
+    """What a call makes of some channels depends on others, so that it needs zeros where they went."""
+
+
 @dataclass
 class ChannelEdits:
     """The edits of one program. modules: by name, of the smaller network, not yet edited.
@@ -57,7 +61,7 @@ class ChannelEdits:
         parts = [user for user in node.users if "part" in user.meta and user.target is operator.getitem]
         results = self._run(node, source, spread)
         if results is None:
-            raise self._refusal(node)
+            raise MixesChannelsError
         small = spread.index_select(mask.axis, torch.tensor(mask.indices))
         unchanged = self._run(node, source, small)
         moved: list[tuple[fx.Node, Mask | None, list[int] | None]] = []
@@ -111,15 +115,16 @@ class ChannelEdits:
         nearest = torch.searchsorted(tags[order], result.contiguous() - 1e-9).clamp(max=len(tags) - 1)
         sources = order[nearest]
         if not torch.allclose(tags[sources], result, atol=1e-9, rtol=0):
-            raise self._refusal(node)
+            raise MixesChannelsError
         kept = torch.tensor(mask.kept)[sources]
         if bool(kept.all()):
             return None
         for axis in sorted(range(result.ndim), key=lambda axis: axis != mask.axis):
             columns = kept.movedim(axis, 0).flatten(1)
-            if bool((columns == columns[:, :1]).all()):
+            counts_images = axis == 0 and len(columns) != len(tags)  # of which there may be another number
+            if bool((columns == columns[:, :1]).all()) and not counts_images:
                 return Mask(axis, tuple(columns[:, 0].tolist()))
-        raise self._refusal(node)
+        raise MixesChannelsError
 
     def _run(self, node: fx.Node, source: fx.Node, tags: Tensor) -> Any:
         """What a call makes of tags; None if it does not take them."""
