@@ -18,6 +18,11 @@ from unetscope.networks.program_tensors import hold
 
 SAME_SIDES = POINTWISE | {"batch_norm", "instance_norm", "group_norm", "layer_norm", "prelu", "softmax"}
 SIZED = {"view", "reshape"}  # by sizes, -1 for one that follows from the others
+MADE = {f"{new}{how}" for new in ("", "new_") for how in ("empty", "zeros", "ones", "full")} | {
+    "rand",
+    "randn",
+}  # by sizes
+CUTS = {"split", "chunk", "tensor_split"}  # functions that give back several parts
 PRIMES = (101, 103, 107, 109, 113, 127, 131), (137, 139, 149, 151, 157, 163, 167)  # lengths that tell axes apart
 POOLS = {f"{how}_pool{d}d" for how in ("max", "avg") for d in (1, 2, 3)}
 
@@ -141,6 +146,10 @@ class _Sizes:
             return self._of_places(tensor, axis, before)
         if name in SIZED and tensor.op == "call_method":
             return self._viewed(tensor, axis, before)
+        if name in MADE:
+            return self._made(tensor, axis, before)
+        if name in CUTS and "part" in tensor.meta:
+            return self._cut(tensor, axis, before)
         try:
             return self._moved(tensor, axis, before)
         except UnknownSize:
@@ -164,6 +173,23 @@ class _Sizes:
         if name in POOLS:
             return self._pooled(tensor, axis, before)
         raise UnknownSize
+
+    def _made(self, tensor: fx.Node, axis: int, before: fx.Node) -> Any:
+        """The size that a tensor was made with."""
+        sizes: Any = tensor.args[str(tensor.meta["function"]).startswith("new_") :] or [tensor.kwargs.get("size")]
+        flat = sizes[0] if isinstance(sizes[0], list | tuple) else sizes
+        if len(flat) != len(tensor.meta["shape"]):
+            raise UnknownSize
+        return self._size_again(flat[axis], before)
+
+    def _cut(self, part: fx.Node, axis: int, before: fx.Node) -> Any:
+        """The size of a part along an axis that is not cut, or that of channels."""
+        call: Any = part.args[0]
+        if axis != argument(call, 2, "dim", 0) % len(part.meta["shape"]):
+            return self.of(tensor_arguments(call)[0], axis, before)
+        if axis != 1:
+            raise UnknownSize
+        return part.meta["shape"][1]
 
     def _viewed(self, tensor: fx.Node, axis: int, before: fx.Node) -> Any:
         """The size of a view by sizes: the one that it was given, or what the others leave of the source."""
