@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from unetscope.activations import eval_mode, kept_parameters
 from unetscope.base import NetworkError, first_line
-from unetscope.networks.ablation import replace_streams
+from unetscope.networks.ablation import replace_streams, zeros_of
 from unetscope.networks.program_tensors import RANDOM
 from unetscope.networks.rewired import Rewired
 from unetscope.networks.structure import Operand, Structure
@@ -87,7 +87,7 @@ def network_outputs(
     model: nn.Module, streams: Mapping[str, Operand], arguments: Sequence[Any], training: bool
 ) -> list[Tensor]:
     """What a network returns with zeros in the place of streams."""
-    zeros = replace_streams(model, streams, lambda _, stream: torch.zeros_like(stream), gradients=False)
+    zeros = replace_streams(model, streams, lambda _, stream: zeros_of(stream), gradients=False)
     with in_mode(model, training), zeros:
         return tensors_of(model(*_copies(arguments)))
 
@@ -124,10 +124,10 @@ def refuse_fixed_batch(
     Python makes a plain number of what `len(x)` gives, so that a recording cannot follow it. dropped: outputs that are gone.
     Raises: NetworkError.
     """
-    outputs = network_outputs(model, streams, result.example, training=False)
+    outputs = network_outputs(model, streams, result.surgery_record.example, training=False)
     expected = [tensor for index, tensor in enumerate(outputs) if index not in dropped]
     try:
-        difference = differ(program_outputs(result, result.example, False), expected, 1e-4)
+        difference = differ(program_outputs(result, result.surgery_record.example, False), expected, 1e-4)
     except Exception as failure:  # of a program that was recorded with two images
         difference = first_line(failure)
     if difference:
@@ -140,7 +140,23 @@ def refuse_fixed_batch(
 def read_values(
     program: nn.Module, graph: fx.Graph, reads: Sequence[Reading], arguments: Sequence[Any], training: bool
 ) -> list[Ranges]:
-    """The range of values of each channel that is read no more, in the silenced program. reads: of its graph."""
+    """The range of values of each channel that is read no more, in the silenced program. reads: of its graph.
+
+    Where they are not zero, the program runs on other values too: on one input, a mean of the image is constant as well.
+    """
+    ranges = _values_read(program, graph, reads, arguments, training)
+    if not any(any(pair) for values in ranges for pair in values):
+        return ranges
+    others = _values_read(program, graph, reads, noise_like(arguments, 3), training)
+    return [
+        tuple((min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(values, of_others, strict=True))
+        for values, of_others in zip(ranges, others, strict=True)
+    ]
+
+
+def _values_read(
+    program: nn.Module, graph: fx.Graph, reads: Sequence[Reading], arguments: Sequence[Any], training: bool
+) -> list[Ranges]:
     ranges: dict[int, Ranges] = {}
 
     class Interpreter(fx.Interpreter):
@@ -156,14 +172,6 @@ def read_values(
     with in_mode(program, training):
         Interpreter(program, graph=graph).run(*_copies(arguments))
     return [ranges[number] for number in range(len(reads))]
-
-
-def joined_ranges(first: Sequence[Ranges], second: Sequence[Ranges]) -> list[Ranges]:
-    """The ranges of values over two inputs."""
-    return [
-        tuple((min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(of_first, of_second, strict=True))
-        for of_first, of_second in zip(first, second, strict=True)
-    ]
 
 
 def differ(outputs: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = TOLERANCE) -> str:

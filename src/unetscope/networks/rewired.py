@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph_module import _format_import_block
-from torch.package.importer import sys_importer
+from torch.package.importer import ObjNotFoundError, sys_importer
 
-from unetscope.base import NetworkError
+from unetscope.base import NetworkError, first_line
 from unetscope.networks.masks import WeightEdit
 
 PLAIN = (
@@ -31,26 +32,58 @@ PLAIN = (
 )
 
 
+@dataclass
+class SurgeryRecord:
+    """What was done to a network.
+
+    left_out: the names of the parts that are left out. thinned: of how many directions its thin skips are. notes: what the
+    user must know of it, as sentences. constants: by module, how it keeps the constants that a normalisation made of zeros, as
+    a `channel` or in its `bias`. example: the arguments that it was recorded with. code: of the forward pass, by mode
+    (`training` or not). always_evaluating: the modules that stay in evaluation mode.
+    """
+
+    left_out: tuple[str, ...] = ()
+    thinned: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    constants: dict[str, str] = field(default_factory=dict)
+    example: tuple[Any, ...] = ()
+    code: dict[bool, str] = field(default_factory=dict)
+    always_evaluating: frozenset[str] = frozenset()
+
+
+class _OfRecord:
+    """An attribute of the record, unless the original has a part of that name."""
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, network: Rewired | None, _owner: type) -> Any:
+        if network is None:
+            return self
+        named = {**network._modules, **network._parameters, **network._buffers}
+        return named[self._name] if self._name in named else getattr(network.surgery_record, self._name)
+
+
 class Rewired(nn.Module):
     """A network without some of its parts. It is recorded, and runs without the Python code of the original.
 
     Weights have the names of the original. Its parts are its own: copies that share no memory with the original.
 
-    left_out: the names of the parts that are left out. thinned: of how many directions its thin skips are. notes: what the
-    user must know of it, as sentences. code: of the forward pass, by mode (`training` or not). constants: by module, how it
-    keeps the constants that a normalisation made of zeros, as a `channel` or in its `bias`. example: the arguments that it was
-    recorded with.
+    What the `surgery_record` says can also be read as `left_out`, `thinned`, `notes`, `constants`, `example` and `code`, where
+    the original has no part of that name.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], attributes: Mapping[str, Tensor]) -> None:
+    left_out, thinned, notes, constants, example, code = (_OfRecord() for _ in range(6))
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        attributes: Mapping[str, Tensor],
+        always_evaluating: Iterable[str],
+        example: tuple[Any, ...],
+    ) -> None:
         super().__init__()
-        self.left_out: tuple[str, ...] = ()
-        self.thinned: dict[str, int] = {}
-        self.notes: tuple[str, ...] = ()
-        self.constants: dict[str, str] = {}
-        self.example: tuple[Any, ...] = ()
-        self.code: dict[bool, str] = {}
-        self.always_evaluating: frozenset[str] = frozenset()
+        self.surgery_record = SurgeryRecord(example=example, always_evaluating=frozenset(always_evaluating))
         self._forwards: dict[bool, Any] = {}
         memo: dict[int, Any] = {}
         for name, module in modules.items():
@@ -62,16 +95,16 @@ class Rewired(nn.Module):
                 _register(parent, leaf, _own_tensor(value, memo))
 
     @property
-    def network(self) -> Rewired:
-        """The network itself: earlier versions wrapped it."""
-        return self
+    def network(self) -> nn.Module:
+        """The part of that name, or else the network itself: earlier versions wrapped it."""
+        return self._modules.get("network") or self
 
     def forward(self, image: Any, *others: Any) -> Any:
         """The network's output, in the form of the original's. others: its further arguments, as in the example.
 
         Raises: NetworkError for an argument that is no tensor and differs from the example's, which the program holds.
         """
-        for position, (value, recorded) in enumerate(zip((image, *others), self.example, strict=False)):
+        for position, (value, recorded) in enumerate(zip((image, *others), self.surgery_record.example, strict=False)):
             if not (isinstance(value, Tensor) and isinstance(recorded, Tensor)):
                 _refuse_other_value(position, value, recorded)
         return self._forwards[self.training](self, image, *others)
@@ -79,7 +112,7 @@ class Rewired(nn.Module):
     def train(self, mode: bool = True) -> Rewired:
         """Set the mode. What the original keeps in evaluation mode while it trains stays so."""
         super().train(mode)
-        for name in self.always_evaluating:
+        for name in self.surgery_record.always_evaluating:
             self.get_submodule(name).train(False)
         return self
 
@@ -87,7 +120,14 @@ class Rewired(nn.Module):
         """Take the programs of both modes, and drop the weights that neither of them reads."""
         for training, graph in graphs.items():
             code = graph.python_code("self")
-            self.code[training] = f"{_format_import_block(code.globals, sys_importer)}\n{code.src}"
+            try:
+                imports = _format_import_block(code.globals, sys_importer)
+            except ObjNotFoundError as error:
+                raise NetworkError(
+                    f"the network makes objects of a class within a function, which no program imports ({first_line(error)}): "
+                    "define it at the top of a module"
+                ) from None
+            self.surgery_record.code[training] = f"{imports}\n{code.src}"
         self._compile()
         used = [
             str(node.target)
@@ -97,12 +137,14 @@ class Rewired(nn.Module):
         ]
         _prune(self, "", used)
         names = dict(self.named_modules())
-        self.always_evaluating = frozenset(name for name in self.always_evaluating if name in names)
+        self.surgery_record.always_evaluating = frozenset(
+            name for name in self.surgery_record.always_evaluating if name in names
+        )
 
     def _compile(self) -> None:
         self._forwards = {}
-        for training, code in self.code.items():
-            same = next((mode for mode in self._forwards if self.code[mode] == code), None)
+        for training, code in self.surgery_record.code.items():
+            same = next((mode for mode in self._forwards if self.surgery_record.code[mode] == code), None)
             if same is not None:
                 self._forwards[training] = self._forwards[same]
                 continue
@@ -144,7 +186,8 @@ def _own_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     nn.Module.__init__(own)
     memo[id(module)] = own
     for key, value in vars(module).items():
-        if key not in vars(own) and _is_plain(value):
+        # What torch.compile makes of a module runs the original.
+        if key not in vars(own) and key != "_compiled_call_impl" and _is_plain(value):
             vars(own)[key] = copy.copy(value)
     own.training = module.training
     for key, parameter in module._parameters.items():

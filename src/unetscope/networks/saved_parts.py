@@ -58,10 +58,10 @@ def save_parts(network: Rewired, folder: str | Path, built_by: str = "", argumen
         "network": built_by,
         "arguments": list(arguments),
         "code signature": consent(code_text(built_by, arguments)) if built_by else "",
-        "left out": list(network.left_out),
-        "thinned": network.thinned,
-        "constants": network.constants,
-        "example": [_described(value) for value in network.example],
+        "left out": list(network.surgery_record.left_out),
+        "thinned": network.surgery_record.thinned,
+        "constants": network.surgery_record.constants,
+        "example": [_described(value) for value in network.surgery_record.example],
     }
     tensors: dict[str, Tensor] = {}
     for name, value in network.state_dict().items():  # tied weights are written under each of their names

@@ -17,7 +17,6 @@ from unetscope.networks.equality import (
     differ,
     draws_at_random,
     example_of,
-    joined_ranges,
     network_outputs,
     noise_like,
     program_outputs,
@@ -104,8 +103,8 @@ class _Surgery:
         self._programs = {mode: record_program(model, recorded_on, training=mode) for mode in MODES}
         modules = {**self._programs[True].modules, **self._programs[False].modules}
         attributes = {**self._programs[True].attributes, **self._programs[False].attributes}
-        self._result, self._whole = Rewired(modules, attributes), Rewired(modules, attributes)
-        self._result.example = example
+        frozen = self._programs[True].graph.output_node().meta["frozen"]
+        self._result, self._whole = (Rewired(modules, attributes, frozen, example) for _ in range(2))
 
     def smaller(self) -> Rewired:
         """The network without the streams."""
@@ -128,7 +127,6 @@ class _Surgery:
             if lost := remove_dead_calls(program.graph, self._result.get_submodule):
                 self._note_fixed_sizes(f"it needs a size of {lost}, which is gone")
             simplify(program.graph, self._result.get_submodule)
-        self._result.always_evaluating = frozenset(self._programs[True].graph.output_node().meta["frozen"])
         self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
         self._whole.set_code(graphs)
         if self._constants is None:
@@ -138,16 +136,19 @@ class _Surgery:
         kept = dict(self._result.named_parameters()) | dict(self._result.named_buffers())
         if outside := sorted(name for name in kept if name.startswith("outside_")):
             self._notes.append(f"tensors that the original does not register are {', '.join(outside)} here")
-        self._result.left_out, self._result.notes = tuple(self._streams), tuple(self._notes)
+        record = self._result.surgery_record
+        record.left_out, record.notes = tuple(self._streams), tuple(self._notes)
         return self._result.train(self._model.training)
 
     def _note_zeros(self, calls: list[str]) -> None:
         if calls:
-            note = (
+            self._note(
                 f"{', '.join(dict.fromkeys(calls))} mixes channels of what stays with those of what is left out, and gets "
                 "zeros in their place: the weights that read them stay"
             )
-            self._notes += [note] * (note not in self._notes)
+
+    def _note(self, note: str) -> None:
+        self._notes += [note] * (note not in self._notes)
 
     def _check_recording(self) -> None:
         """Refuse a network that the recording does not follow."""
@@ -179,8 +180,7 @@ class _Surgery:
                 dropped.append(index)
         if dropped:
             names = ", ".join(leaves[index].meta.get("address", leaves[index].name) for index in dropped)
-            note = f"outputs of what is left out are gone: {names}"
-            self._notes += [note] * (note not in self._notes)
+            self._note(f"outputs of what is left out are gone: {names}")
             for each in (graph, zeroed):
                 keep_outputs(each, set(range(len(leaves))) - set(dropped))
             self._dropped[graph is self._programs[True].graph] = dropped
@@ -204,12 +204,6 @@ class _Surgery:
                 for read in edits[mode].reads
             ]
             ranges = read_values(self._whole, graph, reads, self._checked_on, mode)
-            if any(
-                any(pair) for values in ranges for pair in values
-            ):  # on one input, a mean of the image is constant too
-                ranges = joined_ranges(
-                    ranges, read_values(self._whole, graph, reads, noise_like(self._checked_on, 3), mode)
-                )
             for read, values in zip(edits[mode].reads, ranges, strict=True):
                 self._fold(read, values, weights, mode)
         for mode in MODES:
@@ -243,7 +237,7 @@ class _Surgery:
             if not training and name in self._constants:
                 zeros = tuple((index, 0.0) for index in read.mask.gone)
                 weights[name] = replace(edit, folded=zeros, as_channel=self._constants[name] == "channel")
-                self._result.constants[name] = self._constants[name]
+                self._result.surgery_record.constants[name] = self._constants[name]
             return
         if training:
             folded = dict(edit.folded)
@@ -259,7 +253,7 @@ class _Surgery:
                 or module.padding not in ("valid", (0,) * len(module.kernel_size))
             )
             weights[name] = replace(edit, folded=constants, as_channel=padded)
-            self._result.constants[name] = "channel" if padded else "bias"
+            self._result.surgery_record.constants[name] = "channel" if padded else "bias"
             self._notes.append(
                 f"where it is zero, what is left out reaches {name} as constants, through a normalisation: they are kept as "
                 + ("one channel of ones" if padded else "its bias")
@@ -339,8 +333,7 @@ class _Surgery:
         self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
 
     def _note_fixed_sizes(self, why: str) -> None:
-        note = f"it takes images of {'×'.join(map(str, self._checked_on[0].shape[2:]))} alone: {why}"
-        self._notes += [note] * (note not in self._notes)
+        self._note(f"it takes images of {'×'.join(map(str, self._checked_on[0].shape[2:]))} alone: {why}")
 
 
 def _difference(result: nn.Module, whole: nn.Module, inputs: tuple[Any, ...], training: bool) -> str:

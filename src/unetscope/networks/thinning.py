@@ -147,8 +147,8 @@ class _Thinning:
             self._add_pair(name, vectors, len(shape) - 2)
         modules = {**self._programs[True].modules, **self._programs[False].modules, **self._modules}
         attributes = {**self._programs[True].attributes, **self._programs[False].attributes}
-        self._result, self._spread = Rewired(modules, attributes), Rewired(modules, attributes)
-        self._result.example = self._spread.example = structure.example
+        frozen = self._programs[True].graph.output_node().meta["frozen"]
+        self._result, self._spread = (Rewired(modules, attributes, frozen, structure.example) for _ in range(2))
 
     def _shape(self, name: str) -> tuple[int, ...]:
         """Of the stream, in the recording."""
@@ -185,15 +185,15 @@ class _Thinning:
                     _read_directly(found[join].node)
         for name, segments in folded.items():
             _fold(self._result, name, segments)
-        self._result.always_evaluating = frozenset(self._programs[True].graph.output_node().meta["frozen"])
         self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
         if self._is_checked:
             self._check()
-        self._result.thinned = dict(self._kept)
+        record = self._result.surgery_record
+        record.thinned, record.notes = dict(self._kept), tuple(self._notes)
         if isinstance(self._model, Rewired):  # which lacks parts already
-            self._result.left_out, self._result.constants = self._model.left_out, self._model.constants
-            self._notes = [*self._model.notes, *self._notes]
-        self._result.notes = tuple(self._notes)
+            before = self._model.surgery_record
+            record.left_out, record.constants = before.left_out, before.constants
+            record.notes = (*before.notes, *record.notes)
         return self._result.train(self._model.training)
 
     def _insert(self, program: Program, name: str, stream: Operand) -> None:
