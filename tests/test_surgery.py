@@ -7,7 +7,7 @@ import copy
 import functools
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional
 import foreign
 from foreign import random_image
 from unetscope.base.errors import InvalidArgument, NetworkError
-from unetscope.networks.ablation import replace_streams
+from unetscope.networks.ablation import ablated, replace_streams
 from unetscope.networks.equality import differ, tensors_of
 from unetscope.networks.inspection import inspect
 from unetscope.networks.rewired import Rewired
@@ -633,6 +633,146 @@ def test_what_needs_channels_that_are_gone_gets_zeros(name: str, part: str) -> N
     smaller = assert_exact(TwoLevels(join, build()), part)
     if part == "level1":
         assert not hasattr(smaller, "down") and not hasattr(smaller, "up")
+
+
+class Inside(nn.Module):
+    """A network within another, under a name that the smaller network has for something of its own."""
+
+    def __init__(self, name: str, inner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self.add_module(name, inner or TwoLevels(plain))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.get_submodule(self.name)(x)
+
+
+@pytest.mark.parametrize("name", ["network", "code", "notes", "example", "constants", "left_out", "thinned"])
+def test_parts_may_have_any_name(name: str, tmp_path: Any) -> None:
+    model = Inside(name)
+    smaller = assert_exact(model, "level1")
+    assert smaller.get_submodule(f"{name}.enter").weight.shape == (4, 3, 3, 3)
+    assert smaller.surgery_record.left_out == ("level1",)
+    again = load_parts(save_parts(smaller, tmp_path), lambda: Inside(name))
+    image = random_image(3, 16, 16)
+    assert torch.equal(copy.deepcopy(smaller).eval()(image), again(image))
+
+
+def compiled_within() -> nn.Module:
+    model = TwoLevels(plain)
+    model.leave.compile(backend="eager")
+    model.read.compile(backend="eager")
+    return model
+
+
+def closed_over() -> nn.Module:
+    model = TwoLevels(lambda net, up, skip: net.layer(plain(net, up, skip).flatten(2).mT).mT.unflatten(2, up.shape[2:]))
+    weight = nn.Parameter(torch.rand(8))
+    model.layer = nn.TransformerEncoderLayer(8, 2, 8, 0.0, activation=lambda x: x * weight, batch_first=True)
+    return model
+
+
+class Frozen(TwoLevels):
+    """Its normalisation stays in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda net, up, skip: torch.cat([skip, net.norm(up)], 1), {"norm": nn.BatchNorm2d(4)})
+
+    def train(self, mode: bool = True) -> Frozen:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+def spectrally_normed() -> nn.Module:
+    model = TwoLevels(plain)
+    for name in ("down", "up", "read"):
+        nn.utils.spectral_norm(model.get_submodule(name))
+    return model
+
+
+def counting() -> nn.Module:
+    """Writes a mean to a buffer of its own, without gradients."""
+
+    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        with torch.no_grad():
+            torch.mean(skip, (0, 2, 3), out=net.mean)
+        return plain(net, up, skip)
+
+    model = TwoLevels(join)
+    model.register_buffer("mean", torch.zeros(4))
+    return model
+
+
+def coded() -> nn.Module:
+    """Takes the nearest of some vectors, as an autoencoder with a code book."""
+
+    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        nearest = torch.cdist(up.movedim(1, -1).reshape(-1, 4), net.code.weight).argmin(1)
+        values = net.code(nearest).view(up.shape[0], *up.shape[2:], 4).movedim(-1, 1)
+        return plain(net, up + (values - up).detach(), skip)
+
+    return TwoLevels(join, {"code": nn.Embedding(6, 4)})
+
+
+@pytest.mark.parametrize("build", [compiled_within, closed_over, Frozen, spectrally_normed, counting, coded])
+def test_what_hangs_on_modules_of_pytorch_is_copied_or_recorded(build: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = build()
+    trains = build is not closed_over  # PyTorch's attention sums in another order in training
+    smaller = assert_exact(model, trains=trains)
+    images = random_image(3, 16, 16)
+    model.zero_grad()
+    smaller.train()(images).square().mean().backward()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(parameter.grad is not None for name, parameter in smaller.named_parameters() if "code" not in name)
+
+
+def test_what_cannot_be_part_of_a_program_is_named() -> None:
+    hooked = TwoLevels(plain)
+    hooked.register_forward_hook(lambda _module, _inputs, output: output.sigmoid())
+    structure = inspect(hooked, random_image(3, 16, 16))
+    with pytest.raises(NetworkError, match=r"TwoLevels itself has forward hooks.*: inspect nn.Sequential\(network\)"):
+        without(hooked, structure, "skip1")
+    assert_exact(nn.Sequential(hooked))
+
+    class Local(NamedTuple):
+        mask: Tensor
+
+    class Naming(TwoLevels):
+        def forward(self, x: Tensor) -> Any:
+            return Local(super().forward(x))
+
+    model = Naming(plain)
+    with pytest.raises(NetworkError, match=r"objects of a class within a function.*: define it at the top of a module"):
+        without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_quantised_networks_are_ablated_and_refused_by_name() -> None:
+    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        return net.both.cat([skip, up], 1)
+
+    quantisation = torch.ao.quantization
+    model = TwoLevels(join, {"both": torch.ao.nn.quantized.FloatFunctional()}).eval()
+    assert_exact(model)
+    model.up = nn.Upsample(scale_factor=2)
+    model.down = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+    model = quantisation.QuantWrapper(model).eval()
+    model.qconfig = quantisation.get_default_qconfig("fbgemm")
+    prepared = quantisation.prepare(model)
+    image = random_image(3, 16, 16)
+    prepared(image)
+    model = quantisation.convert(prepared)
+    structure = inspect(model, image)
+    assert [skip.name for skip in structure.skips] == ["skip1"]
+    with torch.no_grad(), ablated(model, structure, "skip1"):
+        without_skip = model(image)
+    assert not torch.equal(without_skip, model(image))
+    with pytest.raises(
+        NetworkError, match=r"quant \(Quantize\) is quantised and cannot be trained: leave parts out of"
+    ):
+        without(model, structure, "skip1")
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

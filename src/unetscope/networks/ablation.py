@@ -58,7 +58,7 @@ def ablated(
 
     def replacement(name: str, stream: Tensor) -> Tensor:
         if how == "zeros":
-            return torch.zeros_like(stream)
+            return zeros_of(stream)
         if how == "mean":
             return means[name].to(stream).expand_as(stream)
         if len(stream) < 2:
@@ -67,6 +67,13 @@ def ablated(
 
     with replace_streams(unwrap_model(model), streams, replacement):
         yield model
+
+
+def zeros_of(stream: Tensor) -> Tensor:
+    """Zeros of the shape and type of a stream, be it quantised."""
+    if not stream.is_quantized:
+        return torch.zeros_like(stream)
+    return torch.quantize_per_tensor(torch.zeros(stream.shape), stream.q_scale(), stream.q_zero_point(), stream.dtype)
 
 
 def _derangement(n: int, generator: torch.Generator) -> Tensor:

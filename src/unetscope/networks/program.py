@@ -74,6 +74,7 @@ def record_program(model: nn.Module, arguments: tuple[Any, ...], *, training: bo
 
     Raises: NetworkError if it decides by the values of tensors, or does what no program can say.
     """
+    _refuse_network(model)
     recording = _Recording(model)
     placeholders = [recording.placeholder(k, value) for k, value in enumerate(arguments)]
     with eval_mode(model), torch.enable_grad(), ExitStack() as stack:
@@ -302,7 +303,7 @@ def _refuse_call(function: Callable[..., Any], kwargs: Mapping[str, Any], addres
     """Refuse a call that no program can hold. Raises: NetworkError."""
     if isinstance(function, ScriptedCall):
         raise NetworkError(f"{address} is scripted, which is not recorded: give the network before scripting")
-    if any(isinstance(value, Tensor) for value in tree_iter(kwargs.get("out"))):
+    if torch.is_grad_enabled() and any(isinstance(value, Tensor) for value in tree_iter(kwargs.get("out"))):
         raise NetworkError(
             f"{address} writes to out=, which has no gradients and so cannot be trained: use what the call returns"
         )
@@ -317,8 +318,29 @@ def _is_whole(module: nn.Module) -> bool:
         or each._forward_hooks
         or each._forward_pre_hooks
         or nn.utils.parametrize.is_parametrized(each)
+        or any(
+            getattr(value, "__closure__", None) for name, value in vars(each).items() if name != "_compiled_call_impl"
+        )
         for each in module.modules()
     )
+
+
+def _refuse_network(model: nn.Module) -> None:
+    """Refuse a network of which parts compute with quantised weights, or run around it. Raises: NetworkError."""
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise NetworkError(
+            f"{type(model).__name__} itself has forward hooks, which are not recorded: inspect nn.Sequential(network), and "
+            "leave parts out of that"
+        )
+    for name, module in model.named_modules():
+        is_quantised = type(module).__module__.startswith(
+            ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+        )
+        if is_quantised and not type(module).__name__.endswith("Functional"):
+            raise NetworkError(
+                f"{name or 'the network'} ({type(module).__name__}) is quantised and cannot be trained: leave parts out of the "
+                "network before it is quantised"
+            )
 
 
 def _is_composite(module: nn.Module) -> bool:
