@@ -103,7 +103,7 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
     _print_verdicts(run.flow, judgement, verdicts)
     if design is None:
         print_sentence("Nothing is proposed to be left out.")
-    elif not run.own_network:
+    elif not run.trained_here:
         loop = "" if run.designs else " --network FILE.py:build --train FILE.py:train"
         print_sentence(
             f"Proposed to be left out: {', '.join(_left_out(judgement, design))}. Retrain it before you believe it: "

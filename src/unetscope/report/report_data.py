@@ -113,7 +113,7 @@ def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
         "clusters": cluster_data(run),
         "predictions": prediction_data(run),
         "facts": facts(run),
-        "command": repeat_command(run.configuration) if run.own_network else None,
+        "command": repeat_command(run.configuration) if run.trained_here else None,
     }
 
 
@@ -159,8 +159,8 @@ def _readable(value: Any) -> str:
 def _state(run: AnalysedRun) -> dict[str, Any]:
     """The progress of the training; `planned` is null if the training loop is not this package's own."""
     last = run.epochs[-1].epoch if run.epochs else None
-    planned = run.configuration.get("training", {}).get("epochs") if run.own_network else None
-    return {"epoch": last, "planned": planned, "own": run.own_network}
+    planned = run.configuration.get("training", {}).get("epochs") if run.trained_here else None
+    return {"epoch": last, "planned": planned, "own": run.trained_here}
 
 
 def _number(value: float) -> float | int | None:

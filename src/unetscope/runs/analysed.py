@@ -105,9 +105,9 @@ class AnalysedRun:
         return None
 
     @cached_property
-    def own_network(self) -> bool:
-        """Whether the network is this package's U-Net, of which variants can be made."""
-        return self.folder.own_network
+    def trained_here(self) -> bool:
+        """Whether `unetscope run` trained it, as of `RunFolder`."""
+        return self.folder.trained_here
 
     def pictures(self, kind: str) -> tuple[Picture, ...]:
         """The pictures of one kind, by epoch and place."""

@@ -55,7 +55,7 @@ def carried(judged: AnalysedRun, design: str, *, or_whole: bool, code: str | Non
     Raises: as `slimming.slim`.
     """
     folder = judged.folder
-    if not judged.own_network:
+    if not judged.trained_here:
         raise InvalidArgument(
             f"{folder.path} was measured in a loop of its own, and keeps no images to find directions of skips on: "
             "us.networks.thinned takes them"

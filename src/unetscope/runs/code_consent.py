@@ -22,7 +22,7 @@ def allow_code(folder: RunFolder, named: str | None = None) -> None:
     code = network.get("code")
     if named is not None and named != code:
         of = code or (
-            "the U-Net of this package" if folder.own_network else "a loop that has not been named with --train"
+            "the U-Net of this package" if folder.trained_here else "a loop that has not been named with --train"
         )
         raise InvalidArgument(f"{folder.path} is a run of {of}, not of {named}")
     if may_run_code(folder):
@@ -46,7 +46,7 @@ def may_run_code(folder: RunFolder) -> bool:
 
 def _network(folder: RunFolder) -> dict[str, Any]:
     """How the network of a run, or of its retrainings, is built."""
-    config = folder.configuration if folder.own_network else folder.facts.get(OWN_LOOP, {})
+    config = folder.configuration if folder.trained_here else folder.facts.get(OWN_LOOP, {})
     network: dict[str, Any] = config.get("network", {})
     return network
 

@@ -162,7 +162,7 @@ def read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 f"{path}: configuration.{section} is {_shown(configuration[section])}: expected an object"
             )
     checked_facts = _validated(path, "facts", Facts, facts)
-    if is_own_network(configuration):
+    if is_trained_here(configuration):
         from unetscope.training import validated_config  # its fields are those of the estimators registered by then
 
         try:
@@ -185,8 +185,8 @@ def _with_known_estimators(configuration: Mapping[str, Any]) -> dict[str, Any]:
     return {**configuration, "measuring": known}
 
 
-def is_own_network(configuration: Mapping[str, Any]) -> bool:
-    """Whether the network is this package's U-Net, of which variants can be made, and not one of a loop of its own."""
+def is_trained_here(configuration: Mapping[str, Any]) -> bool:
+    """Whether a run's configuration is one of `unetscope run`, and not of a loop of the user's own."""
     return "depth" in configuration.get("network", {})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unetscope.base import RunFolderError, UnetscopeError, first_line
+from unetscope.base import UnetscopeError, first_line
 from unetscope.networks import costs
 from unetscope.runs.building import (
     BuiltNetwork,
@@ -17,10 +17,10 @@ from unetscope.runs.building import (
     smaller_network,
 )
 from unetscope.runs.code_consent import allow_code
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, images_of
 from unetscope.runs.kept_costs import kept_costs, write_costs
 from unetscope.table import Savings, Variant
-from unetscope.training import RunConfig, Task
+from unetscope.training import RunConfig
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,11 @@ def _savings(whole: _Whole, design: Variant) -> Savings:
 
 
 def _whole(run: RunFolder) -> _Whole:
-    data = run.facts.get("data", {})
-    about = (
-        data.get("train") or data.get("probe set") or {}
-    )  # a loop of the user's states the images that it measures on
-    if not about.get("channels") or not about.get("image size"):
-        raise RunFolderError(
-            f"{run.path} has no channels and image size of its images in its facts: restore its config.json"
-        )
+    shape, task = images_of(run)
     allow_code(run)
     config = local_config(run)
-    shape, classes = (about["channels"], *about["image size"]), about.get("classes", 2)
     if config.network.trained_by is not None:
-        return _Whole(network_of_code(config.network, shape, Task(classes)), config, shape, classes)
-    network = built_network(config, about["channels"], classes)
+        return _Whole(network_of_code(config.network, shape, task), config, shape, task.classes)
+    network = built_network(config, shape[0], task.classes)
     refuse_other_network(run, network)
-    return _Whole(network, config, shape, classes)
+    return _Whole(network, config, shape, task.classes)

@@ -21,16 +21,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from unetscope.base import RunFolderError, finished_files, remove_unfinished, whole_file
 from unetscope.data import SegmentationData
 from unetscope.runs import tables
-from unetscope.runs.description import is_own_network, read_description, read_ending, read_failure, write_object
+from unetscope.runs.description import is_trained_here, read_description, read_ending, read_failure, write_object
 from unetscope.runs.planned import structure_facts
 from unetscope.runs.tables import FORMAT, Picture
 from unetscope.runs.tables_file import tables_file
 from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
+
+if TYPE_CHECKING:
+    from unetscope.training import Task
 
 CONFIG, TABLES, ENDING, FAILURE = "config.json", "flow.sqlite", "ending.json", "failure.json"
 
@@ -110,9 +113,9 @@ class RunFolder:
         return self._about()[0]
 
     @property
-    def own_network(self) -> bool:
-        """Whether the network is this package's U-Net, of which variants can be made, and not one of a loop of its own."""
-        return is_own_network(self.configuration)
+    def trained_here(self) -> bool:
+        """Whether `unetscope run` trained it, whichever its network, and not a loop of the user's own."""
+        return is_trained_here(self.configuration)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -258,12 +261,28 @@ def _lock(file: IO[bytes]) -> bool:
     return True
 
 
+def images_of(run: RunFolder) -> tuple[tuple[int, ...], Task]:
+    """The channels and sides of a run's images, and what their masks hold: of its training images, or in a loop of the user's
+    own of those that it measures on.
+
+    Raises: RunFolderError for a run that does not say them.
+    """
+    data = run.facts.get("data", {})
+    facts = data.get("train") or data.get("probe set") or {}
+    if not facts.get("channels") or not facts.get("image size"):
+        raise RunFolderError(
+            f"{run.path} has no channels and image size of its images in its facts: restore its config.json"
+        )
+    from unetscope.training import Task  # with torch
+
+    return (facts["channels"], *facts["image size"]), Task(facts.get("classes", 2))
+
+
 def data_facts(data: SegmentationData) -> dict[str, Any]:
     """Where images come from, how many and how large they are, and the fingerprint that names exactly these.
 
     structures: those of the masks, as a rule for the depth reads them. groups: the number of each image's group, if images are
-    in groups. Of class maps also the share of every class, and what is
-    ignored.
+    in groups. Of class maps also the share of every class, and what is ignored.
     """
     several = {"classes": data.classes, "class shares": list(data.class_shares)} if data.classes > 2 else {}
     ignored = (

@@ -25,7 +25,7 @@ def configuration_of(run: RunFolder) -> dict[str, Any]:
 
     Raises: InvalidArgument for a run of a loop of its own whose functions have not been named.
     """
-    if run.own_network:
+    if run.trained_here:
         return run.configuration
     if OWN_LOOP not in run.facts:
         raise InvalidArgument(
@@ -37,7 +37,7 @@ def configuration_of(run: RunFolder) -> dict[str, Any]:
 
 def can_be_retrained(run: RunFolder) -> bool:
     """Whether it is known how variants of a run are trained."""
-    return run.own_network or OWN_LOOP in run.facts
+    return run.trained_here or OWN_LOOP in run.facts
 
 
 def name_loop(
@@ -56,7 +56,7 @@ def name_loop(
     Raises: InvalidArgument for a run that this package trained, for functions that no other process could import, or if
     trainings of other code or length have begun; NetworkError for a network that cannot be built.
     """
-    if run.own_network:
+    if run.trained_here:
         raise InvalidArgument(f"{run.path} was trained by unetscope run: its variants are trained as it was")
     epochs = max(run.flow().epochs, default=0) if epochs is None else epochs
     if epochs < 1:

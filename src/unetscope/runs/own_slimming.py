@@ -16,9 +16,9 @@ from unetscope.runs.building import BuiltNetwork, designed, left_out
 from unetscope.runs.carrying import chosen_design, load_last, retraining_of
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.exporting import Export
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, images_of
 from unetscope.runs.own_loops import configuration_of
-from unetscope.runs.own_training import built_by_code, image_shape, images_task, train_by_code
+from unetscope.runs.own_training import built_by_code, train_by_code
 from unetscope.runs.smaller_files import FOLDER, Slim, write_description, write_network
 from unetscope.table import Savings
 from unetscope.training import RunConfig, validated_config
@@ -65,14 +65,22 @@ def slim_of_own_loop(
             score = _fine_tuned(folder, small_config, small, out / f"training-{fine_tune}", fine_tune, progress)
     for model in (whole.model, small.model):
         model.cpu().eval()
-    shape = image_shape(folder)
+    shape, task = images_of(folder)
     path, written = write_network(
-        small, small_config, out, design=variant, dice=score, shape=shape, task=images_task(folder), exports=exports
+        small, small_config, out, design=variant, dice=score, shape=shape, task=task, exports=exports
     )
     result = Slim(
-        path, variant, _score(reference), math.nan, score, share, fine_tune,
-        Savings(*costs([whole.model, small.model], shape)), written, by_loop=True,
-    )  # fmt: skip
+        path,
+        variant,
+        dice_whole=_score(reference),
+        dice_carried=math.nan,
+        dice=score,
+        carried=share,
+        fine_tuned=fine_tune,
+        savings=Savings(*costs([whole.model, small.model], shape)),
+        exports=written,
+        by_loop=True,
+    )
     write_description(result)
     return result
 

@@ -14,9 +14,9 @@ from unetscope.base import RunFolderError, TrainingError, first_line
 from unetscope.networks import named_object
 from unetscope.runs.building import BuiltNetwork, network_of_code
 from unetscope.runs.code_consent import LOOP_NETWORK
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, images_of
 from unetscope.table import EpochRecord
-from unetscope.training import Checkpoints, RunConfig, Task
+from unetscope.training import Checkpoints, RunConfig
 
 
 def built_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
@@ -25,7 +25,7 @@ def built_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
     Raises: RunFolderError if the run does not say what images it has, or if the code has come to build another network.
     """
     torch.manual_seed(config.seed)
-    built = network_of_code(config.network, image_shape(folder), images_task(folder))
+    built = network_of_code(config.network, *images_of(folder))
     kept = folder.facts.get(LOOP_NETWORK, {}).get("fingerprint", "")  # none of a run of an earlier version
     if kept and kept != built.fingerprint:
         raise RunFolderError(
@@ -39,21 +39,6 @@ def loop_facts(built: BuiltNetwork) -> dict[str, Any]:
     """What a run keeps of the network that its loop trains."""
     skips = [skip.name for skip in built.skips]
     return {LOOP_NETWORK: {"class": type(built.model).__name__, "fingerprint": built.fingerprint, "skips": skips}}
-
-
-def image_shape(folder: RunFolder) -> tuple[int, ...]:
-    """The channels and sides of the images of a run in a loop of its own. Raises: RunFolderError if it does not say them."""
-    facts = folder.facts.get("data", {}).get("probe set", {})
-    if not facts.get("channels") or not facts.get("image size"):
-        raise RunFolderError(
-            f"{folder.path} has no channels and image size of its images in its facts: restore its config.json"
-        )
-    return facts["channels"], *facts["image size"]
-
-
-def images_task(folder: RunFolder) -> Task:
-    """What the masks of a run in a loop of its own hold."""
-    return Task(folder.facts.get("data", {}).get("probe set", {}).get("classes", 2))
 
 
 def train_by_code(

@@ -58,8 +58,8 @@ def existing_trials(run: RunFolder) -> tuple[Trial, ...]:
         seed = re.fullmatch(r"seed-(\d+)", folder.name)
         if seed and RunFolder.exists(folder):
             trained = RunFolder.open(folder)
-            if not trained.own_network:
-                raise RunFolderError(f"{folder} is a run of another kind of network: remove it")
+            if not trained.trained_here:
+                raise RunFolderError(f"{folder} is a run that no verify began: remove it")
             network = trained.configuration["network"]
             variant = Variant(folder.parent.name, network["depth"], parts_named(network["without"]))
             existing.append(Trial(variant, int(seed[1]), folder))
@@ -128,9 +128,9 @@ def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, 
     Jobs start in their order, each as soon as a worker is free. It assumes that twice the threads are twice as fast, and that
     every variant costs as much as the whole network.
     """
-    trained = [RunFolder.open(trial.path).epochs() for trial in existing_trials(run)] if not run.own_network else []
-    records = run.epochs()[1:] if run.own_network else [record for records in trained for record in records]
-    if not records and not run.own_network:
+    trained = [RunFolder.open(trial.path).epochs() for trial in existing_trials(run)] if not run.trained_here else []
+    records = run.epochs()[1:] if run.trained_here else [record for records in trained for record in records]
+    if not records and not run.trained_here:
         return math.nan
     if not records:
         raise RunFolderError(

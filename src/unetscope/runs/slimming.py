@@ -50,7 +50,7 @@ def slim(
         )
     check_exports(exports)
     judged = AnalysedRun.open(run)
-    if not judged.own_network and not thin:
+    if not judged.trained_here and not thin:
         return slim_of_own_loop(
             judged, design, fine_tune=fine_tune, retrained=retrained, exports=exports, code=code, progress=progress
         )
@@ -85,7 +85,17 @@ def slim(
         built, of_run.config, out, design=variant, dice=dice, shape=shape, task=Task.of(train), exports=exports
     )
     result = Slim(
-        path, variant, dice_whole, dice_carried, dice, share, fine_tune, saved, written, scores.class_means, dict(thin)
+        path,
+        variant,
+        dice_whole=dice_whole,
+        dice_carried=dice_carried,
+        dice=dice,
+        carried=share,
+        fine_tuned=fine_tune,
+        savings=saved,
+        exports=written,
+        dice_per_class=scores.class_means,
+        thin=dict(thin),
     )
     write_description(result)
     return result
