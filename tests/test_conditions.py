@@ -147,6 +147,21 @@ def test_skips_of_one_level_have_letters_from_the_last_that_joins(counts: tuple[
     assert {structure.merge_of(name).kind for name in names.split()} == {"cat"}
 
 
+@pytest.mark.parametrize("level", ["level1a", "level1b", "level1c", "level2a", "level2b"])
+def test_levels_of_several_merges_are_left_out_by_their_letters(level: str) -> None:
+    torch.manual_seed(0)
+    model, new = Stages((3, 2)).eval(), torch.rand(2, 3, 16, 16)
+    structure = inspect(model, torch.rand(1, 3, 16, 16), detail="kernels")
+    with torch.no_grad():
+        with us.networks.ablated(model, structure, level):
+            silent = model(new)
+        torch.testing.assert_close(us.without(model, structure, level).eval()(new), silent)
+    letters = {"level1": "level1c", "level2": "level2b"}  # without a letter, the first merge of the level that runs
+    assert structure.stream_of(level[:6]) == structure.stream_of(letters[level[:6]])
+    with pytest.raises(NetworkError, match="Stages has no 'level1d'"):
+        structure.stream_of("level1d")
+
+
 def test_verdicts_tables_and_figures_carry_letters() -> None:
     torch.manual_seed(0)
     train, held_out = us.synthetic_nuclei(16, image_size=16).split(0.5)

@@ -853,7 +853,7 @@ def test_it_is_built_again_from_code_and_weights(tmp_path: Any) -> None:
     with pytest.raises(NetworkError, match=r"does not fit the network that is built: .*norm"):
         load_parts(tmp_path, lambda: normed({"norm": nn.Sequential(nn.GroupNorm(2, 8))}))
     (tmp_path / "network.json").write_text("{}")
-    with pytest.raises(NetworkError, match=r"network.json is of another format: expected 'unetscope parts 1'"):
+    with pytest.raises(NetworkError, match=r"network.json is of another format: expected 'unetscope parts 2'"):
         load_parts(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,6 +163,119 @@ def test_parts_are_left_out_and_the_rest_made_thinner(tmp_path: Path) -> None:
     assert (thin.left_out, thin.thinned) == (("skip2",), {"skip1": 2})
     save_parts(thin, tmp_path)
     torch.testing.assert_close(load_parts(tmp_path, TwoLevels)(images), thin(images))
+
+
+def sums() -> nn.Module:
+    """A network whose skips are sums, so that no weight tells which of them are there."""
+    torch.manual_seed(0)
+    return SubPixelTwice()
+
+
+class SubPixelTwice(nn.Module):
+    """Two levels whose skips are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 1)
+        self.down = nn.ModuleList(nn.Conv2d(4, 4, 3, 2, 1) for _ in range(2))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(4, 4, 2, 2) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.enter(x)
+        second = torch.relu(self.down[0](first))
+        third = torch.relu(self.down[1](second))
+        return self.leave(self.up[0](self.up[1](third) + second) + first)
+
+
+def made_thin(network: nn.Module, images: Tensor, kept: dict[str, int]) -> nn.Module:
+    return thinned(network, inspect(network, images[:1]), kept, images).eval()
+
+
+def left_out(network: nn.Module, images: Tensor, *parts: str) -> nn.Module:
+    return without(network, inspect(network, images[:1]), *parts).eval()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("without", "skip1"), ("without", "skip1")],  # the second is that of the second level
+        [("without", "skip2"), ("thin", 2)],
+        [("thin", 2), ("without", "skip2")],
+        [("thin", 3), ("thin", 1)],
+        [("without", "skip2"), ("thin", 2), ("thin", 1)],
+    ],
+    ids=str,
+)
+def test_a_network_of_several_steps_is_written_with_all_of_them(
+    steps: list[tuple[str, object]], tmp_path: Path
+) -> None:
+    images = torch.rand(3, 1, 16, 16)
+    network = sums().eval()
+    for kind, what in steps:
+        if kind == "without":
+            network = left_out(network, images, str(what))
+        else:
+            network = made_thin(network, images, {"skip1": int(str(what))})
+    assert len(network.surgery_record.steps) == len(steps)
+    save_parts(network, tmp_path)
+    again = load_parts(tmp_path, sums)
+    torch.testing.assert_close(again(images), network(images))
+    assert again.surgery_record.steps == network.surgery_record.steps
+    assert not torch.allclose(network(images), sums().eval()(images))
+
+
+def test_a_file_of_the_first_format_is_read(tmp_path: Path) -> None:
+    images = torch.rand(3, 1, 16, 16)
+    thin = made_thin(left_out(sums().eval(), images, "skip2"), images, {"skip1": 2})
+    save_parts(thin, tmp_path)
+    description = json.loads((tmp_path / "network.json").read_text())
+    assert [step["left out"] for step in description.pop("steps")] == [["skip2"], []]
+    description |= {"format": "unetscope parts 1", "left out": ["skip2"], "constants": {}, "thinned": {"skip1": 2}}
+    (tmp_path / "network.json").write_text(json.dumps(description))
+    torch.testing.assert_close(load_parts(tmp_path, sums)(images), thin(images))
+
+
+@pytest.mark.parametrize("steps", [[], [{"left out": ["skip1"]}] * 101, [3], {"thinned": 3}, "skip1"])
+def test_steps_that_are_none_are_refused(steps: object, tmp_path: Path) -> None:
+    save_parts(left_out(sums().eval(), torch.rand(3, 1, 16, 16), "skip2"), tmp_path)
+    description = json.loads((tmp_path / "network.json").read_text())
+    (tmp_path / "network.json").write_text(json.dumps(description | {"steps": steps}))
+    with pytest.raises(NetworkError, match="cannot be read as a network without parts"):
+        load_parts(tmp_path, sums)
+
+
+class Counted(Padded):
+    """Counts its images outside of torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).reshape(len(x), 1, *x.shape[2:])
+
+
+class SizedByHand(nn.Module):
+    """Enlarges to a size that Python computes from plain numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.down, self.leave = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(8, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.enter(x)
+        height, width = (int(str(side)) for side in x.shape[2:])
+        up = nn.functional.interpolate(torch.relu(self.down(first)), size=(height, width))
+        return self.leave(torch.cat([up, first], 1))
+
+
+def test_a_thin_network_is_checked_on_other_batches_and_sizes() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(3, 3, 24, 24)
+    with pytest.raises(
+        NetworkError, match=r"batches of 2 images alone .* images are counted outside of torch, as by len"
+    ):
+        made_thin(Counted(), images, {"skip1": 2})
+    thin = made_thin(SizedByHand().eval(), images[:, :1], {"skip1": 4})
+    assert thin.notes == ("it takes images of 24×24 alone: the original computes with sizes outside of torch",)
+    with pytest.raises(NetworkError, match="24"):
+        thin(torch.rand(1, 1, 16, 16))
 
 
 def test_less_memory_is_held_until_the_merge() -> None:

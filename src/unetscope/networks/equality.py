@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from unetscope.networks.rewired import Rewired
 from unetscope.networks.structure import Operand, Structure
 
 TOLERANCE = 1e-6  # of the largest value
+AGREEING = 1e-5  # of the largest value: the network and its program compute the same in another order
 SEED = 0
 
 Reading = tuple[fx.Node, fx.Node, int, list[int]]  # a call, what it reads, and the channels of an axis
@@ -116,16 +117,12 @@ def recorded_and_checked(model: nn.Module, example: tuple[Any, ...]) -> tuple[tu
     return batch, in_batch(second, example)
 
 
-def refuse_fixed_batch(
-    model: nn.Module, streams: Mapping[str, Operand], result: Rewired, dropped: Collection[int]
-) -> None:
+def refuse_fixed_batch(result: Rewired, expected: Sequence[Tensor]) -> None:
     """Refuse a program that holds for the recorded batch alone, where the network takes the example by itself.
 
-    Python makes a plain number of what `len(x)` gives, so that a recording cannot follow it. dropped: outputs that are gone.
+    Python makes a plain number of what `len(x)` gives, so that a recording cannot follow it. expected: outputs of the example.
     Raises: NetworkError.
     """
-    outputs = network_outputs(model, streams, result.surgery_record.example, training=False)
-    expected = [tensor for index, tensor in enumerate(outputs) if index not in dropped]
     try:
         difference = differ(program_outputs(result, result.surgery_record.example, False), expected, 1e-4)
     except Exception as failure:  # of a program that was recorded with two images
@@ -135,6 +132,39 @@ def refuse_fixed_batch(
             f"the smaller network would run on batches of 2 images alone ({difference}): images are counted outside of torch, "
             "as by len(x); write x.shape[0], or ablate it instead"
         )
+
+
+def holds_at_other_sizes(
+    result: Rewired,
+    whole: Rewired,
+    expected: Callable[[tuple[Any, ...]], list[Tensor]],
+    checked_on: Sequence[Any],
+    *,
+    sizes_escaped: bool,
+) -> bool:
+    """Whether programs are what they have to equal at other sizes of images too, of those that the network takes.
+
+    whole: the program before it was made smaller. expected: what a network gives for arguments, or its failure. sizes_escaped:
+    whether sizes were computed with outside of torch, so that several are tried.
+    """
+    example = noise_like(checked_on, 3)
+    for factor, more in ((0.5, 0), (2.0, 0), (1.0, 1), (1.0, 3), (1.25, 0)):
+        inputs = with_sides(example, factor, more)
+        try:
+            outputs = expected(inputs)
+        except Exception:  # noqa: S112 (a size that the network does not take)
+            continue
+        try:
+            of_whole = program_outputs(whole, inputs, training=False)
+            if differ(of_whole, outputs, AGREEING) or differ(program_outputs(result, inputs, False), of_whole, 1e-4):
+                return False
+        except NetworkError:  # which names the condition that does not hold
+            pass
+        except Exception:
+            return False
+        if not sizes_escaped:
+            return True
+    return True
 
 
 def read_values(

@@ -32,23 +32,54 @@ PLAIN = (
 )
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step from a network to another: parts of it that are left out, or skips that are made thin.
+
+    left_out: the names of the parts. constants: by module, how it keeps the constants that a normalisation made of zeros, as
+    a `channel` or in its `bias`. thinned: of how many directions skips are. Names are those of the network before the step.
+    """
+
+    left_out: tuple[str, ...] = ()
+    constants: dict[str, str] = field(default_factory=dict)
+    thinned: dict[str, int] = field(default_factory=dict)
+
+
 @dataclass
 class SurgeryRecord:
     """What was done to a network.
 
-    left_out: the names of the parts that are left out. thinned: of how many directions its thin skips are. notes: what the
-    user must know of it, as sentences. constants: by module, how it keeps the constants that a normalisation made of zeros, as
-    a `channel` or in its `bias`. example: the arguments that it was recorded with. code: of the forward pass, by mode
-    (`training` or not). always_evaluating: the modules that stay in evaluation mode.
+    steps: from the original, in order. notes: what the user must know of it, as sentences. example: the arguments that it was
+    recorded with. code: of the forward pass, by mode (`training` or not). always_evaluating: the modules that stay in
+    evaluation mode.
     """
 
-    left_out: tuple[str, ...] = ()
-    thinned: dict[str, int] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
-    constants: dict[str, str] = field(default_factory=dict)
     example: tuple[Any, ...] = ()
     code: dict[bool, str] = field(default_factory=dict)
     always_evaluating: frozenset[str] = frozenset()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The parts that are left out, step after step."""
+        return tuple(name for step in self.steps for name in step.left_out)
+
+    @property
+    def thinned(self) -> dict[str, int]:
+        """Of how many directions thin skips are."""
+        return {name: kept for step in self.steps for name, kept in step.thinned.items()}
+
+    @property
+    def constants(self) -> dict[str, str]:
+        """By module, how it keeps constants."""
+        return {name: kept for step in self.steps for name, kept in step.constants.items()}
+
+    def add(self, step: Step, notes: Iterable[str], before: nn.Module) -> None:
+        """Note a step. before: the network that it was taken from, whose own steps come first."""
+        earlier = before.surgery_record if isinstance(before, Rewired) else SurgeryRecord()
+        self.steps = (*earlier.steps, step)
+        self.notes = tuple(dict.fromkeys((*earlier.notes, *notes)))
 
 
 class _OfRecord:

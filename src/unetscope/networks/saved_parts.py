@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,19 @@ from unetscope.base import (
     first_line,
     is_consented,
     parse_arguments,
-    parse_json,
+    read_json,
     whole_file,
 )
 from unetscope.networks.inspection import build_network, inspect
-from unetscope.networks.rewired import Rewired
+from unetscope.networks.rewired import Rewired, Step
 from unetscope.networks.surgery import without
 from unetscope.networks.thinning import thinned
 from unetscope.networks.unet import FILE
 
 DESCRIPTION = "network.json"
-FORMAT = "unetscope parts 1"
-MOST_VALUES = 2**30  # of an example, so that a file cannot ask for more memory than there is
+FORMAT, FIRST_FORMAT = "unetscope parts 2", "unetscope parts 1"  # the first knew a step of each kind
+MOST_STEPS = 100
+MOST_VALUES = 2**26  # of an example, so that a file cannot ask for more memory than there is
 
 Build = Callable[[], nn.Module]
 
@@ -58,9 +59,10 @@ def save_parts(network: Rewired, folder: str | Path, built_by: str = "", argumen
         "network": built_by,
         "arguments": list(arguments),
         "code signature": consent(code_text(built_by, arguments)) if built_by else "",
-        "left out": list(network.surgery_record.left_out),
-        "thinned": network.surgery_record.thinned,
-        "constants": network.surgery_record.constants,
+        "steps": [
+            {"left out": list(step.left_out), "constants": step.constants, "thinned": step.thinned}
+            for step in network.surgery_record.steps
+        ],
         "example": [_described(value) for value in network.surgery_record.example],
     }
     tensors: dict[str, Tensor] = {}
@@ -84,13 +86,12 @@ def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
     """
     folder = Path(folder)
     try:
-        description = parse_json((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        description = read_json(folder / DESCRIPTION)
         weights = load_file(folder / FILE)
-        if description.get("format") != FORMAT:
+        if description.get("format") not in (FORMAT, FIRST_FORMAT):
             raise NetworkError(f"{folder / DESCRIPTION} is of another format: expected {FORMAT!r}")
-        example = tuple(map(_example, description["example"]))
-        left_out, constants, built_by = description["left out"], description["constants"], description["network"]
-        thin = {str(name): int(kept) for name, kept in description.get("thinned", {}).items()}
+        example, built_by = tuple(map(_example, description["example"])), str(description["network"])
+        steps = list(_steps(description))
         arguments, signature = description.get("arguments", []), description.get("code signature", "")
         is_trusted = is_consented(code_text(built_by, arguments), signature)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -102,16 +103,37 @@ def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
             f"{folder / DESCRIPTION} names code that has not been run on this machine by you ({built_by[:200]!r}): if you "
             "trust it, give build=, which makes the network"
         )
-    original = build() if build is not None else build_network(built_by, parse_arguments(arguments))
-    if left_out or not thin:
-        original = network = without(original, inspect(original, example), *left_out, constants=constants)
-    if thin:
-        network = thinned(original, inspect(original, example), thin, images=None)
+    network = build() if build is not None else build_network(built_by, parse_arguments(arguments))
+    for step in steps:
+        structure = inspect(network, example)
+        network = (
+            thinned(network, structure, step.thinned, images=None)
+            if step.thinned
+            else without(network, structure, *step.left_out, constants=step.constants)
+        )
+    assert isinstance(network, Rewired)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise NetworkError(f"{folder / FILE} does not fit the network that is built: {_reason(error)}") from None
     return network.eval()
+
+
+def _steps(description: dict[str, Any]) -> Iterator[Step]:
+    """What was done to the original, in order. Raises: ValueError for what is no step, or none."""
+    described = description.get("steps")
+    if described is None:  # of the first format
+        thin = description.get("thinned", {})
+        left_out = {"left out": description["left out"], "constants": description["constants"]}
+        described = [left_out] * bool(left_out["left out"] or not thin) + [{"thinned": thin}] * bool(thin)
+    if not described or len(described) > MOST_STEPS:
+        raise ValueError(f"{len(described)} steps: expected 1 to {MOST_STEPS}")
+    for each in described:
+        yield Step(
+            left_out=tuple(map(str, each.get("left out", ()))),
+            constants={str(name): str(kept) for name, kept in each.get("constants", {}).items()},
+            thinned={str(name): int(kept) for name, kept in each.get("thinned", {}).items()},
+        )
 
 
 def _reason(error: RuntimeError) -> str:

@@ -227,12 +227,18 @@ class Structure:
         raise NetworkError(f"{self.name} has no skip {skip!r}: there are {names}")
 
     def stream_of(self, part: str) -> Operand:
-        """What a skip or a level carries at its merge. Raises: NetworkError if there is no such part."""
-        if (level := re.fullmatch(r"level([1-9]\d*)", part)) is None:
+        """What a skip or a level carries at its merge. Raises: NetworkError if there is no such part.
+
+        Where several skips join at a level, `level2` is the upsampled stream at the first merge of it that runs, and `level2a`
+        that at the merge of `skip2a`.
+        """
+        if (level := re.fullmatch(r"level([1-9]\d*)([a-z]*)", part)) is None:
             return self.merge_of(part).skips[part]
+        if level[2] and (beside := f"skip{level[1]}{level[2]}") in {skip.name for skip in self.skips}:
+            return self.merge_of(beside).upsampled
         skips = re.compile(rf"skip{level[1]}[a-z]?")
         for merge in self.merges:  # the first that runs, if there are several at a level
-            if any(map(skips.fullmatch, merge.skips)):
+            if not level[2] and any(map(skips.fullmatch, merge.skips)):
                 return merge.upsampled
         levels = ", ".join(dict.fromkeys(re.sub(r"skip(\d+)[a-z]?", r"level\1", skip.name) for skip in self.skips))
         raise NetworkError(f"{self.name} has no {part!r}: there are {levels or 'none'}")

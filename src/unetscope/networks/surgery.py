@@ -17,20 +17,19 @@ from unetscope.networks.equality import (
     differ,
     draws_at_random,
     example_of,
+    holds_at_other_sizes,
     network_outputs,
-    noise_like,
     program_outputs,
     read_values,
     recorded_and_checked,
     refuse_fixed_batch,
-    with_sides,
 )
 from unetscope.networks.leaving_out import WithoutStreams, positions_of, silenced
 from unetscope.networks.live_calls import ancestors, hold_sides, remove_dead_calls
 from unetscope.networks.masks import Read, WeightEdit
 from unetscope.networks.outputs import keep_outputs, main_output, output_leaves, simplify
 from unetscope.networks.program import place, record_program
-from unetscope.networks.rewired import Rewired, cut_weights
+from unetscope.networks.rewired import Rewired, Step, cut_weights
 from unetscope.networks.structure import Operand, Structure
 
 MODES = (False, True)  # evaluation, training
@@ -98,6 +97,8 @@ class _Surgery:
         example = example_of(structure)
         self._model, self._streams, self._constants = model, streams, constants
         self._notes: list[str] = []
+        self._kept_as: dict[str, str] = {}  # constants, by module
+        self._trains_equally = True
         self._dropped: dict[bool, list[int]] = {}  # outputs that are gone, by their order
         recorded_on, self._checked_on = recorded_and_checked(model, example)
         self._programs = {mode: record_program(model, recorded_on, training=mode) for mode in MODES}
@@ -131,13 +132,14 @@ class _Surgery:
         self._whole.set_code(graphs)
         if self._constants is None:
             self._check_result()
-            refuse_fixed_batch(self._model, self._streams, self._result, self._dropped.get(False, ()))
+            example = self._result.surgery_record.example
+            refuse_fixed_batch(self._result, self._silenced_outputs(example))
         self._check_sizes()
         kept = dict(self._result.named_parameters()) | dict(self._result.named_buffers())
         if outside := sorted(name for name in kept if name.startswith("outside_")):
             self._notes.append(f"tensors that the original does not register are {', '.join(outside)} here")
-        record = self._result.surgery_record
-        record.left_out, record.notes = tuple(self._streams), tuple(self._notes)
+        step = Step(left_out=tuple(self._streams), constants=self._kept_as)
+        self._result.surgery_record.add(step, self._notes, self._model)
         return self._result.train(self._model.training)
 
     def _note_zeros(self, calls: list[str]) -> None:
@@ -237,7 +239,7 @@ class _Surgery:
             if not training and name in self._constants:
                 zeros = tuple((index, 0.0) for index in read.mask.gone)
                 weights[name] = replace(edit, folded=zeros, as_channel=self._constants[name] == "channel")
-                self._result.surgery_record.constants[name] = self._constants[name]
+                self._kept_as[name] = self._constants[name]
             return
         if training:
             folded = dict(edit.folded)
@@ -253,7 +255,7 @@ class _Surgery:
                 or module.padding not in ("valid", (0,) * len(module.kernel_size))
             )
             weights[name] = replace(edit, folded=constants, as_channel=padded)
-            self._result.surgery_record.constants[name] = "channel" if padded else "bias"
+            self._kept_as[name] = "channel" if padded else "bias"
             self._notes.append(
                 f"where it is zero, what is left out reaches {name} as constants, through a normalisation: they are kept as "
                 + ("one channel of ones" if padded else "its bias")
@@ -265,8 +267,6 @@ class _Surgery:
             f"{name} gets other constants in training mode, from the statistics of zeros: the network keeps those of "
             "evaluation mode, and equals the one with zeros in that mode alone"
         )
-
-    _trains_equally = True
 
     # Checks of the result.
 
@@ -297,33 +297,18 @@ class _Surgery:
                 "the smaller network would share weights with the original: this is a mistake of unetscope"
             )
 
+    def _silenced_outputs(self, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
+        """What the original gives with zeros in the place of the streams, without the outputs that are gone."""
+        outputs = network_outputs(self._model, self._streams, inputs, training=False)
+        return [tensor for index, tensor in enumerate(outputs) if index not in self._dropped.get(False, ())]
+
     def _check_sizes(self) -> None:
         """Hold the program to the size of the example, if it is not equal at another one that the network takes."""
-        example = noise_like(self._checked_on, 3)
         escaped = any(program.sizes_escaped for program in self._programs.values())
-        for factor, more in ((0.5, 0), (2.0, 0), (1.0, 1), (1.0, 3), (1.25, 0)):
-            inputs = with_sides(example, factor, more)
-            try:
-                outputs = network_outputs(self._model, self._streams, inputs, training=False)
-            except Exception:  # noqa: S112 (a size that the network does not take)
-                continue
-            expected = [tensor for index, tensor in enumerate(outputs) if index not in self._dropped.get(False, ())]
-            if not self._holds_on(inputs, expected):
-                self._fix_sizes()
-                return
-            if not escaped:
-                return
-
-    def _holds_on(self, inputs: tuple[Any, ...], expected: list[torch.Tensor]) -> bool:
-        try:
-            outputs = program_outputs(self._whole, inputs, training=False)
-            return not (
-                differ(outputs, expected) or differ(program_outputs(self._result, inputs, False), outputs, 1e-4)
-            )
-        except NetworkError:  # which names the condition that does not hold
-            return True
-        except Exception:
-            return False
+        if not holds_at_other_sizes(
+            self._result, self._whole, self._silenced_outputs, self._checked_on, sizes_escaped=escaped
+        ):
+            self._fix_sizes()
 
     def _fix_sizes(self) -> None:
         sides = self._checked_on[0].shape[2:]

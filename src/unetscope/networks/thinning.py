@@ -7,6 +7,7 @@ channels where it is joined. If convolutions alone read the joined channels, the
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,24 +20,27 @@ from unetscope.activations import eval_mode, unwrap_model
 from unetscope.base import InvalidArgument, NetworkError, preserve_rng
 from unetscope.networks.ablation import replace_streams
 from unetscope.networks.equality import (
+    AGREEING,
     as_double,
     differ,
     draws_at_random,
     example_of,
+    holds_at_other_sizes,
     in_mode,
     program_outputs,
     recorded_and_checked,
+    refuse_fixed_batch,
     tensors_of,
 )
 from unetscope.networks.leaving_out import CONCATENATIONS, positions_of, replace_tensors
+from unetscope.networks.live_calls import hold_sides
 from unetscope.networks.masks import concatenation_axis, tensor_arguments
 from unetscope.networks.program import Program, record_program
-from unetscope.networks.rewired import Rewired
+from unetscope.networks.rewired import Rewired, Step
 from unetscope.networks.structure import Operand, Structure
 from unetscope.networks.surgery import MODES
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}  # by the sides of an image
-AGREEING = 1e-5  # of the largest value: the network and its program compute the same in another order
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class _Thinning:
         directions = {} if images is None else skip_directions(model, structure, list(kept), images)
         recorded_on, self._checked_on = recorded_and_checked(model, example_of(structure))
         self._programs = {mode: record_program(model, recorded_on, training=mode) for mode in MODES}
+        self._added = {name: _free_name(model, f"thin_{name}") for name in kept}  # modules, by skip
         self._modules: dict[str, nn.Module] = {}
         self._notes: list[str] = []
         for name, number in kept.items():
@@ -168,7 +173,7 @@ class _Thinning:
         ones = (1,) * sides
         compress.weight = nn.Parameter(vectors.T.reshape(number, channels, *ones).contiguous().to(like))
         expand.weight = nn.Parameter(vectors.reshape(channels, number, *ones).contiguous().to(like))
-        self._modules |= {f"thin_{name}.compress": compress, f"thin_{name}.expand": expand}
+        self._modules |= {f"{self._added[name]}.compress": compress, f"{self._added[name]}.expand": expand}
 
     def network(self) -> Rewired:
         """The network with thin skips."""
@@ -179,7 +184,7 @@ class _Thinning:
         self._spread.set_code({mode: program.graph for mode, program in self._programs.items()})
         foldable = [_foldable(program, self._result) for program in self._programs.values()]
         for join in foldable[0].keys() & foldable[1].keys():
-            if foldable[0][join].segments == foldable[1][join].segments:
+            if _read_alike(foldable[0][join], foldable[1][join]):
                 folded |= foldable[0][join].by_convolution
                 for found in foldable:
                     _read_directly(found[join].node)
@@ -188,12 +193,9 @@ class _Thinning:
         self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
         if self._is_checked:
             self._check()
-        record = self._result.surgery_record
-        record.thinned, record.notes = dict(self._kept), tuple(self._notes)
-        if isinstance(self._model, Rewired):  # which lacks parts already
-            before = self._model.surgery_record
-            record.left_out, record.constants = before.left_out, before.constants
-            record.notes = (*before.notes, *record.notes)
+            refuse_fixed_batch(self._result, self._projected_outputs(self._result.surgery_record.example))
+        self._check_sizes()
+        self._result.surgery_record.add(Step(thinned=dict(self._kept)), self._notes, self._model)
         return self._result.train(self._model.training)
 
     def _insert(self, program: Program, name: str, stream: Operand) -> None:
@@ -205,34 +207,33 @@ class _Thinning:
                 source = tensor_arguments(join)[place]
                 writers = [node for node in join.meta.get("after", ()) if order[source] < order[node] < order[join]]
                 with program.graph.inserting_after(max([source, *writers], key=order.__getitem__)):
-                    compressed = program.graph.call_module(f"thin_{name}.compress", (source,))
+                    compressed = program.graph.call_module(f"{self._added[name]}.compress", (source,))
                 with program.graph.inserting_before(join):
-                    expanded[place] = program.graph.call_module(f"thin_{name}.expand", (compressed,))
+                    expanded[place] = program.graph.call_module(f"{self._added[name]}.expand", (compressed,))
                 for node, ends in ((compressed, "compress"), (expanded[place], "expand")):
-                    address = f"thin_{name}.{ends}"
-                    node.meta.update(source.meta, function=ends, address=address, writes=False, thin=name)
+                    address = f"{self._added[name]}.{ends}"
+                    node.meta.update(source.meta, function=ends, address=address, writes=False, thin=self._added[name])
             replace_tensors(join, lambda place, tensor, expanded=expanded: expanded.get(place, tensor))  # type: ignore[misc]
 
     def _check(self) -> None:
         """Refuse a result that is not the network with each skip projected."""
 
-        def project(name: str, values: Tensor) -> Tensor:
-            pair = [self._spread.get_submodule(f"thin_{name}.{end}") for end in ("compress", "expand")]
-            return pair[1](pair[0](values))  # type: ignore[no-any-return]
-
         small, spread = copy.deepcopy(self._result).double(), copy.deepcopy(self._spread).double()
+        inputs = as_double(self._checked_on)
         for training in MODES:
             if training and (call := draws_at_random(self._programs[True].graph)):
                 self._notes.append(f"{call} draws at random in training mode, where equality is not checked")
                 continue
-            with in_mode(self._model, training), replace_streams(self._model, self._streams, project, gradients=False):
-                values = [each.clone() if isinstance(each, Tensor) else each for each in self._checked_on]
-                expected = tensors_of(self._model(*values))
+            expected = self._projected_outputs(self._checked_on, training)
             difference = differ(program_outputs(self._spread, self._checked_on, training), expected, AGREEING)
-            inputs = as_double(self._checked_on)
-            difference = difference or differ(
-                program_outputs(small, inputs, training), program_outputs(spread, inputs, training)
-            )
+            try:
+                folded = differ(program_outputs(small, inputs, training), program_outputs(spread, inputs, training))
+            except RuntimeError:  # of networks that name float32 in their code
+                small, spread, inputs = self._result, self._spread, self._checked_on
+                folded = differ(
+                    program_outputs(small, inputs, training), program_outputs(spread, inputs, training), AGREEING
+                )
+            difference = difference or folded
             if difference:
                 mode = "training" if training else "evaluation"
                 raise NetworkError(
@@ -240,10 +241,36 @@ class _Thinning:
                     f"skips projected ({difference}): it cannot be made thinner here"
                 )
 
+    def _projected_outputs(self, inputs: tuple[Any, ...], training: bool = False) -> list[Tensor]:
+        """What the original gives with each skip projected."""
+
+        def project(name: str, values: Tensor) -> Tensor:
+            pair = [self._spread.get_submodule(f"{self._added[name]}.{end}") for end in ("compress", "expand")]
+            return pair[1](pair[0](values))  # type: ignore[no-any-return]
+
+        with in_mode(self._model, training), replace_streams(self._model, self._streams, project, gradients=False):
+            values = [each.clone() if isinstance(each, Tensor) else each for each in inputs]
+            return tensors_of(self._model(*values))
+
+    def _check_sizes(self) -> None:
+        """Hold the program to the size of the example, if it is not equal at another one that the network takes."""
+        escaped = any(program.sizes_escaped for program in self._programs.values())
+        if holds_at_other_sizes(
+            self._result, self._spread, self._projected_outputs, self._checked_on, sizes_escaped=escaped
+        ):
+            return
+        sides = self._checked_on[0].shape[2:]
+        for program in self._programs.values():
+            hold_sides(program.graph, sides)
+        self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
+        self._notes.append(
+            f"it takes images of {'×'.join(map(str, sides))} alone: the original computes with sizes outside of torch"
+        )
+
 
 @dataclass(frozen=True)
 class _Segment:
-    """Channels of a concatenation: how many there are, and the thin skip that they are expanded from, or none."""
+    """Channels of a concatenation: how many there are, and the module of the thin skip that expands them; empty for none."""
 
     channels: int
     thin: str
@@ -261,6 +288,21 @@ class _Foldable:
     def by_convolution(self) -> dict[str, list[_Segment]]:
         """The segments that each of the convolutions reads."""
         return {name: list(self.segments) for name in self.convolutions}
+
+
+def _free_name(model: nn.Module, name: str) -> str:
+    """A name that no part of a network has, which may have thin skips already."""
+    there = {child for child, _ in model.named_children()}
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free not in there)
+
+
+def _read_alike(in_one_mode: _Foldable, in_the_other: _Foldable) -> bool:
+    """Whether the same convolutions read the same concatenation in both modes."""
+    return (in_one_mode.segments, set(in_one_mode.convolutions)) == (
+        in_the_other.segments,
+        set(in_the_other.convolutions),
+    )
 
 
 def _foldable(program: Program, network: Rewired) -> dict[str, _Foldable]:
@@ -319,7 +361,7 @@ def _fold(network: Rewired, name: str, segments: list[_Segment]) -> None:
             if not segment.thin:
                 parts.append(weight)
                 continue
-            expand: Any = network.get_submodule(f"thin_{segment.thin}.expand")
+            expand: Any = network.get_submodule(f"{segment.thin}.expand")
             spread = expand.weight.flatten(1)  # [channels, directions]
             parts.append(torch.tensordot(spread.to(weight), weight, dims=([0], [axis])).movedim(0, axis))
         weight = torch.cat(parts, dim=axis)
