@@ -1,4 +1,4 @@
-"""Coverage of intervals and size of nulls where images are frames of films: `python -m calibration.grouped "20 films of 5"`.
+"""Coverage of intervals and size of nulls where images are frames of films; `python -m calibration.grouped_page` measures it.
 
 Every film has a state and a label; its frames have both with a chance, and otherwise draw them anew. So frames of a film are
 alike while the distribution of a single frame, and with it the truth, is known.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +20,6 @@ from unetscope.activations.capture import with_shapes
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import Estimator, LayerStatistics, Pairwise, Reading
-from unetscope.estimators.kde import KDE
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.renyi import Renyi
 from unetscope.measure.probe_data import Segmented
@@ -57,17 +55,6 @@ class Rate:
     rejected: float
     nulls: int
     repetitions: int
-
-    @property
-    def row(self) -> str:
-        """A row of the table in Markdown."""
-        cells = [
-            self.estimator,
-            self.films,
-            f"{self.covered:.0%} of {self.intervals}" if self.intervals else "no interval",
-            f"{self.rejected:.1%} of {self.nulls}" if self.nulls else "no p",
-        ]
-        return f"| {' | '.join(cells)} |"
 
 
 @dataclass(frozen=True)
@@ -284,21 +271,3 @@ def skewed(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
 def _rate(case: str, name: str, films: str, held: Sequence[bool], rejected: Sequence[bool], repetitions: int) -> Rate:
     mean = [float(np.mean(values)) if len(values) else math.nan for values in (held, rejected)]
     return Rate(case, name, films, mean[0], len(held), mean[1], len(rejected), repetitions)
-
-
-def main(films: Sequence[str], repetitions: int = 200) -> None:
-    """Print the table of some films, and of the same frames taken for independent ones."""
-    print("| estimate | images | intervals that hold | nulls that reject |\n|---|---|---|---|")
-    for name in films:
-        for draw in (normal, skewed):
-            print(of_mean(name, 10 * repetitions, draw).row, flush=True)
-        for in_groups in (True, False):
-            print("" if in_groups else "as if frames were independent:", flush=True)
-            for estimator in (Binning(1.0), KDE(NOISE), Mixture(NOISE), Renyi()):
-                for _, rate in of_estimator(estimator, name, repetitions, in_groups=in_groups):
-                    print(rate.row, flush=True)
-            print(of_probe(name, repetitions, in_groups=in_groups).row, flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:] or list(FILMS))
