@@ -688,6 +688,8 @@ def test_a_network_is_inspected_on_the_command_line(unetscope, tmp_path: Path) -
         ([f"{place}:build", "--shape=3,x"], "--shape 3,x: expected channels and two or three sides, such as 3,128,128"),
         ([f"{place}:build", "--shape=1,32,32"], "Padded does not run on an example [1, 1, 32, 32]: "),
         ([f"{place}:build", "--every=layers"], "--every layers: expected kernels or stages"),
+        ([f"{place}:needs", "--network-args=width"], "argument 'width' of the network: expected NAME=VALUE"),
+        ([f"{place}:needs", "--network-args=b=2"], "cannot be built with b=2: needs() got an unexpected keyword"),
     ):
         code, _, errors = unetscope("inspect", *words)
         assert (code, len(errors.splitlines())) == (2, 1), errors

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from unetscope.cli.main import app
+from unetscope.networks.structure import GapKind
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -54,6 +55,11 @@ def lines_of(function: ast.FunctionDef) -> int:
     assert function.end_lineno is not None
     assert documentation.end_lineno is not None
     return function.end_lineno - function.lineno - (documentation.end_lineno - documentation.lineno)
+
+
+def test_the_table_of_gaps_names_every_kind() -> None:
+    page = (REPOSITORY / "docs" / "your-network.md").read_text(encoding="utf-8")
+    assert {kind for kind in GapKind if f"| `{kind}` |" in page} == set(GapKind)
 
 
 def test_every_command_of_the_readme_parses() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unetscope.base import parse_arguments
 from unetscope.cli.flags import Json, Quiet
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import one_line, print_json, print_sentence, print_table
@@ -30,6 +31,9 @@ def inspect(
             metavar="NETWORK",
         ),
     ],
+    network_args: Annotated[
+        list[str] | None, typer.Option(help="Argument of what builds it, such as width=16; repeatable, as of `run`.")
+    ] = None,
     shape: Annotated[str, typer.Option(help="One image: channels and sides, such as 1,128,128.")] = "3,128,128",
     every: Annotated[
         str | None, typer.Option(help="kernels or stages: which layers [default: all kernels up to forty].")
@@ -42,7 +46,7 @@ def inspect(
     """Find the layers, merges and skips of any network. It runs what it names, as python would."""
     from unetscope.networks import build_network, inspect_shape
 
-    structure = inspect_shape(build_network(network), shape, every)
+    structure = inspect_shape(build_network(network, parse_arguments(network_args or ())), shape, every)
     if draw is not None:
         from unetscope import plots
 
