@@ -178,10 +178,12 @@ def sentences_of_parts(rows: Sequence[Row]) -> list[str]:
     parts = [part for row in rows for part in row.get("parts", [])]
     removed = [part for part in parts if "refusal" not in part]
     exact = [part for part in removed if max(part[mode] for mode in MODES) <= TOLERANCE]
+    in_evaluation = sum(part["evaluation"] <= TOLERANCE for part in removed)
+    single = sum(part.get("float32", False) for part in removed)
     lines = [
         f"`us.without` leaves out {len(removed)} of their {len(parts)} skips and levels, and refuses {len(parts) - len(removed)} with the call that is in the way.",
-        f"On new images {len(exact)} of these {len(removed)} equal the network with zeros instead to {TOLERANCE:.0e} of the largest output, in evaluation and",
-        f"in training mode; {sum(part['evaluation'] <= TOLERANCE for part in removed)} do so in evaluation mode.",
+        f"On new images {len(exact)} of these {len(removed)} equal the network with zeros instead to 1e-6 of the largest output, in evaluation and",
+        f"in training mode{f', and {in_evaluation - len(exact)} more in evaluation mode alone' * (in_evaluation > len(exact))}. {single} of them were compared in float32, the others in float64.",
     ]
     for kind in ("skip", "level"):
         of_kind = [part for part in removed if part["part"].startswith(kind)]

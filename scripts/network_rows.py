@@ -97,9 +97,8 @@ def differences(model: nn.Module, smaller: nn.Module, streams: Any, new: Tensor)
         double = _differences(model.double(), smaller.double(), streams, new.double())
         if max(double["evaluation"], double["training"]) <= TOLERANCE:
             return double
-        single = _differences(
-            model.float(), smaller.float(), streams, new
-        )  # of other constants in float64, as an epsilon
+        # a network that names a float32 number, such as an epsilon, is another network in float64
+        single = _differences(model.float(), smaller.float(), streams, new)
         return {**single, "float32": True} if single["evaluation"] < double["evaluation"] else double
     except RuntimeError:  # of a network that names float32 in its code
         return {**_differences(model.float(), smaller.float(), streams, new), "float32": True}

@@ -141,10 +141,7 @@ class WithoutStreams(Following):
         if node.args:
             node.args = (values, *node.args[1:])
         else:
-            node.kwargs = {
-                ("tensors" if key == "tensors" else key): (values if key == "tensors" else value)
-                for key, value in node.kwargs.items()
-            }
+            node.kwargs = {**node.kwargs, "tensors": values}
 
     def _is_summed(self, node: fx.Node) -> bool:
         axis = argument(node, 1, "dim", 0)

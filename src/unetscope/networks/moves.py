@@ -155,10 +155,10 @@ class ChannelEdits:
         device = self.graph.call_function(getattr, (like, "device"))
         return self.graph.call_function(torch.tensor, (indices,), {"device": device, "dtype": torch.int64})
 
-    def _feed_zeros(self, node: fx.Node, why: str = "it mixes channels") -> None:
+    def _feed_zeros(self, node: fx.Node) -> None:
         """Let a call that mixes channels have zeros where they went. Raises: NetworkError for one that writes in place."""
         if node.meta["writes"]:
-            raise self._refusal(node, why)
+            raise self._refusal(node, "it mixes channels")
         self._refill_all(node)
         self.zero_fed.append(place(node))
 

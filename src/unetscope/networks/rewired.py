@@ -96,7 +96,7 @@ class _OfRecord:
 
 
 class Rewired(nn.Module):
-    """A network without some of its parts. It is recorded, and runs without the Python code of the original.
+    """A network without some of its parts, or with thin skips. It is recorded, and runs without the original's Python code.
 
     Weights have the names of the original. Its parts are its own: copies that share no memory with the original.
 
@@ -283,11 +283,8 @@ def _prune(module: nn.Module, prefix: str, used: Iterable[str]) -> None:
             del values[key]
 
 
-def cut_weights(module: nn.Module, name: str, edit: WeightEdit) -> None:
-    """Take from a module the weights of channels that it no longer has.
-
-    Raises: NetworkError if the weights are made of others, or are another module's too.
-    """
+def cut_weights(module: nn.Module, edit: WeightEdit) -> None:
+    """Take from a module the weights of channels that it no longer has."""
     weights: Any = module
     with torch.no_grad():
         if edit.groups is not None and hasattr(module, "num_groups"):

@@ -215,7 +215,7 @@ class _Surgery:
         for name, edit in weights.items():
             module = self._result.get_submodule(name)
             _refuse_tied(self._result, name, module)
-            cut_weights(module, name, edit)
+            cut_weights(module, edit)
 
     def _fold(
         self, read: Read, values: tuple[tuple[float, float], ...], weights: dict[str, WeightEdit], training: bool
