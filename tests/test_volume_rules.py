@@ -403,3 +403,22 @@ def test_empty_masks_of_volumes_are_counted_and_all_are_refused(tmp_path: Path, 
         assert found["empty-mask"].what.startswith(
             f"{count} of {12 if use == 'slices' else 2} masks are empty, such as that of v"
         )
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("is_volume", [False, True])
+def test_slices_are_turned_as_their_affines_say(tmp_path: Path, axes: tuple[int, ...], is_volume: bool) -> None:
+    """A mask of two axes, or of a third of one voxel, that is stored the other way round than its image."""
+    turned, affine = np.flip(FLAT, axes).copy(), np.eye(4)
+    for axis in axes:
+        affine[axis, axis], affine[axis, 3] = -1.0, FLAT.shape[axis] - 1
+    scan = nifti(tmp_path / "scan.nii", (FLAT * 100).astype(np.int16), sform=np.eye(4))
+    mask = nifti(tmp_path / "mask.nii", turned[..., None] if is_volume else turned, sform=affine)
+    loaded = load_nifti([scan], [mask], size=FLAT.shape[::-1], standardised=False)
+    assert loaded.masks.any()
+    assert ((loaded.images[:, 0] > 0) == (loaded.masks > 0)).all()
+    elsewhere = affine.copy()
+    elsewhere[0, 3] += 2
+    nifti(tmp_path / "mask.nii", turned, sform=elsewhere)
+    with pytest.raises(DataError, match=r"mask.nii lies up to 2 mm from scan.nii by their affines"):
+        load_nifti([scan], [mask], size=FLAT.shape[::-1], standardised=False)

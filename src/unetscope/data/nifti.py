@@ -9,7 +9,7 @@ import gzip
 import io
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,11 @@ class Volume:
                 f"{self.file} notes orientation {self.noted_orientation}, {image.file} {image.noted_orientation}: which way it "
                 "was drawn is not known; save both upright, without the note"
             )
-        if self.affine is None or image.affine is None or min(self.values.ndim, image.values.ndim) < 3:
+        if self.affine is None or image.affine is None:
             return self
+        if min(self.values.ndim, image.values.ndim) < 3:  # of a slice, whose third axis is one voxel
+            ours, theirs = (replace(each, values=np.atleast_3d(each.values)) for each in (self, image))
+            return ours.on_grid_of(theirs)
         shapes = [volume.values.shape[:3] for volume in (self, image)]
         if self.qform is None and image.qform is None and shapes[0] == shapes[1]:
             shift, voxel = _largest_shift(self.affine, image.affine, shapes[0])
