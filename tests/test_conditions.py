@@ -76,6 +76,14 @@ CONDITIONS: dict[str, tuple[Any, Callable[[Conditioned, Tensor, Any], Tensor]]] 
     "time, number": (3, lambda net, h, t: h + vector(net, torch.tensor([t]))),
     "clinical vector, in a map": (torch.rand(1), concatenated),
     "clinical vector, in place": (torch.rand(1), lambda net, h, v: h.add_(vector(net, v))),
+    "vector, as a map": (
+        torch.rand(1, 16),
+        lambda _, h, v: h + functional.interpolate(v.view(-1, 1, 4, 4) * 2, h.shape[2:]),
+    ),
+    "vector, as a map of both": (
+        torch.rand(1, 16),
+        lambda _, h, v: h * (1 + functional.interpolate(v.reshape(-1, 1, 2, 8), h.shape[2:], mode="bilinear")),
+    ),
     "context, broadcast": (None, lambda net, h, _: h + context(h, net)),
     "context, expanded": (None, lambda net, h, _: h + context(h, net).expand_as(h)),
     "context, repeated": (None, lambda net, h, _: h + context(h, net).repeat(1, 1, *h.shape[2:])),

@@ -103,6 +103,23 @@ def partly_changed(up: Tensor) -> Tensor:
     return up
 
 
+def low_frequencies(up: Tensor) -> Tensor:
+    """What Fourier layers do: weights for the lowest frequencies, written into zeros, beside the stream itself."""
+    spectrum = torch.fft.rfft2(up)
+    kept = torch.zeros_like(spectrum)
+    kept[:, :, :2, :2] = torch.einsum(
+        "bihw,iohw->bohw", spectrum[:, :, :2, :2], torch.ones(up.shape[1], up.shape[1], 2, 2) + 0j
+    )
+    return torch.fft.irfft2(kept, s=up.shape[2:]) + up
+
+
+def spectral_convolution(spectrum: Tensor) -> Tensor:
+    """A convolution of both parts of a spectrum."""
+    parts = torch.cat([spectrum.real, spectrum.imag], 1)
+    mixed = parts * 0.5 + parts.mean((2, 3), keepdim=True)
+    return torch.complex(*mixed.chunk(2, 1))
+
+
 BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {
     "scripted": swish,
     "slice": written_by_slice,
@@ -120,6 +137,9 @@ BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {
     "half": lambda up: up.to(torch.bfloat16).float(),
     "one-hot": lambda up: functional.one_hot(up.argmax(1), up.shape[1]).movedim(-1, 1).float(),
     "quantised": lambda up: torch.quantize_per_tensor(up, 0.1, 0, torch.qint8).dequantize(),
+    "low frequencies": low_frequencies,
+    "convolved spectrum": lambda up: torch.fft.irfft2(spectral_convolution(torch.fft.rfft2(up)), s=up.shape[2:]) + up,
+    "linear, channels last": lambda up: up + (up.movedim(1, -1) @ torch.eye(up.shape[1])).movedim(-1, 1),
     "sorted": lambda up: up.sort(dim=1).values,
     "function of its own": lambda up: Doubled.apply(up.clone()),
     "function that gives back": lambda up: Same.apply(up.clone()),
@@ -196,8 +216,17 @@ def spectral(x: Tensor) -> Tensor:
     return torch.fft.ifft2(torch.fft.ifftshift(spectrum)).real
 
 
+def expanded_patches(x: Tensor) -> Tensor:
+    """As in transformers for segmentation: channels stand last and become places, with a norm on the way."""
+    b, c, h, w = x.shape
+    values = functional.linear(x.permute(0, 2, 3, 1), torch.eye(c).repeat(2, 1)).view(b, h, w, 2, 2, c // 2)
+    larger = functional.layer_norm(values.permute(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, c // 2), [c // 2])
+    return larger.permute(0, 3, 1, 2).repeat(1, 2, 1, 1)
+
+
 UPSAMPLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "strides": strided,
+    "patches": expanded_patches,
     "matrices": lambda x: doubling(x.shape[2]) @ x @ doubling(x.shape[3]).T,
     "einsum": lambda x: torch.einsum("ih,bchw,jw->bcij", doubling(x.shape[2]), x, doubling(x.shape[3])),
     "linear": lambda x: functional.linear(functional.linear(x, doubling(x.shape[3])).mT, doubling(x.shape[2])).mT,

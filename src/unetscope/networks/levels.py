@@ -109,7 +109,9 @@ class Levels:
     @cached_property
     def _placed(self) -> list[bool]:
         placed: list[bool] = []
+        of_places: list[bool] = []  # whether it is made of something that has places
         for node in self.graph.nodes:
+            of_places.append(node.number == 0 or any(of_places[n] or placed[n] for n in node.inputs))
             spatial = self.is_spatial(node.number)
             places = math.prod(self.grid(node.number)) if spatial else 0
             if node.name == "input":
@@ -120,8 +122,8 @@ class Levels:
                 placed.append(False)
                 continue
             before = [number for number in inputs if placed[number]]
-            # A kernel or a view makes places out of a vector; to repeat it makes none.
-            makes_places = places > 1 and node.name in CREATING_PLACES and bool(inputs) and not before
+            # A kernel or a view makes places out of a vector of the image; to repeat it makes none.
+            makes_places = places > 1 and node.name in CREATING_PLACES and of_places[-1] and not before
             placed.append(bool(before) or makes_places)
         return placed
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MIN_RISE = 1.5  # times the places along an axis; padding and cropping change it by less
 
+TRANSFORMS = {f"fft_{kind}fft{axes}" for kind in ("", "r", "h") for axes in ("", "2", "n")}
+INVERSE_TRANSFORMS = {f"fft_i{kind}fft{axes}" for kind in ("", "r", "h") for axes in ("", "2", "n")}
 VIEWS = {"view", "reshape", "contiguous", "flatten", "unsafe_view"}
 INDEXING = {"getitem", "index_select", "index", "take_along_dim", "gather"}
 # Functions that may raise the resolution along one axis at a time.
@@ -45,12 +47,16 @@ class Rising:
         self.of: list[bool] = []
         self._is_image: list[bool] = []
         self._images: list[frozenset[int]] = []  # by number, the nearest images that it is made from, or itself
+        self._spectrum_of: list[tuple[int, ...]] = []  # by number of a spectrum, the grid of what was transformed
+        self._channels_last: list[tuple[int, ...]] = []  # by number of an image with channels last, its grid
         lowest: list[tuple[int, ...]] = []  # by number, the grid of the image that it is made from
         lost: list[int] = []
         for node in levels.graph.nodes:
+            self._spectrum_of.append(self._transformed(node))
             rises = self._rises(node)
             self.of.append(rises)
             self._is_image.append(rises or self._has_axes_of_image(node))
+            self._channels_last.append(self._turned(node))
             self._images.append(frozenset({node.number}) if self._is_image[-1] else self._sources(node))
             grids = [lowest[number] for number in levels.value_inputs(node) if lowest[number] and not rises]
             lowest.append(max(grids, key=math.prod, default=()))
@@ -74,15 +80,50 @@ class Rising:
     def _is_lost(self, number: int, node: Node, lowest: tuple[int, ...]) -> bool:
         """Whether an operand of an image is no image, and yet has its places and more than the images that it is made from."""
         levels = self._levels
-        if self._is_image[number] or not lowest or not levels.is_spatial(number):
+        if self._is_image[number] or self._spectrum_of[number] or not lowest or not levels.is_spatial(number):
             return False
         return levels.grid(number) == levels.grid(node.number) and all(_grown(levels.grid(number), lowest))
 
+    def _transformed(self, node: Node) -> tuple[int, ...]:
+        """Of a spectrum, the places of what was transformed; empty for anything else."""
+        inputs = [n for n in self._levels.value_inputs(node) if self._levels.is_spatial(n)]
+        if node.name in TRANSFORMS:
+            return max((self._spectrum_of[n] or self._levels.grid(n) for n in inputs), key=math.prod, default=())
+        if node.name in INVERSE_TRANSFORMS:
+            return ()
+        return max((self._spectrum_of[n] for n in self._levels.value_inputs(node)), key=math.prod, default=())
+
+    def _turned(self, node: Node) -> tuple[int, ...]:
+        """Of an image whose channels stand last, its places, which views may enlarge; empty for anything else."""
+        levels, grid = self._levels, node.shape[1:-1]
+        sources = [n for n in levels.value_inputs(node) if levels.is_placed(n)]
+        if self.of[node.number] or not levels.is_spatial(node.number) or not sources:
+            return ()
+        if any(self._channels_last[n] == grid and levels.graph[n].shape[0] == node.shape[0] for n in sources):
+            return grid
+        if node.name in RESHAPING and any(self._is_turned(levels.graph[n], node) for n in sources if self._is_image[n]):
+            return grid
+        source = self._before_unfolding(node)
+        before, is_view = self._channels_last[source.number], math.prod(source.shape) == math.prod(node.shape)
+        return grid if node.name in VIEWS and before and is_view and _is_magnified(grid, before) else ()
+
+    @staticmethod
+    def _is_turned(image: Node, last: Node) -> bool:
+        """Whether a tensor has the axes of an image, with its channels last."""
+        return last.shape == (image.shape[0], *image.shape[2:], image.shape[1])
+
+    def _before_unfolding(self, node: Node) -> Node:
+        """What has the axes of the network's images before a chain of views."""
+        source = self._levels.graph[node.inputs[0]]
+        while source.name in UNFOLDING and source.inputs and not self._levels.is_spatial(source.number):
+            source = self._levels.graph[source.inputs[0]]
+        return source
+
     def _has_axes_of_image(self, node: Node) -> bool:
         levels = self._levels
-        if not levels.is_spatial(node.number) or not levels.is_placed(node.number):
+        if not levels.is_spatial(node.number) or not levels.is_placed(node.number) or self._spectrum_of[node.number]:
             return False
-        if node.name == "input" or levels.is_kernel(node):
+        if node.name in INVERSE_TRANSFORMS | {"input"} or levels.is_kernel(node):
             return True
         inputs = [number for number in levels.value_inputs(node) if levels.is_placed(number)]
         beside = [
@@ -100,27 +141,30 @@ class Rising:
 
     def _rises(self, node: Node) -> bool:
         levels = self._levels
-        if not node.inputs or not levels.is_spatial(node.number) or not levels.is_placed(node.number):
+        is_spectrum = self._spectrum_of[node.number]  # whose places are no resolution
+        if not node.inputs or is_spectrum or not levels.is_spatial(node.number) or not levels.is_placed(node.number):
             return False
         grids = [levels.grid(number) for number in levels.value_inputs(node) if levels.is_spatial(number)]
-        if node.name in VIEWS and self._moves_channels_to_places(node):
+        first, grid = levels.graph[node.inputs[0]], levels.grid(node.number)
+        if node.name in INVERSE_TRANSFORMS and (before := self._spectrum_of[first.number]):
+            return any(_grown(grid, before))
+        is_view, is_indexed = node.name in VIEWS, node.name in INDEXING
+        if (is_view and self._moves_channels_to_places(node)) or (is_indexed and self._repeats_places(node)):
             return True
-        if node.name in INDEXING and self._repeats_places(node):
-            return True
+        is_turned = bool(node.name in RESHAPING and self._channels_last[first.number] and self._is_turned(node, first))
         is_repeated = node.name == "cat" and node.dim not in (0, 1) and len(set(node.inputs)) == 1
-        if not grids or is_repeated or node.name in VIEWS | INDEXING | AXIS_WISE:
-            return self._is_enlarged(node)
-        keeps_places = node.name in REARRANGING or node.name in POOLING or JOINS.get(node.name, "write") != "write"
-        if keeps_places and not (node.name == "pad" and node.dtype.is_complex):  # a padded spectrum has more places
+        if not grids or is_repeated or is_turned or node.name in VIEWS | INDEXING | AXIS_WISE:
+            return self._is_enlarged(node, same_channels=not is_turned)
+        if node.name in REARRANGING or node.name in POOLING or JOINS.get(node.name, "write") != "write":
             return False
-        grown = _grown(levels.grid(node.number), max(grids, key=math.prod))
+        grown = _grown(grid, max(grids, key=math.prod))
         # Upsampling may leave some axes of a volume alone; any other function must enlarge all of them.
         return any(grown) if node.name in RESAMPLING else all(grown)
 
-    def _is_enlarged(self, node: Node) -> bool:
+    def _is_enlarged(self, node: Node, *, same_channels: bool = True) -> bool:
         """Whether a tensor has the channels of the nearest images that it is made from, and more places.
 
-        A function made for upsampling, as a fold, may have other channels.
+        same_channels: whether that is asked for. A function made for upsampling, as a fold, may have other channels.
         """
         levels, grid = self._levels, self._levels.grid(node.number)
         sources = [levels.graph[number] for number in self._sources(node)]
@@ -128,7 +172,7 @@ class Rising:
             return False
         largest = max(sources, key=lambda source: math.prod(levels.grid(source.number)))
         before = levels.grid(largest.number)
-        has_channels = node.name in RESAMPLING or node.shape[:2] == (self._batch, largest.shape[1])
+        has_channels = not same_channels or node.name in RESAMPLING or node.shape[:2] == (self._batch, largest.shape[1])
         return has_channels and any(_grown(grid, before)) and all(map(operator.ge, grid, before))
 
     def _repeats_places(self, node: Node) -> bool:
@@ -142,10 +186,7 @@ class Rising:
 
     def _moves_channels_to_places(self, node: Node) -> bool:
         """Whether a chain of views ends here that turns channels into places, or repeats places along axes of their own."""
-        levels = self._levels
-        source = levels.graph[node.inputs[0]]
-        while source.name in UNFOLDING and source.inputs and not levels.is_spatial(source.number):
-            source = levels.graph[source.inputs[0]]
+        levels, source = self._levels, self._before_unfolding(node)
         if not levels.is_spatial(source.number) or (source.number == node.inputs[0] and source.name in RESHAPING):
             return False
         grid, before = levels.grid(node.number), levels.grid(source.number)
