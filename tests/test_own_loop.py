@@ -117,10 +117,10 @@ def retrained(once_retrained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(once_retrained, tmp_path / "run"))
 
 
-def verified(run: Path, train_name: str = "train", **options: Any) -> Any:
+def verified(run: Path, train_name: str = "train", variants: Sequence[str] = ("skips", "depth1")) -> Any:
     loop = run.parent / "loop.py"
     return verify(
-        run, ["skips", "depth1"], seeds=2, build=f"{loop}:build", train=f"{loop}:{train_name}", engine=InProcess(), **options
+        run, variants, seeds=2, build=f"{loop}:build", train=f"{loop}:{train_name}", engine=InProcess()
     )  # fmt: skip
 
 
@@ -241,12 +241,12 @@ def test_the_users_loop_runs_in_processes_of_its_own(recorded: Path) -> None:
 
 @pytest.mark.parametrize("train_name", ["train_at_once", "train_to_a_list"])
 def test_scores_come_in_several_forms(recorded: Path, train_name: str) -> None:
-    verification = verified(recorded, train_name)
+    verification = verified(recorded, train_name, ["depth1"])
     assert {training.score(2) for training in verification.trainings} == {0.8 if train_name == "train_at_once" else 0.7}
 
 
 def test_scores_of_images_give_an_interval_over_images(recorded: Path) -> None:
-    verification = verified(recorded, "train_by_image")
+    verification = verified(recorded, "train_by_image", ["depth1"])
     outcome = {row.variant.name: row.outcome for row in verification.rows()}["depth1"]
     assert len(verification.trainings[0].records[-1].dice_per_image) == 8
     assert "seeds alone" not in outcome.text
@@ -254,7 +254,7 @@ def test_scores_of_images_give_an_interval_over_images(recorded: Path) -> None:
 
 
 def test_scores_of_two_images_are_no_pair_of_epoch_and_score(recorded: Path) -> None:
-    verification = verified(recorded, "train_two_images")
+    verification = verified(recorded, "train_two_images", ["depth1"])
     for training in verification.trainings:
         assert training.records[-1].dice_per_image == pytest.approx((0.9, 0.8), abs=1e-6)
 
@@ -275,7 +275,7 @@ def test_scores_of_two_images_are_no_pair_of_epoch_and_score(recorded: Path) -> 
 )
 def test_a_loop_that_fails_is_named(recorded: Path, train_name: str, text: str) -> None:
     with pytest.raises((TrainingError, NetworkError), match=text):
-        verified(recorded, train_name)
+        verified(recorded, train_name, ["depth1"])
 
 
 def test_what_a_loop_of_ones_own_needs_is_said(recorded: Path) -> None:
@@ -290,9 +290,9 @@ def test_what_a_loop_of_ones_own_needs_is_said(recorded: Path) -> None:
         InvalidArgument, match="cannot be found by another process: define it by its name at the top of a file"
     ):
         verify(recorded, ["skips"], build=lambda: None, train="loop.py:train", engine=InProcess())
-    verified(recorded, "train_at_once")
+    verified(recorded, "train_at_once", ["depth1"])
     with pytest.raises(InvalidArgument, match=r"has variants trained by .*train_at_once for 2 epochs: name the same"):
-        verified(recorded, "train_to_a_list")
+        verified(recorded, "train_to_a_list", ["depth1"])
 
 
 # The smaller network.
