@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("sketched_figures")
 PATIENTS, SLICES, SIDE = 16, 3, 16
 LABELS = {"ground": 0, "disc": 1, "square": 2, "ignore": 3}
 SETTINGS = {
+    "data.accept": ["unlabelled", "empty-mask"],  # a mask of each stands among them
     "data.groups": r"(p\d+)_",
     "data.image_size": SIDE,
     "data.validation_share": 0.35,
