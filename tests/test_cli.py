@@ -712,10 +712,11 @@ def test_a_run_of_another_loop_is_judged_and_what_is_left_out_is_named(
     code, output, _ = unetscope("verdict", tmp_path / "run")
     assert code == 0
     assert "Proposed to be left out: skip1, all below skip1." in output
+    assert "--variants proposed --network FILE.py:build --train FILE.py:train" in " ".join(output.split())
     assert unetscope("report", tmp_path / "run")[0] == 0
     code, _, errors = unetscope("slim", tmp_path / "run")
     assert code == 2
-    assert "us.without takes skips and levels out of the network" in errors
+    assert "to verify it, name what builds the network and what trains it" in errors
 
 
 def test_help_lists_what_can_be_chosen() -> None:
