@@ -186,8 +186,8 @@ class _Thinning:
         for join in foldable[0].keys() & foldable[1].keys():
             if _read_alike(foldable[0][join], foldable[1][join]):
                 folded |= foldable[0][join].by_convolution
-                for found in foldable:
-                    _read_directly(found[join].node)
+                for joins in foldable:
+                    _read_directly(joins[join].node)
         for name, segments in folded.items():
             _fold(self._result, name, segments)
         self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
@@ -292,9 +292,9 @@ class _Foldable:
 
 def _free_name(model: nn.Module, name: str) -> str:
     """A name that no part of a network has, which may have thin skips already."""
-    there = {child for child, _ in model.named_children()}
+    taken = {child for child, _ in model.named_children()}
     numbered = (f"{name}_{number}" for number in itertools.count(2))
-    return next(free for free in itertools.chain([name], numbered) if free not in there)
+    return next(free for free in itertools.chain([name], numbered) if free not in taken)
 
 
 def _read_alike(in_one_mode: _Foldable, in_the_other: _Foldable) -> bool:
@@ -311,7 +311,7 @@ def _foldable(program: Program, network: Rewired) -> dict[str, _Foldable]:
     for node in program.graph.nodes:
         if node.op == "call_module":
             calls[str(node.target)] = calls.get(str(node.target), 0) + 1
-    found = {}
+    foldable = {}
     for node in program.graph.nodes:
         if node.meta.get("function") not in CONCATENATIONS or concatenation_axis(node) != 1:
             continue
@@ -320,8 +320,8 @@ def _foldable(program: Program, network: Rewired) -> dict[str, _Foldable]:
             continue
         if all(_takes_any_channels(network, user) and calls[str(user.target)] == 1 for user in node.users):
             segments = tuple(_Segment(tensor.meta["shape"][1], _expanded_from(tensor)) for tensor in tensors)
-            found[node.meta["address"]] = _Foldable(node, segments, tuple(str(user.target) for user in node.users))
-    return found
+            foldable[node.meta["address"]] = _Foldable(node, segments, tuple(str(user.target) for user in node.users))
+    return foldable
 
 
 def _expanded_from(node: fx.Node) -> str:

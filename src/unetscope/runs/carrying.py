@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from unetscope.base import InvalidArgument, Progress, RunFolderError
+from unetscope.activations import device_of
+from unetscope.base import InvalidArgument, NetworkError, Progress, RunFolderError
 from unetscope.data import SegmentationData
-from unetscope.networks import UNet
+from unetscope.networks import Structure, UNet, inspect
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import (
     BuiltNetwork,
@@ -26,7 +27,7 @@ from unetscope.runs.experiment import load_images
 from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.retraining import trained_variants
 from unetscope.runs.verification import chosen_variants
-from unetscope.table import REFERENCE, Variant
+from unetscope.table import REFERENCE, Part, Variant
 from unetscope.training import Checkpoints, RunConfig, Trainer, laid_out
 
 
@@ -140,6 +141,27 @@ def _fitting(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
         return weight
     first = weight[:, : shape[1]] if weight.ndim > 1 else weight
     return first if first.shape == shape else None
+
+
+def inspected(network: nn.Module, image: Tensor) -> Structure:
+    """The structure of a network, which is found on the CPU. The network stays on its device."""
+    device = device_of(network)
+    structure = inspect(network.cpu(), image)
+    network.to(device)
+    return structure
+
+
+def names_in(structure: Structure, skips: Iterable[Part]) -> dict[Part, str]:
+    """The names of skips in the structure of a network that has just these, and numbers them anew if others were left out.
+
+    Raises: NetworkError if it has more or fewer.
+    """
+    expected, names = sorted(skips), [str(part) for part in sorted(skip.part for skip in structure.skips)]
+    if len(expected) != len(names):
+        raise NetworkError(
+            f"{structure.name} has {len(names)} skips where {len(expected)} were expected: leave the whole network whole, or name another design"
+        )
+    return dict(zip(expected, names, strict=True))
 
 
 def retraining_of(run: AnalysedRun, design: Variant) -> RunFolder:

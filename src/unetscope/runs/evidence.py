@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unetscope.activations import device_of
 from unetscope.analysis import DICE_MARGIN, check_margin, interval_over_images
 from unetscope.base import InvalidArgument, NoProgress, Progress
-from unetscope.networks import Structure, ablated, inspect
+from unetscope.networks import Structure, ablated
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import BuiltNetwork, built_network, designed
-from unetscope.runs.carrying import Carried, carried, load_last, smaller, train_on
+from unetscope.runs.carrying import Carried, carried, inspected, load_last, names_in, smaller, train_on
 from unetscope.runs.kept_evidence import keep_evidence
 from unetscope.runs.smaller_files import FOLDER
 from unetscope.table import (
@@ -92,8 +91,9 @@ class _Search:
 
     def __init__(self, of_run: Carried, progress: Progress) -> None:
         self._of_run, self._progress, self._done = of_run, progress, 0
-        self._structure = of_run.whole.structure or _inspected(of_run)
-        self._names = _names_there(of_run, self._structure)
+        image = torch.rand(1, of_run.train.channels, *of_run.train.image_size)
+        self._structure = of_run.whole.structure or inspected(of_run.whole.model, image)
+        self._names = _names_of_parts(of_run, self._structure)
         self._whole_dice = self._dice(of_run.whole)
         self._silenced: dict[Variant, float] = {}
 
@@ -121,7 +121,7 @@ class _Search:
 
     def _loss_silenced(self, design: Variant) -> float:
         if design not in self._silenced:
-            parts = [there for part, there in self._names.items() if _lacks(design, part)]
+            parts = [name for part, name in self._names.items() if _lacks(design, part)]
             with ablated(self._of_run.whole.model, self._structure, parts):
                 self._silenced[design] = float(np.nanmean(self._whole_dice - self._dice(self._of_run.whole)))
         return self._silenced[design]
@@ -163,21 +163,8 @@ def _lacks(design: Variant, part: Part) -> bool:
     return part in design.without if part.is_skip else part.level == design.depth + 1
 
 
-def _inspected(of_run: Carried) -> Structure:
-    """The structure of a run's whole network."""
-    image = torch.rand(1, of_run.train.channels, *of_run.train.image_size)
-    model = of_run.whole.model
-    device = device_of(model)
-    structure = inspect(model.cpu(), image)
-    model.to(device)
-    return structure
-
-
-def _names_there(of_run: Carried, structure: Structure) -> dict[Part, str]:
-    """The names of the run's skips and levels in a structure, which numbers anew if some were left out before."""
-    ours, there = (sorted(skip.part for skip in each.skips) for each in (of_run.whole, structure))
-    if len(ours) != len(there):
-        raise InvalidArgument(f"{of_run.run.path}: the network has {len(ours)} skips, and {len(there)} are found in it")
-    skips = {part: str(found) for part, found in zip(ours, there, strict=True)}
-    levels = {Part(LEVEL, part.level): f"level{found.level}" for part, found in zip(ours, there, strict=True)}
+def _names_of_parts(of_run: Carried, structure: Structure) -> dict[Part, str]:
+    """The names of the run's skips and levels in a structure of its whole network."""
+    skips = names_in(structure, [skip.part for skip in of_run.whole.skips])
+    levels = {Part(LEVEL, part.level): f"level{Part.named(name).level}" for part, name in skips.items()}
     return skips | levels

@@ -18,7 +18,7 @@ from unetscope.measure import Probes, Scope
 from unetscope.networks import Structure, inspect, skip_directions, thinned
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import BuiltNetwork
-from unetscope.runs.carrying import Carried, carried
+from unetscope.runs.carrying import Carried, carried, inspected, names_in
 from unetscope.runs.smaller_files import FOLDER
 from unetscope.table import Quantity, ThinSkip
 from unetscope.training import validation_scores
@@ -54,25 +54,18 @@ def with_thin_skips(of_run: Carried, kept: Mapping[str, int]) -> BuiltNetwork:
     """
     model, device, images = of_run.small.model, device_of(of_run.small.model), _images(of_run.train)
     structure = inspect(model.cpu(), images[:1])
-    names = _names_there(of_run, structure, kept)
+    names = _names_in_small_network(of_run, structure, kept)
     thin = thinned(model, structure, {names[skip]: number for skip, number in kept.items()}, images)
     for network in (model, thin):
         network.to(device)
     return replace(of_run.small, model=thin)
 
 
-def _names_there(of_run: Carried, structure: Structure, skips: Iterable[str]) -> dict[str, str]:
+def _names_in_small_network(of_run: Carried, structure: Structure, skips: Iterable[str]) -> dict[str, str]:
     """The names of skips in the smaller network, which numbers those that it has, by their names in the whole one."""
     design = of_run.design
-    left = sorted(
-        skip.part for skip in of_run.whole.skips if skip.part.level <= design.depth and skip.part not in design.without
-    )
-    there = sorted(skip.part for skip in structure.skips)
-    if len(left) != len(there):
-        raise NetworkError(
-            f"{design.text} has {len(there)} skips where {len(left)} were expected: make the whole network thinner"
-        )
-    names = dict(zip(map(str, left), map(str, there), strict=True))
+    left = [part for part in (skip.part for skip in of_run.whole.skips) if part.level <= design.depth]
+    names = {str(part): name for part, name in names_in(structure, set(left) - set(design.without)).items()}
     if lacking := [skip for skip in skips if skip not in names]:
         raise NetworkError(f"{design.text} has no {lacking[0]}: its skips are {', '.join(names) or 'none'}")
     return names
@@ -99,7 +92,7 @@ def compare_thin(
     images, whole = _images(of_run.train), of_run.small
     device, dice_whole = device_of(whole.model), validation_scores(whole.model, of_run.held_out, whole.reading).mean
     structure = inspect(whole.model.cpu(), images[:1])
-    names = _names_there(of_run, structure, kept)
+    names = _names_in_small_network(of_run, structure, kept)
     directions = skip_directions(whole.model, structure, list(map(names.__getitem__, kept)), images)
     pairs = [(skip, number) for skip, numbers in kept.items() for number in numbers]
     progress.stage("thin skips", len(pairs))
@@ -109,8 +102,8 @@ def compare_thin(
         thin = thinned(whole.model, structure, {names[skip]: number}, images).to(device)
         dice = validation_scores(thin, of_run.held_out, whole.reading).mean
         of_skip = directions[names[skip]]
-        told = _told(thin, names[skip], of_run)
-        compared.append(ThinSkip(skip, number, len(of_skip.strengths), of_skip.share(number), dice, *told))
+        information = _information(thin, names[skip], of_run)
+        compared.append(ThinSkip(skip, number, len(of_skip.strengths), of_skip.share(number), dice, *information))
     progress.advance(len(pairs))
     folder = of_run.run.folder.path / FOLDER
     folder.mkdir(exist_ok=True)
@@ -120,11 +113,9 @@ def compare_thin(
     return dice_whole, tuple(compared)
 
 
-def _told(thin: nn.Module, skip: str, of_run: Carried) -> tuple[float, float, float]:
+def _information(thin: nn.Module, skip: str, of_run: Carried) -> tuple[float, float, float]:
     """I_V(S→Y|U) of a skip in bits a pixel, with its interval; NaN where probes do not tell it."""
-    device = device_of(thin)
-    structure = inspect(thin.cpu(), _images(of_run.train)[:1])
-    thin.to(device)
+    structure = inspected(thin, _images(of_run.train)[:1])
     (of_skip,) = (each for each in structure.skips if each.name == skip)
     at_merge = {of_skip.source, of_skip.upsampled, of_skip.merge}
     scope = Scope(
@@ -137,8 +128,8 @@ def _told(thin: nn.Module, skip: str, of_run: Carried) -> tuple[float, float, fl
         held_out=of_run.held_out,
         probes=Probes(layers=()),
     )
-    (told,) = (estimate for estimate in scope.measure(0) if estimate.quantity == Quantity.USABLE_SKIP_GIVEN_UPSAMPLED)
-    return told.bits, told.low, told.high
+    (added,) = (estimate for estimate in scope.measure(0) if estimate.quantity == Quantity.USABLE_SKIP_GIVEN_UPSAMPLED)
+    return added.bits, added.low, added.high
 
 
 def _rows(train: SegmentationData) -> list[int]:
