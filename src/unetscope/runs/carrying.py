@@ -159,7 +159,8 @@ def names_in(structure: Structure, skips: Iterable[Part]) -> dict[Part, str]:
     expected, names = sorted(skips), [str(part) for part in sorted(skip.part for skip in structure.skips)]
     if len(expected) != len(names):
         raise NetworkError(
-            f"{structure.name} has {len(names)} skips where {len(expected)} were expected: leave the whole network whole, or name another design"
+            f"{structure.name} has {len(names)} skips where {len(expected)} were expected: name the whole network or another "
+            "design"
         )
     return dict(zip(expected, names, strict=True))
 
