@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -133,6 +134,30 @@ def test_directions_are_those_of_the_second_moments_over_all_images() -> None:
     directions = skip_directions(model, structure, "skip1", images)["skip1"]
     assert float(directions.strengths.sum()) == pytest.approx(expected, rel=1e-6)
     assert sorted(directions.strengths.tolist(), reverse=True) == directions.strengths.tolist()
+
+
+def selected(up: Tensor, skip: Tensor) -> Tensor:
+    """The larger by a condition, which the skip enters too."""
+    return torch.where(skip > up, skip, up)
+
+
+def test_a_skip_that_decides_what_is_joined_is_as_strong_as_one_that_does_not() -> None:
+    torch.manual_seed(0)
+    model, images = TwoLevels(selected, doubling=False).eval(), torch.rand(3, 3, 16, 16)
+    structure = inspect(model, images[:1])
+    assert structure.merge_of("skip1").skips["skip1"].others
+    skips: list[Tensor] = []
+
+    def keep(_name: str, stream: Tensor) -> Tensor:
+        skips.append(stream.double())
+        return stream
+
+    path = {"skip1": dataclasses.replace(structure.merge_of("skip1").skips["skip1"], others=())}
+    with torch.no_grad(), replace_streams(model, path, keep, gradients=False):
+        model(images)
+    mean_square = skips[0].square().sum(dim=1).mean()
+    directions = skip_directions(model, structure, "skip1", images)["skip1"]
+    assert float(directions.strengths.sum()) == pytest.approx(float(mean_square), rel=1e-6)
 
 
 def test_a_thin_network_trains_is_copied_and_is_written(tmp_path: Path) -> None:

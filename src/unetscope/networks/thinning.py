@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -83,7 +83,10 @@ def skip_directions(
     torch.Size([4])
     """
     model = unwrap_model(model)
-    streams = {name: structure.merge_of(name).skips[name] for name in ([skips] if isinstance(skips, str) else skips)}
+    streams = {  # where they are joined, and not what else they enter there, such as the condition of a selection
+        name: replace(structure.merge_of(name).skips[name], others=())
+        for name in ([skips] if isinstance(skips, str) else skips)
+    }
     moments: dict[str, Tensor] = {}
 
     def add(name: str, stream: Tensor) -> Tensor:
