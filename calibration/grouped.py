@@ -165,13 +165,13 @@ def estimates(estimator: Estimator, films: Films, *, in_groups: bool = True) -> 
 
 
 def of_estimator(
-    estimator: Estimator, films: str, repetitions: int, *, in_groups: bool = True
+    estimator: Estimator, films: str, seeds: range, *, in_groups: bool = True
 ) -> Iterator[tuple[str, Rate]]:
     """Coverage of an estimator's intervals, and how often its null rejects labels that tell nothing of the frames."""
     truths = truth_of(estimator)
     covered: dict[tuple[str, str], list[bool]] = {}
     rejected: dict[str, list[bool]] = {}
-    for seed in range(repetitions):
+    for seed in seeds:
         for reading in estimates(estimator, drawn(FILMS[films], dependent=True, seed=seed), in_groups=in_groups):
             key = reading.estimator, "I(Y;M)" if reading.labels else "I(X;M)"
             truth = truths[reading.estimator][bool(reading.labels)]
@@ -183,7 +183,7 @@ def of_estimator(
                 rejected.setdefault(reading.estimator, []).append(reading.p <= 0.05)
     for (name, quantity), held in covered.items():
         null = rejected.get(name, []) if quantity == "I(Y;M)" else []
-        yield quantity, _rate("film", f"{name} {quantity}", films, held, null, repetitions)
+        yield quantity, _rate("film", f"{name} {quantity}", films, held, null, len(seeds))
 
 
 class _Pixels(nn.Module):
@@ -197,7 +197,7 @@ class _Pixels(nn.Module):
         return self.same(x)
 
 
-def of_probe(films: str, repetitions: int, *, in_groups: bool = True) -> Rate:
+def of_probe(films: str, seeds: range, *, in_groups: bool = True) -> Rate:
     """Coverage of the linear probe's usable information, and how often its null rejects masks of other films."""
     from scipy.integrate import quad
 
@@ -211,14 +211,14 @@ def of_probe(films: str, repetitions: int, *, in_groups: bool = True) -> Rate:
 
     truth = math.log(2) - quad(loss, -15, 15)[0]
     held, rejected = [], []
-    for seed in range(repetitions):
+    for seed in seeds:
         reading = _probed(FILMS[films], seed, in_groups=in_groups, dependent=True)
         if math.isfinite(reading.low):
             held.append(reading.low <= truth <= reading.high)
         p = _probed(FILMS[films], seed, in_groups=in_groups, dependent=False).p
         if math.isfinite(p):
             rejected.append(p <= 0.05)
-    return _rate("film", "linear probe", films, held, rejected, repetitions)
+    return _rate("film", "linear probe", films, held, rejected, len(seeds))
 
 
 OFFSET = 0.7  # standard deviation of a film's brightness, beside a pixel's of 1
@@ -245,17 +245,17 @@ def _probed(sizes: Sequence[int], seed: int, *, in_groups: bool, dependent: bool
     return probe(model, train, held_out, layers)["1"][0]
 
 
-def of_mean(films: str, repetitions: int, draw: Callable[[np.random.Generator, int], NDArray[np.float64]]) -> Rate:
+def of_mean(films: str, seeds: range, draw: Callable[[np.random.Generator, int], NDArray[np.float64]]) -> Rate:
     """Coverage of a mean over images, such as of Dice: films differ as `draw` says, frames half as much."""
     sizes, held = FILMS[films], []
     film = np.repeat(np.arange(len(sizes)), sizes)
-    for seed in range(repetitions):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         values = draw(rng, len(sizes))[film] + 0.5 * draw(rng, len(film))
         if not too_few_groups(len(sizes), effective_groups(sizes)):
             interval = cautious(group_values(values, np.ones(len(film)), film), effective_groups(sizes))
             held.append(interval.low <= 0 <= interval.high)
-    return _rate("film", f"mean, {draw.__name__} films", films, held, [], repetitions)
+    return _rate("film", f"mean, {draw.__name__} films", films, held, [], len(seeds))
 
 
 def normal(rng: np.random.Generator, n: int) -> NDArray[np.float64]:

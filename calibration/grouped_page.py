@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -34,11 +35,11 @@ TITLES = {
     "mixture": "Gaussian mixture",
     "renyi": "Rényi index",
 }
-Case = Callable[[str, int], Sequence[Rate]]
+Case = Callable[[str, range], Sequence[Rate]]
 
 
-def _of_estimator(estimator: Estimator, films: str, repetitions: int, *, in_groups: bool) -> list[Rate]:
-    return [rate for _, rate in of_estimator(estimator, films, repetitions, in_groups=in_groups)]
+def _of_estimator(estimator: Estimator, films: str, seeds: range, *, in_groups: bool) -> list[Rate]:
+    return [rate for _, rate in of_estimator(estimator, films, seeds, in_groups=in_groups)]
 
 
 def cases(*, in_groups: bool = True) -> Mapping[str, Case]:
@@ -46,19 +47,21 @@ def cases(*, in_groups: bool = True) -> Mapping[str, Case]:
     estimators = {"binning": Binning(1.0), "kde": KDE(NOISE), "mixture": Mixture(NOISE), "renyi": Renyi()}
     return {
         **{name: partial(_of_estimator, estimator, in_groups=in_groups) for name, estimator in estimators.items()},
-        "probe": lambda films, repetitions: [of_probe(films, repetitions, in_groups=in_groups)],
-        "mean": lambda films, repetitions: [of_mean(films, 10 * repetitions, draw) for draw in (normal, skewed)],
+        "probe": lambda films, seeds: [of_probe(films, seeds, in_groups=in_groups)],
+        "mean": lambda films, seeds: [
+            of_mean(films, range(10 * seeds.start, 10 * seeds.stop), draw) for draw in (normal, skewed)
+        ],
     }
 
 
-def measured(name: str, case: Case, films: str, repetitions: int, kept: Path) -> list[Rate]:
+def measured(name: str, case: Case, films: str, seeds: range, kept: Path) -> list[Rate]:
     """The rates of a case, from its file if it is there."""
-    key = hashlib.blake2b(f"{name}{films}{repetitions}{_code()}".encode(), digest_size=8).hexdigest()
+    key = hashlib.blake2b(f"{name}{films}{seeds}{_code()}".encode(), digest_size=8).hexdigest()
     path = kept / f"films_{name}_{key}.json"
     if not path.exists():
         kept.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        part.write_text(json.dumps([asdict(rate) for rate in case(films, repetitions)]), encoding="utf-8")
+        part.write_text(json.dumps([asdict(rate) for rate in case(films, seeds)]), encoding="utf-8")
         part.replace(path)
     return [Rate(**rate) for rate in json.loads(path.read_text(encoding="utf-8"))]
 
@@ -107,12 +110,12 @@ def with_table(page: str, rates: Sequence[Rate]) -> str:
     return before + BEGIN + table(rates) + END + after
 
 
-def _all(films: Sequence[str], repetitions: int, kept: Path, *, in_groups: bool) -> Iterator[Rate]:
-    for name_of_films in films:
-        for name, case in cases(in_groups=in_groups).items():
-            for rate in measured(name if in_groups else f"{name} alone", case, name_of_films, repetitions, kept):
-                print("| " + " | ".join(_cells(rate)) + " |", flush=True)
-                yield rate
+def _all(films: Sequence[str], only: Sequence[str], seeds: range, kept: Path, *, in_groups: bool) -> Iterator[Rate]:
+    for name_of_films, name in itertools.product(films, only):
+        case = cases(in_groups=in_groups)[name]
+        for rate in measured(name if in_groups else f"{name} alone", case, name_of_films, seeds, kept):
+            print("| " + " | ".join(_cells(rate)) + " |", flush=True)
+            yield rate
 
 
 def main() -> None:
@@ -120,13 +123,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("films", nargs="*", help=f"print these alone, of {', '.join(FILMS)}; write nothing")
     parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument("--first-seed", type=int, default=0, help="other draws than the table's; write nothing")
+    parser.add_argument("--only", nargs="+", choices=tuple(cases()), help="measure these alone; write nothing")
     parser.add_argument("--as-independent", action="store_true", help="as if frames were independent; write nothing")
     parser.add_argument("--kept", type=Path, default=ROOT / "build" / "calibration", help="folder of outcomes")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "coverage.md")
     given = parser.parse_args()
     torch.set_num_threads(1)  # small tensors are no quicker by more
-    rates = list(_all(given.films or ON_PAGE, given.repetitions, given.kept, in_groups=not given.as_independent))
-    if not given.films and not given.as_independent:
+    seeds = range(given.first_seed, given.first_seed + given.repetitions)
+    films, only = given.films or ON_PAGE, given.only or tuple(cases())
+    rates = list(_all(films, only, seeds, given.kept, in_groups=not given.as_independent))
+    if not (given.films or given.only or given.first_seed or given.as_independent):
         given.page.write_text(with_table(given.page.read_text(encoding="utf-8"), rates), encoding="utf-8")
 
 

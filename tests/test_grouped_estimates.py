@@ -206,17 +206,17 @@ def test_outcomes_of_retraining_are_over_groups_of_images() -> None:
 
 def test_few_repetitions_cover_and_the_null_holds() -> None:
     """The quick version of the study: a rate far off shows in few repetitions."""
-    for _, rate in of_estimator(Binning(1.0), "20 films of 5", 25):
+    for _, rate in of_estimator(Binning(1.0), "20 films of 5", range(25)):
         assert rate.intervals == 0 or rate.covered >= 0.84
         assert rate.nulls == 0 or rate.rejected <= 0.2
     for draw in (normal, skewed):
         for films in ("20 films of 5", "21 films, one of them a third", "40 films of 1 to 20"):
-            assert 0.9 <= of_mean(films, 400, draw).covered <= 0.997
-    assert of_mean("5 films, one of them a third", 10, normal).intervals == 0  # refused: worth 4.5 films
+            assert 0.9 <= of_mean(films, range(400), draw).covered <= 0.997
+    assert of_mean("5 films, one of them a third", range(10), normal).intervals == 0  # refused: worth 4.5 films
 
 
 def test_frames_taken_for_independent_do_not_cover() -> None:
-    rates = dict(of_estimator(Binning(1.0), "20 films of 5", 60, in_groups=False))
+    rates = dict(of_estimator(Binning(1.0), "20 films of 5", range(60), in_groups=False))
     assert rates["I(Y;M)"].rejected >= 0.3  # 0.5 measured, where 0.05 is asked for
     assert rates["I(Y;M)"].covered <= 0.8  # 0.67 measured, where 0.95 is asked for
 
@@ -225,7 +225,7 @@ def test_frames_taken_for_independent_do_not_cover() -> None:
 @pytest.mark.parametrize("films", FILMS)
 def test_intervals_over_films_cover_and_nulls_hold(films: str) -> None:
     """At 200 repetitions: 90 % less two standard errors, and 5 % within three."""
-    rates = [rate for estimator in (Binning(1.0), KDE(1.0)) for _, rate in of_estimator(estimator, films, 200)]
-    for rate in [*rates, of_probe(films, 200)]:
+    rates = [rate for estimator in (Binning(1.0), KDE(1.0)) for _, rate in of_estimator(estimator, films, range(200))]
+    for rate in [*rates, of_probe(films, range(200))]:
         assert rate.intervals < 50 or rate.covered >= 0.86, rate.row
         assert rate.nulls < 50 or rate.rejected <= 0.10, rate.row
