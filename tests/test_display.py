@@ -224,6 +224,30 @@ def test_a_table_that_does_not_fit_is_plain_lines(
         assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize("columns", ["60", "80", "99"])
+def test_a_table_whose_words_do_not_fit_is_plain_lines(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    row = [
+        "without-skip1-skip2-skip3",
+        "-0.043",
+        "474 k (-2%)",
+        "41.1 M (-15%)",
+        "541 kB (-6%)",
+        "1.68 MB (-12%)",
+        "-3%",
+    ]
+    heads = ["design", "Dice", "parameters", "multiply-adds", "peak memory", "kept to train", "time"]
+    print_table("Costs", heads, [row, ["depth3", *row[1:]]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:4] == [
+        f"  {row[0]}",
+        "    Dice: -0.043, parameters: 474 k (-2%), multiply-adds: 41.1 M (-15%)",
+        "    peak memory: 541 kB (-6%), kept to train: 1.68 MB (-12%), time: -3%",
+    ]
+
+
 @pytest.mark.parametrize("columns", ["60", "80"])
 def test_a_table_that_fits_stays_a_table(
     columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
