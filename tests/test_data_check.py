@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import struct
 import zipfile
 import zlib
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from typer.testing import CliRunner
 
 from unetscope.base.errors import DataError
+from unetscope.cli.main import app
 from unetscope.data import check, load
 from unetscope.data.problems import KINDS, printable
 
@@ -131,6 +134,27 @@ def test_all_problems_in_a_stable_order(tmp_path):
         load(folder)
     assert str(error.value).startswith(f"3 problems in {folder}: images/b.png: no file masks/b.* belongs to it")
     assert str(error.value).endswith(f"; and 2 more: run `unetscope check-data {folder}` to see all")
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        ({"masks": "binary"}, "--masks binary"),
+        ({"masks": "classes", "classes": 2}, "--masks classes --classes 2"),
+        ({"classes": 2, "ignore": 255}, "--classes 2 --ignore 255"),
+        ({"masks": "binary", "image_size": (32, 48)}, "--image-size 32x48 --masks binary"),
+        ({"masks": "binary", "accept": ["full-mask"]}, "--masks binary --accept full-mask"),
+    ],
+)
+def test_the_command_that_an_error_names_shows_the_same_problems(tmp_path, asked, options):
+    numbered = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16) % 4
+    folder = lay(tmp_path / "a set", {f"{part}/{i}.png": png(numbered) for part in ("images", "masks") for i in "ab"})
+    with pytest.raises(DataError) as error:
+        load(folder, **asked)
+    command = str(error.value).partition("run `")[2].partition("` to see all")[0]
+    assert command == f"unetscope check-data '{folder}' {options}"
+    listed = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert listed.exit_code == 2 and f"{str(error.value).split()[0]} error" in listed.output
 
 
 def test_accepting_leaves_out_what_cannot_be_used(tmp_path):

@@ -164,6 +164,36 @@ def test_white_and_1_are_the_foreground_at_every_depth(tmp_path: Path, kind: str
         np.testing.assert_array_equal(mask, MASK)
 
 
+NUMBERS_LEFT_OUT = {  # the numbers of objects in one file
+    "two left out": (0, 2, 3, 5),
+    "one object, and another": (0, 1, 7),
+    "the first left out": (0, 2, 3, 4),
+    "many objects": (0, *range(1, 90, 2)),
+    "up to the last but one": (0, 3, 9, 27, 254),
+}
+
+
+@pytest.mark.parametrize("numbers", NUMBERS_LEFT_OUT.values(), ids=NUMBERS_LEFT_OUT)
+def test_numbered_objects_that_are_asked_for_may_leave_numbers_out(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    values = np.resize(np.repeat(numbers, 5), SIZE).astype(np.uint8)
+    folder = folder_of(tmp_path, {"a.png": picture(values)})
+    np.testing.assert_array_equal(load(folder, image_size=SIZE, masks="instances").masks[0], values != 0)
+    assert [each.kind for each in check(folder, image_size=SIZE, masks="instances")] == []
+    assert [each.kind for each in check(folder, image_size=SIZE, masks="binary")] == ["mask-values"]
+
+
+@pytest.mark.parametrize("name", ["antialiased", "blurred", "up to the top"])
+def test_soft_outlines_are_no_numbered_objects_though_they_are_asked_for(tmp_path: Path, name: str) -> None:
+    outlines = {
+        "antialiased": Image.fromarray((MASK * 255).astype(np.uint8)).resize((24, 16), 4).resize(SIZE[::-1], 2),
+        "blurred": Image.fromarray((MASK * 240).astype(np.uint8)).resize((24, 16), 4).resize(SIZE[::-1], 2),
+        "up to the top": Image.fromarray(np.resize([0, 0, 0, 3, 255], SIZE).astype(np.uint8)),
+    }
+    folder = folder_of(tmp_path, {"a.png": picture(outlines[name])})
+    [refused] = check(folder, image_size=SIZE, masks="instances")
+    assert refused.kind == "mask-values" and "neither two values nor numbered objects" in refused.what
+
+
 # ---- transparency and further channels
 
 OPAQUE, NOTHING, WHITE = np.where(MASK, 255, 0).astype(np.uint8), np.zeros(SIZE, np.uint8), np.full(SIZE, 255, np.uint8)

@@ -21,20 +21,20 @@ from unetscope.data.images import ImageSize
 from unetscope.data.likeness import across_parts, near_duplicates
 from unetscope.data.masks import MaskKind, MaskMeaning, asked_meaning
 from unetscope.data.pieces import Cutting, VolumeUse
-from unetscope.data.problems import Problem, guard, known_kinds, printable, problem, without_accepted
+from unetscope.data.problems import Problem, check_command, guard, known_kinds, printable, problem, without_accepted
 from unetscope.data.reading import read
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import EXPECTED, open_source
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.data.volumes import load_described
 
-MAX_SIDE = 8192
+SIDE, MAX_SIDE = 128, 8192
 
 
 def load(
     path: str | os.PathLike[str] | None = None,
     *,
-    image_size: int | ImageSize = 128,
+    image_size: int | ImageSize = SIDE,
     volumes: VolumeUse | None = None,
     channels: int | None = None,
     groups: str | os.PathLike[str] | None = None,
@@ -82,9 +82,10 @@ def load(
     """
     cutting, accepted = Cutting.of(_image_size(image_size), volumes), known_kinds(accept)
     asked = asked_meaning(masks, classes, ignore)
+    options = _options(image_size, volumes=volumes, masks=masks, classes=classes, ignore=ignore, accept=accept)
     if path is not None and (described := load_described(Path(path), cutting, asked)):
-        guard(described[1], str(path), accepted)
-        _warn_of([p for p in described[1] if p.severity == "warning" and p.kind not in accepted], Path(path))
+        guard(described[1], str(path), accepted, options=options)
+        _warn_of([p for p in described[1] if p.severity == "warning" and p.kind not in accepted], Path(path), options)
         return grouped(described[0], groups)
     _check_channels(channels)
     if path is None:
@@ -92,8 +93,8 @@ def load(
     data, problems, new_entry = _recall_or_read(
         Path(path), cutting, channels, asked, progress, follow_links="link" in accepted
     )
-    guard(problems, str(path), accepted)
-    _warn_of([p for p in problems if p.severity == "warning" and p.kind not in accepted], Path(path))
+    guard(problems, str(path), accepted, options=options)
+    _warn_of([p for p in problems if p.severity == "warning" and p.kind not in accepted], Path(path), options)
     if data is None:
         raise DataError(f"{printable(str(path))} has no image with a mask that can be used: {EXPECTED}")
     if new_entry:
@@ -101,10 +102,25 @@ def load(
     return grouped(data, groups)
 
 
-def _warn_of(suspect: Sequence[Problem], path: Path) -> None:
+def _options(image_size: int | ImageSize, *, accept: Collection[str], **named: object) -> str:
+    """Words for `check-data` that read a set as `load` was told to.
+
+    >>> _options((64, 48), accept=["full-mask"], masks="classes", classes=3, ignore=None)
+    ' --image-size 64x48 --masks classes --classes 3 --accept full-mask'
+    """
+    size = "x".join(map(str, (image_size,) if isinstance(image_size, int) else image_size))
+    given = [
+        *([("image-size", size)] if image_size not in (SIDE, (SIDE, SIDE)) else []),
+        *((name, value) for name, value in named.items() if value is not None),
+        *(("accept", kind) for kind in accept),
+    ]
+    return "".join(f" --{name} {value}" for name, value in given)
+
+
+def _warn_of(suspect: Sequence[Problem], path: Path, options: str) -> None:
     """Warn of the first of these problems, with the number of further ones."""
     if suspect:
-        more = f"; and {len(suspect) - 1} more: run `unetscope check-data {printable(str(path))}`"
+        more = f"; and {len(suspect) - 1} more: run `{check_command(str(path), options)}`"
         warnings.warn(f"{suspect[0]}{more if len(suspect) > 1 else ''}", UserWarning, stacklevel=3)
 
 

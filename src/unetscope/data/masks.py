@@ -122,7 +122,9 @@ def class_map(pixels: Pixels, file: str, meaning: MaskMeaning) -> NDArray[np.uin
     return np.where(ignored, STORED_IGNORE if stored is None else stored, values).astype(np.uint8)
 
 
-def foreground(pixels: Pixels, file: str, *, numbered: bool = True) -> tuple[NDArray[np.bool_], tuple[Problem, ...]]:
+def foreground(
+    pixels: Pixels, file: str, *, kind: MaskKind | None = None
+) -> tuple[NDArray[np.bool_], tuple[Problem, ...]]:
     """The foreground [*sides] of a decoded mask, and the problems of its values.
 
     A mask is accepted, v being its set of values, if
@@ -132,7 +134,8 @@ def foreground(pixels: Pixels, file: str, *, numbered: bool = True) -> tuple[NDA
        antialiased or compressed outlines are many greys with gaps, or reach the top.
     Everything else is a problem. If the user accepts it, every value except 0 is foreground; in a JPEG and in soft outlines
     every value from half of the largest up, since small values are scattered around objects. Whether the mask is empty or full
-    is not checked here: a file may hold one of many objects. numbered: whether the second rule holds.
+    is not checked here: a file may hold one of many objects. kind: what masks are said to hold, None if nothing is. The second
+    rule does not hold of binary masks; numbered objects may leave numbers out, but for what soft outlines look like.
 
     >>> mask, problems = foreground(Pixels(np.array([[0, 1], [2, 3]], np.uint8)), "masks/a.png")
     >>> mask.tolist(), problems
@@ -154,8 +157,9 @@ def foreground(pixels: Pixels, file: str, *, numbered: bool = True) -> tuple[NDA
         count = len(np.unique(values))
         lossy = problem("jpeg-mask", file, f"JPEG compression left {count} grey values around 0 and {top}")
         return values >= top / 2, (*problems, lossy)
-    reason = _not_an_instance_map(values)
-    if not numbered:
+    may_have_gaps = kind == "instances" and not _has_soft_outlines(values)
+    reason = _not_an_instance_map(values, may_have_gaps=may_have_gaps)
+    if kind == "binary":
         reason = f"the mask has {len(np.unique(values))} values, and masks are to be binary: 0 and one other value"
     if not reason:
         return inside, problems
@@ -176,7 +180,7 @@ def _has_soft_outlines(values: NDArray[Any]) -> bool:
     return bool(levels[-1] >= brightest / 2 and levels[counts.argmax()] >= 3 / 4 * levels[-1])
 
 
-def _not_an_instance_map(values: NDArray[Any]) -> str:
+def _not_an_instance_map(values: NDArray[Any], *, may_have_gaps: bool) -> str:
     """Why these values do not number objects; empty if they may."""
     levels = np.unique(values)
     summary = f"{len(levels)} values between {levels[0]} and {levels[-1]}"
@@ -186,7 +190,7 @@ def _not_an_instance_map(values: NDArray[Any]) -> str:
     if levels[0] < 0:
         return f"the mask has {summary}, and negative numbers mean nothing"
     n_bytes = values.dtype.itemsize if is_whole else 0
-    has_gaps = n_bytes == 1 and levels[-1] != np.count_nonzero(levels)
+    has_gaps = n_bytes == 1 and levels[-1] != np.count_nonzero(levels) and not may_have_gaps
     if has_gaps or levels[-1] == {1: 255, 2: 65535}.get(n_bytes):
         return f"the mask has {summary}: greys of soft outlines, neither two values nor numbered objects"
     return ""

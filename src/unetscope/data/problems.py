@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -157,8 +158,17 @@ def without_accepted(problems: Iterable[Problem], accept: Collection[str]) -> li
     return [problem for problem in left if not (is_asked and problem.kind in _OF_FOREGROUND)]
 
 
-def guard(problems: Iterable[Problem], path: str, accept: Collection[str] = ()) -> None:
-    """Raise an error for the problems that are not accepted.
+def check_command(path: str, options: str) -> str:
+    """The command that lists every problem of a data set.
+
+    >>> check_command("my cells", " --masks binary")
+    "unetscope check-data 'my cells' --masks binary"
+    """
+    return f"unetscope check-data {shlex.quote(printable(path))}{options}"
+
+
+def guard(problems: Iterable[Problem], path: str, accept: Collection[str] = (), *, options: str = "") -> None:
+    """Raise an error for the problems that are not accepted. options: of `check-data`, that show the same problems.
 
     Raises: DataError, one line, with the first problem and the number of further ones.
 
@@ -170,5 +180,5 @@ def guard(problems: Iterable[Problem], path: str, accept: Collection[str] = ()) 
     if errors:
         raise DataError(
             f"{len(errors)} problems in {printable(path)}: {errors[0]}; and {len(errors) - 1} more: "
-            f"run `unetscope check-data {printable(path)}` to see all"
+            f"run `{check_command(path, options)}` to see all"
         )

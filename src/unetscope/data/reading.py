@@ -254,7 +254,7 @@ class _Masks:
 
     def _foreground(self, file: str) -> tuple[Pixels, NDArray[Any]]:
         pixels = decode(self._source.read(file), file, indexed=True, are_slices=self.cutting.takes_pages)
-        inside, problems = foreground(pixels, file, numbered=self._meaning.kind != "binary")
+        inside, problems = foreground(pixels, file, kind=self._meaning.kind)
         self.problems.extend(problems)
         if self._meaning.kind is None and len(self.pair.masks) == 1:
             self.numbers = mask_numbers(pixels)
