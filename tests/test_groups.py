@@ -20,7 +20,7 @@ from unetscope.cli.verbs_check import print_problems
 from unetscope.data import checked, grouped, shared_groups
 from unetscope.data.grouping import groups_of_names, read_groups
 from unetscope.data.splits import rows_held_out
-from unetscope.runs.experiment import load_images
+from unetscope.runs.images import load_images
 from unetscope.training import DataConfig, preset_config, repeat_command, run_flags
 
 

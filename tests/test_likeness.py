@@ -13,7 +13,7 @@ import unetscope as us
 from unetscope.base import NoProgress
 from unetscope.data import across_parts, near_duplicates
 from unetscope.data.likeness import likeness
-from unetscope.runs.experiment import load_images
+from unetscope.runs.images import load_images
 from unetscope.runs.prospects import prospects
 from unetscope.training import DataConfig, RunConfig
 

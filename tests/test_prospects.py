@@ -13,7 +13,8 @@ from runs import TINY
 from unetscope.base import DataError, NoProgress
 from unetscope.data import SegmentationData
 from unetscope.measure import probe_limits
-from unetscope.runs.experiment import load_images, run
+from unetscope.runs.experiment import run
+from unetscope.runs.images import load_images
 from unetscope.runs.prospects import prospects, refuse_untrainable
 from unetscope.training import DataConfig, preset_config
 

@@ -23,8 +23,8 @@ from unetscope.runs.building import (
     smaller_network,
 )
 from unetscope.runs.code_consent import allow_code
-from unetscope.runs.experiment import load_images
 from unetscope.runs.folder import RunFolder, refuse_other_data
+from unetscope.runs.images import load_images
 from unetscope.runs.retraining import trained_variants
 from unetscope.runs.verification import chosen_variants
 from unetscope.table import REFERENCE, Part, Variant

@@ -18,8 +18,8 @@ from unetscope.activations import pixels, to_input, visit, with_shapes
 from unetscope.base import NoProgress, UnetscopeError, end_with_parent
 from unetscope.runs.building import built_network, refuse_other_network
 from unetscope.runs.code_consent import allow_code
-from unetscope.runs.experiment import load_images
 from unetscope.runs.folder import RunFolder, refuse_other_data
+from unetscope.runs.images import load_images
 from unetscope.runs.own_training import built_by_code, train_by_code
 from unetscope.runs.pictures import example_pictures, examples_of, prediction_pictures
 from unetscope.table import Layer, marked_epochs
