@@ -219,7 +219,11 @@ def test_checkpoints_are_measured_again_with_what_is_named(unetscope, finished: 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ([], "nothing to measure: name any of noise_variances, mixtures, relative_noise_variances, bin_sizes, renyi"),
+        (
+            [],
+            "nothing to measure: name any of noise_variances (--noise-variance), mixtures (--mixture), relative_noise_",
+        ),
+        (["--epochs=7"], "keeps no checkpoint of epoch 7: it has 0, 1, 2, 3"),
         (["--usable", "--epochs=7"], "keeps no checkpoint of epoch 7: it has 0, 1, 2, 3"),
         (["--usable", "--epochs=all"], "--epochs all: expected epochs such as 10,100"),
         (["--mixture=0"], "mixtures: must be > 0, got 0.0"),

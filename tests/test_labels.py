@@ -58,6 +58,14 @@ def test_labels_that_cannot_be_made_are_refused(scheme: KMeansLabels | BlockLabe
         scheme.labels(random_masks(n))
 
 
+@pytest.mark.parametrize(("masks", "clusters"), [(64, 64), (63, 7), (40, 5), (17, 2), (10, 2), (2, 2)])
+def test_a_small_set_has_fewer_clusters(masks: int, clusters: int) -> None:
+    repeated = np.repeat(random_masks(masks), 2, axis=0)
+    fitting = KMeansLabels(n_init=2).fitting(repeated)
+    assert (fitting.k, fitting.n_init) == (clusters, 2)
+    assert len(set(fitting.labels(repeated).tolist())) == clusters
+
+
 def test_more_clusters_than_distinct_masks_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="K = 4 clusters for 3 distinct masks: choose K of at most 3"):
         KMeansLabels(k=4).labels(np.repeat(random_masks(3), 5, axis=0))

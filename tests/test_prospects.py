@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from runs import TINY
-from unetscope.base import DataError, NoProgress
+from unetscope.base import DataError, InvalidArgument, NoProgress
 from unetscope.data import SegmentationData
 from unetscope.measure import probe_limits
-from unetscope.runs.experiment import run
+from unetscope.runs.experiment import prepare, run
 from unetscope.runs.images import load_images
 from unetscope.runs.prospects import prospects, refuse_untrainable
 from unetscope.training import DataConfig, preset_config
@@ -140,3 +140,15 @@ def test_a_run_warns_before_it_trains_and_keeps_it(tmp_path: Path) -> None:
     config = preset_config("demo", {**TINY, "training.epochs": 1, "measuring.usable": False})
     folder = run(config, tmp_path / "run", progress=Listening())
     assert folder.facts["warnings"] == warned == list(prospects(config, *load_images(config.data, NoProgress())))
+
+
+def test_a_set_with_too_few_masks_for_the_usual_clusters_is_measured_with_fewer() -> None:
+    usual = preset_config("demo", {**TINY, "measuring.clusters": 64, "measuring.usable": False})
+    experiment = prepare(usual)
+    (text,) = (warned for warned in experiment.warnings if "clusters" in warned)
+    images = len(experiment.scope.probe_set)
+    few = f"{images} images have too few distinct masks for 64 clusters"
+    assert text == f"{few}: the K-means labels have {max(2, images // 8)} (--clusters chooses)"
+    assert next(iter(experiment.scope.classes)) == f"kmeans(k={max(2, images // 8)})"
+    with pytest.raises(InvalidArgument, match=f"K = 63 clusters for {images} masks: choose K of at most {images}"):
+        prepare(preset_config("demo", {**TINY, "measuring.clusters": 63}))

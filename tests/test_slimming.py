@@ -105,7 +105,7 @@ def test_the_written_network_gives_the_printed_dice_in_a_process_of_its_own(run:
 def test_the_weights_of_a_retraining_are_handed_over(run: Path) -> None:
     with pytest.raises(
         RunFolderError,
-        match=r"depth1 has not been retrained, or no seed of it started: unetscope verify .* --variants depth1",
+        match=r"depth1 has not been retrained to its end: unetscope verify .* --variants depth1",
     ):
         slim(run, "depth1", retrained=True)
     us.verify(run, ["depth1"], seeds=1)
@@ -116,7 +116,7 @@ def test_the_weights_of_a_retraining_are_handed_over(run: Path) -> None:
     trained = RunFolder.open(run / "verification" / "depth1" / "seed-0")
     for record in trained.epochs():
         trained.write_epoch(replace(record, validation_loss=math.inf))  # as if it had never got below a guess
-    with pytest.raises(RunFolderError, match="depth1 has not been retrained, or no seed of it started"):
+    with pytest.raises(RunFolderError, match="no retraining of depth1 has started to learn: add seeds"):
         slim(run, "depth1", retrained=True)
 
 

@@ -319,7 +319,7 @@ def test_a_training_that_did_not_start_is_counted_and_not_compared() -> None:
     assert good[0].state(2) == "not there yet"
     assert (good[0].started_at, stuck.started_at) == (1, None)
     assert stuck.why_not == "layer 2 is the same for every image"
-    assert replace(stuck, constant={"1": 0.5}).why_not == "no layer is dead: it may start later"
+    assert replace(stuck, constant={"1": 0.5}).why_not == "no layer is dead, so more epochs may start it"
     assert replace(stuck, constant={}).why_not == "it has not ended, and no layer was looked at"
     assert [each.sound for each in (good[0], stuck, collapsed)] == [True, False, False]
 

@@ -106,4 +106,6 @@ class Training:
         if self.failure or not self.constant:
             return self.failure or "it has not ended, and no layer was looked at"
         dead = [label for label, share in self.constant.items() if share == 1]
-        return f"layer {dead[0]} is the same for every image" if dead else "no layer is dead: it may start later"
+        return (
+            f"layer {dead[0]} is the same for every image" if dead else "no layer is dead, so more epochs may start it"
+        )

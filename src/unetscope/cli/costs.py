@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from unetscope.base import Progress
@@ -39,8 +40,13 @@ def print_costs(run: AnalysedRun, verification: Verification) -> None:
         is_whole = design.name == REFERENCE
         texts = saved.whole.cells() if is_whole else saved.cells()
         difference = lost.get(design.name)
-        dice = "" if is_whole else "not retrained" if difference is None else f"{difference:+.3f}"
+        dice = "" if is_whole else "not retrained" if difference is None else _gained(difference)
         rows.append((design.name, dice, *texts))
     image = "×".join(map(str, run.costs.shape))
     heads = [about.short for about in COST_TITLES.values()]
     print_table(f"What designs cost, of one image of {image}", ("design", "Dice", *heads), rows)
+
+
+def _gained(difference: float) -> str:
+    """A difference of Dice, if both networks had one to compare."""
+    return "not compared" if math.isnan(difference) else f"{difference:+.3f}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from unetscope.base import InvalidArgument
 from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS
+
+MASKS_A_CLUSTER = 8  # where a set has too few masks for the clusters that are usual
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
@@ -82,8 +84,7 @@ class KMeansLabels:
                 "or labels=[KMeansLabels(k)])"
             )
         vectors = _by_class(masks, ignored).reshape(len(masks), -1)
-        distinct = len(np.unique(np.packbits(vectors, axis=1), axis=0))
-        if self.k > distinct:
+        if self.k > (distinct := _count_distinct(vectors)):
             raise InvalidArgument(
                 f"K = {self.k} clusters for {distinct} distinct masks: choose K of at most {distinct} (--clusters, "
                 "or labels=[KMeansLabels(k)])"
@@ -93,6 +94,15 @@ class KMeansLabels:
 
         with threadpool_limits(limits=1):  # the sum over threads has no fixed order
             return clustering.fit_predict(vectors.astype(np.float32)).astype(np.int64)
+
+    def fitting(self, masks: NDArray[np.uint8], ignored: int | None = None) -> KMeansLabels:
+        """These labels; with more clusters than there are distinct masks, of masks [n, *sides], an eighth of those instead.
+
+        >>> KMeansLabels().fitting(np.eye(40, dtype=np.uint8).reshape(40, 5, 8)).name
+        'kmeans(k=5)'
+        """
+        distinct = _count_distinct(_by_class(masks, ignored).reshape(len(masks), -1))
+        return self if self.k <= distinct else replace(self, k=max(2, distinct // MASKS_A_CLUSTER))
 
     def _clustering(self) -> KMeans:
         from sklearn.cluster import KMeans
@@ -157,6 +167,11 @@ def _by_class(masks: NDArray[np.uint8], ignored: int | None = None) -> NDArray[n
     if classes == 2:
         return masks[:, None] if ignored is None else (masks == 1).astype(np.uint8)[:, None]
     return np.stack([masks == label for label in range(classes)], axis=1).astype(np.uint8)
+
+
+def _count_distinct(vectors: NDArray[np.uint8]) -> int:
+    """How many of these rows of 0 and 1 differ."""
+    return len(np.unique(np.packbits(vectors, axis=1), axis=0))
 
 
 def _sides(sides: Sequence[int]) -> str:

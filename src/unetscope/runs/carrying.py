@@ -170,14 +170,21 @@ def retraining_of(run: AnalysedRun, design: Variant) -> RunFolder:
 
     Raises: RunFolderError if there is none.
     """
+    has_ended = False
     for trial in trained_variants(run.folder):
-        if trial.variant.is_same_network(design) and run.training(trial).sound:
-            trained = RunFolder.open(trial.path)
-            if trained.ending is not None:
-                return trained
+        if not trial.variant.is_same_network(design):
+            continue
+        trained = RunFolder.open(trial.path)
+        if trained.ending is not None and run.training(trial).sound:
+            return trained
+        has_ended = has_ended or trained.ending is not None
+    if has_ended:
+        raise RunFolderError(
+            f"no retraining of {design.name} has started to learn: add seeds by unetscope verify --seeds, or train a run of "
+            "more epochs"
+        )
     raise RunFolderError(
-        f"{design.name} has not been retrained, or no seed of it started: "
-        f"unetscope verify {run.path} --variants {design.name}"
+        f"{design.name} has not been retrained to its end: unetscope verify {run.path} --variants {design.name}"
     )
 
 

@@ -31,7 +31,7 @@ from unetscope.runs.images import load_images
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.prospects import prospects, refuse_untrainable
 from unetscope.runs.trackers import Follower, check_tracker
-from unetscope.table import EpochRecord, built, marked_epochs, settings
+from unetscope.table import CLUSTERS, EpochRecord, built, marked_epochs, settings
 from unetscope.training import (
     ALL_LEVELS,
     UNET_ONLY,
@@ -108,7 +108,8 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     config = with_depth(config, max(1, min(config.network.depth, network.depth)))
     progress.stage("labels", 0)
     scope = _scope(network, train, validation, config.measuring)
-    warned = (*prospects(config, train, validation), *network.gaps)  # last: what is refused is refused in one line
+    # Warnings come last: what is refused is refused in one line.
+    warned = (*prospects(config, train, validation), *network.gaps, *_of_fewer_clusters(config.measuring, scope))
     for warning in warned:
         progress.warn(warning)
     return Experiment(config, train, validation, network, scope, warned)
@@ -178,17 +179,18 @@ def measure_again(
     """
     progress = progress or NoProgress()
     folder = RunFolder.open(path)
-    if not named.keys() & NOTHING.keys():
-        raise InvalidArgument(f"nothing to measure: name any of {', '.join(NOTHING)}")
-    allow_code(folder, code)
-    config = overridden_config(
-        folder.configuration, {f"measuring.{name}": value for name, value in {**NOTHING, **named}.items()}
-    )
     kept = Checkpoints(folder.checkpoints)
     if missing := sorted(set(epochs) - set(kept.epochs())):
         raise InvalidArgument(
             f"{folder.path} keeps no checkpoint of epoch {missing[0]}: it has {', '.join(map(str, kept.epochs())) or 'none'}"
         )
+    if not named.keys() & NOTHING.keys():
+        flags = ", ".join(f"{setting.name} ({setting.flag})" for setting in settings())
+        raise InvalidArgument(f"nothing to measure: name any of {flags}")
+    allow_code(folder, code)
+    config = overridden_config(
+        folder.configuration, {f"measuring.{name}": value for name, value in {**NOTHING, **named}.items()}
+    )
     experiment = prepare(config, progress)
     refuse_other_data(folder, experiment.train, experiment.validation)
     refuse_other_network(folder, experiment.network)
@@ -245,15 +247,16 @@ def _scope(
     network: BuiltNetwork, train: SegmentationData, validation: SegmentationData, config: MeasuringConfig
 ) -> Scope:
     values = config.model_dump()
+    probe_set = train.probe_set(config.probe_images)
     probes = Probes(built(values, "probes"), built(values, "merge_probes"))
     return Scope(
         network.model,
-        train.probe_set(config.probe_images),
+        probe_set,
         layers=network.layers,
         skips=network.skips,
         estimators=built(values, "estimators"),
         labels=[
-            KMeansLabels(config.clusters, config.cluster_initialisations),
+            _clusters(config, probe_set),
             BlockLabels(config.blocks, config.block_threshold),
         ],
         held_out=validation if probes.layers or probes.merges else None,
@@ -261,6 +264,23 @@ def _scope(
         epochs=config.marked,
         compute=Compute(memory_budget=config.memory_budget),
     )
+
+
+def _clusters(config: MeasuringConfig, probe_set: SegmentationData) -> KMeansLabels:
+    """K-means of the masks; if nobody has chosen a number of clusters, of as many as they have room for."""
+    asked = KMeansLabels(config.clusters, config.cluster_initialisations)
+    return asked.fitting(probe_set.masks, probe_set.ignore) if asked.k == CLUSTERS else asked
+
+
+def _of_fewer_clusters(config: MeasuringConfig, scope: Scope) -> list[str]:
+    """That there are fewer clusters than are usual."""
+    used = _clusters(config, scope.probe_set)
+    if used.k == config.clusters:
+        return []
+    return [
+        f"{len(scope.probe_set)} images have too few distinct masks for {config.clusters} clusters: the K-means labels have "
+        f"{used.k} (--clusters chooses)"
+    ]
 
 
 def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Progress, follower: Follower) -> None:

@@ -225,9 +225,9 @@ def _single(
 ) -> Variant:
     if name == "proposed":
         if proposed is None:
-            raise InvalidArgument(
-                "no design is proposed: the verdicts leave nothing out; name a variant, such as depth3"
-            )
+            first = next(iter(skips), Part(SKIP, 1))
+            such_as = f"depth{depth - 1}" if depth > 1 else f"without-{first}"
+            raise InvalidArgument(f"no design is proposed: the verdicts leave nothing out; name one, such as {such_as}")
         return proposed
     if (named := _depth_and_skips(name, depth, skips)) is None:
         first = next(iter(skips), Part(SKIP, 1))
