@@ -26,6 +26,7 @@ from PIL import Image
 
 from unetscope.cli.main import app, main
 from unetscope.measure.selfcheck import run_selfcheck
+from unetscope.runs.folder import RunFolder
 from unetscope.table.quantities import Quantity
 
 pytestmark = pytest.mark.usefixtures("sketched_figures")
@@ -212,7 +213,9 @@ def test_checkpoints_are_measured_again_with_what_is_named(unetscope, finished: 
         )
     }
     assert (run / "figures" / "u_plot_input_mixture_5.png").is_file()
-    unetscope("measure", run, "--noise-variance=1", "--bin-size=0.2", "--usable", "--quiet")
+    _, output, _ = unetscope("measure", run, "--noise-variance=1", "--bin-size=0.2", "--usable", "--quiet")
+    assert output.startswith("Measured again")
+    assert ("It has not learnt to segment" in output) == (RunFolder.open(run).epochs()[-1].validation_dice < 0.1)
     assert table(run) == after  # the same numbers again, in their place
 
 
@@ -366,8 +369,6 @@ def test_what_a_kill_left_of_a_run_that_never_began_is_no_run(unetscope, tmp_pat
 
 
 def test_two_processes_do_not_work_on_one_run(unetscope, finished: Path) -> None:
-    from unetscope.runs.folder import RunFolder
-
     with RunFolder.open(finished).locked():
         code, _, errors = unetscope("run", "--out", finished, "--resume", "--quiet")
     assert code == 2

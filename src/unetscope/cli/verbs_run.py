@@ -15,7 +15,7 @@ from unetscope.base import InvalidArgument, Terminated
 from unetscope.cli.costs import measure_missing_costs
 from unetscope.cli.flags import Json, Network, Quiet, Run, Sweep, Track, as_code, takes, with_sweep
 from unetscope.cli.progress import shown_progress
-from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs
+from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_sentence
 from unetscope.table import settings
 from unetscope.training import (
     PRESETS,
@@ -118,7 +118,7 @@ def measure(
         measured = AnalysedRun(measure_again(run, named, epochs=chosen, code=as_code(network), progress=progress))
         measure_missing_costs(measured, progress)
         page = render_run(measured, progress=progress)
-    print_run(measured, page, json=json)
+    print_run(measured, page, title="Measured again", json=json)
 
 
 def _refuse_values_of_unet(config: RunConfig, values: Mapping[str, Any]) -> None:
@@ -162,8 +162,10 @@ def print_forecast(forecast: Forecast) -> None:
     print_pairs("What this run will take", forecast.rows())
 
 
-def print_run(run: AnalysedRun, page: Path, *, json: bool) -> None:
+def print_run(run: AnalysedRun, page: Path, *, title: str = "Run finished", json: bool) -> None:
     """Where a finished run lies and how well its network does."""
+    from unetscope.report import UNLEARNT
+
     last = run.epochs[-1]
     if json:
         print_json(
@@ -177,7 +179,7 @@ def print_run(run: AnalysedRun, page: Path, *, json: bool) -> None:
         )
         return
     print_pairs(
-        "Run finished",
+        title,
         [
             ("epochs trained", f"{last.epoch}"),
             ("validation Dice", f"{last.validation_dice:.3f}"),
@@ -187,3 +189,5 @@ def print_run(run: AnalysedRun, page: Path, *, json: bool) -> None:
             ("report", one_line(str(page))),
         ],
     )
+    if not run.has_learnt:
+        print_sentence(UNLEARNT)

@@ -1,3 +1,4 @@
 from .render import compare as compare
 from .render import render_run as render_run
+from .sentences import UNLEARNT as UNLEARNT
 from .server import server as server

@@ -11,7 +11,7 @@ from unetscope.runs import AnalysedRun
 from unetscope.table import LEVEL, SKIP, Flow, Quantity, Status, entry_of, estimator_text, settings
 
 MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
-UNLEARNT_DICE = 0.1
+UNLEARNT = "It has not learnt to segment: what is measured is not the information of a trained network."
 MOST_NAMED = 6  # skips and levels of a clause that are named; more are counted
 
 
@@ -29,8 +29,8 @@ def summary(run: AnalysedRun) -> str:
     sentence = (
         f"After {last.epoch} epochs{unfinished} the network reaches a validation Dice of {last.validation_dice:.3f}."
     )
-    if last.validation_dice < UNLEARNT_DICE:
-        sentence += " It has not learnt to segment: what is measured is not the information of a trained network."
+    if not run.has_learnt:
+        sentence += f" {UNLEARNT}"
     inputs = flow.select(quantity=Quantity.INPUT, epoch=flow.epochs[-1])
     if not inputs.series:
         return sentence

@@ -31,6 +31,8 @@ from unetscope.runs.seed_plans import seed_plans
 from unetscope.runs.tables import Picture
 from unetscope.table import REFERENCE, ClassMap, EpochRecord, Evidence, Flow, Savings, Variant, parts_named
 
+UNLEARNT_DICE = 0.1  # of a network that does not segment yet
+
 
 class AnalysedRun:
     """A run folder with its judgement; each part is read or computed at most once, at its first use.
@@ -80,6 +82,11 @@ class AnalysedRun:
     def epochs(self) -> tuple[EpochRecord, ...]:
         """Dice and loss of every epoch, ascending."""
         return self.folder.epochs()
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether the last epoch's Dice is that of a network which segments at all."""
+        return bool(self.epochs) and not self.epochs[-1].validation_dice < UNLEARNT_DICE
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
