@@ -93,6 +93,7 @@ def made_run(
             label=named(layer.label),
             module=named(layer.module),
             parts=tuple(map(named, layer.parts)),
+            sources=tuple(map(named, layer.sources or ())),
             shape=(4, 8, 8),
         )
         for layer in network.layers

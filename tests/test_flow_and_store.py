@@ -104,6 +104,7 @@ def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> N
         tables.execute("ALTER TABLE estimates DROP COLUMN groups")
         for name in ("validation_range", "dice_per_image", "dice_per_class"):
             tables.execute(f"ALTER TABLE epochs DROP COLUMN {name}")
+        tables.execute("ALTER TABLE layers DROP COLUMN sources")
         tables.execute("PRAGMA user_version = 1")
     (again,) = RunFolder.open(run.path).flow().estimates
     assert again.bits == 2.0
@@ -127,6 +128,7 @@ def test_what_an_older_folder_said_in_words_is_a_value_now(run: RunFolder) -> No
         for column in ("out_of_domain", "groups"):
             tables.execute(f"ALTER TABLE estimates DROP COLUMN {column}")
         tables.execute("ALTER TABLE epochs DROP COLUMN dice_per_class")
+        tables.execute("ALTER TABLE layers DROP COLUMN sources")
         tables.execute("PRAGMA user_version = 4")
     again = RunFolder.open(run.path).flow().estimates
     assert [row.out_of_domain for row in again] == [True, False, False]
@@ -159,6 +161,7 @@ def as_before_format_5(run: RunFolder) -> None:
         for column in ("out_of_domain", "groups"):
             tables.execute(f"ALTER TABLE estimates DROP COLUMN {column}")
         tables.execute("ALTER TABLE epochs DROP COLUMN dice_per_class")
+        tables.execute("ALTER TABLE layers DROP COLUMN sources")
         tables.execute("PRAGMA user_version = 4")
 
 
@@ -236,7 +239,7 @@ def test_a_folder_of_another_format_is_refused(run: RunFolder) -> None:
     tables.close()
     with pytest.raises(
         RunFolderError,
-        match=r"has tables of format 99, .* reads 1 to 8: a newer version of unetscope",
+        match=rf"has tables of format 99, .* reads 1 to {FORMAT}: a newer version of unetscope",
     ):
         RunFolder.open(run.path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import shlex
 import time
 import unicodedata
@@ -21,6 +22,7 @@ from unetscope.report.page import write_report
 from unetscope.report.render import compare
 from unetscope.report.report_data import report_data_of
 from unetscope.runs.folder import RunFolder
+from unetscope.table.records import Layer, Skip
 
 FOREIGN = (
     "<script>alert(1)</script>",
@@ -335,6 +337,26 @@ def test_the_command_is_copied_as_it_must_be_typed(opened, written: Path, run: R
     page.click("#facts .copy")
     until(page, "document.querySelector('#facts .copy').textContent === 'Copied'")
     assert shlex.split(page.evaluate("navigator.clipboard.readText()")) == report_data_of(run)["command"]
+
+
+def test_lines_join_what_feeds_what_and_a_gated_skip_begins_at_its_encoder_layer(opened, tmp_path: Path) -> None:
+    sources = {"1": (), "2": ("1",), "3up": ("2",), "1mul": ("1",), "3": ("3up", "1mul"), "4": ("3",), "5": ("2",)}
+    levels = {"2": 1, "5": 1}
+    layers = [Layer(label, label, levels.get(label, 0), sources=made_from) for label, made_from in sources.items()]
+    run = RunFolder.create(tmp_path / "run", {"configuration": {}, "facts": {}})
+    run.describe(layers, [Skip("skip1", "1mul", "3up", "3")], [])
+    page = opened(write_report(tmp_path / "report.html", [report_data_of(run)], title="gated"))
+    middles, skip, ways = page.evaluate("""() => [
+        [...document.querySelectorAll("#network .layer rect")]
+            .map((box) => +box.getAttribute("x") + box.getAttribute("width") / 2),
+        [...document.querySelectorAll("#network path.skip")].map((line) => line.getAttribute("d")),
+        document.querySelectorAll("#network path.way").length,
+    ]""")
+    assert len(skip) == 2 and ways == 5
+    long = next(line for line in skip if "V" in line)
+    assert float(long[1:].split()[0]) == middles[0]
+    assert float(long.split("H")[1].split("V")[0]) == middles[3]
+    assert float(re.search(r"H([\d.]+)", next(line for line in skip if line != long))[1]) < middles[4]
 
 
 def test_a_run_without_anything_is_a_page_all_the_same(opened, tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def network(depth: int = 4, without: Sequence[str] = ()) -> tuple[tuple[Layer, .
 
     def add(label: str, level: int, role: Role, channels: int, parts: tuple[str, ...] = ()) -> None:
         side = 128 // 2**level
-        layers.append(Layer(label, f"layer{label}", level, role, parts, (channels, side, side)))
+        sources = parts or tuple(layer.label for layer in layers[-1:])
+        layers.append(Layer(label, f"layer{label}", level, role, parts, (channels, side, side), sources))
 
     for level in range(depth + 1):
         for number in (2 * level + 1, 2 * level + 2):

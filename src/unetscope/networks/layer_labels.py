@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from unetscope.activations import Graph
 from unetscope.base import NetworkError
 from unetscope.networks.gaps import find_gaps
+from unetscope.networks.layer_sources import with_sources
 from unetscope.networks.levels import Levels
 from unetscope.networks.skip_detection import Join
 from unetscope.networks.structure import JOIN_NAMES, WITHIN_LAYER, Detail, Merge, Structure
@@ -38,6 +39,13 @@ def describe(name: str, levels: Levels, joins: Sequence[Join], detail: Detail | 
     labels = _labels(levels, numbers, joins, {*kernels, output})
     layers = _layers(levels, numbers, joins, labels, _roles(levels, joins, kernels, output))
     names, merge_labels = _skip_names(levels, joins), _merge_labels(joins, labels)
+    merged = {
+        join.number: (
+            tuple(merge_labels[join.number, k] for k in range(len(join.skips))),
+            tuple(labels[stream] for stream in join.streams),
+        )
+        for join in joins
+    }
     skips = [
         Skip(
             names[join.number, k],
@@ -51,7 +59,8 @@ def describe(name: str, levels: Levels, joins: Sequence[Join], detail: Detail | 
     skips.sort(key=lambda skip: skip.part)
     merges = tuple(_merge(levels.graph, join, labels, names) for join in joins)
     gaps = find_gaps(levels, joins)
-    return Structure(name, tuple(layers), tuple(skips), merges, detail, len(kernels), levels.graph, gaps)
+    fed_layers = with_sources(layers, levels.graph, labels, merged)
+    return Structure(name, fed_layers, tuple(skips), merges, detail, len(kernels), levels.graph, gaps)
 
 
 # Which tensors are layers.

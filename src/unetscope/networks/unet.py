@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,6 +211,8 @@ def _describe(depth: int, removed: Collection[Part]) -> tuple[tuple[Layer, ...],
             number += 1
             layers.append(Layer(f"{number}", f"layer{number}", level, "decoder"))
     layers.append(Layer(f"{number + 1}", f"layer{number + 1}", 0, "output"))
+    before = [(), *((layer.label,) for layer in layers)]
+    layers = [replace(layer, sources=layer.parts or source) for layer, source in zip(layers, before, strict=False)]
     return tuple(layers), tuple(reversed(skips))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ from unetscope.plots.style import (
     tidy,
     tracks,
 )
-from unetscope.table import Flow, Layer, Quantity, Series, Skip, Status, log_spaced
+from unetscope.table import Flow, Layer, Quantity, Series, Status, connections, log_spaced
 
 _MOST_LINES = 10
 _TRACK = 10.0  # points between the brackets of two skips
@@ -69,8 +69,8 @@ def u_plot(
 
     The dashed line is the ceiling; hollow points are saturated and cannot be ranked; crosses are out of the
     estimator's domain and describe these images alone; an estimate that is NaN leaves a gap. A tinted band is the 95 %
-    interval, where there is one. Grey bands mark the merges; brackets under the axis join the source of each skip to its
-    merge. An estimator, resolution or label scheme that is None stands for the first one measured.
+    interval, where there is one. Grey bands mark the merges; brackets under the axis join the layer that each skip comes
+    from to its merge. An estimator, resolution or label scheme that is None stands for the first one measured.
 
     Source: Fig. 4 of Lee & Bajić 2021.
     Raises: InvalidArgument, with what was measured, if what is asked for was not.
@@ -87,7 +87,9 @@ def u_plot(
     series = flow.series_of(quantity, estimator, resolution, labels)
     place = {layer.label: index for index, layer in enumerate(flow.layers)}
     skips = [s for s in flow.skips if s.source in place and s.merge in place]
-    depths = tracks((place[skip.source], place[skip.merge]) for skip in skips)
+    joined = connections(flow.layers, skips)
+    ends = {skip.name: (place[joined.origin(skip, flow.layers)], place[skip.merge]) for skip in skips}
+    depths = tracks(ends.values())
     names, upright = tick_names([layer.label for layer in flow.layers])
     below = _height_of(names, upright) + _TRACK * (max(depths) + 1.3 if depths else 0)
     title = series_line(series)
@@ -100,7 +102,7 @@ def u_plot(
     _draw_lines(axes, series, [layer.label for layer in flow.layers], epochs)
     draw_ceilings(axes, [series], x=0.5, align="center")
     _mark_merges(axes, flow.layers, place)
-    _bracket_skips(axes, skips, depths, place, _height_of(names, upright))
+    _bracket_skips(axes, ends, depths, len(place), _height_of(names, upright))
     has_sides = _note_sides(axes, flow.layers)
     axes.set_ylabel(f"{quantity}, {quantity.unit}", fontsize=MEDIUM)
     axes.set_title(f"U-Plot of {quantity}\n{title}", fontsize=LARGE, pad=16 if has_sides else 6)
@@ -190,18 +192,19 @@ def _root(axes: Axes) -> Figure:
 
 
 def _bracket_skips(
-    axes: Axes, skips: Sequence[Skip], depths: Sequence[int], place: dict[str, int], start: float
+    axes: Axes, ends: Mapping[str, tuple[int, int]], depths: Sequence[int], layers: int, start: float
 ) -> None:
+    """A bracket under the axis for each skip. ends: by skip, the places of the layer it comes from and of its merge."""
     under = _points_from(axes, 0)
-    slot = 72 * _root(axes).get_figwidth() * 0.8 / max(len(place), 1)
-    for skip, depth in zip(skips, depths, strict=True):
-        left, right, y = place[skip.source], place[skip.merge], -start - _TRACK * (depth + 1)
+    slot = 72 * _root(axes).get_figwidth() * 0.8 / max(layers, 1)
+    for (skip, (left, right)), depth in zip(ends.items(), depths, strict=True):
+        y = -start - _TRACK * (depth + 1)
         line: dict[str, Any] = {"color": FAINT, "linewidth": 0.8, "clip_on": False, "transform": under}
-        axes.plot([left, left, right, right], [-start, y, y, -start - 1], **line, label=f"_{skip.name}")
+        axes.plot([left, left, right, right], [-start, y, y, -start - 1], **line, label=f"_{skip}")
         axes.plot([right], [-start - 1.5], **line, marker="^", markersize=3.2, label="_head")
         longest = max(5, int(abs(right - left) * slot / (0.62 * SMALL)) - 2)
         axes.text(
-            (left + right) / 2, y, shown(skip.name, longest), transform=under, ha="center", va="center",
+            (left + right) / 2, y, shown(skip, longest), transform=under, ha="center", va="center",
             fontsize=SMALL, color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
 

@@ -26,6 +26,7 @@ from unetscope.table import (
     Status,
     Verdict,
     class_colour,
+    connections,
     estimator_title,
     removed_parts,
 )
@@ -94,10 +95,7 @@ def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
             }
             for layer in flow.layers
         ],
-        "skips": [
-            {"name": skip.name, "source": skip.source, "upsampled": skip.upsampled, "merge": skip.merge}
-            for skip in flow.skips
-        ],
+        **_connection_data(flow),
         "epochs": flow.epochs,
         "series": list(_series(flow)),
         "quantities": QUANTITIES,
@@ -154,6 +152,28 @@ def _readable(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_readable(item) for item in value) or "—"
     return str(value)
+
+
+def _connection_data(flow: Flow) -> dict[str, Any]:
+    """The skips, each with its way from the encoder to its merge, and the other connections, as labels of layers."""
+    joined = connections(flow.layers, flow.skips)
+    skips = [
+        {
+            "name": skip.name,
+            "source": skip.source,
+            "upsampled": skip.upsampled,
+            "merge": skip.merge,
+            "origin": joined.origin(skip, flow.layers),
+            "way": joined.of_skip[skip.name],
+        }
+        for skip in flow.skips
+    ]
+    return {
+        "skips": skips,
+        "connections": joined.others,
+        "connections_recorded": joined.is_recorded,
+        "joins": joined.joins,
+    }
 
 
 def _state(run: AnalysedRun) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from unetscope.base import RunFolderError, first_line, parse_json
 from unetscope.runs.table_digests import CREATE_DIGESTS, add_digests, changing, check_rows
 from unetscope.table import EpochRecord, Estimate, Flow, Layer, Role, Skip
 
-FORMAT = 8
+FORMAT = 9
 
 SQL_TYPES = {
     "int": "INTEGER",
@@ -45,7 +45,7 @@ def _columns(record: type[Estimate | EpochRecord]) -> str:
 SCHEMA = f"""
 PRAGMA user_version = {FORMAT};
 CREATE TABLE layers (place INTEGER PRIMARY KEY, label TEXT UNIQUE, module TEXT, level INTEGER, role TEXT,
-    parts TEXT, shape TEXT);
+    parts TEXT, shape TEXT, sources TEXT);
 CREATE TABLE skips (place INTEGER PRIMARY KEY, name TEXT UNIQUE, source TEXT, upsampled TEXT, merge TEXT);
 CREATE TABLE epochs ({_columns(EpochRecord)}, PRIMARY KEY (epoch));
 CREATE TABLE estimates ({_columns(Estimate)},
@@ -82,11 +82,13 @@ MIGRATIONS = {
     4: Migration("estimates", ("out_of_domain INTEGER",)),
     6: Migration("estimates", ("groups REAL",)),
     7: Migration("epochs", ("dice_per_class BLOB",)),
+    8: Migration("layers", ("sources TEXT",)),
 }
 # What a column holds where it is NULL or absent, as in rows of older formats. Before format 5, only the text of the reason
 # marked an estimate as out of its domain.
 OLDER_ROWS = {"out_of_domain": "reason LIKE 'out of domain%'"}
 
+LAYER_COLUMNS = tuple(field.name for field in fields(Layer))
 EPOCH_COLUMNS = tuple(field.name for field in fields(EpochRecord))
 ESTIMATE_COLUMNS = tuple(field.name for field in fields(Estimate))
 KINDS = {field.name: str(field.type) for record in (EpochRecord, Estimate) for field in fields(record)}
@@ -158,7 +160,8 @@ def read_flow(connection: Connection) -> Flow:
     _refuse_too_many(connection, *read)
     for table in read:
         check_rows(connection, table)
-    rows = connection.execute("SELECT label, module, level, role, parts, shape FROM layers ORDER BY place")
+    columns = _selected(connection, "layers", LAYER_COLUMNS)
+    rows = connection.execute(f"SELECT {columns} FROM layers ORDER BY place")  # noqa: S608
     layers = tuple(_layer(*row) for row in rows)
     skips = connection.execute("SELECT name, source, upsampled, merge FROM skips ORDER BY place")
     columns = _selected(connection, "estimates", ESTIMATE_COLUMNS)
@@ -196,11 +199,8 @@ def write_network(connection: Connection, layers: Sequence[Layer], skips: Sequen
     """The layers and skips of a network, in their order."""
     with changing(connection, "layers", [""]):
         connection.executemany(
-            "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (place, row.label, row.module, row.level, row.role, json.dumps(row.parts), json.dumps(row.shape))
-                for place, row in enumerate(layers)
-            ],
+            f"INSERT OR REPLACE INTO layers (place, {', '.join(LAYER_COLUMNS)}) VALUES (?{', ?' * len(LAYER_COLUMNS)})",  # noqa: S608
+            [(place, *map(_layer_to_sql, astuple(layer))) for place, layer in enumerate(layers)],
         )
     with changing(connection, "skips", [""]):
         connection.executemany(
@@ -261,22 +261,29 @@ def _from_sql(name: str, value: Any) -> Any:
     return bool(value) if kind == "bool" else value
 
 
-def _layer(label: Any, module: Any, level: Any, role: Any, parts: Any, shape: Any) -> Layer:
+def _layer_to_sql(value: Any) -> Any:
+    """A field of a layer as its column holds it."""
+    return json.dumps(value) if isinstance(value, tuple) else value
+
+
+def _layer(label: Any, module: Any, level: Any, role: Any, parts: Any, shape: Any, sources: Any) -> Layer:
     """A row as a layer. Raises: ValueError for values that are no layer's."""
     labels, sides = parse_json(parts), parse_json(shape)
+    made_from = [] if sources is None else parse_json(sources)
     is_layer = (
         all(isinstance(text, str) and len(text) <= MOST_TEXT for text in (label, module))
         and isinstance(level, int)
         and 0 <= level <= MOST_LEVELS
         and role in get_args(Role)
-        and isinstance(labels, list)
-        and all(isinstance(text, str) for text in labels)
+        and all(
+            isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in (labels, made_from)
+        )
         and isinstance(sides, list)
         and all(type(side) is int and 0 <= side <= MOST_SIDE for side in sides)
     )
     if not is_layer:
         raise ValueError(f"a row of layers is {str((label, module, level, role, parts, shape))[:80]}: expected a layer")
-    return Layer(label, module, level, role, tuple(labels), tuple(sides))
+    return Layer(label, module, level, role, tuple(labels), tuple(sides), None if sources is None else tuple(made_from))
 
 
 def _skip(*texts: Any) -> Skip:

@@ -1,5 +1,8 @@
 from .class_colours import ClassMap as ClassMap
 from .class_colours import class_colour as class_colour
+from .connections import Connection as Connection
+from .connections import Connections as Connections
+from .connections import connections as connections
 from .costs import COST_TITLES as COST_TITLES
 from .costs import Cost as Cost
 from .costs import CostTitle as CostTitle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Literal
 
@@ -22,7 +22,8 @@ class Layer:
     it is, or `module:function` for the result of a function that the module calls (`#2` for its second call). level: how many
     times the image has been halved there. role: where in the U it stands (`"layer"` when unknown). parts: for a merge, the
     labels of the layers whose concatenation along the channels it is. shape: of one image's activation,
-    `(channels, height, width)`, once it has been seen.
+    `(channels, height, width)`, once it has been seen. sources: the labels of the layers that it is made from, with no other
+    recorded layer between; empty for one made from the network's input alone, None where this is not known.
 
     >>> Layer("11", "merge11", level=3, role="merge", parts=("11up", "8"), shape=(256, 16, 16)).size
     65536
@@ -34,6 +35,9 @@ class Layer:
     role: Role = "layer"
     parts: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+    sources: tuple[str, ...] | None = field(
+        default=None, compare=False
+    )  # a run of an older version is of the same network
 
     @property
     def size(self) -> int:

@@ -44,7 +44,7 @@ function uPlotView(run, page, quantity) {
   const count = run.layers.length;
   const long = count > 34 || run.layers.some((layer) => layer.label.length > 4);
   const skips = run.skips.flatMap((skip) => {
-    const [from, to] = [run.byLabel.get(skip.source), run.byLabel.get(skip.merge)];
+    const [from, to] = [run.byLabel.get(skip.origin), run.byLabel.get(skip.merge)];
     return from === undefined || to === undefined ? [] : [{ skip, from, to, row: 0 }];
   });
   const tracks = tracksOf(skips);

@@ -2,20 +2,55 @@
 
 const BOX = { slot: 46, step: 104, tallest: 64, lowest: 30, left: 112, top: 66, track: 26 };
 
-/** @type {(layers: LayerData[]) => Box[]} */
-function placed(layers) {
+// All connections as they are drawn: skips, and those that would cross a box, pass above the boxes of the upper one of their levels.
+/** @type {(run: Run) => Line[]} */
+function linesOf(run) {
+  /** @type {(connection: Connection) => [number, number]} */
+  const ends = ([from, to]) => [run.byLabel.get(from) ?? -1, run.byLabel.get(to) ?? -1];
+  /** @type {(connection: Connection) => number} */
+  const length = (connection) => Math.abs(ends(connection)[1] - ends(connection)[0]);
+  /** @type {(connection: Connection, straight: (row: number, from: number, to: number) => boolean, about: Partial<Line>) => Line[]} */
+  const line = (connection, straight, about) => {
+    const [from, to] = ends(connection);
+    if (from < 0 || to < 0) return [];
+    const row = Math.min(run.layers[from].level, run.layers[to].level);
+    return [{ from, to, skip: null, named: false, track: 0, ...about, row: straight(row, from, to) ? null : row }];
+  };
+  const ofSkips = run.skips.flatMap((skip) => {
+    const longest = skip.way.reduce((best, each) => (length(each) > length(best) ? each : best));
+    return skip.way.flatMap((connection) => line(connection, (row, from, to) =>
+      connection !== longest && to === from + 1 && run.layers[to].level === run.layers[from].level, { skip, named: connection === longest }));
+  });
+  const others = run.connections.flatMap((connection) => line(connection, (row, from, to) =>
+    from < to && run.layers.slice(from + 1, to).every((layer) => layer.level !== row), {}));
+  const above = [...ofSkips, ...others].filter((each) => each.row !== null);
+  const tracks = tracksOf(above.map(({ from, to, row }) => ({ from: Math.min(from, to) + 0.1, to: Math.max(from, to) - 0.1, row: row ?? 0 })));
+  above.forEach((each, index) => (each.track = tracks[index]));
+  return [...ofSkips, ...others];
+}
+
+// The most tracks beside the lowest one above a level.
+/** @type {(lines: Line[], row: number) => number} */
+const mostTracks = (lines, row) => Math.max(0, ...lines.filter((line) => line.row === row).map((line) => line.track));
+
+/** @type {(layers: LayerData[], lines: Line[]) => Box[]} */
+function placed(layers, lines) {
   const sides = layers.map((layer) => (layer.shape.length > 1 ? layer.shape[1] : 0));
   const highest = Math.max(...sides, 1);
   const width = layers.length > 30 ? Math.max(14, (46 * 30) / layers.length) : BOX.slot;
+  const levels = Array.from({ length: Math.max(0, ...layers.map((layer) => layer.level)) + 1 }, (_, level) => level);
+  /** @type {number[]} */
+  const middles = [];
+  for (const level of levels) middles.push(level ? middles[level - 1] + BOX.step + BOX.track * mostTracks(lines, level) : BOX.top + BOX.tallest / 2);
   return layers.map((layer, index) => {
     const share = sides[index] ? sides[index] / highest : 0.5 ** layer.level;
     const height = Math.max(BOX.lowest, BOX.tallest * share ** 0.6);
-    const [x, y] = [BOX.left + (index + 0.5) * width, BOX.top + BOX.tallest / 2 + layer.level * BOX.step];
+    const [x, y] = [BOX.left + (index + 0.5) * width, middles[layer.level]];
     return { layer, x, y, half: width / 2 - Math.min(5, width * 0.12), width, top: y - height / 2, bottom: y + height / 2 };
   });
 }
 
-// The path of the data: level, down into the next box from above, or up and into it from the left.
+// A path that meets no box: level, down into the next box from above, or up and into it from the left.
 /** @type {(from: Box, to: Box) => string} */
 function way(from, to) {
   if (to.y > from.y) return `M${from.x + from.half} ${from.y}H${to.x}V${to.top}`;
@@ -23,43 +58,56 @@ function way(from, to) {
   return `M${from.x + from.half} ${from.y}H${to.x - to.half}`;
 }
 
+// The path of a line from box to box, with an arrow's head and the place of its name.
+/** @type {(boxes: Box[], line: Line) => { d: string, head: string, x: number, y: number }} */
+function drawnLine(boxes, { from: first, to: last, row, track, skip }) {
+  const [from, to] = [boxes[first], boxes[last]];
+  if (row === null) {
+    const [x, y] = [to.x - to.half, to.y];
+    return { d: way(from, to), head: `M${x - 8} ${y - 5}L${x} ${y}L${x - 8} ${y + 5}Z`, x, y };
+  }
+  const top = Math.min(...boxes.filter((box) => box.layer.level === row).map((box) => box.top));
+  const y = top - 16 - track * BOX.track;
+  const aside = skip ? 0 : Math.min(8, to.half / 2); // beside the head of a skip
+  const end = to.x - aside;
+  const head = `M${end - 5} ${to.top - 9}L${end} ${to.top - 1}L${end + 5} ${to.top - 9}Z`;
+  return { d: `M${from.x + aside} ${from.top}V${y}H${end}V${to.top - (skip ? 6 : 0)}`, head, x: (from.x + end) / 2, y };
+}
+
 /** @type {(run: Run, page: Page) => View} */
 function networkView(run, page) {
-  const boxes = placed(run.layers);
-  const ends = run.skips.flatMap((skip) => {
-    const [from, to] = [skip.source, skip.merge].map((label) => boxes.find((box) => box.layer.label === label));
-    return from && to ? [{ skip, from, to, y: Math.min(from.top, to.top) }] : [];
-  });
-  const tracks = tracksOf(ends.map((arc) => ({ from: arc.from.x - 2, to: arc.to.x + 2, row: Math.round(arc.y) })));
-  const arcs = ends.map((arc, index) => ({ ...arc, track: tracks[index] }));
+  const lines = linesOf(run);
+  const boxes = placed(run.layers, lines);
   const last = boxes.at(-1);
   const right = last ? last.x + last.width : 300;
   const low = Math.max(...boxes.map((box) => box.bottom), 0) + 34;
-  const highest = Math.min(BOX.top, ...arcs.map((arc) => arc.y - 16 - arc.track * BOX.track));
-  const rise = Math.max(0, 30 - highest);
+  const rise = Math.max(0, 30 - Math.min(BOX.top, ...lines.map((line) => drawnLine(boxes, line).y)));
   const drawing = canvas(right, low + rise, `The network ${run.name} as a U`, { class: "network" });
   const lifted = svg("g", { transform: `translate(0 ${rise})` });
   drawing.append(lifted);
 
-  lifted.append(...boxes.slice(1).map((box, index) => svg("path", { d: way(boxes[index], box), class: "way" })));
+  lifted.append(...lines.filter((line) => !line.skip).map((line) => svg("path", { d: drawnLine(boxes, line).d, class: "way" })));
+  lifted.append(...run.joins.map((join) => {
+    const [first, end] = [join[0], join[join.length - 1]].map((label) => boxes[run.byLabel.get(label) ?? 0]);
+    return svg("path", { d: `M${first.x} ${first.y}H${end.x}`, class: "join" });
+  }));
   const levels = [...new Set(run.layers.map((layer) => layer.level))].sort((a, b) => a - b);
   const levelTexts = levels.map((level) => {
-    const y = BOX.top + BOX.tallest / 2 + level * BOX.step;
+    const y = boxes.find((box) => box.layer.level === level)?.y ?? 0;
     const name = write(4, y - 2, `level ${level}`, { class: "level" });
     const text = write(4, y + 18, "", { class: "decision" });
     lifted.append(name, text);
     return { part: partAt(run, level), text };
   });
 
-  const drawn = arcs.map((arc) => {
-    const y = arc.y - 16 - arc.track * BOX.track;
-    const line = svg("path", { d: `M${arc.from.x} ${arc.from.top}V${y}H${arc.to.x}V${arc.to.top - 6}`, class: "skip" });
-    const head = svg("path", {
-      d: `M${arc.to.x - 5} ${arc.to.top - 9}L${arc.to.x} ${arc.to.top - 1}L${arc.to.x + 5} ${arc.to.top - 9}Z`, class: "head",
-    });
-    const text = write((arc.from.x + arc.to.x) / 2, y - 9, "", { class: "skip-text", "text-anchor": "middle" });
-    lifted.append(withTip(svg("g", {}, line, head, text), () => skipTooltip(run, arc.skip, page.state)));
-    return { ...arc, line, head, text };
+  const drawn = run.skips.map((skip) => {
+    const mine = lines.filter((line) => line.skip === skip).map((line) => ({ line, about: drawnLine(boxes, line) }));
+    const paths = mine.map(({ about }) => svg("path", { d: about.d, class: "skip" }));
+    const heads = mine.map(({ about }) => svg("path", { d: about.head, class: "head" }));
+    const named = mine.find(({ line }) => line.named)?.about ?? { x: 0, y: 0 };
+    const text = write(named.x, named.y - 9, "", { class: "skip-text", "text-anchor": "middle" });
+    lifted.append(withTip(svg("g", {}, paths, heads, text), () => skipTooltip(run, skip, page.state)));
+    return { skip, paths, heads, text };
   });
 
   const slots = boxes.map((box, index) => {
@@ -104,7 +152,8 @@ function networkView(run, page) {
       text.setAttribute("class", `decision ${verdict ? verdict.decision : ""}`);
     }
   };
-  return { node: drawing, update };
+  const order = "Thin lines follow the order of the layers: what feeds what is not recorded in this run.";
+  return { node: run.connections_recorded ? drawing : el("div", {}, drawing, el("p", { class: "caption" }, order)), update };
 }
 
 // The part that consists of the network from a level down: all below the one skip that merges a level above.
@@ -133,10 +182,12 @@ function drawSkips(run, arcs, state) {
     const verdict = run.verdict(arc.skip.name, state.epoch);
     const added = gains && cell && isNumber(cell.bits) ? cell.bits : null;
     const share = gains && added !== null ? Math.max(0, Math.min(1, added / (gains.full || gains.top))) : 0;
-    arc.line.style.strokeWidth = String(1.2 + 9 * Math.sqrt(share));
     const decision = verdict ? verdict.decision : "undecided";
-    arc.line.setAttribute("class", `skip ${decision}${added === null ? " unknown" : ""}`);
-    arc.head.setAttribute("class", `head ${decision}`);
+    for (const line of arc.paths) {
+      line.style.strokeWidth = String(1.2 + 9 * Math.sqrt(share));
+      line.setAttribute("class", `skip ${decision}${added === null ? " unknown" : ""}`);
+    }
+    for (const head of arc.heads) head.setAttribute("class", `head ${decision}`);
     const crowded = arcs.length > 7;
     const adds = added === null || crowded ? "" : ` ${signed(added)} ${gains?.unit}`;
     const sign = verdict ? ` · ${DECISIONS[decision].sign}${crowded ? "" : ` ${decision}`}` : "";
@@ -149,7 +200,8 @@ function skipTooltip(run, skip, state) {
   const gains = run.arrows;
   const cell = gains ? gains.cell(run.byLabel.get(skip.merge), gains.at(state.epoch)) : null;
   const verdict = run.verdict(skip.name, state.epoch);
-  const lines = [`${skip.name}: from layer ${skip.source} to layer ${skip.merge}`];
+  const through = skip.origin === skip.source ? "" : ` through ${skip.source}`;
+  const lines = [`${skip.name}: from layer ${skip.origin}${through} to layer ${skip.merge}`];
   if (gains && cell) lines.push(`${gains.quantity} = ${fixed(cell.bits)} ${gains.unit}`);
   if (cell && isNumber(cell.low)) lines.push(`95 % interval ${interval(cell.low, cell.high)}`);
   if (cell && cell.reason) lines.push(elided(cell.reason, 160));

@@ -7,7 +7,8 @@ type Mark = "s" | "o" | "-" | "."; // saturated, out of its domain, no number, a
 type Column = (number | null)[]; // of numbers, [epochs × layers] in a row; one without any number is left out
 
 interface LayerData { label: string; module: string; role: string; level: number; shape: number[] }
-interface SkipData { name: string; source: string; upsampled: string; merge: string }
+type Connection = [string, string]; // the labels of a layer and of one that is made from it
+interface SkipData { name: string; source: string; upsampled: string; merge: string; origin: string; way: Connection[] }
 // `RunData.diagnostics` names the further columns.
 interface SeriesData {
   quantity: string; estimator: string; title: string; resolution: number; text: string; labels: string; unit: string;
@@ -34,7 +35,7 @@ interface CostData { image: number[]; titles: string[]; rows: { design: string; 
 interface PredictionData { titles: string[]; images: string[]; truths: string[]; epochs: number[]; predicted: string[][]; note: string; legend: [string, string][] }
 interface RunData {
   name: string; summary: string; state: { epoch: number | null; planned: number | null; own: boolean }; notes: string[];
-  layers: LayerData[]; skips: SkipData[]; epochs: number[];
+  layers: LayerData[]; skips: SkipData[]; connections: Connection[]; connections_recorded: boolean; joins: string[][]; epochs: number[];
   training: { epoch: number[]; train_dice_running: (number | null)[]; validation_dice: (number | null)[]; classes: { name: string; colour: string; dice: (number | null)[] }[] };
   verdicts: Verdicts | null; verification: VerificationData | null; costs: CostData | null; planned: string[]; predictions: PredictionData | null;
   clusters: { labels: string; classes: { title: string; masks: string[] }[] }[];
@@ -68,7 +69,9 @@ interface Curve { name: string; colour: string; style?: string; points: Point[];
 interface Box {
   layer: LayerData; x: number; y: number; half: number; width: number; top: number; bottom: number;
 }
-interface DrawnArc { skip: SkipData; line: SVGPathElement; head: SVGPathElement; text: SVGTextElement }
+// A connection as it is drawn; row: the level above whose boxes it passes, null for one that meets no box.
+interface Line { from: number; to: number; skip: SkipData | null; named: boolean; row: number | null; track: number }
+interface DrawnArc { skip: SkipData; paths: SVGPathElement[]; heads: SVGPathElement[]; text: SVGTextElement }
 interface Frame {
   width: number; height: number; left?: number; right?: number; top?: number; bottom?: number; label: string;
   x: Scale; y: Scale; xTicks: Tick[]; yTicks: Tick[]; xName?: string; yName?: string;
