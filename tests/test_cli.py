@@ -147,15 +147,22 @@ def test_a_run_leaves_a_whole_folder(finished: Path) -> None:
 def test_export_writes_both_tables(unetscope, finished: Path, tmp_path: Path, suffix: str) -> None:
     code, output, _ = unetscope("export", finished, "--to", tmp_path / f"flow.{suffix}")
     assert code == 0
-    assert output.split() == [str(tmp_path / f"flow.{suffix}"), str(tmp_path / f"flow-epochs.{suffix}")]
+    assert output.split() == [str(tmp_path / f"{name}.{suffix}") for name in ("flow", "flow-epochs", "flow-costs")]
     if suffix == "csv":
         rows = list(csv.DictReader((tmp_path / "flow.csv").read_text().splitlines()))
         epochs = list(csv.DictReader((tmp_path / "flow-epochs.csv").read_text().splitlines()))
+        costs = list(csv.DictReader((tmp_path / "flow-costs.csv").read_text().splitlines()))
     else:
         import pyarrow.parquet
 
         rows = pyarrow.parquet.read_table(tmp_path / "flow.parquet").to_pylist()
         epochs = pyarrow.parquet.read_table(tmp_path / "flow-epochs.parquet").to_pylist()
+        costs = pyarrow.parquet.read_table(tmp_path / "flow-costs.parquet").to_pylist()
+    whole, *smaller = costs
+    assert whole["design"] == "model1" and float(whole["parameters_change"]) == 0
+    for row in smaller:
+        share = float(row["multiply_adds"]) / float(whole["multiply_adds"])
+        assert float(row["multiply_adds_change"]) == pytest.approx(share - 1)
     assert set(rows[0]) >= COLUMNS
     assert {row["quantity"] for row in rows} == set(Quantity)
     assert {row["estimator"] for row in rows} == {

@@ -84,17 +84,21 @@ def export(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write the estimates, and beside them the Dice and loss of every epoch, as CSV or Parquet."""
-    from unetscope.runs import RunFolder
-    from unetscope.table import save_epochs
+    """Write the estimates, and beside them the Dice and loss of every epoch and what designs cost, as CSV or Parquet."""
+    from unetscope.runs import AnalysedRun
+    from unetscope.table import save_costs, save_epochs
 
-    folder = RunFolder.open(run)
-    estimates = folder.flow().save(to)
-    epochs = save_epochs(folder.epochs(), epochs_to or to.with_name(f"{to.stem}-epochs{to.suffix}"))
+    analysed = AnalysedRun.open(run)
+    estimates = analysed.flow.save(to)
+    epochs = save_epochs(analysed.epochs, epochs_to or to.with_name(f"{to.stem}-epochs{to.suffix}"))
+    written = {"estimates": str(estimates), "epochs": str(epochs)}
+    if known := analysed.design_costs:
+        of_designs = ((design.name, saved) for design, saved in known)
+        written["costs"] = str(save_costs(of_designs, to.with_name(f"{to.stem}-costs{to.suffix}")))
     if json:
-        print_json({"estimates": str(estimates), "epochs": str(epochs)})
+        print_json(written)
     else:
-        typer.echo(f"{estimates}\n{epochs}")
+        typer.echo("\n".join(written.values()))
 
 
 def _has_screen() -> bool:

@@ -7,6 +7,7 @@ from .costs import COST_TITLES as COST_TITLES
 from .costs import Cost as Cost
 from .costs import CostTitle as CostTitle
 from .costs import Savings as Savings
+from .costs import save_costs as save_costs
 from .estimator_registry import BLOCKS as BLOCKS
 from .estimator_registry import CLUSTERS as CLUSTERS
 from .estimator_registry import INITIALISATIONS as INITIALISATIONS

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
+
+from unetscope.table.flow import save_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,20 @@ class Savings:
             for name, about in COST_TITLES.items()
             if not math.isnan(self.change(name))
         ]
+
+
+def save_costs(designs: Iterable[tuple[str, Savings]], path: str | Path) -> Path:
+    """Write what designs cost to a `.csv` or `.parquet` file, a row each, whole or not at all; returns the path.
+
+    Costs are those of `Cost`, in its units. Of `NAME_change`, the change relative to the whole network. Times of rows were not
+    taken together: of these compare the changes.
+    """
+    rows = [
+        {"design": name, **asdict(saved.slim), **{f"{cost}_change": saved.change(cost) for cost in COST_TITLES}}
+        for name, saved in designs
+    ]
+    costs = [field.name for field in fields(Cost)]
+    return save_rows(rows, ["design", *costs, *(f"{cost}_change" for cost in COST_TITLES)], Path(path))
 
 
 def _with_prefix(value: float, unit: str) -> str:
