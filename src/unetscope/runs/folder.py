@@ -27,6 +27,7 @@ from unetscope.base import RunFolderError, finished_files, remove_unfinished, wh
 from unetscope.data import SegmentationData
 from unetscope.runs import tables
 from unetscope.runs.description import is_trained_here, read_description, read_ending, read_failure, write_object
+from unetscope.runs.own_series import own_estimators, own_first
 from unetscope.runs.planned import structure_facts
 from unetscope.runs.tables import FORMAT, Picture
 from unetscope.runs.tables_file import tables_file
@@ -145,9 +146,14 @@ class RunFolder:
         return self.path / "figures"
 
     def flow(self) -> Flow:
-        """The table of estimates, ordered by epoch, then as the network is, then as measured."""
+        """The table of estimates, ordered by epoch, then as the network is, then as measured.
+
+        Those by the estimators that the run was begun with come first, so that measuring by others changes no default.
+        """
         with self._reading() as connection:
-            return tables.read_flow(connection)
+            flow = tables.read_flow(connection)
+        own = own_estimators(self.configuration, self.facts, trained_here=self.trained_here)
+        return own_first(flow, own)
 
     def epochs(self) -> tuple[EpochRecord, ...]:
         """Dice and loss of every epoch, ascending."""

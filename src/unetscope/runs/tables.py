@@ -42,14 +42,16 @@ def _columns(record: type[Estimate | EpochRecord]) -> str:
     return ", ".join(f"{field.name} {SQL_TYPES[str(field.type)]}" for field in fields(record))
 
 
+KEYS = {"epochs": "epoch", "estimates": "epoch, layer, quantity, estimator, resolution, labels"}
+
 SCHEMA = f"""
 PRAGMA user_version = {FORMAT};
 CREATE TABLE layers (place INTEGER PRIMARY KEY, label TEXT UNIQUE, module TEXT, level INTEGER, role TEXT,
     parts TEXT, shape TEXT, sources TEXT);
 CREATE TABLE skips (place INTEGER PRIMARY KEY, name TEXT UNIQUE, source TEXT, upsampled TEXT, merge TEXT);
-CREATE TABLE epochs ({_columns(EpochRecord)}, PRIMARY KEY (epoch));
+CREATE TABLE epochs ({_columns(EpochRecord)}, PRIMARY KEY ({KEYS["epochs"]}));
 CREATE TABLE estimates ({_columns(Estimate)},
-    PRIMARY KEY (epoch, layer, quantity, estimator, resolution, labels));
+    PRIMARY KEY ({KEYS["estimates"]}));
 CREATE TABLE pictures (kind TEXT, title TEXT, epoch INTEGER, place INTEGER, png BLOB,
     PRIMARY KEY (kind, title, epoch, place));
 {CREATE_DIGESTS};
@@ -222,10 +224,13 @@ def write_estimates(connection: Connection, estimates: Iterable[Estimate]) -> No
 def _insert(
     connection: Connection, table: str, columns: Sequence[str], records: Iterable[Estimate | EpochRecord]
 ) -> None:
+    """Insert records; one of the same key keeps the place of the older one, so that what was measured first stays first."""
     records = tuple(records)
+    values = ", ".join(f"{name} = excluded.{name}" for name in columns)
     with changing(connection, table, [record.epoch for record in records]):
         connection.executemany(
-            f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "  # noqa: S608
+            f"ON CONFLICT ({KEYS[table]}) DO UPDATE SET {values}",
             (tuple(_to_sql(name, getattr(record, name)) for name in columns) for record in records),
         )
 
