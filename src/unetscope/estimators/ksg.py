@@ -45,6 +45,7 @@ from unetscope.table import Quantity, student
 MOST_COMPONENTS = 10
 SMALLEST_VARIANCE = 1e-5  # of the largest: below it, a component is the rounding of distances in float32
 TIED = 1e-6  # of a component's standard deviation: nearer images have the same code, but for rounding
+HEAVY_TAILS = 3.0  # excess kurtosis, that of Laplace's distribution
 LARGEST_SHARE = 0.05  # of images that may be tied, or in classes too small
 
 Chebyshev = Float[Tensor, "n n"]
@@ -70,6 +71,38 @@ def codes(squared_distances: Float[Tensor, "n n"], components: int = 4) -> Float
     variances, vectors = variances.flip(0)[:components], vectors.flip(1)[:, :components]
     kept = variances > SMALLEST_VARIANCE * variances[0].clamp(min=0)
     return vectors[:, kept] * variances[kept].sqrt()
+
+
+def light_tailed(code: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """The code with normal scores, the quantiles of ranks, in place of components that have heavy tails.
+
+    Information does not change if a coordinate is replaced by an increasing function of it. Under heavy tails most images are
+    far nearer to each other than a standard deviation, so that one coordinate hides the others: of two that are Student's with
+    one degree of freedom and no correlation, 600 images find 0.11 of 0.22 nats as they are, and 0.21 as scores. Equal values
+    have equal scores.
+
+    Source: Kraskov et al. (2004), section II, on changes of coordinates.
+
+    >>> tailed = torch.linspace(-6, 6, 101, dtype=torch.float64)[:, None].sinh()
+    >>> round(light_tailed(tailed).max().item(), 2), torch.equal(light_tailed(tailed.asinh()), tailed.asinh())
+    (2.58, True)
+    """
+    code = code.double()
+    centred = code - code.mean(dim=0)
+    variance = centred.square().mean(dim=0)
+    kurtosis = centred.pow(4).mean(dim=0) / variance.square().clamp(min=torch.finfo(torch.float64).tiny) - 3
+    columns = [
+        _normal_scores(column) if is_heavy else column
+        for column, is_heavy in zip(code.T, (kurtosis > HEAVY_TAILS).tolist(), strict=True)
+    ]
+    return torch.stack(columns, dim=1) if columns else code
+
+
+def _normal_scores(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The normal quantile of each value's rank, the mean rank of equal ones."""
+    _, number, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    below = counts.cumsum(dim=0) - counts / 2  # and half of the equal ones
+    return torch.special.ndtri(below / len(values))[number]
 
 
 def chebyshev(code: Float[Tensor, "n k"]) -> Chebyshev:
@@ -140,6 +173,7 @@ class KSG(Estimator):
 
     I(X;M) is between the code of the input and that of the layer: it is no bound of their information, and serves for
     comparison with other estimates. Its ceiling is ψ(n) − ψ(k), that of I(Y;M) Σ_c p_c (ψ(n) − ψ(n_c)), which is about H(Y).
+    Components with heavy tails are replaced by their normal scores, which leaves information as it is (see `light_tailed`).
     There is no number where nearest neighbours are not meaningful: if the k-th neighbour of more than 5 % of the images has
     the same code, as in a constant or a discrete layer, or if more than 5 % of the images are in classes of at most k images.
 
@@ -201,7 +235,7 @@ class KSG(Estimator):
         inputs: Float[Tensor, "m m"] | None,
         in_groups: bool,
     ) -> Iterator[Reading]:
-        code, n = codes(squared_distances, self.components), len(squared_distances)
+        code, n = light_tailed(codes(squared_distances, self.components)), len(squared_distances)
         of_layer = chebyshev(code)
         unfit = out_of_domain_reason(NOT_FOR_GROUPS) if in_groups else self._unfit(code, of_layer, "layer")
         if inputs is not None:
@@ -209,7 +243,7 @@ class KSG(Estimator):
                 raise InvalidArgument(
                     f"distances between {len(inputs)} inputs and {n} images: expected the same images"
                 )
-            input_code = codes(inputs, self.components)
+            input_code = light_tailed(codes(inputs, self.components))
             of_input = chebyshev(input_code)
             reason = unfit or self._unfit(input_code, of_input, "input")
             ceiling = (_digamma(n)[n] - _digamma(n)[min(self.neighbours, n)]).item()
