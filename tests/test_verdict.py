@@ -144,6 +144,25 @@ def test_numbers_that_are_not_known_decide_nothing() -> None:
     assert "`unetscope measure RUN --merge-probes` does" in str(only_linear)
 
 
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_what_is_not_known_of_a_level_is_named_by_its_own_skip(level: int) -> None:
+    unknown = {f"{part}{k}": (math.nan, math.nan) for part in ("skip", "depth") for k in (1, 2, 3)}
+    judgement = judge(flow_of(e1={}, e10=unknown))
+    texts = {str(verdict.part): verdict.text for verdict in judgement}
+    assert texts[f"level{level}"].startswith(f"what the deeper path adds to skip{level} is not known")
+    assert texts[f"skip{level}"].startswith(f"what skip{level} adds to the deeper path is not known")
+
+
+def test_a_verdict_names_the_quantity_of_its_number() -> None:
+    for verdict in judge(flow_of(e1={}, e10={"depth1": (0.0, 0.01)})):
+        if not math.isnan(verdict.bits) and verdict.rule == "conditional":
+            assert (
+                verdict.measured.removeprefix(str(verdict.part)).removeprefix("the deeper path").startswith(" adds to ")
+            )
+            assert verdict.text.endswith(verdict.text.split(" bits a pixel ")[1])
+            assert f"to {verdict.measured.split(' adds to ')[1]}," in verdict.text
+
+
 def test_a_verdict_names_the_estimator_that_was_asked_for() -> None:
     flow = flow_of(e1={}, e10={})
     rows = tuple(replace(row, estimator="usable_linear") for row in flow.estimates)

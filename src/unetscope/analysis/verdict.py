@@ -244,7 +244,8 @@ def _conditional(
     if not bounds:
         return replace(verdict, text=f"nothing was measured at the skips above {part}"), None
     measured = [gain for gain in bounds if gain.is_known]
-    unknown = next((gain for gain in bounds if not gain.is_known), None)
+    # its own first: what is said is of the part that is judged
+    unknown = min((gain for gain in bounds if not gain.is_known), key=lambda gain: gain.part != part, default=None)
     if measured and (least := min(measured, key=lambda gain: gain.share)).share < margin:
         return _resting_on(least, verdict, "redundant", f"under {margin:.0%}"), least
     if unknown is not None:
@@ -271,6 +272,7 @@ def _resting_on(gain: Gain, verdict: Verdict, decision: Decision, why: str) -> V
         low=low,
         high=high,
         ceiling=gain.row.ceiling,
+        measured=gain.text,
         text=f"{subject} adds {gain.row.bits:.3f} ({low:.3f} to {high:.3f}) of {gain.whole:.3f} bits a pixel "
         f"to {gain.receiver}, {why}",
     )

@@ -174,7 +174,7 @@ class Verdict:
 
     part: a skip, or a level: `level4` is all of the network below skip4. since: the marked epoch from which on the decision has
     been the same. bits: what the part adds, or (plateau rule) I(Y;M) of the merge below, with its 95 % interval and the most
-    that it could be; NaN where it is not known. text: why, for people.
+    that it could be; NaN where it is not known. text: why, for people. measured: of which quantity `bits` is, for people.
 
     >>> print(Verdict(Part.named("skip1"), 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))
     skip1 is redundant from epoch 10 on: it adds 0.001 of 0.6 bits a pixel
@@ -191,6 +191,7 @@ class Verdict:
     since: int = 0
     estimator: str = ""
     text: str = ""
+    measured: str = ""
 
     def __str__(self) -> str:
         state = "not decided" if self.decision == "undecided" else self.decision
