@@ -249,7 +249,12 @@ def outcomes(verification: Verification, *, epoch: int | None = None, axes: Axes
     for place, row in enumerate(rows):
         difference, decision = row.outcome.difference, row.outcome.decision
         colour = FAINT if decision == "undecided" else DECISION_MARKS[decision].fill
-        if difference.value == difference.value:
+        if difference.value != difference.value:
+            axes.text(
+                0.5, place, shown(row.outcome.text, 90), transform=axes.get_yaxis_transform(), fontsize=SMALL, color=INK,
+                ha="center", va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+            )  # fmt: skip
+        else:
             if difference.low == difference.low:
                 axes.plot([difference.low, difference.high], [place, place], color=colour, linewidth=2)
             axes.plot(difference.value, place, "o", color=colour, markersize=5)
