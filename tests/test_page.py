@@ -339,6 +339,28 @@ def test_the_command_is_copied_as_it_must_be_typed(opened, written: Path, run: R
     assert shlex.split(page.evaluate("navigator.clipboard.readText()")) == report_data_of(run)["command"]
 
 
+def test_a_comparison_says_what_a_run_lacks_and_names_every_number(opened, tmp_path: Path) -> None:
+    long = made_run(tmp_path / "long", (1, 20), labels=("kmeans(k=8)",), pictures_of=8)
+    short = made_run(tmp_path / "short", (1, 3), labels=("kmeans(k=64)",), pictures_of=8)
+    data = [report_data_of(run) for run in (long, short)]
+    page = opened(write_report(tmp_path / "report.html", data, title="both"))
+    assert page.inner_text("#count") == "epoch 20 of 20 · short: epoch 3, its last"
+    reason = "I(Y;M) was not measured for kmeans(k=8): this run has kmeans(k=64)"
+    assert reason in page.locator("#network .run").nth(1).inner_text()
+    assert reason in page.locator("#u-plots .run").nth(1).inner_text()
+    assert "not measured" not in page.locator("#network .run").nth(0).inner_text()
+    assert (
+        "skip1 adds +0.200 bits a pixel to the deeper path" in page.locator("#network .skip-text").first.text_content()
+    )
+    assert "skip1 adds to the deeper path: 0.200" in page.locator("#parts table").first.inner_text()
+    overlaps = page.evaluate("""() => [...document.querySelectorAll("#parts .titled .chart")].flatMap((chart) => {
+        const name = chart.querySelector(".name[transform]").getBoundingClientRect();
+        return [...chart.querySelectorAll(".grid text[text-anchor=end]")]
+            .filter((tick) => tick.getBoundingClientRect().left < name.right);
+    }).length""")
+    assert overlaps == 0
+
+
 def test_lines_join_what_feeds_what_and_a_gated_skip_begins_at_its_encoder_layer(opened, tmp_path: Path) -> None:
     sources = {"1": (), "2": ("1",), "3up": ("2",), "1mul": ("1",), "3": ("3up", "1mul"), "4": ("3",), "5": ("2",)}
     levels = {"2": 1, "5": 1}

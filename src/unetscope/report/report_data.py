@@ -327,7 +327,7 @@ def _cost_data(run: AnalysedRun) -> dict[str, Any] | None:
 
 def _row_of(verdict: Verdict) -> dict[str, Any]:
     numbers = {name: _number(getattr(verdict, name)) for name in ("bits", "low", "high", "ceiling")}
-    names = ("epoch", "rule", "decision", "since", "text")
+    names = ("epoch", "rule", "decision", "since", "text", "measured")
     return {"part": str(verdict.part), **{name: getattr(verdict, name) for name in names}, **numbers}
 
 

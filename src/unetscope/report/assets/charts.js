@@ -40,7 +40,7 @@ function nothing(text) {
 /** @type {(run: Run, page: Page, quantity: string) => View} */
 function uPlotView(run, page, quantity) {
   const series = run.chosen(quantity, page.state);
-  if (!series) return nothing(`${quantity} was not measured by this estimator${quantity === "I(Y;M)" ? " for these labels" : ""}.`);
+  if (!series) return nothing(`${run.missing(quantity, page.state)}.`);
   const count = run.layers.length;
   const long = count > 34 || run.layers.some((layer) => layer.label.length > 4);
   const skips = run.skips.flatMap((skip) => {
@@ -246,14 +246,16 @@ function curvesView(page, { curves, top, low = 0, yName, label, height = 270, li
   if (all.length === 0) return nothing("Nothing was written along this training.");
   const [first, last] = [Math.min(...all), Math.max(...all)];
   const width = 560;
-  const x = epochScale(first, last, 56, width - 14);
+  const yTicks = numbered(ticks(low, top));
+  const left = Math.max(56, 30 + 7.5 * Math.max(...yTicks.map(([, text]) => text.length))); // the axis title stands before the ticks
+  const x = epochScale(first, last, left, width - 14);
   const y = linear(low, top, height - 44, 14);
   const { drawing, low: under, high } = frame({
-    width, height, left: 56, right: 14, bottom: 44, x, y, xTicks: numbered(epochTicks(first, last)),
-    yTicks: numbered(ticks(low, top)), xName: "training epoch", yName, label,
+    width, height, left, right: 14, bottom: 44, x, y, xTicks: numbered(epochTicks(first, last)),
+    yTicks, xName: "training epoch", yName, label,
   });
   const cursor = svg("path", { class: "cursor" });
-  for (const [value, className] of lines) drawing.append(svg("path", { d: `M56 ${y(value)}H${width - 14}`, class: className }));
+  for (const [value, className] of lines) drawing.append(svg("path", { d: `M${left} ${y(value)}H${width - 14}`, class: className }));
   drawing.append(cursor);
   for (const curve of curves) {
     if (curve.band) {
@@ -272,7 +274,7 @@ function curvesView(page, { curves, top, low = 0, yName, label, height = 270, li
     return all.reduce((best, epoch) => (Math.abs(x(epoch) - at) < Math.abs(x(best) - at) ? epoch : best));
   };
   let epoch = last;
-  const hit = withTip(svg("rect", { x: 56, y: high, width: width - 70, height: under - high, class: "hit" }), () => [
+  const hit = withTip(svg("rect", { x: left, y: high, width: width - 14 - left, height: under - high, class: "hit" }), () => [
     `epoch ${epoch}`,
     ...curves.map((curve) => ({ name: curve.name, value: curve.points.find((pair) => pair[0] === epoch)?.[1] }))
       .filter(({ value }) => isNumber(value)).map(({ name, value }) => `${name}: ${fixed(value)}`),
@@ -283,7 +285,9 @@ function curvesView(page, { curves, top, low = 0, yName, label, height = 270, li
   const entries = curves.filter((curve) => curve.name).map((curve) => {
     const [key, value] = [el("span", { class: `key ${curve.style ?? ""}` }), el("span", { class: "value" })];
     key.style.borderColor = curve.colour;
-    return { node: el("li", {}, key, curve.name, value), value, at: new Map(curve.points) };
+    const line = JSON.stringify(curve.points);
+    const twin = curves.slice(0, curves.indexOf(curve)).find((earlier) => earlier.name && JSON.stringify(earlier.points) === line);
+    return { node: el("li", {}, key, curve.name, twin ? ` (the same line as ${twin.name})` : "", value), value, at: new Map(curve.points) };
   });
   const legend = el("ul", { class: "keys" }, entries.map((entry) => entry.node));
   /** @type {(state: State) => void} */

@@ -189,7 +189,7 @@ function drawSkips(run, arcs, state) {
     }
     for (const head of arc.heads) head.setAttribute("class", `head ${decision}`);
     const crowded = arcs.length > 7;
-    const adds = added === null || crowded ? "" : ` ${signed(added)} ${gains?.unit}`;
+    const adds = added === null || crowded ? "" : ` adds ${signed(added)} ${gains?.unit} to the deeper path`;
     const sign = verdict ? ` · ${DECISIONS[decision].sign}${crowded ? "" : ` ${decision}`}` : "";
     arc.text.textContent = `${elided(arc.skip.name, 24)}${adds}${sign}`;
   }

@@ -244,7 +244,8 @@ function controls(page) {
       const index = page.epochs.indexOf(page.state.epoch);
       slider.value = String(index);
       slider.setAttribute("aria-valuetext", `epoch ${page.state.epoch}`);
-      count.textContent = `epoch ${page.state.epoch} of ${page.epochs.at(-1) ?? 0}`;
+      const ended = page.runs.filter((run) => run.last < page.state.epoch).map((run) => ` · ${run.name}: epoch ${run.last}, its last`);
+      count.textContent = `epoch ${page.state.epoch} of ${page.epochs.at(-1) ?? 0}${ended.join("")}`;
     },
   };
 }

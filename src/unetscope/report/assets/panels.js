@@ -44,7 +44,7 @@ function layerView(run, page) {
       const cell = series && layer !== undefined ? series.cell(layer, series.at(state.epoch)) : null;
       cells[1].textContent = cell ? fixed(cell.bits) : "—";
       cells[2].textContent = cell ? interval(cell.low, cell.high) : "—";
-      cells[3].textContent = series && cell ? `${fixed(cell.ceiling)} ${series.unit}${run.marks[cell.mark] ? `: ${run.marks[cell.mark]}` : ""}` : "—";
+      cells[3].textContent = !series ? run.missing(quantity, state) : cell ? `${fixed(cell.ceiling)} ${series.unit}${run.marks[cell.mark] ? `: ${run.marks[cell.mark]}` : ""}` : "—";
     }
     if (drawn) drawn.update(state);
   }
@@ -106,7 +106,7 @@ function answer(run, part, epoch) {
 /** @type {(run: Run) => View} */
 function partsView(run) {
   if (!run.verdicts) return nothing("Nothing is judged: that needs skips, two measured epochs of training, and what merges tell (--merge-probes).");
-  const { node, body } = table(["part", "verdict", `by ${run.rules.plateau}`, "adds, of what there is to tell", "why", "retrained without it"], "parts");
+  const { node, body } = table(["part", "verdict", `by ${run.rules.plateau}`, "what adds how much, of what there is to tell", "why", "retrained without it"], "parts");
   const rows = run.verdicts.parts.map((part) => {
     const cells = [el("th", { scope: "row" }, part), ...Array.from({ length: 5 }, () => el("td"))];
     body.append(el("tr", {}, cells));
@@ -118,7 +118,7 @@ function partsView(run) {
       const [verdict, plateau] = [run.verdict(part, state.epoch), run.verdict(part, state.epoch, "plateau")];
       cells[1].replaceChildren(verdict ? decided(verdict.decision, ` from epoch ${verdict.since} on`) : "—");
       cells[2].replaceChildren(plateau ? decided(plateau.decision) : "says nothing");
-      const adds = verdict && isNumber(verdict.bits) ? `${fixed(verdict.bits)} (${interval(verdict.low, verdict.high)}) of ${fixed(verdict.ceiling)}` : "—";
+      const adds = verdict && isNumber(verdict.bits) ? `${verdict.measured}: ${fixed(verdict.bits)} (${interval(verdict.low, verdict.high)}) of ${fixed(verdict.ceiling)}` : "—";
       cells[3].textContent = adds;
       cells[4].textContent = verdict ? verdict.text : "";
       const row = answer(run, part, state.epoch);

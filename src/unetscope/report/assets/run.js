@@ -68,6 +68,17 @@ class Run {
       : series.estimator === estimator && series.resolution === resolution && (!series.labels || series.labels === labels))) ?? null;
   }
 
+  // Why there is no series of a quantity for a choice, and what this run has instead.
+  /** @type {(quantity: string, choice: Choice) => string} */
+  missing(quantity, { labels }) {
+    const mine = this.series.filter((series) => series.quantity === quantity);
+    const schemes = [...new Set(mine.filter((series) => !series.usable).map((series) => series.labels).filter(Boolean))];
+    if (mine.length === 0) return `${quantity} was not measured in this run`;
+    if (schemes.length > 0 && !schemes.includes(labels)) return `${quantity} was not measured for ${labels}: this run has ${schemes.join(", ")}`;
+    const estimators = [...new Set(mine.map((series) => series.text))];
+    return `${quantity} was not measured by this estimator: this run has ${estimators.join(", ")}`;
+  }
+
   // The series that the arrows of the skips show.
   get arrows() {
     return this.gains_series === null ? null : this.series[this.gains_series];

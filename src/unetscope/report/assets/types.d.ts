@@ -19,7 +19,7 @@ interface SeriesData {
 interface GainData { quantity: string; title: string; series: number | null }
 interface Interval { low: number | null; high: number | null }
 interface VerdictRow extends Interval {
-  part: string; epoch: number; rule: Rule; decision: Decision; since: number; text: string; bits: number | null; ceiling: number | null;
+  part: string; epoch: number; rule: Rule; decision: Decision; since: number; text: string; measured: string; bits: number | null; ceiling: number | null;
 }
 interface Verdicts {
   margin: number; epochs: number[]; parts: string[]; rows: VerdictRow[]; sentences: string[]; proposed: (string | null)[];
