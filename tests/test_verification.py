@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from runs import TINY, edited_config
+from unetscope import plots
 from unetscope.analysis.outcomes import Verification, guess_nats
 from unetscope.analysis.trainings import Training
 from unetscope.base.errors import InvalidArgument, RunFolderError, UnetscopeError
@@ -274,6 +275,16 @@ def training(variant: str, seed: int, dice: list[list[float]], *, loss: float = 
 def held(*trainings: Training, margin: float = 0.02) -> Verification:
     variants = (Variant("model1", 2, ()), Variant("model2", 2, parts_named(["skip1"])))
     return Verification(variants, trainings, None, (1,), margin)
+
+
+def test_a_figure_without_a_difference_says_why() -> None:
+    verification = held(*(training(name, 0, [[0.1] * 8] * 2, loss=GUESS) for name in ("model1", "model2")))
+    (row,) = verification.rows()
+    axes = plots.outcomes(verification)
+    written = [text.get_text().replace("\n", " ") for text in axes.texts]
+    assert math.isnan(row.outcome.difference.value)
+    assert "no pair of seeds can be compared" in row.outcome.text
+    assert row.outcome.text in written
 
 
 def test_a_difference_is_paired_by_seed_and_image() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -250,9 +251,10 @@ def outcomes(verification: Verification, *, epoch: int | None = None, axes: Axes
         difference, decision = row.outcome.difference, row.outcome.decision
         colour = FAINT if decision == "undecided" else DECISION_MARKS[decision].fill
         if difference.value != difference.value:
+            why = textwrap.fill(shown(row.outcome.text, 180), 66)
             axes.text(
-                0.5, place, shown(row.outcome.text, 90), transform=axes.get_yaxis_transform(), fontsize=SMALL, color=INK,
-                ha="center", va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+                0.5, place, why, transform=axes.get_yaxis_transform(), fontsize=SMALL, color=INK, ha="center", va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
             )  # fmt: skip
         else:
             if difference.low == difference.low:
