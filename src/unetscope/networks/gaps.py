@@ -27,6 +27,7 @@ def find_gaps(levels: Levels, joins: Sequence[Join]) -> tuple[Gap, ...]:
     ]
     gaps += _lost_rises(levels)
     gaps += _on_other_axes(levels)
+    gaps += _in_other_layouts(levels, joins)
     if not joins:
         gaps += _behind_gates(levels)
     return tuple(gaps)
@@ -91,6 +92,22 @@ def _on_other_axes(levels: Levels) -> Iterator[Gap]:
             f"{len(beside)} convolutions that lead to the output do not have the axes of the image, the first of them "
             f"{beside[0].place} with {len(beside[0].shape) - 2} sides: what they carry is not followed",
             "to measure it, inspect a module of a few lines that takes what they read and returns what they make",
+        )
+
+
+def _in_other_layouts(levels: Levels, joins: Sequence[Join]) -> Iterator[Gap]:
+    """Skips that are joined as tokens or with channels last, as transformers and networks of state spaces do."""
+    followed = {levels.graph[join.number].address for join in joins}
+    followed |= {address for join in joins for stream in (join.upsampled, *join.skips) for address, _ in stream.path}
+    unfollowed = [node for node in levels.layouts.joins_elsewhere() if node.address not in followed]
+    if unfollowed:
+        places = ", ".join(dict.fromkeys(node.place for node in unfollowed))
+        yield Gap(
+            GapKind.OTHER_LAYOUT,
+            unfollowed[0].place,
+            f"skips join as tokens, with channels last or along other axes than those of the convolutions, at {places}: they "
+            "are not among the merges",
+            "join streams as [batch, channels, *sides], or name layers and skips yourself",
         )
 
 

@@ -10,6 +10,7 @@ the data of a patient, is a *condition*: it says the same at every place, and ta
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,20 @@ from functools import cached_property
 import torch
 
 from unetscope.activations import Graph, Node
+from unetscope.networks.layouts import Layouts
 from unetscope.networks.rises import Rising
-from unetscope.networks.structure import CREATING_PLACES, GATES, KERNELS, POOLING, REARRANGING, SELECTING
+from unetscope.networks.structure import (
+    CREATING_PLACES,
+    GATES,
+    KERNELS,
+    POOLING,
+    REARRANGING,
+    SELECTING,
+    WITHIN_LAYER,
+)
+
+POOLS = {f"{how}_pool{d}d" for how in ("avg", "max", "lp") for d in (1, 2, 3)}
+RESIZING = POOLS | WITHIN_LAYER | REARRANGING | {"interpolate", "upsample"}  # without computing with channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +175,11 @@ class Levels:
     def _rising(self) -> Rising:
         return Rising(self)
 
+    @cached_property
+    def layouts(self) -> Layouts:
+        """Where channels and places stand in each tensor."""
+        return Layouts(self)
+
     @staticmethod
     def is_kernel(node: Node) -> bool:
         """Whether a convolution makes a tensor, be it within a script."""
@@ -183,16 +201,23 @@ class Levels:
         """The rises of a tensor, without inputs."""
         return frozenset(rise for rise in self.rises[number] if not self.is_input(rise))
 
-    def grid_before(self, rise: int) -> tuple[int, ...]:
-        """The places of what a rising tensor is made from."""
-        node = self.graph[rise]
-        spatial = [number for number in self.value_inputs(node) if self.is_spatial(number)]
-        return max(map(self.grid, spatial), key=math.prod, default=())
+    def before_rising(self, rise: int) -> int:
+        """What a rising tensor is made from, before all of its axes rose."""
+        while True:
+            rise = max(self.value_inputs(self.graph[rise]), key=lambda n: (self.is_spatial(n), math.prod(self.grid(n))))
+            node = self.graph[rise]
+            if self.is_input(rise) or not self.is_rise(node) or node.weights or len(self.value_inputs(node)) > 1:
+                return rise
 
     @cached_property
     def contexts(self) -> frozenset[int]:
-        """The rises of what was pooled to a few places: summaries of the image (ASPP, PSP) and no level of the network."""
-        contexts = set()
+        """The rises of what was pooled to a few places: summaries of the image (ASPP, PSP) and no level of the network.
+
+        So are several that enlarge what one tensor was only pooled to, without a kernel between.
+        """
+        summarised = {number: self._summarised(number) for number in range(len(self.graph.nodes))}
+        times = Counter(summarised.values())
+        contexts = {number for number, source in summarised.items() if source is not None and times[source] > 1}
         for node in self.graph.nodes:
             if node.number in self.rises[node.number] and not self.is_input(node.number):
                 source = self.graph[node.inputs[0]]
@@ -202,8 +227,35 @@ class Levels:
                     contexts.add(node.number)
         return frozenset(contexts)
 
+    def _summarised(self, rise: int) -> int | None:
+        """What a rise enlarges again, if that was only made smaller since it had as many places."""
+        node, grid = self.graph[rise], self.grid(rise)
+        if self.is_input(rise) or not self.is_rise(node):
+            return None
+        while len(inputs := self.value_inputs(node)) == 1 and self.is_spatial(inputs[0]):
+            node = self.graph[inputs[0]]
+            if all(map(operator.ge, self.grid(node.number), grid)):
+                return node.number
+            if node.name not in RESIZING or node.weights or self.is_rise(node):
+                break
+        return None
+
+    def on_one_grid(self, number: int) -> frozenset[int]:
+        """A tensor and those that it is made from, back to where its resolution began."""
+        on_grid, pending = {number}, [number]
+        while pending:
+            node = self.graph[pending.pop()]
+            if self.is_rise(node):
+                continue
+            sources = [n for n in self.value_inputs(node) if self.is_spatial(n) and self.grid(n) == self.grid(number)]
+            pending += (source for source in sources if source not in on_grid)
+            on_grid.update(sources)
+        return frozenset(on_grid)
+
     def _is_pooled(self, node: Node) -> bool:
         """Whether a tensor summarises places; a mean over channels keeps them."""
+        if node.name in POOLS and node.inputs and self.is_spatial(node.inputs[0]):  # by a window as large as the image
+            return math.prod(self.grid(node.number)) == 1 and min(self.grid(node.inputs[0])) > 2
         if node.name not in POOLING or not node.inputs:
             return False
         if not self.is_spatial(node.number):

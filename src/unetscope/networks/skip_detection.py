@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from unetscope.activations import SCRIPT, WRITTEN, Node, scope_of
+from unetscope.networks.bottoms import around_bottom
+from unetscope.networks.layouts import Layout
 from unetscope.networks.levels import Levels, is_value
 from unetscope.networks.structure import (
     IN_PLACE,
@@ -23,9 +25,8 @@ from unetscope.networks.structure import (
     WITHIN_LAYER,
     JoinKind,
     Operand,
+    Streams,
 )
-
-Streams = tuple[Operand, tuple[Operand, ...]]  # the upsampled stream, and the skips
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ def find_joins(levels: Levels) -> tuple[Join, ...]:
             continue
         operands = _in_one_grid(levels, node, list(_operands(levels, node)))
         absorbed.update(_inner_joins(levels, node))
+        if any(levels.layouts.of[operand.tensor] is Layout.LAST for operand in operands):
+            continue
         if len(operands) > 1 and (streams := _separate(levels, node, operands)) is not None:
             upsampled, skips = streams
             upsampled = replace(upsampled, others=_other_ways(levels, node, upsampled))
@@ -93,7 +96,8 @@ def _stream(levels: Levels, node: Node, operand: Operand) -> Operand:
     """
     is_write = join_kind(node) == "write"
     in_place = node.name == WRITTEN or (operand.path[0][1] == 0 and (node.is_written or is_write))
-    turned = not levels.is_spatial(node.number) or join_kind(node) == "tile"
+    stands_last = levels.layouts.of[node.number] is Layout.LAST
+    turned = not levels.is_spatial(node.number) or join_kind(node) == "tile" or stands_last
 
     def passed(source: Node) -> Collection[str]:
         if in_place and is_write:
@@ -286,11 +290,16 @@ def _separate(levels: Levels, node: Node, operands: Sequence[Operand]) -> Stream
         if levels.is_upsampled(stream.tensor) and not levels.risen(stream.tensor) & levels.contexts
     ]
     if not upsampled:
-        return _around_bottom(levels, node, streams)
+        return around_bottom(levels, node, join_kind(node), streams)
     # What came up alone goes before what has met a skip since, and what rose last before what rose earlier.
     last = max(
         upsampled, key=lambda stream: (levels.is_only_upsampled(stream.tensor), max(levels.risen(stream.tensor)))
     )
+    # Of several that came up from one level, as features and what is predicted from them do, the widest carries it.
+    beside = [
+        stream for stream in upsampled if stream == last or _came_up_with(levels, node, stream.tensor, last.tensor)
+    ]
+    last = max(beside, key=lambda stream: (levels.graph[stream.tensor].shape[1], max(levels.risen(stream.tensor))))
     skips = tuple(stream for stream in streams if _is_skip(levels, node, stream.tensor, last.tensor))
     return (last, skips) if skips else None
 
@@ -300,56 +309,33 @@ def _is_skip(levels: Levels, node: Node, stream: int, upsampled: int) -> bool:
     rises, upsampled_rises = levels.risen(stream), levels.risen(upsampled)
     if stream == upsampled or rises & upsampled_rises or (rises and levels.rises[stream] <= levels.contexts):
         return False
-    return not (levels.is_only_upsampled(stream) and _are_residual_branches(levels, node, rises, upsampled_rises))
+    return not (_came_up_with(levels, node, stream, upsampled) or (rises and _are_networks(levels, stream, upsampled)))
+
+
+def _are_networks(levels: Levels, first: int, second: int) -> bool:
+    """Whether nothing but the network's inputs leads to both, as where several networks, or one for several views, vote."""
+    common = levels.graph.ancestors({first}) & levels.graph.ancestors({second})
+    return not any(levels.is_kernel(levels.graph[number]) for number in common)
+
+
+def _came_up_with(levels: Levels, node: Node, stream: int, upsampled: int) -> bool:
+    """Whether a stream came up from where the upsampled one did, by another way."""
+    rises, upsampled_rises = levels.risen(stream), levels.risen(upsampled)
+    return levels.is_only_upsampled(stream) and _are_residual_branches(levels, node, rises, upsampled_rises)
 
 
 def _are_residual_branches(levels: Levels, node: Node, rises: Iterable[int], upsampled_rises: Iterable[int]) -> bool:
-    """Whether both streams rise from one stream within the block that joins them: a residual block that upsamples."""
+    """Whether both streams rise from one level: within the block that joins them, or from tensors that have a common source
+    of their resolution."""
+    before, upsampled_before = ([levels.before_rising(rise) for rise in group] for group in (rises, upsampled_rises))
     sources, grids = (
-        [{of(levels.graph[n]) for n in group} for group in (rises, upsampled_rises)]
-        for of in (
-            lambda rise: levels.rises[levels.value_inputs(rise)[0]],
-            lambda rise: levels.grid_before(rise.number),
-        )
+        [{of(number) for number in group} for group in (before, upsampled_before)]
+        for of in (levels.rises.__getitem__, levels.grid)
     )
+    if sources[0] != sources[1] or grids[0] != grids[1]:
+        return False
     block = scope_of(node.address)
     scopes = {scope_of(levels.graph[n].address) for n in (*rises, *upsampled_rises)}
-    within_block = bool(block) and all(scope == block or scope.startswith(f"{block}.") for scope in scopes)
-    return sources[0] == sources[1] and grids[0] == grids[1] and within_block
-
-
-def _around_bottom(levels: Levels, node: Node, streams: Sequence[Operand]) -> Streams | None:
-    """The streams of a skip around a bottom that has the resolution of the level above it.
-
-    Neither stream has risen, but what they make is upsampled next. In a dense block that ends a level, both streams descend
-    from earlier concatenations, so that is excluded; so is the sum of a residual block, which spans no other sum or takes what
-    was made outside of its module.
-    """
-    if join_kind(node) not in {"cat", "add"} or len(streams) != 2:
-        return None
-    first, second = sorted(streams, key=lambda stream: stream.tensor)
-    consumers = [levels.graph[number] for number in levels.graph.consumers[node.number]]
-    if not any(map(levels.is_rise, consumers)) or second.tensor not in levels.graph.descendants({first.tensor}):
-        return None
-    if join_kind(node) == "cat":
-        return None if _is_in_dense_block(levels, node) else (second, (first,))
-    spanned = levels.graph.descendants({first.tensor}) & levels.graph.ancestors({second.tensor}) - {first.tensor}
-    sums = (levels.graph[number] for number in spanned if levels.graph[number].name == "add")
-    begins_in_scope = f"{levels.graph[first.tensor].address}.".startswith(scope_of(node.address))
-    spans_a_sum = any(len(levels.value_inputs(inner)) > 1 for inner in sums)
-    return (second, (first,)) if begins_in_scope and spans_a_sum else None
-
-
-def _is_in_dense_block(levels: Levels, node: Node) -> bool:
-    """Whether another concatenation stands before this one, since the last rise."""
-    visited, pending = set(), list(node.inputs)
-    while pending:
-        number = pending.pop()
-        if number in visited or number in levels.rises[number]:
-            continue
-        visited.add(number)
-        source = levels.graph[number]
-        if source.name == "cat" and source.dim == 1:
-            return True
-        pending += levels.value_inputs(source)
-    return False
+    if block and all(scope == block or scope.startswith(f"{block}.") for scope in scopes):
+        return True
+    return all(levels.on_one_grid(a) & levels.on_one_grid(b) for a in before for b in upsampled_before)

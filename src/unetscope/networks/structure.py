@@ -127,6 +127,9 @@ class Operand:
         return self.path[0], *self.others
 
 
+Streams = tuple[Operand, tuple[Operand, ...]]  # at a join, the upsampled stream and the skips
+
+
 @dataclass(frozen=True, slots=True)
 class Merge:
     """A join of skips with the upsampled path.
@@ -153,6 +156,7 @@ class GapKind(StrEnum):
     GATE_ONLY = "gate only"
     LOST_RISE = "lost rise"
     OTHER_AXES = "other axes"
+    OTHER_LAYOUT = "other layout"
 
 
 @dataclass(frozen=True, slots=True)
