@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
-from unetscope.base import NetworkError
 from unetscope.networks.masks import (
     Mask,
     Read,
@@ -24,6 +23,7 @@ from unetscope.networks.masks import (
     tensor_arguments,
 )
 from unetscope.networks.moves import ChannelEdits, MixesChannelsError
+from unetscope.networks.program import place
 from unetscope.networks.structure import RESHAPING, WITHIN_LAYER
 
 # Functions of each value by itself.
@@ -94,6 +94,10 @@ class Following(ChannelEdits):
         ):
             self._feed_zeros(node)
             return
+        if self._is_shared(node):
+            self._refill_all(node)
+            self.shared.append(place(node))
+            return
         try:
             mask = rule(node, masked[0])
         except MixesChannelsError:
@@ -156,14 +160,16 @@ class Following(ChannelEdits):
     # Calls with weights for channels.
 
     def _require(self, node: fx.Node, edit: WeightEdit) -> None:
-        """Note what a module loses. Raises: NetworkError for one that another call needs as it is."""
+        """Note what a module loses."""
         name = str(node.target)
-        calls = [each for each in self.graph.nodes if each.op == "call_module" and each.target == name]
-        if len(calls) > 1 or (name in self.weights and self.weights[name] != edit):
-            raise NetworkError(
-                f"{name} is called more than once, so no skip can be removed before it: ablate it instead"
-            )
         self.weights[name] = edit
+
+    def _is_shared(self, node: fx.Node) -> bool:
+        """Whether a call is of a module with weights for channels that other calls need as it is."""
+        if node.op != "call_module" or node.meta["function"] not in FUNCTION_WEIGHTS:
+            return False
+        calls = [each for each in self.graph.nodes if each.op == "call_module" and each.target == node.target]
+        return len(calls) > 1
 
     def _weights(self, node: fx.Node, **cuts: tuple[int, list[int]]) -> None:
         """Cut weights that are arguments of a function, while it runs. cuts: by argument, the axis and the indices."""

@@ -24,7 +24,7 @@ class ChannelEdits:
     """The edits of one program. modules: by name, of the smaller network, not yet edited.
 
     masks: by tensor, what it has left. weights: by module. reads: in order. zero_fed: the calls that mix channels,
-    and get zeros in the place of those that went.
+    and get zeros in the place of those that went. shared: those of modules that are called more than once, which get zeros too.
     """
 
     graph: fx.Graph
@@ -34,6 +34,7 @@ class ChannelEdits:
     reads: list[Read] = field(default_factory=list)
     empty: set[fx.Node] = field(default_factory=set)  # tensors of which nothing is left
     zero_fed: list[str] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
 
     def _keep_size(self, node: fx.Node) -> None:
         """The network's code goes on with the size that it knows."""

@@ -23,6 +23,7 @@ from unetscope.activations import ScriptedCall, eval_mode, function_name, kept_p
 from unetscope.base import NetworkError, first_line
 from unetscope.networks.ablation import checkpoint_call
 from unetscope.networks.program_tensors import ProgramTensors, storage_of
+from unetscope.networks.random_draws import refused_draws
 from unetscope.networks.traced_sizes import plain
 
 # Functions whose result is Python's and not a tensor: decisions by values.
@@ -84,6 +85,7 @@ def record_program(model: nn.Module, arguments: tuple[Any, ...], *, training: bo
         stack.enter_context(recording.own_modules(model))
         stack.enter_context(_refused_functions())
         stack.enter_context(_uncached_einops())
+        stack.enter_context(refused_draws(model))
         stack.enter_context(trace_calls(model, recording.call))
         try:
             result = model(*placeholders)
@@ -121,7 +123,10 @@ def _refused_functions() -> Iterator[None]:
     original = vars(torch.autograd.Function)["apply"]
 
     def refuse(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        if cls.__module__ == "torch.utils.checkpoint":
+        if cls.__module__ in {
+            "torch.utils.checkpoint",
+            "torch.nn.modules._functions",
+        }:  # the latter calls backward hooks
             return original.__get__(None, cls)(*args, **kwargs)
         raise NetworkError(
             f"{cls.__name__} is an autograd.Function with a backward pass of its own, which is not recorded: "
@@ -208,7 +213,7 @@ class _Recording(ProgramTensors):
         """One call of a function of torch."""
         name = function_name(function)
         if self._inner is not None:
-            self._inner.append(name)
+            self._inner += [name] * (name not in {"get", "view_as"})  # of backward hooks
             return function(*_plain(args), **_plain(kwargs))
         if (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")) != self._autocast:
             raise NetworkError(

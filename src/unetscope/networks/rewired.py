@@ -79,7 +79,19 @@ class SurgeryRecord:
         """Note a step. before: the network that it was taken from, whose own steps come first."""
         earlier = before.surgery_record if isinstance(before, Rewired) else SurgeryRecord()
         self.steps = (*earlier.steps, step)
-        self.notes = tuple(dict.fromkeys((*earlier.notes, *notes)))
+        self.notes = tuple(dict.fromkeys((*earlier.notes, *notes, *_lost_hooks(before))))
+
+
+def _lost_hooks(network: nn.Module) -> list[str]:
+    """The note on hooks that change or read gradients, if there are any: they are Python, which no program holds."""
+    hooked = [name for name, each in network.named_parameters() if _has_hooks(each)]
+    hooked += [name or type(network).__name__ for name, each in network.named_modules() if _has_hooks(each)]
+    return [f"hooks on the gradients of {', '.join(hooked)} are not kept: register them again"] if hooked else []
+
+
+def _has_hooks(each: Any) -> bool:
+    kinds = ("_backward_hooks", "_backward_pre_hooks", "_post_accumulate_grad_hooks")
+    return any(getattr(each, kind, None) for kind in kinds)
 
 
 class _OfRecord:

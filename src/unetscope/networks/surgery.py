@@ -121,7 +121,7 @@ class _Surgery:
             main = main_output(program.graph, self._programs[False].graph)
             before = ancestors(program.graph, [main])
             edits[mode].follow()
-            self._note_zeros(edits[mode].zero_fed)
+            self._note_zeros(edits[mode])
             self._drop_outputs(program.graph, graphs[mode], before, main)
         self._cut_weights(edits, zeroed)
         for program in self._programs.values():
@@ -142,11 +142,16 @@ class _Surgery:
         self._result.surgery_record.add(step, self._notes, self._model)
         return self._result.train(self._model.training)
 
-    def _note_zeros(self, calls: list[str]) -> None:
-        if calls:
+    def _note_zeros(self, edits: WithoutStreams) -> None:
+        if edits.shared:
             self._note(
-                f"{', '.join(dict.fromkeys(calls))} mixes channels of what stays with those of what is left out, and gets "
-                "zeros in their place: the weights that read them stay"
+                f"{', '.join(dict.fromkeys(edits.shared))} is called more than once, and gets zeros in the place of what "
+                "is left out: its weights stay"
+            )
+        if edits.zero_fed:
+            self._note(
+                f"{', '.join(dict.fromkeys(edits.zero_fed))} mixes channels of what stays with those of what is left out, and "
+                "gets zeros in their place: the weights that read them stay"
             )
 
     def _note(self, note: str) -> None:
@@ -194,6 +199,12 @@ class _Surgery:
     ) -> None:
         """Take the weights of channels that went, and keep what they made of constants."""
         weights = dict(edits[False].weights)
+        called = [{str(n.target) for n in edits[mode].graph.nodes if n.op == "call_module"} for mode in MODES]
+        for name in edits[True].weights.keys() ^ weights.keys():
+            if all(name in names for names in called):
+                raise NetworkError(
+                    f"{name} is called more than once in one mode alone: no skip can be removed before it"
+                )
         for name, edit in edits[True].weights.items():
             if weights.setdefault(name, edit) != edit:
                 raise NetworkError(

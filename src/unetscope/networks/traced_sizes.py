@@ -97,10 +97,16 @@ def _escape(base: type) -> Callable[[Any], Any]:
     return convert
 
 
+def _divided(self: Any, divisor: Any) -> tuple[Any, Any]:
+    return self // divisor, self % divisor
+
+
 _BINARY = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow")
+_BITWISE = ("and", "or", "xor", "lshift", "rshift")
 for _class, _base in ((TracedSize, int), (TracedRatio, float)):
-    for _name in _BINARY:
-        _function = getattr(operator, _name)
+    setattr(_class, "__divmod__", _divided)  # noqa: B010 (as those below)
+    for _name in _BINARY + _BITWISE * (_base is int):
+        _function = getattr(operator, f"{_name}_" if _name in {"and", "or"} else _name)
         setattr(_class, f"__{_name}__", _operation(_function, _base, f"__{_name}__", False))
         setattr(_class, f"__r{_name}__", _operation(_function, _base, f"__r{_name}__", True))
     for _name, _function in (
