@@ -258,14 +258,7 @@ def test_ways_to_read_a_concatenation(join: Join, part: str) -> None:
     assert_exact(TwoLevels(join, {**parts, "linear": nn.Linear(8, 8)}), part)
 
 
-def test_a_module_that_reads_two_joins_is_refused() -> None:
-    model = TwoLevels(
-        lambda net, up, skip: net.again(net.again(torch.cat([skip, up], 1))), {"again": nn.Conv2d(8, 8, 1)}
-    )
-    with pytest.raises(
-        NetworkError, match="again is called more than once, so no skip can be removed before it: ablate"
-    ):
-        without(model, inspect(model, random_image(3, 16, 16)), "skip1")
+def test_a_module_whose_weights_another_has_is_refused() -> None:
     model = TwoLevels(lambda net, up, skip: net.b(net.a(torch.cat([skip, up], 1))), {"a": nn.Conv2d(8, 8, 1)})
     model.b = nn.Conv2d(8, 8, 1)
     model.b.weight = model.a.weight
