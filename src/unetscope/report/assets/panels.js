@@ -106,7 +106,7 @@ function answer(run, part, epoch) {
 /** @type {(run: Run) => View} */
 function partsView(run) {
   if (!run.verdicts) return nothing("Nothing is judged: that needs skips, two measured epochs of training, and what merges tell (--merge-probes).");
-  const { node, body } = table(["part", "verdict", `by ${run.rules.plateau}`, "what adds how much, of what there is to tell", "why", "retrained without it"], "parts");
+  const { node, body } = table(["part", "verdict", `by ${run.rules.plateau}`, "rests on", "why", "retrained without it"], "parts");
   const rows = run.verdicts.parts.map((part) => {
     const cells = [el("th", { scope: "row" }, part), ...Array.from({ length: 5 }, () => el("td"))];
     body.append(el("tr", {}, cells));
