@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from calibration.grouped import FILMS, drawn, estimates, normal, of_estimator, of_mean, of_probe, skewed
+from calibration.grouped import FILMS, Films, drawn, estimates, normal, of_estimator, of_mean, of_probe, skewed
 
 import unetscope as us
 from unetscope.analysis.paired_differences import interval_over_images
 from unetscope.base import InvalidArgument
 from unetscope.estimators import KDE, KSG, Binning, Estimator, Groups, LayerStatistics, Mixture, Reading, Renyi
+from unetscope.estimators.resampling import permuted_symbols
 from unetscope.measure.layer_statistics import readings_of
 from unetscope.measure.probe_data import FOLDS, ProbeData, Segmented
 from unetscope.table import Quantity, cautious, difference, effective_groups, group_values, student
@@ -73,7 +74,7 @@ def test_labels_change_places_in_whole_groups(sizes: tuple[int, ...]) -> None:
     shuffled = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
     groups = Groups.of(torch.from_numpy(shuffled))
     orders = groups.orders(50, torch.Generator().manual_seed(0))
-    exact = groups.distinct_orders >= 20
+    exact = all(len({sizes[group] for group in block}) == 1 for block in groups.blocks)
     for order in orders:
         taken_by = [set(shuffled[order.numpy()[shuffled == group]]) for group in range(len(sizes))]
         assert all(len(taken) == 1 for taken in taken_by)  # all labels of a group come from one group
@@ -87,6 +88,51 @@ def test_labels_change_places_in_whole_groups(sizes: tuple[int, ...]) -> None:
         if exact:
             assert sorted(order.tolist()) == list(range(len(shuffled)))
     assert len({tuple(order.tolist()) for order in orders}) > 3
+
+
+BLOCKS = {  # sizes of groups, and those of the groups that change places
+    "one size": ((3,) * 7, [[3] * 7]),
+    "two sizes, many of each": ((2, 4) * 6, [[2] * 6, [4] * 6]),
+    "few of one size beside many others": ((2,) * 4 + (20, 21, 22, 23, 24), [[2, 2, 2, 2, 20, 21, 22, 23, 24]]),
+    "all sizes": (tuple(range(1, 13)), [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11, 12]]),
+    "one large": ((50, *(5,) * 20), [[*(5,) * 20, 50]]),
+    "three groups": ((4, 2, 9), [[2, 4, 9]]),
+}
+
+
+@pytest.mark.parametrize(("sizes", "blocks"), BLOCKS.values(), ids=BLOCKS)
+def test_groups_of_about_one_size_change_places(sizes: tuple[int, ...], blocks: list[list[int]]) -> None:
+    groups = Groups.of(torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)))
+    assert [[sizes[group] for group in block] for block in groups.blocks] == blocks
+    assert sorted(group for block in groups.blocks for group in block) == list(range(len(sizes)))
+    orders = groups.orders(60, torch.Generator().manual_seed(0))
+    assert bool((groups.of_image[orders] != groups.of_image).any(dim=0).all())  # no group keeps its labels for good
+
+
+@pytest.mark.parametrize("small", [(2, 2, 2, 2), (2, 3, 4, 5)], ids=["four of one size", "all sizes differ"])
+def test_what_groups_of_other_sizes_tell_is_no_chance(small: tuple[int, ...]) -> None:
+    sizes = torch.tensor([*small, *range(20, 32)])
+    film = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+    labels = film % 2
+    for estimator in (Binning(1.0), KDE(1.0)):
+        for reading in estimates(estimator, Films(2 * labels, labels, film)):
+            if reading.labels:
+                assert reading.p == 1 / 40 and reading.null_mean < 0.1 and not reading.out_of_domain
+
+
+@pytest.mark.parametrize("sizes", [tuple(range(1, 21)), tuple(range(4, 38, 3))], ids=["20 groups", "12 groups"])
+def test_labels_of_large_groups_alone_are_not_told_by_chance(sizes: tuple[int, ...]) -> None:
+    """Whoever is ill has more slices; the state of a group has nothing to do with either."""
+    film = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    is_large, rejected = np.array(sizes) > np.median(sizes), []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        ill = torch.from_numpy(rng.random(len(sizes)) < np.where(is_large, 0.4, 0.0)).long()
+        state = torch.from_numpy(rng.integers(4, size=len(sizes)))
+        if len(ill.unique()) == 2:
+            null = permuted_symbols(state[film], ill[film], seed=seed, groups=Groups.of(film))
+            rejected.append(null.p <= 0.05)
+    assert np.mean(rejected) <= 0.07
 
 
 def jackknife_by_loops(sums: np.ndarray, sizes: np.ndarray, groups: np.ndarray) -> tuple[float, float]:

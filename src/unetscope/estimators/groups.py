@@ -17,6 +17,7 @@ from torch.nn import functional
 from unetscope.table import effective_groups, too_few_groups
 
 FEWEST_ORDERS = 20  # of the labels of groups: with fewer, p cannot get to 5 %
+FEWEST_IN_BLOCK = 5  # groups of about one size, among which labels change places
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,36 +85,50 @@ class Groups:
         return self.jackknife(whole, whole - self.summed(values - values.mean()) / rest)
 
     @cached_property
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        """The groups that labels change places among: of one size, or of neighbouring ones where few have one size.
+
+        Labels may depend on the size of a group: whoever is ill has more slices. Groups that are unlike in size are then not
+        exchangeable, and those of a size that few have would keep their labels if only groups of one size changed places.
+        """
+        blocks: list[list[int]] = [[]]
+        sizes = self.sizes.tolist()
+        for group in sorted(range(self.count), key=lambda group: sizes[group]):
+            if len(blocks[-1]) >= FEWEST_IN_BLOCK and sizes[group] != sizes[blocks[-1][-1]]:
+                blocks.append([])
+            blocks[-1].append(group)
+        if len(blocks) > 1 and len(blocks[-1]) < FEWEST_IN_BLOCK:
+            last = blocks.pop()
+            blocks[-1] += last
+        return tuple(map(tuple, blocks))
+
+    @cached_property
     def distinct_orders(self) -> int:
-        """In how many ways labels can change places in whole groups of one size."""
-        alike = torch.unique(self.sizes, return_counts=True)[1].tolist()
-        return math.prod(map(math.factorial, alike))
+        """In how many ways labels can change places in whole groups of a block."""
+        return math.prod(math.factorial(len(block)) for block in self.blocks)
 
     @property
     def has_p(self) -> bool:
         """Whether there are enough ways to change places for a p of 5 %."""
-        return max(self.distinct_orders, math.factorial(self.count)) >= FEWEST_ORDERS
+        return self.distinct_orders >= FEWEST_ORDERS
 
     def orders(self, times: int, generator: torch.Generator) -> Int64[Tensor, "times n"]:
-        """By chance, of which image each image takes the label when whole groups change places.
+        """By chance, of which image each image takes the label when whole groups of a block change places.
 
-        Groups of one size do so, image by image (exchangeable blocks). If sizes differ so much that this leaves too few orders,
-        any groups do, and the labels of one are stretched to the size of the other. Laying groups end to end would not do: a
-        group with the labels of two has less to do with them by chance than its own group has.
+        Groups of one size do so image by image (exchangeable blocks); between groups of other sizes the labels of one are
+        stretched to the size of the other. Laying groups end to end would not do: a group with the labels of two has less to do
+        with them by chance than its own group has.
 
         Source: Winkler et al., NeuroImage 123:253 (2015), on exchangeability blocks.
         """
         by_group, ends = self.of_image.cpu().argsort(stable=True), self.sizes.cpu().cumsum(0)
         images, starts, sizes = by_group.tensor_split(ends[:-1]), ends - self.sizes.cpu(), self.sizes.cpu()
-        alike: dict[int, list[int]] = {}
-        for group, size in enumerate(sizes.tolist()):
-            alike.setdefault(size if self.distinct_orders >= FEWEST_ORDERS else 0, []).append(group)
-        places = [torch.empty((times, len(groups)), dtype=torch.int64) for groups in alike.values()]
+        places = [torch.empty((times, len(groups)), dtype=torch.int64) for groups in self.blocks]
         for time in range(times):
             for of_groups in places:
                 torch.randperm(of_groups.shape[1], generator=generator, out=of_groups[time])
         orders = torch.empty((times, len(self.of_image)), dtype=torch.int64)
-        for groups, of_groups in zip(alike.values(), places, strict=True):
+        for groups, of_groups in zip(self.blocks, places, strict=True):
             for group, giving in zip(groups, torch.tensor(groups)[of_groups].T, strict=True):
                 rows = images[group]
                 stretched = torch.arange(len(rows)) * sizes[giving, None] // len(rows)
