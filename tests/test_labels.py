@@ -66,6 +66,21 @@ def test_a_small_set_has_fewer_clusters(masks: int, clusters: int) -> None:
     assert len(set(fitting.labels(repeated).tolist())) == clusters
 
 
+@pytest.mark.parametrize(("classes", "sides"), [(2, (8, 8)), (3, (8, 8)), (5, (6, 10)), (2, (4, 4, 4)), (3, (4, 4, 4))])
+def test_which_pixels_are_ignored_makes_no_clusters(classes: int, sides: tuple[int, ...]) -> None:
+    """Two kinds of masks, of which one quarter is ignored, another in each."""
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, classes, (2, *sides)).astype(np.uint8)
+    kind, masks = np.arange(40) % 2, kinds[np.arange(40) % 2].copy()
+    for number, mask in enumerate(masks):
+        mask.reshape(4, -1)[number // 2 % 4] = 255
+    labels = KMeansLabels(k=2).labels(masks, ignored=255)
+    assert len(set(zip(labels.tolist(), kind.tolist(), strict=True))) == 2
+    alike = np.where(masks == 255, 255, kinds[0])
+    with pytest.raises(InvalidArgument, match="K = 2 clusters for 1 distinct masks"):
+        KMeansLabels(k=2).labels(alike, ignored=255)
+
+
 def test_more_clusters_than_distinct_masks_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="K = 4 clusters for 3 distinct masks: choose K of at most 3"):
         KMeansLabels(k=4).labels(np.repeat(random_masks(3), 5, axis=0))

@@ -75,15 +75,15 @@ class KMeansLabels:
     def labels(self, masks: NDArray[np.uint8], ignored: int | None = None) -> NDArray[np.int64]:
         """The cluster of each mask of masks [n, *sides]; of several classes, by the share of pixels that are of another one.
 
-        Class maps are clustered as one-hot vectors of all their pixels, in which an ignored pixel is of no class: it is half as
-        far from each class as two classes are from each other, squared.
+        Class maps are clustered as one-hot vectors of all their pixels. An ignored pixel has the mean of those with a label at
+        its place, so that which pixels are ignored makes no cluster by itself.
         """
         if self.k > len(masks):
             raise InvalidArgument(
                 f"K = {self.k} clusters for {len(masks)} masks: choose K of at most {len(masks)} (--clusters, "
                 "or labels=[KMeansLabels(k)])"
             )
-        vectors = _by_class(masks, ignored).reshape(len(masks), -1)
+        vectors = _vectors(masks, ignored)
         if self.k > (distinct := _count_distinct(vectors)):
             raise InvalidArgument(
                 f"K = {self.k} clusters for {distinct} distinct masks: choose K of at most {distinct} (--clusters, "
@@ -93,7 +93,7 @@ class KMeansLabels:
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(limits=1):  # the sum over threads has no fixed order
-            return clustering.fit_predict(vectors.astype(np.float32)).astype(np.int64)
+            return clustering.fit_predict(vectors.astype(np.float32, copy=False)).astype(np.int64)
 
     def fitting(self, masks: NDArray[np.uint8], ignored: int | None = None) -> KMeansLabels:
         """These labels; with more clusters than there are distinct masks, of masks [n, *sides], an eighth of those instead.
@@ -101,7 +101,7 @@ class KMeansLabels:
         >>> KMeansLabels().fitting(np.eye(40, dtype=np.uint8).reshape(40, 5, 8)).name
         'kmeans(k=5)'
         """
-        distinct = _count_distinct(_by_class(masks, ignored).reshape(len(masks), -1))
+        distinct = _count_distinct(_vectors(masks, ignored))
         return self if self.k <= distinct else replace(self, k=max(2, distinct // MASKS_A_CLUSTER))
 
     def _clustering(self) -> KMeans:
@@ -169,9 +169,19 @@ def _by_class(masks: NDArray[np.uint8], ignored: int | None = None) -> NDArray[n
     return np.stack([masks == label for label in range(classes)], axis=1).astype(np.uint8)
 
 
-def _count_distinct(vectors: NDArray[np.uint8]) -> int:
-    """How many of these rows of 0 and 1 differ."""
-    return len(np.unique(np.packbits(vectors, axis=1), axis=0))
+def _vectors(masks: NDArray[np.uint8], ignored: int | None) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """The classes of each mask's pixels as a row [n, classes · pixels]; where ignored, the mean of the others at the place."""
+    by_class = _by_class(masks, ignored)
+    if ignored is None or not (hidden := masks == ignored).any():
+        return by_class.reshape(len(masks), -1)
+    labelled = np.maximum((~hidden).sum(axis=0), 1)
+    mean = (by_class.sum(axis=0) / labelled).astype(np.float32)  # an ignored pixel is 0 for every class
+    return np.where(hidden[:, None], mean, by_class.astype(np.float32)).reshape(len(masks), -1)
+
+
+def _count_distinct(vectors: NDArray[np.uint8] | NDArray[np.float32]) -> int:
+    """How many rows differ."""
+    return len({row.tobytes() for row in vectors})
 
 
 def _sides(sides: Sequence[int]) -> str:
