@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import unetscope as us
+from unetscope.analysis import interval_over_images
 from unetscope.base.errors import InvalidArgument, RunFolderError
 from unetscope.cli.main import app
 from unetscope.networks.ablation import ablated
@@ -25,7 +26,7 @@ from unetscope.runs.evidence import gather_evidence
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.slimming import slim
-from unetscope.table.evidence import Evidence, TrainedOn, bisected
+from unetscope.table.evidence import EVIDENCE_LEVEL, Evidence, TrainedOn, bisected
 from unetscope.table.intervals import Interval
 from unetscope.table.parts import Variant, parts_named, removed_parts
 from unetscope.training.checkpoints import Checkpoints
@@ -105,6 +106,21 @@ def test_evidence_is_kept_and_gathered_again_without_training(
 
     monkeypatch.setattr(torch.optim.Adam, "step", refuse)
     assert gather_evidence(path, EFFORT).dice == evidence.dice
+
+
+@pytest.mark.parametrize("trainings", [1, 3, 7, 15])
+def test_a_search_is_seldom_deceived_by_its_looks(trainings: int) -> None:
+    """Designs that all lose the margin in truth, each compared on the same 50 images."""
+    rounds, deceived = math.ceil(math.log2(trainings + 1)), 0
+    for seed in range(300):
+        losses = 0.02 + 0.05 * np.random.default_rng(seed).normal(size=(trainings, 50))
+        shown: list[bool | None] = [None] * trainings
+        while (place := bisected(shown)) is not None:
+            interval = interval_over_images(losses[place][None], (), 1 - (1 - EVIDENCE_LEVEL) / rounds)
+            assert interval is not None
+            shown[place] = interval.high < 0.02
+        deceived += any(shown)
+    assert deceived / 300 <= 0.08  # 5 % on this side, and what 300 draws vary by
 
 
 def test_what_a_small_loss_shows() -> None:

@@ -74,6 +74,41 @@ def test_enough_of_everything_gives_no_warning() -> None:
     assert prospects(preset_config("quick", {}), images(20, groups=5), images(10, groups=5)) == ()
 
 
+def of_sizes(*sizes: int) -> SegmentationData:
+    groups = tuple(f"patient{group}" for group, size in enumerate(sizes) for _ in range(size))
+    return replace(images(sum(sizes)), groups=groups)
+
+
+LARGE = {  # sizes of groups, the share asked for, and what is said
+    "three of nine": (
+        (5, 6, 7, 8, 9, 10, 40, 45, 50),
+        0.1,
+        "3 of 9 groups, such as patient6 of 40 images, will be held out by",
+    ),
+    "one": ((5, 5, 5, 5, 5, 30), 0.2, "1 of 6 groups, such as patient5 of 30 images, will be held out by no seed"),
+    "just too large": (
+        (8, 8, 8, 8, 8, 10),
+        0.1,
+        "1 of 6 groups, such as patient5 of 10 images, will be held out by no seed",
+    ),
+    "not quite": ((8, 8, 8, 8, 8, 9), 0.1, ""),
+    "a larger share": ((5, 6, 7, 8, 9, 10, 40, 45, 50), 0.4, ""),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_groups_too_large_to_be_held_out_are_said(kind: str) -> None:
+    sizes, share, text = LARGE[kind]
+    data, config = of_sizes(*sizes), preset_config("quick", {"data.validation_share": share})
+    held_by_some = {group for seed in range(300) for group in data.split(share, seed=seed)[1].groups}
+    assert (len(held_by_some) == len(sizes)) == (not text)
+    said = [each for each in prospects(config, *data.split(share, seed=0)) if "held out by no seed" in each]
+    assert len(said) == bool(text) and all(each.startswith(text) for each in said)
+    config = preset_config("quick", {"data.validation_share": share, "data.path": "a", "data.validation": "b"})
+    config = config.model_copy(update={"data": config.data.model_copy(update={"accept": ("near-duplicates",)})})
+    assert not [each for each in prospects(config, *data.split(share, seed=0)) if "held out by no seed" in each]
+
+
 EPOCHS: dict[str, tuple[dict[str, Any], str]] = {
     "one marked": ({"measuring.marked": (0, 9), "training.epochs": 9}, "mark more with --marked"),
     "only the last": ({"measuring.marked": (9,), "training.epochs": 9}, "mark more with --marked"),

@@ -127,14 +127,14 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
     """What smaller networks show, that were trained on from the run's weights. margin: the loss of Dice that counts as none."""
     print_table(
         f"Trained on for {evidence.epochs} epochs from epoch {evidence.epoch}, beside the whole network",
-        ("network", "Dice", "lost (90 %)", "silenced at once", "shows"),
+        ("network", "Dice", "lost (90 % of all)", "silenced at once", "shows"),
         [
             (
                 tried.design.text,
                 f"{tried.dice:.3f}",
                 f"{tried.loss.value:.3f} ({tried.loss.low:.3f} to {tried.loss.high:.3f})",
                 f"{tried.silenced:.3f}",
-                "what it lacks is redundant" if tried.shows(margin) else "nothing: it may need longer",
+                "it does without" if tried.shows(margin) else "nothing: it may need longer",
             )
             for tried in evidence.tried
         ],
@@ -149,8 +149,11 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
         return
     parts = ", ".join(map(str, evidence.redundant(margin)))
     print_sentence(
-        f"Shown to be redundant: {parts}. {smallest.design.text} is there and loses less than {margin:g} Dice: "
-        f"unetscope slim {run.path} --design {smallest.design.name} --fine-tune {evidence.epochs}"
+        f"Not needed by a network that is there: {parts}. {smallest.design.text} loses less than {margin:g} Dice on images "
+        f"like those held out: unetscope slim {run.path} --design {smallest.design.name} --fine-tune {evidence.epochs}"
+    )
+    print_sentence(
+        "It is one training of each network: unetscope verify retrains both by several seeds, and tells how much they differ."
     )
 
 

@@ -76,7 +76,7 @@ def gather_evidence(
         whole = search.trained_on(of_run.design, epochs)
         tried: list[TrainedOn | None] = [None] * len(designs)
         while (place := bisected([None if each is None else each.shows(margin) for each in tried])) is not None:
-            tried[place] = search.compared(designs[place], whole, epochs)
+            tried[place] = search.compared(designs[place], whole, epochs, 1 - (1 - EVIDENCE_LEVEL) / rounds)
         evidence = Evidence(
             of_run.epoch, epochs, float(np.nanmean(whole)), tuple(each for each in tried if each is not None),
             len(designs), of_run.design.depth, of_run.design.without,
@@ -126,11 +126,11 @@ class _Search:
                 self._silenced[design] = float(np.nanmean(self._whole_dice - self._dice(self._of_run.whole)))
         return self._silenced[design]
 
-    def compared(self, design: Variant, whole: Dice, epochs: int) -> TrainedOn:
-        """A design trained on, beside the whole network trained on as long."""
+    def compared(self, design: Variant, whole: Dice, epochs: int, level: float) -> TrainedOn:
+        """A design trained on, beside the whole network trained on as long. level: of the interval."""
         dice = self.trained_on(design, epochs)
         groups = self._of_run.held_out.group_numbers
-        loss = interval_over_images((whole - dice)[None], () if groups is None else groups.tolist(), EVIDENCE_LEVEL)
+        loss = interval_over_images((whole - dice)[None], () if groups is None else groups.tolist(), level)
         mean = float(np.nanmean(whole - dice))
         return TrainedOn(
             design, float(np.nanmean(dice)), loss or Interval(mean, math.nan, math.nan), self._silenced[design]

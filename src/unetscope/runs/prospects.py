@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +19,7 @@ def prospects(config: RunConfig, train: SegmentationData, validation: Segmentati
     """Why there will be no verdict, no interval or one that is too narrow, each with what to do; none if all is well."""
     return (
         *_of_images(config.data, train, validation),
+        *_of_large_groups(config.data, train, validation),
         *_of_epochs(config),
         *_of_estimators(config, train, validation),
     )
@@ -27,6 +29,23 @@ def _of_images(config: DataConfig, train: SegmentationData, validation: Segmenta
     """Images that look alike without groups make intervals too narrow. Synthetic ones are independent."""
     if config.path is not None and "near-duplicates" not in config.accept:
         yield from map(str, (*near_duplicates(train), *across_parts(train, validation)))
+
+
+def _of_large_groups(config: DataConfig, train: SegmentationData, validation: SegmentationData) -> Iterator[str]:
+    """Groups that no seed holds out, since that would leave the share further off than holding out nothing."""
+    if config.validation is not None or not train.groups:
+        return
+    images = len(train) + len(validation)
+    allowed = 2 * config.validation_share * images
+    sizes = Counter(train.groups)
+    if large := [group for group, size in sizes.items() if size >= allowed and group not in validation.groups]:
+        held = sum(sizes[group] for group in large) / images
+        groups = len({*train.groups, *validation.groups})
+        yield (
+            f"{len(large)} of {groups} groups, such as {large[0]} of {sizes[large[0]]} images, will be held out by no seed: "
+            f"they are too large for a --validation-share of {config.validation_share:g}. They have {held:.0%} of all images, "
+            "and nothing is validated on their like: raise the share, or give --val"
+        )
 
 
 def _of_epochs(config: RunConfig) -> Iterator[str]:

@@ -9,16 +9,17 @@ from typing import Any
 from unetscope.table.intervals import Interval
 from unetscope.table.parts import Part, Variant, removed_parts
 
-EVIDENCE_LEVEL = 0.9  # of the intervals
+EVIDENCE_LEVEL = 0.9  # of all intervals of a search together
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedOn:
     """A design of a run that was trained on from the weights of its whole network.
 
-    loss: of the mean validation Dice, of the whole network that was trained on as long less its own, with a 90 % interval over
-    images or their groups; its ends are NaN if those are too few. silenced: the loss with zeros in the place of what it lacks,
-    without training.
+    loss: of the mean validation Dice, of the whole network that was trained on as long less its own, with an interval over
+    images or their groups; its ends are NaN if those are too few. It is so wide that all intervals of a search hold together in
+    90 % (Bonferroni). It is about these two networks on other images: how much another training of either would differ is not
+    in it. silenced: the loss with zeros in the place of what it lacks, without training.
     """
 
     design: Variant
@@ -27,7 +28,7 @@ class TrainedOn:
     silenced: float
 
     def shows(self, margin: float) -> bool:
-        """Whether it shows that what it lacks is redundant: the whole interval of its loss lies under the margin."""
+        """Whether this network can do without what it lacks: the whole interval of its loss lies under the margin."""
         return self.loss.high < margin
 
 
@@ -35,9 +36,9 @@ class TrainedOn:
 class Evidence:
     """What smaller networks show of a run.
 
-    A network that loses less than the margin is a proof that the parts which it lacks are redundant, alone and together: every
-    network between it and the whole one can compute what it does. One that loses more proves nothing, as it might need
-    a longer training.
+    A network that loses less than the margin is there, and shows that the parts which it lacks are not needed, alone and
+    together: every network between it and the whole one can compute what it does. That most trainings without them would do
+    as well is for `verify` to show, by several seeds. One that loses more shows nothing, as it might need a longer training.
 
     epoch: of the run, from which the networks were trained on. epochs: of each. dice: of the whole network, trained on.
     tried: the designs, from the largest to the smallest. designs: how many there were to choose from, each part of the next.
@@ -57,7 +58,7 @@ class Evidence:
         return next((tried for tried in reversed(self.tried) if tried.shows(margin)), None)
 
     def redundant(self, margin: float) -> tuple[Part, ...]:
-        """The parts that are shown to be redundant."""
+        """The parts that the smallest such design does without."""
         smallest = self.smallest(margin)
         return () if smallest is None else removed_parts(smallest.design, self.depth, self.without)
 
