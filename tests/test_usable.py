@@ -35,7 +35,7 @@ from unetscope.estimators.usable import (
 from unetscope.measure.probing import Segmented, probe
 from unetscope.measure.scope import Scope
 from unetscope.networks.unet import UNet
-from unetscope.table.intervals import difference, ratio_values, student
+from unetscope.table.intervals import cautious, difference, effective_groups, group_values, student
 from unetscope.table.records import Estimate, Layer, Skip
 
 BIT = math.log(2)
@@ -167,7 +167,7 @@ def test_losses_of_every_image_under_every_mask(ignored: int | None) -> None:
 
 def test_the_interval_is_students_of_the_mean_where_images_are_of_one_size() -> None:
     gains = np.array([1.0, 2.0, 4.0, 9.0])
-    interval = student(ratio_values(gains, np.full(4, 2.0)))
+    interval = student(group_values(gains, np.full(4, 2.0), range(4)))
     half = 3.1824463 * np.std(gains / 2, ddof=1) / 2
     assert (interval.value, interval.low, interval.high) == pytest.approx((2.0, 2 - half, 2 + half), rel=1e-6)
     assert math.isnan(student([1.0]).high)
@@ -179,9 +179,24 @@ def test_the_interval_of_a_ratio_covers_it_where_images_differ_in_size() -> None
     covered = 0
     for _ in range(400):
         sizes = random.uniform(1, 9, 60)
-        interval = student(ratio_values(sizes**2 * random.gamma(4, 0.25, 60), sizes))
+        interval = student(group_values(sizes**2 * random.gamma(4, 0.25, 60), sizes, range(60)))
         covered += interval.low < (81 + 9 + 1) / 3 / 5 < interval.high  # E[size²] / E[size]
     assert 0.91 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("images", [20, 50])
+def test_the_interval_covers_where_few_images_have_most_labels(images: int, spread: float) -> None:
+    """A gain a pixel that varies from image to image, and labelled pixels that have nothing to do with it."""
+    random, covered = np.random.default_rng(0), []
+    for _ in range(400):
+        pixels = np.exp(spread * random.normal(size=images))
+        values = group_values(pixels * (1 + random.normal(size=images)), pixels, range(images))
+        if (worth := effective_groups(pixels)) >= 5:
+            interval = cautious(values, worth)
+            covered.append(interval.low < 1 < interval.high)
+    assert len(covered) >= 100
+    assert 0.9 <= np.mean(covered) <= 0.995
 
 
 # The whole, against truth

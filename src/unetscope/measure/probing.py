@@ -46,11 +46,11 @@ from unetscope.table import (
     cautious,
     effective_groups,
     group_values,
-    ratio_values,
     student,
     too_few_groups,
 )
 
+EVEN = 1e-6  # images by which images with as many labelled pixels may be worth less than they are, by rounding
 FEWEST_JUDGED = 5  # held-out images: of fewer, Student's interval rests on their being normal
 SMALLEST_GAP = 0.005  # nats a pixel of bias that are always allowed
 UNSURE = 2.0  # multiple of the expected change with more images by which the bracket is wider
@@ -126,9 +126,10 @@ class Gains:
             for probe, sign in probes.items():
                 gain = gain + sign * probe.held_out[share].own.cpu()
             values[share] = self._values(gain[judged], pixels[judged], judged)
-        effective = self._effective(pixels)
-        mean = student if math.isnan(effective) else cautious
-        interval, judges = mean(values[Share.WHOLE], effective), len(values[Share.WHOLE])
+        groups, judges = self._data.held_out_groups, len(values[Share.WHOLE])
+        worth = effective_groups((pixels[judged] if groups is None else groups.summed(pixels)).numpy())
+        is_even = groups is None and worth > judges - EVEN
+        interval = student(values[Share.WHOLE]) if is_even else cautious(values[Share.WHOLE], worth)
         curve = tuple(float(values[share].mean()) for share in Share)
         if any(probe.failed_on_a_quarter(self._guess) for probe in probes):
             curve = math.nan, *curve[1:]
@@ -136,8 +137,8 @@ class Gains:
         shortfall = sum(sign * self._shortfall(key) for key, sign in signs.items())
         # two estimates of the change with more training images: the curve, and the optimism of the fit
         gaps = (0.0, limit - interval.value, -shortfall)
-        reason = self._out_of_domain(judges, effective, interval.high - interval.value, max(gaps, key=abs))
-        bracketed = not (self._data.unseen or self._too_few(judges, effective))
+        reason = self._out_of_domain(judges, worth, interval.high - interval.value, max(gaps, key=abs))
+        bracketed = not (self._data.unseen or self._too_few(judges, worth))
         return Reading(
             quantity,
             self._estimator,
@@ -154,20 +155,14 @@ class Gains:
             per_image=tuple(values[Share.WHOLE].tolist()),
             out_of_domain=bool(reason),
             reason=reason,
-            groups=effective,
+            groups=math.nan if groups is None else worth,
         )
 
     def _values(self, gain: Tensor, pixels: Tensor, judged: Tensor) -> NDArray[np.float64]:
         """Values whose mean is the gain a pixel: one an image, or one a group of images."""
         groups = self._data.held_out_groups
-        if groups is None:
-            return ratio_values(gain, pixels)
-        return group_values(gain, pixels, groups.of_image.cpu()[judged])
-
-    def _effective(self, pixels: Tensor) -> float:
-        """How many groups of one size the held-out groups are worth, by their pixels; NaN without groups."""
-        groups = self._data.held_out_groups
-        return math.nan if groups is None else effective_groups(groups.summed(pixels).numpy())
+        of_image = range(len(gain)) if groups is None else groups.of_image.cpu()[judged]
+        return group_values(gain, pixels, of_image)
 
     def _shortfall(self, key: ProbeInput) -> float:
         """The further gain of a probe with unlimited training images, in nats a pixel, estimated from those it was fitted on.
@@ -189,22 +184,26 @@ class Gains:
         frequencies = self._data.frequencies.log().expand(len(labels), -1).float()
         return float(functional.nll_loss(frequencies, labels) - functional.cross_entropy(logits, labels))
 
-    @staticmethod
-    def _too_few(judges: int, effective: float) -> str:
+    def _too_few(self, judges: int, worth: float) -> str:
         """Why so many held-out images or groups are too few for an interval; empty if they are enough."""
-        if not math.isnan(effective):
-            few = too_few_groups(judges, effective)
+        if self._data.held_out_groups is not None:
+            few = too_few_groups(judges, worth)
             return f"held-out: {few}" if few else ""
-        few_images = f"{judges} held-out images with labels are too few for an interval"
-        return few_images if judges < FEWEST_JUDGED else ""
+        if judges < FEWEST_JUDGED:
+            return f"{judges} held-out images with labels are too few for an interval"
+        if worth < FEWEST_JUDGED - EVEN:
+            return (
+                f"{judges} held-out images, some with far more labels, are worth {worth:.1f}, too few for an interval"
+            )
+        return ""
 
-    def _out_of_domain(self, judges: int, effective: float, half: float, gap: float) -> str:
+    def _out_of_domain(self, judges: int, worth: float, half: float, gap: float) -> str:
         """Why an interval would not hold; empty if it does."""
         if self._data.unseen:
             return out_of_domain_reason(
                 f"held-out masks have class {', '.join(self._data.unseen)}, which no training mask has"
             )
-        if few := self._too_few(judges, effective):
+        if few := self._too_few(judges, worth):
             return out_of_domain_reason(few)
         if not negligible(gap, half, SMALLEST_GAP):
             return reason_of_few(self._data.fitted_on, "ever more of them it goes", gap, "training images")

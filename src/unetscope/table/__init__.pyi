@@ -36,7 +36,6 @@ from .intervals import cautious as cautious
 from .intervals import difference as difference
 from .intervals import effective_groups as effective_groups
 from .intervals import group_values as group_values
-from .intervals import ratio_values as ratio_values
 from .intervals import student as student
 from .intervals import too_few_groups as too_few_groups
 from .parts import LEVEL as LEVEL

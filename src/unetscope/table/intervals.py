@@ -108,20 +108,6 @@ def group_values(sums: ArrayLike, sizes: ArrayLike, groups: ArrayLike) -> NDArra
     return np.asarray(ratio + moved - moved.mean())
 
 
-def ratio_values(sums: ArrayLike, sizes: ArrayLike) -> NDArray[np.float64]:
-    """One value an image whose mean is the ratio of the sums to the sizes, and whose spread is that of the ratio.
-
-    A gain over all pixels of several images is a ratio of two sums, both of which vary with the images. These are the values
-    of its first order (Cochran 1977, section 2.11); ratios over the same images are compared by the difference of theirs.
-
-    >>> ratio_values([1.0, 3.0], [2.0, 2.0]).tolist()
-    [0.5, 1.5]
-    """
-    sums, sizes = np.asarray(sums, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
-    ratio = sums.sum() / sizes.sum()
-    return np.asarray(ratio + (sums - ratio * sizes) / sizes.mean())
-
-
 def difference(one: Estimate, other: Estimate) -> Interval:
     """By how many bits one estimate is above another, paired over the images that both were judged on, with a 95 % interval.
 
