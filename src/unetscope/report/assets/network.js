@@ -18,7 +18,7 @@ function linesOf(run) {
   };
   const ofSkips = run.skips.flatMap((skip) => {
     const longest = skip.way.reduce((best, each) => (length(each) > length(best) ? each : best));
-    return skip.way.flatMap((connection) => line(connection, (row, from, to) =>
+    return skip.way.flatMap((connection) => line(connection, (_row, from, to) =>
       connection !== longest && to === from + 1 && run.layers[to].level === run.layers[from].level, { skip, named: connection === longest }));
   });
   const others = run.connections.flatMap((connection) => line(connection, (row, from, to) =>
