@@ -274,12 +274,12 @@ def _clusters(config: MeasuringConfig, probe_set: SegmentationData) -> KMeansLab
 
 def _of_fewer_clusters(config: MeasuringConfig, scope: Scope) -> list[str]:
     """That there are fewer clusters than are usual."""
-    used = _clusters(config, scope.probe_set)
-    if used.k == config.clusters:
+    if KMeansLabels(config.clusters, config.cluster_initialisations).name in scope.classes:
         return []
+    clusters = int(next(iter(scope.classes.values())).max()) + 1  # K-means comes first
     return [
         f"{len(scope.probe_set)} images have too few distinct masks for {config.clusters} clusters: the K-means labels have "
-        f"{used.k} (--clusters chooses)"
+        f"{clusters} (--clusters chooses)"
     ]
 
 
