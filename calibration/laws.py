@@ -98,8 +98,8 @@ def cell_probabilities(bin_size: float) -> np.ndarray:
 
 def draw(law: np.ndarray, n: int, seed: int) -> tuple[Tensor, ...]:
     """n draws of a joint law: a tensor of symbols for each of its axes."""
-    found = np.random.default_rng(seed).choice(law.size, n, p=law.ravel())
-    return tuple(torch.from_numpy(symbols) for symbols in np.unravel_index(found, law.shape))
+    cells = np.random.default_rng(seed).choice(law.size, n, p=law.ravel())
+    return tuple(torch.from_numpy(symbols) for symbols in np.unravel_index(cells, law.shape))
 
 
 def clusters(symbols: Tensor, d: int, seed: int, noise: float = 0.001) -> Tensor:
@@ -122,9 +122,9 @@ def zipf(k: int) -> np.ndarray:
 
 def told(k: int, labels: int, share: float) -> np.ndarray:
     """Law of a cluster of k and its label of some: the cluster's own with this probability, else any at random."""
-    own = np.arange(k) % labels
+    label_of_cluster = np.arange(k) % labels
     law = np.full((k, labels), (1 - share) / labels)
-    law[np.arange(k), own] += share
+    law[np.arange(k), label_of_cluster] += share
     return law / k
 
 
@@ -194,6 +194,6 @@ def logistic_information(slope: float, offset: float) -> float:
     """H(Y) − H(Y|x) of x standard normal, by Gauss-Hermite quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(120)
     p, weights = 1 / (1 + np.exp(-slope * nodes - offset)), weights / weights.sum()
-    inside = sum(weight * entropy((one, 1 - one)) for weight, one in zip(weights, p, strict=True))
+    inside = sum(weight * entropy((chance, 1 - chance)) for weight, chance in zip(weights, p, strict=True))
     mean = float(weights @ p)
     return entropy((mean, 1 - mean)) - float(inside)

@@ -143,8 +143,8 @@ def main() -> None:
 def _print_decided(
     how: str, name: str, decisions: Sequence[Sequence[str]], truth: Sequence[str], trainings: float
 ) -> None:
-    right = np.mean([[said == true for said, true in zip(each, truth, strict=True)] for each in decisions])
-    decided = np.mean([[said != "undecided" for said in each] for each in decisions])
+    right = np.mean([[decision == true for decision, true in zip(each, truth, strict=True)] for each in decisions])
+    decided = np.mean([[decision != "undecided" for decision in each] for each in decisions])
     print(
         f"| 0, 0.005, 0.05 and 0.3; {how} | {name} | {100 * (decided - right):.1f} % | {100 * decided:.0f} % | "
         f"{trainings:.0f} |",

@@ -166,9 +166,9 @@ def _nifti_pairs(folder: Path) -> tuple[list[Path], list[Path]] | None:
     images, masks = (_volumes_in(folder / role) for role in ("images", "masks"))
     if not images:
         return None
-    for here, there, missing in ((images, masks, "mask in masks"), (masks, images, "image in images")):
-        if unpaired := sorted(here.keys() - there.keys()):
-            path = here[unpaired[0]]
+    for files, partners, missing in ((images, masks, "mask in masks"), (masks, images, "image in images")):
+        if unpaired := sorted(files.keys() - partners.keys()):
+            path = files[unpaired[0]]
             more = f", and {len(unpaired) - 1} more" if len(unpaired) > 1 else ""
             raise DataError(
                 f"{printable(folder.name)}: {path.parent.name}/{printable(path.name)} has no {missing}{more}: add what is "
