@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unetscope.base import InvalidArgument, NetworkError, RunFolderError, consent
+from unetscope.activations import device_of
+from unetscope.base import InvalidArgument, NetworkError, RunFolderError, consent, preserve_rng
 from unetscope.networks import Structure, UNet, build_network, gives_probabilities, inspect, without
 from unetscope.runs.code_consent import CONSENT, consented_text
 from unetscope.runs.folder import RunFolder
@@ -21,6 +23,7 @@ from unetscope.training import (
     OutputReading,
     RunConfig,
     Task,
+    image_tensors,
     main_tensor,
     resolved_device,
     validated_config,
@@ -103,6 +106,43 @@ def _refuse_other_sides(network: NetworkConfig, channels: int, sides: tuple[int,
         else f"the network of {network.code} takes volumes, and image size {size} is of flat images: give volumes and "
         f"--image-size DEPTHxHEIGHTxWIDTH, such as 16x{size}, or name a network that takes flat images"
     )
+
+
+def untrained_predictions(config: RunConfig, network: BuiltNetwork, channels: int) -> tuple[str, ...]:
+    """A warning if a network gives several predictions in training, and one alone is trained.
+
+    Raises: InvalidArgument if all are to be trained, and there is one alone, or one that does not predict the masks.
+    """
+    supervised = config.training.deep_supervision
+    if not supervised and config.network.code is None:
+        return ()
+    largest, *smaller = _predictions_in_training(network, (channels, *config.data.sides))
+    same = [shape for shape in smaller if shape[0] == largest[0]]
+    if supervised and not smaller:
+        raise InvalidArgument("--deep-supervision: the network gives one prediction in training, so leave it out")
+    if supervised and len(same) < len(smaller):
+        shapes = ", ".join(str(list(shape)) for shape in smaller)
+        raise InvalidArgument(
+            f"--deep-supervision: the network gives {list(largest)} in training, and beside it {shapes}: expected "
+            f"{largest[0]} channels of each, so leave it out"
+        )
+    if supervised or not same:
+        return ()
+    return (
+        f"the network gives {1 + len(same)} predictions in training, of which the first of the highest resolution is trained: "
+        "--deep-supervision trains them all",
+    )
+
+
+def _predictions_in_training(network: BuiltNetwork, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the tensors of images that a network gives in training for two images of a shape, the largest first.
+
+    In evaluation it may give fewer.
+    """
+    model = copy.deepcopy(network.model).train()  # a pass in training changes running statistics
+    image = torch.rand((2, *shape), generator=torch.Generator().manual_seed(0)).to(device_of(model))
+    with torch.no_grad(), preserve_rng():
+        return tuple(tuple(each.shape[1:]) for each in image_tensors(model(image), len(shape) - 1))
 
 
 def network_of_code(network: NetworkConfig, shape: tuple[int, ...], task: Task) -> BuiltNetwork:

@@ -24,7 +24,13 @@ from unetscope.data import SegmentationData
 from unetscope.estimators import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import Compute, Probes, Scope
 from unetscope.networks import check_image_size, removed_skips
-from unetscope.runs.building import BuiltNetwork, built_network, network_facts, refuse_other_network
+from unetscope.runs.building import (
+    BuiltNetwork,
+    built_network,
+    network_facts,
+    refuse_other_network,
+    untrained_predictions,
+)
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.images import load_images
@@ -105,11 +111,17 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = load_images(config.data, progress)
     network = built_network(config, train.channels, train.classes, train.ignore)
+    predictions = untrained_predictions(config, network, train.channels)
     config = with_depth(config, max(1, min(config.network.depth, network.depth)))
     progress.stage("labels", 0)
     scope = _scope(network, train, validation, config.measuring)
     # Warnings come last: what is refused is refused in one line.
-    warned = (*prospects(config, train, validation), *network.gaps, *_of_fewer_clusters(config.measuring, scope))
+    warned = (
+        *prospects(config, train, validation),
+        *network.gaps,
+        *predictions,
+        *_of_fewer_clusters(config.measuring, scope),
+    )
     for warning in warned:
         progress.warn(warning)
     return Experiment(config, train, validation, network, scope, warned)

@@ -20,6 +20,7 @@ from .flags import parse_epochs as parse_epochs
 from .flags import parse_sides as parse_sides
 from .outputs import OutputForm as OutputForm
 from .outputs import OutputReading as OutputReading
+from .outputs import image_tensors as image_tensors
 from .outputs import main_tensor as main_tensor
 from .scores import Scores as Scores
 from .scores import Task as Task

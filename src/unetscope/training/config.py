@@ -176,6 +176,8 @@ def most_weights(width: int, depth: int) -> int:
 class TrainingConfig(Section):
     """How a network is trained. The loss is cross-entropy, binary or of several classes.
 
+    deep_supervision: see `Task.supervised_loss`. The training loss that is recorded is that of the largest prediction.
+
     precision: of the forward and backward pass (weights are float32 always); auto is bfloat16 where the processor has it, else
     float32. device: auto is cuda where there is one, else cpu.
     """
@@ -187,6 +189,9 @@ class TrainingConfig(Section):
     batch_size: int = Field(16, ge=1, le=65_536, description="Images a training step.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="{choices}.")
     channels_last: bool = Field(True, description="Memory layout.")
+    deep_supervision: bool = Field(
+        False, description="Train all predictions of a network that gives several, not the largest alone."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="{choices}.")
 
 

@@ -46,7 +46,22 @@ class OutputReading:
 
         Raises: NetworkError for an output without a tensor of images, InvalidArgument for other channels than the task needs.
         """
-        values = main_tensor(output, len(sides))
+        return self._probabilities(main_tensor(output, len(sides)), sides)
+
+    def at_every_resolution(self, output: Any, sides: Sequence[int]) -> list[Float[Tensor, "b classes *own_sides"]]:
+        """Probabilities of every tensor of images of an output, the largest first, each at its own resolution: of a network
+        that predicts masks at several depths.
+
+        Raises: as a call, for each of them.
+
+        >>> reading = OutputReading(Task(), "logits")
+        >>> predictions = [torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 4, 4)]
+        >>> [list(each.shape) for each in reading.at_every_resolution(predictions, (4, 4))]
+        [[1, 1, 4, 4], [1, 1, 2, 2]]
+        """
+        return [self._probabilities(values, values.shape[2:]) for values in image_tensors(output, len(sides))]
+
+    def _probabilities(self, values: Float[Tensor, "b c *sides"], sides: Sequence[int]) -> Tensor:
         of_two = self.task.outputs == 1 and values.shape[1] == 2
         if values.shape[1] != self.task.outputs and not of_two:
             needed = "1 or 2" if self.task.outputs == 1 else str(self.task.outputs)
@@ -66,19 +81,31 @@ def main_tensor(output: Any, sides: int) -> Float[Tensor, "b c *sides"]:
 
     Raises: NetworkError if there is none.
     """
+    return image_tensors(output, sides)[0]
+
+
+def image_tensors(output: Any, sides: int) -> list[Float[Tensor, "b c *sides"]]:
+    """All of these, the largest first, and those of one size in their order.
+
+    Raises: NetworkError if there is none.
+    """
     if isinstance(output, Tensor) and output.ndim == sides + 2:
-        return output
-    tensors = [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
+        return [output]
     as_images = {
-        sides + 1: lambda values: values[:, None],
-        sides + 2: lambda values: values,
-        sides + 3: lambda stack: stack[:, 0],
+        sides + 1: lambda values: [values[:, None]],
+        sides + 2: lambda values: [values],
+        sides + 3: lambda stack: list(stack.unbind(dim=1)),
     }
-    images = [as_images[tensor.ndim](tensor) for tensor in tensors if tensor.ndim in as_images]
+    images = [
+        image
+        for tensor in tensors_in(output)
+        if tensor.is_floating_point() and tensor.ndim in as_images
+        for image in as_images[tensor.ndim](tensor)
+    ]
     if not images:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors_in(output)) or "no tensor"
         raise NetworkError(
             f"the network gives {shapes}: expected floats [batch, channels, {', '.join(['side'] * sides)}], one value a pixel "
             "and class"
         )
-    return max(images, key=lambda image: math.prod(image.shape[2:]))
+    return sorted(images, key=lambda image: -math.prod(image.shape[2:]))

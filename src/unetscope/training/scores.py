@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
+from torch.nn import functional
 
 from unetscope.data import SegmentationData
 
@@ -130,6 +132,29 @@ class Task:
             return losses.mean()
         labelled = masks != self.ignore
         return losses.where(labelled, 0.0).sum() / labelled.sum().clamp(min=1)
+
+    def supervised_loss(
+        self, probabilities: Sequence[Float[Tensor, "b c h w"]], masks: Integer[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, ""]:
+        """The mean of the losses of predictions at several resolutions, each with the masks at its own, by nearest pixels.
+
+        A prediction counts by its sides: one of half the sides counts half as much as one of the whole, and those of one size
+        alike.
+
+        Source: nnU-Net's trainer and MONAI's `DeepSupervisionLoss` weigh predictions of halved resolutions by 1, 1/2, 1/4, …
+
+        >>> masks, certain = torch.ones(1, 1, 4, 4, dtype=torch.uint8), torch.ones(1, 1, 4, 4)
+        >>> round(Task().supervised_loss([certain, torch.full((1, 1, 2, 2), 0.5)], masks).item(), 4)       # a third of ln 2
+        0.231
+        """
+        sides = masks.shape[2:]
+        scales = [(each.shape[2:].numel() / sides.numel()) ** (1 / len(sides)) for each in probabilities]
+        losses = [
+            self.loss(each, functional.interpolate(masks.float(), each.shape[2:], mode="nearest-exact").to(masks.dtype))
+            for each in probabilities
+        ]
+        weighted = [scale * loss for scale, loss in zip(scales, losses, strict=True)]
+        return torch.stack(weighted).sum() / sum(scales)
 
     def weight(self, masks: Integer[Tensor, "b 1 h w"]) -> Tensor | int:
         """How much a batch counts in a mean over batches: its images, or their labelled share."""

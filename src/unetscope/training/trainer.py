@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -197,9 +197,10 @@ class Trainer:
             self._warm_up((epoch - 1) * len(batches) + number + 1, self.config.warm_up_epochs * len(batches))
             truth = masks[rows]
             self._optimizer.zero_grad(set_to_none=True)
-            probabilities = self._probabilities(images[rows], scale)
+            output = self._network(to_input(images[rows], scale))
+            probabilities = self._read(output, images.shape[2:])
             loss = self._task.loss(probabilities, truth)
-            self._fabric.backward(loss)
+            self._fabric.backward(self._supervised(output, truth) if self.config.deep_supervision else loss)
             self._optimizer.step()
             loss_sum += loss.detach() * self._task.weight(truth)
             dice = self._task.scores(probabilities.detach(), truth).images
@@ -209,6 +210,10 @@ class Trainer:
         self._refuse_nan(epoch, train_loss)
         train_dice = dice_sum.item() / (len(images) - int(without_dice)) if without_dice < len(images) else math.nan
         return self._record(epoch, train_loss, train_dice, started)
+
+    def _supervised(self, output: Any, truth: Tensor) -> Tensor:
+        """The loss of all predictions of a network that gives several."""
+        return self._task.supervised_loss(self._read.at_every_resolution(output, truth.shape[2:]), truth)
 
     def _warm_up(self, step: int, steps: int) -> None:
         """The learning rate of a step: its share of the whole one while it warms up."""
