@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -78,6 +79,17 @@ def test_a_checkpoint_without_end_is_refused_unread(kept: Checkpoints) -> None:
         file.truncate(2**40)
     with pytest.raises(TrainingError, match=r"weights.safetensors has 1099511627776 bytes, too many for a network of"):
         restored(kept)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, STATE, "SHA256SUMS"])
+def test_a_pipe_or_a_device_in_a_checkpoint_is_not_read(kept: Checkpoints, name: str) -> None:
+    path = kept.path(3) / name
+    path.unlink()
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        make(path)
+        with pytest.raises(TrainingError, match=rf"epoch-00003 cannot be read \({name} is not a file\)"):
+            restored(kept)
+        path.unlink()
 
 
 def test_a_network_file_with_one_other_bit_is_refused(tmp_path: Path) -> None:

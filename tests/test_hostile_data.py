@@ -95,6 +95,37 @@ def test_complex_pixels_are_refused(dtype: type) -> None:
         decode(tiff(np.ones((8, 8), dtype)), "a.tif")
 
 
+def test_a_jpeg_of_many_scans_is_refused_undecoded() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((1024, 1024), np.uint8)).save(stream, "JPEG", progressive=True)
+    content = stream.getvalue()
+    assert decode(content, "a.jpg").values.shape == (1024, 1024)
+    last = content[content.rfind(b"\xff\xda") : -2]
+    with pytest.raises(Unusable, match=r"a\.jpg: it goes 40\d\d times through 1048576 bytes of pixels"):
+        decode(content[:-2] + 4000 * last + content[-2:], "a.jpg")
+
+
+def contents(path: Path, members: int, claimed: int | None = None, room: int = 0) -> Path:
+    """An archive that is a table of contents alone. claimed: its length, as the archive has it. room: a hole before it."""
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    with path.open("wb") as file:
+        file.seek(room)
+        file.write(entry * members)
+        size = len(entry) * members if claimed is None else claimed
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, size, min(room, 2**31), 0))
+    return path
+
+
+def test_a_table_of_contents_is_bounded_before_it_is_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"many\.zip has 300000 members, more than 200000: split the archive"):
+        load(contents(tmp_path / "many.zip", 300_000))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"hole\.zip has a table of contents of 4294967280 bytes, more than 67108864"):
+        load(contents(tmp_path / "hole.zip", 1, 2**32 - 16, room=6 * 2**30))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
 def test_an_archive_of_zeros_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "TOTAL_RATIO_COUNTS_FROM_BYTES", 2**22)
     members = {f"images/{number}.png": bytes(2**20) for number in range(8)}
@@ -140,4 +171,22 @@ def test_a_volume_beyond_the_budget_is_refused_from_its_header(tmp_path: Path) -
         header["vox_offset"], header["magic"] = 352, b"n+1\0"
         path.write_bytes(gzip.compress(header.binaryblock + bytes(4 + 1024)))
         with pytest.raises(DataError, match=what):
+            load_nifti([path], [path], size=(4, 4, 4))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".Nii.Gz"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_what_lies_between_a_header_and_its_volume_is_bounded(tmp_path: Path, order: str, ending: str) -> None:
+    nibabel = pytest.importorskip("nibabel")
+
+    path = tmp_path / f"a{ending}"
+    for header, extension in (
+        (nibabel.Nifti1Header(endianness=order), 348),
+        (nibabel.Nifti2Header(endianness=order), 540),
+    ):
+        header.set_data_shape((4, 4, 4))
+        header["vox_offset"] = 2**30
+        content = header.binaryblock + b"\1\0\0\0" + struct.pack(f"{order}ii", 2**30 - extension - 20, 6)
+        path.write_bytes(gzip.compress(content) if ending.lower().endswith(".gz") else content)
+        with pytest.raises(DataError, match=rf"a{ending} has its voxels at byte 1073741824: at most 4194304 are read"):
             load_nifti([path], [path], size=(4, 4, 4))

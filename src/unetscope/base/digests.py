@@ -40,6 +40,8 @@ def check_sum(path: Path) -> None:
     sums = path.with_name(SUMS)
     if not sums.exists():
         return
+    if not sums.is_file():  # but a pipe or a device, whose reading may never end
+        raise ValueError(f"{SUMS} is not a file")
     with sums.open("rb") as file:
         lines = file.read(_MAX_SUMS_BYTES).decode("ascii", errors="replace").splitlines()
     rows = (re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines)

@@ -22,6 +22,8 @@ from unetscope.data.problems import Problem, Unusable, problem
 
 MAX_PIXELS = 64 * 10**6
 MAX_PAGES = 100_000
+# A progressive JPEG may go through all of its pixels again in each of many thousand scans, of a few bytes each.
+MAX_SCANNED_BYTES, BYTES_BESIDE_A_SCAN = 4 * 2**30, 2**16
 BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 2}  # by mode of Pillow; others have four
 ImageSize = tuple[int, ...]
 """Height and width; of a volume depth, height and width."""
@@ -40,6 +42,7 @@ BITS, COMPRESSION, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 259, 338, 339  # tags of 
 JPEGS = (6, 7, 34892)  # values of COMPRESSION
 IS_ALPHA = (1, 2)  # values of EXTRA_SAMPLES
 UNSIGNED, SIGNED = 1, 2  # values of SAMPLE_FORMAT
+_JPEG_SCAN = b"\xff\xda"  # a marker: in the pixels of a JPEG, 0 follows every 0xff
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
@@ -104,6 +107,8 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["e
     _check_pixel_count(image.width, image.height, file)
     n_bytes = image.width * image.height * BYTES_A_PIXEL.get(image.mode, 4)
     refuse_too_large(file, n_bytes)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        _refuse_many_scans(data, n_bytes, file)
     problems: list[Problem] = []
     is_png = isinstance(image, PngImagePlugin.PngImageFile)
     if is_png and data.rfind(_PNG_END) < 0:
@@ -132,6 +137,13 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["e
     if indexed and image.mode in ("1", "L"):
         values = _as_stored(values, bits, is_white_kept=indexed is True)
     return Pixels(values, lossy, orientation, tuple(problems))
+
+
+def _refuse_many_scans(data: bytes, n_bytes: int, file: str) -> None:
+    """Raises: Unusable (too-large) for a JPEG that takes minutes to decode. n_bytes: of its pixels."""
+    scans = data.count(_JPEG_SCAN)
+    if scans > 1 and scans * (n_bytes + BYTES_BESIDE_A_SCAN) > MAX_SCANNED_BYTES:
+        raise Unusable("too-large", file, f"it goes {scans} times through {n_bytes} bytes of pixels")
 
 
 def _noted_orientation(image: Image.Image) -> int:

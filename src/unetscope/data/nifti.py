@@ -9,9 +9,10 @@ import gzip
 import io
 import itertools
 import math
+import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from unetscope.data.problems import printable
 ENDINGS = (".nii.gz", ".nii")
 MAX_VOXELS = 512**3
 MAX_VOLUME_BYTES = 640 * 2**20  # of the values, scaled as the header says
+MAX_HEADER_BYTES = 4 * 2**20  # with its extensions, before the values
 FEWEST_AXES = 2
 LARGEST_SHIFT = 0.1  # of a voxel, by which two grids may differ: headers are rounded to float32
 
@@ -128,6 +130,7 @@ def read_nifti(path: Path) -> Volume:
     except ImportError:
         raise MissingDependency('NIfTI needs nibabel: pip install "unetscope[nifti]"') from None
     try:
+        _refuse_long_header(path)
         image = _opened(path)
         _check_header(file, tuple(image.shape), np.dtype(image.get_data_dtype()), is_scaled=_is_scaled(image.dataobj))
         values = np.asanyarray(image.dataobj)
@@ -158,12 +161,33 @@ def _opened(path: Path) -> Any:
     """The image of a file, whose values are not read yet; nibabel itself knows its endings in lower and in upper case."""
     import nibabel
 
-    ending = next(ending for ending in ENDINGS if path.name.lower().endswith(ending))
-    if path.name.endswith((ending, ending.upper())):
+    if path.name.endswith((*ENDINGS, *map(str.upper, ENDINGS))):
         return nibabel.load(path)  # type: ignore[attr-defined]
-    with gzip.open(path) if ending.endswith(".gz") else path.open("rb") as stream:
+    with _stream(path) as stream:
         content = stream.read(MAX_VOLUME_BYTES)
     return nibabel.Nifti1Image.from_stream(io.BytesIO(content))  # type: ignore[attr-defined]
+
+
+def _stream(path: Path) -> IO[bytes]:
+    """The bytes of a file, unpacked."""
+    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _refuse_long_header(path: Path) -> None:
+    """Raises: DataError for a file whose values lie so far behind its header that reading what is between takes memory.
+
+    Source: NIfTI-1.1 and NIfTI-2, `sizeof_hdr` and `vox_offset`.
+    """
+    with _stream(path) as stream:
+        header = stream.read(176)
+    for order in "<>":
+        size = struct.unpack(f"{order}i", header[:4])[0]
+        kind, at = {348: ("f", 108), 540: ("q", 168)}.get(size, ("", 0))
+        if kind and (offset := struct.unpack_from(order + kind, header, at)[0]) > MAX_HEADER_BYTES:
+            raise DataError(
+                f"{printable(path.name)} has its voxels at byte {offset:.0f}: at most {MAX_HEADER_BYTES} are read before them; "
+                "save it without the extensions of its header"
+            )
 
 
 def _is_scaled(values: Any) -> bool:

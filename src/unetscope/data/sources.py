@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import lzma
 import os
 import re
@@ -24,14 +25,16 @@ from unetscope.base import DataError
 from unetscope.data.decoding import MAX_FILE_BYTES, turn_for
 from unetscope.data.problems import Problem, Unusable, printable, problem
 
-MAX_MEMBERS = 500_000
+MAX_MEMBERS = 200_000
 MAX_TOTAL_BYTES = 64 * 2**30
 # Deflate reaches 1032:1 on honest uncompressed TIFF masks, so only members that are large as well are suspect.
 MAX_RATIO, RATIO_COUNTS_FROM_BYTES = 200, 64 * 2**20
 TOTAL_RATIO_COUNTS_FROM_BYTES = 2**30  # of all members together
 MAX_NESTED_FOLDERS = 32
+MAX_CONTENTS_BYTES = 64 * 2**20  # of an archive's table of contents
 
 SPARSE_COUNTS_FROM_BYTES = 2**30
+_MEMBER = b"PK\1\2"  # begins the entry of each member in the table of contents
 _UNPACKERS_ERRORS = (zlib.error, lzma.LZMAError, struct.error, ValueError, LookupError, TypeError, AssertionError)
 
 _HIDDEN = re.compile(r"(^|/)(\.|(__MACOSX|@eaDir)(/|$)|(eh)?thumbs\.db$|desktop\.ini$|Icon\r$)", re.IGNORECASE)
@@ -170,16 +173,22 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: tuple[Problem, ...] = ()
+        self._file = _Archive(io.FileIO(path))
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = zipfile.ZipFile(self._file)
         except (zipfile.BadZipFile, NotImplementedError, EOFError, MemoryError, *_UNPACKERS_ERRORS) as error:
+            self._file.close()
             reason = printable(str(error)) or type(error).__name__
             raise DataError(f"{printable(str(path))} is not a whole zip ({reason}): {EXPECTED}") from error
+        except DataError:
+            self._file.close()
+            raise
         try:
             files = [info for info in _checked(self._zip.infolist(), path) if not info.is_dir()]
         except DataError:
-            self._zip.close()
+            self.__exit__(None, None, None)
             raise
+        self._file.most_bytes = None
         self._infos = {info.filename: info for info in files if not _is_hidden(info.filename)}
         self.members = tuple(Member(name, info.file_size) for name, info in sorted(self._infos.items()))
 
@@ -207,6 +216,30 @@ class ZipSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._zip.close()
+        self._file.close()  # which `zipfile` leaves to whom opened it
+
+
+class _Archive(io.BufferedReader):
+    """The file of an archive, which refuses a table of contents that is too large before memory is taken for it.
+
+    most_bytes: of one piece that is read; None once the table has been read.
+    """
+
+    most_bytes: int | None = MAX_CONTENTS_BYTES
+
+    def read(self, n_bytes: int | None = -1, /) -> bytes:
+        """As of a file. Raises: DataError for too many bytes, or for too many members in them."""
+        if self.most_bytes is None:
+            return super().read(n_bytes)
+        where = printable(str(self.name))
+        if n_bytes is not None and n_bytes > self.most_bytes:
+            raise DataError(
+                f"{where} has a table of contents of {n_bytes} bytes, more than {self.most_bytes}: split the archive"
+            )
+        content = super().read(n_bytes)
+        if (members := content.count(_MEMBER)) > MAX_MEMBERS:
+            raise DataError(f"{where} has {members} members, more than {MAX_MEMBERS}: split the archive")
+        return content
 
 
 def archive_hash(path: Path) -> str:
@@ -222,8 +255,6 @@ def archive_hash(path: Path) -> str:
 def _checked(infos: list[zipfile.ZipInfo], path: Path) -> list[zipfile.ZipInfo]:
     """The table of contents. Raises: DataError if the archive looks malicious."""
     shown = printable(str(path))
-    if len(infos) > MAX_MEMBERS:
-        raise DataError(f"{shown} has {len(infos)} members, more than {MAX_MEMBERS}: split the archive")
     if (total := sum(info.file_size for info in infos)) > MAX_TOTAL_BYTES:
         raise DataError(f"{shown} unpacks to {total} bytes, more than {MAX_TOTAL_BYTES}: split the archive")
     packed = sum(info.compress_size for info in infos)

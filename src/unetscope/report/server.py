@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
 
-from unetscope.base import InvalidArgument, UnetscopeError, first_line, whole_file
+from unetscope.base import InvalidArgument, UnetscopeError, first_line, read_json, whole_file
 from unetscope.report.page import as_json, page, title_of
 from unetscope.report.report_data import report_data_of
 from unetscope.runs import AnalysedRun, RunFolder
@@ -49,9 +49,9 @@ def server(paths: Sequence[Path], *, host: str = LOCAL, port: int | None = None)
     source = Live(paths)
     kept = _kept_at(source.paths, host)
     try:
-        address = json.loads(kept.read_text(encoding="utf-8"))
+        address = read_json(kept)
         before, token = int(address["port"]), str(address["token"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         before, token = 0, secrets.token_urlsafe(32)
     try:
         served = Server(source, host=host, port=before if port is None else port, token=token)

@@ -118,6 +118,8 @@ class Checkpoints:
     def _checked(self, epoch: int, name: str, model: nn.Module) -> Path:
         """The path of a file of a checkpoint, whose size and digest are what they should be. Raises: ValueError, OSError."""
         path = self.path(epoch) / name
+        if not path.is_file():  # which may be missing, or a pipe or a device, whose reading never ends
+            raise ValueError(f"{name} is not a file")
         of_network = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
         if (size := path.stat().st_size) > MOST_COPIES * of_network + MOST_BYTES_BESIDE:
             raise ValueError(f"{name} has {size} bytes, too many for a network of {of_network}")

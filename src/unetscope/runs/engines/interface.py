@@ -14,7 +14,7 @@ from unetscope.base import UnetscopeError
 
 STARTS = 4  # of a job that is killed from outside, before it is given up
 SECONDS_BETWEEN_LOOKS = 0.25
-LOG = "log.txt"
+LOG, MOST_BYTES_OF_A_LINE = "log.txt", 2**16
 
 Look = Callable[[], None]
 
@@ -28,7 +28,12 @@ class Engine(Protocol):
 
 def last_line(folder: Path) -> str:
     """The last line of a job's log: its error, if it ended with one."""
-    lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n") if (folder / LOG).is_file() else []
+    path, end = folder / LOG, b""
+    if path.is_file():
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - MOST_BYTES_OF_A_LINE))
+            end = log.read(MOST_BYTES_OF_A_LINE)
+    lines = end.decode("utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
     return last.removeprefix("unetscope: ")
 

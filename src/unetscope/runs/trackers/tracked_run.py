@@ -15,7 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from unetscope.base import InvalidArgument, MissingDependency, RunFolderError, UnetscopeError, nearest, whole_file
+from unetscope.base import (
+    InvalidArgument,
+    MissingDependency,
+    RunFolderError,
+    UnetscopeError,
+    nearest,
+    read_json,
+    whole_file,
+)
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.trackers._mlflow import MLflow
@@ -167,9 +175,9 @@ class TrackedRun:
         if not self._state.is_file():
             return {}, {}
         try:
-            state = json.loads(self._state.read_text(encoding="utf-8"))
+            state = read_json(self._state)
             return dict(state["identity"]), {title: Figure(**fields) for title, fields in state["figures"].items()}
-        except (ValueError, TypeError, KeyError, AttributeError) as damage:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as damage:
             raise RunFolderError(f"{self._state} cannot be read ({damage}): delete {self._tracking}") from None
 
     def _write_state(self) -> None:
