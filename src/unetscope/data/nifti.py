@@ -12,7 +12,7 @@ import math
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +168,7 @@ def _opened(path: Path) -> Any:
     return nibabel.Nifti1Image.from_stream(io.BytesIO(content))  # type: ignore[attr-defined]
 
 
-def _stream(path: Path) -> IO[bytes]:
+def _stream(path: Path) -> io.BufferedIOBase:
     """The bytes of a file, unpacked."""
     return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
 

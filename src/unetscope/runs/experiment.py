@@ -34,6 +34,7 @@ from unetscope.runs.building import (
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.images import load_images
+from unetscope.runs.pace import Pace, fastest_threads
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.prospects import prospects, refuse_untrainable
 from unetscope.runs.trackers import Follower, check_tracker
@@ -103,7 +104,7 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     Raises: UnetscopeError for anything that the user can mend.
     """
     progress = progress or NoProgress()
-    torch.set_num_threads(_threads(config))
+    torch.set_num_threads(config.threads or torch.get_num_threads())
     if config.network.code is None:
         _refuse_volumes_of_unet(config.data)
         check_image_size(config.data.sides, config.network.depth)
@@ -111,6 +112,7 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = load_images(config.data, progress)
     network = built_network(config, train.channels, train.classes, train.ignore)
+    config = _with_threads(config, network, (train.channels, *config.data.sides), progress)
     predictions = untrained_predictions(config, network, train.channels)
     config = with_depth(config, max(1, min(config.network.depth, network.depth)))
     progress.stage("labels", 0)
@@ -125,6 +127,21 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     for warning in warned:
         progress.warn(warning)
     return Experiment(config, train, validation, network, scope, warned)
+
+
+def _with_threads(config: RunConfig, network: BuiltNetwork, shape: tuple[int, ...], progress: Progress) -> RunConfig:
+    """The configuration with a number of threads, from here on in use: the fastest here and now, if none is named."""
+    if config.threads is not None:
+        return config
+    progress.stage("timing threads", 0)
+    threads, seconds = fastest_threads(network, config.training, shape)
+    if threads < (most := max(seconds, default=threads)):
+        progress.warn(
+            f"{threads} of {most} threads: a training step takes {seconds[threads]:.2g} s with {threads} and "
+            f"{seconds[most]:.2g} s with {most}, as beside a busy process (--threads chooses)"
+        )
+    torch.set_num_threads(threads)
+    return config.model_copy(update={"threads": threads})
 
 
 def _refuse_volumes_of_unet(data: DataConfig) -> None:
@@ -245,7 +262,7 @@ def resumed_or_new(
     measuring = config.measuring.model_copy(update={"memory_budget": budget})
     if config.network.code is not None:  # its depth is found when it is built
         config = with_depth(config, ALL_LEVELS)
-    return config.model_copy(update={"threads": _threads(config), "training": training, "measuring": measuring}), None
+    return config.model_copy(update={"training": training, "measuring": measuring}), None
 
 
 def with_depth(config: RunConfig, depth: int) -> RunConfig:
@@ -314,10 +331,11 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Prog
         reading=experiment.network.reading,
     )
     progress.stage("training", epochs)
+    pace = Pace(progress.warn)
 
     def on_epoch(record: EpochRecord) -> None:
         folder.write_epoch(record)
-        progress.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}")
+        progress.advance(record.epoch, f"validation Dice {record.validation_dice:.3f}{pace.note(record.seconds)}")
         follower.update()
 
     def on_marked(epoch: int, model: nn.Module) -> None:
@@ -358,10 +376,6 @@ def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
             "resume it without these flags, or choose another --out"
         )
     return stored
-
-
-def _threads(config: RunConfig) -> int:
-    return config.threads or torch.get_num_threads()
 
 
 def _device_name(config: RunConfig) -> str:
