@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from statistics import mean, median
 
 import torch
 
@@ -16,7 +16,7 @@ from unetscope.base import preserve_rng
 from unetscope.runs.building import BuiltNetwork
 from unetscope.training import TrainingConfig, image_tensors, resolved_device, resolved_precision
 
-SECONDS_TIMED, FEWEST_STEPS, MOST_IMAGES = 0.5, 3, 16
+SECONDS_TIMED, MOST_SECONDS_TIMED, FEWEST_STEPS, MOST_IMAGES = 0.5, 3.0, 3, 16
 GAIN = 1.1  # by which fewer threads must be faster to be chosen
 MUCH_SLOWER, EPOCHS_OF_LATE, FEWEST_EPOCHS_BEFORE = 2.0, 5, 10
 SHORTEST_EPOCH = 0.05  # seconds; nobody waits for shorter ones
@@ -76,12 +76,14 @@ def _step(network: BuiltNetwork, config: TrainingConfig, shape: Sequence[int]) -
 
 def _seconds(step: Callable[[], object]) -> float:
     """Seconds of a step, on average: what else the machine does comes and goes."""
-    step()  # the first one makes threads and plans
-    steps, began = 0, time.perf_counter()
-    while steps < FEWEST_STEPS or time.perf_counter() - began < SECONDS_TIMED:
+    took: list[float] = []
+    while len(took) <= FEWEST_STEPS or sum(took[1:]) < SECONDS_TIMED:
+        began = time.perf_counter()
         step()
-        steps += 1
-    return (time.perf_counter() - began) / steps
+        took.append(time.perf_counter() - began)
+        if sum(took) > MOST_SECONDS_TIMED:
+            break
+    return mean(took[1:] or took)  # the first one makes threads and plans
 
 
 class Pace:

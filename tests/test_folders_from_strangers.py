@@ -1,0 +1,178 @@
+"""A run folder that somebody sends: whatever its files say, every verb refuses it in one line, at once and within memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runs import edited_config, made_run
+from unetscope.cli.main import main
+
+VERBS = (
+    "report RUN --to page.html",
+    "report RUN",
+    "view RUN --no-browser",
+    "verdict RUN",
+    "verdict RUN --json",
+    "export RUN --to table.csv",
+    "measure RUN --sweep",
+    "slim RUN",
+    "verify RUN",
+    "verify RUN --dry-run",
+    "run --out RUN --resume",
+    "run --out RUN --resume --dry-run",
+)
+MOST_SECONDS = 10
+
+
+def setting(*place: str | int, to: object) -> Callable[[Path], None]:
+    """A value of the configuration or of the facts that is another."""
+
+    def change(run: Path) -> None:
+        with edited_config(run) as values:
+            node: Any = values
+            for name in place[:-1]:
+                node = node[name]
+            node[place[-1]] = to
+
+    return change
+
+
+def text(content: str | bytes) -> Callable[[Path], None]:
+    return lambda run: void(
+        (run / "config.json").write_bytes(content.encode() if isinstance(content, str) else content)
+    )
+
+
+def void(_: object) -> None:
+    """Nothing, from something."""
+
+
+def sql(*statements: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        with closing(sqlite3.connect(run / "flow.sqlite")) as tables:
+            for statement in statements:
+                tables.executescript(statement)
+            tables.commit()
+
+    return change
+
+
+def endless(table: str) -> Callable[[Path], None]:
+    """A view that never ends in the place of a table."""
+
+    def change(run: Path) -> None:
+        with closing(sqlite3.connect(run / "flow.sqlite")) as tables:
+            columns = [row[1] for row in tables.execute(f"PRAGMA table_info({table})")]
+            tables.executescript(
+                f"DROP TABLE {table}; CREATE VIEW {table} AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
+                f"SELECT {', '.join(f'x AS {column}' for column in columns)} FROM n"
+            )
+
+    return change
+
+
+def enlarged(name: str, n_bytes: int) -> Callable[[Path], None]:
+    """A file that is a hole behind its content."""
+    return lambda run: os.truncate(run / name, n_bytes)
+
+
+CONFIGURATION = ("configuration", "training")
+FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a thousand million epochs": (setting(*CONFIGURATION, "epochs", to=10**9), r"epochs: .*got 1000000000"),
+    "more epochs than an integer has": (setting(*CONFIGURATION, "epochs", to=10**18), r"epochs: "),
+    "epochs without end": (setting(*CONFIGURATION, "epochs", to=float("inf")), r"epochs: "),
+    "epochs as text": (setting(*CONFIGURATION, "epochs", to="ten"), r"epochs: .*got 'ten'"),
+    "depth as text": (setting("configuration", "network", "depth", to="deep"), r"depth: .*got 'deep'"),
+    "no training": (setting(*CONFIGURATION, to=None), r"configuration\.training is None: expected an object"),
+    "a list as training": (setting(*CONFIGURATION, to=[]), r"configuration\.training is \[\]: expected an object"),
+    "a list as facts of data": (setting("facts", "data", to=[]), r"facts\.data: .*got \[\]"),
+    "a text as facts of data": (setting("facts", "data", to="images"), r"facts\.data: .*got 'images'"),
+    "a list as facts of images": (setting("facts", "data", "train", to=[]), r"facts\.data\.train: .*got \[\]"),
+    "no versions": (setting("facts", "versions", to=None), r"facts\.versions: .*got None"),
+    "a number as facts": (setting("facts", to=7), r"expected a JSON object with 'facts'"),
+    "a text as entropy": (setting("facts", "H(Y) bits", to={"kmeans": "much"}), r"H\(Y\) bits\.kmeans: .*got 'much'"),
+    "a million threads": (setting("configuration", "threads", to=10**9), r"threads: .*got 1000000000"),
+    "a width of a million": (setting("configuration", "network", "width", to=10**6), r"width: .*got 1000000"),
+    "a width of a million million": (setting("configuration", "network", "width", to=10**12), r"width: "),
+    "a depth of a million": (setting("configuration", "network", "depth", to=10**6), r"depth: "),
+    "a million million images": (setting("configuration", "data", "synthetic_images", to=10**12), r"synthetic_images: "),
+    "a batch of a million million": (setting(*CONFIGURATION, "batch_size", to=10**12), r"batch_size: "),
+    "clusters beyond counting": (setting("configuration", "measuring", "clusters", to=10**15), r"clusters: "),
+    "a control character": (setting(*CONFIGURATION, "optimizer", to="a\x1b[31mdam"), r"optimizer: .*a\\x1b\[31mdam"),
+    "lists in lists": (text('{"configuration": ' + "[" * 100_000), r"nested more than 64 deep"),
+    "half a surrogate pair": (text('{"configuration": {"preset": "\\ud800"}, "facts": {}}'), r"half of a surrogate pair"),
+    "bytes that are no text": (text(b'{"configuration": "\xff"}'), r"not UTF-8 at byte 19"),
+    "nothing": (text(""), r"config\.json cannot be read"),
+    "a list": (text("[]"), r"expected a JSON object"),
+    "300 MB of configuration": (enlarged("config.json", 3 * 10**8), r"larger than 16777216 bytes"),
+    "2 TB of tables": (enlarged("flow.sqlite", 2 * 10**12), r"2000000000000 bytes, and at most 1073741824 are read"),
+    "layers without end": (endless("layers"), r"it has a view 'layers'"),
+    "epochs of a view": (endless("epochs"), r"it has a view 'epochs'"),
+    "estimates without end": (endless("estimates"), r"it has a view 'estimates'"),
+    "a trigger": (
+        sql("CREATE TRIGGER later AFTER INSERT ON epochs BEGIN DELETE FROM estimates; END"), r"it has a trigger 'later'"
+    ),
+    "a table more": (sql("CREATE TABLE more (x)"), r"it has a table 'more'"),
+    "a column that is computed": (
+        sql("ALTER TABLE epochs ADD COLUMN extra INT GENERATED ALWAYS AS (1) VIRTUAL"), r"has a column 'extra'"
+    ),
+    "an index that computes": (sql("CREATE INDEX slow ON epochs(abs(epoch))"), r"it has a index 'slow'"),
+    "tables of a later format": (sql("PRAGMA user_version = 99"), r"tables of format 99, this version reads 1 to"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_run(tmp_path_factory.mktemp("stranger") / "run", (0, 1), labels=("kmeans(k=64)",), pictures_of=8).path
+
+
+@pytest.mark.parametrize("place", range(len(FOLDERS)), ids=list(FOLDERS))
+@pytest.mark.parametrize("verbs", [2, pytest.param(len(VERBS), marks=pytest.mark.slow)])
+def test_verbs_refuse_it_in_a_line(
+    place: int,
+    verbs: int,
+    whole_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Quickly, each folder with other ones of the verbs."""
+    change, expected = list(FOLDERS.values())[place]
+    run = shutil.copytree(whole_run, tmp_path / "run")
+    change(run)
+    monkeypatch.chdir(tmp_path)
+    content = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    for verb in (VERBS * 2)[place % len(VERBS) :][:verbs]:
+        monkeypatch.setattr(sys, "argv", ["unetscope", *(str(run) if word == "RUN" else word for word in verb.split())])
+        capsys.readouterr()
+        began = time.process_time()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        errors = capsys.readouterr().err
+        assert ended.value.code == 2, (verb, errors)
+        *before, last = errors.splitlines()
+        assert re.search(expected, last), (verb, errors)
+        assert last.startswith("unetscope: ")
+        assert not [line for line in before if not line.startswith(("warning: ", "  ", "unetscope: "))], (verb, errors)
+        assert "\x1b" not in errors
+        assert time.process_time() - began < MOST_SECONDS
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == content
+
+
+def test_the_whole_folder_is_not_refused(whole_run: Path) -> None:
+    from unetscope.runs import AnalysedRun
+
+    assert json.loads((whole_run / "config.json").read_text())["configuration"]
+    assert AnalysedRun.open(whole_run).epochs
