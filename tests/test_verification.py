@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from runs import TINY, edited_config
+from runs import TINY, InProcess, edited_config
 from unetscope import plots
 from unetscope.analysis.outcomes import Verification, guess_nats
 from unetscope.analysis.trainings import Training
@@ -34,6 +34,7 @@ from unetscope.runs.retraining import Trial, expected_seconds, retrain, trained_
 from unetscope.runs.verification import chosen_seeds, verify
 from unetscope.table.parts import Variant, named_variants, parts_named
 from unetscope.table.records import EpochRecord
+from unetscope.training.checkpoints import Checkpoints
 from unetscope.training.config import preset_config
 
 pytestmark = pytest.mark.usefixtures("sketched_figures")
@@ -243,10 +244,50 @@ def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:
     with pytest.raises(RunFolderError, match=r"has no retrained variant: unetscope verify"):
         AnalysedRun(run).verification_of(())
     assert chosen_seeds(run, 3) == (0, 1, 2)
-    side_by_side = expected_seconds(run, planned(run, seeds=(0,)), workers=2)
+    side_by_side = expected_seconds(run, planned(run, seeds=(1,)), workers=2)
     assert side_by_side > 0
-    three_jobs = planned(run, ("model2", "depth1"), seeds=(0,))
+    three_jobs = planned(run, ("model2", "depth1"), seeds=(1,))
     assert expected_seconds(run, three_jobs, workers=2) == pytest.approx(2 * side_by_side)
+
+
+def test_the_run_itself_is_the_reference_of_its_own_seed(run: RunFolder) -> None:
+    """It is not trained twice, with however many threads it was."""
+    (own, *_) = planned(run, seeds=(0,))
+    assert expected_seconds(run, [own], workers=1) == 0
+    with edited_config(run.path) as config:
+        config["configuration"]["threads"] = 2
+    run = RunFolder.open(run.path)
+    assert retrain(run, [own], engine=InProcess()) == {}
+    taken = RunFolder.open(own.path)
+    assert taken.epochs() == run.epochs()
+    assert taken.configuration == run.configuration
+    assert taken.flow().estimates == ()
+    assert taken.ending["constant channels"]
+    predicted = {(picture.title, picture.epoch) for picture in run.pictures("prediction")}
+    assert {(picture.title, picture.epoch) for picture in taken.pictures("prediction")} >= predicted
+    assert Checkpoints(taken.checkpoints).epochs() == (EPOCHS,)
+    assert retrain(run, [own], engine=InProcess()) == {}  # again, with it there
+
+
+def test_a_reference_that_was_begun_with_other_threads_is_still_refused(run: RunFolder) -> None:
+    (own, *_) = planned(run, seeds=(0,))
+    begun = {**run.configuration, "threads": 3}
+    RunFolder.create(own.path, {"configuration": begun, "facts": run.facts})
+    with pytest.raises(
+        RunFolderError, match=r"was begun with another configuration \(threads: 3 → 1\): remove that folder"
+    ):
+        retrain(run, [own], engine=InProcess())
+
+
+def test_a_run_that_was_stopped_or_lost_its_weights_is_no_reference(run: RunFolder) -> None:
+    (own, *_) = planned(run, seeds=(0,))
+    last = Checkpoints(run.checkpoints).path(EPOCHS)
+    last.rename(last.with_name(".away"))
+    assert expected_seconds(run, [own], workers=1) > 0
+    last.with_name(".away").rename(last)
+    with edited_config(run.path) as config:
+        config["configuration"]["training"]["epochs"] = EPOCHS + 1
+    assert expected_seconds(RunFolder.open(run.path), [own], workers=1) > 0
 
 
 def test_a_network_keeps_its_folder_whatever_it_is_called(run: RunFolder) -> None:

@@ -36,6 +36,7 @@ from unetscope.table import EpochRecord, Estimate, Flow, Layer, Skip
 if TYPE_CHECKING:
     from unetscope.training import Task
 
+TRAINING_PICTURES = ("image", "truth", "prediction")  # kinds of pictures that do not come from a measurement
 CONFIG, TABLES, ENDING, FAILURE = "config.json", "flow.sqlite", "ending.json", "failure.json"
 
 
@@ -180,6 +181,16 @@ class RunFolder:
         """Write the Dice and loss of one epoch, in place of an older record."""
         with self._writing() as connection:
             tables.write_epoch(connection, record)
+
+    def take_over(self, run: RunFolder) -> None:
+        """Write the network, the epochs and the pictures of another run, all at once, without its estimates."""
+        flow, records = run.flow(), run.epochs()
+        pictures = [picture for kind in TRAINING_PICTURES for picture in run.pictures(kind)]
+        with self._writing() as connection:
+            tables.write_network(connection, flow.layers, flow.skips)
+            tables.write_pictures(connection, pictures)
+            for record in records:
+                tables.write_epoch(connection, record)
 
     def write_measurement(self, epoch: int, estimates: Iterable[Estimate], pictures: Iterable[Picture] = ()) -> None:
         """Add estimates and pictures of one marked epoch, all at once; the same measurement takes the place of an older one.

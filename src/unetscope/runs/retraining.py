@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import heapq
 import math
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from unetscope.runs.engines import Engine, engine_named
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.own_loops import can_be_retrained, configuration_of
 from unetscope.table import REFERENCE, Variant, parts_named
-from unetscope.training import RunConfig, differences, overridden_config, validated_config
+from unetscope.training import RunConfig, checkpoint_name, differences, overridden_config, validated_config
 
 FOLDER = "verification"
 
@@ -139,7 +141,10 @@ def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, 
     config = configuration_of(run)
     epoch = sum(record.seconds for record in records) / len(records) * (config["threads"] or 1) / threads
     epochs = config["training"]["epochs"]
-    done = [RunFolder.open(trial.path).last_epoch() if RunFolder.exists(trial.path) else 0 for trial in planned]
+    done = [
+        RunFolder.open(trial.path).last_epoch() if RunFolder.exists(trial.path) else epochs * _is_trained_as(run, trial)
+        for trial in planned
+    ]
     busy = [0] * workers  # epochs until each worker is free
     for left in (epochs - max(0, last) for last in done):
         heapq.heapreplace(busy, busy[0] + left)
@@ -147,15 +152,43 @@ def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, 
 
 
 def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:
-    """The run folder of a trial, made if it is not there."""
+    """The run folder of a trial, made if it is not there; that of the run's own training takes it over.
+
+    How many threads trained a network makes no other network of it, so those of the run may differ from those of the trials.
+    """
     config = _configuration(run, trial, threads).model_dump(mode="json")
     if not RunFolder.exists(trial.path):
+        if _is_trained_as(run, trial):
+            return _taken_over(run, trial.path, config | {"threads": run.configuration["threads"]})
         return RunFolder.create(trial.path, {"configuration": config, "facts": run.facts})
     folder = RunFolder.open(trial.path)
-    if changed := differences(validated_config(folder.configuration).model_dump(mode="json"), config):
+    begun = validated_config(folder.configuration).model_dump(mode="json")
+    if _is_trained_as(run, trial) and begun["threads"] == run.configuration["threads"]:
+        config |= {"threads": begun["threads"]}
+    if changed := differences(begun, config):
         raise RunFolderError(
             f"{folder.path} was begun with another configuration ({'; '.join(changed)}): remove that folder to train it anew"
         )
+    return folder
+
+
+def _is_trained_as(run: RunFolder, trial: Trial) -> bool:
+    """Whether the run itself is the training of a trial: of the whole network, with its own seed, to its last epoch."""
+    if not run.trained_here or trial.variant.name != REFERENCE or trial.seed != run.configuration["seed"]:
+        return False
+    epochs = run.configuration["training"]["epochs"]
+    return run.last_epoch() == epochs and (run.checkpoints / checkpoint_name(epochs)).is_dir()
+
+
+def _taken_over(run: RunFolder, path: Path, config: dict[str, Any]) -> RunFolder:
+    """A trial with the epochs and the last checkpoint of the run: its job finds nothing left to train, and finishes it."""
+    folder = RunFolder.create(path, {"configuration": config, "facts": run.facts})
+    folder.take_over(run)
+    last = checkpoint_name(config["training"]["epochs"])
+    folder.checkpoints.mkdir()
+    beside = folder.checkpoints / f".{last}.{os.getpid()}.part"
+    shutil.copytree(run.checkpoints / last, beside)
+    beside.rename(folder.checkpoints / last)
     return folder
 
 

@@ -1,3 +1,4 @@
+from .checkpoint_names import checkpoint_name as checkpoint_name
 from .checkpoints import Checkpoints as Checkpoints
 from .config import ALL_LEVELS as ALL_LEVELS
 from .config import PRESETS as PRESETS

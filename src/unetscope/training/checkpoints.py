@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unetscope.base import TrainingError, check_sum, first_line, flush_folder, naming, parse_json, write_sums
+from unetscope.training.checkpoint_names import checkpoint_name
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 # A checkpoint holds each weight at most four times (with two moments of Adam and a master copy), random state and headers.
@@ -48,7 +49,7 @@ class Checkpoints:
 
     def path(self, epoch: int) -> Path:
         """The folder of one checkpoint."""
-        return self.folder / f"epoch-{epoch:05d}"
+        return self.folder / checkpoint_name(epoch)
 
     def save(self, epoch: int, model: nn.Module, optimizer: Optimizer) -> None:
         """Write the checkpoint of an epoch, unless it is there already.
@@ -58,7 +59,7 @@ class Checkpoints:
         if self.path(epoch).exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self.folder / f".epoch-{epoch:05d}.{os.getpid()}.part"
+        beside = self.folder / f".{checkpoint_name(epoch)}.{os.getpid()}.part"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
         try:
