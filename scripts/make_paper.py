@@ -1,0 +1,318 @@
+"""Write docs/paper.md, its figures and docs/data/ from runs of the paper's own protocol.
+
+    unetscope run --preset paper --data stage1_train.zip --val stage1_test.zip --width 8 --image-size 64 --no-usable \
+        --no-merge-probes --threads 1 --out runs/whole
+    unetscope verify runs/whole --variants paper --seeds 1
+    python scripts/make_paper.py runs/whole runs/fast
+
+Several runs are sections of one page, such as one of 10,000 epochs at a learning rate of 0.001 and one of 1,000 at 0.01. Every
+number comes from these folders; nothing is trained here. A training that has not ended is shown as far as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from markdown_table import table
+
+from unetscope import plots
+from unetscope.analysis.trainings import Training
+from unetscope.runs.analysed import AnalysedRun
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.retraining import trained_variants
+from unetscope.table.flow import Flow, save_epochs
+from unetscope.table.records import Estimate
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAPER_RATE = 1e-3  # the learning rate of the paper, in whose epochs its claims are
+MODELS = ("model1", "model2", "model3", "model4")
+MERGES = ("20", "17", "14", "11")  # from the top of the decoder down
+FULL = 0.95  # of the highest value, or of H(Y): what is called reached
+CLOSE = 0.02  # Dice within which a model reaches another's
+SHOWN = (1000, 2000, 5000, 10000)  # epochs of the paper's Fig. 6
+Answer = Literal["held", "did not hold", "not decided"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper, with the number there and ours."""
+
+    text: str
+    there: str
+    here: str
+    answer: Answer
+
+    def cells(self) -> tuple[str, ...]:
+        """Its row."""
+        return self.text, self.there, self.here, f"**{self.answer}**"
+
+
+class Protocol:
+    """A run of the paper's protocol, with the trainings of Models 1 to 4. Epochs are the paper's, unless they are said to be
+    its own: an epoch at ten times the learning rate counts as ten.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.run = AnalysedRun.open(path)
+        self.config = self.run.configuration
+        self.scale = self.config["training"]["learning_rate"] / PAPER_RATE
+        self.epochs = round(self.config["training"]["epochs"] * self.scale)
+        trials = trained_variants(self.run.folder)
+        self.folders = {trial.variant.name: RunFolder.open(trial.path) for trial in trials if trial.seed == 0}
+        self.models = {trial.variant.name: self.run.training(trial) for trial in trials if trial.seed == 0}
+        self.name = path.name
+
+    @property
+    def title(self) -> str:
+        """What was trained, in a few words."""
+        training, size = self.config["training"], self.config["data"]["image_size"]
+        return (
+            f"Width {self.config['network']['width']}, {size}×{size}, {training['epochs']:,} epochs at a learning rate of "
+            f"{training['learning_rate']:g}"
+        )
+
+    def is_whole(self, *names: str) -> bool:
+        """Whether trainings got to their last epoch."""
+        return all(
+            name in self.models and self.models[name].records[-1].epoch == self.config["training"]["epochs"]
+            for name in names
+        )
+
+    def best(self, name: str) -> tuple[float, float]:
+        """The highest mean validation Dice of a model, and the paper's epoch at which it is."""
+        record = max(self.models[name].records, key=lambda record: record.validation_dice)
+        return record.validation_dice, record.epoch * self.scale
+
+    def close_from(self, name: str, target: float) -> float | None:
+        """The epoch from which a model has a Dice of so much."""
+        reached = self.models[name].reaches(target)
+        return None if reached is None else reached * self.scale
+
+    def information(self, layer: str) -> list[Estimate]:
+        """I(Y;M) of a layer by its first estimator, epoch after epoch."""
+        return list(self._of_label.select(layer=layer).estimates)
+
+    @property
+    def _of_label(self) -> Flow:
+        chosen = self.run.flow.select(quantity="I(Y;M)")
+        return chosen.narrowed(estimator=None, resolution=None, labels=None)
+
+    def full_from(self, layer: str) -> tuple[float | None, float, float]:
+        """The epoch from which a layer tells 95 % of H(Y); the most that it tells; H(Y), in bits."""
+        rows = self.information(layer)
+        ceiling = rows[-1].ceiling
+        reached = next((row.epoch * self.scale for row in rows if row.bits >= FULL * ceiling), None)
+        return reached, max(row.bits for row in rows), ceiling
+
+    def saturated_from(self, layer: str) -> float | None:
+        """The epoch from which that number is a ceiling that any layer reaches which tells all images apart."""
+        rows = self.run.flow.select(quantity="I(X;M)", layer=layer).narrowed(estimator=None, resolution=None)
+        return next((row.epoch * self.scale for row in rows.estimates if row.saturated), None)
+
+
+def main() -> None:
+    """Read the runs, draw the figures, write the page and the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    words = parser.parse_args()
+    protocols = [Protocol(path) for path in words.runs]
+    (words.docs / "figures").mkdir(parents=True, exist_ok=True)
+    (words.docs / "data").mkdir(exist_ok=True)
+    for protocol in protocols:
+        _draw(protocol, words.docs / "figures")
+        _export(protocol, words.docs / "data")
+    (words.docs / "paper.md").write_text("\n".join(_page(protocols)) + "\n", encoding="utf-8")
+
+
+def _draw(protocol: Protocol, figures: Path) -> None:
+    """The paper's Figs. 3 to 6 of a run, as PNG."""
+    flow = protocol.run.flow
+    drawn = {
+        "plane": plots.information_plane(flow),
+        "input": plots.u_plot(flow, quantity="I(X;M)"),
+        "output": plots.u_plot(flow, quantity="I(Y;M)"),
+        "dice": plots.dice_curves({name: training.records for name, training in protocol.models.items()}),
+    }
+    for name in ("model1", "model2", "model3"):
+        if name in protocol.folders and (rows := _predictions(protocol.folders[name])):
+            shown = [epoch for epoch in (round(each / protocol.scale) for each in SHOWN) if epoch in rows[0][3]]
+            if shown:
+                drawn[f"masks_{name}"] = plots.predictions(rows, shown)
+    for name, axes in drawn.items():
+        figure = np.asarray(axes).flat[0].get_figure(root=True)
+        plots.save(figure, figures, f"paper_{protocol.name}_{name}")
+        (figures / f"paper_{protocol.name}_{name}.svg").unlink()
+
+
+def _predictions(folder: RunFolder) -> list[tuple[str, np.ndarray, np.ndarray, dict[int, np.ndarray]]]:
+    """Of some images their pixels, their masks, and the masks that were predicted, by epoch."""
+    truths = {picture.title: picture.pixels // 255 for picture in folder.pictures("truth")}
+    predicted: dict[str, dict[int, np.ndarray]] = {}
+    for picture in folder.pictures("prediction"):
+        predicted.setdefault(picture.title, {})[picture.epoch] = picture.pixels
+    return [
+        (image.title, image.pixels, truths[image.title], predicted.get(image.title, {}))
+        for image in folder.pictures("image")
+    ]
+
+
+def _export(protocol: Protocol, data: Path) -> None:
+    """The tables of a run as Parquet: its estimates, and the epochs of every model."""
+    protocol.run.flow.save(data / f"paper_{protocol.name}_flow.parquet")
+    for name, training in protocol.models.items():
+        save_epochs(training.records, data / f"paper_{protocol.name}_{name}.parquet")
+
+
+def _page(protocols: list[Protocol]) -> Iterator[str]:
+    yield from (
+        "# The paper's experiment",
+        "",
+        "`scripts/make_paper.py` writes this page from run folders; their tables are in `docs/data/`.",
+        "",
+        "Lee & Bajić (ISBI 2021) train four U-Nets for 10,000 epochs of plain SGD at a learning rate of 0.001, 128×128 pixels and width "
+        "16, on 605 images, once each. Below is the same protocol at other sizes. Where the learning rate is another, epochs are stated "
+        "as the paper's: small steps of SGD go the same way for the same product of rate and steps.",
+        "",
+    )
+    for protocol in protocols:
+        yield from _section(protocol)
+
+
+def _section(protocol: Protocol) -> Iterator[str]:
+    facts = protocol.run.facts
+    hours = sum(record.seconds for training in protocol.models.values() for record in training.records) / 3600
+    yield from (f"## {protocol.title}", "")
+    yield (
+        f"{facts['data']['train']['images']} training and {facts['data']['validation']['images']} validation images; seed "
+        f"{protocol.config['seed']}; {facts['device']}, torch {facts['versions']['torch']}; {hours:.1f} hours of training and "
+        f"validation. H(Y) of {protocol.information('20')[-1].labels} is {protocol.information('20')[-1].ceiling:.2f} bits."
+    )
+    unfinished = [name for name in MODELS if not protocol.is_whole(name)]
+    if unfinished:
+        yield f"Not trained to the end: {', '.join(unfinished)}."
+    yield from ("", *table(("claim", "in the paper", "here", ""), (claim.cells() for claim in claims(protocol))), "")
+    yield from ("### I(Y;M) of the merges, read twice", "")
+    yield (
+        "*Reached*: 95 % of H(Y), as the paper reads it. *Ceiling*: from then on I(X;M) is at log2 of the number of images, which any "
+        "layer reaches that tells all images apart, so that I(Y;M) is H(Y) whatever the layer."
+    )
+    yield from ("", *_merges(protocol), "")
+    figures = {
+        "plane": "Fig. 3, information planes",
+        "input": "Fig. 4 left, U-Plot of I(X;M)",
+        "output": "Fig. 4 right, U-Plot of I(Y;M)",
+        "dice": "Fig. 5, Dice of the models",
+    }
+    masks = {f"masks_{name}": f"Fig. 6, masks predicted by {name}" for name in ("model1", "model2", "model3")}
+    for name, title in (figures | masks).items():
+        yield from (f"{title}:", "", f"![{title}](figures/paper_{protocol.name}_{name}.png)", "")
+
+
+def _merges(protocol: Protocol) -> list[str]:
+    rows = []
+    for layer in MERGES:
+        reached, most, ceiling = protocol.full_from(layer)
+        rows.append(
+            (layer, _epoch(reached), _epoch(protocol.saturated_from(layer)), f"{most:.2f} of {ceiling:.2f} bits")
+        )
+    return table(("merge", "reached at epoch", "ceiling from epoch", "most"), rows)
+
+
+def _epoch(epoch: float | None) -> str:
+    return "never" if epoch is None else f"{epoch:,.0f}"
+
+
+def claims(protocol: Protocol) -> list[Claim]:
+    """The paper's claims, each held against a run. What needs a training that has not ended is not decided."""
+    return [*_of_information(protocol), *_of_dice(protocol)]
+
+
+def _of_information(protocol: Protocol) -> Iterator[Claim]:
+    """Those about the table of estimates, which hold or not whether the estimates are at their ceiling or not."""
+    reached = {layer: protocol.full_from(layer) for layer in MERGES}
+    epochs = {layer: found for layer, (found, _, _) in reached.items()}
+    measured = protocol.run.flow.epochs[-1] * protocol.scale >= protocol.epochs
+    order = [np.inf if epochs[layer] is None else epochs[layer] for layer in MERGES]
+    is_ordered = all(upper <= lower for upper, lower in pairwise(order))
+    yield Claim(
+        "I(Y;M) of layers 20, 17, 14 and 11 reaches its maximum in that order",
+        "20 and 17 at about 1,000, 14 between 1,000 and 10,000, 11 never",
+        ", ".join(f"{layer} {_at(epochs[layer])}" for layer in MERGES),
+        _answer(measured, is_ordered),
+    )
+    most, ceiling = reached["11"][1:]
+    yield Claim(
+        "I(Y;M) of layer 11 stays below the maximum",
+        "1.5 of 3 bits",
+        f"{most:.2f} of {ceiling:.2f} bits",
+        _answer(measured, epochs["11"] is None),
+    )
+    of_input = {
+        layer.label: protocol.run.flow.select(quantity="I(X;M)", layer=layer.label).estimates[0].bits
+        for layer in protocol.run.flow.layers
+    }
+    lowest = min(of_input, key=lambda layer: of_input[layer])
+    yield Claim(
+        "I(X;M) over the layers is a U at first",
+        "falls to the bottom, rises at the merges",
+        f"lowest at layer {lowest} of {len(of_input)}",
+        _answer(True, lowest in {"8", "9", "10", "11", "12", "13"}),
+    )
+
+
+def _at(epoch: float | None) -> str:
+    return "never" if epoch is None else f"at {epoch:,.0f}"
+
+
+def _of_dice(protocol: Protocol) -> Iterator[Claim]:
+    there = {
+        "model1": "Model 1 is at its best between epochs 2,000 and 3,000",
+        "model2": "Model 2 is at its best between epochs 2,000 and 3,000",
+    }
+    for name, text in there.items():
+        if name not in protocol.models:
+            yield Claim(text, "2,000 to 3,000", "not trained", "not decided")
+            continue
+        dice, epoch = protocol.best(name)
+        within = protocol.close_from(name, dice - CLOSE)
+        yield Claim(
+            text,
+            "2,000 to 3,000",
+            f"best {dice:.3f} at {epoch:,.0f}; within {CLOSE:g} of it from {_epoch(within)} on",
+            _answer(protocol.is_whole(name), 2000 <= epoch <= 3000),
+        )
+    for name, text, paper, expected in (
+        ("model2", "Model 2 reaches the Dice of Model 1", "by 3,000", True),
+        ("model3", "Model 3 reaches the Dice of Model 1, later", "about 8,000", True),
+        ("model4", "Model 4 does not reach the Dice of Model 1", "never", False),
+    ):
+        yield _reaching(protocol, name, text, paper, expected=expected)
+
+
+def _reaching(protocol: Protocol, name: str, text: str, paper: str, *, expected: bool) -> Claim:
+    """Whether a model comes within 0.02 of the best mean Dice of Model 1; one that does not start says nothing."""
+    if name not in protocol.models or "model1" not in protocol.models:
+        return Claim(text, paper, "not trained", "not decided")
+    best, _ = protocol.best("model1")
+    reached, dice = protocol.close_from(name, best - CLOSE), protocol.best(name)[0]
+    here = f"within {CLOSE:g} {_at(reached)}; best {dice:.3f} against {best:.3f}"
+    training: Training = protocol.models[name]
+    if training.started_at is None:
+        return Claim(text, paper, f"{here}; it has not started: {training.why_not}", "not decided")
+    is_known = protocol.is_whole("model1") and (protocol.is_whole(name) or reached is not None)
+    return Claim(text, paper, here, _answer(is_known, (reached is not None) == expected))
+
+
+def _answer(is_known: bool, holds: bool) -> Answer:
+    return "not decided" if not is_known else "held" if holds else "did not hold"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The page of the paper's experiment says of each claim what the trainings show."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runs import edited_config, made_run
+from unetscope.runs.folder import RunFolder
+from unetscope.table.parts import named_variants
+from unetscope.table.records import EpochRecord
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+EPOCHS = 100  # at a learning rate of 0.1, so that each counts as a hundred of the paper's
+Curve = Callable[[int], float]
+
+
+def rising(at: int, to: float = 0.85) -> Curve:
+    """A Dice that rises until an epoch, where it is at its best, and falls a little after it."""
+    return lambda epoch: to * epoch / at if epoch <= at else to - 0.0001 * (epoch - at)
+
+
+AS_IN_THE_PAPER = {"model1": rising(25), "model2": rising(28), "model3": rising(80), "model4": rising(100, 0.6)}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return runpy.run_path(str(SCRIPTS / "make_paper.py"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    made_run(tmp_path / "run", (0, 10, 50, EPOCHS))
+    with edited_config(tmp_path / "run") as config:
+        config["configuration"]["training"]["learning_rate"] = 0.1
+        for part, images in (("train", 605), ("validation", 65)):
+            config["facts"]["data"][part]["images"] = images
+        config["facts"]["versions"]["torch"] = "2"
+    return tmp_path / "run"
+
+
+def train(run: Path, curves: dict[str, Curve], *, epochs: int = EPOCHS, loss: float = 0.2) -> None:
+    """Trainings of Models 1 to 4 with these Dice. loss: at the end; 0.6 is that of a constant prediction."""
+    whole = RunFolder.open(run)
+    for variant in named_variants(["paper"], depth=4):
+        if variant.name not in curves:
+            continue
+        folder = RunFolder.create(
+            run / "verification" / variant.name / "seed-0",
+            {
+                "configuration": whole.configuration
+                | {"network": {**whole.configuration["network"], **variant.network}},
+                "facts": whole.facts,
+            },
+        )
+        for epoch in range(epochs + 1):
+            dice = curves[variant.name](epoch)
+            folder.write_epoch(EpochRecord(epoch, 0.3, dice, loss if epoch else 0.6, dice, 36.0, 0.9, (dice, dice)))
+        folder.end({"constant channels": {"9": 1.0} if loss > 0.5 else {}})
+
+
+def answers(script: dict[str, Any], run: Path) -> dict[str, str]:
+    """The answer to each claim, by its first words."""
+    return {claim.text: claim.answer for claim in script["claims"](script["Protocol"](run))}
+
+
+OF_DICE = (
+    "Model 1 is at its best between epochs 2,000 and 3,000",
+    "Model 2 is at its best between epochs 2,000 and 3,000",
+    "Model 2 reaches the Dice of Model 1",
+    "Model 3 reaches the Dice of Model 1, later",
+    "Model 4 does not reach the Dice of Model 1",
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, ("held", "held", "held", "held", "held")),
+        ({"model1": rising(60)}, ("did not hold", "held", "held", "held", "held")),
+        ({"model2": rising(100, 0.7)}, ("held", "did not hold", "did not hold", "held", "held")),
+        ({"model3": rising(100, 0.8)}, ("held", "held", "held", "did not hold", "held")),
+        ({"model4": rising(90)}, ("held", "held", "held", "held", "did not hold")),
+    ],
+)
+def test_a_claim_holds_as_the_curves_say(
+    changed: dict[str, Curve], expected: tuple[str, ...], script: dict[str, Any], run: Path
+) -> None:
+    train(run, AS_IN_THE_PAPER | changed)
+    said = answers(script, run)
+    assert tuple(said[text] for text in OF_DICE) == expected
+
+
+def test_what_has_not_ended_is_not_decided(script: dict[str, Any], run: Path) -> None:
+    train(run, AS_IN_THE_PAPER, epochs=40)
+    said = answers(script, run)
+    assert [said[text] for text in OF_DICE] == ["not decided"] * 5
+    assert said["I(X;M) over the layers is a U at first"] == "held"
+
+
+def test_a_model_that_is_not_there_is_not_decided(script: dict[str, Any], run: Path) -> None:
+    train(run, {name: AS_IN_THE_PAPER[name] for name in ("model1", "model2")})
+    said = answers(script, run)
+    assert [said[text] for text in OF_DICE] == ["held", "held", "held", "not decided", "not decided"]
+
+
+def test_a_training_that_does_not_start_is_no_evidence(script: dict[str, Any], run: Path) -> None:
+    train(run, {name: curve for name, curve in AS_IN_THE_PAPER.items() if name != "model3"})
+    train(run, {"model3": lambda epoch: 0.1}, loss=0.6)
+    protocol = script["Protocol"](run)
+    (claim,) = (claim for claim in script["claims"](protocol) if claim.text.startswith("Model 3"))
+    assert claim.answer == "not decided"
+    assert "it has not started: layer 9 is the same for every image" in claim.here
+
+
+@pytest.mark.usefixtures("sketched_figures")
+def test_the_page_is_written_with_its_tables(
+    script: dict[str, Any], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow", reason="Parquet is an extra")
+    train(run, AS_IN_THE_PAPER)
+    monkeypatch.setattr(sys, "argv", ["make_paper.py", str(run), "--docs", str(tmp_path / "docs")])
+    script["main"]()
+    page = (tmp_path / "docs" / "paper.md").read_text(encoding="utf-8")
+    assert "## Width 8, 64×64, 100 epochs at a learning rate of 0.1" in page
+    assert "605 training and 65 validation images" in page
+    here = "within 0.02 at 7,900; best 0.850 against 0.850"
+    assert f"| Model 3 reaches the Dice of Model 1, later | about 8,000 | {here} | **held** |" in page
+    named = {line.partition("](")[2].rstrip(")") for line in page.splitlines() if line.startswith("![")}
+    assert len(named) == 7
+    assert all((tmp_path / "docs" / name).is_file() for name in named)
+    assert sorted(path.name for path in (tmp_path / "docs" / "data").iterdir()) == [
+        "paper_run_flow.parquet", *(f"paper_run_model{k}.parquet" for k in range(1, 5)),
+    ]  # fmt: skip
