@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 from unetscope.report.render import render_run
 from unetscope.runs.folder import RunFolder
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+TESTS = Path(__file__).parent
+EXAMPLES = TESTS.parent / "examples"
 NEEDS = {"monai_spleen_like": "monai", "smp_unet": "segmentation_models_pytorch", "lightning_callback": "lightning"}
 
 
@@ -33,7 +35,18 @@ def test_an_example_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "skip1" in capsys.readouterr().out
 
 
+@pytest.fixture
+def processes_with_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Declare in every process what conftest declares in this one."""
+    site = tmp_path / "site"
+    site.mkdir()
+    code = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import torchvision_stub; torchvision_stub.declare()"
+    (site / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("processes_with_torchvision")
 @pytest.mark.parametrize(("name", "needs"), [("verify_monai", "monai"), ("verify_lightning", "lightning")])
 def test_variants_are_retrained_by_the_loop_of_an_example(name: str, needs: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(needs) is None:
@@ -61,6 +74,7 @@ def test_the_code_of_the_notebook_runs(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("processes_with_torchvision")
 def test_the_notebook_runs(tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat", reason="nbclient runs notebooks")
     nbclient = pytest.importorskip("nbclient", reason="nbclient runs notebooks")
