@@ -36,6 +36,13 @@ MERGES = ("20", "17", "14", "11")  # from the top of the decoder down
 FULL = 0.95  # of the highest value, or of H(Y): what is called reached
 CLOSE = 0.02  # Dice within which a model reaches another's
 SHOWN = (1000, 2000, 5000, 10000)  # epochs of the paper's Fig. 6
+FIGURES = {
+    "plane": "Fig. 3, information planes",
+    "input": "Fig. 4 left, U-Plot of I(X;M)",
+    "output": "Fig. 4 right, U-Plot of I(Y;M)",
+    "dice": "Fig. 5, Dice of the models",
+    **{f"masks_{name}": f"Fig. 6, masks predicted by {name}" for name in ("model1", "model2", "model3")},
+}
 Answer = Literal["held", "did not hold", "not decided"]
 
 
@@ -125,14 +132,14 @@ def main() -> None:
     protocols = [Protocol(path) for path in words.runs]
     (words.docs / "figures").mkdir(parents=True, exist_ok=True)
     (words.docs / "data").mkdir(exist_ok=True)
+    figures = [_draw(protocol, words.docs / "figures") for protocol in protocols]
     for protocol in protocols:
-        _draw(protocol, words.docs / "figures")
         _export(protocol, words.docs / "data")
-    (words.docs / "paper.md").write_text("\n".join(_page(protocols)) + "\n", encoding="utf-8")
+    (words.docs / "paper.md").write_text("\n".join(_page(protocols, figures)) + "\n", encoding="utf-8")
 
 
-def _draw(protocol: Protocol, figures: Path) -> None:
-    """The paper's Figs. 3 to 6 of a run, as PNG."""
+def _draw(protocol: Protocol, figures: Path) -> tuple[str, ...]:
+    """The paper's Figs. 3 to 6 of a run, as PNG; the names of those that there are."""
     flow = protocol.run.flow
     drawn = {
         "plane": plots.information_plane(flow),
@@ -149,6 +156,7 @@ def _draw(protocol: Protocol, figures: Path) -> None:
         figure = np.asarray(axes).flat[0].get_figure(root=True)
         plots.save(figure, figures, f"paper_{protocol.name}_{name}")
         (figures / f"paper_{protocol.name}_{name}.svg").unlink()
+    return tuple(drawn)
 
 
 def _predictions(folder: RunFolder) -> list[tuple[str, np.ndarray, np.ndarray, dict[int, np.ndarray]]]:
@@ -170,7 +178,7 @@ def _export(protocol: Protocol, data: Path) -> None:
         save_epochs(training.records, data / f"paper_{protocol.name}_{name}.parquet")
 
 
-def _page(protocols: list[Protocol]) -> Iterator[str]:
+def _page(protocols: list[Protocol], figures: list[tuple[str, ...]]) -> Iterator[str]:
     yield from (
         "# The paper's experiment",
         "",
@@ -181,8 +189,11 @@ def _page(protocols: list[Protocol]) -> Iterator[str]:
         "as the paper's: small steps of SGD go the same way for the same product of rate and steps.",
         "",
     )
-    for protocol in protocols:
+    for protocol, names in zip(protocols, figures, strict=True):
         yield from _section(protocol)
+        for name in names:
+            title = FIGURES[name]
+            yield from (f"{title}:", "", f"![{title}](figures/paper_{protocol.name}_{name}.png)", "")
 
 
 def _section(protocol: Protocol) -> Iterator[str]:
@@ -204,15 +215,6 @@ def _section(protocol: Protocol) -> Iterator[str]:
         "layer reaches that tells all images apart, so that I(Y;M) is H(Y) whatever the layer."
     )
     yield from ("", *_merges(protocol), "")
-    figures = {
-        "plane": "Fig. 3, information planes",
-        "input": "Fig. 4 left, U-Plot of I(X;M)",
-        "output": "Fig. 4 right, U-Plot of I(Y;M)",
-        "dice": "Fig. 5, Dice of the models",
-    }
-    masks = {f"masks_{name}": f"Fig. 6, masks predicted by {name}" for name in ("model1", "model2", "model3")}
-    for name, title in (figures | masks).items():
-        yield from (f"{title}:", "", f"![{title}](figures/paper_{protocol.name}_{name}.png)", "")
 
 
 def _merges(protocol: Protocol) -> list[str]:
