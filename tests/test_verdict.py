@@ -376,7 +376,9 @@ def test_planted_tasks_are_judged_rightly_over_five_seeds(task: str, seed: int, 
 
 
 def test_a_planted_task_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="planted task 'fine': expected one of coarse, pixel, global, local"):
+    with pytest.raises(
+        InvalidArgument, match="planted task 'fine': expected one of coarse, pixel, global, local, mixed"
+    ):
         planted_task("fine")
     with pytest.raises(InvalidArgument, match="a planted task of 1 images: give at least 2"):
         planted_task("pixel", 1)

@@ -93,7 +93,7 @@ class _Search:
         self._of_run, self._progress, self._done = of_run, progress, 0
         image = torch.rand(1, of_run.train.channels, *of_run.train.image_size)
         self._structure = of_run.whole.structure or inspected(of_run.whole.model, image)
-        self._names = _names_of_parts(of_run, self._structure)
+        self._names = names_of_parts(of_run, self._structure)
         self._whole_dice = self._dice(of_run.whole)
         self._silenced: dict[Variant, float] = {}
 
@@ -121,7 +121,7 @@ class _Search:
 
     def _loss_silenced(self, design: Variant) -> float:
         if design not in self._silenced:
-            parts = [name for part, name in self._names.items() if _lacks(design, part)]
+            parts = [name for part, name in self._names.items() if lacks(design, part)]
             with ablated(self._of_run.whole.model, self._structure, parts):
                 self._silenced[design] = float(np.nanmean(self._whole_dice - self._dice(self._of_run.whole)))
         return self._silenced[design]
@@ -158,13 +158,13 @@ class _Search:
         return validation_scores(network.model, self._of_run.held_out, network.reading).images.double().numpy()
 
 
-def _lacks(design: Variant, part: Part) -> bool:
+def lacks(design: Variant, part: Part) -> bool:
     """Whether a part goes in a design: a skip that it leaves out, or the first level below its depth."""
     return part in design.without if part.is_skip else part.level == design.depth + 1
 
 
-def _names_of_parts(of_run: Carried, structure: Structure) -> dict[Part, str]:
-    """The names of the run's skips and levels in a structure of its whole network."""
+def names_of_parts(of_run: Carried, structure: Structure) -> dict[Part, str]:
+    """The names of the run's skips and levels in a structure of its whole network, by the part."""
     skips = names_in(structure, [skip.part for skip in of_run.whole.skips])
     levels = {Part(LEVEL, part.level): f"level{Part.named(name).level}" for part, name in skips.items()}
     return skips | levels

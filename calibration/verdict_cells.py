@@ -1,0 +1,324 @@
+"""What tells, before anything is retrained, how much Dice a network loses without some of its parts?
+
+    python -m calibration.verdict_cells build/verdicts --tasks mixed ring --networks unet
+
+A cell is a task and a network. The network is trained by `unetscope run`; at two budgets everything that may predict a loss is
+kept: bits, the loss with zeros in the place of the part, Taylor importance, and the loss while the smaller network and the
+whole one are trained on. Then `unetscope verify` retrains every design. What is there is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from PIL import Image
+
+from calibration.planted import HARD_TASKS, PLANTED_TASKS, planted_task
+from unetscope.activations import pixels, to_input
+from unetscope.analysis.outcomes import Verification
+from unetscope.base.files import whole_file
+from unetscope.base.progress import NoProgress
+from unetscope.networks.ablation import ablated, replace_streams
+from unetscope.runs.analysed import AnalysedRun
+from unetscope.runs.building import designed
+from unetscope.runs.carrying import Carried, carried, inspected, smaller, train_on
+from unetscope.runs.evidence import lacks, names_of_parts
+from unetscope.runs.experiment import run as run_experiment
+from unetscope.runs.jobs import train
+from unetscope.runs.verification import chosen_variants, verify
+from unetscope.table.parts import Variant, removed_parts
+from unetscope.training.checkpoints import Checkpoints
+from unetscope.training.config import RunConfig, preset_config
+from unetscope.training.trainer import validation_scores
+
+ROOT = Path(__file__).parents[1]
+TRAIN, HELD_OUT = 300, 100  # images of a drawn task
+TRAINED_ON = 0.15  # of the budget, for each design
+TAYLOR_IMAGES = 128
+DRAWN: Final = (*PLANTED_TASKS, *HARD_TASKS)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the networks of a task are trained. budgets: epochs after which parts are judged; the last is the training's end."""
+
+    budgets: tuple[int, ...]
+    values: dict[str, Any]
+    seeds: int = 3
+
+
+SMALL = Recipe(
+    (6, 18),
+    {
+        "data.image_size": 32,
+        "training.batch_size": 8,
+        "training.learning_rate": 2e-3,
+        "network.width": 8,
+        "network.depth": 3,
+    },
+)
+REAL = Recipe((20, 60), {"data.image_size": 64, "network.width": 8, "network.depth": 4})
+NETWORKS: Final[dict[str, dict[str, Any]]] = {
+    "unet": {},
+    "plain-conv-unet": {
+        "network.code": f"{ROOT / 'examples' / 'nnunet_network.py'}:plain_conv_unet",
+        "network.arguments": ["channels={channels}", "levels={levels}"],
+    },
+    "basic-unet": {
+        "network.code": "monai.networks.nets:BasicUNet",
+        "network.arguments": [
+            "spatial_dims=2", "in_channels={channels}", "out_channels=1", "features=[8,8,16,32,64,8]",
+        ],
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images and masks, by the words of the command. classes are binary."""
+
+    name: str
+    data: dict[str, Any]
+    channels: int
+    recipe: Recipe
+
+
+class Cell:
+    """A task and a network, in a folder."""
+
+    def __init__(self, folder: Path, task: Task, network: str) -> None:
+        self.folder, self.task, self.network = folder / f"{task.name}-{network}", task, network
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return self.folder / "run"
+
+    @property
+    def config(self) -> RunConfig:
+        """Of the whole network."""
+        recipe, filled = self.task.recipe, {}
+        for name, value in NETWORKS[self.network].items():
+            levels = recipe.values["network.depth"] + 1
+            filled[name] = (
+                [word.format(channels=self.task.channels, levels=levels) for word in value]
+                if isinstance(value, list)
+                else value
+            )
+        values = {
+            name: value
+            for name, value in recipe.values.items()
+            if not filled or name not in ("network.width", "network.depth")
+        }
+        measuring = {
+            "measuring.marked": list(recipe.budgets),
+            "measuring.noise_variances": [],
+            "measuring.bin_sizes": [],
+        }
+        training = {"training.epochs": recipe.budgets[-1], "training.device": "cpu", "threads": 1}
+        return preset_config("quick", {**values, **filled, **self.task.data, **measuring, **training})
+
+    def fill(self, say: Callable[[str], None]) -> None:
+        """Do what is left of the cell."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        say(f"{self.folder.name}: run")
+        run_experiment(self.config, self.run, resume=(self.run / "config.json").exists())
+        judged = AnalysedRun.open(self.run)
+        designs = chosen_variants(judged, self._designs(judged))
+        for budget in self.task.recipe.budgets:
+            for design in designs[1:]:
+                self._keep(f"{budget}-{design.name}", say, lambda at=budget, of=design: predictors(self, at, of))
+        say(f"{self.folder.name}: verify")
+        verify(self.run, [design.name for design in designs[1:]], seeds=self.task.recipe.seeds, engine=InProcess())
+        self._keep("losses", say, lambda: losses(AnalysedRun.open(self.run), self.task.recipe.budgets))
+
+    def _designs(self, judged: AnalysedRun) -> list[str]:
+        proposed = ["proposed"] if judged.judged().design() is not None else []
+        deeper = ["depths"] if judged.judged().depth > 1 else []
+        return ["skips", *deeper, "no-skips", *proposed]
+
+    def kept(self) -> dict[str, Any]:
+        """What is there, by name."""
+        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in self.folder.glob("*.json")}
+
+    def _keep(self, name: str, say: Callable[[str], None], make: Callable[[], Any]) -> None:
+        path = self.folder / f"{name}.json"
+        if path.exists():
+            return
+        say(f"{self.folder.name}: {name}")
+        began = time.monotonic()
+        values = make() | {"seconds": time.monotonic() - began}
+        with whole_file(path) as beside:
+            beside.write_text(json.dumps(values), encoding="utf-8")
+
+
+class InProcess:
+    """An engine that trains one job after the other, here: a short training takes less time than a process that begins."""
+
+    def run(self, folders: Sequence[Path], look: Callable[[], None]) -> dict[Path, str]:
+        """Train each; none fails."""
+        for folder in folders:
+            train(folder)
+            look()
+        return {}
+
+
+def predictors(cell: Cell, budget: int, design: Variant) -> dict[str, Any]:
+    """All that may predict the loss of a design after so many epochs, of the run alone."""
+    judged = AnalysedRun.open(cell.run)
+    of_run = replace(carried(judged, "model1", or_whole=True, code=None, progress=NoProgress()), epoch=budget)
+    Checkpoints(of_run.run.folder.checkpoints).load_weights(budget, of_run.whole.model)
+    whole = float(validation_scores(of_run.whole.model, of_run.held_out, of_run.whole.reading).mean)
+    return {
+        "design": design.as_dict(),
+        "whole": whole,
+        "bits": bits_share(judged, budget, design),
+        "verdict": judged.judged().of_variant(design, epoch=budget),
+        **_silenced(of_run, design, whole),
+        "curve": _dice_trained_on(cell, of_run, design),
+        "curve of the whole": _dice_trained_on(cell, of_run, of_run.design),
+    }
+
+
+def bits_share(judged: AnalysedRun, budget: int, design: Variant) -> float:
+    """The share of the output's bits that the conditional rule finds in what a design lacks, added up; NaN if not known."""
+    judgement = judged.judged()
+    verdicts = {v.part: v for v in judgement.at(budget) if v.rule == "conditional"}
+    removed = [verdicts[part] for part in removed_parts(design, judgement.depth, judgement.without) if part in verdicts]
+    skips, levels = [v for v in removed if v.part.is_skip], [v for v in removed if not v.part.is_skip]
+    wholes = [gain.whole for gain in judgement.gains[budget].values() if gain.is_known]
+    return sum(verdict.bits for verdict in [*skips, *levels[:1]]) / wholes[0] if wholes else float("nan")
+
+
+def _silenced(of_run: Carried, design: Variant, whole: float) -> dict[str, float]:
+    """The loss of Dice with zeros in the place of what a design lacks, and the change of the loss that its slope there tells:
+    Taylor importance of a gate on the stream (Molchanov et al., CVPR 2019), in nats a pixel.
+    """
+    network = of_run.whole
+    image = torch.rand(1, of_run.train.channels, *of_run.train.image_size)
+    structure = network.structure or inspected(network.model, image)
+    names = [name for part, name in names_of_parts(of_run, structure).items() if lacks(design, part)]
+    with ablated(network.model, structure, names):
+        silenced = float(validation_scores(network.model, of_run.held_out, network.reading).mean)
+    gate = torch.ones((), requires_grad=True)
+    rows = torch.arange(min(TAYLOR_IMAGES, len(of_run.train)))
+    images = to_input(pixels(of_run.train)[rows], of_run.train.scale)
+    masks = torch.from_numpy(of_run.train.masks)[rows][:, None]
+    network.model.eval()
+    streams = {name: structure.stream_of(name) for name in names}
+    with replace_streams(network.model, streams, lambda _, stream: stream * gate):
+        output = network.reading(network.model(images), of_run.train.image_size)
+        (slope,) = torch.autograd.grad(network.reading.task.loss(output, masks), gate)
+    return {"silenced": whole - silenced, "taylor": abs(float(slope))}
+
+
+def _dice_trained_on(cell: Cell, of_run: Carried, design: Variant) -> list[float]:
+    """The mean validation Dice of a design after each epoch of training on from the weights of the budget."""
+    folder = cell.folder / "trained-on" / f"{of_run.epoch}-{design.name}"
+    kept = folder.with_suffix(".curve")
+    if kept.exists():
+        return list(json.loads(kept.read_text(encoding="utf-8")))
+    shutil.rmtree(folder, ignore_errors=True)
+    config, epochs = designed(of_run.config, design), max(2, round(TRAINED_ON * of_run.epoch))
+    network, _ = smaller(of_run.whole, config, of_run.train) if design != of_run.design else (of_run.small, 1.0)
+    if design == of_run.design:
+        Checkpoints(of_run.run.folder.checkpoints).load_weights(of_run.epoch, network.model)
+    curve: list[float] = []
+    train_on(of_run, network, folder, epochs, lambda epoch, dice: curve.append(dice))
+    shutil.rmtree(folder)
+    kept.write_text(json.dumps(curve), encoding="utf-8")
+    return curve
+
+
+def losses(judged: AnalysedRun, budgets: Iterable[int]) -> dict[str, Any]:
+    """What retraining says of every design: the loss of Dice with its interval, and the Dice of every seed by epoch."""
+    verification = judged.verification
+    assert verification is not None
+    return {
+        "budgets": {str(budget): dict(_by_design(verification, budget)) for budget in budgets},
+        "curves": _curves(verification),
+    }
+
+
+def _by_design(verification: Verification, budget: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    for row in verification.rows(budget):
+        loss = row.outcome.difference
+        yield (
+            row.variant.name,
+            {"loss": -loss.value, "low": -loss.high, "high": -loss.low, "decision": row.outcome.decision},
+        )
+
+
+def _curves(verification: Verification) -> dict[str, dict[str, list[float]]]:
+    return {
+        variant.name: {
+            str(training.seed): [record.validation_dice for record in training.records]
+            for training in verification.of(variant.name)
+        }
+        for variant in verification.variants
+    }
+
+
+def drawn(name: str, folder: Path) -> Task:
+    """A drawn task, as archives of images and masks."""
+    paths = {"data.path": folder / f"{name}-train.zip", "data.validation": folder / f"{name}-held-out.zip"}
+    for seed, (count, path) in enumerate(zip((TRAIN, HELD_OUT), paths.values(), strict=True)):
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            data = planted_task(name, count, seed=seed).data
+            with whole_file(path) as beside, zipfile.ZipFile(beside, "w") as archive:
+                for kind, arrays in (("images", data.images[:, 0]), ("masks", data.masks * 255)):
+                    for number, array in enumerate(arrays):
+                        archive.writestr(f"{kind}/{number:05d}.png", _png(array))
+    return Task(name, {key: str(path) for key, path in paths.items()}, 1, SMALL)
+
+
+def _png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Fill the cells that are named, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", nargs="+", choices=[*DRAWN, "nuclei", "membranes"], default=list(DRAWN))
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--nuclei", nargs=2, metavar=("TRAIN", "VAL"))
+    parser.add_argument("--membranes", metavar="TRAIN")
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    for network in words.networks:
+        for name in words.tasks:
+            Cell(words.folder, named_task(name, words), network).fill(
+                lambda text: print(time.strftime("%H:%M:%S"), text, flush=True)
+            )
+
+
+def named_task(name: str, words: argparse.Namespace) -> Task:
+    """A task by its name. Raises: SystemExit if its images are not given."""
+    if name in DRAWN:
+        return drawn(name, words.folder / "tasks")
+    if getattr(words, name) is None:
+        raise SystemExit(f"--{name}: name the archives of {name}")
+    if name == "nuclei":
+        train_path, val_path = words.nuclei
+        return Task(name, {"data.path": train_path, "data.validation": val_path}, 3, REAL)
+    groups = {"data.groups": r"s(\d+)_", "data.validation_share": 0.33}
+    return Task(name, {"data.path": words.membranes, **groups}, 1, REAL)
+
+
+if __name__ == "__main__":
+    main()
