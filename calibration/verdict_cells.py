@@ -59,11 +59,10 @@ class Recipe:
 
 
 SMALL = Recipe(
-    (6, 18),
+    (10, 30),  # of 18 epochs at twice the rate, seeds of one network differed by 0.2 Dice
     {
         "data.image_size": 32,
         "training.batch_size": 8,
-        "training.learning_rate": 2e-3,
         "network.width": 8,
         "network.depth": 3,
     },
