@@ -241,14 +241,14 @@ class _Reading:
 
         channels: how many there have to be, None for as many as there are.
         """
-        chosen = [cases[row] for row in chosen_rows(len(cases), self.n, self.seed, source)]
+        cases_read = [cases[row] for row in chosen_rows(len(cases), self.n, self.seed, source)]
         of_case: list[tuple[str, tuple[int, ...]]] = []
         unplaced: list[str] = []
         is_open = classes is None and ignore is None and self.meaning.kind is None
         white: list[str] = []
 
         def items() -> Iterator[tuple[str, str, Any]]:
-            for case in chosen:
+            for case in cases_read:
                 with decoders_notes():  # of headers that decoders repair
                     volumes, mask, is_placed = self.read(case, channels)
                 of_case.append((case.name, mask.shape))
@@ -257,7 +257,7 @@ class _Reading:
                     mask = np.minimum(mask, 1)
                     white.append(printable(case.mask.name))
                 files = f"{printable(case.images[0].name)} with {printable(case.mask.name)}"
-                for name, *item in self._pieces(case.name, volumes, mask, is_alone=len(chosen) == 1):
+                for name, *item in self._pieces(case.name, volumes, mask, is_alone=len(cases_read) == 1):
                     yield name, f"case {printable(name)} of {source} ({files})", item
 
         data = stack_items(items(), 0, 1, classes, source, groups=2, ignore=ignore)
@@ -270,7 +270,7 @@ class _Reading:
         problems = cutting_problems(self.cutting, of_case, printable(Path(source).name))
         if unplaced:
             what = (
-                f"in {len(unplaced)} of {len(chosen)} cases, such as {printable(unplaced[0])}, one file has no affine"
+                f"in {len(unplaced)} of {len(cases_read)} cases, such as {printable(unplaced[0])}, one file has no affine"
             )
             problems.append(
                 problem("no-affine", printable(Path(source).name), f"{what}: voxels are taken as they are stored")

@@ -122,10 +122,10 @@ def facts(run: AnalysedRun) -> dict[str, Mapping[str, Any]]:
         "Run": {k: v for k, v in configuration.items() if not isinstance(v, dict)}
     }
     sections |= {name.capitalize(): values for name, values in configuration.items() if isinstance(values, dict)}
-    for part, about in measured.get("data", {}).items():
-        groups = {"groups": len(set(about["groups"]))} if about.get("groups") else {}
-        structures = {f"structures: {name}": value for name, value in (about.get("structures") or {}).items()}
-        shown = {name: value for name, value in about.items() if name != "structures"}
+    for part, facts_of_part in measured.get("data", {}).items():
+        groups = {"groups": len(set(facts_of_part["groups"]))} if facts_of_part.get("groups") else {}
+        structures = {f"structures: {name}": value for name, value in (facts_of_part.get("structures") or {}).items()}
+        shown = {name: value for name, value in facts_of_part.items() if name != "structures"}
         sections[f"{part.capitalize()} images"] = {**shown, **structures, **groups}
     sections["Warnings"] = {f"{n}": text for n, text in enumerate(measured.get("warnings", ()), 1)}
     sections["Software"] = {"device": measured.get("device", ""), **measured.get("versions", {})}
@@ -309,11 +309,11 @@ def _judgement_data(judgement: Judgement) -> dict[str, Any]:
 
 def _cost_data(run: AnalysedRun) -> dict[str, Any] | None:
     """The costs of designs as a table of texts, the whole network's first; None if none is known."""
-    if not (known := run.design_costs):
+    if not (with_costs := run.design_costs):
         return None
     proposed = None if run.judgement is None else run.judgement.design()
     rows = []
-    for design, saved in known:
+    for design, saved in with_costs:
         is_whole = design.name == REFERENCE
         texts = saved.whole.cells() if is_whole else saved.cells()
         is_proposed = proposed is not None and design.is_same_network(proposed)

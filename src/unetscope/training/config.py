@@ -168,9 +168,9 @@ def most_weights(width: int, depth: int) -> int:
     1938944
     """
     channels = [width * 2**level for level in range(depth + 1)]
-    encoder = sum(9 * above * here for above, here in pairwise(channels))
-    decoder = sum((4 * below + 18 * here) * here for here, below in pairwise(channels))
-    return encoder + decoder + 9 * sum(here**2 for here in (*channels, *channels[:-1]))
+    encoder = sum(9 * outer * inner for outer, inner in pairwise(channels))
+    decoder = sum((4 * inner + 18 * outer) * outer for outer, inner in pairwise(channels))
+    return encoder + decoder + 9 * sum(count**2 for count in (*channels, *channels[:-1]))
 
 
 class TrainingConfig(Section):
