@@ -269,9 +269,7 @@ class _Reading:
         data = replace(data, groups=groups_of_pieces(data.groups))
         problems = cutting_problems(self.cutting, of_case, printable(Path(source).name))
         if unplaced:
-            what = (
-                f"in {len(unplaced)} of {len(cases_read)} cases, such as {printable(unplaced[0])}, one file has no affine"
-            )
+            what = f"in {len(unplaced)} of {len(cases_read)} cases, such as {printable(unplaced[0])}, one file has no affine"
             problems.append(
                 problem("no-affine", printable(Path(source).name), f"{what}: voxels are taken as they are stored")
             )
