@@ -1,6 +1,8 @@
 """nnU-Net's own network, small, for `unetscope run --network examples/nnunet_network.py:plain_conv_unet`.
 
 pip install dynamic-network-architectures
+
+It predicts masks at several depths: `--deep-supervision` trains them all, as nnU-Net does.
 """
 
 from __future__ import annotations
