@@ -1,5 +1,6 @@
 from .ablation import ablated as ablated
 from .cost import costs as costs
+from .cost import kept_bytes as kept_bytes
 from .inspection import build_network as build_network
 from .inspection import gives_probabilities as gives_probabilities
 from .inspection import inspect as inspect

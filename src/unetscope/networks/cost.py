@@ -51,7 +51,7 @@ def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ..
                     parameters=sum(parameter.numel() for parameter in model.parameters()),
                     multiply_adds=_multiply_adds(model, of_model),
                     activation_bytes=_peak_bytes(model, of_model),
-                    training_bytes=_kept_bytes(model, of_model),
+                    training_bytes=kept_bytes(model, of_model),
                     seconds=seconds,
                 )
                 for model, of_model, seconds in zip(models, images, _median_seconds(models, images), strict=True)
@@ -90,8 +90,14 @@ def _peak_bytes(model: nn.Module, image: Tensor) -> int:
     return memory.peak
 
 
-def _kept_bytes(model: nn.Module, image: Tensor) -> int:
-    """The bytes of the storages that autograd keeps of a pass, without those of the network's own tensors."""
+def kept_bytes(model: nn.Module, image: Tensor) -> int:
+    """The bytes of the storages that autograd keeps of a pass, without those of the network's own tensors.
+
+    image: [1, channels, *sides]. The network is passed in the mode that it is in.
+
+    >>> kept_bytes(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU()), torch.rand(1, 1, 8, 8))    # the image, and what ReLU gives
+    768
+    """
     own = _own_storages(model)
     kept: dict[int, Tensor] = {}
 

@@ -34,6 +34,7 @@ from unetscope.runs.building import (
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.images import load_images
+from unetscope.runs.memory_needs import MemoryNeeds, little_memory, memory_needs
 from unetscope.runs.pace import Pace, fastest_threads
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.prospects import prospects, refuse_untrainable
@@ -73,6 +74,10 @@ class Experiment:
     def model(self) -> nn.Module:
         """The network."""
         return self.network.model
+
+    def memory_needs(self) -> MemoryNeeds:
+        """What training and measuring take beyond what is prepared."""
+        return memory_needs(self.config, self.network, self.scope, self.train.channels)
 
     @property
     def marked(self) -> tuple[int, ...]:
@@ -180,6 +185,9 @@ def run(
         refuse_other_network(folder, experiment.network)
     else:
         refuse_untrainable(config.data, experiment.train, experiment.validation)
+    if warning := little_memory(experiment.memory_needs(), torch.device(config.training.device)):
+        progress.warn(warning)
+    if folder is None:
         values = {"configuration": experiment.config.model_dump(mode="json"), "facts": experiment.facts()}
         folder = RunFolder.create(out, values)
     with folder.locked():

@@ -16,11 +16,12 @@ from typing import Any
 import psutil
 import torch
 
-from unetscope.activations import BYTES_A_VALUE, FEATURES_AT_ONCE, Block, Slice, pixels, stream, to_input
+from unetscope.activations import FEATURES_AT_ONCE, Block, Slice, pixels, stream, to_input
 from unetscope.base import NoProgress, Progress
 from unetscope.measure import Probes, Scope, layer_statistics, readings_of
 from unetscope.plots import architecture, save
 from unetscope.runs.experiment import Experiment, prepare, resumed_or_new
+from unetscope.runs.memory_needs import little_memory
 from unetscope.table import EpochRecord, Layer
 from unetscope.training import Checkpoints, RunConfig, Trainer
 
@@ -82,8 +83,8 @@ def forecast_run(
     started = time.perf_counter()
     experiment = prepare(config, progress)
     preparing = time.perf_counter() - started
+    resident = psutil.Process().memory_info().rss  # before the samples, which leave freed memory behind
     progress.stage("sampling", 0)
-    n = len(experiment.scope.probe_set)
     done = 0 if folder is None else max(Checkpoints(folder.checkpoints).epochs(), default=0)
     left = config.training.epochs - done
     marked = sum(epoch >= done and not (folder and folder.measured(epoch)) for epoch in experiment.marked)
@@ -91,8 +92,9 @@ def forecast_run(
     passes = len(budget.passes(experiment.scope.layers))
     epoch, checkpoint_bytes = _sample_epoch(experiment)
     measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment) + _probe_seconds(experiment)
-    values = sum(layer.size for layer in experiment.scope.layers if not layer.parts)
-    held = budget.total_bytes - max(0, budget.activation_bytes - BYTES_A_VALUE * n * values)
+    needs = experiment.memory_needs()
+    if warning := little_memory(needs, torch.device(experiment.config.training.device)):
+        progress.warn(warning)
     row_bytes = _row_bytes(experiment.scope)
     return Forecast(
         training_images=len(experiment.train),
@@ -102,7 +104,7 @@ def forecast_run(
         seconds_a_measurement=measurement,
         forward_passes_a_measurement=passes,
         seconds=preparing + epoch * left + measurement * marked + _figures_seconds(experiment),
-        memory_bytes=psutil.Process().memory_info().rss + held,
+        memory_bytes=resident + needs.most,
         disk_bytes=(marked + 1) * checkpoint_bytes + marked * row_bytes + FIGURES_AND_PAGE_BYTES,
     )
 

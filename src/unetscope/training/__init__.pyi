@@ -26,6 +26,7 @@ from .outputs import main_tensor as main_tensor
 from .scores import Scores as Scores
 from .scores import Task as Task
 from .trainer import Trainer as Trainer
+from .trainer import evaluation_batch as evaluation_batch
 from .trainer import laid_out as laid_out
 from .trainer import resolved_device as resolved_device
 from .trainer import resolved_precision as resolved_precision
