@@ -1,6 +1,7 @@
 """Try what the package promises to survive and write docs/reliability.md: python scripts/make_reliability.py [MUTATIONS] [KILLS]
 
-MUTATIONS: of each kind of file, 1000 by default. KILLS: of a training at random moments, 20 by default. `make faults` runs it.
+MUTATIONS: of each kind of file, 1000 by default. KILLS: of a training at random moments, 20 by default, and as many signals to
+verbs and full disks, and a quarter as many pairs of processes of each verb. `make faults` runs it.
 """
 
 from __future__ import annotations
@@ -9,19 +10,18 @@ import os
 import random
 import resource
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
+from forked import numbers, sketched, try_full_disks, try_pairs, try_read_only, try_signals, whole_run  # noqa: E402
 from mutations import KINDS, MOST_SECONDS, Outcome  # noqa: E402 (of the tests)
 from runs import made_run  # noqa: E402
 from test_damage import FILES, cut_off, damages_that_pass, flip_one_bit  # noqa: E402
@@ -47,6 +47,7 @@ def main() -> None:
         rows = [*mutated_files(Path(folder), mutations), *damaged_runs(Path(folder), max(1, mutations // 10))]
         if kills:
             rows.append(killed_trainings(Path(folder), kills))
+            rows += ended_verbs(Path(folder), kills)
     write_page(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
@@ -106,13 +107,29 @@ def killed_trainings(folder: Path, n: int) -> tuple[str, int, int]:
     return "a training that is killed at any moment goes on to the same numbers", n, failures
 
 
-def numbers(run: Path) -> list[tuple[object, ...]]:
-    """What a training measured, without its times."""
-    columns = "epoch, layer, quantity, estimator, resolution, labels, bits, lower, upper"
-    with closing(sqlite3.connect(run / "flow.sqlite")) as tables:
-        estimates = tables.execute(f"SELECT {columns} FROM estimates ORDER BY {columns}").fetchall()
-        epochs = "SELECT epoch, train_loss_running, validation_loss, validation_dice FROM epochs ORDER BY epoch"
-        return [*estimates, *tables.execute(epochs).fetchall()]
+def ended_verbs(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
+    """Verbs that get a signal, find no room on the disk, meet on one folder, or may not write: never other numbers."""
+    beside = folder / "forked"
+    beside.mkdir()
+    with sketched():
+        whole = whole_run(folder / "whole-for-verbs")
+        outcomes = {
+            f"a verb that {name} ends at a random moment says how to go on, and loses nothing": outcome
+            for name, outcome in try_signals(whole, beside, n).items()
+        }
+        full = "a verb without room for its files is refused in one line, and goes on to the same numbers with room"
+        outcomes[full] = try_full_disks(whole, beside, n)
+        for verb, outcome in try_pairs(whole, beside, max(1, n // 4)).items():
+            promise = (
+                f"of two `{verb}` on one folder in one instant both work, or one is refused ({outcome.refused} were)"
+            )
+            outcomes[promise] = outcome
+        outcomes["a verb on a folder that may not be written reads it, or is refused in one line"] = try_read_only(
+            whole, beside
+        )
+    for promise, outcome in outcomes.items():
+        sys.stderr.write("".join(f"{promise}: {failure}\n" for failure in outcome.failures))
+        yield promise, outcome.attempts, len(outcome.failures)
 
 
 if __name__ == "__main__":
