@@ -67,6 +67,18 @@ def test_a_corrupt_member_of_every_compression_is_named(tmp_path: Path, method: 
             assert "a.png" in str(refused) or "a.zip" in str(refused)
 
 
+# Deflate64, PKWARE's, Zstandard, MP3, XZ, JPEG, WavPack, PPMd, and none that there is
+@pytest.mark.parametrize("method", [9, 10, 93, 94, 95, 96, 97, 98, 200])
+def test_a_member_of_another_compression_is_named(tmp_path: Path, method: int) -> None:
+    path = archive(tmp_path / "a.zip", {"images/a.png": png(np.eye(8, dtype=np.uint8))}, zipfile.ZIP_STORED)
+    content = bytearray(path.read_bytes())
+    for signature, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        struct.pack_into("<H", content, content.index(signature) + place, method)
+    path.write_bytes(content)
+    with open_source(path) as source, pytest.raises(Unusable, match=r"a\.png: it cannot be unpacked \(.*compression"):
+        source.read("images/a.png")
+
+
 def test_pages_are_counted_by_their_chain_and_a_circle_ends() -> None:
     assert [count_pages(many_pages(n)) for n in (1, 2, 5_000)] == [1, 2, 5_000]
     assert count_pages(many_pages(MAX_PAGES + 5)) == MAX_PAGES
