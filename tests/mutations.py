@@ -142,12 +142,13 @@ def try_images(kind: str, folder: Path, n: int) -> Outcome:
 
 def try_zip(folder: Path, n: int) -> Outcome:
     """Mutations of archives of every compression."""
-    path = folder / "set.zip"
+    path, mask = folder / "set.zip", io.BytesIO()
+    Image.fromarray(np.eye(24, 16, dtype=np.uint8) * 255).save(mask, "PNG")
     whole: list[bytes] = []
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         with zipfile.ZipFile(path, "w", method) as archive:
-            for part in ("images", "masks"):
-                archive.writestr(f"{part}/a.png", image_kinds()["PNG"])
+            archive.writestr("images/a.png", image_kinds()["PNG"])
+            archive.writestr("masks/a.png", mask.getvalue())
         whole.append(path.read_bytes())
     return tried(
         folder,
