@@ -186,41 +186,50 @@ def write(folder: Path, sources: dict[str, Source]) -> None:
         return
     tables = []
     for source, of_source in sources.items():
-        rows = [row(NETWORKS[network], told_of) for (network, of), told_of in complete.items() if of == source]
-        if rows:
-            tables += [f"## On {of_source.title}", "", *table(HEAD, rows), ""]
+        of_networks = [(NETWORKS[network], told_of) for (network, of), told_of in complete.items() if of == source]
+        if of_networks:
+            tables += [f"## On {of_source.title}", ""]
+            tables += [*table(RETRAINED, (row for each in of_networks for row in retrained(*each))), ""]
+            tables += [*table(SMALLER, (smaller(*each) for each in of_networks)), ""]
     PAGE.write_text("\n".join([*INTRODUCTION, *tables, *CLOSING]).rstrip() + "\n", encoding="utf-8")
     print(PAGE)
 
 
 STEPS = ("run", "verdict", "verify", "slim")
-HEAD = (
-    "network", "lines of code", "Dice", "redundant by the verdicts", "variant", "verdict", "lost in Dice (95 %)", "outcome", "smaller network",
-    "parameters", "multiply-adds", "Dice, carried → trained on",
+RETRAINED = ("network", "Dice", "variant", "verdict", "lost in Dice (95 %)", "outcome")
+SMALLER = (
+    "network", "lines of code", "redundant by the verdicts", "written", "parameters", "multiply-adds", "Dice, carried → trained on",
 )  # fmt: skip
 
 
-def row(package: Package, told_of: dict[str, Any]) -> list[str]:
-    """What is told of one network on one data set."""
-    slim, outcomes = told_of["slim"], {outcome["variant"]: outcome for outcome in told_of["verify"]["outcomes"]}
+def retrained(package: Package, told_of: dict[str, Any]) -> list[list[str]]:
+    """What is told of the variants of one network on one data set, a row each."""
+    outcomes = {outcome["variant"]: outcome for outcome in told_of["verify"]["outcomes"]}
+    rows = []
+    for place, name in enumerate(variants(package)):
+        outcome = outcomes[name]
+        of_network = ["", ""] if place else [package.title, f"{told_of['slim']['dice_whole']:.3f}"]
+        rows.append(
+            [*of_network, name, outcome["predicted"]["conditional"], lost(outcome["difference"]), outcome["decision"]]
+        )
+    return rows
+
+
+def smaller(package: Package, told_of: dict[str, Any]) -> list[str]:
+    """What is told of the smaller network that is written."""
+    slim = told_of["slim"]
     whole, small = slim["savings"]["whole"], slim["savings"]["slim"]
     last = max(verdict["epoch"] for verdict in told_of["verdict"]["verdicts"])
     redundant = [
         verdict["part"] for verdict in told_of["verdict"]["verdicts"]
         if (verdict["epoch"], verdict["rule"], verdict["decision"]) == (last, "conditional", "redundant")
     ]  # fmt: skip
-    listed = [outcomes[name] for name in variants(package)]
     return [
         package.title,
         str(package.lines),
-        f"{slim['dice_whole']:.3f}",
         ", ".join(redundant) or "none",
-        "<br>".join(outcome["variant"] for outcome in listed),
-        "<br>".join(outcome["predicted"]["conditional"] for outcome in listed),
-        "<br>".join(lost(outcome["difference"]) for outcome in listed),
-        "<br>".join(outcome["decision"] for outcome in listed),
         slim["design"]["name"],
-        f"{small['parameters']:,} of {whole['parameters']:,}",
+        f"{small['parameters'] / whole['parameters']:.0%} of {whole['parameters']:,}",
         f"{small['multiply_adds'] / whole['multiply_adds']:.0%}",
         f"{slim['dice_carried']:.3f} → {slim['dice']:.3f}",
     ]
@@ -231,7 +240,8 @@ def lost(difference: dict[str, float | None]) -> str:
     value, low, high = (difference[name] for name in ("value", "low", "high"))
     if value is None:
         return "not known"
-    return f"{-value:.3f}" if low is None or high is None else f"{-value:.3f} ({-high:.3f} to {-low:.3f})"
+    value, low, high = (None if each is None else 0.0 - each for each in (value, low, high))
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({high:.3f} to {low:.3f})"
 
 
 INTRODUCTION = [
@@ -240,7 +250,7 @@ INTRODUCTION = [
     f"`scripts/make_any_network.py` writes this page. Each network is trained from scratch by `unetscope run --network` for {EPOCHS} epochs on",
     "images of 64×64, judged, retrained without its top skip and without its deepest level with two seeds, and written without its deepest",
     f"level, trained on for {FINE_TUNED} epochs, with ONNX beside it. {EPOCHS} epochs are short, and two seeds are few: an outcome is undecided where the",
-    "interval holds the margin.",
+    "interval holds the margin. nnU-Net's network predicts masks at several depths; the largest prediction alone was trained.",
     "",
     "- *Lines of code*: that the user writes, beside the command.",
     "- *Verdict*: of the part that the variant lacks, before anything is retrained.",
