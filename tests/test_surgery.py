@@ -820,6 +820,25 @@ def test_it_is_copied_pickled_and_compiled(part: str) -> None:
     assert torch.equal(again(images), expected)
 
 
+@pytest.mark.parametrize("part", ["skip1", "skip2", "level1", "level2", "level3"])
+def test_it_is_trained_by_several_processes(part: str, tmp_path: Path) -> None:
+    """As one of one: a weight that no output needs would stop the second step."""
+    model, images = foreign.Padded(), torch.rand(2, 3, 32, 32)
+    smaller = without(model, inspect(model, images[:1]), part).eval()
+    alone = copy.deepcopy(smaller)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    try:
+        networks = [nn.parallel.DistributedDataParallel(smaller), alone]
+        for network in networks:
+            for _ in range(2):
+                network(images).square().mean().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, weight in smaller.named_parameters():
+        assert weight.grad is not None, name
+        assert torch.allclose(weight.grad, alone.get_parameter(name).grad)
+
+
 def test_parts_that_do_not_exist_are_refused() -> None:
     model = foreign.Padded()
     structure = inspect(model, random_image(3, 32, 32))
