@@ -209,9 +209,9 @@ def retrained(package: Package, told_of: dict[str, Any]) -> list[list[str]]:
     for place, name in enumerate(variants(package)):
         outcome = outcomes[name]
         of_network = ["", ""] if place else [package.title, f"{told_of['slim']['dice_whole']:.3f}"]
-        rows.append(
-            [*of_network, name, outcome["predicted"]["conditional"], lost(outcome["difference"]), outcome["decision"]]
-        )
+        why = f": {outcome['text']}" if outcome["difference"]["low"] is None else ""
+        verdict = outcome["predicted"]["conditional"]
+        rows.append([*of_network, name, verdict, lost(outcome["difference"]), f"{outcome['decision']}{why}"])
     return rows
 
 
