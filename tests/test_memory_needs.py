@@ -55,8 +55,9 @@ def test_modes_and_gradients_are_left_as_they_were() -> None:
     each = prepared()
     each.model.train()
     next(each.model.children()).eval()
-    before = [module.training for module in each.model.modules()]
+    before, drawn = [module.training for module in each.model.modules()], torch.get_rng_state()
     each.memory_needs()
+    assert torch.equal(torch.get_rng_state(), drawn)  # or a run with dropout would differ from its retraining
     assert [module.training for module in each.model.modules()] == before
     assert all(weight.grad is None for weight in each.model.parameters())
 

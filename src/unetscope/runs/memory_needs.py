@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from unetscope.activations import BYTES_A_VALUE, default_budget
+from unetscope.activations import BYTES_A_VALUE, default_budget, eval_mode
+from unetscope.base import preserve_rng
 from unetscope.measure import Scope
 from unetscope.networks import kept_bytes
 from unetscope.runs.building import BuiltNetwork
@@ -28,19 +29,14 @@ class MemoryNeeds:
         return max(self.training, self.measuring)
 
 
+@preserve_rng()  # or dropout would draw otherwise than in a retraining, which needs no forecast
 def memory_needs(config: RunConfig, network: BuiltNetwork, scope: Scope, channels: int) -> MemoryNeeds:
     """What the training and the measurements of a prepared run take, from one pass over one image."""
     device, model = torch.device(resolved_device(config.training)), network.model
     sides, budget = config.data.sides, scope.budget
-    modes = [(module, module.training) for module in model.modules()]
     is_bfloat16 = resolved_precision(config.training) == "bfloat16"
-    try:
-        model.eval()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bfloat16):
-            an_image = kept_bytes(model, torch.rand(1, channels, *sides, device=device))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with eval_mode(model), torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bfloat16):
+        an_image = kept_bytes(model, torch.rand(1, channels, *sides, device=device))
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters() if weight.requires_grad)
     step = min(config.training.batch_size, len(scope.probe_set)) * an_image
     evaluation = evaluation_batch(sides) * budget.forward_bytes
