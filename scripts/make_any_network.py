@@ -13,10 +13,12 @@ import argparse
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,7 +193,10 @@ def write(folder: Path, sources: dict[str, Source]) -> None:
             tables += [f"## On {of_source.title}", ""]
             tables += [*table(RETRAINED, (row for each in of_networks for row in retrained(*each))), ""]
             tables += [*table(SMALLER, (smaller(*each) for each in of_networks)), ""]
-    PAGE.write_text("\n".join([*INTRODUCTION, *tables, *CLOSING]).rstrip() + "\n", encoding="utf-8")
+            tables += [f"- {reason}" for each in of_networks for reason in reasons(*each)]
+            tables += [""]
+    text = "\n".join([*INTRODUCTION, decided(complete.values()), "", *tables])
+    PAGE.write_text(re.sub("\n\n+", "\n\n", text).rstrip() + "\n", encoding="utf-8")
     print(PAGE)
 
 
@@ -209,10 +214,36 @@ def retrained(package: Package, told_of: dict[str, Any]) -> list[list[str]]:
     for place, name in enumerate(variants(package)):
         outcome = outcomes[name]
         of_network = ["", ""] if place else [package.title, f"{told_of['slim']['dice_whole']:.3f}"]
-        why = f": {outcome['text']}" if outcome["difference"]["low"] is None else ""
         verdict = outcome["predicted"]["conditional"]
-        rows.append([*of_network, name, verdict, lost(outcome["difference"]), f"{outcome['decision']}{why}"])
+        rows.append([*of_network, name, verdict, lost(outcome["difference"]), outcome["decision"]])
     return rows
+
+
+def reasons(package: Package, told_of: dict[str, Any]) -> list[str]:
+    """Why variants of one network have no interval."""
+    without = [each for each in told_of["verify"]["outcomes"] if each["difference"]["low"] is None]
+    return [
+        f"{package.title}, {each['variant']}: {each['text']}."
+        for each in without
+        if each["variant"] in variants(package)
+    ]
+
+
+def decided(all_told: Iterable[dict[str, Any]]) -> str:
+    """How many variants retraining decided, and how many of these as the verdicts said."""
+    outcomes = [
+        each for told_of in all_told for each in told_of["verify"]["outcomes"] if each["predicted"]["conditional"]
+    ]
+    answers = [
+        (each["decision"], each["predicted"]["conditional"]) for each in outcomes if each["decision"] != "undecided"
+    ]
+    right = sum(decision == predicted for decision, predicted in answers)
+    wrong = sum(predicted not in ("undecided", decision) for decision, predicted in answers)
+    still_open = len(answers) - right - wrong
+    return (
+        f"Retraining decided {len(answers)} of {len(outcomes)} variants: {right} as the verdict said and {wrong} against it"
+        + (f"; of {still_open} the verdict was open." if still_open else ".")
+    )
 
 
 def smaller(package: Package, told_of: dict[str, Any]) -> list[str]:
@@ -241,7 +272,7 @@ def lost(difference: dict[str, float | None]) -> str:
     if value is None:
         return "not known"
     value, low, high = (None if each is None else 0.0 - each for each in (value, low, high))
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({high:.3f} to {low:.3f})"
+    return f"{value:z.3f}" if low is None or high is None else f"{value:z.3f} ({high:z.3f} to {low:z.3f})"
 
 
 INTRODUCTION = [
@@ -259,7 +290,6 @@ INTRODUCTION = [
     "  volumes: 16 places of 16 sections, in patches of 8×64×64, in groups by place.",
     "",
 ]
-CLOSING: list[str] = []
 
 
 if __name__ == "__main__":
