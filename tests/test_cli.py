@@ -484,6 +484,11 @@ def test_an_archive_that_would_escape_is_refused(unetscope, tmp_path: Path) -> N
             "device is cuda, and torch finds none here",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
         ),
+        pytest.param(
+            ["--cuda-graphs"],
+            "--cuda-graphs goes with --device cuda, and the device is cpu",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+        ),
         (["--lr=0"], "training.learning_rate: input should be greater than 0, got 0.0"),
     ],
 )

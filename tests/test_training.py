@@ -249,7 +249,28 @@ def test_16_bit_images_train_like_8_bit_ones(tmp_path: Path) -> None:
     assert dice[0] == pytest.approx(dice[1], abs=1e-4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_replayed_steps_train_as_steps_do(tmp_path: Path, optimizer: str, precision: str) -> None:
+    """Batches of 4, 4 and 2 images, so that two graphs share the weights, and both are replayed from the fifth epoch on."""
+    what = {"device": "cuda", "optimizer": optimizer, "precision": precision, "epochs": 12, "network": UNet}
+    _, plain = trained(tmp_path / "plain", cuda_graphs=False, **what)
+    _, replayed = trained(tmp_path / "replayed", cuda_graphs=True, **what)
+    trained(tmp_path / "resumed", cuda_graphs=True, stop_after=7, **what)
+    _, rest = trained(tmp_path / "resumed", cuda_graphs=True, **what)
+    assert plain[-1].train_loss_running < plain[1].train_loss_running
+    for records in (replayed, rest):
+        for record in records[1:]:
+            same = plain[record.epoch]
+            assert record.train_loss_running == pytest.approx(same.train_loss_running, rel=1e-2)
+            assert record.validation_loss == pytest.approx(same.validation_loss, rel=1e-2)
+
+
+@needs_cuda
 def test_training_runs_on_cuda(tmp_path: Path) -> None:
     _, records = trained(tmp_path, device="cuda", precision="bfloat16")
     assert records[-1].train_loss_running < records[1].train_loss_running

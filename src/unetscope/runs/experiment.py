@@ -51,6 +51,7 @@ from unetscope.training import (
     differences,
     laid_out,
     overridden_config,
+    resolved_cuda_graphs,
     resolved_device,
     resolved_precision,
     validated_config,
@@ -265,7 +266,10 @@ def resumed_or_new(
     RunFolder.refuse_occupied(out)
     device = resolved_device(config.training)
     training = config.training.model_copy(update={"device": device})
-    training = training.model_copy(update={"precision": resolved_precision(training)})
+    of_unet = config.network.code is None
+    training = training.model_copy(
+        update={"precision": resolved_precision(training), "cuda_graphs": resolved_cuda_graphs(training, of_unet)}
+    )
     budget = config.measuring.memory_budget or default_budget(torch.device(device))
     measuring = config.measuring.model_copy(update={"memory_budget": budget})
     if config.network.code is not None:  # its depth is found when it is built
@@ -368,7 +372,8 @@ def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
     threads = stored.threads if asked.threads is None else asked.threads
     device = stored.training.device if asked.training.device == "auto" else asked.training.device
     precision = stored.training.precision if asked.training.precision == "auto" else asked.training.precision
-    training = asked.training.model_copy(update={"device": device, "precision": precision})
+    graphs = stored.training.cuda_graphs if asked.training.cuda_graphs is None else asked.training.cuda_graphs
+    training = asked.training.model_copy(update={"device": device, "precision": precision, "cuda_graphs": graphs})
     budget = {"memory_budget": asked.measuring.memory_budget or stored.measuring.memory_budget}
     stored = stored.model_copy(update={"measuring": stored.measuring.model_copy(update=budget)})
     measuring = asked.measuring.model_copy(update=budget)

@@ -28,6 +28,7 @@ from .scores import Task as Task
 from .trainer import Trainer as Trainer
 from .trainer import evaluation_batch as evaluation_batch
 from .trainer import laid_out as laid_out
+from .trainer import resolved_cuda_graphs as resolved_cuda_graphs
 from .trainer import resolved_device as resolved_device
 from .trainer import resolved_precision as resolved_precision
 from .trainer import validation_dice as validation_dice

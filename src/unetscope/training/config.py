@@ -180,6 +180,8 @@ class TrainingConfig(Section):
 
     precision: of the forward and backward pass (weights are float32 always); auto is bfloat16 where the processor has it, else
     float32. device: auto is cuda where there is one, else cpu.
+
+    cuda_graphs: see `ReplayedSteps`; a network whose steps differ from each other must not be trained so.
     """
 
     epochs: int = Field(100, ge=0, le=1_000_000, description="Training epochs.")
@@ -193,6 +195,10 @@ class TrainingConfig(Section):
         False, description="Train all predictions of a network that gives several, not the largest alone."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="{choices}.")
+    cuda_graphs: bool | None = Field(
+        None,
+        description="Replay training steps as CUDA graphs [default: on a GPU, of the paper's U-Net].",
+    )
 
 
 class Sampling(Section):

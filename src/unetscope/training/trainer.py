@@ -23,6 +23,7 @@ from unetscope.data import SegmentationData
 from unetscope.table import EpochRecord
 from unetscope.training.checkpoints import Checkpoints
 from unetscope.training.config import TrainingConfig
+from unetscope.training.cuda_graphs import ReplayedSteps
 from unetscope.training.outputs import OutputReading
 from unetscope.training.scores import Scores, Task
 
@@ -85,6 +86,23 @@ def resolved_device(config: TrainingConfig) -> Literal["cpu", "cuda"]:
     return "cuda" if available and config.device != "cpu" else "cpu"
 
 
+def resolved_cuda_graphs(config: TrainingConfig, of_unet: bool) -> bool:
+    """Whether training steps are replayed as CUDA graphs: by default, on a GPU, those of this package's U-Net, which are all
+    alike. Raises: InvalidArgument if they are asked for elsewhere.
+    """
+    device = resolved_device(config)
+    if config.cuda_graphs and device != "cuda":
+        raise InvalidArgument(f"--cuda-graphs goes with --device cuda, and the device is {device}")
+    return (device == "cuda" and of_unet) if config.cuda_graphs is None else config.cuda_graphs
+
+
+def can_replay(config: TrainingConfig, task: Task) -> bool:
+    """Whether training steps are replayed as CUDA graphs: asked for, on a GPU, and with binary masks, as the Dice of several
+    classes is counted by a call that waits for the GPU.
+    """
+    return bool(config.cuda_graphs) and resolved_device(config) == "cuda" and task.classes == 2
+
+
 class Trainer:
     """One network, one data set, one configuration: trained epoch by epoch, resumable at any of them.
 
@@ -128,14 +146,22 @@ class Trainer:
         self.seconds_between_checkpoints = seconds_between_checkpoints
         from lightning_fabric import Fabric  # half as dear to import as torch, and only training needs it
 
-        with quiet_loggers("lightning_fabric"):  # it announces the precision, and a command may print JSON
+        replays = can_replay(config, self._task)
+        self.model = laid_out(model, config)
+        optimizer = OPTIMIZERS[config.optimizer](
+            self.model.parameters(),
+            lr=config.learning_rate,
+            fused=True,
+            **({"capturable": True} if replays and config.optimizer != "sgd" else {}),
+        )
+        with quiet_loggers("lightning_fabric"):  # it announces precisions, and a command may print JSON
             self._fabric = Fabric(
                 accelerator=resolved_device(config), devices=1, precision=PRECISIONS[resolved_precision(config)]
             )
-        self.model = laid_out(model, config)
-        optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.learning_rate, fused=True)
-        self._network, self._optimizer = self._fabric.setup(self.model, optimizer)
+            self._network, self._optimizer = self._fabric.setup(self.model, optimizer)
+        self._settled_step = ReplayedSteps(self._step) if replays else self._step
         self._train, self._validation = self._on_device(train), self._on_device(validation)
+        self._sums = torch.zeros(3, device=self._fabric.device)  # over an epoch: loss, Dice, images without Dice
 
     def run(
         self,
@@ -187,38 +213,46 @@ class Trainer:
 
     def _one_epoch(self, epoch: int) -> EpochRecord:
         started = time.perf_counter()
-        images, masks, scale = self._train
+        images, masks, _ = self._train
         order = image_order(len(images), self.seed, epoch).to(images.device)
-        loss_sum = torch.zeros((), device=images.device)
-        dice_sum, without_dice = torch.zeros((2,), device=images.device)
-        self._network.train()
         batches = order.split(self.config.batch_size)
+        self._network.train()
+        self._sums.zero_()
         for number, rows in enumerate(batches):
-            self._warm_up((epoch - 1) * len(batches) + number + 1, self.config.warm_up_epochs * len(batches))
-            truth = masks[rows]
-            self._optimizer.zero_grad(set_to_none=True)
-            output = self._network(to_input(images[rows], scale))
-            probabilities = self._read(output, images.shape[2:])
-            loss = self._task.loss(probabilities, truth)
-            self._fabric.backward(self._supervised(output, truth) if self.config.deep_supervision else loss)
-            self._optimizer.step()
-            loss_sum += loss.detach() * self._task.weight(truth)
-            dice = self._task.scores(probabilities.detach(), truth).images
-            dice_sum += dice.nan_to_num(nan=0.0).sum()
-            without_dice += dice.isnan().sum()
-        train_loss = loss_sum.item() / float(self._task.weight(masks))
+            if self._warm_up((epoch - 1) * len(batches) + number + 1, self.config.warm_up_epochs * len(batches)):
+                self._step(rows)
+            else:
+                self._settled_step(rows)
+        loss_sum, dice_sum, without_dice = self._sums.tolist()
+        train_loss = loss_sum / float(self._task.weight(masks))
         self._refuse_nan(epoch, train_loss)
-        train_dice = dice_sum.item() / (len(images) - int(without_dice)) if without_dice < len(images) else math.nan
+        train_dice = dice_sum / (len(images) - without_dice) if without_dice < len(images) else math.nan
         return self._record(epoch, train_loss, train_dice, started)
+
+    def _step(self, rows: Int64[Tensor, " batch"]) -> None:
+        """Train on some images, and add what they tell to the sums of the epoch; without waiting for a GPU."""
+        images, masks, scale = self._train
+        truth = masks[rows]
+        self._optimizer.zero_grad(set_to_none=True)
+        output = self._network(to_input(images[rows], scale))
+        probabilities = self._read(output, images.shape[2:])
+        loss = self._task.loss(probabilities, truth)
+        self._fabric.backward(self._supervised(output, truth) if self.config.deep_supervision else loss)
+        self._optimizer.step()
+        dice = self._task.scores(probabilities.detach(), truth).images
+        self._sums[0] += loss.detach() * self._task.weight(truth)
+        self._sums[1] += dice.nan_to_num(nan=0.0).sum()
+        self._sums[2] += dice.isnan().sum()
 
     def _supervised(self, output: Any, truth: Tensor) -> Tensor:
         """The loss of all predictions of a network that gives several."""
         return self._task.supervised_loss(self._read.at_every_resolution(output, truth.shape[2:]), truth)
 
-    def _warm_up(self, step: int, steps: int) -> None:
-        """The learning rate of a step: its share of the whole one while it warms up."""
+    def _warm_up(self, step: int, steps: int) -> bool:
+        """Set the learning rate of a step, its share of the whole one while it warms up; whether it does."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.learning_rate * (step / steps if step < steps else 1.0)
+        return step < steps
 
     def _record(self, epoch: int, train_loss: float, train_dice: float, started: float) -> EpochRecord:
         loss, scores, reach = self._evaluate()
@@ -236,18 +270,21 @@ class Trainer:
         everywhere differ between channels.
         """
         images, masks, scale = self._validation
-        loss_sum, parts, lows, highs = 0.0, list[Scores](), list[Tensor](), list[Tensor]()
+        losses, parts, lows, highs = list[Tensor](), list[Scores](), list[Tensor](), list[Tensor]()
+        weights: list[float] = []
         self._network.eval()
         with torch.no_grad():
             for rows in torch.arange(len(images)).split(evaluation_batch(images.shape[2:])):
                 truth = masks[rows]
                 probabilities = self._probabilities(images[rows], scale)
-                loss_sum += self._task.loss(probabilities, truth).item() * float(self._task.weight(truth))
+                losses.append(self._task.loss(probabilities, truth))
+                weights.append(float(self._task.weight(truth)))
                 parts.append(self._task.scores(probabilities, truth))
                 within_channel = (0, *range(2, probabilities.ndim))
                 lows.append(probabilities.amin(dim=within_channel))
                 highs.append(probabilities.amax(dim=within_channel))
         reach = torch.stack(highs).amax(dim=0) - torch.stack(lows).amin(dim=0)
+        loss_sum = sum(loss * weight for loss, weight in zip(torch.stack(losses).tolist(), weights, strict=True))
         return loss_sum / float(self._task.weight(masks)), Scores.joined(parts), float(reach.max())
 
     def _probabilities(self, images: Tensor, scale: float) -> Tensor:
