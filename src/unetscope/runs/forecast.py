@@ -20,8 +20,9 @@ from unetscope.activations import FEATURES_AT_ONCE, Block, Slice, pixels, stream
 from unetscope.base import NoProgress, Progress
 from unetscope.measure import Probes, Scope, layer_statistics, readings_of
 from unetscope.plots import architecture, save
-from unetscope.runs.experiment import Experiment, prepare, resumed_or_new
+from unetscope.runs.experiment import Experiment, prepare
 from unetscope.runs.memory_needs import little_memory
+from unetscope.runs.resuming import resumed_or_new
 from unetscope.table import EpochRecord, Layer
 from unetscope.training import Checkpoints, RunConfig, Trainer
 
