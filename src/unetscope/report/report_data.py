@@ -129,6 +129,9 @@ def facts(run: AnalysedRun) -> dict[str, Mapping[str, Any]]:
         sections[f"{part.capitalize()} images"] = {**shown, **structures, **groups}
     sections["Warnings"] = {f"{n}": text for n, text in enumerate(measured.get("warnings", ()), 1)}
     sections["Software"] = {"device": measured.get("device", ""), **measured.get("versions", {})}
+    sections["Moves"] = {
+        f"from epoch {move['epoch']}": "; ".join(move["changed"]) for move in measured.get("moves", ())
+    }
     sections["Labels"] = {name: f"H(Y) = {bits:.3f} bits" for name, bits in measured.get("H(Y) bits", {}).items()}
     return {
         title: {str(name): _readable(value) for name, value in values.items()}

@@ -63,6 +63,13 @@ class LoopNetwork(_Section):
     skips: Annotated[list[Annotated[str, Field(pattern=r"^skip[1-9]\d{0,3}[a-z]{0,4}$")]], Field(max_length=1000)] = []
 
 
+class Move(_Section):
+    """That a run went on on another machine, from an epoch on."""
+
+    epoch: Annotated[int, Field(ge=0)]
+    changed: list[Text]
+
+
 class Facts(_Section):
     """What was written when a run began."""
 
@@ -70,6 +77,7 @@ class Facts(_Section):
     device: Text = ""
     data: dict[Text, DataFacts] = {}
     warnings: list[Text] = []
+    moves: Annotated[list[Move], Field(max_length=1000)] = []
     entropies: Annotated[dict[Text, Annotated[float, Field(ge=0, le=64)]], Field(alias="H(Y) bits")] = {}
     network: dict[Text, Text] = {}
     own_loop: Annotated[dict[Text, Any] | None, Field(alias="own loop")] = None

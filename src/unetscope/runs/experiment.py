@@ -26,6 +26,7 @@ from unetscope.networks import check_image_size, removed_skips
 from unetscope.runs.building import (
     BuiltNetwork,
     built_network,
+    local_config,
     network_facts,
     refuse_other_network,
     untrained_predictions,
@@ -34,6 +35,7 @@ from unetscope.runs.code_consent import allow_code
 from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.images import load_images
 from unetscope.runs.memory_needs import MemoryNeeds, little_memory, memory_needs
+from unetscope.runs.moves import keep_move
 from unetscope.runs.pace import Pace, fastest_threads
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.prospects import prospects, refuse_untrainable
@@ -186,6 +188,7 @@ def run(
         values = {"configuration": experiment.config.model_dump(mode="json"), "facts": experiment.facts()}
         folder = RunFolder.create(out, values)
     with folder.locked():
+        keep_move(folder, experiment.config)
         follower = Follower(folder, track, progress.warn)
         try:
             _train_and_measure(experiment, folder, progress, follower)
@@ -221,7 +224,8 @@ def measure_again(
         raise InvalidArgument(f"nothing to measure: name any of {flags}")
     allow_code(folder, code)
     config = overridden_config(
-        folder.configuration, {f"measuring.{name}": value for name, value in {**NOTHING, **named}.items()}
+        local_config(folder).model_dump(mode="json"),
+        {f"measuring.{name}": value for name, value in {**NOTHING, **named}.items()},
     )
     experiment = prepare(config, progress)
     refuse_other_data(folder, experiment.train, experiment.validation)

@@ -111,7 +111,7 @@ class RunFolder:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The resolved configuration, written when the run began."""
+        """The resolved configuration, written when the run began; device and paths are those of where it went on last."""
         return self._about()[0]
 
     @property
@@ -124,10 +124,10 @@ class RunFolder:
         """Versions, device, data fingerprints and sizes, written when the run began."""
         return {**self._about()[1], **self._supposed}
 
-    def note(self, facts: Mapping[str, Any]) -> None:
-        """Add facts, or put them in the place of those of their names."""
-        configuration, noted = self._about()
-        write_object(self.path / CONFIG, {"configuration": configuration, "facts": {**noted, **facts}})
+    def note(self, facts: Mapping[str, Any], *, configuration: Mapping[str, Any] | None = None) -> None:
+        """Add facts, or put them in the place of those of their names; a run that moves has another configuration too."""
+        begun, noted = self._about()
+        write_object(self.path / CONFIG, {"configuration": configuration or begun, "facts": {**noted, **facts}})
 
     def suppose(self, facts: Mapping[str, Any]) -> None:
         """Take facts as noted, in this process alone: a plan writes nothing."""

@@ -10,11 +10,12 @@ from unetscope.activations import default_budget
 from unetscope.base import Progress, RunFolderError
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.moves import moved_lines, other_than_moved
 from unetscope.training import (
     ALL_LEVELS,
     UNET_ONLY,
     RunConfig,
-    differences,
+    TrainingConfig,
     resolved_cuda_graphs,
     resolved_device,
     resolved_precision,
@@ -32,7 +33,9 @@ def resumed_or_new(
     if resume and RunFolder.exists(out):
         folder = RunFolder.open(out)
         allow_code(folder, code)
-        config = _same_configuration(folder, config)
+        config = _continued(folder, config)
+        if moved := moved_lines(folder, config):
+            progress.warn(f"this run goes on elsewhere: {'; '.join(moved)}")
         budget = config.measuring.memory_budget
         free = 4 * default_budget(torch.device(resolved_device(config.training)))
         if budget is not None and budget > free:
@@ -63,29 +66,43 @@ def with_depth(config: RunConfig, depth: int) -> RunConfig:
     return config.model_copy(update={"network": config.network.model_copy(update={"depth": depth})})
 
 
-def _same_configuration(folder: RunFolder, asked: RunConfig) -> RunConfig:
-    """The stored configuration of a resumed run. The memory budget may differ; values that are not given are the stored ones.
+def _continued(folder: RunFolder, asked: RunConfig) -> RunConfig:
+    """The stored configuration of a resumed run, with the device and the paths of this machine. The memory budget may differ;
+    values that are not given are the stored ones.
 
     Raises: RunFolderError if anything else differs.
     """
     stored = validated_config(folder.configuration)
     threads = stored.threads if asked.threads is None else asked.threads
-    device = stored.training.device if asked.training.device == "auto" else asked.training.device
-    precision = stored.training.precision if asked.training.precision == "auto" else asked.training.precision
-    graphs = stored.training.cuda_graphs if asked.training.cuda_graphs is None else asked.training.cuda_graphs
-    training = asked.training.model_copy(update={"device": device, "precision": precision, "cuda_graphs": graphs})
+    training = _training_here(stored, asked)
     budget = {"memory_budget": asked.measuring.memory_budget or stored.measuring.memory_budget}
-    stored = stored.model_copy(update={"measuring": stored.measuring.model_copy(update=budget)})
     measuring = asked.measuring.model_copy(update=budget)
     asked = asked.model_copy(update={"threads": threads, "training": training, "measuring": measuring})
+    stored = stored.model_copy(update={"measuring": stored.measuring.model_copy(update=budget)})
     if stored.network.code is not None:
         of_unet = {name.rpartition(".")[2] for name in UNET_ONLY}
         unused = {name: getattr(stored.network, name) for name in of_unet}
         asked = asked.model_copy(update={"network": asked.network.model_copy(update=unused)})
-    resolved_device(stored.training)
-    if changed := differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")):
+    if changed := other_than_moved(stored.model_dump(mode="json"), asked.model_dump(mode="json")):
         raise RunFolderError(
             f"{folder.path} was begun with another configuration ({'; '.join(changed)}): "
             "resume it without these flags, or choose another --out"
         )
-    return stored
+    return asked
+
+
+def _training_here(stored: RunConfig, asked: RunConfig) -> TrainingConfig:
+    """How a run goes on here. Raises: InvalidArgument for a device that is not there."""
+    before, training = stored.training, asked.training
+    precision = before.precision if training.precision == "auto" else training.precision
+    if training.device in ("auto", before.device):
+        device = before.device
+        graphs = before.cuda_graphs if training.cuda_graphs is None else training.cuda_graphs
+    else:
+        device = training.device
+        given = None if training.cuda_graphs == before.cuda_graphs else training.cuda_graphs
+        there = training.model_copy(update={"cuda_graphs": given})
+        graphs = resolved_cuda_graphs(there, stored.network.code is None)
+    training = training.model_copy(update={"device": device, "precision": precision, "cuda_graphs": graphs})
+    resolved_device(training)
+    return training

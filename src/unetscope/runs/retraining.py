@@ -18,9 +18,10 @@ from typing import Any
 from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
 from unetscope.runs.engines import Engine, engine_named
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.moves import keep_move, other_than_moved
 from unetscope.runs.own_loops import can_be_retrained, configuration_of
 from unetscope.table import REFERENCE, Variant, parts_named
-from unetscope.training import RunConfig, checkpoint_name, differences, overridden_config, validated_config
+from unetscope.training import RunConfig, checkpoint_name, overridden_config, validated_config
 
 FOLDER = "verification"
 
@@ -165,10 +166,12 @@ def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:
     begun = validated_config(folder.configuration).model_dump(mode="json")
     if _is_trained_as(run, trial) and begun["threads"] == run.configuration["threads"]:
         config |= {"threads": begun["threads"]}
-    if changed := differences(begun, config):
+    if changed := other_than_moved(begun, config):
         raise RunFolderError(
             f"{folder.path} was begun with another configuration ({'; '.join(changed)}): remove that folder to train it anew"
         )
+    if folder.ending is None:  # it goes on where the run does
+        keep_move(folder, validated_config(config))
     return folder
 
 
