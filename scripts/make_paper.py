@@ -3,9 +3,10 @@
     unetscope run --preset paper --data stage1_train.zip --val stage1_test.zip --width 8 --image-size 64 --no-usable \
         --no-merge-probes --threads 1 --out runs/whole
     unetscope verify runs/whole --variants paper --seeds 1
-    python scripts/make_paper.py runs/whole runs/fast
+    python scripts/make_paper.py runs/whole runs/fast --rates runs/slow runs/fast
 
-Several runs are sections of one page, such as one of 10,000 epochs at a learning rate of 0.001 and one of 1,000 at 0.01. Every
+Several runs are sections of one page, such as one of 10,000 epochs at a learning rate of 0.001 and one of 1,000 at 0.01. Two that differ in
+the learning rate alone are compared. Every
 number comes from these folders; nothing is trained here. A training that has not ended is shown as far as it is.
 """
 
@@ -13,10 +14,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from markdown_table import table
@@ -25,8 +26,9 @@ from unetscope import plots
 from unetscope.analysis.trainings import Training
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.retraining import trained_variants
+from unetscope.runs.retraining import Trial, trained_variants
 from unetscope.table.flow import Flow, save_epochs
+from unetscope.table.parts import Variant
 from unetscope.table.records import Estimate
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -34,6 +36,7 @@ PAPER_RATE = 1e-3  # the learning rate of the paper, in whose epochs its claims 
 MODELS = ("model1", "model2", "model3", "model4")
 MERGES = ("20", "17", "14", "11")  # from the top of the decoder down
 FULL = 0.95  # of the highest value, or of H(Y): what is called reached
+BEGUN = 0.1  # Dice above which a network no longer predicts nothing
 CLOSE = 0.02  # Dice within which a model reaches another's
 SHOWN = (1000, 2000, 5000, 10000)  # epochs of the paper's Fig. 6
 FIGURES = {
@@ -73,6 +76,9 @@ class Protocol:
         trials = trained_variants(self.run.folder)
         self.folders = {trial.variant.name: RunFolder.open(trial.path) for trial in trials if trial.seed == 0}
         self.models = {trial.variant.name: self.run.training(trial) for trial in trials if trial.seed == 0}
+        if MODELS[0] not in self.models and self.run.folder.trained_here and self.config["seed"] == 0:
+            itself = Trial(Variant(MODELS[0], self.config["network"]["depth"], ()), 0, self.run.folder.path)
+            self.folders[MODELS[0]], self.models[MODELS[0]] = self.run.folder, self.run.training(itself)
         self.name = path.name
 
     @property
@@ -83,6 +89,16 @@ class Protocol:
             f"Width {self.config['network']['width']}, {size}×{size}, {training['epochs']:,} epochs at a learning rate of "
             f"{training['learning_rate']:g}"
         )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        return float(self.config["training"]["learning_rate"])
+
+    @property
+    def subject(self) -> tuple[int, Any]:
+        """What is trained, at whichever rate: width and image size."""
+        return self.config["network"]["width"], self.config["data"]["image_size"]
 
     def is_whole(self, *names: str) -> bool:
         """Whether trainings got to their last epoch."""
@@ -127,6 +143,10 @@ def main() -> None:
     """Read the runs, draw the figures, write the page and the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument(
+        "--rates", type=Path, nargs=2, action="append", default=[], metavar=("SLOW", "FAST"),
+        help="two runs that differ in the learning rate",
+    )  # fmt: skip
     parser.add_argument("--docs", type=Path, default=DOCS)
     words = parser.parse_args()
     protocols = [Protocol(path) for path in words.runs]
@@ -135,7 +155,12 @@ def main() -> None:
     figures = [_draw(protocol, words.docs / "figures") for protocol in protocols]
     for protocol in protocols:
         _export(protocol, words.docs / "data")
-    (words.docs / "paper.md").write_text("\n".join(_page(protocols, figures)) + "\n", encoding="utf-8")
+    rates = [(Protocol(slow), Protocol(fast)) for slow, fast in words.rates]
+    for slow, fast in rates:
+        _draw_rates(slow, fast, words.docs / "figures")
+        _export(slow, words.docs / "data")
+        _export(fast, words.docs / "data")
+    (words.docs / "paper.md").write_text("\n".join(_page(protocols, figures, rates)) + "\n", encoding="utf-8")
 
 
 def _draw(protocol: Protocol, figures: Path) -> tuple[str, ...]:
@@ -159,6 +184,20 @@ def _draw(protocol: Protocol, figures: Path) -> tuple[str, ...]:
     return tuple(drawn)
 
 
+def _draw_rates(slow: Protocol, fast: Protocol, figures: Path) -> None:
+    """Model 1 at two learning rates, on the paper's epochs, as far as both go."""
+    curves = {
+        f"learning rate {each.rate:g}": [
+            replace(record, epoch=round(record.epoch * each.scale)) for record in each.models[MODELS[0]].records
+        ]
+        for each in (slow, fast)
+    }
+    last = min(records[-1].epoch for records in curves.values())
+    shared = {name: [record for record in records if record.epoch <= last] for name, records in curves.items()}
+    plots.save(plots.dice_curves(shared).get_figure(root=True), figures, _file_of(slow, fast))
+    (figures / f"{_file_of(slow, fast)}.svg").unlink()
+
+
 def _predictions(folder: RunFolder) -> list[tuple[str, np.ndarray, np.ndarray, dict[int, np.ndarray]]]:
     """Of some images their pixels, their masks, and the masks that were predicted, by epoch."""
     truths = {picture.title: picture.pixels // 255 for picture in folder.pictures("truth")}
@@ -178,15 +217,17 @@ def _export(protocol: Protocol, data: Path) -> None:
         save_epochs(training.records, data / f"paper_{protocol.name}_{name}.parquet")
 
 
-def _page(protocols: list[Protocol], figures: list[tuple[str, ...]]) -> Iterator[str]:
+def _page(
+    protocols: list[Protocol], figures: list[tuple[str, ...]], rates: list[tuple[Protocol, Protocol]]
+) -> Iterator[str]:
     yield from (
         "# The paper's experiment",
         "",
         "`scripts/make_paper.py` writes this page from run folders; their tables are in `docs/data/`.",
         "",
         "Lee & Bajić (ISBI 2021) train four U-Nets for 10,000 epochs of plain SGD at a learning rate of 0.001, 128×128 pixels and width "
-        "16, on 605 images, once each. Below is the same protocol at other sizes. Where the learning rate is another, epochs are stated "
-        "as the paper's: small steps of SGD go the same way for the same product of rate and steps.",
+        "16, on 605 images, once each. Below is the same protocol. Where the learning rate is another, epochs are stated as the paper's: "
+        "small steps of SGD go the same way for the same product of rate and steps, as far as the last section shows.",
         "",
     )
     for protocol, names in zip(protocols, figures, strict=True):
@@ -194,6 +235,59 @@ def _page(protocols: list[Protocol], figures: list[tuple[str, ...]]) -> Iterator
         for name in names:
             title = FIGURES[name]
             yield from (f"{title}:", "", f"![{title}](figures/paper_{protocol.name}_{name}.png)", "")
+    yield from _compressed(rates)
+
+
+def _compressed(pairs: list[tuple[Protocol, Protocol]]) -> Iterator[str]:
+    """How far training at a larger learning rate goes the way of one at the paper's."""
+    if not pairs:
+        return
+    yield from ("## Compressed time", "")
+    yield from (
+        "The same networks, seeds and images at two learning rates. *Begins*: the first epoch at which the mean validation Dice is above "
+        f"{BEGUN:g}. *Difference*: of the mean validation Dice at the same product of rate and epochs, from there to the last epoch that "
+        "both have.",
+        "",
+    )
+    head = ("model", "rates", "both to epoch", "begins", "mean difference", "largest")
+    rows = [row for slow, fast in pairs for name in MODELS if (row := compared_rates(slow, fast, name))]
+    yield from (*table(head, rows), "")
+    for slow, fast in pairs:
+        yield from (f"![Dice at two learning rates](figures/{_file_of(slow, fast)}.png)", "")
+
+
+def compared_rates(slow: Protocol, fast: Protocol, name: str) -> tuple[str, ...] | None:
+    """How a model does at two learning rates, None if it was not trained at both."""
+    if name not in slow.models or name not in fast.models:
+        return None
+    curves = [
+        {record.epoch * each.scale: record.validation_dice for record in each.models[name].records}
+        for each in (slow, fast)
+    ]
+    begins = [begun_at(curve) for curve in curves]
+    last = min(max(curve) for curve in curves)
+    from_epoch = max(begins, key=lambda epoch: np.inf if epoch is None else epoch)
+    shared = [] if from_epoch is None else [
+        epoch for epoch in sorted(curves[0].keys() & curves[1].keys()) if from_epoch <= epoch <= last
+    ]  # fmt: skip
+    apart = [abs(curves[0][epoch] - curves[1][epoch]) for epoch in shared]
+    return (
+        name,
+        f"{slow.rate:g}, {fast.rate:g}",
+        f"{last:,.0f}",
+        ", ".join(map(_epoch, begins)),
+        f"{np.mean(apart):.3f}" if apart else "–",
+        f"{max(apart):.3f}" if apart else "–",
+    )
+
+
+def begun_at(curve: dict[float, float]) -> float | None:
+    """The first epoch of a training at which its Dice is that of a network which predicts something."""
+    return next((epoch for epoch, dice in curve.items() if epoch > 0 and dice > BEGUN), None)
+
+
+def _file_of(slow: Protocol, fast: Protocol) -> str:
+    return f"paper_rates_{slow.name}_{fast.name}"
 
 
 def _section(protocol: Protocol) -> Iterator[str]:
@@ -205,9 +299,21 @@ def _section(protocol: Protocol) -> Iterator[str]:
         f"{protocol.config['seed']}; {facts['device']}, torch {facts['versions']['torch']}; {hours:.1f} hours of training and "
         f"validation. H(Y) of {protocol.information('20')[-1].labels} is {protocol.information('20')[-1].ceiling:.2f} bits."
     )
+    for name, folder in protocol.folders.items():
+        for move in folder.facts.get("moves", ()):
+            yield f"{name} went on elsewhere from epoch {move['epoch']} on ({'; '.join(without_paths(move['changed']))})."
     unfinished = [name for name in MODELS if not protocol.is_whole(name)]
     if unfinished:
-        yield f"Not trained to the end: {', '.join(unfinished)}."
+        yield (
+            "Not trained to the end: "
+            + ", ".join(
+                f"{name} (to {protocol.models[name].records[-1].epoch:,})"
+                if name in protocol.models
+                else f"{name} (not at all)"
+                for name in unfinished
+            )
+            + "."
+        )
     yield from ("", *table(("claim", "in the paper", "here", ""), (claim.cells() for claim in claims(protocol))), "")
     yield from ("### I(Y;M) of the merges, read twice", "")
     yield (
@@ -215,6 +321,11 @@ def _section(protocol: Protocol) -> Iterator[str]:
         "layer reaches that tells all images apart, so that I(Y;M) is H(Y) whatever the layer."
     )
     yield from ("", *_merges(protocol), "")
+
+
+def without_paths(lines: list[str]) -> list[str]:
+    """Of what moved, all but where images lie, which is nobody's concern."""
+    return [line for line in lines if not line.startswith("data.")]
 
 
 def _merges(protocol: Protocol) -> list[str]:
@@ -260,12 +371,14 @@ def _of_information(protocol: Protocol) -> Iterator[Claim]:
         layer.label: protocol.run.flow.select(quantity="I(X;M)", layer=layer.label).estimates[0].bits
         for layer in protocol.run.flow.layers
     }
-    lowest = min(of_input, key=lambda layer: of_input[layer])
+    down = [str(number) for number in range(1, 11)]
+    lowest = min(down, key=lambda layer: of_input[layer])
+    up = [of_input[layer] for layer in reversed(MERGES)]
     yield Claim(
         "I(X;M) over the layers is a U at first",
         "falls to the bottom, rises at the merges",
-        f"lowest at layer {lowest} of {len(of_input)}",
-        _answer(True, lowest in {"8", "9", "10", "11", "12", "13"}),
+        f"of layers 1 to 10 lowest at {lowest}; at 11, 14, 17 and 20 {', '.join(f'{bits:.2f}' for bits in up)} bits",
+        _answer(True, lowest in {"9", "10"} and all(lower < upper for lower, upper in pairwise(up))),
     )
 
 

@@ -137,6 +137,32 @@ def test_a_training_that_does_not_start_is_no_evidence(script: dict[str, Any], r
     assert "it has not started: layer 9 is the same for every image" in claim.here
 
 
+def test_the_run_itself_is_model_1(script: dict[str, Any], run: Path) -> None:
+    train(run, {name: AS_IN_THE_PAPER[name] for name in ("model2", "model3")})
+    protocol = script["Protocol"](run)
+    assert protocol.models["model1"].records == RunFolder.open(run).epochs()
+    assert protocol.folders["model1"].path == run
+
+
+@pytest.mark.parametrize(("later", "begins", "mean"), [(1.0, "1,500, 1,500", "0.000"), (1.5, "1,500, 2,500", "0.220")])
+def test_two_learning_rates_are_compared_at_their_product(
+    script: dict[str, Any], run: Path, tmp_path: Path, later: float, begins: str, mean: str
+) -> None:
+    """One rate is half the other; `later` stretches the curve of the larger one."""
+    curves = {0.25: lambda epoch: 0.06 * max(0, epoch - 4), 0.5: lambda epoch: 0.12 * max(0.0, epoch / later - 2)}
+    protocols = []
+    for rate, curve in curves.items():
+        path = Path(shutil.copytree(run, tmp_path / str(rate)))
+        with edited_config(path) as about:
+            about["configuration"]["training"]["learning_rate"] = rate
+        train(path, {"model1": curve}, epochs=12)
+        protocols.append(script["Protocol"](path))
+    row = script["compared_rates"](*protocols, "model1")
+    assert row[:4] == ("model1", "0.25, 0.5", "3,000", begins)
+    assert row[4] == mean
+    assert script["compared_rates"](*protocols, "model4") is None
+
+
 @pytest.mark.usefixtures("sketched_figures")
 def test_the_page_is_written_with_its_tables(
     script: dict[str, Any], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
