@@ -111,6 +111,23 @@ def test_what_draws_outside_of_torch_is_refused(how: str) -> None:
         thinned(model, structure, {"skip1": 2}, torch.rand(2, 3, 16, 16))
 
 
+BY_NAME: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "convolution": lambda net, x: functional.conv2d(input=x, weight=net.w[:, :, None, None]),
+    "transposed": lambda net, x: functional.conv_transpose2d(weight=net.w[:, :, None, None], input=x),
+    "linear": lambda net, x: functional.linear(input=x.movedim(1, -1), weight=net.w).movedim(-1, 1),
+    "module": lambda net, x: net.a(input=functional.max_pool2d(input=x, kernel_size=1)),
+    "pad": lambda net, x: net.a(functional.pad(input=x, pad=(1, 1, 0, 0), mode="constant")),
+}
+
+
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+@pytest.mark.parametrize("how", BY_NAME)
+def test_what_a_call_reads_may_be_given_by_name(how: str, part: str) -> None:
+    model: Any = TwoLevels(lambda net, up, skip: BY_NAME[how](net, plain(net, up, skip)), {"a": nn.Conv2d(8, 8, 1)})
+    model.w = nn.Parameter(torch.randn(8, 8))
+    assert not assert_exact(model, part).notes
+
+
 # Modules that are called more than once, and hooks on gradients.
 
 
@@ -121,6 +138,8 @@ SHARED = {
     "linear": (nn.Linear(8, 8), lambda net, x: net.shared(net.shared(x.movedim(1, -1))).movedim(-1, 1)),
     "two views": (nn.Conv2d(8, 8, 3, padding=1), lambda net, x: net.shared(x) + net.shared(x.flip(-1)).flip(-1)),
     "weighted activation": (nn.PReLU(8), lambda net, x: net.shared(net.other(net.shared(x)))),
+    "by a function too": (nn.Conv2d(8, 8, 1), lambda net, x: functional.conv2d(net.shared(x), net.shared.weight)),
+    "scale of a normalisation": (nn.BatchNorm2d(8), lambda net, x: net.shared(x) * net.shared.weight[:, None, None]),
 }
 
 
@@ -130,7 +149,43 @@ def test_a_module_that_is_called_more_than_once_gets_zeros(how: str, part: str) 
     module, call = SHARED[how]
     parts = {"shared": copy.deepcopy(module), "other": nn.Conv2d(8, 8, 1)}
     smaller = assert_exact(TwoLevels(lambda net, up, skip: call(net, plain(net, up, skip)), parts), part)
-    assert any("is called more than once, and gets zeros in the place" in note for note in smaller.notes)
+    text = "is called more than once, or its weights are used elsewhere too: it gets zeros in the place"
+    assert any(text in note for note in smaller.notes)
+
+
+def tied(kind: type[nn.Module], **sizes: int) -> TwoLevels:
+    """What reads the join, `a`, has the weight of `b`."""
+    parts = {"a": kind(8, 8, **sizes), "b": kind(8, 8, **sizes)}
+    parts["b"].weight = parts["a"].weight
+    if kind is nn.Linear:
+        return TwoLevels(lambda net, up, skip: net.b(net.a(plain(net, up, skip).movedim(1, -1))).movedim(-1, 1), parts)
+    return TwoLevels(lambda net, up, skip: net.b(net.a(plain(net, up, skip))), parts)
+
+
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d, nn.Linear])
+def test_tied_weights_stay_tied_and_whole(kind: type[nn.Module], part: str) -> None:
+    smaller: Any = assert_exact(tied(kind, **({} if kind is nn.Linear else {"kernel_size": 1})), part)
+    assert smaller.a.weight is smaller.b.weight
+    assert smaller.a.weight.shape[:2] == (8, 8)
+
+
+def test_one_number_for_all_channels_may_be_shared() -> None:
+    model = TwoLevels(lambda net, up, skip: net.shared(net.shared(plain(net, up, skip))), {"shared": nn.PReLU()})
+    smaller = assert_exact(model, "skip1")
+    assert not smaller.notes
+    assert smaller.get_submodule("read").in_channels == 4
+
+
+@pytest.mark.parametrize("part", ["skip1", "level1"])
+@pytest.mark.parametrize("weights", [(), (1,), (8,)])
+def test_activations_by_a_function_take_weights_of_any_shape(weights: tuple[int, ...], part: str) -> None:
+    def join(net: Any, up: Tensor, skip: Tensor) -> Tensor:
+        return functional.prelu(functional.prelu(plain(net, up, skip), net.slopes), weight=net.slopes)
+
+    model: Any = TwoLevels(join)
+    model.slopes = nn.Parameter(torch.rand(weights))
+    assert_exact(model, part)
 
 
 def hook(how: str, model: nn.Module) -> None:

@@ -6,8 +6,11 @@ zero, or constant after a normalisation, is not derived but read off the silence
 
 from __future__ import annotations
 
+import functools
+import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
@@ -24,6 +27,7 @@ from unetscope.networks.masks import (
 )
 from unetscope.networks.moves import ChannelEdits, MixesChannelsError
 from unetscope.networks.program import place
+from unetscope.networks.shared_weights import Readers, shares_weights, weight_readers
 from unetscope.networks.structure import RESHAPING, WITHIN_LAYER
 
 # Functions of each value by itself.
@@ -110,7 +114,7 @@ class Following(ChannelEdits):
 
     def _per_channel(self, node: fx.Node, source: fx.Node) -> Mask:
         mask = self.masks[source]
-        if mask.axis != 1 or node.args[:1] != (source,):
+        if mask.axis != 1 or argument(node, 0, "input", None) is not source:
             raise MixesChannelsError
         if node.meta["function"] == "pad":
             padding = node.args[1] if len(node.args) > 1 else node.kwargs.get("pad", ())
@@ -165,11 +169,17 @@ class Following(ChannelEdits):
         self.weights[name] = edit
 
     def _is_shared(self, node: fx.Node) -> bool:
-        """Whether a call is of a module with weights for channels that other calls need as it is."""
+        """Whether a call is of a module with weights for channels that other calls need as they are."""
         if node.op != "call_module" or node.meta["function"] not in FUNCTION_WEIGHTS:
             return False
-        calls = [each for each in self.graph.nodes if each.op == "call_module" and each.target == node.target]
-        return len(calls) > 1
+        module: Any = self.modules(str(node.target))
+        if node.meta["function"] == "prelu" and module.weight.numel() == 1:
+            return False  # one number for all channels
+        return shares_weights(node, self.modules(""), self._readers)
+
+    @functools.cached_property
+    def _readers(self) -> Readers:
+        return weight_readers(self.graph, self.modules(""))
 
     def _weights(self, node: fx.Node, **cuts: tuple[int, list[int]]) -> None:
         """Cut weights that are arguments of a function, while it runs. cuts: by argument, the axis and the indices."""
@@ -206,7 +216,7 @@ class Following(ChannelEdits):
                 raise MixesChannelsError
             if self.modules(str(node.target)).weight.numel() > 1:  # type: ignore[operator, union-attr]
                 self._require(node, WeightEdit(outputs=tuple(mask.indices)))
-        elif node.args[1].meta["shape"] != (1,):  # type: ignore[union-attr]
+        elif math.prod(argument(node, 1, "weight", None).meta["shape"]) > 1:
             self._weights(node, weight=(0, mask.indices))
         return mask
 
@@ -234,7 +244,7 @@ class Following(ChannelEdits):
 
     def _linear(self, node: fx.Node, source: fx.Node) -> None:
         mask = self.masks[source]
-        if mask.axis != len(source.meta["shape"]) - 1 or node.args[:1] != (source,):
+        if mask.axis != len(source.meta["shape"]) - 1 or argument(node, 0, "input", None) is not source:
             self._feed_zeros(node)
             return
         self.reads.append(Read(node, source, mask, may_be_constant=node.op == "call_module"))
@@ -245,7 +255,7 @@ class Following(ChannelEdits):
 
     def _kernel(self, node: fx.Node, source: fx.Node) -> Mask | None:
         mask, is_module, transposed = self.masks[source], node.op == "call_module", "transpose" in node.meta["function"]
-        if mask.axis != 1 or node.args[:1] != (source,):
+        if mask.axis != 1 or argument(node, 0, "input", None) is not source:
             self._feed_zeros(node)
             return None
         groups = self.modules(str(node.target)).groups if is_module else argument(node, 6, "groups", 1)

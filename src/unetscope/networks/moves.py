@@ -24,7 +24,7 @@ class ChannelEdits:
     """The edits of one program. modules: by name, of the smaller network, not yet edited.
 
     masks: by tensor, what it has left. weights: by module. reads: in order. zero_fed: the calls that mix channels,
-    and get zeros in the place of those that went. shared: those of modules that are called more than once, which get zeros too.
+    and get zeros in the place of those that went. shared: those of modules whose weights others read, which get zeros too.
     """
 
     graph: fx.Graph

@@ -145,8 +145,8 @@ class _Surgery:
     def _note_zeros(self, edits: WithoutStreams) -> None:
         if edits.shared:
             self._note(
-                f"{', '.join(dict.fromkeys(edits.shared))} is called more than once, and gets zeros in the place of what "
-                "is left out: its weights stay"
+                f"{', '.join(dict.fromkeys(edits.shared))} is called more than once, or its weights are used elsewhere too: it "
+                "gets zeros in the place of what is left out, and its weights stay"
             )
         if edits.zero_fed:
             self._note(
@@ -203,7 +203,7 @@ class _Surgery:
         for name in edits[True].weights.keys() ^ weights.keys():
             if all(name in names for names in called):
                 raise NetworkError(
-                    f"{name} is called more than once in one mode alone: no skip can be removed before it"
+                    f"the weights of {name} are used more than once in one mode alone: no skip can be removed before it"
                 )
         for name, edit in edits[True].weights.items():
             if weights.setdefault(name, edit) != edit:
@@ -238,9 +238,10 @@ class _Surgery:
             means = [(low + high) / 2 for low, high in values]
             constants = tuple(zip(read.mask.gone, means, strict=True))
         else:
+            how = "neither zero nor constant" if read.may_be_constant else "that are not zero"
             raise NetworkError(
-                f"what a part carries reaches {place(read.node)} as values neither zero nor constant where it is zero: "
-                "no skip can be removed before it, ablate it instead"
+                f"what a part carries reaches {place(read.node)} as values {how} where it is zero: no skip can be removed "
+                "before it, ablate it instead"
             )
         if not read.may_be_constant:
             return

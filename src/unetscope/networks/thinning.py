@@ -37,6 +37,7 @@ from unetscope.networks.live_calls import hold_sides
 from unetscope.networks.masks import concatenation_axis, tensor_arguments
 from unetscope.networks.program import Program, record_program
 from unetscope.networks.rewired import Rewired, Step
+from unetscope.networks.shared_weights import shares_weights, weight_readers
 from unetscope.networks.structure import Operand, Structure
 from unetscope.networks.surgery import MODES
 
@@ -310,10 +311,7 @@ def _read_alike(in_one_mode: _Foldable, in_the_other: _Foldable) -> bool:
 
 def _foldable(program: Program, network: Rewired) -> dict[str, _Foldable]:
     """The concatenations of expanded skips whose readers can take the directions themselves, by address."""
-    calls: dict[str, int] = {}
-    for node in program.graph.nodes:
-        if node.op == "call_module":
-            calls[str(node.target)] = calls.get(str(node.target), 0) + 1
+    readers = weight_readers(program.graph, network)
     foldable = {}
     for node in program.graph.nodes:
         if node.meta.get("function") not in CONCATENATIONS or concatenation_axis(node) != 1:
@@ -321,7 +319,9 @@ def _foldable(program: Program, network: Rewired) -> dict[str, _Foldable]:
         tensors = tensor_arguments(node)
         if not any(map(_expanded_from, tensors)):
             continue
-        if all(_takes_any_channels(network, user) and calls[str(user.target)] == 1 for user in node.users):
+        if all(
+            _takes_any_channels(network, user) and not shares_weights(user, network, readers) for user in node.users
+        ):
             segments = tuple(_Segment(tensor.meta["shape"][1], _expanded_from(tensor)) for tensor in tensors)
             foldable[node.meta["address"]] = _Foldable(node, segments, tuple(str(user.target) for user in node.users))
     return foldable
@@ -333,14 +333,9 @@ def _expanded_from(node: fx.Node) -> str:
 
 
 def _takes_any_channels(network: Rewired, user: fx.Node) -> bool:
-    """Whether a call is one of a convolution without groups whose weight is its own."""
+    """Whether a call is one of a convolution without groups."""
     reader = network.get_submodule(str(user.target)) if user.op == "call_module" else None
-    if not isinstance(reader, nn.modules.conv._ConvNd) or reader.groups != 1:
-        return False
-    owners = sum(
-        parameter is reader.weight for module in network.modules() for parameter in module.parameters(recurse=False)
-    )
-    return owners == 1
+    return isinstance(reader, nn.modules.conv._ConvNd) and reader.groups == 1
 
 
 def _read_directly(join: fx.Node) -> None:
