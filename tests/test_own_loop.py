@@ -19,6 +19,7 @@ from unetscope.cli.main import app
 from unetscope.networks.inspection import build_network, inspect
 from unetscope.networks.saved_parts import load_parts
 from unetscope.report.render import drawings
+from unetscope.runs import jobs
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.engines import Local
 from unetscope.runs.folder import RunFolder
@@ -33,6 +34,7 @@ from unetscope.training.checkpoints import Checkpoints
 LOOP = (
     CODE
     + """
+import numpy
 
 def build():
     return Net(width=2, rate=0.0)
@@ -84,6 +86,75 @@ def train_badly(model, seed, folder, epochs):
 
 def train_to_no_number(model, seed, folder, epochs):
     return {1: float("nan"), 2: 0.5}
+
+
+def train_to_tensors(model, seed, folder, epochs):
+    for epoch in range(1, epochs + 1):
+        yield epoch, model.head.bias.sum() * 0 + 0.75
+
+
+def train_to_one_tensor(model, seed, folder, epochs):
+    return torch.tensor([0.5, 0.75])
+
+
+def train_to_an_array(model, seed, folder, epochs):
+    return numpy.array([0.5, 0.75], dtype="float32")
+
+
+def train_to_arrays_of_images(model, seed, folder, epochs):
+    return numpy.array([[0.5, 1.0]] * epochs)
+
+
+def train_to_columns_of_images(model, seed, folder, epochs):
+    return {numpy.int64(epoch): torch.tensor([[0.5], [1.0]]) for epoch in range(1, epochs + 1)}
+
+
+def train_other_images(model, seed, folder, epochs):
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return [[0.5 + parameters / 10000 + 0.001 * seed * (parameters % 5)] * (2 + seed)] * epochs
+
+
+def train_by_three(model, seed, folder):
+    return [0.5]
+
+
+def train_by_name(*, model, seed, folder, epochs):
+    return [0.5]
+
+
+def train_with_more(model, seed, folder, epochs, rate):
+    return [0.5]
+
+
+not_a_function = 3
+
+
+def train_to_text(model, seed, folder, epochs):
+    return "12"
+
+
+def train_to_texts(model, seed, folder, epochs):
+    return ["12"] * epochs
+
+
+def train_to_metrics(model, seed, folder, epochs):
+    return [{"dice": 0.5}] * epochs
+
+
+def train_by_real_epochs(model, seed, folder, epochs):
+    return {1.0: 0.5, 2.0: 0.5}
+
+
+def train_more_images(model, seed, folder, epochs):
+    return [[0.5, 0.6], [0.5, 0.6, 0.7]]
+
+
+def train_without_a_key(model, seed, folder, epochs):
+    return {}["weights"]
+
+
+def train_and_exit(model, seed, folder, epochs):
+    raise SystemExit(0)
 """
 )
 
@@ -99,9 +170,16 @@ def measured(folder: Path) -> Path:
     return recorder.path
 
 
+@pytest.fixture(scope="module")
+def once_recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return measured(tmp_path_factory.mktemp("measured"))
+
+
 @pytest.fixture
-def recorded(tmp_path: Path) -> Path:
-    return measured(tmp_path)
+def recorded(once_recorded: Path, tmp_path: Path) -> Path:
+    """A copy of a run that was measured in a loop of its own, beside a copy of that loop."""
+    shutil.copy(once_recorded.parent / "loop.py", tmp_path)
+    return Path(shutil.copytree(once_recorded, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +254,7 @@ def test_another_network_than_that_of_the_first_variants_is_refused(recorded: Pa
     loop = recorded.parent / "loop.py"
     verify(recorded, ["without-skip1"], seeds=1, build=f"{loop}:build", train=f"{loop}:train", engine=InProcess())
     loop.write_text(LOOP.replace("Net(width=2, rate=0.0)", "Net(width=3, rate=0.0)"))
-    with pytest.raises(
-        RunFolderError, match=r"loop\.py:build builds another network than the one that the first variants"
-    ):
+    with pytest.raises(RunFolderError, match=r"loop\.py:build builds another network than when the loop of"):
         verify(recorded, ["without-skip1"], seeds=2, engine=InProcess())
 
 
@@ -239,6 +315,36 @@ def test_the_users_loop_runs_in_processes_of_its_own(recorded: Path) -> None:
     assert all(training.sound for training in verification.trainings)
 
 
+@pytest.mark.parametrize(
+    ("train_name", "per_image"),
+    [
+        ("train_to_tensors", ()),
+        ("train_to_one_tensor", ()),
+        ("train_to_an_array", ()),
+        ("train_to_arrays_of_images", (0.5, 1.0)),
+        ("train_to_columns_of_images", (0.5, 1.0)),
+    ],
+)
+def test_scores_may_be_tensors_and_arrays(recorded: Path, train_name: str, per_image: tuple[float, ...]) -> None:
+    loop = recorded.parent / "loop.py"
+    name_loop(RunFolder.open(recorded), f"{loop}:build", f"{loop}:{train_name}")
+    retrain(
+        RunFolder.open(recorded),
+        trials(RunFolder.open(recorded), named_variants(["model1"], depth=2), [0]),
+        engine=InProcess(),
+    )
+    (last,) = RunFolder.open(recorded / "verification" / "model1" / "seed-0").epochs()[-1:]
+    assert last.validation_dice == 0.75
+    assert last.dice_per_image == per_image
+
+
+def test_scores_of_other_images_with_another_seed_are_compared_by_their_means(recorded: Path) -> None:
+    verification = verified(recorded, "train_other_images", ["depth1"])
+    (row,) = verification.rows()
+    assert row.outcome.pairs == 2
+    assert "over seeds alone" in row.outcome.text
+
+
 @pytest.mark.parametrize("train_name", ["train_at_once", "train_to_a_list"])
 def test_scores_come_in_several_forms(recorded: Path, train_name: str) -> None:
     verification = verified(recorded, train_name, ["depth1"])
@@ -264,7 +370,17 @@ def test_scores_of_two_images_are_no_pair_of_epoch_and_score(recorded: Path) -> 
     [
         ("train_short", r"loop\.py:train_short gave scores up to epoch 1, expected 2"),
         ("train_nothing", r"loop\.py:train_nothing failed: it gave a NoneType, expected the score of each epoch"),
-        ("train_badly", r"loop\.py:train_badly failed: no such optimizer"),
+        ("train_to_text", r"failed: it gave a str, expected the score of each epoch, as a mapping or a list"),
+        ("train_to_texts", r"failed: a score is a str, expected a number, or a list of those of the validation images"),
+        ("train_to_metrics", r"failed: a score is a dict, expected a number"),
+        ("train_by_real_epochs", r"failed: epoch 1\.0: expected a whole number, from 1 on"),
+        (
+            "train_more_images",
+            r"failed: 3 scores of epoch 2 and 2 of the one before: expected those of the same images",
+        ),
+        ("train_badly", r"train_badly failed: no such optimizer \(RuntimeError in loop\.py, line \d+\)$"),
+        ("train_without_a_key", r"failed: 'weights' \(KeyError in loop\.py, line \d+\)$"),
+        ("train_and_exit", r"train_and_exit ended the process \(loop\.py, line \d+\)$"),
         (
             "train_before_the_first",
             r"failed: scores \(0\.5,\) of epoch 0: expected numbers, for each of the epochs 1 to 2",
@@ -276,6 +392,51 @@ def test_scores_of_two_images_are_no_pair_of_epoch_and_score(recorded: Path) -> 
 def test_a_loop_that_fails_is_named(recorded: Path, train_name: str, text: str) -> None:
     with pytest.raises((TrainingError, NetworkError), match=text):
         verified(recorded, train_name, ["depth1"])
+
+
+@pytest.mark.parametrize(
+    ("train_name", "text"),
+    [
+        ("train_by_three", r"cannot be: too many positional arguments"),
+        ("train_by_name", r"cannot be: too many positional arguments"),
+        ("train_with_more", r"cannot be: missing a required argument: 'rate'"),
+        ("not_a_function", r"cannot be: 3 is not a callable object"),
+    ],
+)
+def test_what_cannot_be_called_as_a_loop_is_refused_before_anything_is_trained(
+    recorded: Path, train_name: str, text: str
+) -> None:
+    with pytest.raises(
+        InvalidArgument, match=rf"{train_name} is to be called as train\(model, seed, folder, epochs\), and {text}"
+    ):
+        verified(recorded, train_name, ["depth1"])
+    assert not (recorded / "verification").exists()
+
+
+class Failing:
+    """An engine of which every job fails."""
+
+    def run(self, folders: Sequence[Path], look: Callable[[], None]) -> dict[Path, str]:
+        """Train nothing."""
+        look()
+        return dict.fromkeys(folders, "no such optimizer")
+
+
+def test_why_every_training_failed_is_said(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = recorded.parent / "loop.py"
+    with pytest.raises(
+        TrainingError, match=r"no training got to an epoch: model1 with seed 3 failed: no such optimizer$"
+    ):
+        verify(recorded, ["model1"], seeds=[3], build=f"{loop}:build", train=f"{loop}:train_badly", engine=Failing())
+    monkeypatch.setattr("sys.argv", ["jobs", str(recorded / "verification" / "model1" / "seed-3")])
+    with pytest.raises(SystemExit):
+        jobs.main()
+    *log, last = capsys.readouterr().err.splitlines()
+    assert any('raise RuntimeError("no such optimizer")' in line for line in log)
+    assert last.startswith("unetscope: ")
+    assert "train_badly failed: no such optimizer (RuntimeError in loop.py, line " in last
 
 
 def test_what_a_loop_of_ones_own_needs_is_said(recorded: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -77,6 +77,10 @@ class Training:
     def scored_whole(self) -> bool:
         """Whether it has one score an epoch, of a loop of the user's, and none of each image."""
         return math.isnan(self.guess) and not any(record.dice_per_image for record in self.records)
+
+    def scored_as_a_whole(self) -> Training:
+        """The same with one score an epoch, and none of each image."""
+        return replace(self, records=tuple(replace(record, dice_per_image=()) for record in self.records))
 
     def score(self, epoch: int) -> float:
         """The mean of `dice` over the images that have one."""

@@ -196,6 +196,9 @@ class AnalysedRun:
         ]
         trainings = tuple(map(self.training, begun))
         others = tuple(self.training(trial) for trial in further if trial.path.parent not in variant_of)
+        images = {len(record.dice_per_image) for each in (*trainings, *others) for record in each.records}
+        if not self.trained_here and len(images) > 1:  # a loop that scores other images with another seed
+            trainings, others = (tuple(each.scored_as_a_whole() for each in of) for of in (trainings, others))
         last_epochs = [training.records[-1].epoch for training in trainings if training.records]
         reached, last = min(last_epochs, default=0), max(last_epochs, default=0)
         marked = () if self.judgement is None else self.judgement.epochs

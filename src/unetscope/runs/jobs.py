@@ -7,6 +7,7 @@ none of them, and continues when it is started again.
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from jaxtyping import Integer
 from torch import Tensor, nn
 
 from unetscope.activations import pixels, to_input, visit, with_shapes
-from unetscope.base import NoProgress, UnetscopeError, end_with_parent
+from unetscope.base import NoProgress, TrainingError, UnetscopeError, end_with_parent
 from unetscope.runs.building import built_network, refuse_other_network
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.folder import RunFolder, refuse_other_data
@@ -117,6 +118,8 @@ def main() -> None:
     try:
         train(words[0])
     except UnetscopeError as mistake:
+        if isinstance(mistake, TrainingError) and mistake.__cause__ is not None:  # of the user's own code
+            traceback.print_exception(mistake.__cause__)
         sys.stderr.write(f"unetscope: {mistake}\n")
         raise SystemExit(2) from None
 

@@ -61,9 +61,10 @@ def name_loop(
     epochs = max(run.flow().epochs, default=0) if epochs is None else epochs
     if epochs < 1:
         raise InvalidArgument(f"epochs must be 1 or more, got {epochs}")
-    from unetscope.runs.own_training import built_by_code, loop_facts  # with torch
+    from unetscope.runs.own_training import built_by_code, loop_facts, loop_function  # with torch
 
     network: dict[str, Any] = {"code": code_name(build), "trained_by": code_name(train), "depth": ALL_LEVELS}
+    loop_function(network["trained_by"])  # raises before anything is built
     built = built_by_code(run, RunConfig.model_validate({"network": network}))
     network["depth"] = max(1, built.depth)
     config = RunConfig.model_validate({"network": network, "training": {"epochs": epochs}}).model_dump(mode="json")

@@ -21,7 +21,7 @@ from unetscope.analysis import (
     seeds_for,
     seeds_to_add,
 )
-from unetscope.base import InvalidArgument, NoProgress, Progress
+from unetscope.base import InvalidArgument, NoProgress, Progress, TrainingError
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.code_consent import LOOP_NETWORK, allow_code
 from unetscope.runs.engines import Engine
@@ -60,7 +60,8 @@ def verify(
     trains what it is given, and returns or yields its score by epoch: a Dice, or whatever the margin is a margin of. They are
     functions at the top of a file, or their names. epochs: of each training, by default as many as were measured.
 
-    Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant, a seed or a number that cannot be.
+    Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant, a seed or a number that cannot be,
+    TrainingError if every training fails in its first epoch.
     """
     check_margin(margin)
     judged = AnalysedRun.open(run, dice_margin=margin)
@@ -128,7 +129,27 @@ def train_variants(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> dict[Trial, str]:
-    """Train the trials that are not finished; with `auto` only those that decide something. The reason of each that failed."""
+    """Train the trials that are not finished; with `auto` only those that decide something. The reason of each that failed.
+
+    Raises: TrainingError if there is nothing to compare, as none of them got to an epoch.
+    """
+    failed = _trained(run, planned, auto=auto, engine=engine, threads=threads, progress=progress)
+    if failed and not any(RunFolder.open(trial.path).last_epoch() > 0 for trial in planned if trial.path.exists()):
+        trial, reason = next(iter(failed.items()))
+        raise TrainingError(f"nothing can be compared, as no training got to an epoch: {trial.name} failed: {reason}")
+    return failed
+
+
+def _trained(
+    run: AnalysedRun,
+    planned: Sequence[Trial],
+    *,
+    auto: bool,
+    engine: Engine | None,
+    threads: int,
+    progress: Progress | None,
+) -> dict[Trial, str]:
+    """Train as `train_variants` says. The reason of each that failed."""
     if not auto:
         reasons = retrain(run.folder, planned, engine=engine, threads=threads, progress=progress)
         keep_comparison(run.folder, planned)
