@@ -297,6 +297,81 @@ def test_what_cannot_be_built_is_said_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
+UNTRAINABLE = """
+
+class Frozen(Net):
+    def __init__(self):
+        super().__init__(width=2)
+        self.requires_grad_(False)
+
+
+class Detached(Net):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+class WithoutGradients(Net):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+class Weightless(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(x, 2), scale_factor=2)[:, :1].sigmoid()
+
+
+class Marked(Net):
+    def forward(self, x):
+        return super().forward(x) > 0
+
+
+class Complex(Net):
+    def forward(self, x):
+        return torch.complex(super().forward(x), super().forward(x))
+
+
+class Single(Net):
+    def forward(self, x):
+        assert len(x) == 1, "one image at a time"
+        return super().forward(x)
+
+
+class NotInTraining(Net):
+    def forward(self, x):
+        if self.training:
+            raise ValueError("no labels")
+        return super().forward(x)
+
+
+class Leaving(Net):
+    def __init__(self):
+        raise SystemExit(4)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Frozen", "gives an output without gradients in training mode, so no training can change it"),
+        ("Detached", "gives an output without gradients in training mode"),
+        ("WithoutGradients", "gives an output without gradients in training mode"),
+        ("Weightless", "gives an output without gradients in training mode"),
+        ("Marked", r"the network gives \[2, 1, 16, 16\] of bool: expected floats"),
+        ("Complex", r"the network gives \[2, 1, 16, 16\] of complex64: expected floats"),
+        ("Single", r"Single does not run on two images \[2, 3, 16, 16\] in evaluation mode: one image at a time"),
+        ("NotInTraining", r"NotInTraining does not run on two images \[2, 3, 16, 16\] in training mode: no labels"),
+        ("Leaving", "Leaving ends the process when it is called: it shall return a network"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_a_folder_is_made(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "nets.py").write_text(CODE + UNTRAINABLE)
+    network = {"network.code": f"{tmp_path / 'nets.py'}:{name}", "network.arguments": [], "network.output": "logits"}
+    with pytest.raises(NetworkError, match=text):
+        run_experiment(configured(tmp_path, **network), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # Outputs.
 
 
@@ -344,7 +419,7 @@ def test_a_smaller_output_is_enlarged() -> None:
         (
             torch.zeros(2, 4, 4, dtype=torch.long),
             Task(),
-            r"the network gives \[2, 4, 4\]: expected floats \[batch, channels,",
+            r"the network gives \[2, 4, 4\] of int64: expected floats \[batch, channels,",
         ),
         (torch.zeros(2, 5), Task(), r"the network gives \[2, 5\]: expected floats"),
         ("mask", Task(), "the network gives no tensor: expected floats"),

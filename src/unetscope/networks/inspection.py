@@ -105,6 +105,8 @@ def build_network(named: str, arguments: Mapping[str, Any] = MappingProxyType({}
         given = f"with {', '.join(f'{name}={value!r}' for name, value in arguments.items())}" if arguments else ""
         try:
             network = network(**arguments)
+        except SystemExit:
+            raise NetworkError(f"{named} ends the process when it is called: it shall return a network") from None
         except Exception as error:
             how = given or "without arguments"
             raise NetworkError(f"{named} cannot be built {how}: {first_line(error)}") from None

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from unetscope.activations import device_of
-from unetscope.base import InvalidArgument, NetworkError, RunFolderError, consent, preserve_rng
+from unetscope.base import InvalidArgument, NetworkError, RunFolderError, consent, first_line, preserve_rng
 from unetscope.networks import Structure, UNet, build_network, gives_probabilities, inspect, without
 from unetscope.runs.code_consent import CONSENT, consented_text
 from unetscope.runs.folder import RunFolder
@@ -67,8 +67,7 @@ def built_network(config: RunConfig, channels: int, classes: int = 2, ignore: in
     if network.code is not None:
         try:
             built = network_of_code(network, (channels, *sides), task)
-            with torch.no_grad():  # raises for an output that cannot be read, before anything is trained
-                built.reading(built.model.eval()(torch.rand(2, channels, *sides)), sides)
+            _refuse_untrainable(network.code, built, (channels, *sides))
         except Exception:
             _refuse_other_sides(network, channels, sides)
             raise
@@ -83,6 +82,29 @@ def built_network(config: RunConfig, channels: int, classes: int = 2, ignore: in
         initialisation=network.initialisation,
     )
     return BuiltNetwork(model.to(device), model.layers, model.skips, OutputReading(task), network.depth)
+
+
+def _refuse_untrainable(code: str, built: BuiltNetwork, shape: tuple[int, ...]) -> None:
+    """Raises: NetworkError for a network that does not run on two images, that has an output which cannot be read, or which no
+    training changes, before anything is trained.
+    """
+    model = copy.deepcopy(built.model)  # a pass in training changes running statistics
+    images = torch.rand((2, *shape), generator=torch.Generator().manual_seed(0))
+    for training in (False, True):
+        try:
+            with torch.set_grad_enabled(training), preserve_rng():
+                output = model.train(training)(images)
+        except Exception as error:
+            mode = "training" if training else "evaluation"
+            raise NetworkError(
+                f"{code} does not run on two images [2, {', '.join(map(str, shape))}] in {mode} mode: {first_line(error)}"
+            ) from error
+        probabilities = built.reading(output, shape[1:])
+    if not probabilities.requires_grad:
+        raise NetworkError(
+            f"{code} gives an output without gradients in training mode, so no training can change it: all its weights are "
+            "frozen (requires_grad), or it computes without gradients (torch.no_grad, detach)"
+        )
 
 
 def _refuse_other_sides(network: NetworkConfig, channels: int, sides: tuple[int, ...]) -> None:

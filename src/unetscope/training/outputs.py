@@ -84,12 +84,18 @@ def main_tensor(output: Any, sides: int) -> Float[Tensor, "b c *sides"]:
     return image_tensors(output, sides)[0]
 
 
+def _shape_text(tensor: Tensor) -> str:
+    """The shape of a tensor, with its type where that is none of floats."""
+    of = "" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{list(tensor.shape)}{of}"
+
+
 def image_tensors(output: Any, sides: int) -> list[Float[Tensor, "b c *sides"]]:
     """All of these, the largest first, and those of one size in their order.
 
     Raises: NetworkError if there is none.
     """
-    if isinstance(output, Tensor) and output.ndim == sides + 2:
+    if isinstance(output, Tensor) and output.is_floating_point() and output.ndim == sides + 2:
         return [output]
     as_images = {
         sides + 1: lambda values: [values[:, None]],
@@ -103,7 +109,7 @@ def image_tensors(output: Any, sides: int) -> list[Float[Tensor, "b c *sides"]]:
         for image in as_images[tensor.ndim](tensor)
     ]
     if not images:
-        shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors_in(output)) or "no tensor"
+        shapes = ", ".join(map(_shape_text, tensors_in(output))) or "no tensor"
         raise NetworkError(
             f"the network gives {shapes}: expected floats [batch, channels, {', '.join(['side'] * sides)}], one value a pixel "
             "and class"
