@@ -5,9 +5,9 @@ Counts are exact and equal on every machine. Time is measured on this machine; c
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unetscope.activations import as_input
 from unetscope.base import preserve_rng
+from unetscope.networks.equality import tensors_of
 from unetscope.table import Cost
 
 TIMED_ROUNDS, WARM_UP_ROUNDS = 15, 3
@@ -31,7 +32,8 @@ def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ..
     """The cost of each network for one image of a shape, (channels, *sides). Timed passes alternate between networks.
 
     All is of evaluation mode. Multiply-adds are those of convolutions, matrix products and attention; element-wise functions,
-    pooling, interpolation and recurrent layers count as none, as do operators that are not PyTorch's own. What training keeps
+    pooling, interpolation and recurrent layers count as none, as do operators that are not PyTorch's own. A tensor takes memory
+    from the call that makes it to the last that uses it, however long Python has a name for it. What training keeps
     is what autograd holds for the backward pass: each storage once, without parameters and buffers.
 
     >>> from unetscope.networks.unet import UNet
@@ -84,10 +86,11 @@ def _multiply_adds(model: nn.Module, image: Tensor) -> int:
 
 
 def _peak_bytes(model: nn.Module, image: Tensor) -> int:
-    with torch.no_grad(), _modules_of_attention_in_parts(), _LiveMemory(_own_storages(model)) as memory:
-        memory.count(image)
-        model(image)
-    return memory.peak
+    with torch.no_grad(), _modules_of_attention_in_parts(), _Lifetimes(_own_storages(model)) as lifetimes:
+        lifetimes.use(image)
+        output = tensors_of(model(image))
+    lifetimes.use((image, output))  # which the caller holds to the end
+    return lifetimes.peak_bytes
 
 
 def kept_bytes(model: nn.Module, image: Tensor) -> int:
@@ -116,37 +119,45 @@ def _own_storages(model: nn.Module) -> set[int]:
     return {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
 
 
-class _LiveMemory(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive. Views share their memory, so storages are counted.
+class _Lifetimes(TorchDispatchMode):
+    """From which call to which each storage is used. Views share their memory, so storages are counted.
 
     own: storages that do not count.
     """
 
     def __init__(self, own: set[int]) -> None:
         super().__init__()
-        self.bytes = self.peak = 0
-        self._storages = set(own)
+        self._own = own
+        self._calls = 0
+        self._first: dict[int, int] = {}
+        self._last: dict[int, int] = {}
+        self._held: dict[int, torch.UntypedStorage] = {}  # so that no later one has its address
 
-    def count(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        identity, size = storage._cdata, storage.nbytes()
-        if identity in self._storages:
-            return
-        self._storages.add(identity)
-        self.bytes += size
-        self.peak = max(self.peak, self.bytes)
-        weakref.finalize(storage, self._discard, identity, size)
-
-    def _discard(self, identity: int, size: int) -> None:
-        self._storages.discard(identity)
-        self.bytes -= size
+    def use(self, values: Any) -> None:
+        """Count the tensors among some values as used by the present call."""
+        for tensor in tree_iter(values):
+            if not isinstance(tensor, Tensor):
+                continue
+            storage = tensor.untyped_storage()
+            if (identity := storage._cdata) not in self._own:
+                self._held.setdefault(identity, storage)
+                self._first.setdefault(identity, self._calls)
+                self._last[identity] = self._calls
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, Tensor):
-                self.count(tensor)
+        self._calls += 1
+        self.use((args, kwargs, result))
         return result
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes that are in use at a time."""
+        changes = [0] * (self._calls + 2)
+        for identity, storage in self._held.items():
+            changes[self._first[identity]] += storage.nbytes()
+            changes[self._last[identity] + 1] -= storage.nbytes()
+        return max(itertools.accumulate(changes))
 
 
 @torch.no_grad()

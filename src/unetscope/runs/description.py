@@ -105,6 +105,7 @@ class _DesignCost(_Section):
 
 
 class _Costs(_Section):
+    memory: Text = ""  # how it was measured; earlier versions did not say
     shape: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=2, max_length=4)]
     designs: Annotated[list[_DesignCost], Field(max_length=10_000)]
 

@@ -11,6 +11,9 @@ from unetscope.runs.folder import RunFolder
 from unetscope.table import Cost, Savings, Variant
 
 FILE = "costs.json"
+MEMORY = (
+    "of tensors up to their last use"  # how that of these costs is measured; earlier versions counted names in Python
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class KeptCosts:
 
 
 def kept_costs(run: RunFolder) -> KeptCosts:
-    """The costs that a run folder keeps; none of a run of an earlier version.
+    """The costs that a run folder keeps; none of a run of an earlier version, which measured memory in another way.
 
     Raises: RunFolderError for a file that is damaged.
     """
@@ -49,13 +52,15 @@ def kept_costs(run: RunFolder) -> KeptCosts:
     if not path.is_file():
         return KeptCosts()
     values = read_costs(path)
+    if values["memory"] != MEMORY:
+        return KeptCosts()
     return KeptCosts(tuple(values["shape"]), tuple(_pairs(values["designs"])))
 
 
 def write_costs(run: RunFolder, kept: KeptCosts) -> None:
     """Keep costs with a run, in place of those that it has."""
     designs = [{"network": network, **saved.as_dict()} for network, saved in kept.designs]
-    write_object(run.path / FILE, {"shape": list(kept.shape), "designs": designs})
+    write_object(run.path / FILE, {"memory": MEMORY, "shape": list(kept.shape), "designs": designs})
 
 
 def _pairs(designs: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Savings]]:
