@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -33,9 +33,9 @@ from unetscope.networks.ablation import ablated, replace_streams
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import designed
 from unetscope.runs.carrying import Carried, carried, inspected, smaller, train_on
+from unetscope.runs.engines import InProcess
 from unetscope.runs.evidence import lacks, names_of_parts
 from unetscope.runs.experiment import run as run_experiment
-from unetscope.runs.jobs import train
 from unetscope.runs.verification import chosen_variants, verify
 from unetscope.table.parts import Variant, removed_parts
 from unetscope.training.checkpoints import Checkpoints
@@ -160,17 +160,6 @@ class Cell:
         values = make() | {"seconds": time.monotonic() - began}
         with whole_file(path) as beside:
             beside.write_text(json.dumps(values), encoding="utf-8")
-
-
-class InProcess:
-    """An engine that trains one job after the other, here: a short training takes less time than a process that begins."""
-
-    def run(self, folders: Sequence[Path], look: Callable[[], None]) -> dict[Path, str]:
-        """Train each; none fails."""
-        for folder in folders:
-            train(folder)
-            look()
-        return {}
 
 
 def predictors(cell: Cell, budget: int, design: Variant) -> dict[str, Any]:

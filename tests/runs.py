@@ -1,4 +1,4 @@
-"""Run folders with made-up numbers, as large and as hostile as a test wants them, and what stops or trains a run in a test."""
+"""Run folders with made-up numbers, as large and as hostile as a test wants them, and what stops a run in a test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import numpy as np
 from unetscope.base import NoProgress
 from unetscope.networks.unet import UNet
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.jobs import train
 from unetscope.runs.tables import Picture
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
 from unetscope.table.schedule import marked_epochs
@@ -185,17 +184,6 @@ def retrained(run: RunFolder, *, seeds: int = 2) -> RunFolder:
             folder.write_epoch(EpochRecord(epoch, 0.3, dice, 0.2 if epoch else 0.6, dice, 1.0, 0.9, images))
         folder.end({"constant channels": {}})
     return run
-
-
-class InProcess:
-    """An engine that trains one job after the other, here."""
-
-    def run(self, folders: Sequence[Path], look: Callable[[], None]) -> dict[Path, str]:
-        """Train each; none fails."""
-        for folder in folders:
-            train(folder)
-            look()
-        return {}
 
 
 class Stopping(NoProgress):

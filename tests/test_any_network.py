@@ -18,13 +18,14 @@ from torch import Tensor
 
 import foreign
 import unetscope as us
-from runs import CODE, TINY, InProcess, Stopping, edited_config
+from runs import CODE, TINY, Stopping, edited_config
 from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError
 from unetscope.networks.inspection import build_network, gives_probabilities, inspect, named_object
 from unetscope.networks.saved_parts import load_parts
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import parts_left_out
 from unetscope.runs.design_costs import savings
+from unetscope.runs.engines import InProcess
 from unetscope.runs.experiment import measure_again
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder

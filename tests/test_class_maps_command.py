@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runs import InProcess, Stopping
+from runs import Stopping
 from shapes import IGNORED, shapes
 from unetscope.cli.main import main
+from unetscope.runs.engines import InProcess
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.training.config import preset_config

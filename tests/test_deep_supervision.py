@@ -12,11 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from foreign import Supervised
-from runs import TINY, InProcess
+from runs import TINY
 from unetscope.base.errors import InvalidArgument
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.networks.surgery import without
 from unetscope.runs.building import BuiltNetwork, built_network, untrained_predictions
+from unetscope.runs.engines import InProcess
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.slimming import slim

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from runs import TINY, InProcess, edited_config
+from runs import TINY, edited_config
 from unetscope.base import NoProgress
 from unetscope.base.errors import InvalidArgument, RunFolderError
 from unetscope.report.report_data import facts
 from unetscope.runs.analysed import AnalysedRun
+from unetscope.runs.engines import InProcess
 from unetscope.runs.experiment import measure_again
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 import unetscope as us
-from runs import CODE, InProcess
+from runs import CODE
 from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError, TrainingError
 from unetscope.cli.main import app
 from unetscope.networks.inspection import build_network, inspect
@@ -21,7 +21,7 @@ from unetscope.networks.saved_parts import load_parts
 from unetscope.report.render import drawings
 from unetscope.runs import jobs
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.engines import Local
+from unetscope.runs.engines import InProcess, Local
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.jobs import train
 from unetscope.runs.own_loops import name_loop

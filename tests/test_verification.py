@@ -19,14 +19,14 @@ import numpy as np
 import psutil
 import pytest
 
-from runs import TINY, InProcess, edited_config
+from runs import TINY, edited_config
 from unetscope import plots
 from unetscope.analysis.outcomes import Verification, guess_nats
 from unetscope.analysis.trainings import Training
 from unetscope.base.errors import InvalidArgument, RunFolderError, UnetscopeError
 from unetscope.report.render import render_run
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.engines import Local, engine_named
+from unetscope.runs.engines import InProcess, Local, engine_named
 from unetscope.runs.engines.interface import LOG
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder

@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 import unetscope as us
-from runs import TINY, InProcess, Stopping
+from runs import TINY, Stopping
 from unetscope.base.errors import InvalidArgument, NetworkError
 from unetscope.networks.saved_parts import load_parts
 from unetscope.report.picture_data import prediction_data
 from unetscope.report.render import drawings
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.design_costs import savings
+from unetscope.runs.engines import InProcess
 from unetscope.runs.experiment import prepare
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder

@@ -31,12 +31,15 @@ LARGEST_SIDE = 4096  # of an image, in pixels
 MOST_RESOLUTIONS = 64
 MOST_OF_AN_ARGUMENT = 1000
 ALL_LEVELS = 1000  # more than any network has
+AS_LIST = Field(strict=False)  # of a tuple, which JSON has as a list
+Texts = Annotated[tuple[str, ...], AS_LIST]
 
 
 class Section(BaseModel):
     """A part of the configuration: immutable, without unknown values. A description is the help text of the command's flag."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # strict: true is no 1, nor is "8" an 8
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 def _image_size(size: Any) -> int | tuple[int, ...]:
@@ -92,7 +95,7 @@ class DataConfig(Section):
     )
     classes: int | None = Field(None, ge=2, le=255, description="Classes of class maps, numbered from 0 on.")
     ignore: int | None = Field(None, ge=0, le=65535, description="Value of pixels without a label, above the classes.")
-    accept: tuple[str, ...] = Field((), max_length=64, description="Kind of data problem not to stop at; repeatable.")
+    accept: Texts = Field((), max_length=64, description="Kind of data problem not to stop at; repeatable.")
 
     @model_validator(mode="after")
     def _refuse_too_many_pixels(self) -> Self:
@@ -123,7 +126,7 @@ class NetworkConfig(Section):
         description="Your own network: FILE.py:NAME or package.module:NAME [default: the paper's U-Net].",
         json_schema_extra={"flag": "--network"},
     )
-    arguments: tuple[str, ...] = Field(
+    arguments: Texts = Field(
         (),
         max_length=64,
         description="Argument of --network, such as width=16; repeatable.",
@@ -137,7 +140,7 @@ class NetworkConfig(Section):
     trained_by: str | None = Field(None, max_length=4096, json_schema_extra={"flag": ""})
     width: int = Field(16, ge=1, le=1024, description="Channels at full resolution.")
     depth: int = Field(4, ge=1, le=ALL_LEVELS, description="Levels below full resolution, 1 to 6.")
-    without: tuple[str, ...] = Field((), max_length=64, description="Skip to take out, such as skip1; repeatable.")
+    without: Texts = Field((), max_length=64, description="Skip to take out, such as skip1; repeatable.")
     initialisation: Literal["glorot", "he"] = Field("glorot", description="Of weights: {choices}.")
 
     @model_validator(mode="after")
@@ -179,9 +182,8 @@ class TrainingConfig(Section):
     deep_supervision: see `Task.supervised_loss`. The training loss that is recorded is that of the largest prediction.
 
     precision: of the forward and backward pass (weights are float32 always); auto is bfloat16 where the processor has it, else
-    float32. device: auto is cuda where there is one, else cpu.
-
-    cuda_graphs: see `ReplayedSteps`; a network whose steps differ from each other must not be trained so.
+    float32. device: auto is cuda where there is one, else cpu. cuda_graphs: see `ReplayedSteps`; not for a network whose steps
+    differ from each other.
     """
 
     epochs: int = Field(100, ge=0, le=1_000_000, description="Training epochs.")
@@ -196,15 +198,14 @@ class TrainingConfig(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="{choices}.")
     cuda_graphs: bool | None = Field(
-        None,
-        description="Replay training steps as CUDA graphs [default: on a GPU, of the paper's U-Net].",
+        None, description="Replay training steps as CUDA graphs [default: on a GPU, of the paper's U-Net]."
     )
 
 
 class Sampling(Section):
     """When is measured, and on how many of the training images (all by default)."""
 
-    marked: Annotated[ScheduleName | tuple[int, ...], MARKED] = Field(
+    marked: Annotated[ScheduleName | Annotated[tuple[int, ...], AS_LIST], MARKED] = Field(
         "log", description="Epochs to measure: log, paper, or such as 1,10,100."
     )
     probe_images: int | None = Field(
@@ -226,7 +227,7 @@ def _resolutions(values: tuple[float, ...]) -> tuple[float, ...]:
 def _field(setting: Setting) -> tuple[Any, Any]:
     """The type and the field of a setting of the registry."""
     kind: Any = setting.kind
-    annotation = bool if kind is bool else Annotated[tuple[kind, ...], AfterValidator(_resolutions)]
+    annotation = bool if kind is bool else Annotated[tuple[kind, ...], AS_LIST, AfterValidator(_resolutions)]
     extra: dict[str, Any] = {"flag": setting.flag, "sweep": list(setting.sweep)}
     return annotation, Field(setting.default, description=setting.help, json_schema_extra=extra)
 

@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable
 
 from unetscope.base import InvalidArgument
+from unetscope.runs.engines.in_process import InProcess
 from unetscope.runs.engines.interface import Engine, Look
 from unetscope.runs.engines.local import Local
 
-__all__ = ["Engine", "Local", "Look", "cores", "engine_named"]
+__all__ = ["Engine", "InProcess", "Local", "Look", "cores", "engine_named"]
 
 
 def _local(workers: int | None, threads: int, gpu: bool) -> Engine:
