@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 from markdown_table import table
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from unetscope import plots
 from unetscope.analysis.trainings import Training
@@ -170,7 +172,7 @@ def _draw(protocol: Protocol, figures: Path) -> tuple[str, ...]:
         "plane": plots.information_plane(flow),
         "input": plots.u_plot(flow, quantity="I(X;M)"),
         "output": plots.u_plot(flow, quantity="I(Y;M)"),
-        "dice": plots.dice_curves({name: training.records for name, training in protocol.models.items()}),
+        "dice": _linear(plots.dice_curves({name: training.records for name, training in protocol.models.items()})),
     }
     for name in ("model1", "model2", "model3"):
         if name in protocol.folders and (rows := _predictions(protocol.folders[name])):
@@ -184,6 +186,14 @@ def _draw(protocol: Protocol, figures: Path) -> tuple[str, ...]:
     return tuple(drawn)
 
 
+def _linear(axes: Axes) -> Axes:
+    """The axes with epochs on a linear scale: what the paper says of Dice it says of thousands of epochs."""
+    axes.set_xscale("linear")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return axes
+
+
 def _draw_rates(slow: Protocol, fast: Protocol, figures: Path) -> None:
     """Model 1 at two learning rates, on the paper's epochs, as far as both go."""
     curves = {
@@ -194,7 +204,9 @@ def _draw_rates(slow: Protocol, fast: Protocol, figures: Path) -> None:
     }
     last = min(records[-1].epoch for records in curves.values())
     shared = {name: [record for record in records if record.epoch <= last] for name, records in curves.items()}
-    plots.save(plots.dice_curves(shared).get_figure(root=True), figures, _file_of(slow, fast))
+    figure = _linear(plots.dice_curves(shared)).get_figure(root=True)
+    assert figure is not None
+    plots.save(figure, figures, _file_of(slow, fast))
     (figures / f"{_file_of(slow, fast)}.svg").unlink()
 
 
@@ -358,7 +370,9 @@ def _of_information(protocol: Protocol) -> Iterator[Claim]:
         "I(Y;M) of layers 20, 17, 14 and 11 reaches its maximum in that order",
         "20 and 17 at about 1,000, 14 between 1,000 and 10,000, 11 never",
         ", ".join(f"{layer} {_at(epochs[layer])}" for layer in MERGES),
-        _answer(measured, is_ordered),
+        _answer(
+            measured or epochs["20"] is not None or not is_ordered, is_ordered
+        ),  # what comes later comes after these
     )
     most, ceiling = reached["11"][1:]
     yield Claim(
@@ -401,7 +415,7 @@ def _of_dice(protocol: Protocol) -> Iterator[Claim]:
             text,
             "2,000 to 3,000",
             f"best {dice:.3f} at {epoch:,.0f}; within {CLOSE:g} of it from {_epoch(within)} on",
-            _answer(protocol.is_whole(name), 2000 <= epoch <= 3000),
+            _answer(protocol.is_whole(name) or epoch > 3000, 2000 <= epoch <= 3000),  # later ones only confirm that
         )
     for name, text, paper, expected in (
         ("model2", "Model 2 reaches the Dice of Model 1", "by 3,000", True),
