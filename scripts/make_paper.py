@@ -80,7 +80,8 @@ class Protocol:
         self.models = {trial.variant.name: self.run.training(trial) for trial in trials if trial.seed == 0}
         if MODELS[0] not in self.models and self.run.folder.trained_here and self.config["seed"] == 0:
             itself = Trial(Variant(MODELS[0], self.config["network"]["depth"], ()), 0, self.run.folder.path)
-            self.folders[MODELS[0]], self.models[MODELS[0]] = self.run.folder, self.run.training(itself)
+            self.folders = {MODELS[0]: self.run.folder, **self.folders}
+            self.models = {MODELS[0]: self.run.training(itself), **self.models}
         self.name = path.name
 
     @property
@@ -239,7 +240,11 @@ def _page(
         "",
         "Lee & Bajić (ISBI 2021) train four U-Nets for 10,000 epochs of plain SGD at a learning rate of 0.001, 128×128 pixels and width "
         "16, on 605 images, once each. Below is the same protocol. Where the learning rate is another, epochs are stated as the paper's: "
-        "small steps of SGD go the same way for the same product of rate and steps, as far as the last section shows.",
+        + (
+            "small steps of SGD go the same way for the same product of rate and steps, as far as the last section shows."
+            if rates
+            else "that small steps of SGD go the same way for the same product of rate and steps is assumed here, not shown."
+        ),
         "",
     )
     for protocol, names in zip(protocols, figures, strict=True):
