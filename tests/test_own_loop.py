@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -25,11 +27,13 @@ from unetscope.runs.engines import InProcess, Local
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.jobs import train
 from unetscope.runs.own_loops import name_loop
+from unetscope.runs.own_training import built_by_code
 from unetscope.runs.retraining import retrain, trials
 from unetscope.runs.slimming import slim
 from unetscope.runs.verification import verify
 from unetscope.table.parts import named_variants
 from unetscope.training.checkpoints import Checkpoints
+from unetscope.training.config import validated_config
 
 LOOP = (
     CODE
@@ -256,6 +260,31 @@ def test_another_network_than_that_of_the_first_variants_is_refused(recorded: Pa
     loop.write_text(LOOP.replace("Net(width=2, rate=0.0)", "Net(width=3, rate=0.0)"))
     with pytest.raises(RunFolderError, match=r"loop\.py:build builds another network than when the loop of"):
         verify(recorded, ["without-skip1"], seeds=2, engine=InProcess())
+
+
+def test_a_seed_gives_the_same_weights_whatever_draws_them(recorded: Path) -> None:
+    loop = recorded.parent / "loop.py"
+    loop.write_text(
+        f"{LOOP}\n\nimport random\n\n\ndef build_by_numpy():"
+        + """
+    network = build()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(torch.from_numpy(numpy.random.randn(*weight.shape)) * random.random())
+    return network
+"""
+    )
+    run = RunFolder.open(recorded)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    name_loop(run, f"{loop}:build_by_numpy", f"{loop}:train", epochs=1)
+    config = validated_config(run.facts["own loop"])
+    weights = [
+        next(built_by_code(run, config.model_copy(update={"seed": seed})).model.parameters()) for seed in (0, 0, 1)
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
 
 
 def test_the_whole_network_keeps_levels_that_were_not_measured(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import random
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unetscope.base import InvalidArgument, RunFolderError, TrainingError, first_line
+from unetscope.base import InvalidArgument, RunFolderError, TrainingError, first_line, preserve_rng
 from unetscope.networks import named_object
 from unetscope.runs.building import BuiltNetwork, network_of_code
 from unetscope.runs.code_consent import LOOP_NETWORK
@@ -24,12 +25,16 @@ from unetscope.table import EpochRecord
 from unetscope.training import Checkpoints, RunConfig
 
 
+@preserve_rng()
 def built_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
-    """The network that a configuration's code builds for the images of a run in a loop of its own, with its seed's weights.
+    """The network that a configuration's code builds for the images of a run in a loop of its own, with its seed's weights,
+    whether torch, NumPy or Python draws them.
 
     Raises: RunFolderError if the run does not say what images it has, or if the code has come to build another network.
     """
     torch.manual_seed(config.seed)
+    np.random.seed(config.seed % 2**32)
+    random.seed(config.seed)
     built = network_of_code(config.network, *images_of(folder))
     kept = folder.facts.get(LOOP_NETWORK, {}).get("fingerprint", "")  # none of a run of an earlier version
     if kept and kept != built.fingerprint:
