@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from unetscope.activations import eval_mode, kept_parameters
 from unetscope.base import NetworkError, first_line
 from unetscope.networks.ablation import replace_streams, zeros_of
+from unetscope.networks.live_calls import hold_sides
+from unetscope.networks.program import Program
 from unetscope.networks.program_tensors import RANDOM
 from unetscope.networks.rewired import Rewired
 from unetscope.networks.structure import Operand, Structure
@@ -146,7 +148,34 @@ def refuse_fixed_batch(result: Rewired, expected: Sequence[Tensor]) -> None:
         )
 
 
-def holds_at_other_sizes(
+def held_to_sides(
+    result: Rewired,
+    whole: Rewired,
+    programs: Mapping[bool, Program],
+    expected: Callable[[tuple[Any, ...]], list[Tensor]],
+    checked_on: Sequence[Any],
+) -> str:
+    """Let the result take images of the example's sides alone, if it is not what it has to equal at other sides that the
+    network takes; the note on this, empty if it holds.
+
+    whole: the programs before they were made smaller. programs: those of the result, by mode. expected: what a network gives
+    for arguments, or its failure.
+    """
+    escaped = any(program.sizes_escaped for program in programs.values())
+    if _holds_at_other_sizes(result, whole, expected, checked_on, sizes_escaped=escaped):
+        return ""
+    for program in programs.values():
+        hold_sides(program.graph, checked_on[0].shape[2:])
+    result.set_code({mode: program.graph for mode, program in programs.items()})
+    return note_of_sides(checked_on, "the original computes with sizes outside of torch")
+
+
+def note_of_sides(checked_on: Sequence[Any], why: str) -> str:
+    """The note that a network takes images of the example's sides alone."""
+    return f"it takes images of {'×'.join(map(str, checked_on[0].shape[2:]))} alone: {why}"
+
+
+def _holds_at_other_sizes(
     result: Rewired,
     whole: Rewired,
     expected: Callable[[tuple[Any, ...]], list[Tensor]],

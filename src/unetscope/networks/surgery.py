@@ -17,15 +17,16 @@ from unetscope.networks.equality import (
     differ,
     draws_at_random,
     example_of,
-    holds_at_other_sizes,
+    held_to_sides,
     network_outputs,
+    note_of_sides,
     program_outputs,
     read_values,
     recorded_and_checked,
     refuse_fixed_batch,
 )
 from unetscope.networks.leaving_out import WithoutStreams, positions_of, silenced
-from unetscope.networks.live_calls import ancestors, hold_sides, remove_dead_calls
+from unetscope.networks.live_calls import ancestors, remove_dead_calls
 from unetscope.networks.masks import Read, WeightEdit
 from unetscope.networks.outputs import keep_outputs, main_output, output_leaves, simplify
 from unetscope.networks.program import place, record_program
@@ -126,7 +127,7 @@ class _Surgery:
         self._cut_weights(edits, zeroed)
         for program in self._programs.values():
             if lost := remove_dead_calls(program.graph, self._result.get_submodule):
-                self._note_fixed_sizes(f"it needs a size of {lost}, which is gone")
+                self._note(note_of_sides(self._checked_on, f"it needs a size of {lost}, which is gone"))
             simplify(program.graph, self._result.get_submodule)
         self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
         self._whole.set_code(graphs)
@@ -134,7 +135,8 @@ class _Surgery:
             self._check_result()
             example = self._result.surgery_record.example
             refuse_fixed_batch(self._result, self._silenced_outputs(example))
-        self._check_sizes()
+        if note := held_to_sides(self._result, self._whole, self._programs, self._silenced_outputs, self._checked_on):
+            self._note(note)
         kept = dict(self._result.named_parameters()) | dict(self._result.named_buffers())
         if outside := sorted(name for name in kept if name.startswith("outside_")):
             self._notes.append(f"tensors that the original does not register are {', '.join(outside)} here")
@@ -313,24 +315,6 @@ class _Surgery:
         """What the original gives with zeros in the place of the streams, without the outputs that are gone."""
         outputs = network_outputs(self._model, self._streams, inputs, training=False)
         return [tensor for index, tensor in enumerate(outputs) if index not in self._dropped.get(False, ())]
-
-    def _check_sizes(self) -> None:
-        """Hold the program to the size of the example, if it is not equal at another one that the network takes."""
-        escaped = any(program.sizes_escaped for program in self._programs.values())
-        if not holds_at_other_sizes(
-            self._result, self._whole, self._silenced_outputs, self._checked_on, sizes_escaped=escaped
-        ):
-            self._fix_sizes()
-
-    def _fix_sizes(self) -> None:
-        sides = self._checked_on[0].shape[2:]
-        for program in self._programs.values():
-            hold_sides(program.graph, sides)
-        self._note_fixed_sizes("the original computes with sizes outside of torch")
-        self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
-
-    def _note_fixed_sizes(self, why: str) -> None:
-        self._note(f"it takes images of {'×'.join(map(str, self._checked_on[0].shape[2:]))} alone: {why}")
 
 
 def _difference(result: nn.Module, whole: nn.Module, inputs: tuple[Any, ...], training: bool) -> str:

@@ -25,7 +25,7 @@ from unetscope.networks.equality import (
     differ,
     draws_at_random,
     example_of,
-    holds_at_other_sizes,
+    held_to_sides,
     in_mode,
     program_outputs,
     recorded_and_checked,
@@ -33,7 +33,6 @@ from unetscope.networks.equality import (
     tensors_of,
 )
 from unetscope.networks.leaving_out import CONCATENATIONS, positions_of, replace_tensors
-from unetscope.networks.live_calls import hold_sides
 from unetscope.networks.masks import concatenation_axis, tensor_arguments
 from unetscope.networks.program import Program, record_program
 from unetscope.networks.rewired import Rewired, Step
@@ -198,7 +197,8 @@ class _Thinning:
         if self._is_checked:
             self._check()
             refuse_fixed_batch(self._result, self._projected_outputs(self._result.surgery_record.example))
-        self._check_sizes()
+        note = held_to_sides(self._result, self._spread, self._programs, self._projected_outputs, self._checked_on)
+        self._notes += [note] * bool(note)
         self._result.surgery_record.add(Step(thinned=dict(self._kept)), self._notes, self._model)
         return self._result.train(self._model.training)
 
@@ -255,21 +255,6 @@ class _Thinning:
         with in_mode(self._model, training), replace_streams(self._model, self._streams, project, gradients=False):
             values = [each.clone() if isinstance(each, Tensor) else each for each in inputs]
             return tensors_of(self._model(*values))
-
-    def _check_sizes(self) -> None:
-        """Hold the program to the size of the example, if it is not equal at another one that the network takes."""
-        escaped = any(program.sizes_escaped for program in self._programs.values())
-        if holds_at_other_sizes(
-            self._result, self._spread, self._projected_outputs, self._checked_on, sizes_escaped=escaped
-        ):
-            return
-        sides = self._checked_on[0].shape[2:]
-        for program in self._programs.values():
-            hold_sides(program.graph, sides)
-        self._result.set_code({mode: program.graph for mode, program in self._programs.items()})
-        self._notes.append(
-            f"it takes images of {'×'.join(map(str, sides))} alone: the original computes with sizes outside of torch"
-        )
 
 
 @dataclass(frozen=True)
