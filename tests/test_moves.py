@@ -87,7 +87,7 @@ def test_a_run_goes_on_with_its_images_elsewhere(place: Path) -> None:
     assert f"this run goes on elsewhere: {line}" in warnings
     assert folder.last_epoch() == 3
     assert folder.configuration["data"]["path"] == str(place / "elsewhere")
-    assert folder.facts["moves"] == [{"epoch": 2, "changed": [line]}]
+    assert folder.facts["moves"] == [{"epoch": 2, "changed": [line]}]  # of the newest checkpoint
     assert facts(AnalysedRun.open(folder.path))["Moves"] == {"from epoch 2": line}
     assert not any("elsewhere" in text for text in resumed(place / "run")[1])  # it is there now
 

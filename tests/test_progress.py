@@ -46,6 +46,15 @@ def test_a_long_stage_says_on_the_way_how_long_it_will_take() -> None:
     assert lines[-1] == "training 6/6, 2:00 elapsed, measuring epoch 4, 45%"
 
 
+def test_what_an_earlier_job_has_done_took_no_time_of_this_one() -> None:
+    stream, clock = io.StringIO(), Clock()
+    progress = Lines(stream, clock)
+    progress.stage("training", 1000, 350)
+    clock.now += 100
+    progress.advance(370)
+    assert stream.getvalue() == "training 370/1000, 1:40 elapsed, 52:30 left\n"
+
+
 def test_a_log_of_days_stays_readable() -> None:
     lines = lines_of(60.0, 10_000)
     assert 50 < len(lines) < 500

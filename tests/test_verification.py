@@ -119,7 +119,7 @@ class Watching:
     def __init__(self, looks: list[int]) -> None:
         self.looks = looks
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int, done: int = 0) -> None:
         self.total = total
 
     def advance(self, done: int, note: str = "") -> None:

@@ -12,8 +12,8 @@ StepCallback = Callable[[int, int], None]
 class Progress(Protocol):
     """Receives the progress of a job."""
 
-    def stage(self, name: str, total: int) -> None:
-        """A stage begins. total: its number of steps, 0 if unknown."""
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        """A stage begins. total: its number of steps, 0 if unknown. done: those that an earlier job has done."""
 
     def advance(self, done: int, note: str = "") -> None:
         """This many steps of the stage are done."""
@@ -25,7 +25,7 @@ class Progress(Protocol):
 class NoProgress:
     """Ignores progress."""
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int, done: int = 0) -> None:
         """Do nothing."""
 
     def advance(self, done: int, note: str = "") -> None:

@@ -89,12 +89,14 @@ class Lines:
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
         self._name, self._done, self._total, self._note = "", 0, 0, ""
+        self._done_before = 0
         self._began = self._told = self._clock()
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int, done: int = 0) -> None:
         """The stage before ends, and another begins."""
         self.end()
-        self._name, self._done, self._total, self._note = one_line(name), 0, total or 1, ""
+        self._name, self._done, self._total, self._note = one_line(name), done, total or 1, ""
+        self._done_before = done
         self._began = self._told = self._clock()
 
     def advance(self, done: int, note: str = "") -> None:
@@ -126,8 +128,8 @@ class Lines:
         self._told = now
         elapsed = now - self._began
         entries = [f"{self._name} {self._done:g}/{self._total:g}", f"{_clock_time(elapsed)} elapsed"]
-        if 0 < self._done < self._total:
-            entries.append(f"{_clock_time(elapsed * (self._total - self._done) / self._done)} left")
+        if (done_here := self._done - self._done_before) > 0 and self._done < self._total:
+            entries.append(f"{_clock_time(elapsed * (self._total - self._done) / done_here)} left")
         line = ", ".join([*entries, *filter(None, [self._note])])
         self._write(line if len(line) <= LOG_WIDTH else f"{line[: LOG_WIDTH - 3]}...")
 
@@ -157,10 +159,10 @@ class Bar:
         self._progress = progress
         self._task: TaskID | None = None
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int, done: int = 0) -> None:
         """A new bar; the one before is full."""
         self._complete()
-        self._task = self._progress.add_task(one_line(name), total=total or 1, note="")
+        self._task = self._progress.add_task(one_line(name), total=total or 1, completed=done, note="")
 
     def advance(self, done: int, note: str = "") -> None:
         """Move the bar of this stage."""

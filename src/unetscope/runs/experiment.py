@@ -299,7 +299,7 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Prog
         seed=experiment.config.seed,
         reading=experiment.network.reading,
     )
-    progress.stage("training", epochs)
+    progress.stage("training", epochs, max(trainer.checkpoints.epochs(), default=0))
     pace = Pace(progress.warn)
 
     def on_epoch(record: EpochRecord) -> None:

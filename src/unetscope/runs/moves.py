@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unetscope.runs.folder import RunFolder
-from unetscope.training import RunConfig, differences, overridden_config, validated_config
+from unetscope.training import RunConfig, checkpoint_epochs, differences, overridden_config, validated_config
 
 OF_MACHINE = ("data.path", "data.validation", "training.device", "training.cuda_graphs")
 
@@ -40,5 +40,6 @@ def keep_move(folder: RunFolder, config: RunConfig) -> None:
     now = config.model_dump(mode="json")
     here = {name: now[name.partition(".")[0]][name.partition(".")[2]] for name in OF_MACHINE}
     moved = overridden_config(folder.configuration, here)
-    moves = [*folder.facts.get("moves", []), {"epoch": max(0, folder.last_epoch()), "changed": lines}]
+    resumed_from = max(checkpoint_epochs(folder.checkpoints), default=0)
+    moves = [*folder.facts.get("moves", []), {"epoch": resumed_from, "changed": lines}]
     folder.note({"moves": moves}, configuration=moved.model_dump(mode="json"))

@@ -98,7 +98,8 @@ def retrain(
     engine = engine or engine_named("local", threads=threads, gpu=on_gpu(run))
     folders = {trial: _folder(run, trial, threads) for trial in planned}
     epochs = configuration_of(run)["training"]["epochs"]
-    progress.stage("retraining", len(planned) * epochs)
+    before = sum(max(0, folder.last_epoch()) for folder in folders.values())
+    progress.stage("retraining", len(planned) * epochs, before)
 
     def look() -> None:
         done = {trial: max(0, folder.last_epoch()) for trial, folder in folders.items()}

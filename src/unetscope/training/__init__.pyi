@@ -1,3 +1,4 @@
+from .checkpoint_names import checkpoint_epochs as checkpoint_epochs
 from .checkpoint_names import checkpoint_name as checkpoint_name
 from .checkpoints import Checkpoints as Checkpoints
 from .config import ALL_LEVELS as ALL_LEVELS

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unetscope.base import TrainingError, check_sum, first_line, flush_folder, naming, parse_json, write_sums
-from unetscope.training.checkpoint_names import checkpoint_name
+from unetscope.training.checkpoint_names import checkpoint_epochs, checkpoint_name
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 # A checkpoint holds each weight at most four times (with two moments of Adam and a master copy), random state and headers.
@@ -42,10 +41,7 @@ class Checkpoints:
 
     def epochs(self) -> tuple[int, ...]:
         """The epochs of which there is a checkpoint, ascending."""
-        if not self.folder.is_dir():
-            return ()
-        names = (re.fullmatch(r"epoch-(\d{5,})", path.name) for path in self.folder.iterdir())
-        return tuple(sorted(int(name[1]) for name in names if name))
+        return checkpoint_epochs(self.folder)
 
     def path(self, epoch: int) -> Path:
         """The folder of one checkpoint."""
