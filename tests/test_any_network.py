@@ -23,7 +23,7 @@ from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError
 from unetscope.networks.inspection import build_network, gives_probabilities, inspect, named_object
 from unetscope.networks.saved_parts import load_parts
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.building import parts_left_out
+from unetscope.runs.building import parts_left_out, same_weights_for_every_seed
 from unetscope.runs.design_costs import savings
 from unetscope.runs.engines import InProcess
 from unetscope.runs.experiment import measure_again
@@ -507,6 +507,16 @@ def test_the_depth_of_a_network_that_starts_below_full_resolution() -> None:
 def test_a_run_of_this_package_is_not_retrained_by_a_loop(finished: Path) -> None:
     with pytest.raises(InvalidArgument, match="was trained by unetscope run: its variants are trained as it was"):
         verify(finished / "run", ["skips"], build="loop.py:build", train="loop.py:train", engine=InProcess())
+
+
+def test_a_network_that_is_built_already_is_warned_of(tmp_path: Path) -> None:
+    """Its weights are the same whatever the seed, which a comparison of seeds does not show."""
+    (tmp_path / "nets.py").write_text(f"{CODE}\nnet = Net()\n")
+    said = "is a network, and not what builds one: it begins with the same weights whatever the seed"
+    for name, is_built in (("net", True), ("Net", False)):
+        network = NetworkConfig(code=f"{tmp_path / 'nets.py'}:{name}")
+        assert [said in text for text in same_weights_for_every_seed(network)] == [True] * is_built
+    assert same_weights_for_every_seed(NetworkConfig()) == ()
 
 
 def test_names_of_one_file_know_each_others_classes(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from unetscope.activations import device_of
 from unetscope.base import InvalidArgument, NetworkError, RunFolderError, consent, first_line, preserve_rng
-from unetscope.networks import Structure, UNet, build_network, gives_probabilities, inspect, without
+from unetscope.networks import Structure, UNet, build_network, gives_probabilities, inspect, named_object, without
 from unetscope.runs.code_consent import CONSENT, consented_text
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.own_loops import configuration_of
@@ -127,6 +127,16 @@ def _refuse_other_sides(network: NetworkConfig, channels: int, sides: tuple[int,
         if are_volumes
         else f"the network of {network.code} takes volumes, and image size {size} is of flat images: give volumes and "
         f"--image-size DEPTHxHEIGHTxWIDTH, such as 16x{size}, or name a network that takes flat images"
+    )
+
+
+def same_weights_for_every_seed(network: NetworkConfig) -> tuple[str, ...]:
+    """A warning if what a run names is a network already, and not what builds one."""
+    if network.code is None or not isinstance(named_object(network.code), nn.Module):
+        return ()
+    return (
+        f"{network.code} is a network, and not what builds one: it begins with the same weights whatever the seed, so "
+        "trainings with several seeds differ in the order of the images alone",
     )
 
 

@@ -29,6 +29,7 @@ from unetscope.runs.building import (
     local_config,
     network_facts,
     refuse_other_network,
+    same_weights_for_every_seed,
     untrained_predictions,
 )
 from unetscope.runs.code_consent import allow_code
@@ -123,6 +124,7 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     warned = (
         *prospects(config, train, validation),
         *network.gaps,
+        *same_weights_for_every_seed(config.network),
         *predictions,
         *_of_fewer_clusters(config.measuring, scope),
     )
