@@ -115,6 +115,10 @@ class Protocol:
         record = max(self.models[name].records, key=lambda record: record.validation_dice)
         return record.validation_dice, record.epoch * self.scale
 
+    def dice_by_epoch(self, name: str) -> dict[float, float]:
+        """The mean validation Dice of a model by the paper's epoch."""
+        return {record.epoch * self.scale: record.validation_dice for record in self.models[name].records}
+
     def close_from(self, name: str, target: float) -> float | None:
         """The epoch from which a model has a Dice of so much."""
         reached = self.models[name].reaches(target)
@@ -277,10 +281,7 @@ def compared_rates(slow: Protocol, fast: Protocol, name: str) -> tuple[str, ...]
     """How a model does at two learning rates, None if it was not trained at both."""
     if name not in slow.models or name not in fast.models:
         return None
-    curves = [
-        {record.epoch * each.scale: record.validation_dice for record in each.models[name].records}
-        for each in (slow, fast)
-    ]
+    curves = [each.dice_by_epoch(name) for each in (slow, fast)]
     begins = [begun_at(curve) for curve in curves]
     last = min(max(curve) for curve in curves)
     from_epoch = max(begins, key=lambda epoch: np.inf if epoch is None else epoch)
@@ -332,12 +333,27 @@ def _section(protocol: Protocol) -> Iterator[str]:
             + "."
         )
     yield from ("", *table(("claim", "in the paper", "here", ""), (claim.cells() for claim in claims(protocol))), "")
+    yield from ("### When the models begin", "")
+    yield (
+        f"*Begins*: the first epoch at which the mean validation Dice is above {BEGUN:g}; before it a network predicts nothing, or "
+        "the same for every image."
+    )
+    yield from ("", *_begins(protocol), "")
     yield from ("### I(Y;M) of the merges, read twice", "")
     yield (
         "*Reached*: 95 % of H(Y), as the paper reads it. *Ceiling*: from then on I(X;M) is at log2 of the number of images, which any "
         "layer reaches that tells all images apart, so that I(Y;M) is H(Y) whatever the layer."
     )
     yield from ("", *_merges(protocol), "")
+
+
+def _begins(protocol: Protocol) -> list[str]:
+    rows = []
+    for name in MODELS:
+        if name in protocol.models:
+            dice, epoch = protocol.best(name)
+            rows.append((name, _epoch(begun_at(protocol.dice_by_epoch(name))), f"{dice:.3f}", f"{epoch:,.0f}"))
+    return table(("model", "begins at epoch", "best Dice", "at epoch"), rows)
 
 
 def without_paths(lines: list[str]) -> list[str]:

@@ -176,6 +176,7 @@ def test_the_page_is_written_with_its_tables(
     assert "605 training and 65 validation images" in page
     here = "within 0.02 at 8,000; best 0.850 against 0.850"
     assert f"| Model 3 reaches the Dice of Model 1, later | about 8,000 | {here} | **held** |" in page
+    assert "| model3 | 1,000 | 0.850 | 8,000 |" in page  # 0.106 of it after two epochs
     named = {line.partition("](")[2].rstrip(")") for line in page.splitlines() if line.startswith("![")}
     assert len(named) == 5  # of the models, one alone has kept what it predicted
     assert all((tmp_path / "docs" / name).is_file() for name in named)
