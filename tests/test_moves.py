@@ -92,6 +92,15 @@ def test_a_run_goes_on_with_its_images_elsewhere(place: Path) -> None:
     assert not any("elsewhere" in text for text in resumed(place / "run")[1])  # it is there now
 
 
+def test_it_goes_on_elsewhere_from_its_newest_checkpoint(place: Path) -> None:
+    """Which is not the last epoch that was written, if a machine is lost."""
+    shutil.rmtree(place / "run" / "checkpoints" / "epoch-00002")
+    (place / "data").rename(place / "elsewhere")
+    folder, _ = resumed(place / "run", **{"data.path": str(place / "elsewhere")})
+    assert [move["epoch"] for move in folder.facts["moves"]] == [1]
+    assert folder.last_epoch() == 3
+
+
 @no_cuda
 def test_a_run_of_a_gpu_goes_on_without_one(place: Path) -> None:
     with edited_config(place / "run") as about:
