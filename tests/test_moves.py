@@ -110,7 +110,7 @@ def test_a_run_of_a_gpu_goes_on_without_one(place: Path) -> None:
         resumed(place / "run")
     assert (place / "run" / "config.json").read_bytes() == before
     folder, warnings = resumed(place / "run", **{"training.device": "cpu"})
-    assert any("training.device: cuda → cpu; training.cuda_graphs: True → False" in text for text in warnings)
+    assert any("training.device: cuda → cpu; training.cuda_graphs: True → None" in text for text in warnings)
     assert folder.last_epoch() == 3
     assert folder.configuration["training"]["device"] == "cpu"
     assert folder.facts["moves"][0]["epoch"] == 2

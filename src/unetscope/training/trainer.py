@@ -86,14 +86,14 @@ def resolved_device(config: TrainingConfig) -> Literal["cpu", "cuda"]:
     return "cuda" if available and config.device != "cpu" else "cpu"
 
 
-def resolved_cuda_graphs(config: TrainingConfig, of_unet: bool) -> bool:
+def resolved_cuda_graphs(config: TrainingConfig, of_unet: bool) -> bool | None:
     """Whether training steps are replayed as CUDA graphs: by default, on a GPU, those of this package's U-Net, which are all
-    alike. Raises: InvalidArgument if they are asked for elsewhere.
+    alike; None where nobody has asked and there is no reason to. Raises: InvalidArgument if they are asked for elsewhere.
     """
     device = resolved_device(config)
     if config.cuda_graphs and device != "cuda":
         raise InvalidArgument(f"--cuda-graphs goes with --device cuda, and the device is {device}")
-    return (device == "cuda" and of_unet) if config.cuda_graphs is None else config.cuda_graphs
+    return True if config.cuda_graphs is None and device == "cuda" and of_unet else config.cuda_graphs
 
 
 def can_replay(config: TrainingConfig, task: Task) -> bool:
