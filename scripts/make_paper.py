@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from markdown_table import table
@@ -97,11 +97,6 @@ class Protocol:
     def rate(self) -> float:
         """The learning rate."""
         return float(self.config["training"]["learning_rate"])
-
-    @property
-    def subject(self) -> tuple[int, Any]:
-        """What is trained, at whichever rate: width and image size."""
-        return self.config["network"]["width"], self.config["data"]["image_size"]
 
     def is_whole(self, *names: str) -> bool:
         """Whether trainings got to their last epoch."""
@@ -391,9 +386,8 @@ def _of_information(protocol: Protocol) -> Iterator[Claim]:
         "I(Y;M) of layers 20, 17, 14 and 11 reaches its maximum in that order",
         "20 and 17 at about 1,000, 14 between 1,000 and 10,000, 11 never",
         ", ".join(f"{layer} {_at(epochs[layer])}" for layer in MERGES),
-        _answer(
-            measured or epochs["20"] is not None or not is_ordered, is_ordered
-        ),  # what comes later comes after these
+        # with one layer left, whatever comes later comes after the others
+        _answer(measured or not is_ordered or epochs[MERGES[-2]] is not None, is_ordered),
     )
     most, ceiling = reached["11"][1:]
     yield Claim(
@@ -408,11 +402,12 @@ def _of_information(protocol: Protocol) -> Iterator[Claim]:
     }
     down = [str(number) for number in range(1, 11)]
     lowest = min(down, key=lambda layer: of_input[layer])
+    lowest_of_all = min(of_input, key=lambda layer: of_input[layer])
     up = [of_input[layer] for layer in reversed(MERGES)]
     yield Claim(
         "I(X;M) over the layers is a U at first",
         "falls to the bottom, rises at the merges",
-        f"of layers 1 to 10 lowest at {lowest}; at 11, 14, 17 and 20 {', '.join(f'{bits:.2f}' for bits in up)} bits",
+        f"of layers 1 to 10 lowest at {lowest} (of all at {lowest_of_all}); at 11, 14, 17 and 20 {', '.join(f'{bits:.2f}' for bits in up)} bits",
         _answer(True, lowest in {"9", "10"} and all(lower < upper for lower, upper in pairwise(up))),
     )
 

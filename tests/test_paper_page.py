@@ -122,6 +122,23 @@ def test_what_has_not_ended_is_not_decided(script: dict[str, Any], run: Path) ->
     assert said["I(X;M) over the layers is a U at first"] == "held"
 
 
+@pytest.mark.parametrize(
+    ("reached", "answer"),
+    [
+        ({"20": 1}, "not decided"),  # 14 may yet come before 17
+        ({"20": 1, "17": 2, "14": 3}, "held"),
+        ({"20": 1, "14": 2}, "did not hold"),
+    ],
+)
+def test_an_order_is_decided_when_one_layer_is_left(
+    reached: dict[str, int], answer: str, script: dict[str, Any], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = script["Protocol"](run)
+    protocol.epochs = 10**9  # so that the run is far from its end
+    monkeypatch.setattr(protocol, "full_from", lambda layer: (reached.get(layer), 1.0, 2.0))
+    assert script["claims"](protocol)[0].answer == answer
+
+
 def test_a_model_that_is_not_there_is_not_decided(script: dict[str, Any], run: Path) -> None:
     train(run, {name: AS_IN_THE_PAPER[name] for name in ("model1", "model2")})
     said = answers(script, run)
