@@ -16,7 +16,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,17 +26,19 @@ from PIL import Image
 
 from calibration.planted import HARD_TASKS, PLANTED_TASKS, planted_task
 from unetscope.activations import pixels, to_input
+from unetscope.analysis import interval_over_images
 from unetscope.analysis.outcomes import Verification
 from unetscope.base.files import whole_file
 from unetscope.base.progress import NoProgress
-from unetscope.networks.ablation import ablated, replace_streams
+from unetscope.networks.ablation import replace_streams
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import designed
-from unetscope.runs.carrying import Carried, carried, inspected, smaller, train_on
+from unetscope.runs.carrying import Carried, carried, smaller, train_on
 from unetscope.runs.engines import InProcess
-from unetscope.runs.evidence import lacks, names_of_parts
 from unetscope.runs.experiment import run as run_experiment
+from unetscope.runs.silencing import Silencing
 from unetscope.runs.verification import chosen_variants, verify
+from unetscope.table import EVIDENCE_LEVEL, epochs_trained_on
 from unetscope.table.parts import Variant, removed_parts
 from unetscope.training.checkpoints import Checkpoints
 from unetscope.training.config import RunConfig, preset_config
@@ -44,8 +46,9 @@ from unetscope.training.trainer import validation_scores
 
 ROOT = Path(__file__).parents[1]
 TRAIN, HELD_OUT = 300, 100  # images of a drawn task
-TRAINED_ON = 0.15  # of the budget, for each design
+TRAINED_ON_FOR = 0.15  # of the budget, for each design
 TAYLOR_IMAGES = 128
+COMPARED = 5  # designs with an effort of 0.3
 DRAWN: Final = (*PLANTED_TASKS, *HARD_TASKS)
 
 
@@ -168,14 +171,19 @@ def predictors(cell: Cell, budget: int, design: Variant) -> dict[str, Any]:
     of_run = replace(carried(judged, "model1", or_whole=True, code=None, progress=NoProgress()), epoch=budget)
     Checkpoints(of_run.run.folder.checkpoints).load_weights(budget, of_run.whole.model)
     whole = float(validation_scores(of_run.whole.model, of_run.held_out, of_run.whole.reading).mean)
+    small, beside = (_trained_on(cell, of_run, each) for each in (design, of_run.design))
+    groups = of_run.held_out.group_numbers
+    lost, level = np.subtract(beside.images, small.images), 1 - (1 - EVIDENCE_LEVEL) / COMPARED
+    gap = interval_over_images(lost[None], () if groups is None else groups.tolist(), level)
     return {
         "design": design.as_dict(),
         "whole": whole,
         "bits": bits_share(judged, budget, design),
         "verdict": judged.judged().of_variant(design, epoch=budget),
         **_silenced(of_run, design, whole),
-        "curve": _dice_trained_on(cell, of_run, design),
-        "curve of the whole": _dice_trained_on(cell, of_run, of_run.design),
+        "curve": small.curve,
+        "curve of the whole": beside.curve,
+        "gap": None if gap is None else asdict(gap),
     }
 
 
@@ -194,39 +202,52 @@ def _silenced(of_run: Carried, design: Variant, whole: float) -> dict[str, float
     Taylor importance of a gate on the stream (Molchanov et al., CVPR 2019), in nats a pixel.
     """
     network = of_run.whole
-    image = torch.rand(1, of_run.train.channels, *of_run.train.image_size)
-    structure = network.structure or inspected(network.model, image)
-    names = [name for part, name in names_of_parts(of_run, structure).items() if lacks(design, part)]
-    with ablated(network.model, structure, names):
-        silenced = float(validation_scores(network.model, of_run.held_out, network.reading).mean)
+    silencing = Silencing(network, of_run.design, of_run.held_out)
+    silenced = float(np.nanmean(silencing.dice(design)))
     gate = torch.ones((), requires_grad=True)
     rows = torch.arange(min(TAYLOR_IMAGES, len(of_run.train)))
     images = to_input(pixels(of_run.train)[rows], of_run.train.scale)
     masks = torch.from_numpy(of_run.train.masks)[rows][:, None]
     network.model.eval()
-    streams = {name: structure.stream_of(name) for name in names}
+    streams = {name: silencing.structure.stream_of(name) for name in silencing.silenced_parts(design)}
     with replace_streams(network.model, streams, lambda _, stream: stream * gate):
         output = network.reading(network.model(images), of_run.train.image_size)
         (slope,) = torch.autograd.grad(network.reading.task.loss(output, masks), gate)
     return {"silenced": whole - silenced, "taylor": abs(float(slope))}
 
 
-def _dice_trained_on(cell: Cell, of_run: Carried, design: Variant) -> list[float]:
-    """The mean validation Dice of a design after each epoch of training on from the weights of the budget."""
+@dataclass
+class TrainedOn:
+    """A design trained on. curve: the mean validation Dice before and after each epoch. images: Dice of each image after as
+    many epochs as `unetscope verdict --effort` trains.
+    """
+
+    curve: list[float]
+    images: list[float]
+
+
+def _trained_on(cell: Cell, of_run: Carried, design: Variant) -> TrainedOn:
+    """A design trained on from the weights of the budget."""
     folder = cell.folder / "trained-on" / f"{of_run.epoch}-{design.name}"
-    kept = folder.with_suffix(".curve")
+    kept = folder.with_suffix(".json")
     if kept.exists():
-        return list(json.loads(kept.read_text(encoding="utf-8")))
+        return TrainedOn(**json.loads(kept.read_text(encoding="utf-8")))
     shutil.rmtree(folder, ignore_errors=True)
-    config, epochs = designed(of_run.config, design), max(2, round(TRAINED_ON * of_run.epoch))
+    config, asked = designed(of_run.config, design), epochs_trained_on(of_run.epoch)
     network, _ = smaller(of_run.whole, config, of_run.train) if design != of_run.design else (of_run.small, 1.0)
     if design == of_run.design:
         Checkpoints(of_run.run.folder.checkpoints).load_weights(of_run.epoch, network.model)
-    curve: list[float] = []
-    train_on(of_run, network, folder, epochs, lambda epoch, dice: curve.append(dice))
+    trained = TrainedOn([], [])
+
+    def on_epoch(epoch: int, dice: float) -> None:
+        trained.curve.append(dice)
+        if epoch == asked:
+            trained.images = validation_scores(network.model, of_run.held_out, network.reading).images.tolist()
+
+    train_on(of_run, network, folder, max(asked, round(TRAINED_ON_FOR * of_run.epoch)), on_epoch)
     shutil.rmtree(folder)
-    kept.write_text(json.dumps(curve), encoding="utf-8")
-    return curve
+    kept.write_text(json.dumps(asdict(trained)), encoding="utf-8")
+    return trained
 
 
 def losses(judged: AnalysedRun, budgets: Iterable[int]) -> dict[str, Any]:

@@ -10,25 +10,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-Array = NDArray[np.float64]
-Answer = Literal["needed", "redundant", "undecided"]
+from unetscope.analysis import BENDS, LossLines, bent_together
+from unetscope.table import (
+    BITS,
+    EXPECTED_LEVEL,
+    SILENCED,
+    TRAINED_ON,
+    Decision,
+    Interval,
+    decided_loss,
+    epochs_trained_on,
+)
 
+Array = NDArray[np.float64]
 LOW, MIDDLE, HIGH = 0.05, 0.5, 0.95
-LEVEL = HIGH - LOW
-BENDS = (0.02, 0.1, 0.3)  # losses of Dice at which a line may become flatter or steeper
+LEVEL = EXPECTED_LEVEL
 MARGIN = 0.02
 MOST_WIDENED = 10.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """A design of a cell at a budget. loss: of Dice when it is retrained. values: of its predictors, by name."""
+    """A design of a cell at a budget.
+
+    loss: of Dice when it is retrained. values: of its predictors, by name. said: by the rule of bits. most: the end of the
+    interval over images of the gap after training on; below the margin, a network that is there shows that what it lacks is not
+    needed. retrained: what its retrainings decide.
+    """
 
     task: str
     network: str
@@ -36,6 +50,9 @@ class Row:
     design: str
     loss: float
     values: Mapping[str, float]
+    said: Decision = "undecided"
+    most: float = math.nan
+    retrained: Decision = "undecided"
 
     @property
     def cell(self) -> tuple[str, str, int]:
@@ -43,23 +60,9 @@ class Row:
         return self.task, self.network, self.budget
 
     @property
-    def truth(self) -> Answer:
+    def truth(self) -> Decision:
         """What retraining says, by its mean."""
         return "needed" if self.loss > MARGIN else "redundant"
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """A loss of Dice with its interval."""
-
-    loss: float
-    low: float
-    high: float
-
-    @property
-    def answer(self) -> Answer:
-        """Needed or redundant where the whole interval is on one side of the margin."""
-        return "needed" if self.low > MARGIN else "redundant" if self.high < MARGIN else "undecided"
 
 
 def rows_of(kept: Mapping[str, Any], task: str, network: str) -> list[Row]:
@@ -70,7 +73,20 @@ def rows_of(kept: Mapping[str, Any], task: str, network: str) -> list[Row]:
             values = kept.get(f"{budget}-{design}")
             if values is not None and math.isfinite(outcome["loss"]):
                 known = predictor_values(values, kept["losses"]["curves"], int(budget), design)
-                rows.append(Row(task, network, int(budget), design, outcome["loss"], known))
+                most = math.nan if values["gap"] is None else values["gap"]["high"]
+                rows.append(
+                    Row(
+                        task,
+                        network,
+                        int(budget),
+                        design,
+                        outcome["loss"],
+                        known,
+                        values["verdict"],
+                        most,
+                        outcome["decision"],
+                    )
+                )
     return rows
 
 
@@ -84,33 +100,24 @@ def predictor_values(
     first = min(curves[design], key=int)
     early = max(1, round(budget / 5))
     return {
-        "bits": float("nan") if values["bits"] is None else float(values["bits"]),
-        "silenced": float(values["silenced"]),
+        BITS: float("nan") if values["bits"] is None else float(values["bits"]),
+        SILENCED: float(values["silenced"]),
         "taylor": float(values["taylor"]),
-        "trained on for 5 %": float(gaps[max(1, round(0.05 * budget))]),
+        TRAINED_ON: float(gaps[epochs_trained_on(budget)]),
         "trained on for 15 %": float(gaps[-1]),
         "trained on, extrapolated": float(gaps[-1] * falls),
         "a fifth of a retraining": curves["model1"][first][early] - curves[design][first][early],
     }
 
 
-def line(values: Array, bends: Sequence[float] = BENDS) -> Array:
-    """The columns [n, 2 + bends] of a line with bends of each value: 1, the value, and what it is above each bend.
-
-    >>> line(np.array([0.0, 0.12])).tolist()
-    [[1.0, 0.0, 0.0, 0.0, 0.0], [1.0, 0.12, 0.09999999999999999, 0.01999999999999999, 0.0]]
-    """
-    above = [np.maximum(0, values - bend) for bend in bends]
-    return np.stack([np.ones_like(values), values, *above], axis=1)
-
-
 def quantile_line(columns: Array, losses: Array, weights: Array, quantile: float) -> Array:
     """The coefficients of the line that least misses a quantile, and that falls nowhere.
 
-    columns: of `line`, of one predictor or of several, the first of which is 1. Solved as a linear programme.
+    columns: of `bent`, of one predictor or of several, the first of which is 1. Solved as a linear programme.
 
+    >>> from unetscope.analysis import bent
     >>> values = np.linspace(0, 0.4, 50)
-    >>> (line(values)[[0, 49]] @ quantile_line(line(values), 0.5 * values, np.ones(50), 0.5)).round(6).tolist()
+    >>> (bent(values)[[0, 49]] @ quantile_line(bent(values), 0.5 * values, np.ones(50), 0.5)).round(6).tolist()
     [0.0, 0.2]
     """
     n, p = columns.shape
@@ -134,31 +141,7 @@ def quantile_line(columns: Array, losses: Array, weights: Array, quantile: float
     return np.asarray(found.x[:p])
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Quantile lines of some predictors together. widened: the factor by which its intervals are wider than the lines are."""
-
-    predictors: tuple[str, ...]
-    coefficients: tuple[Array, Array, Array]
-    widened: float = 1.0
-
-    def predict(self, row: Row) -> Predicted:
-        """The loss to expect of a design."""
-        columns = design_columns([row], self.predictors)[0]
-        low, middle, high = sorted(float(columns @ each) for each in self.coefficients)
-        return Predicted(middle, middle - self.widened * (middle - low), middle + self.widened * (high - middle))
-
-
-def design_columns(rows: Sequence[Row], predictors: Sequence[str]) -> Array:
-    """The columns of all predictors of rows, the constant once. A value that is not known counts as 0."""
-    parts = [np.ones((len(rows), 1))]
-    for name in predictors:
-        values = np.array([row.values[name] for row in rows], dtype=np.float64)
-        parts.append(line(np.nan_to_num(values))[:, 1:])
-    return np.hstack(parts)
-
-
-def fitted(rows: Sequence[Row], predictors: Sequence[str]) -> Fit:
+def fitted(rows: Sequence[Row], predictors: Sequence[str]) -> LossLines:
     """The lines of all rows, each task weighing the same, with intervals that are so wide that those of tasks which are left
     out in turn hold 90 % of their losses.
     """
@@ -170,28 +153,28 @@ def fitted(rows: Sequence[Row], predictors: Sequence[str]) -> Fit:
     for task in tasks:
         left = _lines([row for row in rows if row.task != task], predictors)
         of_task = [row for row in rows if row.task == task]
-        needed += [_widening(left.predict(row), row.loss) for row in of_task]
+        needed += [_widening(left.loss(row.values), row.loss) for row in of_task]
         weights += [1 / len(of_task)] * len(of_task)
     order = np.argsort(needed)
     reached = np.cumsum(np.array(weights)[order]) / sum(weights)
     widened = float(np.array(needed)[order][np.searchsorted(reached, LEVEL)])
-    return Fit(lines.predictors, lines.coefficients, min(MOST_WIDENED, max(1.0, widened)))
+    return LossLines(lines.predictors, lines.coefficients, min(MOST_WIDENED, max(1.0, widened)))
 
 
-def _widening(predicted: Predicted, loss: float) -> float:
+def _widening(predicted: Interval, loss: float) -> float:
     """The factor by which an interval must be wider to hold a loss."""
-    side = predicted.high - predicted.loss if loss > predicted.loss else predicted.loss - predicted.low
-    off = abs(loss - predicted.loss)
+    side = predicted.high - predicted.value if loss > predicted.value else predicted.value - predicted.low
+    off = abs(loss - predicted.value)
     return 0.0 if off == 0 else math.inf if side <= 0 else off / side
 
 
-def _lines(rows: Sequence[Row], predictors: Sequence[str]) -> Fit:
-    columns = design_columns(rows, predictors)
+def _lines(rows: Sequence[Row], predictors: Sequence[str]) -> LossLines:
+    columns = bent_together([row.values for row in rows], predictors)
     losses = np.array([row.loss for row in rows])
     sizes = {task: sum(row.task == task for row in rows) for task in {row.task for row in rows}}
     weights = np.array([1 / sizes[row.task] for row in rows])
     low, middle, high = (quantile_line(columns, losses, weights, quantile) for quantile in (LOW, MIDDLE, HIGH))
-    return Fit(tuple(predictors), (low, middle, high))
+    return LossLines(tuple(predictors), (low, middle, high))
 
 
 @dataclass(frozen=True)
@@ -210,12 +193,12 @@ class Judged:
     width: float
 
 
-def left_out_tasks(rows: Sequence[Row], predictors: Sequence[str]) -> list[tuple[Row, Predicted]]:
+def left_out_tasks(rows: Sequence[Row], predictors: Sequence[str]) -> list[tuple[Row, Interval]]:
     """Every row with what is predicted of it by a fit on the other tasks."""
     predicted = []
     for task in sorted({row.task for row in rows}):
         fit = fitted([row for row in rows if row.task != task], predictors)
-        predicted += [(row, fit.predict(row)) for row in rows if row.task == task]
+        predicted += [(row, fit.loss(row.values)) for row in rows if row.task == task]
     return predicted
 
 
@@ -225,11 +208,11 @@ def judged(rows: Sequence[Row], predictors: Sequence[str]) -> Judged:
     cells = {row.cell for row in rows}
     ranks = []
     for cell in cells:
-        of_cell = [(row.loss, each.loss) for row, each in predicted if row.cell == cell]
+        of_cell = [(row.loss, each.value) for row, each in predicted if row.cell == cell]
         if len(of_cell) >= 3 and len({loss for _, loss in of_cell}) > 1:
             ranks.append(float(stats.spearmanr(*zip(*of_cell, strict=True)).statistic))
 
-    def share(holds: Callable[[Row, Predicted], float]) -> float:
+    def share(holds: Callable[[Row, Interval], float]) -> float:
         by_task: dict[str, list[float]] = {}
         for row, each in predicted:
             by_task.setdefault(row.task, []).append(float(holds(row, each)))
@@ -239,8 +222,8 @@ def judged(rows: Sequence[Row], predictors: Sequence[str]) -> Judged:
         tuple(predictors),
         float(np.mean(ranks)) if ranks else math.nan,
         share(lambda row, each: each.low <= row.loss <= each.high),
-        share(lambda row, each: each.answer == row.truth),
-        share(lambda row, each: each.answer not in (row.truth, "undecided")),
+        share(lambda row, each: decided_loss(each, MARGIN) == row.truth),
+        share(lambda row, each: decided_loss(each, MARGIN) not in (row.truth, "undecided")),
         share(lambda _, each: each.high - each.low),
     )
 

@@ -1,6 +1,9 @@
-"""Write docs/verdicts.md from the cells that `verdict_cells` has filled.
+"""Write docs/verdicts.md from the cells that `verdict_cells` has filled, and the lines by which the package expects losses.
 
 python -m calibration.verdict_page build/verdicts
+
+Cells take hours, so what the page needs of them is kept in docs/data/verdicts.json; cells of the folder take the place of those
+that are kept. Without a folder, the page is written from what is kept.
 """
 
 from __future__ import annotations
@@ -8,44 +11,80 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from calibration.verdict_cells import DRAWN, NETWORKS, TRAINED_ON
-from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, judged, left_out_tasks, rows_of
+from calibration.verdict_cells import DRAWN, NETWORKS, TRAINED_ON_FOR
+from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, fitted, judged, left_out_tasks, rows_of
+from unetscope.base import without_nan
+from unetscope.table import SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS, LINES = ROOT / "docs", ROOT / "src" / "unetscope" / "analysis" / "loss_lines.json"
+EFFORT = 0.3
+TRAINED_ON_TEXT = "a twentieth of the epochs for each network, and three or more"
 TASKS: Final = (*DRAWN, "nuclei", "membranes")
 SETS: Final[tuple[tuple[str, ...], ...]] = (
     ("bits",),
     ("taylor",),
     ("silenced",),
     ("bits", "silenced"),
-    ("trained on for 5 %",),
-    ("bits", "trained on for 5 %"),
-    ("silenced", "trained on for 5 %"),
+    (TRAINED_ON,),
+    ("bits", TRAINED_ON),
+    ("silenced", TRAINED_ON),
     ("trained on for 15 %",),
     ("trained on, extrapolated",),
     ("bits", "trained on, extrapolated"),
     ("a fifth of a retraining",),
 )
-COST: Final = {"trained on for 5 %": 0.05, "trained on for 15 %": TRAINED_ON, "trained on, extrapolated": TRAINED_ON,
-               "a fifth of a retraining": 0.2}  # of a training, for each network  # fmt: skip
+USED: Final[tuple[tuple[str, ...], ...]] = ((SILENCED,), (SILENCED, TRAINED_ON))
+"""Those of which the package has lines."""
+COST: Final[dict[str, Callable[[int], float]]] = {
+    TRAINED_ON: lambda budget: epochs_trained_on(budget) / budget,
+    "trained on for 15 %": lambda _: TRAINED_ON_FOR,
+    "trained on, extrapolated": lambda _: TRAINED_ON_FOR,
+    "a fifth of a retraining": lambda _: 0.2,
+}
+"""Of a training, for each network of a budget."""
 
 
 def main() -> None:
     """Read the cells and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--docs", type=Path, default=DOCS)
+    parser.add_argument("--lines", type=Path, default=LINES)
     words = parser.parse_args()
-    rows = read_rows(words.folder)
+    kept = words.docs / "data" / "verdicts.json"
+    rows = joined(kept_rows(kept) if kept.exists() else [], read_rows(words.folder) if words.folder else [])
     if len({row.task for row in rows}) < 3:
-        raise SystemExit(f"{words.folder} has the cells of fewer than three tasks: nothing can be left out")
+        raise SystemExit("there are cells of fewer than three tasks: nothing can be left out")
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text(json.dumps(without_nan([asdict(row) for row in rows]), indent=1) + "\n", encoding="utf-8")
     (words.docs / "verdicts.md").write_text("\n".join(page(rows)) + "\n", encoding="utf-8")
+    lines = [fitted(rows, predictors).as_dict() for predictors in USED]
+    words.lines.write_text(json.dumps({"lines": lines}, indent=1) + "\n", encoding="utf-8")
+
+
+def kept_rows(path: Path) -> list[Row]:
+    """The rows of earlier cells."""
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    unknown = {None: math.nan}
+    return [
+        Row(**{**row, "values": {name: unknown.get(value, value) for name, value in row["values"].items()}})
+        for row in rows
+    ]
+
+
+def joined(kept: Sequence[Row], read: Sequence[Row]) -> list[Row]:
+    """Rows of cells that were kept and of those that are read, which take the place of the same cells."""
+    again = {(row.task, row.network) for row in read}
+    rows = [*(row for row in kept if (row.task, row.network) not in again), *read]
+    return sorted(rows, key=lambda row: (TASKS.index(row.task), row.network, row.budget, row.design))
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -66,7 +105,7 @@ def page(rows: Sequence[Row]) -> list[str]:
     """The lines of the page."""
     tasks, cells = sorted({row.task for row in rows}), {row.cell for row in rows}
     trained = {(row.task, row.network) for row in rows}
-    of_each = len(rows) / len(cells)
+    of_each, budgets = len(rows) / len(cells), sorted({budget for _, _, budget in cells})
     needed = sum(row.truth == "needed" for row in rows)
     table = [judged(rows, predictors) for predictors in SETS]
     return [
@@ -85,7 +124,18 @@ def page(rows: Sequence[Row]) -> list[str]:
         "",
         "| predicted by | ranks | covered | width | right | wrong | undecided | cost |",
         "|---|---|---|---|---|---|---|---|",
-        *(_line(each, of_each) for each in table),
+        *(_line(each, of_each, budgets) for each in table),
+        "",
+        "## Decided, part by part",
+        "",
+        f"Of single skips, and of levels with all below them: what the rule of bits says, and the verdicts of the package at once and with "
+        f"an effort of {EFFORT:g} (`unetscope verdict --effort`, with {TRAINED_ON_TEXT}), by lines that the task was left out of. "
+        "*Right* and *wrong* by the mean loss of three retrainings, which is uncertain itself: the last column counts only parts on "
+        "which retraining decides with its 95 % interval.",
+        "",
+        "| verdict | parts | right | wrongly redundant | wrongly needed | undecided | wrong where retraining decides |",
+        "|---|---|---|---|---|---|---|",
+        *_decided_parts(rows),
         "",
         "## The design that is chosen",
         "",
@@ -98,8 +148,46 @@ def page(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _line(each: Judged, designs: float) -> str:
-    share = max((COST.get(name, 0.0) for name in each.predictors), default=0.0)
+def _decided_parts(rows: Sequence[Row]) -> Iterator[str]:
+    """How verdicts do on single parts, a line for each kind of verdict."""
+    parts = [row for row in rows if is_single(row.design)]
+    expected = {
+        predictors: {id(row): decided_loss(loss, MARGIN) for row, loss in left_out_tasks(rows, predictors)}
+        for predictors in USED
+    }
+    at_once, trained_on = expected[SILENCED,], expected[SILENCED, TRAINED_ON]
+    verdicts: dict[str, Callable[[Row], Decision]] = {
+        "bits": lambda row: row.said,
+        "at once": lambda row: at_once[id(row)],
+        f"effort of {EFFORT:g}": lambda row: "redundant" if row.most < MARGIN else trained_on[id(row)],
+    }
+    for name, decide in verdicts.items():
+        decided = [(decide(row), row) for row in parts]
+        right = sum(decision == row.truth for decision, row in decided)
+        wrong = {
+            what: sum(decision == what != row.truth for decision, row in decided) for what in ("redundant", "needed")
+        }
+        undecided = sum(decision == "undecided" for decision, _ in decided)
+        against = sum({decision, row.retrained} == {"needed", "redundant"} for decision, row in decided)
+        settled = sum(row.retrained != "undecided" for row in parts)
+        yield (
+            f"| {name} | {len(parts)} | {right / len(parts):.0%} | {wrong['redundant'] / len(parts):.1%} | "
+            f"{wrong['needed'] / len(parts):.1%} | {undecided / len(parts):.0%} | {against} of {settled} |"
+        )
+
+
+def is_single(design: str) -> bool:
+    """Whether a design lacks one skip, or the levels from one on.
+
+    >>> [is_single(name) for name in ("without-skip1", "depth2", "no-skips", "depth2-without-skip1", "without-skip1-skip2")]
+    [True, True, False, False, False]
+    """
+    return design.count("-") == 1 if design.startswith("without") else design.startswith("depth") and "-" not in design
+
+
+def _line(each: Judged, designs: float, budgets: Sequence[int]) -> str:
+    shares = [COST[name](budget) for name in each.predictors if name in COST for budget in budgets]
+    share = sum(shares) / len(budgets)
     cost = "—" if share == 0 else f"{share * (designs + 1):.2f}"
     undecided = 1 - each.right - each.wrong
     return (
@@ -116,7 +204,7 @@ def _choice(rows: Sequence[Row], predictors: Sequence[str]) -> str:
     """How the chosen designs do: their regret, and in how many networks something is left out."""
     by_cell: dict[tuple[str, str, int], list[tuple[Row, bool]]] = {}
     for row, predicted in left_out_tasks(rows, predictors):
-        by_cell.setdefault(row.cell, []).append((row, predicted.answer == "redundant"))
+        by_cell.setdefault(row.cell, []).append((row, decided_loss(predicted, MARGIN) == "redundant"))
     regrets, smaller = [], 0
     for of_cell in by_cell.values():
         chosen = [row for row, is_redundant in of_cell if is_redundant]

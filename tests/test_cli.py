@@ -130,6 +130,7 @@ def test_a_run_leaves_a_whole_folder(finished: Path) -> None:
         "checkpoints",
         "figures",
         "report.html",
+        "silenced.json",
     }
     assert {path.name for path in (finished / "checkpoints").iterdir()} == {f"epoch-0000{e}" for e in (0, 1, 2, 3)}
     about = json.loads((finished / "config.json").read_text())
@@ -659,7 +660,7 @@ def test_from_verdict_to_the_smaller_network(unetscope, finished: Path, tmp_path
     (run / "costs.json").unlink(missing_ok=True)  # as in a folder of an earlier version
     code, output, _ = unetscope(*words, "--quiet")
     assert code == 0
-    assert "The conditional rule: " in output
+    assert "Verdicts: 0 right, 0 wrong, 1 open" in output
     assert "What designs cost, of one image of 3×16×16" in output
     assert (run / "figures" / "verification_dice.png").exists()
     assert (run / "costs.json").is_file()

@@ -33,7 +33,7 @@ from unetscope.training.checkpoints import Checkpoints
 from unetscope.training.config import preset_config
 from unetscope.training.trainer import validation_scores
 
-EFFORT, EPOCHS = 0.4, 2  # of 20 epochs, for a network and up to two smaller ones
+EFFORT, EPOCHS = 0.6, 3  # of 20 epochs, for a network and three smaller ones
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_what_a_small_loss_shows() -> None:
 @pytest.mark.parametrize(
     ("effort", "text"),
     [
-        (0.05, r"effort 0.05 of 20 epochs is less than one for each of \d networks: say 0\.\d+ or more"),
+        (0.2, r"effort 0.2 of 20 epochs is less than 3 for the whole network and for a smaller one: say 0\.3 or more"),
         (0.0, r"effort must be a share of the run's epochs, more than 0 and at most 1, got 0"),
         (1.5, r"at most 1, got 1.5"),
         (float("nan"), r"at most 1, got nan"),
@@ -189,7 +189,7 @@ def test_the_verb_tells_what_is_shown(gathered: tuple[Path, Evidence]) -> None:
     path, evidence = gathered
     printed = CliRunner().invoke(app, ["verdict", str(path), "--no-cost"])
     assert printed.exit_code == 0, printed.output
-    assert "Trained on for 2 epochs from epoch 20, beside the whole network" in printed.output
+    assert "Trained on for 3 epochs from epoch 20, beside the whole network" in printed.output
     told = json.loads(CliRunner().invoke(app, ["verdict", str(path), "--no-cost", "--json"]).output)["evidence"]
     assert told["dice"] == evidence.dice
     assert [each["design"]["name"] for each in told["tried"]] == [each.design.name for each in evidence.tried]

@@ -33,7 +33,7 @@ def test_a_cell_is_filled_once(cell: Cell) -> None:
     }
     for name, values in kept.items():
         if name != "losses":
-            assert len(values["curve"]) == len(values["curve of the whole"]) == 3
+            assert len(values["curve"]) == len(values["curve of the whole"]) == 4
             assert values["taylor"] >= 0
             assert values["verdict"] in {"needed", "redundant", "undecided"}
     by_design = kept["losses"]["budgets"]["4"]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from calibration.verdict_fit import BENDS, HIGH, LOW, Predicted, Row, fitted, judged, line, quantile_line, rows_of
+from calibration.verdict_fit import HIGH, LOW, Row, fitted, judged, quantile_line, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import QuantileRegressor
+
+from unetscope.analysis.expected_losses import BENDS, bent
+from unetscope.table.intervals import Interval
+from unetscope.table.losses import decided_loss
 
 
 def planted(tasks: int, *, noise: float, seed: int, scale: float = 0.6, designs: int = 12) -> list[Row]:
@@ -29,7 +33,7 @@ def test_a_quantile_line_is_that_of_an_independent_library(quantile: float) -> N
     random = np.random.default_rng(0)
     values = random.uniform(0, 0.5, 150)
     losses = 0.3 * values + 0.4 * np.maximum(0, values - 0.1) + 0.02 * random.standard_normal(150)
-    columns = line(values)
+    columns = bent(values)
     ours = columns @ quantile_line(columns, losses, np.ones(150), quantile)
     twin = QuantileRegressor(quantile=quantile, alpha=0, fit_intercept=False, solver="highs").fit(columns, losses)
 
@@ -45,8 +49,8 @@ def test_a_quantile_line_is_that_of_an_independent_library(quantile: float) -> N
 def test_a_quantile_line_never_falls(seed: int, quantile: float) -> None:
     random = np.random.default_rng(seed)
     values, losses = random.uniform(-0.1, 0.6, 30), random.normal(size=30)
-    coefficients = quantile_line(line(values), losses, np.ones(30), quantile)
-    along = line(np.linspace(-0.2, 1, 60)) @ coefficients
+    coefficients = quantile_line(bent(values), losses, np.ones(30), quantile)
+    along = bent(np.linspace(-0.2, 1, 60)) @ coefficients
     assert (np.diff(along) >= -1e-9).all()
     assert len(coefficients) == 2 + len(BENDS)
 
@@ -82,38 +86,48 @@ def test_every_task_weighs_the_same() -> None:
     crowded = [
         Row("large", row.network, row.budget, f"{row.design}-{k}", row.loss, row.values) for k, row in enumerate(large)
     ]
-    middle = fitted([*rows, *crowded], ["told"]).predict(Row("new", "unet", 18, "design", 0.0, {"told": 0.2}))
-    assert middle.loss == pytest.approx(0.1, abs=0.01)  # as four tasks of five say
+    middle = fitted([*rows, *crowded], ["told"]).loss({"told": 0.2})
+    assert middle.value == pytest.approx(0.1, abs=0.01)  # as four tasks of five say
 
 
 @pytest.mark.parametrize(
     ("predicted", "answer"),
     [
-        (Predicted(0.0, -0.01, 0.019), "redundant"),
-        (Predicted(0.1, 0.021, 0.2), "needed"),
-        (Predicted(0.02, 0.01, 0.03), "undecided"),
-        (Predicted(-0.05, -0.1, 0.0), "redundant"),
-        (Predicted(0.01, -0.1, 0.1), "undecided"),
+        (Interval(0.0, -0.01, 0.019), "redundant"),
+        (Interval(0.1, 0.021, 0.2), "needed"),
+        (Interval(0.02, 0.01, 0.03), "undecided"),
+        (Interval(-0.05, -0.1, 0.0), "redundant"),
+        (Interval(0.01, -0.1, 0.1), "undecided"),
     ],
 )
-def test_an_interval_decides_if_it_is_on_one_side_of_the_margin(predicted: Predicted, answer: str) -> None:
-    assert predicted.answer == answer
+def test_an_interval_decides_if_it_is_on_one_side_of_the_margin(predicted: Interval, answer: str) -> None:
+    assert decided_loss(predicted, 0.02) == answer
 
 
 def test_rows_are_those_of_a_cell() -> None:
     curves = {"model1": {"0": [0.1] * 10 + [0.8]}, "depth1": {"0": [0.0] * 10 + [0.7]}}
     values = {
-        "bits": None, "silenced": 0.4, "taylor": 0.1, "curve": [0.4, 0.6, 0.7], "curve of the whole": [0.8, 0.8, 0.8],
+        "bits": None, "silenced": 0.4, "taylor": 0.1, "curve": [0.4, 0.5, 0.6, 0.7],
+        "curve of the whole": [0.8] * 4, "verdict": "redundant", "gap": {"value": 0.1, "low": 0.05, "high": 0.15},
     }  # fmt: skip
     kept = {
-        "losses": {"budgets": {"10": {"depth1": {"loss": 0.1}, "depth2": {"loss": float("nan")}}}, "curves": curves},
+        "losses": {
+            "budgets": {
+                "10": {
+                    "depth1": {"loss": 0.1, "decision": "needed"},
+                    "depth2": {"loss": float("nan"), "decision": "undecided"},
+                }
+            },
+            "curves": curves,
+        },
         "10-depth1": values,
     }
     (row,) = rows_of(kept, "ring", "unet")
     assert (row.task, row.design, row.loss, row.truth) == ("ring", "depth1", 0.1, "needed")
+    assert (row.said, row.most, row.retrained) == ("redundant", 0.15, "needed")
     assert np.isnan(row.values["bits"])
     known = {name: round(value, 6) for name, value in row.values.items() if name != "bits"}
     assert known == {
-        "silenced": 0.4, "taylor": 0.1, "trained on for 5 %": 0.2, "trained on for 15 %": 0.1,
+        "silenced": 0.4, "taylor": 0.1, "trained on": 0.1, "trained on for 15 %": 0.1,
         "trained on, extrapolated": 0.05, "a fifth of a retraining": 0.1,
     }  # fmt: skip

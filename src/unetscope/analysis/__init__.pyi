@@ -1,11 +1,16 @@
 from .data_processing import dpi_violations as dpi_violations
+from .expected_losses import BENDS as BENDS
+from .expected_losses import LossLines as LossLines
+from .expected_losses import bent as bent
+from .expected_losses import bent_together as bent_together
+from .expected_losses import expected_loss as expected_loss
 from .layer_steps import Neighbours as Neighbours
 from .layer_steps import neighbours as neighbours
 from .looks import LOOKS as LOOKS
 from .looks import SeedPlan as SeedPlan
 from .looks import level_of_added as level_of_added
 from .looks import look_level as look_level
-from .outcomes import DICE_MARGIN as DICE_MARGIN
+from .loss_verdicts import ExpectedLosses as ExpectedLosses
 from .outcomes import FEWEST_SEEDS as FEWEST_SEEDS
 from .outcomes import Row as Row
 from .outcomes import Verification as Verification
@@ -30,6 +35,7 @@ from .spread import seeds_for as seeds_for
 from .structures import grey_contrast as grey_contrast
 from .structures import structure_sizes as structure_sizes
 from .trainings import Training as Training
+from .verdict import DICE_MARGIN as DICE_MARGIN
 from .verdict import FEWEST_EPOCHS as FEWEST_EPOCHS
 from .verdict import MARGIN as MARGIN
 from .verdict import Judgement as Judgement

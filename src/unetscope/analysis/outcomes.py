@@ -33,12 +33,12 @@ from unetscope.table import (
     RULE_TITLES,
     Agreement,
     Decision,
+    ExpectedLoss,
     Interval,
     Rule,
     Variant,
 )
 
-DICE_MARGIN = 0.02  # a loss of Dice that counts as none
 FEWEST_SEEDS = 2  # pairs of them: of one, nobody knows what another would change
 
 
@@ -70,15 +70,25 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Row:
-    """A variant's verdicts beside its outcome, at one budget."""
+    """A variant's verdicts beside its outcome, at one budget.
+
+    predicted: the decision of each rule on all that it lacks. expected: the Dice that it was expected to lose, None if that is
+    not known.
+    """
 
     variant: Variant
     outcome: Outcome
     predicted: dict[Rule, Decision]
+    expected: ExpectedLoss | None = None
 
-    def agreement(self, rule: Rule = "conditional") -> Agreement:
-        """Whether a rule was right; open where the rule or the outcome is undecided."""
-        decisions = {self.predicted.get(rule, "undecided"), self.outcome.decision}
+    def decision(self, rule: Rule | None = None) -> Decision:
+        """What a rule said; without one, the verdict: that of the loss where one is expected, else that of bits."""
+        rule = rule or ("conditional" if self.expected is None else "loss")
+        return self.predicted.get(rule, "undecided")
+
+    def agreement(self, rule: Rule | None = None) -> Agreement:
+        """Whether a rule was right, or without one the verdict; open where it or the outcome is undecided."""
+        decisions = {self.decision(rule), self.outcome.decision}
         return "open" if "undecided" in decisions else "hit" if len(decisions) == 1 else "miss"
 
 
@@ -270,7 +280,12 @@ class Verification:
         """Every variant but the reference at a budget, by default the last."""
         epoch = self.budgets[-1] if epoch is None else epoch
         return tuple(
-            Row(variant, self.outcome(variant.name, epoch), self._predicted(variant, epoch))
+            Row(
+                variant,
+                self.outcome(variant.name, epoch),
+                self._predicted(variant, epoch),
+                None if self.judgement is None else self.judgement.expected(variant, epoch),
+            )
             for variant in self.variants
             if variant.name != REFERENCE
         )
@@ -280,8 +295,8 @@ class Verification:
             return {}
         return {rule: self.judgement.of_variant(variant, rule=rule, epoch=epoch) for rule in RULE_TITLES}
 
-    def score(self, rule: Rule = "conditional", epochs: Sequence[int] | None = None) -> dict[Agreement, int]:
-        """How many verdicts of a rule were right, wrong and open, at the last budget or at several."""
+    def score(self, rule: Rule | None = None, epochs: Sequence[int] | None = None) -> dict[Agreement, int]:
+        """How many verdicts, or decisions of a rule, were right, wrong and open, at the last budget or at several."""
         chosen = [self.budgets[-1]] if epochs is None else epochs
         counts = Counter(row.agreement(rule) for epoch in chosen for row in self.rows(epoch))
         return {agreement: counts[agreement] for agreement in AGREEMENT_MARKS}

@@ -1,6 +1,7 @@
 """Which skips and levels a task and a training budget need, judged from the table of estimates.
 
-There are two rules. The paper's: a skip is redundant once the merge below it has all information about the label. The
+There are three rules. The loss of Dice to expect, where it is known: a part is redundant if a network without it is expected to
+lose less than a margin. The paper's: a skip is redundant once the merge below it has all information about the label. The
 conditional rule: a skip is redundant if it adds next to nothing to all that a deeper path can receive, a level if it adds
 next to nothing to the skip above it. Numbers that are saturated, out of their domain or too near the margin decide
 nothing.
@@ -11,17 +12,23 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+from types import MappingProxyType
 
 from unetscope.analysis.gains import Gain, Gains, stream_gains
+from unetscope.analysis.loss_verdicts import ExpectedLosses, expected_losses, loss_verdicts
 from unetscope.analysis.plateau import plateau_verdicts
 from unetscope.base import InvalidArgument
 from unetscope.table import (
     DECISION_MARKS,
     MERGE_PROBES,
+    RULE_TITLES,
     Decision,
+    Evidence,
+    ExpectedLoss,
     Flow,
     Part,
     Rule,
+    Silenced,
     Variant,
     Verdict,
     design_name,
@@ -31,16 +38,18 @@ from unetscope.table import (
 )
 
 MARGIN = 0.05  # of the output's usable information: a loss below it counts as next to nothing
+DICE_MARGIN = 0.02  # a loss of Dice that counts as none
 FEWEST_EPOCHS = 2
 ESTIMATOR = next(key for entry in entries() if MERGE_PROBES in entry.settings for key in entry.titles)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Verdicts on every skip and level at every marked epoch, by both rules; iterating goes through those of the last epoch.
+    """Verdicts on every skip and level at every marked epoch, by all rules; iterating goes through those of the last epoch.
 
     depth, without: of the network that was judged. margin: the share of its usable information that counts as next to nothing.
-    gains: what each stream adds at its merge, by epoch and stream.
+    gains: what each stream adds at its merge, by epoch and stream. losses: the Dice that designs are expected to lose, by
+    epoch; of a part of which that is known it decides, else the conditional rule does.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -48,6 +57,7 @@ class Judgement:
     without: tuple[Part, ...]
     margin: float
     gains: Gains = field(repr=False)
+    losses: Mapping[int, ExpectedLosses] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     def __iter__(self) -> Iterator[Verdict]:
         return iter(self.at(self.epochs[-1]))
@@ -85,27 +95,40 @@ class Judgement:
             raise InvalidArgument(f"epoch {epoch} was not judged: measured are {', '.join(map(str, self.epochs))}")
         return verdicts
 
-    def decision(self, part: Part | str, *, rule: Rule = "conditional", epoch: int | None = None) -> Decision:
-        """The decision of a rule on one skip or level at an epoch, by default the last."""
+    def deciding(self, epoch: int | None = None) -> tuple[Verdict, ...]:
+        """One verdict on each part at an epoch, by default the last: of the loss where it is expected, else of bits."""
+        verdicts = self.at(self.epochs[-1] if epoch is None else epoch)
+        by_loss = {verdict.part: verdict for verdict in verdicts if verdict.rule == "loss"}
+        return tuple(by_loss.get(v.part, v) for v in verdicts if v.rule == "conditional")
+
+    def decision(self, part: Part | str, *, rule: Rule | None = None, epoch: int | None = None) -> Decision:
+        """The decision of a rule on one skip or level at an epoch, by default the last; or of the rule that decides."""
         part = Part.named(part) if isinstance(part, str) else part
-        decisions = self._decisions(rule, self.epochs[-1] if epoch is None else epoch)
+        verdicts = self.deciding(epoch) if rule is None else self.at(self.epochs[-1] if epoch is None else epoch)
+        decisions = {verdict.part: verdict.decision for verdict in verdicts if rule in (None, verdict.rule)}
         if part not in decisions:
-            raise InvalidArgument(
-                f"the {rule} rule says nothing of {part}: expected any of {', '.join(map(str, decisions)) or 'none'}"
-            )
+            nothing = "there is no verdict on" if rule is None else f"{RULE_TITLES[rule]} says nothing of"
+            raise InvalidArgument(f"{nothing} {part}: expected any of {', '.join(map(str, decisions)) or 'none'}")
         return decisions[part]
 
     def _decisions(self, rule: Rule, epoch: int) -> dict[Part, Decision]:
         return {verdict.part: verdict.decision for verdict in self.at(epoch) if verdict.rule == rule}
 
-    def of_variant(self, variant: Variant, *, rule: Rule = "conditional", epoch: int | None = None) -> Decision:
-        """The decision of a rule on all that a variant leaves out, together: redundant if all of it is, needed if any of it is.
+    def expected(self, variant: Variant, epoch: int | None = None) -> ExpectedLoss | None:
+        """What a design is expected to lose at an epoch, by default the last; None if that is not known."""
+        losses = self.losses.get(self.epochs[-1] if epoch is None else epoch)
+        return None if losses is None else losses.of(variant)
+
+    def of_variant(self, variant: Variant, *, rule: Rule | None = None, epoch: int | None = None) -> Decision:
+        """The decision of a rule on all that a variant leaves out, together; without a rule, of the loss if that is known.
 
         By the conditional rule a part that is redundant beside a skip may be needed without that skip, and parts that are each
         next to nothing are redundant only if what they may add comes to next to nothing too.
         """
         epoch = self.epochs[-1] if epoch is None else epoch
         removed = removed_parts(variant, self.depth, self.without)
+        if rule == "loss" or (rule is None and self.expected(variant, epoch) is not None):
+            return self.losses[epoch].decision(variant) if epoch in self.losses else "undecided"
         if rule == "plateau":
             by_part = self._decisions(rule, epoch)
             decisions = {by_part.get(part, "undecided") for part in removed}
@@ -120,11 +143,20 @@ class Judgement:
         return "needed" if "needed" in decisions else "redundant" if decisions <= {"redundant"} else "undecided"
 
     def design(self, epoch: int | None = None) -> Variant | None:
-        """The smallest network all of whose missing parts the conditional rule finds redundant together; None if there is
-        nothing to leave out.
+        """The smallest network that is expected to lose less than the margin; None if nothing may be left out.
 
-        First the deepest levels go, one after the other, then skips, the top one first.
+        Where none is, it is the smallest all of whose missing parts the conditional rule finds redundant together, unless it is
+        expected to lose more.
+
+        By the conditional rule first the deepest levels go, one after the other, then skips, the top one first.
         """
+        losses = self.losses.get(self.epochs[-1] if epoch is None else epoch)
+        if losses is not None and (smallest := losses.smallest()) is not None:
+            return smallest
+        design = self._conditional_design(epoch)
+        return None if design is None or (losses is not None and losses.decision(design) == "needed") else design
+
+    def _conditional_design(self, epoch: int | None) -> Variant | None:
         design = Variant("", self.depth, self.without)
         while design.depth > 1 and self._may(smaller := self._variant(design.depth - 1, design.without), epoch):
             design = smaller
@@ -139,7 +171,7 @@ class Judgement:
         return Variant(design_name(depth, {*removed} - {*self.without}, of_depth=self.depth), depth, removed)
 
     def _may(self, variant: Variant, epoch: int | None) -> bool:
-        return self.of_variant(variant, epoch=epoch) == "redundant"
+        return self.of_variant(variant, rule="conditional", epoch=epoch) == "redundant"
 
 
 def judge(
@@ -151,8 +183,15 @@ def judge(
     resolution: float | None = None,
     labels: str | None = None,
     depth: int | None = None,
+    silenced: Collection[Silenced] = (),
+    evidence: Evidence | None = None,
+    dice_margin: float = DICE_MARGIN,
 ) -> Judgement:
-    """Every skip and every level at every marked epoch: needed, redundant or undecided, by both rules.
+    """Every skip and every level at every marked epoch: needed, redundant or undecided, by all rules.
+
+    Loss of Dice. Of a network that lacks a part, what it loses at once with zeros in its place, and when it is trained on, tell
+    what it is expected to lose when it is retrained, with a 90 % interval. Below `dice_margin` the part is redundant, above it
+    needed. A network that is there and loses less is proof, also of all that it could do without together.
 
     Conditional rule. A trained network uses a skip that exists; its activations do not show how it would do without it.
     But the deeper path receives the skip S only as S pooled. So S adds no more than I_V(S→Y|U,↓S), its usable information
@@ -166,8 +205,9 @@ def judge(
     estimate decides nothing if it is at its ceiling only because all images differ in that layer. The rule does not apply to
     the deepest skip, nor to levels.
 
-    estimator: of usable information. plateau_estimator, resolution, labels: of I(Y;M), by default the first measured. depth:
-    the levels of the network's decoder, by default those that its layers show.
+    silenced, evidence: what was seen of smaller networks. estimator: of usable information. plateau_estimator, resolution,
+    labels: of I(Y;M), by default the first measured. depth: the levels of the network's decoder, by default those that its
+    layers show.
 
     Source: Xu et al., ICLR 2020 (arXiv 2002.10689); Lee & Bajić, ISBI 2021, section 4.
     Raises: InvalidArgument for a margin that is no share, a flow without skips, or with fewer than two measured epochs of
@@ -193,7 +233,9 @@ def judge(
     depth = _depth(flow) if depth is None else depth
     joined = {part.level for part in gains[epochs[0]] if part.is_skip}
     without = tuple(skip for skip in skips_of_depth(depth) if skip.level not in joined)
-    return Judgement(tuple(_since(verdicts)), depth, without, margin, gains)
+    losses = expected_losses(silenced, evidence, depth=depth, without=without, margin=dice_margin)
+    verdicts += loss_verdicts(losses, tuple(gains[epochs[0]]), epochs)
+    return Judgement(tuple(_since(verdicts)), depth, without, margin, gains, losses)
 
 
 def _depth(flow: Flow) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from unetscope.analysis import Judgement
     from unetscope.runs import AnalysedRun
-    from unetscope.table import Evidence, Flow, Savings, Series, Variant, Verdict
+    from unetscope.table import Evidence, Flow, Interval, Savings, Series, Variant, Verdict
 
 
 def verdict(
@@ -41,9 +41,7 @@ def verdict(
     effort: Annotated[
         float, typer.Option(help="Train smaller networks on, for such a share of the run's epochs in all, such as 0.3.")
     ] = 0.0,
-    dice_margin: Annotated[
-        float | None, typer.Option(help="Loss of Dice that counts as none, for --effort [default: 0.02].")
-    ] = None,
+    dice_margin: Annotated[float | None, typer.Option(help="Loss of Dice that counts as none [default: 0.02].")] = None,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Time the proposed design on this machine.")] = True,
     network: Network = None,
     quiet: Quiet = False,
@@ -59,7 +57,7 @@ def verdict(
 
         with shown_progress(quiet or json) as progress:
             gather_evidence(run, effort, margin=loss, code=as_code(network), progress=progress)
-    judged = AnalysedRun.open(run, margin=MARGIN if margin is None else margin)
+    judged = AnalysedRun.open(run, margin=MARGIN if margin is None else margin, dice_margin=loss)
     judgement = judged.judged()
     if epoch is not None:
         judgement.at(epoch)
@@ -80,27 +78,39 @@ def verdict(
         print_sentence("What a design saves is not computed: the run names code that you have not run on this machine.")
 
 
-RULE_NAMES: Mapping[Rule, str] = {"conditional": "conditional", "plateau": "paper's"}
+WIDE = 110  # columns of a terminal in which curves have room beside the numbers
 MOST_EPOCHS = 24  # letters of a curve: of more epochs, the last
 
 
 def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, *, json: bool) -> None:
-    """The U-Plot as lines of text, the verdicts of both rules on every skip and level, and the design that is left.
+    """The U-Plot as lines of text, the verdict on every skip and level, and the design that is left.
 
     epoch: the training budget, by default the last that was measured. saved: what the design saves, if that was measured.
     """
     judgement = run.judged()
     design = judgement.design(epoch)
-    verdicts = judgement.at(judgement.epochs[-1] if epoch is None else epoch)
+    epoch = judgement.epochs[-1] if epoch is None else epoch
+    expected = None if design is None else judgement.expected(design, epoch)
     if json:
         savings = None if saved is None else saved.as_dict()
-        proposed = None if design is None else {**design.as_dict(), "savings": savings}
-        rows = [{**asdict(verdict), "part": str(verdict.part)} for verdict in verdicts]
+        proposed = None
+        if design is not None:
+            loss = None if expected is None else expected.as_dict()
+            proposed = {**design.as_dict(), "savings": savings, "expected": loss}
+        deciding = judgement.deciding(epoch)
+        rows = [
+            {**asdict(verdict), "part": str(verdict.part), "decides": verdict in deciding}
+            for verdict in judgement.at(epoch)
+        ]
         plans = [planned.as_dict() for planned in run.planned_depths]
         evidence = None if run.evidence is None else run.evidence.as_dict()
         print_json({"verdicts": rows, "proposed": proposed, "planned depths": plans, "evidence": evidence})
         return
-    _print_verdicts(run.flow, judgement, verdicts)
+    _print_verdicts(run.flow, judgement, epoch)
+    if run.trained_here and epoch == judgement.epochs[-1] and epoch not in judgement.losses:
+        print_sentence(
+            f"What Dice is lost was not measured: unetscope verdict {run.path} --effort 0.1 does, with two networks."
+        )
     if design is None:
         print_sentence("Nothing is proposed to be left out.")
     elif not run.trained_here:
@@ -110,8 +120,9 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
             f"unetscope verify {run.path} --variants proposed{loop}"
         )
     else:
+        lost = "" if expected is None else f", expected to lose {interval_text(expected.loss)} Dice"
         print_sentence(
-            f"Proposed: {design.text}. Retrain it before you believe it: "
+            f"Proposed: {design.text}{lost}. Retrain it before you believe it: "
             f"unetscope verify {run.path} --variants {design.name}"
         )
     if design is not None and saved is not None:
@@ -132,16 +143,16 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
             (
                 tried.design.text,
                 f"{tried.dice:.3f}",
-                f"{tried.loss.value:.3f} ({tried.loss.low:.3f} to {tried.loss.high:.3f})",
+                interval_text(tried.loss),
                 f"{tried.silenced:.3f}",
                 "it does without" if tried.shows(margin) else "nothing: it may need longer",
             )
-            for tried in evidence.tried
+            for tried in (*evidence.tried, *evidence.alone)
         ],
     )
     print_sentence(
         f"The whole network, trained on as long: {evidence.dice:.3f}. Of {evidence.designs} smaller networks, each without one "
-        f"part more, {len(evidence.tried)} were trained on."
+        f"part more, {len(evidence.tried)} were trained on, and {len(evidence.alone)} that lack one part alone."
     )
     smallest = evidence.smallest(margin)
     if smallest is None:
@@ -157,30 +168,51 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
     )
 
 
-def _print_verdicts(flow: Flow, judgement: Judgement, verdicts: Sequence[Verdict]) -> None:
+def _print_verdicts(flow: Flow, judgement: Judgement, epoch: int) -> None:
     from rich.console import Console
 
-    console, epoch = Console(), verdicts[0].epoch
+    console = Console()
     glyphs = glyphs_for(console.encoding)
     for line in u_plot_lines(flow, epoch, width=console.width, glyphs=glyphs):
         print_sentence(line)
-    print_table(
-        f"What a training of {epoch} epochs needs",
-        ("part", "rule", "verdict", "from epoch", "bits", "over epochs"),
-        [_verdict_row(judgement, verdict, glyphs) for verdict in verdicts],
-        right=("from epoch",),
-    )
-    for verdict in verdicts:
+    deciding, verdicts = judgement.deciding(epoch), judgement.at(epoch)
+    heads, rows = _verdict_rows(judgement, deciding, {(each.rule, each.part): each for each in verdicts})
+    if console.width >= WIDE:
+        heads = (*heads, "bits over epochs")
+        curves = [_bits_over_epochs(judgement, verdict.part, glyphs) for verdict in deciding]
+        rows = [(*row, curve) for row, curve in zip(rows, curves, strict=True)]
+    print_table(f"What a training of {epoch} epochs needs", heads, rows, right=("since",))
+    for verdict in (*deciding, *(each for each in verdicts if each.rule == "plateau")):
         print_sentence(f"{verdict}.")
 
 
-def _verdict_row(judgement: Judgement, verdict: Verdict, glyphs: Glyphs) -> tuple[str | Text, ...]:
+def _verdict_rows(
+    judgement: Judgement, deciding: Sequence[Verdict], by_rule: Mapping[tuple[Rule, Part], Verdict]
+) -> tuple[tuple[str, ...], list[tuple[str | Text, ...]]]:
+    """The heads and the rows of the table, without a column in which nothing would stand."""
+    of_bits = [by_rule["conditional", verdict.part] for verdict in deciding]
+    plateaus = [by_rule.get(("plateau", verdict.part)) for verdict in deciding]
+    columns: dict[str, list[str | Text]] = {
+        "part": [str(verdict.part) for verdict in deciding],
+        "verdict": [_decided(verdict) for verdict in deciding],
+        "since": [str(verdict.since) for verdict in deciding],
+        "Dice lost (90 %)": ["" if each.lost is None else interval_text(each.lost) for each in deciding],
+        "bits": ["" if math.isnan(each.bits) else f"{each.bits:.3f}" for each in of_bits],
+        "paper's rule": ["" if each is None else _decided(each) for each in plateaus],
+    }
+    filled = {head: cells for head, cells in columns.items() if any(map(str, cells))}
+    return tuple(filled), list(zip(*filled.values(), strict=True))
+
+
+def _decided(verdict: Verdict) -> Text:
     from rich.text import Text
 
-    decision = Text(verdict.decision, style=DECISION_MARKS[verdict.decision].style)
-    bits = "" if math.isnan(verdict.bits) else f"{verdict.bits:.3f}"
-    curve = _bits_over_epochs(judgement, verdict, glyphs)
-    return str(verdict.part), RULE_NAMES[verdict.rule], decision, str(verdict.since), bits, curve
+    return Text(verdict.decision, style=DECISION_MARKS[verdict.decision].style)
+
+
+def interval_text(interval: Interval) -> str:
+    """A loss with its interval, for people."""
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
 def _left_out(judgement: Judgement, design: Variant) -> list[str]:
@@ -240,9 +272,9 @@ def _lines_of(series: Series, epoch: int, width: int, glyphs: Glyphs) -> list[st
     return lines
 
 
-def _bits_over_epochs(judgement: Judgement, verdict: Verdict, glyphs: Glyphs) -> str:
-    """What a part adds at every judged epoch, as a share of the most that any part adds by this rule."""
-    bits = {(row.part, row.epoch): row.bits for row in judgement.verdicts if row.rule == verdict.rule}
+def _bits_over_epochs(judgement: Judgement, part: Part, glyphs: Glyphs) -> str:
+    """What a part adds at every judged epoch, as a share of the most that any part adds."""
+    bits = {(row.part, row.epoch): row.bits for row in judgement.verdicts if row.rule == "conditional"}
     top = max((value for value in bits.values() if math.isfinite(value)), default=0.0)
-    values = [bits.get((verdict.part, epoch), math.nan) for epoch in judgement.epochs]
+    values = [bits.get((part, epoch), math.nan) for epoch in judgement.epochs]
     return sparkline(values[-MOST_EPOCHS:], top, glyphs=glyphs)

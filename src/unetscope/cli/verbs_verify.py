@@ -16,7 +16,7 @@ from unetscope.cli.costs import measure_missing_costs, print_costs
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table
-from unetscope.cli.verbs_verdict import RULE_NAMES
+from unetscope.cli.verbs_verdict import interval_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -189,6 +189,7 @@ def _seeds(text: str) -> int | list[int]:
 
 
 # By whether a rule was right: the sign behind its verdict, and the style.
+JUDGES: Mapping[str, Rule | None] = {"verdict": None, "plateau": "plateau"}
 MARKS: Mapping[Agreement, tuple[str, str]] = {"hit": (" ✓", ""), "miss": (" ✗", "bold red"), "open": ("", "dim")}
 
 
@@ -245,7 +246,7 @@ def print_verification(
 
     failed: why, of the trainings that failed, by name. widths: what was expected of the intervals.
     """
-    scores = {rule: verification.score(rule) for rule in RULE_NAMES}
+    scores = {name: verification.score(rule) for name, rule in JUDGES.items()}
     if json:
         expected = {"expected intervals": [width.as_dict() for width in widths]}
         outcomes = {**_verification_data(verification, run), "scores": scores, "failed": dict(failed)}
@@ -255,7 +256,7 @@ def print_verification(
     reaches = "reaches its target" if math.isnan(verification.target) else f"reaches {verification.target:.3f}"
     print_table(
         f"Retrained, after {verification.budgets[-1]} epochs",
-        ("variant", *RULE_NAMES.values(), "outcome", reaches, "why"),
+        ("variant", "verdict", "expected to lose", "paper's rule", "outcome", reaches, "why"),
         [_outcome_row(verification, row) for row in rows],
     )
     print_costs(run, verification)
@@ -272,8 +273,9 @@ def print_verification(
         print(
             f"A training's score varies by {spread.residual:.2g} Dice with its seed ({spread.freedom:.0f} degrees of freedom)"
         )
-    for rule, score in scores.items():
-        print(f"The {RULE_NAMES[rule]} rule: {score['hit']} right, {score['miss']} wrong, {score['open']} open")
+    for name, score in scores.items():
+        subject = "Verdicts" if name == "verdict" else "The paper's rule"
+        print(f"{subject}: {score['hit']} right, {score['miss']} wrong, {score['open']} open")
     if stalled := [row.variant.name for row in rows if row.outcome.stalls]:
         print(f"Open because they start less often than the reference: {', '.join(stalled)}")
     print(f"report: {one_line(str(page))}")
@@ -285,7 +287,8 @@ def _verification_data(verification: Verification, run: AnalysedRun) -> dict[str
         {
             **asdict(row.outcome),
             "looks": verification.looks_taken(row.variant.name),
-            "predicted": row.predicted,
+            "predicted": {name: row.decision(rule) for name, rule in JUDGES.items()},
+            "expected": None if row.expected is None else row.expected.as_dict(),
             "reaches target at": _reached(verification, row),
             "costs": None if (saved := costs.of(row.variant)) is None else saved.as_dict(),
         }
@@ -298,8 +301,15 @@ def _verification_data(verification: Verification, run: AnalysedRun) -> dict[str
 def _outcome_row(verification: Verification, row: Row) -> tuple[str | Text, ...]:
     """A variant with its verdicts, its outcome, and when each seed reaches the target."""
     epochs = ", ".join(_reached_text(verification, training) for training in verification.of(row.variant.name))
-    verdicts = [_verdict_beside_outcome(row, rule) for rule in RULE_NAMES]
-    return row.variant.name, *verdicts, row.outcome.decision, epochs, one_line(row.outcome.text)
+    return (
+        row.variant.name,
+        _verdict_beside_outcome(row, None),
+        "" if row.expected is None else interval_text(row.expected.loss),
+        _verdict_beside_outcome(row, "plateau"),
+        row.outcome.decision,
+        epochs,
+        one_line(row.outcome.text),
+    )
 
 
 def print_slim(slim: Slim, *, json: bool) -> None:
@@ -380,9 +390,9 @@ def _reached_text(verification: Verification, training: Training) -> str:
     return "never" if ended else "not yet"
 
 
-def _verdict_beside_outcome(row: Row, rule: Rule) -> Text:
-    """The verdict of a rule, marked by whether it was right."""
+def _verdict_beside_outcome(row: Row, rule: Rule | None) -> Text:
+    """The verdict, or what a rule said, marked by whether it was right."""
     from rich.text import Text
 
     mark, style = MARKS[row.agreement(rule)]
-    return Text(f"{row.predicted.get(rule, 'undecided')}{mark}", style=style)
+    return Text(f"{row.decision(rule)}{mark}", style=style)

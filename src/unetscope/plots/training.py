@@ -31,7 +31,7 @@ from unetscope.plots.style import (
 )
 from unetscope.table import DECISION_MARKS, Decision, EpochRecord, Part, Rule, class_colour
 
-_TITLES: dict[Rule, str] = {"conditional": "Conditional rule", "plateau": "The paper's rule"}
+_TITLES: dict[Rule, str] = {"loss": "Loss of Dice", "conditional": "Bits", "plateau": "The paper's rule"}
 _LINES = (*CATEGORIES, INK, "#8C6D31")
 _BANDED = 2  # trainings that make a band
 _FEW = 12  # points of a curve that are each worth a marker
@@ -235,7 +235,9 @@ def _band(axes: Axes, name: str, trainings: Sequence[Training], colour: str, ind
 
 @in_style
 def outcomes(verification: Verification, *, epoch: int | None = None, axes: Axes | None = None) -> Axes:
-    """Every variant's loss of Dice against the reference, with its interval, beside the verdict of each rule; misses in red.
+    """Every variant's loss of Dice against the reference, with its interval, beside the verdict on it; misses in red.
+
+    The thin line below is the interval of the loss that was expected.
 
     epoch: the budget, by default the last.
     Raises: InvalidArgument if nothing but the reference was trained.
@@ -260,9 +262,12 @@ def outcomes(verification: Verification, *, epoch: int | None = None, axes: Axes
             if difference.low == difference.low:
                 axes.plot([difference.low, difference.high], [place, place], color=colour, linewidth=2)
             axes.plot(difference.value, place, "o", color=colour, markersize=5)
-        for offset, rule in zip((1.02, 1.26), _TITLES, strict=True):
-            _write_prediction(axes, row, rule, offset, place)
-    for offset, title in zip((1.02, 1.26), ("conditional rule", "paper's rule"), strict=True):
+        _write_prediction(axes, row, None, 1.02, place)
+        _write_prediction(axes, row, "plateau", 1.26, place)
+        if row.expected is not None:
+            loss = row.expected.loss
+            axes.plot([-loss.high, -loss.low], [place + 0.3] * 2, color=FAINT, linewidth=1)
+    for offset, title in zip((1.02, 1.26), ("verdict", "paper's rule"), strict=True):
         axes.text(offset, -0.6, title, transform=axes.get_yaxis_transform(), fontsize=SMALL, va="bottom")
     axes.set_yticks(range(len(rows)), [f"{shown(row.variant.name, 34)}" for row in rows], fontsize=MEDIUM)
     axes.set_ylim(len(rows) - 0.4, -0.6)  # the first variant on top
@@ -274,9 +279,9 @@ def outcomes(verification: Verification, *, epoch: int | None = None, axes: Axes
     return axes
 
 
-def _write_prediction(axes: Axes, row: Row, rule: Rule, offset: float, place: int) -> None:
-    """A rule's decision on a variant, with a mark if it was right or wrong."""
-    decision, agreement = row.predicted.get(rule, "undecided"), row.agreement(rule)
+def _write_prediction(axes: Axes, row: Row, rule: Rule | None, offset: float, place: int) -> None:
+    """The verdict on a variant, or what a rule said, with a mark if it was right or wrong."""
+    decision, agreement = row.decision(rule), row.agreement(rule)
     mark = {"hit": " ✓", "miss": " ✗", "open": ""}[agreement]
     colour = {"hit": INK, "miss": "#C00000", "open": FAINT}[agreement]
     axes.text(

@@ -130,8 +130,8 @@ def _verdicts(run: AnalysedRun) -> Iterator[Drawing]:
             "verification",
             "Were the verdicts right?",
             "The loss of Dice against the whole network, paired by seed, with 95 % intervals over seeds and images, wider if "
-            "seeds were added after a look, beside what the rules said. A tick is a verdict that was right, a cross (red) one "
-            "that was wrong.",
+            "seeds were added after a look, beside the verdicts. The thin line below is the 90 % interval of the loss that was "
+            "expected. A tick is a verdict that was right, a cross (red) one that was wrong.",
             partial(plots.outcomes, run.verification),
         )
 

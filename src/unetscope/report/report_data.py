@@ -11,15 +11,17 @@ from typing import Any
 
 from unetscope.analysis import Judgement, Row, Verification
 from unetscope.report.picture_data import cluster_data, prediction_data
-from unetscope.report.sentences import notes, sentence, summary
+from unetscope.report.sentences import notes, proposal, sentence, summary
 from unetscope.runs import AnalysedRun, RunFolder
 from unetscope.table import (
     COST_TITLES,
     REFERENCE,
+    RULE_TITLES,
     STATUS_MARKS,
     EpochRecord,
     Estimate,
     Flow,
+    Interval,
     Quantity,
     Rule,
     Series,
@@ -59,7 +61,7 @@ GAINS: Mapping[Quantity, str] = {
 }
 # What the arrow of a skip shows: the first of these that was measured.
 ARROWS = (Quantity.USABLE_SKIP_GIVEN_POOLED, Quantity.USABLE_SKIP_GIVEN_UPSAMPLED, Quantity.SKIP_GIVEN_UPSAMPLED)
-RULES: Mapping[Rule, str] = {"conditional": "the conditional rule", "plateau": "the paper's rule"}
+JUDGES: Mapping[str, Rule | None] = {"verdict": None, "plateau": "plateau"}
 STATUS_TEXTS: Mapping[Status, str] = {
     Status.OK: "",
     Status.SATURATED: "saturated",
@@ -101,7 +103,7 @@ def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
         "quantities": QUANTITIES,
         "marks": {STATUS_MARKS[status].letter: text for status, text in STATUS_TEXTS.items()},
         "diagnostics": DIAGNOSTICS,
-        "rules": RULES,
+        "rules": dict(RULE_TITLES),
         **_gains(flow),
         "training": _training(run.epochs),
         "verdicts": None if run.judgement is None else _judgement_data(run.judgement),
@@ -305,7 +307,8 @@ def _judgement_data(judgement: Judgement) -> dict[str, Any]:
         "rows": [_row_of(verdict) for verdict in judgement.verdicts],
         "sentences": [sentence(judgement, epoch) for epoch in judgement.epochs],
         "proposed": [
-            None if (design := judgement.design(epoch)) is None else design.text for epoch in judgement.epochs
+            None if (design := judgement.design(epoch)) is None else proposal(judgement, design, epoch)
+            for epoch in judgement.epochs
         ],
     }
 
@@ -331,7 +334,13 @@ def _cost_data(run: AnalysedRun) -> dict[str, Any] | None:
 def _row_of(verdict: Verdict) -> dict[str, Any]:
     numbers = {name: _number(getattr(verdict, name)) for name in ("bits", "low", "high", "ceiling")}
     names = ("epoch", "rule", "decision", "since", "text", "measured")
-    return {"part": str(verdict.part), **{name: getattr(verdict, name) for name in names}, **numbers}
+    named = {name: getattr(verdict, name) for name in names}
+    return {"part": str(verdict.part), **named, **numbers, "lost": _interval_of(verdict.lost)}
+
+
+def _interval_of(interval: Interval | None) -> list[float | int | None] | None:
+    """A value and the ends of its interval."""
+    return None if interval is None else [_number(end) for end in (interval.value, interval.low, interval.high)]
 
 
 def _verification_data(verification: Verification) -> dict[str, Any]:
@@ -342,7 +351,7 @@ def _verification_data(verification: Verification) -> dict[str, Any]:
             {"epoch": epoch, "rows": [_outcome_of(verification, row) for row in verification.rows(epoch)]}
             for epoch in verification.budgets
         ],
-        "scores": {rule: verification.score(rule) for rule in RULES},
+        "scores": {name: verification.score(rule) for name, rule in JUDGES.items()},
         "curves": [
             {
                 "variant": training.variant,
@@ -368,8 +377,9 @@ def _outcome_of(verification: Verification, row: Row) -> dict[str, Any]:
         "high": _number(outcome.difference.high),
         "decision": outcome.decision,
         "text": outcome.text,
-        "predicted": row.predicted,
-        "agreement": {rule: row.agreement(rule) for rule in RULES},
+        "predicted": {name: row.decision(rule) for name, rule in JUDGES.items()},
+        "agreement": {name: row.agreement(rule) for name, rule in JUDGES.items()},
+        "expected": _interval_of(None if row.expected is None else row.expected.loss),
         "dice_per_class": [_number(dice) for dice in outcome.dice_per_class],
         "reaches": [training.reaches(verification.target) for training in verification.of(row.variant.name)],
     }

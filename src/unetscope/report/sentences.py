@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from unetscope.analysis import Judgement, dpi_violations, layer_rank_stability
 from unetscope.runs import AnalysedRun
-from unetscope.table import LEVEL, SKIP, Flow, Quantity, Status, entry_of, estimator_text, settings
+from unetscope.table import LEVEL, SKIP, Flow, Quantity, Status, Variant, entry_of, estimator_text, settings
 
 MOST_RESOLUTIONS = 3  # of an estimator, of each of which there are figures; of more, a sweep
 UNLEARNT = "It has not learnt to segment: what is measured is not the information of a trained network."
@@ -114,7 +114,7 @@ def sentence(judgement: Judgement, epoch: int) -> str:
     'A training of 10 epochs needs skip1, could do without level2 (all below skip2), and leaves level1 undecided.'
     """
     parts: dict[str, list[str]] = {"needed": [], "redundant": [], "undecided": []}
-    judged = {verdict.part: verdict for verdict in judgement.at(epoch) if verdict.rule == "conditional"}
+    judged = {verdict.part: verdict for verdict in judgement.deciding(epoch)}
     redundant_levels = [part for part in judged if part.kind is LEVEL and judged[part].decision == "redundant"]
     spared = min(redundant_levels, default=None)  # the levels below it are removed with it
     for part, verdict in judged.items():
@@ -131,6 +131,15 @@ def sentence(judgement: Judgement, epoch: int) -> str:
     if parts["undecided"]:
         clauses[-1] += " undecided"
     return f"A training of {epoch} epochs {listed(clauses, oxford=True)}."
+
+
+def proposal(judgement: Judgement, design: Variant, epoch: int) -> str:
+    """A proposed design, with what it is expected to lose."""
+    expected = judgement.expected(design, epoch)
+    if expected is None:
+        return design.text
+    loss = expected.loss
+    return f"{design.text}, expected to lose {loss.value:.3f} Dice ({loss.low:.3f} to {loss.high:.3f})"
 
 
 def _named_or_counted(parts: Sequence[str]) -> str:

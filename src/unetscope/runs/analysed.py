@@ -24,6 +24,7 @@ from unetscope.base import InvalidArgument, RunFolderError
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.kept_costs import KeptCosts, kept_costs
 from unetscope.runs.kept_evidence import kept_evidence
+from unetscope.runs.kept_silenced import kept_silenced
 from unetscope.runs.own_loops import can_be_retrained, configuration_of
 from unetscope.runs.planned import PlannedDepth, planned_depths
 from unetscope.runs.retraining import Trial, existing_trials, trained_variants
@@ -167,7 +168,14 @@ class AnalysedRun:
     @cached_property
     def _judged(self) -> Judgement:
         network = self.configuration.get("network", {})
-        return judge(self.flow, margin=self.margin, depth=network["depth"] if network.get("code") else None)
+        return judge(
+            self.flow,
+            margin=self.margin,
+            depth=network["depth"] if network.get("code") else None,
+            silenced=kept_silenced(self.folder),
+            evidence=self.evidence,
+            dice_margin=self.dice_margin,
+        )
 
     @cached_property
     def verification(self) -> Verification | None:

@@ -132,6 +132,18 @@ class _TrainedOn(_Section):
     silenced: Dice
 
 
+class _SilencedLoss(_Section):
+    epoch: Count
+    design: _Design
+    loss: Dice
+
+
+class _SilencedLosses(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    silenced: Annotated[list[_SilencedLoss], Field(max_length=100_000)]
+
+
 class _Evidence(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -142,6 +154,7 @@ class _Evidence(BaseModel):
     designs: Count
     depth: Annotated[int, Field(ge=1, le=1000)]
     without: Annotated[list[Text], Field(max_length=1000)]
+    alone: Annotated[list[_TrainedOn], Field(max_length=1000)] = []
 
 
 class _SeedPlan(_Section):
@@ -222,6 +235,11 @@ def read_costs(path: Path) -> dict[str, Any]:
 def read_evidence(path: Path) -> dict[str, Any]:
     """What smaller networks showed of a run. Raises as `read_description`."""
     return _validated(path, "", _Evidence, _object(path, _read(path))).model_dump()
+
+
+def read_silenced(path: Path) -> dict[str, Any]:
+    """What a run's network loses at once without some of its parts. Raises as `read_description`."""
+    return _validated(path, "", _SilencedLosses, _object(path, _read(path))).model_dump()
 
 
 def read_failure(path: Path) -> str:

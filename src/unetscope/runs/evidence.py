@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from unetscope.analysis import DICE_MARGIN, check_margin, interval_over_images
 from unetscope.base import InvalidArgument, NoProgress, Progress
-from unetscope.networks import Structure, ablated
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import BuiltNetwork, built_network, designed
-from unetscope.runs.carrying import Carried, carried, inspected, load_last, names_in, smaller, train_on
+from unetscope.runs.carrying import Carried, carried, load_last, smaller, train_on
 from unetscope.runs.kept_evidence import keep_evidence
+from unetscope.runs.kept_silenced import keep_silenced
+from unetscope.runs.silencing import Silencing
 from unetscope.runs.smaller_files import FOLDER
 from unetscope.table import (
     EVIDENCE_LEVEL,
-    LEVEL,
     Evidence,
     Interval,
-    Part,
+    Silenced,
     TrainedOn,
     Variant,
     bisected,
-    design_name,
+    epochs_trained_on,
+    removed_parts,
 )
-from unetscope.training import validation_scores
+from unetscope.training import Checkpoints, validation_scores
 
 Dice = NDArray[np.float64]  # of each validation image
 
@@ -47,88 +47,95 @@ def gather_evidence(
 
     First all parts are put into an order: one after the other, the level or skip goes whose silencing, together with those that
     went before, costs the least Dice. Of the networks that this leaves, few are trained on from the run's weights, each for
-    as many epochs as the whole one; which comes next follows by bisection. A search that was stopped goes on.
+    as many epochs as the whole one (`table.epochs_trained_on`); which comes next follows by bisection. What is left of the
+    effort goes to networks that lack one part which is not shown to be redundant. A search that was stopped goes on.
 
     effort: the epochs of all of them together, as a share of those of the run. code: the network's, of a run that was begun
     elsewhere, as consent to run it.
 
-    Raises: InvalidArgument for an effort that is no share, or less than one epoch for each network; RunFolderError if the run
-    has no checkpoint, or its data have changed.
+    Raises: InvalidArgument for an effort that is no share, or less than that of two networks; RunFolderError if the run has no
+    checkpoint, or its data have changed.
     """
     check_margin(margin)
     if not 0 < effort <= 1:
         raise InvalidArgument(f"effort must be a share of the run's epochs, more than 0 and at most 1, got {effort}")
     progress = progress or NoProgress()
     of_run = carried(AnalysedRun.open(run), "model1", or_whole=True, code=code, progress=progress)
-    search = _Search(of_run, progress)
-    designs = search.designs()
-    rounds = math.ceil(math.log2(len(designs) + 1))
     all_epochs = of_run.config.training.epochs
-    epochs = int(effort * all_epochs / (rounds + 1) + 1e-9)
-    if epochs < 1:
-        least = math.ceil(100 * (rounds + 1) / all_epochs) / 100
+    epochs = epochs_trained_on(all_epochs)
+    networks = int(effort * all_epochs / epochs + 1e-9)
+    if networks < 2:
+        least = math.ceil(200 * epochs / all_epochs) / 100
         raise InvalidArgument(
-            f"effort {effort:g} of {all_epochs} epochs is less than one for each of {rounds + 1} networks: say "
-            + (f"{least:g} or more" if least <= 1 else "train the run for longer")
+            f"effort {effort:g} of {all_epochs} epochs is less than {epochs} for the whole network and for a smaller one: "
+            + (f"say {least:g} or more" if least <= 1 else "train the run for longer")
         )
-    progress.stage("training on", (rounds + 1) * epochs)
     with of_run.run.folder.locked():
-        whole = search.trained_on(of_run.design, epochs)
-        tried: list[TrainedOn | None] = [None] * len(designs)
-        while (place := bisected([None if each is None else each.shows(margin) for each in tried])) is not None:
-            tried[place] = search.compared(designs[place], whole, epochs, 1 - (1 - EVIDENCE_LEVEL) / rounds)
-        evidence = Evidence(
-            of_run.epoch, epochs, float(np.nanmean(whole)), tuple(each for each in tried if each is not None),
-            len(designs), of_run.design.depth, of_run.design.without,
-        )  # fmt: skip
+        evidence = _Search(of_run, epochs, networks - 1, progress).evidence(margin)
         keep_evidence(of_run.run.folder, evidence)
-    progress.advance((rounds + 1) * epochs)
     return evidence
 
 
 class _Search:
-    """The designs of a run, silenced and trained on."""
+    """The designs of a run, silenced and trained on. epochs: of each. most: how many designs may be trained on."""
 
-    def __init__(self, of_run: Carried, progress: Progress) -> None:
-        self._of_run, self._progress, self._done = of_run, progress, 0
-        image = torch.rand(1, of_run.train.channels, *of_run.train.image_size)
-        self._structure = of_run.whole.structure or inspected(of_run.whole.model, image)
-        self._names = names_of_parts(of_run, self._structure)
-        self._whole_dice = self._dice(of_run.whole)
+    def __init__(self, of_run: Carried, epochs: int, most: int, progress: Progress) -> None:
+        self._of_run, self._epochs, self._most, self._progress = of_run, epochs, most, progress
+        self._silencing = Silencing(of_run.whole, of_run.design, of_run.held_out)
+        self._whole_dice = self._silencing.dice()
         self._silenced: dict[Variant, float] = {}
+        self._done = 0
+
+    def evidence(self, margin: float) -> Evidence:
+        """What smaller networks show, by bisection and then of single parts."""
+        alone = sorted(self._silencing.designs, key=self._loss_silenced)
+        designs = self.designs()
+        keep_silenced(
+            self._of_run.run.folder,
+            [Silenced(self._of_run.epoch, design, loss) for design, loss in self._silenced.items()],
+        )
+        rounds = min(self._most, math.ceil(math.log2(len(designs) + 1)))
+        trainings = min(self._most, rounds + len(alone))
+        self._progress.stage("training on", (trainings + 1) * self._epochs)
+        whole = self.trained_on(self._of_run.design)
+        level = 1 - (1 - EVIDENCE_LEVEL) / trainings
+        tried: list[TrainedOn | None] = [None] * len(designs)
+        while (place := bisected([None if each is None else each.shows(margin) for each in tried])) is not None and sum(
+            each is not None for each in tried
+        ) < rounds:
+            tried[place] = self.compared(designs[place], whole, level)
+        found = Evidence(
+            self._of_run.epoch, self._epochs, float(np.nanmean(whole)),
+            tuple(each for each in tried if each is not None), len(designs), self._of_run.design.depth,
+            self._of_run.design.without,
+        )  # fmt: skip
+        shown = set(found.redundant(margin))
+        left = [
+            design
+            for design in alone
+            if not {*removed_parts(design, found.depth, found.without)} <= shown
+            and not any(each.design.is_same_network(design) for each in found.tried)
+        ]
+        single = [self.compared(design, whole, level) for design in left[: self._most - len(found.tried)]]
+        self._progress.advance((trainings + 1) * self._epochs)
+        return replace(found, alone=tuple(single))
 
     def designs(self) -> list[Variant]:
         """Smaller and smaller networks, each of which lacks what the one before lacks and one part more."""
         design, designs = self._of_run.design, []
-        while candidates := list(self._smaller(design)):
+        while candidates := list(self._silencing.smaller(design)):
             design = min(candidates, key=self._loss_silenced)
             designs.append(design)
         return designs
 
-    def _smaller(self, design: Variant) -> Iterator[Variant]:
-        """A design without one part more."""
-        of_depth, before = self._of_run.design.depth, set(self._of_run.design.without)
-
-        def variant(depth: int, without: Sequence[Part]) -> Variant:
-            kept = tuple(sorted(skip for skip in without if skip.level <= depth))
-            return Variant(design_name(depth, set(kept) - before, of_depth=of_depth), depth, kept)
-
-        if design.depth > 1:
-            yield variant(design.depth - 1, design.without)
-        for skip in self._of_run.whole.skips:
-            if skip.part.level <= design.depth and skip.part not in design.without:
-                yield variant(design.depth, (*design.without, skip.part))
-
     def _loss_silenced(self, design: Variant) -> float:
         if design not in self._silenced:
-            parts = [name for part, name in self._names.items() if lacks(design, part)]
-            with ablated(self._of_run.whole.model, self._structure, parts):
-                self._silenced[design] = float(np.nanmean(self._whole_dice - self._dice(self._of_run.whole)))
+            self._silenced[design] = float(np.nanmean(self._whole_dice - self._silencing.dice(design)))
         return self._silenced[design]
 
-    def compared(self, design: Variant, whole: Dice, epochs: int, level: float) -> TrainedOn:
+    def compared(self, design: Variant, whole: Dice, level: float) -> TrainedOn:
         """A design trained on, beside the whole network trained on as long. level: of the interval."""
-        dice = self.trained_on(design, epochs)
+        dice = self.trained_on(design)
         groups = self._of_run.held_out.group_numbers
         loss = interval_over_images((whole - dice)[None], () if groups is None else groups.tolist(), level)
         mean = float(np.nanmean(whole - dice))
@@ -136,10 +143,12 @@ class _Search:
             design, float(np.nanmean(dice)), loss or Interval(mean, math.nan, math.nan), self._silenced[design]
         )
 
-    def trained_on(self, design: Variant, epochs: int) -> Dice:
+    def trained_on(self, design: Variant) -> Dice:
         """Dice of a design that is trained on from the run's weights, in the folder where `slim` trains it on."""
         of_run = self._of_run
         folder = of_run.run.folder.path / FOLDER / f"{design.name}-fine-tuned" / f"training-{of_run.epoch}"
+        if max(Checkpoints(folder).epochs(), default=0) > self._epochs:  # `slim` has trained it on for longer
+            folder = folder.with_name(f"{folder.name}-for-{self._epochs}")
         config = designed(of_run.config, design)
         if design == of_run.design:
             train = of_run.train
@@ -147,8 +156,8 @@ class _Search:
             load_last(of_run.run.folder, network.model)
         else:
             network, _ = smaller(of_run.whole, config, of_run.train)
-        train_on(of_run, network, folder, epochs, partial(self._advance, self._done, design))
-        self._done += epochs
+        train_on(of_run, network, folder, self._epochs, partial(self._advance, self._done, design))
+        self._done += self._epochs
         return self._dice(network)
 
     def _advance(self, before: int, design: Variant, epoch: int, dice: float) -> None:
@@ -156,15 +165,3 @@ class _Search:
 
     def _dice(self, network: BuiltNetwork) -> Dice:
         return validation_scores(network.model, self._of_run.held_out, network.reading).images.double().numpy()
-
-
-def lacks(design: Variant, part: Part) -> bool:
-    """Whether a part goes in a design: a skip that it leaves out, or the first level below its depth."""
-    return part in design.without if part.is_skip else part.level == design.depth + 1
-
-
-def names_of_parts(of_run: Carried, structure: Structure) -> dict[Part, str]:
-    """The names of the run's skips and levels in a structure of its whole network, by the part."""
-    skips = names_in(structure, [skip.part for skip in of_run.whole.skips])
-    levels = {Part(LEVEL, part.level): f"level{Part.named(name).level}" for part, name in skips.items()}
-    return skips | levels

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from unetscope import __version__
-from unetscope.base import InvalidArgument, NoProgress, Progress
+from unetscope.base import InvalidArgument, NetworkError, NoProgress, Progress
 from unetscope.data import SegmentationData
 from unetscope.estimators import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import Compute, Probes, Scope
@@ -35,14 +35,16 @@ from unetscope.runs.building import (
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.folder import RunFolder, data_facts, refuse_other_data
 from unetscope.runs.images import load_images
+from unetscope.runs.kept_silenced import keep_silenced, kept_silenced
 from unetscope.runs.memory_needs import MemoryNeeds, little_memory, memory_needs
 from unetscope.runs.moves import keep_move
 from unetscope.runs.pace import Pace, fastest_threads
 from unetscope.runs.pictures import cluster_pictures, example_pictures, examples_of, prediction_pictures
 from unetscope.runs.prospects import prospects, refuse_untrainable
 from unetscope.runs.resuming import resumed_or_new, with_depth
+from unetscope.runs.silencing import Silencing
 from unetscope.runs.trackers import Follower, check_tracker
-from unetscope.table import CLUSTERS, EpochRecord, built, marked_epochs, settings
+from unetscope.table import CLUSTERS, REFERENCE, EpochRecord, Variant, built, marked_epochs, parts_named, settings
 from unetscope.training import (
     Checkpoints,
     DataConfig,
@@ -234,10 +236,13 @@ def measure_again(
     refuse_other_network(folder, experiment.network)
     laid_out(experiment.model, config.training)
     chosen = sorted(epochs) or [epoch for epoch in kept.epochs() if folder.measured(epoch)]
+    silencing, silenced = silencing_of(experiment, progress), {row.epoch for row in kept_silenced(folder)}
     progress.stage("measuring", len(chosen))
     with folder.locked():
         for done, epoch in enumerate(chosen):
             kept.load_weights(epoch, experiment.model)
+            if silencing is not None and epoch not in silenced | {0}:
+                keep_silenced(folder, silencing.losses(epoch, silencing.designs))
             folder.write_measurement(epoch, experiment.scope.measure(epoch))
             progress.advance(done + 1, f"epoch {epoch}")
     return folder
@@ -302,7 +307,7 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Prog
         reading=experiment.network.reading,
     )
     progress.stage("training", epochs, max(trainer.checkpoints.epochs(), default=0))
-    pace = Pace(progress.warn)
+    pace, silencing = Pace(progress.warn), silencing_of(experiment, progress)
 
     def on_epoch(record: EpochRecord) -> None:
         folder.write_epoch(record)
@@ -316,10 +321,28 @@ def _train_and_measure(experiment: Experiment, folder: RunFolder, progress: Prog
             epoch, on_batch=lambda done, total: progress.advance(epoch, f"measuring epoch {epoch}, {done / total:.0%}")
         )
         predicted = prediction_pictures(model, examples, epoch, experiment.network.reading)
+        if silencing is not None and epoch > 0:
+            keep_silenced(folder, silencing.losses(epoch, silencing.designs))
         folder.write_measurement(epoch, estimates, predicted)
         follower.update(force=True)
 
     trainer.run(on_epoch=on_epoch, on_marked=on_marked)
+
+
+def silencing_of(experiment: Experiment, progress: Progress) -> Silencing | None:
+    """What silences the parts of an experiment's network; None, with a warning, if that cannot be done."""
+    network, config = experiment.network, experiment.config.network
+    if not network.skips:
+        return None
+    try:
+        silencing = Silencing(
+            network, Variant(REFERENCE, config.depth, parts_named(config.without)), experiment.validation
+        )
+        silencing.dice(silencing.designs[0])
+    except NetworkError as reason:
+        progress.warn(f"what its parts lose when they are silenced is not measured: {reason}")
+        return None
+    return silencing
 
 
 def _device_name(config: RunConfig) -> str:

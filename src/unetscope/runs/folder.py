@@ -8,6 +8,7 @@ RUN/report.html      the page
 RUN/ending.json      of a training without measurements: findings at its end
 RUN/costs.json       what designs of the network cost, as far as that was measured
 RUN/evidence.json    what smaller networks showed that were trained on
+RUN/silenced.json    what the network loses at once without some of its parts, by epoch
 RUN/slim/            smaller networks, with their trainings
 RUN/failure.json     of a training that failed: why
 RUN/verification/    one run folder a variant and seed, and in seeds.json how the seeds were chosen

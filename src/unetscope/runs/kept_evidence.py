@@ -22,11 +22,14 @@ def kept_evidence(run: RunFolder) -> Evidence | None:
     if not path.is_file():
         return None
     values = read_evidence(path)
-    tried = tuple(
-        TrainedOn(_design(each["design"]), each["dice"], _interval(each["loss"]), each["silenced"])
-        for each in values["tried"]
+    tried, alone = (
+        tuple(
+            TrainedOn(_design(each["design"]), each["dice"], _interval(each["loss"]), each["silenced"])
+            for each in values[name]
+        )
+        for name in ("tried", "alone")
     )
-    return Evidence(**{**values, "tried": tried, "without": parts_named(values["without"])})
+    return Evidence(**{**values, "tried": tried, "alone": alone, "without": parts_named(values["without"])})
 
 
 def keep_evidence(run: RunFolder, evidence: Evidence) -> None:

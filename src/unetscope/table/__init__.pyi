@@ -38,6 +38,14 @@ from .intervals import effective_groups as effective_groups
 from .intervals import group_values as group_values
 from .intervals import student as student
 from .intervals import too_few_groups as too_few_groups
+from .losses import BITS as BITS
+from .losses import EXPECTED_LEVEL as EXPECTED_LEVEL
+from .losses import SILENCED as SILENCED
+from .losses import TRAINED_ON as TRAINED_ON
+from .losses import ExpectedLoss as ExpectedLoss
+from .losses import Silenced as Silenced
+from .losses import decided_loss as decided_loss
+from .losses import epochs_trained_on as epochs_trained_on
 from .parts import LEVEL as LEVEL
 from .parts import MAX_DEPTH as MAX_DEPTH
 from .parts import REFERENCE as REFERENCE

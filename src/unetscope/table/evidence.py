@@ -42,7 +42,7 @@ class Evidence:
 
     epoch: of the run, from which the networks were trained on. epochs: of each. dice: of the whole network, trained on.
     tried: the designs, from the largest to the smallest. designs: how many there were to choose from, each part of the next.
-    depth, without: of the whole network.
+    depth, without: of the whole network. alone: designs that lack one part, which the smallest network that is shown keeps.
     """
 
     epoch: int
@@ -52,6 +52,7 @@ class Evidence:
     designs: int
     depth: int
     without: tuple[Part, ...] = ()
+    alone: tuple[TrainedOn, ...] = ()
 
     def smallest(self, margin: float) -> TrainedOn | None:
         """The smallest design that loses less than the margin; None if there is none."""
@@ -64,13 +65,15 @@ class Evidence:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
-        tried = [{**asdict(each), "design": each.design.as_dict()} for each in self.tried]
-        return {**asdict(self), "tried": tried, "without": list(map(str, self.without))}
+        tried, alone = (
+            [{**asdict(each), "design": each.design.as_dict()} for each in some] for some in (self.tried, self.alone)
+        )
+        return {**asdict(self), "tried": tried, "alone": alone, "without": list(map(str, self.without))}
 
     @property
     def networks(self) -> int:
         """How many were trained on, the whole one among them."""
-        return 1 + len(self.tried)
+        return 1 + len(self.tried) + len(self.alone)
 
 
 def bisected(shown: Sequence[bool | None]) -> int | None:

@@ -92,7 +92,7 @@ class Status(StrEnum):
 
 
 Decision = Literal["needed", "redundant", "undecided"]
-Rule = Literal["conditional", "plateau"]
+Rule = Literal["loss", "conditional", "plateau"]
 Agreement = Literal["hit", "miss", "open"]  # of a decision with the outcome of retraining
 
 
@@ -136,5 +136,9 @@ DECISION_MARKS: Mapping[Decision, DecisionMark] = {
 }
 
 
-RULE_TITLES: Mapping[Rule, str] = {"conditional": "the conditional rule", "plateau": "the paper's rule"}
+RULE_TITLES: Mapping[Rule, str] = {
+    "loss": "the loss of Dice to expect",
+    "conditional": "the conditional rule",
+    "plateau": "the paper's rule",
+}
 AGREEMENT_MARKS: Mapping[Agreement, str] = {"hit": "✓", "miss": "✗", "open": ""}

@@ -6,10 +6,13 @@ import math
 import warnings
 from dataclasses import dataclass, field
 from html import escape
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from unetscope.table.parts import Part
 from unetscope.table.quantities import Decision, Quantity, Rule, Status
+
+if TYPE_CHECKING:
+    from unetscope.table.intervals import Interval
 
 Role = Literal["encoder", "bottom", "upsampled", "merge", "decoder", "output", "layer"]
 
@@ -174,7 +177,8 @@ class Verdict:
 
     part: a skip, or a level: `level4` is all of the network below skip4. since: the marked epoch from which on the decision has
     been the same. bits: what the part adds, or (plateau rule) I(Y;M) of the merge below, with its 95 % interval and the most
-    that it could be; NaN where it is not known. text: why, for people. measured: of which quantity `bits` is, for people.
+    that it could be; NaN where it is not known. lost: by the rule of the loss, the Dice that a network without the part is
+    expected to lose. text: why, for people. measured: of which quantity `bits` is, for people.
 
     >>> print(Verdict(Part.named("skip1"), 100, "conditional", "redundant", text="it adds 0.001 of 0.6 bits a pixel", since=10))
     skip1 is redundant from epoch 10 on: it adds 0.001 of 0.6 bits a pixel
@@ -192,6 +196,7 @@ class Verdict:
     estimator: str = ""
     text: str = ""
     measured: str = ""
+    lost: Interval | None = None
 
     def __str__(self) -> str:
         state = "not decided" if self.decision == "undecided" else self.decision

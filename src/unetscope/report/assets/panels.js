@@ -103,26 +103,31 @@ function answer(run, part, epoch) {
   return budget && row ? { ...row, epoch: budget.epoch } : null;
 }
 
+// A loss of Dice with its 90 % interval.
+/** @type {(loss: Loss | null) => string} */
+const lossText = (loss) => (loss ? `${fixed(loss[0])} (${interval(loss[1], loss[2])})` : "not known");
+
 /** @type {(run: Run) => View} */
 function partsView(run) {
   if (!run.verdicts) return nothing("Nothing is judged: that needs skips, two measured epochs of training, and what merges tell (--merge-probes).");
-  const { node, body } = table(["part", "verdict", `by ${run.rules.plateau}`, "rests on", "why", "retrained without it"], "parts");
+  const { node, body } = table(["part", "verdict", "Dice lost without it", "bits it adds", `by ${run.rules.plateau}`, "why", "retrained without it"], "parts");
   const rows = run.verdicts.parts.map((part) => {
-    const cells = [el("th", { scope: "row" }, part), ...Array.from({ length: 5 }, () => el("td"))];
+    const cells = [el("th", { scope: "row" }, part), ...Array.from({ length: 6 }, () => el("td"))];
     body.append(el("tr", {}, cells));
     return { part, cells };
   });
   /** @type {(state: State) => void} */
   const update = (state) => {
     for (const { part, cells } of rows) {
-      const [verdict, plateau] = [run.verdict(part, state.epoch), run.verdict(part, state.epoch, "plateau")];
+      const verdict = run.verdict(part, state.epoch);
+      const [bits, plateau] = [run.verdict(part, state.epoch, "conditional"), run.verdict(part, state.epoch, "plateau")];
       cells[1].replaceChildren(verdict ? decided(verdict.decision, ` from epoch ${verdict.since} on`) : "—");
-      cells[2].replaceChildren(plateau ? decided(plateau.decision) : "says nothing");
-      const adds = verdict && isNumber(verdict.bits) ? `${verdict.measured}: ${fixed(verdict.bits)} (${interval(verdict.low, verdict.high)}) of ${fixed(verdict.ceiling)}` : "—";
-      cells[3].textContent = adds;
-      cells[4].textContent = verdict ? verdict.text : "";
+      cells[2].textContent = lossText(verdict?.lost ?? null);
+      cells[3].textContent = bits && isNumber(bits.bits) ? `${bits.measured}: ${fixed(bits.bits)} (${interval(bits.low, bits.high)}) of ${fixed(bits.ceiling)}` : "—";
+      cells[4].replaceChildren(plateau ? decided(plateau.decision) : "says nothing");
+      cells[5].textContent = verdict ? verdict.text : "";
       const row = answer(run, part, state.epoch);
-      cells[5].replaceChildren(...(row ? [decided(row.decision), ` ${signed(row.difference)} Dice (${interval(row.low, row.high)}) at epoch ${row.epoch}`] : ["not retrained"]));
+      cells[6].replaceChildren(...(row ? [decided(row.decision), ` ${signed(row.difference)} Dice (${interval(row.low, row.high)}) at epoch ${row.epoch}`] : ["not retrained"]));
     }
   };
   return { node, update };
@@ -178,13 +183,14 @@ function outcomesView(run) {
 function agreementView(run) {
   if (!run.verification) return nothing("What the rules said stands here beside what retraining says.");
   const { budgets } = run.verification;
-  const { node, body } = table(["variant", "network", "Dice", ...run.ruleNames.map((rule) => `${run.rules[rule]} said`), "retraining says"], "agreement");
+  const { node, body } = table(["variant", "network", "Dice", "verdict", "expected to lose", `${run.rules.plateau} said`, "retraining says"], "agreement");
   const marks = { hit: " ✓ right", miss: " ✗ wrong", open: "" };
   /** @type {(state: State) => void} */
   function update(state) {
     body.replaceChildren(...budgetAt(budgets, state.epoch).rows.map((row) => el("tr", {},
       el("th", { scope: "row" }, row.variant), el("td", {}, row.network), el("td", {}, fixed(row.dice)),
-      run.ruleNames.map((rule) => el("td", {}, decided(row.predicted[rule] ?? "undecided", marks[row.agreement[rule]]))),
+      el("td", {}, decided(row.predicted.verdict, marks[row.agreement.verdict])), el("td", {}, lossText(row.expected)),
+      el("td", {}, decided(row.predicted.plateau, marks[row.agreement.plateau])),
       el("td", {}, decided(row.decision), ` ${row.text}`))));
   }
   return { node, update };

@@ -47,7 +47,7 @@ class Run {
   constructor(data) {
     Object.assign(this, data);
     this.series = data.series.map((series) => new Series(series));
-    this.ruleNames = /** @type {Rule[]} */ (Object.keys(this.rules));
+    this.ruleNames = /** @type {Rule[]} */ (Object.keys(this.rules)).filter((rule) => this.verdicts?.rows.some((row) => row.rule === rule));
     this.byLabel = new Map(this.layers.map((layer, index) => [layer.label, index]));
     this.merges = this.layers.map((layer) => layer.role === "merge");
     const trained = this.training.epoch;
@@ -91,9 +91,12 @@ class Run {
     return this.verdicts.rows.filter((row) => row.epoch === at);
   }
 
+  // What a rule says of a part; without one, the verdict: that of the loss where one is expected, else that of bits.
   /** @type {(part: string, epoch: number, rule?: Rule) => VerdictRow | null} */
-  verdict(part, epoch, rule = "conditional") {
-    return this.verdictsAt(epoch).find((row) => row.part === part && row.rule === rule) ?? null;
+  verdict(part, epoch, rule) {
+    /** @type {(rule: Rule) => VerdictRow | null} */
+    const by = (which) => this.verdictsAt(epoch).find((row) => row.part === part && row.rule === which) ?? null;
+    return rule ? by(rule) : by("loss") ?? by("conditional");
   }
 
   /** @type {(epoch: number) => { text: string, proposed: string | null } | null} */

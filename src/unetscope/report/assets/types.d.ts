@@ -2,7 +2,9 @@
 
 type Number_ = number | null | undefined; // of a cell: null is unknown, undefined was not measured
 type Decision = "needed" | "redundant" | "undecided";
-type Rule = "conditional" | "plateau";
+type Rule = "loss" | "conditional" | "plateau";
+type Judge = "verdict" | "plateau";
+type Loss = [Number_, Number_, Number_]; // of Dice: the value and the ends of its interval
 type Mark = "s" | "o" | "-" | "."; // saturated, out of its domain, no number, a number that may be compared
 type Column = (number | null)[]; // of numbers, [epochs × layers] in a row; one without any number is left out
 
@@ -19,14 +21,14 @@ interface SeriesData {
 interface GainData { quantity: string; title: string; series: number | null }
 interface Interval { low: number | null; high: number | null }
 interface VerdictRow extends Interval {
-  part: string; epoch: number; rule: Rule; decision: Decision; since: number; text: string; measured: string; bits: number | null; ceiling: number | null;
+  part: string; epoch: number; rule: Rule; decision: Decision; since: number; text: string; measured: string; bits: number | null; ceiling: number | null; lost: Loss | null;
 }
 interface Verdicts {
   margin: number; epochs: number[]; parts: string[]; rows: VerdictRow[]; sentences: string[]; proposed: (string | null)[];
 }
 interface OutcomeRow extends Interval {
   variant: string; network: string; parts: string[]; dice: number | null; difference: number | null; decision: Decision; text: string;
-  predicted: Partial<Record<Rule, Decision>>; agreement: Record<Rule, "hit" | "miss" | "open">;
+  predicted: Record<Judge, Decision>; agreement: Record<Judge, "hit" | "miss" | "open">; expected: Loss | null;
 }
 interface Budget { epoch: number; rows: OutcomeRow[] }
 interface VariantCurve { variant: string; seed: number; sound: boolean; epoch: number[]; dice: (number | null)[] }

@@ -1,0 +1,159 @@
+"""Verdicts from the loss of Dice to expect: of each part alone, and of designs that lack several."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from unetscope.analysis.expected_losses import expected_loss
+from unetscope.table import (
+    SILENCED,
+    TRAINED_ON,
+    Decision,
+    Evidence,
+    ExpectedLoss,
+    Interval,
+    Part,
+    Silenced,
+    TrainedOn,
+    Variant,
+    Verdict,
+    epochs_trained_on,
+    removed_parts,
+)
+
+
+@dataclass(frozen=True)
+class ExpectedLosses:
+    """What some designs of a network are expected to lose, at one budget.
+
+    depth, without: of the whole network. margin: a loss of Dice that counts as none.
+    """
+
+    losses: tuple[ExpectedLoss, ...]
+    depth: int
+    without: tuple[Part, ...]
+    margin: float
+
+    def removed(self, design: Variant) -> frozenset[Part]:
+        """The parts that a design lacks."""
+        return frozenset(removed_parts(design, self.depth, self.without))
+
+    def of(self, design: Variant) -> ExpectedLoss | None:
+        """What a design is expected to lose; None if nothing is known of it.
+
+        It loses no more than a network that is there and lacks all that it lacks: every network between that one and the whole
+        one can compute what it does.
+        """
+        own = next((each for each in self.losses if each.design.is_same_network(design)), None)
+        shown = self._shown(design)
+        if shown is None or (own is not None and (own.shown or own.loss.high <= shown.loss.high)):
+            return own
+        if own is None:
+            return replace(shown, design=design)
+        least = Interval(*(min(mine, its) for mine, its in zip(_ends(own.loss), _ends(shown.loss), strict=True)))
+        return replace(own, loss=least, shown=True)
+
+    def _shown(self, design: Variant) -> ExpectedLoss | None:
+        """The network that is there, and lacks all that a design lacks, which loses least."""
+        removed = self.removed(design)
+        there = [each for each in self.losses if each.shown and removed <= self.removed(each.design)]
+        return min(there, key=lambda each: each.loss.high, default=None)
+
+    def decision(self, design: Variant) -> Decision:
+        """On all that a design lacks, together: needed too if a part of it is."""
+        if (own := self.of(design)) is not None:
+            return own.decision(self.margin)
+        removed = self.removed(design)
+        of_parts = [each for each in self.losses if self.removed(each.design) <= removed]
+        return "needed" if any(each.decision(self.margin) == "needed" for each in of_parts) else "undecided"
+
+    def smallest(self) -> Variant | None:
+        """The smallest design that is redundant as a whole; None if there is none."""
+        redundant = [each.design for each in self.losses if self.decision(each.design) == "redundant"]
+        return max(redundant, key=lambda design: (-design.depth, len(design.without)), default=None)
+
+    def verdict(self, part: Part, epoch: int) -> Verdict | None:
+        """The verdict on a part alone: the whole network without this skip, or without this level and all below it."""
+        design = self.alone(part)
+        if design is None or (expected := self.of(design)) is None:
+            return None
+        return Verdict(
+            part, epoch, "loss", expected.decision(self.margin), lost=expected.loss, text=self._text(expected, design)
+        )
+
+    def alone(self, part: Part) -> Variant | None:
+        """The design that lacks one part; None for the last level, without which there is no network of this kind."""
+        if part.is_skip:
+            return Variant("", self.depth, tuple(sorted({*self.without, part})))
+        if part.level < 2:
+            return None
+        return Variant("", part.level - 1, tuple(skip for skip in self.without if skip.level < part.level))
+
+    def _text(self, expected: ExpectedLoss, design: Variant) -> str:
+        loss = expected.loss
+        numbers = f"{loss.value:.3f} Dice ({loss.low:.3f} to {loss.high:.3f})"
+        shown = self._shown(design)
+        if expected.shown and shown is not None:
+            more = "" if shown.design.is_same_network(design) else f" and more, {shown.design.text},"
+            return f"a network that lacks it{more} is there, and loses {numbers}, under {self.margin:g}"
+        decision = expected.decision(self.margin)
+        side = {"redundant": "under {:g}", "needed": "over {:g}", "undecided": "and {:g} lies between"}[decision]
+        why = [f"it lost {expected.known[SILENCED]:.3f} at once with zeros in its place"] * (SILENCED in expected.known)
+        if TRAINED_ON in expected.known:
+            why.append(f"{expected.known[TRAINED_ON]:.3f} trained on without it")
+        because = f"; {' and '.join(why)}" if why else ""
+        return f"a network without it, retrained, is expected to lose {numbers}, {side.format(self.margin)}{because}"
+
+
+def _ends(interval: Interval) -> tuple[float, float, float]:
+    return interval.value, interval.low, interval.high
+
+
+def expected_losses(
+    silenced: Iterable[Silenced],
+    evidence: Evidence | None,
+    *,
+    depth: int,
+    without: Sequence[Part],
+    margin: float,
+) -> dict[int, ExpectedLosses]:
+    """By epoch, what designs are expected to lose: of those that were silenced, and of those that were trained on."""
+    by_epoch: dict[int, list[ExpectedLoss]] = {}
+    tried = [] if evidence is None else [*evidence.tried, *evidence.alone]
+    for row in silenced:
+        if evidence is not None and row.epoch == evidence.epoch and _tried(row.design, tried) is not None:
+            continue
+        known = {SILENCED: row.loss}
+        if (loss := expected_loss(known)) is not None:
+            by_epoch.setdefault(row.epoch, []).append(ExpectedLoss(row.design, row.epoch, loss, known))
+    for each in tried:
+        assert evidence is not None
+        known = {SILENCED: each.silenced}
+        if evidence.epochs >= epochs_trained_on(evidence.epoch):  # of fewer the lines do not know what they tell
+            known[TRAINED_ON] = each.loss.value
+        shown = each.shows(margin)
+        if (loss := each.loss if shown else expected_loss(known)) is not None:
+            of_epoch = by_epoch.setdefault(evidence.epoch, [])
+            of_epoch.append(ExpectedLoss(each.design, evidence.epoch, loss, known, shown))
+    return {
+        epoch: ExpectedLosses(tuple(losses), depth, tuple(without), margin)
+        for epoch, losses in sorted(by_epoch.items())
+    }
+
+
+def _tried(design: Variant, tried: Collection[TrainedOn]) -> TrainedOn | None:
+    return next((each for each in tried if each.design.is_same_network(design)), None)
+
+
+def loss_verdicts(
+    losses: Mapping[int, ExpectedLosses], parts: Collection[Part], epochs: Collection[int]
+) -> list[Verdict]:
+    """The verdicts on all parts of which a loss is expected, at every judged epoch."""
+    return [
+        verdict
+        for epoch in epochs
+        if epoch in losses
+        for part in parts
+        if (verdict := losses[epoch].verdict(part, epoch)) is not None
+    ]

@@ -1,0 +1,37 @@
+"""RUN/silenced.json: the Dice that a run's network loses at once without some of its parts, read without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from unetscope.runs.description import read_silenced, write_object
+from unetscope.runs.folder import RunFolder
+from unetscope.table import Silenced, Variant, parts_named
+
+FILE = "silenced.json"
+
+
+def kept_silenced(run: RunFolder) -> tuple[Silenced, ...]:
+    """The losses that a run folder keeps, by epoch; none if nothing was silenced.
+
+    Raises: RunFolderError for a file that is damaged.
+    """
+    path = run.path / FILE
+    if not path.is_file():
+        return ()
+    return tuple(
+        Silenced(
+            row["epoch"],
+            Variant(row["design"]["name"], row["design"]["depth"], parts_named(row["design"]["without"])),
+            row["loss"],
+        )
+        for row in read_silenced(path)["silenced"]
+    )
+
+
+def keep_silenced(run: RunFolder, rows: Iterable[Silenced]) -> None:
+    """Keep losses with a run, beside those that it has, in the place of the same designs at the same epochs."""
+    kept = {(row.epoch, row.design.depth, row.design.without): row for row in (*kept_silenced(run), *rows)}
+    write_object(
+        run.path / FILE, {"silenced": [row.as_dict() for row in sorted(kept.values(), key=lambda row: row.epoch)]}
+    )

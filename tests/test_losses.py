@@ -1,0 +1,258 @@
+"""The loss of Dice to expect: of planted numbers, of a run's network that is silenced, and as every verb shows it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import unetscope as us
+from unetscope.analysis import expected_losses as lines_module
+from unetscope.analysis.expected_losses import LossLines, expected_loss
+from unetscope.analysis.loss_verdicts import ExpectedLosses, expected_losses
+from unetscope.base.errors import NetworkError, RunFolderError
+from unetscope.cli.main import app
+from unetscope.networks.ablation import ablated
+from unetscope.report.report_data import report_data_of
+from unetscope.runs.analysed import AnalysedRun
+from unetscope.runs.building import built_network
+from unetscope.runs.experiment import measure_again
+from unetscope.runs.experiment import run as run_experiment
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.kept_silenced import kept_silenced
+from unetscope.runs.silencing import Silencing
+from unetscope.table.evidence import Evidence, TrainedOn
+from unetscope.table.intervals import Interval
+from unetscope.table.losses import ExpectedLoss, Silenced
+from unetscope.table.parts import Part, Variant, parts_named, removed_parts
+from unetscope.training.checkpoints import Checkpoints
+from unetscope.training.config import preset_config
+from unetscope.training.trainer import validation_scores
+
+DEPTH, MARGIN = 3, 0.02
+SKIPS = parts_named(["skip1", "skip2", "skip3"])
+DESIGNS = [
+    Variant(f"depth{depth}-without-{len(without)}", depth, without)
+    for depth in (3, 2, 1)
+    for count in range(depth + 1)
+    for without in itertools.combinations(SKIPS[:depth], count)
+    if depth < DEPTH or without
+]
+losses_of_dice = st.tuples(st.floats(-0.1, 0.3), st.floats(0, 0.2), st.floats(0, 0.2)).map(
+    lambda each: Interval(each[0], each[0] - each[1], each[0] + each[2])
+)
+
+
+def design(name: str) -> Variant:
+    """A design of a network of depth 3, by its name."""
+    return us.table.named_variants([name], depth=DEPTH)[1]
+
+
+def at_one_budget(losses: Mapping[str, tuple[float, float, float, bool]]) -> ExpectedLosses:
+    rows = tuple(
+        ExpectedLoss(design(name), 10, Interval(*interval), {}, shown) for name, (*interval, shown) in losses.items()
+    )
+    return ExpectedLosses(rows, DEPTH, (), MARGIN)
+
+
+def test_a_network_that_is_there_bounds_what_lies_between_it_and_the_whole_one() -> None:
+    losses = at_one_budget(
+        {
+            "depth2-without-skip1": (0.004, -0.002, 0.01, True),
+            "without-skip1": (0.1, 0.03, 0.3, False),  # by itself it would be needed
+            "without-skip2": (0.1, 0.03, 0.3, False),
+        }
+    )
+    assert losses.decision(design("without-skip1")) == "redundant"
+    assert losses.decision(design("depth2")) == "redundant"  # nothing else is known of it
+    assert losses.decision(design("without-skip2")) == "needed"
+    assert losses.decision(design("depth2-without-skip1-skip2")) == "needed"  # as a part of it is
+    assert losses.decision(design("depth1")) == "undecided"
+    bounded = losses.of(design("without-skip1"))
+    assert bounded is not None
+    assert bounded.loss == Interval(0.004, -0.002, 0.01)
+    verdict = losses.verdict(Part.named("skip1"), 10)
+    assert verdict is not None
+    assert str(verdict).startswith(
+        "skip1 is redundant from epoch 0 on: a network that lacks it and more, depth 2 without skip1, is there"
+    )
+    assert losses.smallest() == design("depth2-without-skip1")
+
+
+def test_the_last_level_has_no_network_without_it() -> None:
+    losses = at_one_budget({"depth1": (0.0, -0.01, 0.01, True)})
+    assert losses.verdict(Part.named("level1"), 10) is None
+    of_level = losses.verdict(Part.named("level2"), 10)
+    assert of_level is not None
+    assert (of_level.decision, of_level.rule, of_level.lost) == ("redundant", "loss", Interval(0.0, -0.01, 0.01))
+
+
+@given(
+    chosen=st.lists(st.tuples(st.sampled_from(DESIGNS), losses_of_dice), max_size=8, unique_by=lambda each: each[0]),
+    shown=st.sampled_from(DESIGNS),
+    queried=st.sampled_from(DESIGNS),
+)
+def test_a_further_network_that_is_there_makes_no_part_needed(
+    chosen: list[tuple[Variant, Interval]], shown: Variant, queried: Variant
+) -> None:
+    rows = tuple(ExpectedLoss(each, 10, loss) for each, loss in chosen if each != shown)
+    proof = ExpectedLoss(shown, 10, Interval(0.0, -0.01, 0.019), {}, shown=True)
+    before, after = (ExpectedLosses(some, DEPTH, (), MARGIN) for some in (rows, (*rows, proof)))
+    lacking = {*removed_parts(queried, DEPTH)} <= {*removed_parts(shown, DEPTH)}
+    if lacking:
+        assert after.decision(queried) == "redundant"
+    elif not {*removed_parts(shown, DEPTH)} <= {*removed_parts(queried, DEPTH)}:
+        assert after.decision(queried) == before.decision(queried)
+    expected = after.of(queried)
+    assert expected is None or expected.loss.low <= expected.loss.value <= expected.loss.high
+
+
+def test_what_is_known_chooses_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flat(low: float, middle: float, high: float, predictors: int) -> tuple[np.ndarray, ...]:
+        return tuple(np.array([end, *[0.0] * 4 * predictors]) for end in (low, middle, high))
+
+    wide = LossLines(("silenced",), flat(-0.1, 0.0, 0.3, 1))  # type: ignore[arg-type]
+    narrow = LossLines(("silenced", "trained on"), flat(0.0, 0.01, 0.02, 2))  # type: ignore[arg-type]
+    monkeypatch.setattr(lines_module, "fitted_lines", lambda: (narrow, wide))
+    assert expected_loss({"silenced": 0.1}) == Interval(0.0, -0.1, 0.3)
+    assert expected_loss({"silenced": 0.1, "trained on": 0.0}) == Interval(0.01, 0.0, 0.02)
+    assert expected_loss({"silenced": 0.1, "trained on": float("nan")}) == Interval(0.0, -0.1, 0.3)
+    assert expected_loss({"trained on": 0.1}) is None
+
+
+def test_the_lines_of_this_package_never_fall() -> None:
+    values = np.linspace(-0.2, 1, 50)
+    for lines in lines_module.fitted_lines():
+        for name in lines.predictors:
+            losses = [lines.loss({**dict.fromkeys(lines.predictors, 0.05), name: float(value)}) for value in values]
+            for end in ("low", "value", "high"):
+                assert (np.diff([getattr(loss, end) for loss in losses]) >= -1e-9).all() or lines.widened > 1
+            assert all(loss.low <= loss.value <= loss.high for loss in losses)
+
+
+def test_of_fewer_epochs_than_the_lines_know_only_the_silenced_loss_counts() -> None:
+    def known(epochs: int) -> Mapping[str, float]:
+        tried = TrainedOn(design("depth2"), 0.7, Interval(0.1, 0.05, 0.15), 0.4)
+        evidence = Evidence(100, epochs, 0.8, (tried,), 1, DEPTH)
+        (row,) = expected_losses([], evidence, depth=DEPTH, without=(), margin=MARGIN)[100].losses
+        return row.known
+
+    assert set(known(5)) == {"silenced", "trained on"}
+    assert set(known(4)) == {"silenced"}
+
+
+@pytest.fixture(scope="module")
+def finished(once: Callable[..., Path]) -> Path:
+    changed = {
+        "data.synthetic_images": 40, "data.image_size": 32, "network.width": 4, "network.depth": 2, "training.epochs": 6,
+        "training.learning_rate": 4e-3, "training.batch_size": 4, "measuring.marked": [2, 6], "measuring.clusters": 2,
+        "measuring.noise_variances": [], "measuring.bin_sizes": [], "threads": 1,
+    }  # fmt: skip
+    return once("losses", lambda path: run_experiment(preset_config("demo", changed), path))
+
+
+def test_a_run_keeps_what_is_lost_at_once_at_every_measured_epoch(finished: Path) -> None:
+    rows = kept_silenced(RunFolder.open(finished))
+    assert [(row.epoch, row.design.name) for row in rows] == [
+        (epoch, name) for epoch in (2, 6) for name in ("depth1", "without-skip1", "without-skip2")
+    ]
+    _, held_out = us.synthetic_nuclei(40, image_size=32).split(0.1)
+    for row in rows:
+        model = us.UNet(4, depth=2)
+        Checkpoints(RunFolder.open(finished).checkpoints).load_weights(row.epoch, model)
+        whole = validation_scores(model, held_out).mean
+        (part,) = removed_parts(row.design, 2)
+        with ablated(model, us.inspect(model, torch.rand(1, 3, 32, 32)), [str(part)]):
+            assert row.loss == pytest.approx(whole - validation_scores(model, held_out).mean, abs=1e-6)
+
+
+def test_a_run_of_an_earlier_version_is_measured_again(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    before = (run / "silenced.json").read_text()
+    (run / "silenced.json").unlink()
+    judged = AnalysedRun.open(run).judged()
+    assert judged.losses == {}
+    assert judged.deciding() == tuple(verdict for verdict in judged if verdict.rule == "conditional")
+    printed = CliRunner().invoke(app, ["verdict", str(run), "--no-cost"]).output
+    assert "What Dice is lost was not measured: unetscope verdict" in " ".join(printed.split())
+    measure_again(run, {"mixtures": [0.1]})
+    assert (run / "silenced.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda rows: rows.append(7), r"silenced\.json: silenced\.6: input should be a valid dictionary"),
+        (
+            lambda rows: rows[0].update(loss=9.0),
+            r"silenced\.0\.loss: input should be less than or equal to 1, got 9\.0",
+        ),
+        (lambda rows: rows[0].update(epoch=-1), r"silenced\.0\.epoch: input should be greater than or equal to 0"),
+        (
+            lambda rows: rows[0]["design"].update(depth=10**9),
+            r"silenced\.0\.design\.depth: input should be less than or",
+        ),
+        (lambda rows: rows[0]["design"].update(without="skip1"), r"design\.without: input should be a valid list"),
+    ],
+)
+def test_losses_of_a_stranger_are_validated(
+    finished: Path, tmp_path: Path, change: Callable[[list[dict[str, object]]], None], text: str
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    values = json.loads((run / "silenced.json").read_text())
+    values.pop("sha256")
+    change(values["silenced"])
+    (run / "silenced.json").write_text(json.dumps(values))
+    with pytest.raises(RunFolderError, match=text):
+        AnalysedRun.open(run).judged()
+
+
+def test_losses_that_were_changed_are_refused(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    text = (run / "silenced.json").read_text()
+    first = json.loads(text)["silenced"][0]["loss"]
+    (run / "silenced.json").write_text(text.replace(str(first), str(first + 0.125), 1))
+    with pytest.raises(RunFolderError, match=r"silenced\.json cannot be read: "):
+        AnalysedRun.open(run).judged()
+
+
+def test_every_verb_shows_one_number(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    judged = AnalysedRun.open(run).judged()
+    expected = judged.expected(us.table.named_variants(["without-skip1"], depth=2)[1])
+    assert expected is not None
+    (verdict,) = (each for each in judged.deciding() if str(each.part) == "skip1")
+    assert (verdict.rule, verdict.lost) == ("loss", expected.loss)
+    loss = f"{expected.loss.value:.3f} ({expected.loss.low:.3f} to {expected.loss.high:.3f})"
+    printed = CliRunner().invoke(app, ["verdict", str(run), "--no-cost"], env={"COLUMNS": "140"}).output
+    assert loss in printed
+    assert f"skip1 is {'not decided' if verdict.decision == 'undecided' else verdict.decision}" in printed
+    told = json.loads(CliRunner().invoke(app, ["verdict", str(run), "--no-cost", "--json"]).output)["verdicts"]
+    (row,) = (each for each in told if each["part"] == "skip1" and each["decides"])
+    assert (row["rule"], row["decision"]) == ("loss", verdict.decision)
+    assert row["lost"]["high"] == pytest.approx(expected.loss.high)
+    (level,) = (each for each in told if each["part"] == "level1" and each["decides"])
+    assert level["rule"] == "conditional"
+    page = report_data_of(AnalysedRun.open(run))["verdicts"]["rows"]
+    (drawn,) = (each for each in page if each["part"] == "skip1" and each["rule"] == "loss" and each["epoch"] == 6)
+    assert drawn["lost"][0] == pytest.approx(expected.loss.value, abs=1e-4)
+
+
+def test_a_design_that_cannot_be_silenced_is_refused_before_it_is_scored() -> None:
+    config = preset_config("demo", {"network.width": 2, "network.depth": 2, "data.image_size": 16})
+    _, held_out = us.synthetic_nuclei(10, image_size=16).split(0.2)
+    network = built_network(config, 3)
+    with pytest.raises(NetworkError, match="skips"):
+        Silencing(replace(network, skips=network.skips[:1]), Variant("model1", 2, ()), held_out)
+    rows = Silencing(network, Variant("model1", 2, ()), held_out).losses(3, [design("without-skip1")])
+    assert rows == (Silenced(3, design("without-skip1"), rows[0].loss),)
