@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -23,8 +24,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 
 from forked import numbers, sketched, try_full_disks, try_pairs, try_read_only, try_signals, whole_run  # noqa: E402
 from mutations import KINDS, MOST_SECONDS, Outcome  # noqa: E402 (of the tests)
-from runs import made_run  # noqa: E402
-from test_damage import FILES, cut_off, damages_that_pass, flip_one_bit  # noqa: E402
+from test_damage import FILES, cut_off, damages_that_pass, filled_run, flip_one_bit  # noqa: E402
 
 RUN = "--epochs 12 --synthetic-images 12 --image-size 16 --width 2 --depth 1 --threads 1 --clusters 2 --no-merge-probes -q"
 HEAD = """# Reliability
@@ -44,14 +44,21 @@ def main() -> None:
     mutations, kills = (*words, *(1000, 20)[len(words) :])
     with tempfile.TemporaryDirectory() as folder:
         os.environ["UNETSCOPE_CACHE"] = str(Path(folder, "cache"))
-        rows = [*mutated_files(Path(folder), mutations), *damaged_runs(Path(folder), max(1, mutations // 10))]
-        if kills:
-            rows.append(killed_trainings(Path(folder), kills))
-            rows += ended_verbs(Path(folder), kills)
-    write_page(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        rows, tried = (
+            [],
+            [
+                mutated_files(Path(folder), mutations),
+                damaged_runs(Path(folder), max(1, mutations // 10)),
+                killed_trainings(Path(folder), kills),
+                ended_verbs(Path(folder), kills),
+            ],
+        )
+        for row in chain.from_iterable(tried if kills else tried[:2]):
+            rows.append(row)
+            write_page(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # so far: it takes an hour
 
 
-def write_page(rows: Iterable[tuple[str, int, int]], peak: float) -> None:
+def write_page(rows: Sequence[tuple[str, int, int]], peak: float) -> None:
     """The page of what was tried. peak: GiB."""
     lines = [f"| {promise} | {attempts:,} | {failures} |" for promise, attempts, failures in rows]
     ending = (
@@ -59,7 +66,7 @@ def write_page(rows: Iterable[tuple[str, int, int]], peak: float) -> None:
     )
     page = REPOSITORY / "docs" / "reliability.md"
     page.write_text(HEAD.format(seconds=MOST_SECONDS) + "\n".join(lines) + ending, encoding="utf-8")
-    print(page.read_text(encoding="utf-8"))
+    print(lines[-1], flush=True)
 
 
 def mutated_files(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
@@ -76,16 +83,14 @@ def mutated_files(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
 
 def damaged_runs(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
     """Files of a run with one bit turned over, or cut off: never other numbers."""
-    run = made_run(folder / "whole", (0, 1), labels=("kmeans(k=64)",), pictures_of=8)
-    run.end({"constant channels": {"1": 0.5}})
-    run.failed("the loss is nan at epoch 7")
+    run = filled_run(folder / "whole")
     for name in FILES:
         for harm, what in ((flip_one_bit, "one other bit"), (cut_off, "its end cut off")):
-            passed = damages_that_pass(run.path, folder / "beside", name, harm, n)
+            passed = damages_that_pass(run, folder / "beside", name, harm, n)
             yield f"`{name}` with {what} is refused, or read as it was", n, passed
 
 
-def killed_trainings(folder: Path, n: int) -> tuple[str, int, int]:
+def killed_trainings(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
     """Trainings that die of SIGKILL at a random moment and go on: the same tables as without."""
     command = [sys.executable, "-m", "unetscope", "run", *RUN.split(), "--out"]
     begun = time.monotonic()
@@ -104,7 +109,7 @@ def killed_trainings(folder: Path, n: int) -> tuple[str, int, int]:
         if ended.returncode or numbers(out) != expected:
             failures += 1
             sys.stderr.write(f"killed training: {ended.stderr}\n")
-    return "a training that is killed at any moment goes on to the same numbers", n, failures
+    yield "a training that is killed at any moment goes on to the same numbers", n, failures
 
 
 def ended_verbs(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:

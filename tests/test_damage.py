@@ -18,6 +18,14 @@ from runs import made_run
 from unetscope.base.errors import NetworkError, RunFolderError, TrainingError, UnetscopeError
 from unetscope.networks.unet import UNet, load_model, save_model
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.kept_costs import KeptCosts, kept_costs, write_costs
+from unetscope.runs.kept_evidence import keep_evidence, kept_evidence
+from unetscope.runs.kept_silenced import keep_silenced, kept_silenced
+from unetscope.table.costs import Cost, Savings
+from unetscope.table.evidence import Evidence, TrainedOn
+from unetscope.table.intervals import Interval
+from unetscope.table.losses import Silenced
+from unetscope.table.parts import Variant
 from unetscope.training.checkpoints import STATE, WEIGHTS, Checkpoints
 
 MODEL = UNet(2, depth=1)
@@ -119,15 +127,26 @@ def everything(path: Path) -> str:
     run = RunFolder.open(path)
     kinds = ("image", "truth", "prediction", "kmeans(k=64)", "blocks(4x4)")
     pixels = [picture.pixels.tobytes() for kind in kinds for picture in run.pictures(kind)]
-    return repr((run.configuration, run.facts, run.flow(), run.epochs(), run.ending, run.failure, pixels))
+    kept = kept_costs(run), kept_evidence(run), kept_silenced(run)
+    return repr((run.configuration, run.facts, run.flow(), run.epochs(), run.ending, run.failure, pixels, kept))
+
+
+def filled_run(path: Path) -> Path:
+    """A run folder with every kind of file that is read again."""
+    run = made_run(path, (0, 1), labels=("kmeans(k=64)",), pictures_of=8)
+    run.end({"constant channels": {"1": 0.5}})
+    run.failed("the loss is nan at epoch 7")
+    design, loss = Variant("depth2", 2, ()), Interval(0.004, -0.01, 0.015)
+    keep_silenced(run, [Silenced(1, design, 0.25)])
+    keep_evidence(run, Evidence(1, 3, 0.75, (TrainedOn(design, 0.7, loss, 0.25),), 4, 4))
+    cost = Cost(100, 200, 300, 0.001, 400)
+    write_costs(run, KeptCosts().with_costs((3, 8, 8), design, Savings(cost, cost)))
+    return run.path
 
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = made_run(tmp_path_factory.mktemp("damage") / "run", (0, 1), labels=("kmeans(k=64)",), pictures_of=8)
-    run.end({"constant channels": {"1": 0.5}})
-    run.failed("the loss is nan at epoch 7")
-    return run.path
+    return filled_run(tmp_path_factory.mktemp("damage") / "run")
 
 
 def damages_that_pass(whole: Path, beside: Path, name: str, harm: Callable[[Path, random.Random], None], n: int) -> int:
@@ -152,7 +171,9 @@ def cut_off(path: Path, chance: random.Random) -> None:
     path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
 
 
-FILES = ("config.json", "flow.sqlite", "ending.json", "failure.json")
+FILES = (
+    "config.json", "flow.sqlite", "ending.json", "failure.json", "costs.json", "evidence.json", "silenced.json",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FILES)
