@@ -23,6 +23,7 @@ import foreign
 from published import is_installed
 from runs import made_run
 from unetscope import plots
+from unetscope.analysis.loss_verdicts import ExpectedLosses
 from unetscope.analysis.outcomes import Verification
 from unetscope.analysis.trainings import Training
 from unetscope.base.digests import without_digest
@@ -34,6 +35,8 @@ from unetscope.networks.unet import UNet
 from unetscope.plots.costs import unbeaten
 from unetscope.runs.kept_costs import KeptCosts, kept_costs, write_costs
 from unetscope.table.costs import Cost, Savings
+from unetscope.table.intervals import Interval
+from unetscope.table.losses import ExpectedLoss
 from unetscope.table.parts import Variant, named_variants, parts_named
 from unetscope.table.records import EpochRecord
 
@@ -420,3 +423,22 @@ def test_a_variant_of_one_pair_that_lies_far_below_is_a_triangle_with_its_loss()
 def test_without_costs_there_is_no_picture() -> None:
     with pytest.raises(InvalidArgument, match="nothing to show: no retrained variant has costs"):
         plots.dice_against_cost(verified(["model1", "depth1"]), {})
+
+
+def test_expected_losses_stand_against_costs_where_nothing_is_retrained() -> None:
+    names = ["without-skip1", "depth2", "depth1"]
+    rows = tuple(
+        ExpectedLoss(named_variants([name], depth=4)[1], 60, Interval(loss, loss - wide, loss + wide))
+        for name, loss, wide in zip(names, (0.1, 0.001, -0.01), (0.05, 5.0, 0.005), strict=True)
+    )
+    losses = ExpectedLosses(rows, 4, (), 0.02)
+    panels = plots.expected_against_cost(losses, made_costs(names), proposed="depth1")
+    for panel in panels:
+        assert drawn_names(panel).keys() == {"whole network", *names}
+        low, high = panel.get_ylim()
+        assert -0.5 < low < -0.1 < 0.01 < high < 0.5  # an interval of ±5 does not press the rest together
+        left = panel.get_window_extent().x0
+        assert all(box.x0 >= left for box in drawn_names(panel).values())
+    assert panels[0].get_figure(root=True).get_suptitle() == "Expected Dice against cost after 60 epochs"
+    with pytest.raises(InvalidArgument, match="no design of which a loss is expected has costs"):
+        plots.expected_against_cost(losses, {})

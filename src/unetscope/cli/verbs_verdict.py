@@ -66,6 +66,7 @@ def verdict(
         from unetscope.runs import keep_costs
 
         reasons = keep_costs(judged.folder, [design], anew=True)  # times are those of this machine
+        reasons |= keep_costs(judged.folder, judged.designs)
     saved = judged.costs.of(design) if cost and design is not None else None
     print_judgement(judged, epoch, saved, json=json)
     if json:
@@ -138,10 +139,11 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
     """What smaller networks show, that were trained on from the run's weights. margin: the loss of Dice that counts as none."""
     print_table(
         f"Trained on for {evidence.epochs} epochs from epoch {evidence.epoch}, beside the whole network",
-        ("network", "Dice", "lost (90 % of all)", "silenced at once", "shows"),
+        ("network", "parameters", "multiply-adds", "Dice", "lost (90 % of all)", "at once", "shows"),
         [
             (
                 tried.design.text,
+                *_sizes(run.costs.of(tried.design)),
                 f"{tried.dice:.3f}",
                 interval_text(tried.loss),
                 f"{tried.silenced:.3f}",
@@ -166,6 +168,14 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
     print_sentence(
         "It is one training of each network: unetscope verify retrains both by several seeds, and tells how much they differ."
     )
+
+
+def _sizes(saved: Savings | None) -> tuple[str, str]:
+    """The parameters and multiply-adds that are left of the whole network, for people."""
+    if saved is None:
+        return "", ""
+    parameters, multiply_adds = (1 + saved.change(name) for name in ("parameters", "multiply_adds"))
+    return f"{parameters:.1%}", f"{multiply_adds:.0%}"
 
 
 def _print_verdicts(flow: Flow, judgement: Judgement, epoch: int) -> None:

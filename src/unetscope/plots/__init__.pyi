@@ -1,4 +1,5 @@
 from .costs import dice_against_cost as dice_against_cost
+from .costs import expected_against_cost as expected_against_cost
 from .drawing import architecture as architecture
 from .images import masks_by_cluster as masks_by_cluster
 from .images import predictions as predictions

@@ -1,4 +1,4 @@
-"""What retrained variants lose of Dice against what they cost."""
+"""What smaller networks lose of Dice, retrained or expected, against what they cost."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from unetscope.analysis import Row, Verification
+from unetscope.analysis import ExpectedLosses, Verification
 from unetscope.base import InvalidArgument
 from unetscope.plots.style import FAINT, INK, LARGE, MEDIUM, ORANGE, SMALL, in_style, new_figure, shown, tidy
-from unetscope.table import COST_TITLES, DECISION_MARKS, Cost, Savings
+from unetscope.table import COST_TITLES, DECISION_MARKS, Cost, Decision, Interval, Savings
 
 PANELS = ("multiply_adds", "parameters")
 MUTED = 0.4  # the opacity of a variant that another one beats in both
+FEWEST_MARGINS, MOST_GAINS = (
+    4.0,
+    2.5,
+)  # the reach of an axis of expected Dice, whose intervals may be far wider than its values
 _LETTER = 0.68  # the width of a letter, as a share of the size of the font
 _BESIDE = 6.0  # points between a mark and its name
 _LINE = 1.2 * SMALL  # the height of a name
@@ -31,13 +35,22 @@ _FEWEST_TICKS, _MOST_TICKS = 3, 7
 
 
 @dataclass(frozen=True)
+class _Point:
+    """A smaller network: what it gains of Dice on the whole one, with an interval, and what that decides."""
+
+    name: str
+    gain: Interval
+    decision: Decision
+
+
+@dataclass(frozen=True)
 class _Mark:
     """One network in a panel: what it costs, what it gains of Dice, and how it is drawn."""
 
     name: str
     cost: float
     gain: float
-    row: Row | None = None  # None of the whole network
+    point: _Point | None = None  # None of the whole network
 
 
 @in_style
@@ -73,27 +86,72 @@ def dice_against_cost(
     rows = [row for row in verification.rows(epoch) if row.variant.name in costs and row.outcome.pairs]
     if not rows:
         raise InvalidArgument("nothing to show: no retrained variant has costs")
+    points = [_Point(row.variant.name, row.outcome.difference, row.outcome.decision) for row in rows]
+    at = verification.budgets[-1] if epoch is None else epoch
+    title = f"Dice against cost after {at} epochs, of every retrained variant"
+    return _against_cost(points, costs, verification.margin, title, proposed, figure)
+
+
+@in_style
+def expected_against_cost(
+    losses: ExpectedLosses,
+    costs: Mapping[str, Savings],
+    *,
+    proposed: str = "",
+    figure: Figure | SubFigure | None = None,
+) -> NDArray[Any]:
+    """As `dice_against_cost`, of every design of which a loss is expected, with its 90 % interval: before any is retrained.
+
+    Raises: InvalidArgument if no such design has costs.
+
+    >>> from unetscope.table import ExpectedLoss, Interval, Variant
+    >>> losses = ExpectedLosses((ExpectedLoss(Variant("depth1", 1, ()), 60, Interval(0.01, -0.02, 0.05)),), 2, (), 0.02)
+    >>> panels = expected_against_cost(losses, {"depth1": Savings(Cost(900, 800, 9, 1.0), Cost(90, 400, 9, 1.0))})
+    >>> panels[0].get_ylabel()
+    'validation Dice, design less whole network'
+    """
+    points = []
+    for each in losses.losses:
+        if each.design.name in costs and (expected := losses.of(each.design)) is not None:
+            loss = expected.loss
+            gain = Interval(-loss.value, -loss.high, -loss.low)
+            points.append(_Point(each.design.name, gain, expected.decision(losses.margin)))
+    if not points:
+        raise InvalidArgument("nothing to show: no design of which a loss is expected has costs")
+    title = f"Expected Dice against cost after {losses.losses[0].epoch} epochs"
+    reach = max(FEWEST_MARGINS * losses.margin, MOST_GAINS * max(abs(point.gain.value) for point in points))
+    panels = _against_cost(points, costs, losses.margin, title, proposed, figure, reach)
+    panels[0].set_ylabel("validation Dice, design less whole network", fontsize=MEDIUM)
+    return panels
+
+
+def _against_cost(
+    points: Sequence[_Point],
+    costs: Mapping[str, Savings],
+    margin: float,
+    title: str,
+    proposed: str,
+    figure: Figure | SubFigure | None,
+    reach: float = math.inf,
+) -> NDArray[Any]:
+    """Both panels. reach: of the axis of Dice to either side, past which intervals are cut."""
     figure = new_figure(figure, 8.4, 3.7)
     panels = figure.subplots(1, len(PANELS), sharey=True, squeeze=False)[0]
-    whole = costs[rows[0].variant.name].whole
+    whole = costs[points[0].name].whole
     marks = {
         name: [_Mark("whole network", getattr(whole, name), 0.0)]
-        + [
-            _Mark(row.variant.name, getattr(costs[row.variant.name].slim, name), row.outcome.difference.value, row)
-            for row in rows
-        ]
+        + [_Mark(point.name, getattr(costs[point.name].slim, name), point.gain.value, point) for point in points]
         for name in PANELS
     }
-    is_retrained = proposed in {row.variant.name for row in rows}
+    is_drawn = proposed in {point.name for point in points}
     for panel, name in zip(panels, PANELS, strict=True):
         tidy(panel)
-        _draw_panel(panel, marks[name], name, proposed, verification.margin)
-        if proposed in costs and not is_retrained:
+        _draw_panel(panel, marks[name], name, proposed, margin, reach)
+        if proposed in costs and not is_drawn:
             panel.axvline(getattr(costs[proposed].slim, name), color=ORANGE, linewidth=1.0, linestyle=":")
     panels[0].set_ylabel("validation Dice, variant less whole network", fontsize=MEDIUM)
-    at = verification.budgets[-1] if epoch is None else epoch
-    figure.suptitle(f"Dice against cost after {at} epochs, of every retrained variant", fontsize=LARGE)
-    handles = _legend(rows, proposed if is_retrained else "", verification.margin)
+    figure.suptitle(title, fontsize=LARGE)
+    handles = _legend(points, proposed if is_drawn else "", margin)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     root = panels[0].get_figure(root=True)
     assert root is not None
@@ -113,14 +171,14 @@ def unbeaten(costs: Sequence[float], gains: Sequence[float]) -> list[bool]:
     return [not any(cost <= own[0] and gain >= own[1] and (cost, gain) != own for cost, gain in pairs) for own in pairs]
 
 
-def _draw_panel(panel: Axes, marks: Sequence[_Mark], cost: str, proposed: str, margin: float) -> None:
+def _draw_panel(panel: Axes, marks: Sequence[_Mark], cost: str, proposed: str, margin: float, reach: float) -> None:
     best = unbeaten([mark.cost for mark in marks], [mark.gain for mark in marks])
     panel.set_xscale("log")
     panel.axhline(0, color=FAINT, linewidth=0.7)
     panel.axhline(-margin, color=INK, linewidth=0.7, linestyle="--")
     frontier = sorted((mark.cost, mark.gain) for mark, is_best in zip(marks, best, strict=True) if is_best)
     panel.plot(*zip(*frontier, strict=True), color="#BDBDBD", linewidth=1.0, drawstyle="steps-post", zorder=1)
-    _limit(panel, marks, margin)
+    _limit(panel, marks, margin, reach)
     for mark, is_best in zip(marks, best, strict=True):
         _draw_mark(panel, mark, 1.0 if is_best else MUTED, is_proposed=mark.name == proposed)
     about = COST_TITLES[cost]
@@ -145,17 +203,15 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _draw_mark(panel: Axes, mark: _Mark, opacity: float, *, is_proposed: bool) -> None:
-    if mark.row is None:
+    if mark.point is None:
         panel.plot(mark.cost, mark.gain, "s", color=INK, markersize=6, zorder=4)
         return
-    difference, colour = mark.row.outcome.difference, _colour(mark.row)
+    gain, colour = mark.point.gain, _colour(mark.point)
     if _is_below(panel, mark):
         panel.plot(mark.cost, _shown_at(panel, mark), "v", color=colour, markersize=6, alpha=opacity, zorder=3)
         return
-    if difference.low == difference.low:
-        panel.plot(
-            [mark.cost] * 2, [difference.low, difference.high], color=colour, linewidth=1.6, alpha=opacity, zorder=2
-        )
+    if gain.low == gain.low:
+        panel.plot([mark.cost] * 2, [gain.low, gain.high], color=colour, linewidth=1.6, alpha=opacity, zorder=2)
     panel.plot(mark.cost, mark.gain, "o", color=colour, markersize=5, alpha=opacity, zorder=3)
     if is_proposed:
         panel.plot(mark.cost, mark.gain, "o", markersize=11, markerfacecolor="none", markeredgecolor=ORANGE, zorder=5)
@@ -171,11 +227,11 @@ def _shown_at(panel: Axes, mark: _Mark) -> float:
     return max(mark.gain, low + 0.02 * (high - low))
 
 
-def _colour(row: Row) -> str:
-    return FAINT if row.outcome.decision == "undecided" else DECISION_MARKS[row.outcome.decision].fill
+def _colour(point: _Point) -> str:
+    return FAINT if point.decision == "undecided" else DECISION_MARKS[point.decision].fill
 
 
-def _limit(panel: Axes, marks: Sequence[_Mark], margin: float) -> None:
+def _limit(panel: Axes, marks: Sequence[_Mark], margin: float, reach: float) -> None:
     """Room for the names beside the outermost marks, and for the intervals.
 
     Marks without an interval, as of a single pair of seeds, are no evidence, and do not widen the axis where others have one.
@@ -183,9 +239,9 @@ def _limit(panel: Axes, marks: Sequence[_Mark], margin: float) -> None:
     costs = [mark.cost for mark in marks]
     span = max(costs) / min(costs)
     panel.set_xlim(min(costs) / max(1.15, span**0.12), max(costs) * max(1.3, span**0.3))
-    differences = [mark.row.outcome.difference for mark in marks if mark.row is not None]
+    differences = [mark.point.gain for mark in marks if mark.point is not None]
     ends = [end for each in differences for end in (each.low, each.high) if end == end]
-    ends = [*(ends or [mark.gain for mark in marks]), -margin, 0.0]
+    ends = [min(max(end, -reach), reach) for end in ends or [mark.gain for mark in marks]] + [-margin, 0.0]
     room = 0.06 * (max(ends) - min(ends))
     panel.set_ylim(min(ends) - room, max(ends) + room)
 
@@ -197,7 +253,7 @@ def _write_labels(panel: Axes, marks: Sequence[_Mark], proposed: str, scale: flo
     """
     places = [panel.transData.transform((mark.cost, _shown_at(panel, mark))) * scale for mark in marks]
     taken = [(x - 4, x + 4, y - 4, y + 4) for x, y in places]
-    right = panel.get_window_extent().x1 * scale
+    left, right = (end * scale for end in (panel.get_window_extent().x0, panel.get_window_extent().x1))
     for mark, (x, y) in sorted(zip(marks, places, strict=True), key=lambda pair: -pair[0].gain):
         text = shown(mark.name, 34) + f" ({mark.gain:+.2f})" * _is_below(panel, mark)
         width = _LETTER * SMALL * len(text)
@@ -207,7 +263,9 @@ def _write_labels(panel: Axes, marks: Sequence[_Mark], proposed: str, scale: flo
             for side in (1, -1)
         }
         free = [
-            place for place, box in boxes.items() if box[1] < right and not any(_overlap(box, area) for area in taken)
+            place
+            for place, box in boxes.items()
+            if left < box[0] and box[1] < right and not any(_overlap(box, area) for area in taken)
         ]
         side, shift = free[0] if free else (1, _SHIFTS[0])
         taken.append(boxes[side, shift])
@@ -220,7 +278,7 @@ def _write_labels(panel: Axes, marks: Sequence[_Mark], proposed: str, scale: flo
             va="bottom",
             fontsize=SMALL,
             color=INK,
-            weight="bold" if mark.name == proposed or mark.row is None else "normal",
+            weight="bold" if mark.name == proposed or mark.point is None else "normal",
             arrowprops={"arrowstyle": "-", "color": "#BDBDBD", "linewidth": 0.5} if abs(shift) > _NEAR else None,
             path_effects=[withStroke(linewidth=2, foreground="white")],  # legible across lines
             zorder=6,
@@ -232,9 +290,9 @@ def _overlap(box: tuple[float, ...], area: tuple[float, ...]) -> bool:
     return box[0] < area[1] and area[0] < box[1] and box[2] < area[3] and area[2] < box[3]
 
 
-def _legend(rows: Sequence[Row], proposed: str, margin: float) -> list[Line2D]:
+def _legend(points: Sequence[_Point], proposed: str, margin: float) -> list[Line2D]:
     """What the marks mean that are drawn."""
-    dots = {_colour(row): row.outcome.decision for row in rows}
+    dots = {_colour(point): point.decision for point in points}
     titles = {"needed": "loss over the margin", "redundant": "loss under the margin", "undecided": "not decided"}
     handles = [Line2D([], [], color=INK, marker="s", linestyle="none", markersize=5, label="whole network")]
     handles += [

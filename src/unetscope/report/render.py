@@ -137,22 +137,34 @@ def _verdicts(run: AnalysedRun) -> Iterator[Drawing]:
 
 
 def _costs(run: AnalysedRun) -> Iterator[Drawing]:
-    """Dice against cost; nothing unless a variant was retrained whose costs are known."""
+    """Dice against cost, of retrained variants or else of designs of which a loss is expected; nothing where none has costs."""
     costs = {design.name: saved for design, saved in run.design_costs}
-    if run.verification is None or not any(
-        row.variant.name in costs and row.outcome.pairs for row in run.verification.rows()
-    ):
-        return
     proposed = None if run.judgement is None else run.judgement.design()
     named = [design.name for design in run.designs if proposed is not None and design.is_same_network(proposed)]
-    yield Drawing(
-        "dice_against_cost",
-        "What Dice costs",
-        "The loss of Dice of every retrained variant, with its interval, against multiply-adds and parameters. A pale variant "
-        "is beaten: another network has no less Dice at no more cost. The ring is what the verdicts propose.",
-        partial(plots.dice_against_cost, run.verification, costs, proposed=next(iter(named), "")),
-        still=True,
+    ring = (
+        "A pale one is beaten: another network has no less Dice at no more cost. The ring is what the verdicts propose."
     )
+    if run.verification is not None and any(
+        row.variant.name in costs and row.outcome.pairs for row in run.verification.rows()
+    ):
+        yield Drawing(
+            "dice_against_cost",
+            "What Dice costs",
+            f"The loss of Dice of every retrained variant, with its interval, against multiply-adds and parameters. {ring}",
+            partial(plots.dice_against_cost, run.verification, costs, proposed=next(iter(named), "")),
+            still=True,
+        )
+        return
+    losses = None if run.judgement is None else run.judgement.losses.get(run.judgement.epochs[-1])
+    if losses is not None and any(each.design.name in costs for each in losses.losses):
+        yield Drawing(
+            "dice_against_cost",
+            "What Dice is expected to cost",
+            "The loss of Dice to expect of smaller networks when they are retrained, with its 90 % interval, against "
+            f"multiply-adds and parameters. {ring}",
+            partial(plots.expected_against_cost, losses, costs, proposed=next(iter(named), "")),
+            still=True,
+        )
 
 
 def _sweep(flow: Flow, estimator: str) -> Drawing:

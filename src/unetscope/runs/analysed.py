@@ -135,13 +135,18 @@ class AnalysedRun:
 
     @property
     def designs(self) -> tuple[Variant, ...]:
-        """The whole network, what was retrained and what the verdicts propose; none if variants cannot be made."""
+        """The whole network, what was retrained or trained on, and what is proposed; none if variants cannot be made."""
         if not can_be_retrained(self.folder):
             return ()
         network = configuration_of(self.folder)["network"]
         designs = [Variant(REFERENCE, network["depth"], parts_named(network["without"]))]
         proposed = None if self.judgement is None else self.judgement.design()
-        candidates = [trial.variant for trial in trained_variants(self.folder)] + ([proposed] if proposed else [])
+        tried = [] if self.evidence is None else [each.design for each in (*self.evidence.tried, *self.evidence.alone)]
+        candidates = [
+            *(trial.variant for trial in trained_variants(self.folder)),
+            *([proposed] if proposed else []),
+            *tried,
+        ]
         for variant in candidates:
             if not any(variant.is_same_network(design) for design in designs):
                 designs.append(variant)
