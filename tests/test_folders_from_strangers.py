@@ -129,6 +129,13 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a trigger": (
         sql("CREATE TRIGGER later AFTER INSERT ON epochs BEGIN DELETE FROM estimates; END"), r"it has a trigger 'later'"
     ),
+    "a schema of several lines that is none": (
+        sql(
+            "PRAGMA writable_schema = ON;"
+            "UPDATE sqlite_master SET sql = 'CREATE TABLE layers (`a,\n    b TEXT)' WHERE name = 'layers'"
+        ),
+        r"flow\.sqlite: malformed database schema",
+    ),
     "a table more": (sql("CREATE TABLE more (x)"), r"it has a table 'more'"),
     "a column that is computed": (
         sql("ALTER TABLE epochs ADD COLUMN extra INT GENERATED ALWAYS AS (1) VIRTUAL"), r"has a column 'extra'"

@@ -11,6 +11,7 @@ from .errors import RunFolderError as RunFolderError
 from .errors import TrainingError as TrainingError
 from .errors import UnetscopeError as UnetscopeError
 from .errors import first_line as first_line
+from .errors import in_one_line as in_one_line
 from .errors import nearest as nearest
 from .files import finished_files as finished_files
 from .files import flush_folder as flush_folder

@@ -63,3 +63,12 @@ def first_line(error: Exception) -> str:
     ('sides differ', 'KeyError')
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def in_one_line(error: Exception) -> str:
+    """An error's text with its lines joined, which may quote a file.
+
+    >>> in_one_line(ValueError("no such column:\n  TEXT"))
+    'no such column: TEXT'
+    """
+    return " ".join(str(error).split())

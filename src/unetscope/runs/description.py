@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from unetscope.base import InvalidArgument, RunFolderError, read_json, whole_file, with_digest, without_digest
+from unetscope.base import (
+    InvalidArgument,
+    RunFolderError,
+    in_one_line,
+    read_json,
+    whole_file,
+    with_digest,
+    without_digest,
+)
 
 if TYPE_CHECKING:
     from unetscope.training import RunConfig
@@ -190,7 +198,7 @@ def read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         try:
             config = validated_config(_with_known_estimators(configuration))
         except InvalidArgument as wrong:
-            raise RunFolderError(f"{path}: {' '.join(str(wrong).split())}") from None
+            raise RunFolderError(f"{path}: {in_one_line(wrong)}") from None
         _refuse_other_counts(path, config, checked_facts)
         configuration = config.model_dump(mode="json")
     return configuration, facts

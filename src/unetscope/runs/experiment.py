@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from unetscope import __version__
-from unetscope.base import InvalidArgument, NetworkError, NoProgress, Progress
+from unetscope.base import InvalidArgument, NoProgress, Progress, first_line
 from unetscope.data import SegmentationData
 from unetscope.estimators import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.measure import Compute, Probes, Scope
@@ -335,14 +335,10 @@ def silencing_of(experiment: Experiment, progress: Progress) -> Silencing | None
     if not network.skips:
         return None
     try:
-        silencing = Silencing(
-            network, Variant(REFERENCE, config.depth, parts_named(config.without)), experiment.validation
-        )
-        silencing.dice(silencing.designs[0])
-    except NetworkError as reason:
-        progress.warn(f"what its parts lose when they are silenced is not measured: {reason}")
+        return Silencing(network, Variant(REFERENCE, config.depth, parts_named(config.without)), experiment.validation)
+    except Exception as reason:  # the network's own code may refuse zeros, with an error of any kind
+        progress.warn(f"what is lost without its parts is not measured: {first_line(reason)}")
         return None
-    return silencing
 
 
 def _device_name(config: RunConfig) -> str:

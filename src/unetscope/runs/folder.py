@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from unetscope.base import RunFolderError, finished_files, remove_unfinished, whole_file
+from unetscope.base import RunFolderError, finished_files, in_one_line, remove_unfinished, whole_file
 from unetscope.data import SegmentationData
 from unetscope.runs import tables
 from unetscope.runs.description import is_trained_here, read_description, read_ending, read_failure, write_object
@@ -69,7 +69,7 @@ class RunFolder:
                 tables.create_tables(connection)
             write_object(folder.path / CONFIG, config)  # last: a folder with it is a whole run folder
         except (OSError, sqlite3.Error) as refused:
-            reason = refused.strerror if isinstance(refused, OSError) else refused
+            reason = refused.strerror if isinstance(refused, OSError) else in_one_line(refused)
             raise RunFolderError(f"{folder.path} cannot be written ({reason}): choose another --out") from None
         return folder
 

@@ -32,8 +32,9 @@ class Silencing:
         skips = names_in(self.structure, [skip.part for skip in network.skips])
         levels = {Part(LEVEL, part.level): f"level{Part.named(name).level}" for part, name in skips.items()}
         self._names = skips | levels
-        with ablated(network.model, self.structure, self._names.values()), eval_mode(network.model):
-            network.model(image.to(device_of(network.model)))
+        for part in self._names.values():
+            with ablated(network.model, self.structure, part), eval_mode(network.model):
+                network.model(image.to(device_of(network.model)))
 
     @property
     def designs(self) -> tuple[Variant, ...]:

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
-from unetscope.base import RunFolderError
+from unetscope.base import RunFolderError, in_one_line
 from unetscope.runs.tables import SCHEMA
 
 MOST_BYTES = 2**30
@@ -47,14 +47,14 @@ def tables_file(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connec
         raise RunFolderError(f"{path}: {wrong}") from None
     except sqlite3.Error as damage:
         interrupted = getattr(damage, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
-        raise RunFolderError(f"{path}: {TAKES_TOO_LONG if interrupted else damage}") from None
+        raise RunFolderError(f"{path}: {TAKES_TOO_LONG if interrupted else in_one_line(damage)}") from None
     except (
         ValueError,
         TypeError,
         OverflowError,
         RecursionError,
     ) as damage:  # of values that the tables should not hold
-        raise RunFolderError(f"{path}: {' '.join(str(damage).split())}") from None
+        raise RunFolderError(f"{path}: {in_one_line(damage)}") from None
 
 
 @cache
