@@ -15,7 +15,7 @@ import unetscope as us
 from unetscope.analysis.paired_differences import interval_over_images
 from unetscope.base import InvalidArgument
 from unetscope.estimators import KDE, KSG, Binning, Estimator, Groups, LayerStatistics, Mixture, Reading, Renyi
-from unetscope.estimators.resampling import permuted_symbols
+from unetscope.estimators.permuted import permuted_symbols
 from unetscope.measure.layer_statistics import readings_of
 from unetscope.measure.probe_data import FOLDS, ProbeData, Segmented
 from unetscope.table import Quantity, cautious, difference, effective_groups, group_values, student

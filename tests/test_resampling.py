@@ -20,12 +20,11 @@ from unetscope.estimators.kde import EXPONENT, KDE
 from unetscope.estimators.ksg import KSG
 from unetscope.estimators.labels import entropy_nats
 from unetscope.estimators.mixture import Mixture
+from unetscope.estimators.permuted import permuted_kernel, permuted_symbols
 from unetscope.estimators.renyi import Renyi
 from unetscope.estimators.resampling import (
     Sharing,
     kernel_information,
-    permuted_kernel,
-    permuted_symbols,
     quarters,
     symbol_entropy,
 )

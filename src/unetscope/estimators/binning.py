@@ -21,10 +21,10 @@ from unetscope.base import InvalidArgument
 from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.labels import entropy_nats
+from unetscope.estimators.permuted import permuted_symbols
 from unetscope.estimators.resampling import (
     PERMUTATIONS,
     check_permutations,
-    permuted_symbols,
     quarters,
     symbol_entropy,
     with_interval,

@@ -21,6 +21,7 @@ from unetscope.base import InvalidArgument
 from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import Bound, Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.labels import entropy_nats
+from unetscope.estimators.permuted import permuted_kernel
 from unetscope.estimators.resampling import (
     NO_NULL,
     PERMUTATIONS,
@@ -29,8 +30,8 @@ from unetscope.estimators.resampling import (
     Sharing,
     check_permutations,
     kernel_information,
-    permuted_kernel,
     quarters,
+    row_strips,
     with_interval,
 )
 from unetscope.table import Quantity
@@ -38,16 +39,30 @@ from unetscope.table import Quantity
 BOUNDS: tuple[Bound, ...] = ("upper", "lower")
 EXPONENT = {"upper": 2.0, "lower": 8.0}  # c in exp(-D / (c * noise_variance))
 ROWS_AT_ONCE = 128
+LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 
 
 def noise_kernel(
-    squared_distances: Float[Tensor, "n n"], noise_variance: float, bound: Bound = "upper"
+    squared_distances: Float[Tensor, "n n"],
+    noise_variance: float,
+    bound: Bound = "upper",
+    *,
+    precise: bool = True,
 ) -> Float[Tensor, "n n"]:
     """exp(-D_ij / (c * noise_variance)), c = 2 for the upper (Kullback-Leibler) and 8 for the lower (Bhattacharyya) bound.
 
+    precise: in the precision of the distances, else in float32.
+
     Source: Kolchinsky & Tracey (2017), section 4.
     """
-    return torch.exp(squared_distances / (-EXPONENT[bound] * noise_variance))
+    dtype = squared_distances.dtype if precise else torch.float32
+    kernel = torch.empty_like(squared_distances, dtype=dtype)
+    for rows in row_strips(len(kernel)):
+        strip = squared_distances[rows]
+        if not precise:
+            strip = strip.clamp(max=LARGEST_FLOAT32).float()
+        kernel[rows] = torch.exp(strip / (-EXPONENT[bound] * noise_variance))
+    return kernel
 
 
 def shift_by_errors(
@@ -88,9 +103,6 @@ def check_noise_variance(noise_variance: float) -> None:
     """Raises: InvalidArgument for a noise variance that is not a positive number."""
     if not 0 < noise_variance < math.inf:
         raise InvalidArgument(f"noise_variance must be > 0, got {noise_variance}")
-
-
-LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +156,16 @@ class KDE(NoisyEstimator):
     def readings(self, statistics: LayerStatistics, classes: Mapping[str, Int64[Tensor, " k"]]) -> Iterator[Reading]:
         """I(X;M), then I(Y;M) for each label scheme, by both bounds. Raises: InvalidArgument for labels not one an image."""
         squared = statistics.pairwise(relative=self.relative).squared
-        if not statistics.precise:  # kernels in float64 take twice as long, and 1e-6 nats is near enough
-            squared = squared.clamp(max=LARGEST_FLOAT32).float()
-        return with_reasons(partial(self._readings, classes=classes, groups=statistics.groups), squared, classes)
+        # kernels in float64 take twice as long, and 1e-6 nats is near enough
+        of_distances = partial(self._readings, classes=classes, groups=statistics.groups, precise=statistics.precise)
+        return with_reasons(of_distances, squared, classes)
 
     def _readings(
         self,
         squared_distances: Float[Tensor, "n n"],
         classes: Mapping[str, Int64[Tensor, " n"]],
         groups: Groups | None,
+        precise: bool,
     ) -> Iterator[Reading]:
         quarter = quarters(len(squared_distances), squared_distances.device, self.seed, groups)
         information: dict[str, dict[Bound, Resampled]] = {
@@ -161,7 +174,7 @@ class KDE(NoisyEstimator):
         nulls = {}
         sharing = {name: Sharing.of(labels, quarter) for name, labels in classes.items()}
         for bound in BOUNDS:
-            kernel = noise_kernel(squared_distances, self.noise_variance, bound)  # [n, n]
+            kernel = noise_kernel(squared_distances, self.noise_variance, bound, precise=precise)  # [n, n]
             information[""][bound] = kernel_information(kernel, quarter, groups=groups)
             for name, labels in classes.items():
                 information[name][bound] = kernel_information(kernel, quarter, sharing[name], groups)

@@ -22,12 +22,12 @@ from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import LayerStatistics, Reading, out_of_domain_reason, with_reasons
 from unetscope.estimators.kde import NoisyEstimator, check_noise_variance
 from unetscope.estimators.labels import entropy_nats
+from unetscope.estimators.permuted import permuted_kernel
 from unetscope.estimators.resampling import (
     GROUPS,
     check_permutations,
     interval_about,
     negligible,
-    permuted_kernel,
     reason_of_chance,
     reason_of_few,
 )

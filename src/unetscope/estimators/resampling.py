@@ -7,9 +7,8 @@ divided and permuted instead of images.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import torch
@@ -32,8 +31,7 @@ GROUPS = "groups of images"
 ROUNDING = 1e-6  # nats by which equal estimates may differ
 PERMUTATIONS = 39  # then p is a multiple of 1/40
 SPLITS = 4  # of the images into quarters: the estimate of one split depends on chance
-LARGE_CLASS = 64  # images, from which a product of matrices is quicker than gathering
-TERMS_AT_ONCE = 4_000_000  # of a kernel, gathered for permuted labels
+TERMS_AT_ONCE = 4_000_000  # of a kernel, in a strip of its rows or gathered for permuted labels
 
 
 @dataclass(frozen=True)
@@ -75,16 +73,31 @@ def quarters(n: int, device: torch.device, seed: int = 0, groups: Groups | None 
 
 @dataclass(frozen=True)
 class Sharing:
-    """Which images share a class, 1 or 0, and with how many of each quarter each image does."""
+    """The class of each image, and with how many images of each quarter it shares it."""
 
-    same: Float[Tensor, "n n"]
+    classes: Int64[Tensor, " n"]
     sizes: Float[Tensor, "n splits 4"]
 
     @classmethod
     def of(cls, labels: Int64[Tensor, " n"], quarter: Int64[Tensor, "n splits"]) -> Sharing:
         """That of labels."""
-        same, hot = (labels[:, None] == labels).float(), functional.one_hot(quarter, 4).float()
-        return cls(same, (same @ hot.flatten(1)).reshape(hot.shape).double())
+        classes, hot = torch.unique(labels, return_inverse=True)[1], functional.one_hot(quarter, 4).double()
+        return cls(classes, _added_up(hot.flatten(1), classes)[classes].reshape(hot.shape))
+
+    def among(self, of_images: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Of each image, the sum of values over the images of its class."""
+        return _added_up(of_images, self.classes)[self.classes]
+
+
+def _added_up(values: Float[Tensor, "n k"], classes: Int64[Tensor, " n"]) -> Float[Tensor, "classes k"]:
+    sums = values.new_zeros((int(classes.max()) + 1, values.shape[1]))
+    return sums.index_add_(0, classes, values)
+
+
+def row_strips(n: int) -> Iterator[slice]:
+    """Strips of rows of an n × n matrix, so thin that what is computed of one takes little memory beside the matrix."""
+    rows = max(1, TERMS_AT_ONCE // max(1, n))
+    return (slice(first, min(n, first + rows)) for first in range(0, n, rows))
 
 
 def kernel_information(
@@ -102,25 +115,36 @@ def kernel_information(
     >>> [round(nats / math.log(2), 9) for nats in kernel_information(apart, quarters(8, apart.device)).curve]
     [1.0, 2.0, 3.0]
     """
-    inside = kernel if sharing is None else kernel * sharing.same
-    hot = functional.one_hot(quarter, 4).to(kernel.dtype)  # [n, splits, 4]
+    hot = functional.one_hot(quarter, 4)  # [n, splits, 4]
     sizes = hot.double().sum(dim=0).expand(hot.shape) if sharing is None else sharing.sizes
-    # one product of matrices gives the sums over every quarter of every split
-    sums = (inside @ hot.flatten(1)).reshape(hot.shape).double()  # [n, splits, 4]
-    curve = _curve(sizes, sums, quarter)
-    totals = sums[:, 0].sum(dim=1)  # [n]: the four quarters of any split are all images
     mates = sizes[:, 0].sum(dim=1)
+    sums, parts = torch.empty(hot.shape, dtype=torch.float64, device=kernel.device), hot.flatten(1).to(kernel.dtype)
+    without = sums.new_zeros(len(kernel) if groups is None else groups.count)
     if groups is not None:
-        left = totals[:, None] - (inside @ groups.hot.to(inside.dtype)).double()
-        own = inside.diagonal().double()[:, None]  # which rounding must not take away
-        hot = groups.hot if sharing is None else (sharing.same @ groups.hot.float()).double()
-        fewer = mates[:, None] - (hot.sum(dim=0) if sharing is None else hot)  # [n, groups]
-        terms = fewer.clamp(min=1).log() - torch.maximum(left, own).log()
-        without = (terms * (1 - groups.hot)).sum(dim=0) / (len(terms) - groups.sizes)
+        fewer = mates[:, None] - (groups.hot.sum(dim=0) if sharing is None else sharing.among(groups.hot.double()))
+        fewer = fewer.clamp(min=1).log()  # [n, groups]
+    for rows in row_strips(len(kernel)):
+        inside = kernel[rows]
+        if sharing is not None:
+            inside = inside * (sharing.classes[rows, None] == sharing.classes)
+        # one product of matrices gives the sums over every quarter of every split
+        sums[rows] = (inside @ parts).reshape(-1, *hot.shape[1:]).double()
+        totals, own = sums[rows, 0].sum(dim=1)[:, None], inside.diagonal(rows.start)[:, None].double()
+        if groups is not None:
+            left = torch.maximum(
+                totals - (inside @ groups.hot.to(inside.dtype)).double(), own
+            )  # less than own by rounding
+            without += ((fewer[rows] - left.log()) * (1 - groups.hot[rows])).sum(dim=0)
+        else:
+            # ln (1 − K_ik / sum_i) for every pair: what the sum of i loses without k; in float32, as it is a small correction
+            taken = inside.float() / totals.float()
+            taken.diagonal(rows.start).zero_()
+            without += taken.neg_().log1p_().sum(dim=0).double()
+    curve = _curve(sizes, sums, quarter)
+    if groups is not None:
+        without /= len(kernel) - groups.sizes
         return Resampled(groups.jackknife(curve[2], without), curve, groups.effective)
-    # ln (1 − K_ik / sum_i) for every pair: what the sum of i loses without k; in float32, as it is a small correction
-    taken = (inside.float() / totals.float()[:, None]).fill_diagonal_(0.0)
-    values = mates.log() - totals.log() - _all_without_one(mates) + taken.neg_().log1p_().sum(dim=0).double()
+    values = mates.log() - sums[:, 0].sum(dim=1).log() - _all_without_one(mates) + without
     return _resampled(values, curve)
 
 
@@ -282,86 +306,6 @@ class Null:
 NO_NULL = Null(math.nan, math.nan, math.nan)
 
 
-def permuted_kernel(
-    kernel: Float[Tensor, "n n"],
-    labels: Int64[Tensor, " n"],
-    permutations: int = PERMUTATIONS,
-    seed: int = 0,
-    groups: Groups | None = None,
-) -> Null:
-    """The null of I(Y;M) as of `kernel_information`, in nats: labels are permuted among the images.
-
-    Only sums inside classes change, and a class of m images needs m² of the n² terms. Of large classes they are a product of
-    matrices, of small ones they are gathered. groups: labels change places in whole groups.
-    """
-    if groups is not None:
-        return _permuted_in_groups(kernel.float(), labels, permutations, seed, groups)
-    weights, n = kernel.float(), len(labels)  # a null needs no more digits, and the kernel is gathered many times
-    tiny = torch.finfo(weights.dtype).tiny
-    orders = _orders(n, permutations, seed).to(labels.device)
-    inside = torch.zeros(len(orders), dtype=torch.float64, device=labels.device)
-    _, number, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
-    # images by the size of their class, then by class: classes of one size m are blocks of one shape
-    in_order = (sizes[number] * len(sizes) + number).argsort()
-    for m, count in torch.stack(torch.unique(sizes, return_counts=True), dim=1).tolist():
-        classes, in_order = in_order[: m * count].reshape(count, m), in_order[m * count :]  # [classes, m]
-        for places in torch.arange(len(orders), device=labels.device).split(max(1, TERMS_AT_ONCE // (count * m * m))):
-            members = orders[places][:, classes]  # [orders, classes, m]
-            if m < LARGE_CLASS:
-                sums = weights[members[..., :, None], members[..., None, :]].sum(dim=3)
-            else:
-                hot = torch.zeros((*members.shape[:2], n), device=labels.device).scatter_(2, members, 1.0)
-                sums = (hot.flatten(0, 1) @ weights.T).reshape(hot.shape).gather(2, members)
-            inside[places] += (sums.clamp(min=tiny).log() - math.log(m)).double().sum(dim=(1, 2))
-    whole = (weights.sum(dim=1).log() - math.log(n)).double().mean()
-    value, chance = (inside / n - whole).tensor_split([1])  # the first order is the labels as they are
-    return Null.of(value.item(), chance)
-
-
-def _permuted_in_groups(
-    weights: Float[Tensor, "n n"], labels: Int64[Tensor, " n"], permutations: int, seed: int, groups: Groups
-) -> Null:
-    """As `permuted_kernel`; groups of other sizes take stretched labels, so that classes need not keep their sizes."""
-    tiny, numbers = torch.finfo(weights.dtype).tiny, torch.unique(labels, return_inverse=True)[1]
-    values = []
-    for order in _group_orders(groups, permutations, seed).to(labels.device):
-        of_image = numbers[order]
-        hot = functional.one_hot(of_image, int(numbers.max()) + 1).to(weights.dtype)  # [n, classes]
-        sums = (weights @ hot).gather(1, of_image[:, None])[:, 0].clamp(min=tiny)
-        values.append((sums.log() - hot.sum(dim=0)[of_image].log()).double().mean())
-    whole = (weights.sum(dim=1).log() - math.log(len(labels))).double().mean()
-    value, chance = (torch.stack(values) - whole).tensor_split([1])
-    return Null.of(value.item(), chance).of_groups(groups)
-
-
-def permuted_symbols(
-    symbols: Int64[Tensor, " n"],
-    labels: Int64[Tensor, " n"],
-    permutations: int = PERMUTATIONS,
-    seed: int = 0,
-    groups: Groups | None = None,
-) -> Null:
-    """The null of H(symbols) + H(labels) − H(both), in nats: labels are permuted among the images."""
-    n = len(labels)
-    _, symbols, occurrences = torch.unique(symbols, return_inverse=True, return_counts=True)
-    _, labels, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
-    orders = _orders(n, permutations, seed) if groups is None else _group_orders(groups, permutations, seed)
-    orders = orders.to(labels.device)
-    both = symbols * len(sizes) + labels[orders]  # [orders, n]: a pair (symbol, label) as one number
-    # pairs of different orders get different numbers, so that one call counts the pairs of all orders
-    order = torch.arange(len(orders), device=labels.device)[:, None] * (len(occurrences) * len(sizes))
-    pairs, counts = torch.unique(both + order, return_counts=True)
-    of_order = pairs // (len(occurrences) * len(sizes))
-    together = torch.zeros(len(orders), dtype=torch.float64, device=labels.device)
-    together.index_add_(0, of_order, _n_ln_n(counts))
-    apart = _n_ln_n(occurrences).sum() + _n_ln_n(sizes).sum()
-    if groups is not None:  # labels that are stretched to another group's size do not keep their frequencies
-        of_labels = functional.one_hot(labels, len(sizes))[orders].sum(dim=1)  # [orders, labels]
-        apart = _n_ln_n(occurrences).sum() + torch.special.xlogy(of_labels.double(), of_labels.double()).sum(dim=1)
-    value, chance = ((n * math.log(n) + together - apart) / n).tensor_split([1])
-    return Null.of(value.item(), chance).of_groups(groups)
-
-
 def check_permutations(permutations: int) -> None:
     """Raises: InvalidArgument if there are none, as a null needs at least one."""
     if permutations < 1:
@@ -378,20 +322,3 @@ def sign_flipped(values: Sequence[float], times: int = 999, seed: int = 0) -> Nu
     signs = torch.randint(2, (times, len(differences)), generator=torch.Generator().manual_seed(seed)) * 2 - 1
     size = differences.abs().mean().item()
     return Null.of(differences.mean().item(), (signs * differences).mean(dim=1), ROUNDING * size)
-
-
-def _group_orders(groups: Groups, permutations: int, seed: int) -> Int64[Tensor, "orders n"]:
-    """The order as it is, then orders in which whole groups changed places."""
-    orders = groups.orders(permutations, torch.Generator().manual_seed(seed))
-    return torch.cat((torch.arange(orders.shape[1])[None], orders))
-
-
-@cache
-def _orders(n: int, permutations: int, seed: int) -> Int64[Tensor, "orders n"]:
-    """The order as it is, then permutations of it."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.stack([torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(permutations))])
-
-
-def _n_ln_n(counts: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
-    return counts.double() * counts.double().log()
