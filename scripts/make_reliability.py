@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -96,8 +96,10 @@ def killed_trainings(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
     begun = time.monotonic()
     subprocess.run([*command, str(folder / "expected")], check=True, stdout=subprocess.DEVNULL)
     seconds, expected, failures, died = time.monotonic() - begun, numbers(folder / "expected"), 0, 0
-    while died < n:
-        out = folder / f"killed-{died}"
+    for attempt in count():
+        if died == n:
+            break
+        out = folder / f"killed-{attempt}"
         training = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL)
         time.sleep(random.uniform(0.1, 1.0) * seconds)
         training.kill()

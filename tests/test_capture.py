@@ -201,21 +201,24 @@ def test_the_default_budget_knows_the_limits_of_a_container(tmp_path: Path, monk
 @given(
     total=st.integers(0, 2**33),
     n=st.integers(2, 3000),
-    matrices=st.integers(2, 12),
+    pair_bytes=st.integers(16, 96),
     forward=st.integers(0, 2**30),
 )
-def test_a_budget_is_kept_or_refused(total: int, n: int, matrices: int, forward: int) -> None:
+def test_a_budget_is_kept_or_refused(total: int, n: int, pair_bytes: int, forward: int) -> None:
     try:
-        budget = Budget(total, n=n, matrices=matrices, forward_bytes=forward)
+        budget = Budget(total, n=n, pair_bytes=pair_bytes, forward_bytes=forward)
     except InvalidArgument as refused:
         least = int(str(refused).split("MiB (")[1].split(" bytes")[0])
         mebibytes = math.ceil(least / 2**20)
         text = f"memory_budget must be at least {mebibytes} MiB ({least} bytes) for {n} images, got {total} bytes"
         assert text == str(refused)
         assert total < least
-        assert Budget(least, n=n, matrices=matrices, forward_bytes=forward).activation_bytes == 4 * n * FEATURES_AT_ONCE
+        assert (
+            Budget(least, n=n, pair_bytes=pair_bytes, forward_bytes=forward).activation_bytes
+            == 4 * n * FEATURES_AT_ONCE
+        )
         return
-    assert budget.activation_bytes + 8 * n * n * matrices + 16 * n * FEATURES_AT_ONCE == total
+    assert budget.activation_bytes + pair_bytes * n * n + 16 * n * FEATURES_AT_ONCE == total
     assert 1 <= budget.batch_size <= min(16, n)
     assert budget.batch_size == 1 or budget.batch_size * forward <= total / FORWARD_SHARE
 

@@ -14,14 +14,16 @@ from unetscope.activations.memory import FEATURES_AT_ONCE, Slice
 from unetscope.base.errors import InvalidArgument, MeasurementError, NetworkError
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.synthetic import synthetic_nuclei
+from unetscope.estimators import interface
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.families import Convolutional, Linear
-from unetscope.estimators.interface import LayerStatistics
+from unetscope.estimators.interface import LayerStatistics, Pairwise
 from unetscope.estimators.kde import KDE, noise_kernel
 from unetscope.estimators.labels import BlockLabels, KMeansLabels, entropy_nats
 from unetscope.estimators.mixture import Mixture
 from unetscope.estimators.resampling import kernel_information, quarters
 from unetscope.measure.layer_statistics import LARGEST_SHIFT, layer_statistics, most_parts, settled
+from unetscope.measure.merges import Merging
 from unetscope.measure.scope import Compute, Scope
 from unetscope.networks.unet import UNet
 from unetscope.table.records import Estimate, Layer, Skip
@@ -39,9 +41,9 @@ def trained_a_little(data: SegmentationData, steps: int = 8) -> UNet:
     return model
 
 
-def least_budget(n: int, matrices: int) -> int:
+def least_budget(n: int, pair_bytes: int) -> int:
     """Room for one chunk of features of each image, so that nearly every layer is cut."""
-    return (16 + 4) * n * FEATURES_AT_ONCE + 8 * n * n * matrices
+    return (16 + 4) * n * FEATURES_AT_ONCE + pair_bytes * n * n
 
 
 def assert_agrees_with_slow_twins(model: nn.Module, data: SegmentationData, scope: Scope) -> float:
@@ -71,7 +73,10 @@ def assert_agrees_with_slow_twins(model: nn.Module, data: SegmentationData, scop
     return worst
 
 
-def test_every_estimate_agrees_with_its_slow_twin() -> None:
+@pytest.mark.parametrize("many", [interface.MANY, 4])
+def test_every_estimate_agrees_with_its_slow_twin(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many images, distances wait for their merge in float32, and are joined in place."""
+    monkeypatch.setattr(interface, "MANY", many)
     data = synthetic_nuclei(14, seed=3, image_size=16)
     model = trained_a_little(data)
     scope = Scope(
@@ -79,7 +84,7 @@ def test_every_estimate_agrees_with_its_slow_twin() -> None:
         data,
         estimators=[KDE(1.0), KDE(0.05), Binning(0.2), Binning(0.05)],
         labels=[KMeansLabels(k=4), BlockLabels(blocks=2)],
-        compute=Compute(memory_budget=least_budget(14, matrices=6)),
+        compute=Compute(memory_budget=least_budget(14, pair_bytes=48)),
     )
     readings, at_merges = len(scope.layers) * (2 * 2 * 3 + 2 * 3), len(scope.skips) * (2 * 2 + 2) * 2 * 3
     assert len(scope.measure(epoch=3)) == readings + at_merges
@@ -95,6 +100,36 @@ def test_estimates_on_real_activations_agree_with_slow_twins(real_archives: obje
     scope = Scope(model, data, labels=[KMeansLabels(k=8), BlockLabels()])
     scope.measure(epoch=60)
     assert_agrees_with_slow_twins(model, data, scope)
+
+
+def test_distances_that_wait_for_two_merges_are_joined_to_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a U-Net++: what is joined in place must not be what another merge still waits for."""
+    monkeypatch.setattr(interface, "MANY", 2)
+    random = torch.Generator().manual_seed(0)
+    values = {label: torch.rand(5, 3, generator=random, dtype=torch.float64) for label in "abcd"}
+    merges = {"ac": ("a", "c"), "cd": ("c", "d"), "acd": ("ac", "d"), "bd": ("b", "d")}
+    layers = [Layer(label, label) for label in "abcd"] + [
+        Layer(name, name, parts=parts) for name, parts in merges.items()
+    ]
+    merging = Merging(layers, LayerStatistics.joined, LayerStatistics.at_rest)
+
+    def statistics(label: str) -> LayerStatistics:
+        squared = torch.cdist(values[label], values[label]).square()
+        pairwise = Pairwise(squared, squared.new_full((5,), 1e-9))
+        return LayerStatistics(pairwise, None, precise=label == "d")
+
+    joined = {}
+    for label in "abcd":
+        for name, found in merging.add(label, statistics(label)):
+            assert found.distances is not None
+            joined[name] = found.distances.squared.double().clone(), found.distances.errors.clone()
+    assert joined.keys() == {*"abcd", *merges}
+    for name, (squared, errors) in joined.items():
+        together = torch.cat([values[label] for label in name], dim=1)
+        exact = torch.cdist(together, together).square()
+        off = (squared - exact).abs()
+        assert (off <= errors[:, None] + errors).all()
+        assert off.max() < 1e-6
 
 
 def test_an_estimate_carries_its_ceiling_n_d_and_whether_it_is_saturated() -> None:
@@ -119,7 +154,7 @@ def test_budget_and_repetition_change_no_bit() -> None:
     data = synthetic_nuclei(9, image_size=32)
     model = trained_a_little(data, steps=2)
     tables = []
-    for budget in (least_budget(9, matrices=6), None, None):
+    for budget in (least_budget(9, pair_bytes=48), None, None):
         scope = Scope(model, data, labels=[BlockLabels()], compute=Compute(budget, largest_batch=1))
         tables.append(scope.measure(1))
     assert [e.bits for e in tables[0]] == [e.bits for e in tables[1]] == [e.bits for e in tables[2]]
@@ -151,7 +186,7 @@ def test_clusters_far_tighter_than_float32_can_tell_are_measured_all_the_same(ga
     inside = slow_squared_distances(data.images[cluster == 0] * data.scale * gain)
     noises = [float(np.median(inside[inside > 0])) * factor for factor in (0.1, 1.0, 30.0)]
     tables = []
-    for budget in (least_budget(24, matrices=2), None):
+    for budget in (least_budget(24, pair_bytes=16), None):
         scope = Scope(
             amplifier(gain, offset),
             data,

@@ -62,20 +62,20 @@ def _container_bytes() -> Iterator[int]:
 class Budget:
     """How a memory budget for measuring n images is divided.
 
-    total_bytes: for activations, matrices and the workspace of one chunk of features together. matrices: the largest number
-    of n × n matrices held at a time. forward_bytes: what one image needs inside the network; a batch of images comes on top
-    of the budget, at most an eighth of it (but at least one image). `passes` plans the forward passes.
+    total_bytes: for activations, matrices and the workspace of one chunk of features together. pair_bytes: what is held at most
+    for each pair of images, such as distances. forward_bytes: what one image needs inside the network; a batch of images comes
+    on top of the budget, at most an eighth of it (but at least one image). `passes` plans the forward passes.
 
     Raises: InvalidArgument if too little is left for activations.
 
-    >>> budget = Budget(2 * 2**30, n=605, matrices=10, forward_bytes=12 * 2**20)
+    >>> budget = Budget(2 * 2**30, n=605, pair_bytes=80, forward_bytes=12 * 2**20)
     >>> budget.batch_size, round(budget.activation_bytes / 2**30, 2)
     (16, 1.94)
     """
 
     total_bytes: int
     n: int
-    matrices: int
+    pair_bytes: int
     forward_bytes: int
     largest_batch: int = LARGEST_BATCH
 
@@ -105,7 +105,7 @@ class Budget:
     @property
     def _beside_activations(self) -> int:
         """The bytes of the matrices, and of two float64 copies of one chunk of features of all images."""
-        return 8 * self.n**2 * self.matrices + 2 * 8 * self.n * FEATURES_AT_ONCE
+        return self.pair_bytes * self.n**2 + 2 * 8 * self.n * FEATURES_AT_ONCE
 
 
 def plan_passes(layers: Sequence[Layer], n: int, budget_bytes: int) -> Passes:

@@ -7,6 +7,7 @@ from .families import Linear as Linear
 from .families import Reader as Reader
 from .groups import Groups as Groups
 from .interface import BIT as BIT
+from .interface import MANY as MANY
 from .interface import ONE_CLASS as ONE_CLASS
 from .interface import SATURATED_FROM as SATURATED_FROM
 from .interface import Check as Check

@@ -113,18 +113,42 @@ Bound = Literal["upper", "lower"]
 Classes = Mapping[str, Int64[Tensor, " n"]]
 
 
+MANY = 2048  # images, from which a matrix of distances that waits is kept in half the memory
+FLOAT32_STEP = 2.0**-24  # of a value: the most that float32 rounds away
+
+
 class Pairwise(NamedTuple):
-    """Squared distances between images, and e such that rounding moves that of i and j by about e_i + e_j."""
+    """Squared distances between images, and e such that rounding moves that of i and j by about e_i + e_j.
+
+    rests: whether they wait for others, and must stay as they are.
+    """
 
     squared: Float[Tensor, "n n"]
     errors: Float[Tensor, " n"]
+    rests: bool = False
 
     @classmethod
     def joined(cls, parts: Sequence[Pairwise]) -> Pairwise:
-        """Those of the concatenation of several layers."""
-        return cls(
-            sum(p.squared for p in parts[1:]) + parts[0].squared, sum(p.errors for p in parts[1:]) + parts[0].errors
-        )
+        """Those of the concatenation of several layers. To distances of many images that have not been at rest, those of the
+        others are added in place.
+        """
+        errors = sum(p.errors for p in parts[1:]) + parts[0].errors
+        ahead = next((p.squared for p in parts if not p.rests), None)
+        if len(errors) < MANY or ahead is None:
+            return cls(sum(p.squared.double() for p in parts[1:]) + parts[0].squared.double(), errors)
+        for part in parts:
+            if part.squared is not ahead:
+                ahead += part.squared
+        return cls(ahead, errors)
+
+    def at_rest(self, *, precise: bool) -> Pairwise:
+        """The same while they wait; of many images in half the memory, in float32, with what that rounds away among the errors,
+        unless they are precise.
+        """
+        if precise or len(self.errors) < MANY or not self.squared.isfinite().all():
+            return self._replace(rests=True)
+        halves = self.squared.new_empty(self.squared.shape, dtype=torch.float32).copy_(self.squared)
+        return Pairwise(halves, self.errors + FLOAT32_STEP / 2 * self.squared.amax(dim=1), rests=True)
 
     def relative(self) -> Pairwise:
         """The same in units of the median over all pairs of images; not finite if more than half of the pairs are equal.
@@ -209,6 +233,13 @@ class LayerStatistics:
             parts[0].inputs,
             parts[0].groups,
         )
+
+    def at_rest(self) -> LayerStatistics:
+        """The same, as it is kept while the layer waits for its merge."""
+        distances, relative = (
+            None if each is None else each.at_rest(precise=self.precise) for each in (self.distances, self.relative)
+        )
+        return replace(self, distances=distances, relative=relative)
 
     @property
     def device(self) -> torch.device:

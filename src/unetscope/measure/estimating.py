@@ -106,7 +106,7 @@ def _layer_readings(
 ) -> dict[str, list[Reading]]:
     """The readings of every layer by its label; layers that float32 does not settle are streamed again in float64."""
     readings: dict[str, list[Reading]] = {}
-    merging = Merging(layers, join=LayerStatistics.joined)
+    merging = Merging(layers, join=LayerStatistics.joined, keep=LayerStatistics.at_rest)
     tolerance = LARGEST_SHIFT / most_parts(layers)  # errors of the parts of a merge add up
     unmeasured = [layer for layer in layers if not layer.parts]
     for precise in (False, True):

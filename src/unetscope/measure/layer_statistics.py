@@ -14,6 +14,7 @@ from unetscope.activations import Block
 from unetscope.base import MeasurementError
 from unetscope.estimators import (
     EXPONENT,
+    MANY,
     Classes,
     Estimator,
     Groups,
@@ -25,6 +26,7 @@ from unetscope.estimators import (
     without_value,
 )
 from unetscope.measure.distances import Distances
+from unetscope.measure.merges import Merging
 from unetscope.measure.quantization import Symbols
 from unetscope.table import Layer
 
@@ -46,7 +48,7 @@ def settled(statistics: LayerStatistics, estimator: Estimator, tolerance: float)
     return all(
         most
         <= tolerance * EXPONENT[bound] * noise_variance  # true of most layers; otherwise the exact shift is computed
-        or shift_by_errors(*pairwise, noise_variance, bound=bound) <= tolerance
+        or shift_by_errors(pairwise.squared, pairwise.errors, noise_variance, bound=bound) <= tolerance
         for noise_variance, bound in estimator.kernels
     )
 
@@ -154,6 +156,15 @@ def most_parts(layers: Sequence[Layer]) -> int:
     return max(map(captured, parts))
 
 
-def most_matrices(layers: Sequence[Layer]) -> int:
-    """How many n × n matrices `measure` holds at most: every part of a merge while it waits, one layer, and what is joined."""
-    return len({part for layer in layers for part in layer.parts}) + 2
+def bytes_a_pair(layers: Sequence[Layer], n: int) -> int:
+    """The bytes that `measure` holds at most for each pair of n images: distances of layers that wait for their merge, those of
+    one layer in float64, those that join or their kernel, and the kernel of the other bound or a strip of it.
+    """
+    of_waiting = 4 if n >= MANY else 8
+    merging = Merging(layers, join=len, keep=int)
+    most = 0
+    for layer in layers:
+        if not layer.parts:
+            for _ in merging.add(layer.label, 0):
+                most = max(most, merging.waiting)
+    return of_waiting * most + 2 * 8

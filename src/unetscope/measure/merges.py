@@ -19,8 +19,9 @@ Value = TypeVar("Value")
 class Merging(Generic[Value]):
     """Adds the values of merges to a stream of values of layers.
 
-    join: makes the value of a merge from those of its parts. keep: turns a value into what is stored while it waits. Once all
-    merges are complete, the next value begins a new round, as the next batch of images does.
+    join: makes the value of a merge from those of its parts. keep: turns a value into what is stored while it waits; one that
+    is joined at once and needed no more is joined as it is. Once all merges are complete, the next value begins a new round, as
+    the next batch of images does.
 
     >>> layers = Layer("1", "a"), Layer("2", "b"), Layer("3", "cat", role="merge", parts=("2", "1"))
     >>> merging = Merging(layers, join="".join)
@@ -44,18 +45,26 @@ class Merging(Generic[Value]):
         yield label, value
         if not any(label in parts for parts in self._incomplete.values()):
             return
-        self._waiting[label] = self._keep(value)
-        ready = [
-            merge for merge, parts in self._incomplete.items() if label in parts and self._waiting.keys() >= set(parts)
-        ]
-        for merge in ready:
+        there = {*self._waiting, label}
+        ready = [merge for merge, parts in self._incomplete.items() if label in parts and there >= set(parts)]
+        waits = any(label in parts for merge, parts in self._incomplete.items() if merge not in ready)
+        for place, merge in enumerate(ready):
+            is_last = place == len(ready) - 1 and not waits
+            self._waiting[label] = value if is_last else self._keep(value)
             whole = self._join([self._waiting[part] for part in self._incomplete.pop(merge)])
             # a part is released as soon as no merge needs it: values may be matrices of all images
             awaited = {part for parts in self._incomplete.values() for part in parts}
             self._waiting = {part: kept for part, kept in self._waiting.items() if part in awaited}
             yield from self.add(merge, whole)
+        if waits:
+            self._waiting[label] = self._keep(value)
         if not self._incomplete:
             self._incomplete = dict(self._merges)
+
+    @property
+    def waiting(self) -> int:
+        """How many values wait."""
+        return len(self._waiting)
 
 
 def at_merge(skip: Skip, estimates: Sequence[Estimate]) -> list[Estimate]:

@@ -42,7 +42,7 @@ from unetscope.estimators import (
     Linear,
 )
 from unetscope.measure.estimating import measure, measure_usable
-from unetscope.measure.layer_statistics import most_matrices
+from unetscope.measure.layer_statistics import bytes_a_pair
 from unetscope.measure.probe_data import Segmented
 from unetscope.networks import inspect
 from unetscope.table import Estimate, Flow, Layer, Quantity, Schedule, Skip, estimator_text, is_marked
@@ -234,7 +234,7 @@ class Scope:
             self._budgets[device] = Budget(
                 allowed,
                 n=len(self.probe_set),
-                matrices=most_matrices(self.layers),
+                pair_bytes=bytes_a_pair(self.layers, len(self.probe_set)),
                 forward_bytes=self._forward_bytes,
                 largest_batch=self.compute.largest_batch,
             )
