@@ -16,14 +16,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
 from chromium import Tab, chromium
 from runs import made_run
 from unetscope.base.errors import InvalidArgument
-from unetscope.report.server import Live, Server, server
+from unetscope.report.server import Live, Server, opening, server
 from unetscope.runs.folder import RunFolder
 from unetscope.table.records import EpochRecord
 
@@ -161,6 +161,22 @@ def test_an_address_that_cannot_be_had_is_said_so(run: RunFolder, served: Server
         server([run.path], port=served.server_port)
     with pytest.raises(InvalidArgument, match=r"cannot serve on 127.0.0.1 port 70000"):
         server([run.path], port=70_000)
+
+
+def test_a_browser_is_given_an_address_without_the_token(run: RunFolder) -> None:
+    """Command lines are there for every user of the machine to read."""
+    with serving(server([run.path])) as served:
+        door = opening(served)
+        assert served.token not in door
+        path = Path(unquote(urlsplit(door).path))
+        assert path.stat().st_mode & 0o077 == 0, "others may read the token"
+        assert f'url={served.url}"' in path.read_text(encoding="utf-8")
+        with chromium() as browser:
+            tab = Tab(browser)
+            tab.page.goto(door)
+            tab.page.wait_for_url(f"http://127.0.0.1:{served.server_port}/*")
+            tab.page.wait_for_selector("html[data-ready]", timeout=60_000)
+            tab.close()
 
 
 def test_the_address_stays_the_same_so_that_an_open_page_goes_on(run: RunFolder, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def view(
     import webbrowser
 
     from unetscope.base import end_with_parent
-    from unetscope.report import server
+    from unetscope.report import opening, server
     from unetscope.runs import RunFolder
 
     if with_parent:
@@ -68,8 +68,8 @@ def view(
             RunFolder.open(run)
     with server(runs, host=host, port=port) as serving:
         typer.echo(f"{', '.join(one_line(str(run)) for run in runs)}: {serving.url}", err=with_parent)
-        if browser and _has_screen():
-            webbrowser.open(serving.url)
+        if browser and _has_screen() and (door := opening(serving)):
+            webbrowser.open(door)
         try:
             serving.serve_forever()
         except KeyboardInterrupt:

@@ -1,4 +1,5 @@
 from .render import compare as compare
 from .render import render_run as render_run
 from .sentences import UNLEARNT as UNLEARNT
+from .server import opening as opening
 from .server import server as server

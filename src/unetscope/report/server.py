@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,7 +34,10 @@ from unetscope.runs import AnalysedRun, RunFolder
 LOCAL = "127.0.0.1"
 SECONDS_A_REQUEST = 30
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - only recognised, never the default
-WATCHED = ("config.json", "flow.sqlite", "verification/*/seed-*/flow.sqlite", "verification/*/seed-*/failure.json")
+WATCHED = (
+    "config.json", "flow.sqlite", "silenced.json", "evidence.json", "costs.json", "verification/*/seed-*/flow.sqlite",
+    "verification/*/seed-*/failure.json",
+)  # fmt: skip
 WAITING = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1">'
     "<title>unetscope</title><p>The run has not begun yet; this page opens when it has."
@@ -60,11 +64,31 @@ def server(paths: Sequence[Path], *, host: str = LOCAL, port: int | None = None)
             raise
         served = Server(source, host=host)  # the port is in use, by a server of the same runs or another program
     with contextlib.suppress(OSError, UnetscopeError):
-        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with whole_file(kept) as beside:
-            beside.touch(mode=0o600)
-            beside.write_text(json.dumps({"port": served.server_port, "token": served.token}), encoding="utf-8")
+        _write_privately(kept, json.dumps({"port": served.server_port, "token": served.token}))
     return served
+
+
+def opening(served: Server) -> str:
+    """The address of a file of this user's alone that goes on to the page; empty if it cannot be written.
+
+    A browser is given its address on a command line, which other users of the machine can read: the token is not in it.
+    """
+    path = _kept_at(served.source.paths, served.host).with_suffix(".html")
+    try:
+        _write_privately(
+            path,
+            f'<!doctype html><meta http-equiv="refresh" content="0;url={escape(served.url)}"><title>unetscope</title>',
+        )
+    except (OSError, UnetscopeError):
+        return ""
+    return path.as_uri()
+
+
+def _write_privately(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with whole_file(path) as beside:
+        beside.touch(mode=0o600)
+        beside.write_text(text, encoding="utf-8")
 
 
 def _kept_at(paths: Sequence[Path], host: str) -> Path:
