@@ -197,3 +197,32 @@ def logistic_information(slope: float, offset: float) -> float:
     inside = sum(weight * entropy((chance, 1 - chance)) for weight, chance in zip(weights, p, strict=True))
     mean = float(weights @ p)
     return entropy((mean, 1 - mean)) - float(inside)
+
+
+def rectified(slopes: Sequence[Sequence[float]], offsets: Sequence[float]) -> Callable[[Tensor, int], Tensor]:
+    """Masks of channels [n, channels, *sides]: the logit of each class but the last is slopes · channels + offset."""
+
+    def masks(x: Tensor, seed: int) -> Tensor:
+        logits = torch.einsum("kc,nc...->nk...", torch.tensor(slopes, dtype=x.dtype), x[:, : len(slopes[0])])
+        logits = logits + torch.tensor(offsets, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 2))
+        chances = torch.cat((logits, torch.zeros_like(logits[:, :1])), dim=1).softmax(dim=1).cumsum(dim=1)
+        drawn = torch.rand(chances[:, :1].shape, generator=torch.Generator().manual_seed(seed))
+        return (drawn > chances[:, :-1]).sum(dim=1).to(torch.uint8)
+
+    return masks
+
+
+def rectified_information(slopes: Sequence[Sequence[float]], offsets: Sequence[float]) -> float:
+    """H(Y) − H(Y|x) of such masks, x being ReLUs of independent standard normal values, by Gauss-Legendre quadrature."""
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    nodes, weights = 4.5 * (nodes + 1), 4.5 * weights
+    values = np.concatenate(([0.0], nodes))  # half of them are 0
+    mass = np.concatenate(([0.5], weights * norm.pdf(nodes)))
+    channels = len(slopes[0])
+    grid = np.stack(np.meshgrid(*[values] * channels, indexing="ij"), axis=-1).reshape(-1, channels)
+    p_x = np.prod(np.stack(np.meshgrid(*[mass] * channels, indexing="ij"), axis=-1).reshape(-1, channels), axis=1)
+    logits = np.concatenate((grid @ np.asarray(slopes).T + np.asarray(offsets), np.zeros((len(grid), 1))), axis=1)
+    p_y = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p_y /= p_y.sum(axis=1, keepdims=True)
+    joint = p_x[:, None] * p_y
+    return entropy(joint.sum(axis=0)) + entropy(p_x) - entropy(joint)

@@ -39,6 +39,10 @@ from .moments import folded as folded
 from .moments import folded_channels as folded_channels
 from .moments import halved as halved
 from .moments import ratios as ratios
+from .newton import Fit as Fit
+from .newton import PlaceSample as PlaceSample
+from .newton import refined as refined
+from .newton import sample_size as sample_size
 from .renyi import Renyi as Renyi
 from .resampling import extrapolated as extrapolated
 from .resampling import interval_about as interval_about
@@ -48,6 +52,7 @@ from .resampling import sign_flipped as sign_flipped
 from .usable import Calibration as Calibration
 from .usable import HeldOut as HeldOut
 from .usable import LinearProbe as LinearProbe
+from .usable import Spectrum as Spectrum
 from .usable import Truth as Truth
 from .usable import cross_validated as cross_validated
 from .usable import guessed as guessed

@@ -1,6 +1,6 @@
 """Families of probes: the features of a layer that they read linearly.
 
-The family determines which information counts as usable. Probes are fitted in closed form, so each is the best of its family.
+The family determines which information counts as usable. Probes are fitted by least squares and finished by Newton's steps.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Convolutional:
     units: half of them read one place only, so that they capture combinations of channels (an exclusive or), the other half
     its neighbours too. In each half, one half scales every channel by its standard deviation over the first batch, so that
     weak channels count; the other half does not, so that many weak channels do not hide a strong one. Weights are drawn
-    once and only the linear map from the units is fitted, in closed form as for `Linear`, which this family contains. The
+    once and only the linear map from the units is fitted, as for `Linear`, which this family contains. The
     features of a merge are those of its parts and units of all channels.
 
     Source: random features, Rahimi & Recht, NeurIPS 2008; Huang et al., Neurocomputing 70:489 (2006).

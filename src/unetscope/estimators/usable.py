@@ -56,44 +56,46 @@ def ridge(moments: Moments, strength: float) -> LinearProbe:
     >>> probe.weights.item(), probe.offset.item()
     (2.0, 1.0)
     """
-    return _Spectrum(moments).probe(strength)
+    return Spectrum(moments).probe(strength)
 
 
-class _Spectrum:
-    """The correlations of the channels, decomposed once for every strength of the ridge."""
+class Spectrum:
+    """The correlations of the channels, decomposed once for every strength of the ridge.
+
+    scale: one over the standard deviation of each channel, 0 for a constant one. values, vectors: the eigenvalues of the
+    correlations, rising, and the eigenvectors, in columns.
+    """
 
     def __init__(self, moments: Moments) -> None:
         self._moments = moments
         variance = moments.scatter.diagonal() / moments.count
         alive = variance > DEAD * variance.max()
-        self._scale = torch.where(alive, variance.clamp(min=torch.finfo(torch.float64).tiny).rsqrt(), 0.0)
-        correlations = moments.scatter / moments.count * self._scale[:, None] * self._scale
-        self._values, self._vectors = torch.linalg.eigh(correlations)
-        self._targets = self._vectors.T @ (moments.cross / moments.count * self._scale[:, None])
+        self.scale = torch.where(alive, variance.clamp(min=torch.finfo(torch.float64).tiny).rsqrt(), 0.0)
+        correlations = moments.scatter / moments.count * self.scale[:, None] * self.scale
+        self.values, self.vectors = torch.linalg.eigh(correlations)
+        self._targets = self.vectors.T @ (moments.cross / moments.count * self.scale[:, None])
 
     def probe(self, strength: float) -> LinearProbe:
-        values = self._values.clamp(min=0) + strength
+        """The least-squares probe, as of `ridge`."""
+        values = self.values.clamp(min=0) + strength
         shrunk = torch.where(values > DEAD * values.max(), 1 / values, 0.0)
-        weights = self._scale[:, None] * (self._vectors @ (shrunk[:, None] * self._targets))
+        weights = self.scale[:, None] * (self.vectors @ (shrunk[:, None] * self._targets))
         offset = self._moments.targets_mean - self._moments.features_mean @ weights
         return LinearProbe(weights.float(), offset.float())
 
 
-def cross_validated(
-    folds: Sequence[Moments], strengths: Sequence[float] = STRENGTHS
-) -> tuple[float, list[LinearProbe]]:
-    """The strength of the ridge with the least squared error on each fold in turn, fitted on the others; and those fits.
+def cross_validated(folds: Sequence[Moments], strengths: Sequence[float] = STRENGTHS) -> tuple[float, list[Spectrum]]:
+    """The strength of the ridge with the least squared error on each fold in turn, fitted on the others; and their spectra.
 
     The squared error of a linear probe follows from moments, so this costs no pass over images.
     """
     rests = [[*folds[:left_out], *folds[left_out + 1 :]] for left_out in range(len(folds))]
-    spectra = [_Spectrum(Moments.joined(rest)) for rest in rests]
+    spectra = [Spectrum(Moments.joined(rest)) for rest in rests]
     errors = [
         sum(_squared_error(spectrum.probe(strength), moments) for spectrum, moments in zip(spectra, folds, strict=True))
         for strength in strengths
     ]
-    strength = strengths[min(range(len(strengths)), key=errors.__getitem__)]
-    return strength, [spectrum.probe(strength) for spectrum in spectra]
+    return strengths[min(range(len(strengths)), key=errors.__getitem__)], spectra
 
 
 def _squared_error(probe: LinearProbe, moments: Moments) -> float:
@@ -155,7 +157,7 @@ def _newton(design: Float[Tensor, "m p"], targets: Float[Tensor, "m k"]) -> Floa
     def at(parameters: Tensor) -> tuple[Tensor, Tensor, float]:
         """Logits, their partition, and the loss."""
         logits = design @ parameters
-        partition = _log_partition(logits)
+        partition = log_partition(logits)
         fit = (partition.sum() - (targets * logits).sum()) / m
         return logits, partition, float(fit + SMALLEST_PENALTY * parameters.square().sum() / 2)
 
@@ -184,7 +186,7 @@ def _newton(design: Float[Tensor, "m p"], targets: Float[Tensor, "m k"]) -> Floa
     return theta
 
 
-def _log_partition(logits: Float[Tensor, "*places k"]) -> Float[Tensor, " *places"]:
+def log_partition(logits: Float[Tensor, "*places k"]) -> Float[Tensor, " *places"]:
     """ln of the sum of exp over all classes, the reference's logit being 0."""
     if logits.shape[-1] == 1:
         return functional.softplus(logits[..., 0])
@@ -216,7 +218,7 @@ class HeldOut:
 
     def add(self, first: int, logits: Float[Tensor, "b pixels k"]) -> None:
         """Take in the logits of the images from `first` on."""
-        truth, partition = self.truth, _log_partition(logits)
+        truth, partition = self.truth, log_partition(logits)
         rows = slice(first, first + len(logits))
         own = partition if truth.valid is None else partition * truth.valid[rows]
         for label, hot in enumerate(truth.one_hot):

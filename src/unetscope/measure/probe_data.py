@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int16, Int64, Integer
 from torch import Tensor
 
 from unetscope.activations import own_share
@@ -60,14 +60,28 @@ class Segmented:
 
 
 @dataclass(frozen=True)
+class SampledPlaces:
+    """Some of the places of a batch that a probe is fitted on, of which it keeps the features.
+
+    number: which of them. labels: of the pixels above, −1 for those without one. image: the training image's number.
+    """
+
+    number: Int64[Tensor, " s"]
+    labels: Int16[Tensor, "s pixels"]
+    image: Int64[Tensor, " s"]
+
+
+@dataclass(frozen=True)
 class Targets:
     """What is predicted at the places of a batch that a probe is fitted on.
 
-    indicators: of every class but the last for each pixel above a place. places: their numbers, None for all of them.
+    indicators: of every class but the last for each pixel above a place. places: their numbers, None for all of them. sampled:
+    those of which features are kept, None if probes of this grid keep none.
     """
 
     indicators: Float[Tensor, "m outputs"]
     places: Int64[Tensor, " m"] | None
+    sampled: SampledPlaces | None
 
 
 @dataclass(frozen=True)
@@ -133,6 +147,7 @@ class ProbeData:
         self._fitted_places: dict[Grid, Tensor] = {}
         self._targets: dict[Grid, Targets] = {}  # of the batch at hand
         self._pixels: dict[Grid, CalibrationPixels] = {}  # likewise
+        self._sampled_shares: dict[Grid, float] = {}
 
     def _folds(self, labelled: Int64[Tensor, " m"]) -> list[Int64[Tensor, " k"]]:
         """The images with labels, in folds by chance; a whole group goes to the fold that has the fewest images."""
@@ -178,11 +193,44 @@ class ProbeData:
                 places = (math.prod(grid) * torch.arange(len(rows))[:, None] + places).reshape(-1)
                 blocks = blocks[places]
             indicators, kept = _indicators(blocks, self.classes, self.train.ignored)
+            of_image = rows.repeat_interleave(len(blocks) // len(rows))
             if kept is not None:
                 places = torch.arange(len(blocks))[kept] if places is None else places[kept]
+                blocks, of_image = blocks[kept], of_image[kept]
             on_device = None if places is None else places.to(self.device)
-            self._targets[grid] = Targets(indicators.to(self.device), on_device)
+            self._targets[grid] = Targets(indicators.to(self.device), on_device, self._sampled(grid, blocks, of_image))
         return self._targets[grid]
+
+    def sample(self, grid: Grid, places: int) -> None:
+        """Have `targets` name about so many places of all training images, each as likely as any other; none of 0."""
+        if places:
+            masks = self.train.masks[self.fold_of >= 0]
+            fitted = self._places_fitted(grid)
+            if self.train.ignored is None:
+                there = len(masks) * (math.prod(grid) if fitted is None else len(fitted))
+            else:
+                labelled = blocks_of(masks != self.train.ignored, grid).any(dim=1).reshape(len(masks), -1)
+                there = int((labelled if fitted is None else labelled[:, fitted]).sum())
+            self._sampled_shares[grid] = min(1.0, places / max(1, there))
+
+    def _sampled(
+        self, grid: Grid, blocks: Integer[Tensor, "m pixels"], of_image: Int64[Tensor, " m"]
+    ) -> SampledPlaces | None:
+        """The same places of an image in every batch: drawn image by image."""
+        if grid not in self._sampled_shares:
+            return None
+        images, counts = of_image.unique_consecutive(return_counts=True)
+        chosen, first = [], 0
+        for image, count in zip(images.tolist(), counts.tolist(), strict=True):
+            generator = torch.Generator().manual_seed(self.seed + image)
+            drawn = torch.randperm(count, generator=generator)[: math.ceil(count * self._sampled_shares[grid])]
+            chosen.append(first + drawn.sort().values)
+            first += count
+        number = torch.cat(chosen)
+        labels = blocks[number].to(torch.int16)
+        if self.train.ignored is not None:
+            labels[blocks[number] == self.train.ignored] = -1
+        return SampledPlaces(number, labels, of_image[number])
 
     def _places_fitted(self, grid: Grid) -> Tensor | None:
         """Some places of an image, if there are too many: the same for all layers of a grid."""

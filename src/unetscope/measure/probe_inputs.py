@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -22,10 +23,11 @@ from unetscope.estimators import (
     folded_channels,
     halved,
     ratios,
+    sample_size,
 )
 from unetscope.measure.layer_statistics import diverged
 from unetscope.measure.merges import Merging
-from unetscope.measure.probe_data import FOLDS, Grid, ProbeData, Share
+from unetscope.measure.probe_data import FOLDS, Grid, ProbeData, SampledPlaces, Share
 from unetscope.table import Layer, Skip
 
 ROUNDING = 1e-6  # of a mean: a spread below it is none
@@ -54,7 +56,9 @@ FAILED = 1.1  # times the loss of the best guess
 class Probe:
     """One probe as the passes go on: its moments, its fits by share of the images, and what they score.
 
-    folds: moments by fold. without_fold: fits on all folds but one. calibrated: the fits of all shares, calibrated, as one.
+    folds: moments by fold. sample: features of some places, by batch. without_fold: fits on all folds but one. optimism: nats a
+    pixel by which the fit of all folds gains more on its own places than on others, NaN for a fit of least squares. calibrated:
+    the fits of all shares, calibrated, as one.
     scores, labels: of pixels that a fit has not seen; seen_scores: those of the whole fit on its own images, in the order of
     the labels of `Share.WHOLE`.
     """
@@ -62,6 +66,8 @@ class Probe:
     reader: Reader
     grid: Grid
     folds: list[Moments]
+    sample: list[tuple[Tensor, SampledPlaces]] = field(default_factory=list)
+    optimism: float = math.nan
     fitted: dict[Share, LinearProbe] = field(default_factory=dict)
     without_fold: list[LinearProbe] = field(default_factory=list)
     calibrated: LinearProbe | None = None
@@ -103,6 +109,10 @@ class ProbeInputs:
         for layer in layers:
             self._add_layer(layer)
         self._pooled = {skip.merge: skip for skip in self.skips if self._add_below(skip)}
+        for grid in {probe.grid for probe in self.probes.values()}:
+            # what probes of one grid gain is compared: all are finished by Newton's steps, on the same places, or none
+            widest = max(len(probe.folds[0].scatter) for probe in self.probes.values() if probe.grid == grid)
+            data.sample(grid, sample_size(widest, data.outputs(grid)))
 
     def alone(self, merge: str, part: str) -> ProbeInput:
         """What reads a part of a merge: the merge with that part shown alone if there is such a probe, else the part itself."""

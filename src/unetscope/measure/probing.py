@@ -1,8 +1,8 @@
 """Usable information of every layer of a network: probes, fitted and evaluated in passes over its images.
 
-Pass one accumulates every layer's moments on the training images, in folds; all probes follow from these. Pass two, over a
-sample of the training images, calibrates the probes on folds that they were not fitted on. Pass three evaluates them on the
-held-out images.
+Pass one accumulates every layer's moments on the training images, in folds, and keeps the features of some places; all probes
+follow from these. Pass two, over a sample of the training images, calibrates the probes on folds that they were not fitted
+on. Pass three evaluates them on the held-out images.
 """
 
 from __future__ import annotations
@@ -18,26 +18,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unetscope.activations import all_gather, all_reduce, device_of, visit
+from unetscope.activations import all_reduce, device_of, visit
 from unetscope.estimators import (
-    Calibration,
     Family,
-    HeldOut,
     Linear,
     LinearProbe,
-    Moments,
     Reading,
-    cross_validated,
     extrapolated,
     negligible,
     out_of_domain_reason,
     reason_of_few,
-    ridge,
     shuffled_masks,
     sign_flipped,
 )
 from unetscope.measure.probe_data import CALIBRATION_PIXELS, FOLDS, Pass, ProbeData, Segmented, Share
-from unetscope.measure.probe_inputs import DEEPER, ROUNDING, Probe, ProbeInput, ProbeInputs, check_finite
+from unetscope.measure.probe_fits import calibrate, fit, gather_moments, gather_scores
+from unetscope.measure.probe_inputs import DEEPER, Probe, ProbeInput, ProbeInputs, check_finite
 from unetscope.table import (
     PIXELS,
     Layer,
@@ -172,7 +168,9 @@ class Gains:
         """
         if key not in self._shortfalls:
             probe = self._inputs.probes[key]
-            optimism = self._in_training(probe, seen=True) - self._in_training(probe, seen=False)
+            optimism = probe.optimism
+            if math.isnan(optimism):
+                optimism = self._in_training(probe, seen=True) - self._in_training(probe, seen=False)
             self._shortfalls[key] = optimism / (1 + FOLDS / (FOLDS - 1))
         return self._shortfalls[key]
 
@@ -216,7 +214,6 @@ def _without_false_interval(reading: Reading) -> Reading:
 
 
 LINEAR = Linear()
-DEAD_LAYER = "the layer is the same at every place of every image"
 
 Take = Callable[[Tensor, ProbeInput, Tensor], None]
 
@@ -254,14 +251,12 @@ def probe(
         passes.run(Pass.FIRST, passes.draw)
     passes.run(Pass.MOMENTS, passes.take_moments)
     if share:
-        for layer_probe in inputs.probes.values():
-            for moments in layer_probe.folds:
-                moments.gather(all_reduce)
-    _fit(inputs)
+        gather_moments(inputs)
+    fit(inputs, data)
     passes.run(Pass.CALIBRATION, passes.take_scores)
     if share:
-        _gather_scores(inputs)
-    _calibrate(inputs, data)
+        gather_scores(inputs)
+    calibrate(inputs, data)
     passes.run(Pass.HELD_OUT, passes.judge)
     if share:
         for layer_probe in inputs.probes.values():
@@ -330,7 +325,10 @@ class _Passes:
         targets = self._data.targets(rows, probe.grid)
         check_finite(key, activation)
         fold = int(self._data.fold_of[rows[0]])
-        probe.folds[fold].add(probe.reader.features(activation, targets.places), targets.indicators)
+        features = probe.reader.features(activation, targets.places)
+        probe.folds[fold].add(features, targets.indicators)
+        if targets.sampled is not None:
+            probe.sample.append((features[targets.sampled.number.to(features.device)], targets.sampled))
 
     def take_scores(self, rows: Tensor, key: ProbeInput, activation: Tensor) -> None:
         """Scores at some pixels of training images, by fits that have not seen them; of the whole fit, by that too."""
@@ -361,37 +359,3 @@ class _Passes:
         for number, share in enumerate(Share):
             of_share = logits[:, :, number].reshape(len(rows), -1, self._data.classes - 1)
             probe.held_out[share].add(int(rows[0]), of_share)
-
-
-def _fit(inputs: ProbeInputs) -> None:
-    """Fit every probe on every share of the images, and on all folds but each; a layer that is constant has no probe."""
-    for key, probe in list(inputs.probes.items()):
-        whole = Moments.joined(probe.folds)
-        spread = (whole.scatter.diagonal() / whole.count).clamp(min=0).sqrt()
-        if not bool((spread > ROUNDING * whole.features_mean.abs()).any()):
-            inputs.reasons[key] = DEAD_LAYER
-            del inputs.probes[key]
-            continue
-        strength, probe.without_fold = cross_validated(probe.folds)
-        for share in Share:
-            probe.fitted[share] = ridge(Moments.joined([probe.folds[fold] for fold in share.value]), strength)
-
-
-def _calibrate(inputs: ProbeInputs, data: ProbeData) -> None:
-    """Calibrate the fits of all shares by the scores of images that they have not seen; hold the held-out masks ready."""
-    truths = {grid: data.truth(grid) for grid in dict.fromkeys(probe.grid for probe in inputs.probes.values())}
-    for probe in inputs.probes.values():
-        for share in Share:
-            scores, labels = torch.cat(probe.scores[share]), torch.cat(probe.labels[share])
-            probe.calibrations[share] = Calibration.fitted(scores, labels)
-            probe.held_out[share] = HeldOut(truths[probe.grid], crossed=share is Share.WHOLE)
-        probe.calibrated = LinearProbe.beside([probe.calibrations[share].of(probe.fitted[share]) for share in Share])
-
-
-def _gather_scores(inputs: ProbeInputs) -> None:
-    """Give all processes the scores of all, in their order."""
-    own = [(probe.scores, probe.labels, probe.seen_scores) for probe in inputs.probes.values()]
-    for probe, parts in zip(inputs.probes.values(), zip(*all_gather(own), strict=True), strict=True):
-        probe.scores = {share: [part for scores, _, _ in parts for part in scores[share]] for share in Share}
-        probe.labels = {share: [part for _, labels, _ in parts for part in labels[share]] for share in Share}
-        probe.seen_scores = [part for _, _, seen in parts for part in seen]
