@@ -82,7 +82,16 @@ class Case:
 @cache
 def cases() -> tuple[Case, ...]:
     """All of them, by group."""
-    return (*channels(), *cells_and_clusters(), *many_dimensions(), *codes(), *nulls(), *pixels(), *merges())
+    return (
+        *channels(),
+        *cells_and_clusters(),
+        *many_dimensions(),
+        *codes(),
+        *nulls(),
+        *pixels(),
+        *merges(),
+        *rectified_pixels(),
+    )
 
 
 # Of distances
@@ -350,7 +359,11 @@ def _unrelated(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _probed(
-    drawn: Callable[[int], tuple[Tensor, Tensor]], parts: int | tuple[int, int], family: Family, train: float = 0.5
+    drawn: Callable[[int], tuple[Tensor, Tensor]],
+    parts: int | tuple[int, int],
+    family: Family,
+    train: float = 0.5,
+    classes: int = 2,
 ) -> Callable[[int], Iterator[Found]]:
     """What probes of a layer say, or of a merge of two streams of so many channels."""
 
@@ -365,15 +378,19 @@ def _probed(
             skips = (Skip("skip1", "S", "U", "SU"),)
         network, first = Channels(named), round(train * len(images))
         sets = [Segmented(images[part], masks[part]) for part in (slice(0, first), slice(first, None))]
-        readings = probe(network, *sets, with_shapes(network, layers, images[:1]), skips, family=family, seed=seed)
+        readings = probe(
+            network, *sets, with_shapes(network, layers, images[:1]), skips, family=family, classes=classes, seed=seed
+        )
         yield from map(Found.of, readings[layers[-1].label])
 
     return measure
 
 
+LINEAR_PROBES = "Usable information, by linear probes"
+
+
 def pixels() -> Iterator[Case]:
     """Masks whose pixels follow a logistic law of a channel: the linear family holds the truth."""
-    group = "Usable information, by linear probes"
     for name, slope, offset, train, channels_, share in (
         ("even", 2.0, 0.0, 60, 2, 1.0),
         ("rare (4 % of the pixels)", 2.0, -4.0, 60, 2, 1.0),
@@ -381,7 +398,7 @@ def pixels() -> Iterator[Case]:
         ("with 62 channels of noise, 8 training images", 2.0, 0.0, 8, 63, 0.5),
     ):
         yield Case(
-            group,
+            LINEAR_PROBES,
             f"logistic law, {name}",
             probed_logistic(slope, offset, train, 60, channels_),
             {("usable_linear", "I_V(M→Y)"): laws.logistic_information(slope, offset) / BIT},
@@ -399,6 +416,35 @@ def probed_logistic(
         return values, laws.logistic(slope, offset)(values[:, 0], seed + 1)
 
     return _probed(drawn, 1, LINEAR, train / (train + held_out))
+
+
+def rectified_pixels() -> Iterator[Case]:
+    """The same of channels after a ReLU, where least squares is not the best of the family."""
+    binary, classes = ((3.0, -3.0),), ((3.0, -3.0), (-2.0, 3.0))
+    for name, slopes, offsets, train, channels_ in (
+        ("even", binary, (1.0,), 60, 2),
+        ("rare (9 % of the pixels)", binary, (4.0,), 60, 2),
+        ("with 30 channels of noise, 200 training images", binary, (1.0,), 200, 32),
+        ("three classes", classes, (0.0, -1.0), 60, 2),
+    ):
+        yield Case(
+            LINEAR_PROBES,
+            f"logistic law of ReLU channels, {name}",
+            probed_rectified(slopes, offsets, train, 60, channels_),
+            {("usable_linear", "I_V(M→Y)"): laws.rectified_information(slopes, offsets) / BIT},
+        )
+
+
+def probed_rectified(
+    slopes: Sequence[Sequence[float]], offsets: Sequence[float], train: int, held_out: int, channels: int
+) -> Callable[[int], Iterator[Found]]:
+    """What linear probes say of images of 16×16 pixels, of which the first channels tell the mask, all after a ReLU."""
+
+    def drawn(seed: int) -> tuple[Tensor, Tensor]:
+        values = laws.normal(seed, train + held_out, channels, 16, 16).float().relu()
+        return values, laws.rectified(slopes, offsets)(values, seed + 1)
+
+    return _probed(drawn, 1, LINEAR, train / (train + held_out), classes=len(offsets) + 1)
 
 
 # Of merges
