@@ -1,14 +1,13 @@
 """From what is known of a design before it is retrained to the loss of Dice to expect, with an interval.
 
-A predictor is a number for each design, such as the loss with zeros in the place of what it lacks. Its quantiles are lines with
-bends that never fall: the more a predictor says is lost, the more is expected to be. They are fitted by the pinball loss
-(Koenker & Bassett, Econometrica 46:33, 1978), each task weighing the same, and judged on tasks that they were not fitted on.
+A predictor is a number for each design, such as the loss with zeros in the place of what it lacks. Lines of losses against it
+are fitted to networks that were retrained, and judged on tasks that they were not fitted on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from unetscope.analysis import BENDS, LossLines, bent_together
+from unetscope.analysis import BEYOND, FREEDOM, LossLine
 from unetscope.table import (
     BITS,
     EXPECTED_LEVEL,
@@ -29,10 +28,13 @@ from unetscope.table import (
 )
 
 Array = NDArray[np.float64]
-LOW, MIDDLE, HIGH = 0.05, 0.5, 0.95
 LEVEL = EXPECTED_LEVEL
 MARGIN = 0.02
-MOST_WIDENED = 10.0
+HALF_OF_A_STANDARD_ERROR = 2.2  # half of a 95 % interval, of Student's law with some ten degrees of freedom
+BEYOND_NORMAL = 1.6448536269514722  # the 95th percentile of the normal law
+LOGS = (-20.0, 5.0)  # of slopes and scales
+SCALES = (0.01, 0.1)  # supposed before any task is known, with a factor of e as its standard deviation
+UNKNOWN = 0.1  # half of the interval of a loss that has none, as too few trainings started
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Row:
 
     loss: of Dice when it is retrained. values: of its predictors, by name. said: by the rule of bits. most: the end of the
     interval over images of the gap after training on; below the margin, a network that is there shows that what it lacks is not
-    needed. retrained: what its retrainings decide.
+    needed. retrained: what its retrainings decide. half: half of the 95 % interval of the loss; NaN without one.
     """
 
     task: str
@@ -53,6 +55,7 @@ class Row:
     said: Decision = "undecided"
     most: float = math.nan
     retrained: Decision = "undecided"
+    half: float = math.nan
 
     @property
     def cell(self) -> tuple[str, str, int]:
@@ -73,19 +76,12 @@ def rows_of(kept: Mapping[str, Any], task: str, network: str) -> list[Row]:
             values = kept.get(f"{budget}-{design}")
             if values is not None and math.isfinite(outcome["loss"]):
                 known = predictor_values(values, kept["losses"]["curves"], int(budget), design)
+                half = (outcome["high"] - outcome["low"]) / 2
                 most = math.nan if values["gap"] is None else values["gap"]["high"]
+                half = (outcome["high"] - outcome["low"]) / 2 if "high" in outcome else math.nan
+                said, retrained = values["verdict"], outcome["decision"]
                 rows.append(
-                    Row(
-                        task,
-                        network,
-                        int(budget),
-                        design,
-                        outcome["loss"],
-                        known,
-                        values["verdict"],
-                        most,
-                        outcome["decision"],
-                    )
+                    Row(task, network, int(budget), design, outcome["loss"], known, said, most, retrained, half)
                 )
     return rows
 
@@ -110,71 +106,55 @@ def predictor_values(
     }
 
 
-def quantile_line(columns: Array, losses: Array, weights: Array, quantile: float) -> Array:
-    """The coefficients of the line that least misses a quantile, and that falls nowhere.
+def fitted(rows: Sequence[Row], predictor: str) -> LossLine:
+    """The line of all rows in which the predictor is known, by maximum likelihood; tasks weigh the same.
 
-    columns: of `bent`, of one predictor or of several, the first of which is 1. Solved as a linear programme.
+    The measured loss is off the line by what a network is, of a scale that is fitted, and by what its retrainings vary, of a
+    scale that is known. What is supposed of the scales weighs as much as a task does: few tasks leave a scale at 0.
 
-    >>> from unetscope.analysis import bent
-    >>> values = np.linspace(0, 0.4, 50)
-    >>> (bent(values)[[0, 49]] @ quantile_line(bent(values), 0.5 * values, np.ones(50), 0.5)).round(6).tolist()
-    [0.0, 0.2]
+    Source: a two-piece law, as of Fernández & Steel (JASA 93:359, 1998), of Student's, which outlying tasks move little.
+
+    >>> exact = [Row(f"task{k % 5}", "unet", 60, f"{k}", 0.01 + 0.3 * k / 50, {"x": k / 50}, half=0.001) for k in range(50)]
+    >>> line = fitted(exact, "x")
+    >>> round(line.intercept, 2), round(line.slope, 2)
+    (0.01, 0.3)
     """
-    n, p = columns.shape
-    steps = (p - 1) // (1 + len(BENDS))  # predictors
-    slopes = np.zeros((steps * (1 + len(BENDS)), p))
-    for predictor in range(steps):
-        first = 1 + predictor * (1 + len(BENDS))
-        for bend in range(1 + len(BENDS)):
-            slopes[predictor * (1 + len(BENDS)) + bend, first : first + bend + 1] = -1  # slope after so many bends >= 0
-    cost = np.concatenate([np.zeros(p), quantile * weights, (1 - quantile) * weights])
-    equal = np.hstack([columns, np.eye(n), -np.eye(n)])
-    found = optimize.linprog(
-        cost,
-        A_ub=np.hstack([slopes, np.zeros((len(slopes), 2 * n))]),
-        b_ub=np.zeros(len(slopes)),
-        A_eq=equal,
-        b_eq=losses,
-        bounds=[(None, None)] * p + [(0, None)] * (2 * n),
-        method="highs",
-    )
-    return np.asarray(found.x[:p])
+    known = [row for row in rows if math.isfinite(row.values[predictor])]
+    x, y = (np.array(values) for values in ([row.values[predictor] for row in known], [row.loss for row in known]))
+    errors = np.array([UNKNOWN if math.isnan(row.half) else row.half for row in known]) / HALF_OF_A_STANDARD_ERROR
+    sizes = {task: sum(row.task == task for row in known) for task in {row.task for row in known}}
+    weights = np.array([1 / sizes[row.task] for row in known])
+
+    def line(parameters: Array) -> LossLine:
+        intercept, *logs = parameters
+        slope, *scales = np.exp(np.clip(logs, *LOGS))
+        return LossLine(
+            predictor, float(intercept), float(slope), tuple(map(float, scales[:2])), tuple(map(float, scales[2:]))
+        )
+
+    def cost(parameters: Array) -> float:
+        found = line(parameters)
+        off = y - found.intercept - found.slope * x
+        above, below = (
+            np.hypot(start + growth * np.maximum(0, x), errors) for start, growth in (found.above, found.below)
+        )
+        densities = stats.t.logpdf(off / np.where(off > 0, above, below), FREEDOM) - np.log((above + below) / 2)
+        far = np.log(np.maximum([*found.above, *found.below], math.exp(LOGS[0]))) - np.log(SCALES * 2)
+        return -float(weights @ densities) + float(far @ far) / 2
+
+    starts = [np.array([0.0, *np.log([slope, *SCALES, *SCALES])]) for slope in (0.05, 0.3, 1.0)]
+    found = [
+        optimize.minimize(cost, start, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-9})
+        for start in starts
+    ]
+    return line(min(found, key=lambda each: each.fun).x)
 
 
-def fitted(rows: Sequence[Row], predictors: Sequence[str]) -> LossLines:
-    """The lines of all rows, each task weighing the same, with intervals that are so wide that those of tasks which are left
-    out in turn hold 90 % of their losses.
-    """
-    lines = _lines(rows, predictors)
-    tasks = sorted({row.task for row in rows})
-    if len(tasks) < 3:
-        return lines
-    needed, weights = [], []
-    for task in tasks:
-        left = _lines([row for row in rows if row.task != task], predictors)
-        of_task = [row for row in rows if row.task == task]
-        needed += [_widening(left.loss(row.values), row.loss) for row in of_task]
-        weights += [1 / len(of_task)] * len(of_task)
-    order = np.argsort(needed)
-    reached = np.cumsum(np.array(weights)[order]) / sum(weights)
-    widened = float(np.array(needed)[order][np.searchsorted(reached, LEVEL)])
-    return LossLines(lines.predictors, lines.coefficients, min(MOST_WIDENED, max(1.0, widened)))
-
-
-def _widening(predicted: Interval, loss: float) -> float:
-    """The factor by which an interval must be wider to hold a loss."""
-    side = predicted.high - predicted.value if loss > predicted.value else predicted.value - predicted.low
-    off = abs(loss - predicted.value)
-    return 0.0 if off == 0 else math.inf if side <= 0 else off / side
-
-
-def _lines(rows: Sequence[Row], predictors: Sequence[str]) -> LossLines:
-    columns = bent_together([row.values for row in rows], predictors)
-    losses = np.array([row.loss for row in rows])
-    sizes = {task: sum(row.task == task for row in rows) for task in {row.task for row in rows}}
-    weights = np.array([1 / sizes[row.task] for row in rows])
-    low, middle, high = (quantile_line(columns, losses, weights, quantile) for quantile in (LOW, MIDDLE, HIGH))
-    return LossLines(tuple(predictors), (low, middle, high))
+def is_covered(line: LossLine, row: Row) -> bool:
+    """Whether a loss lies within the 90 % interval, as far as the row's retrainings can tell."""
+    x, error = row.values[line.predictor], (UNKNOWN if math.isnan(row.half) else row.half) / HALF_OF_A_STANDARD_ERROR
+    off, (above, below) = row.loss - line.middle(x), line.scales(x)
+    return abs(off) <= math.hypot(BEYOND * (above if off > 0 else below), BEYOND_NORMAL * error)
 
 
 @dataclass(frozen=True)
@@ -182,10 +162,10 @@ class Judged:
     """How well predictors do on tasks that they were not fitted on; shares of designs, each task weighing the same.
 
     ranks: Spearman's correlation with the retrained loss within a cell, over cells of three designs or more. covered: losses in
-    the interval. right, wrong: decided so; the rest is undecided.
+    the interval, as far as their retrainings tell. right, wrong: decided so; the rest is undecided.
     """
 
-    predictors: tuple[str, ...]
+    predictor: str
     ranks: float
     covered: float
     right: float
@@ -193,18 +173,20 @@ class Judged:
     width: float
 
 
-def left_out_tasks(rows: Sequence[Row], predictors: Sequence[str]) -> list[tuple[Row, Interval]]:
-    """Every row with what is predicted of it by a fit on the other tasks."""
+def left_out_tasks(rows: Sequence[Row], predictor: str) -> list[tuple[Row, LossLine]]:
+    """Every row in which a predictor is known, with the line of the other tasks."""
     predicted = []
     for task in sorted({row.task for row in rows}):
-        fit = fitted([row for row in rows if row.task != task], predictors)
-        predicted += [(row, fit.loss(row.values)) for row in rows if row.task == task]
+        line = fitted([row for row in rows if row.task != task], predictor)
+        predicted += [(row, line) for row in rows if row.task == task and math.isfinite(row.values[predictor])]
     return predicted
 
 
-def judged(rows: Sequence[Row], predictors: Sequence[str]) -> Judged:
-    """How well some predictors do together."""
-    predicted = left_out_tasks(rows, predictors)
+def judged(rows: Sequence[Row], predictor: str) -> Judged:
+    """How well a predictor does."""
+    lines = left_out_tasks(rows, predictor)
+    predicted = [(row, line.loss(row.values[predictor])) for row, line in lines]
+    covering = {id(row): is_covered(line, row) for row, line in lines}
     cells = {row.cell for row in rows}
     ranks = []
     for cell in cells:
@@ -219,15 +201,10 @@ def judged(rows: Sequence[Row], predictors: Sequence[str]) -> Judged:
         return float(np.mean([np.mean(values) for values in by_task.values()]))
 
     return Judged(
-        tuple(predictors),
+        predictor,
         float(np.mean(ranks)) if ranks else math.nan,
-        share(lambda row, each: each.low <= row.loss <= each.high),
+        share(lambda row, _: covering[id(row)]),
         share(lambda row, each: decided_loss(each, MARGIN) == row.truth),
         share(lambda row, each: decided_loss(each, MARGIN) not in (row.truth, "undecided")),
         share(lambda _, each: each.high - each.low),
     )
-
-
-def compared(rows: Sequence[Row], sets: Iterable[Sequence[str]]) -> list[Judged]:
-    """Several sets of predictors on the same rows."""
-    return [judged(rows, predictors) for predictors in sets]

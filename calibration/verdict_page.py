@@ -21,28 +21,18 @@ import numpy as np
 from calibration.verdict_cells import DRAWN, NETWORKS, TRAINED_ON_FOR
 from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, fitted, judged, left_out_tasks, rows_of
 from unetscope.base import without_nan
-from unetscope.table import SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
+from unetscope.table import BITS, SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
 
 ROOT = Path(__file__).parents[1]
 DOCS, LINES = ROOT / "docs", ROOT / "src" / "unetscope" / "analysis" / "loss_lines.json"
 EFFORT = 0.3
 TRAINED_ON_TEXT = "a twentieth of the epochs for each network, and three or more"
 TASKS: Final = (*DRAWN, "nuclei", "membranes")
-SETS: Final[tuple[tuple[str, ...], ...]] = (
-    ("bits",),
-    ("taylor",),
-    ("silenced",),
-    ("bits", "silenced"),
-    (TRAINED_ON,),
-    ("bits", TRAINED_ON),
-    ("silenced", TRAINED_ON),
-    ("trained on for 15 %",),
-    ("trained on, extrapolated",),
-    ("bits", "trained on, extrapolated"),
-    ("a fifth of a retraining",),
-)
-USED: Final[tuple[tuple[str, ...], ...]] = ((SILENCED,), (SILENCED, TRAINED_ON))
-"""Those of which the package has lines."""
+PREDICTORS: Final = (
+    BITS, "taylor", SILENCED, TRAINED_ON, "trained on for 15 %", "trained on, extrapolated", "a fifth of a retraining",
+)  # fmt: skip
+USED: Final = (TRAINED_ON, SILENCED)
+"""Those of which the package has lines, the surest first."""
 COST: Final[dict[str, Callable[[int], float]]] = {
     TRAINED_ON: lambda budget: epochs_trained_on(budget) / budget,
     "trained on for 15 %": lambda _: TRAINED_ON_FOR,
@@ -66,7 +56,7 @@ def main() -> None:
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(json.dumps(without_nan([asdict(row) for row in rows]), indent=1) + "\n", encoding="utf-8")
     (words.docs / "verdicts.md").write_text("\n".join(page(rows)) + "\n", encoding="utf-8")
-    lines = [fitted(rows, predictors).as_dict() for predictors in USED]
+    lines = [fitted(rows, predictor).as_dict() for predictor in USED]
     words.lines.write_text(json.dumps({"lines": lines}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -107,7 +97,7 @@ def page(rows: Sequence[Row]) -> list[str]:
     trained = {(row.task, row.network) for row in rows}
     of_each, budgets = len(rows) / len(cells), sorted({budget for _, _, budget in cells})
     needed = sum(row.truth == "needed" for row in rows)
-    table = [judged(rows, predictors) for predictors in SETS]
+    judgements = [judged(rows, predictor) for predictor in PREDICTORS]
     return [
         "# What predicts the loss of Dice",
         "",
@@ -119,12 +109,12 @@ def page(rows: Sequence[Row]) -> list[str]:
         "Every number below is of tasks that the fit has not seen: each is left out in turn, and all weigh the same.",
         "",
         f"- *Ranks*: Spearman's correlation of the prediction with the retrained loss, within a network and budget.\n- *Covered*: losses that "
-        f"lie in the {LEVEL:.0%} interval.\n- *Right*, *wrong*: decided so, against the mean loss of the retrainings and a margin of "
+        f"lie in the {LEVEL:.0%} interval, as far as their retrainings tell.\n- *Right*, *wrong*: decided so, against the mean loss of the retrainings and a margin of "
         f"{MARGIN:g}; the rest is undecided.\n- *Cost*: trainings for all designs of a network, beside its own.",
         "",
         "| predicted by | ranks | covered | width | right | wrong | undecided | cost |",
         "|---|---|---|---|---|---|---|---|",
-        *(_line(each, of_each, budgets) for each in table),
+        *(_line(each, of_each, budgets) for each in judgements),
         "",
         "## Decided, part by part",
         "",
@@ -144,18 +134,17 @@ def page(rows: Sequence[Row]) -> list[str]:
         "",
         "| predicted by | mean regret | largest | left out of the network |",
         "|---|---|---|---|",
-        *(_choice(rows, each) for each in SETS),
+        *(_choice(rows, each) for each in PREDICTORS),
     ]
 
 
 def _decided_parts(rows: Sequence[Row]) -> Iterator[str]:
     """How verdicts do on single parts, a line for each kind of verdict."""
     parts = [row for row in rows if is_single(row.design)]
-    expected = {
-        predictors: {id(row): decided_loss(loss, MARGIN) for row, loss in left_out_tasks(rows, predictors)}
-        for predictors in USED
-    }
-    at_once, trained_on = expected[SILENCED,], expected[SILENCED, TRAINED_ON]
+    at_once, trained_on = (
+        {id(row): decided_loss(line.loss(row.values[name]), MARGIN) for row, line in left_out_tasks(rows, name)}
+        for name in (SILENCED, TRAINED_ON)
+    )
     verdicts: dict[str, Callable[[Row], Decision]] = {
         "bits": lambda row: row.said,
         "at once": lambda row: at_once[id(row)],
@@ -186,12 +175,11 @@ def is_single(design: str) -> bool:
 
 
 def _line(each: Judged, designs: float, budgets: Sequence[int]) -> str:
-    shares = [COST[name](budget) for name in each.predictors if name in COST for budget in budgets]
-    share = sum(shares) / len(budgets)
+    share = sum(COST[each.predictor](budget) for budget in budgets) / len(budgets) if each.predictor in COST else 0.0
     cost = "—" if share == 0 else f"{share * (designs + 1):.2f}"
     undecided = 1 - each.right - each.wrong
     return (
-        f"| {', '.join(each.predictors)} | {_number(each.ranks)} | {each.covered:.0%} | {each.width:.3f} | {each.right:.0%} | "
+        f"| {each.predictor} | {_number(each.ranks)} | {each.covered:.0%} | {each.width:.3f} | {each.right:.0%} | "
         f"{each.wrong:.1%} | {undecided:.0%} | {cost} |"
     )
 
@@ -200,11 +188,12 @@ def _number(value: float) -> str:
     return "—" if math.isnan(value) else f"{value:.2f}"
 
 
-def _choice(rows: Sequence[Row], predictors: Sequence[str]) -> str:
+def _choice(rows: Sequence[Row], predictor: str) -> str:
     """How the chosen designs do: their regret, and in how many networks something is left out."""
     by_cell: dict[tuple[str, str, int], list[tuple[Row, bool]]] = {}
-    for row, predicted in left_out_tasks(rows, predictors):
-        by_cell.setdefault(row.cell, []).append((row, decided_loss(predicted, MARGIN) == "redundant"))
+    for row, line in left_out_tasks(rows, predictor):
+        loss = line.loss(row.values[predictor])
+        by_cell.setdefault(row.cell, []).append((row, decided_loss(loss, MARGIN) == "redundant"))
     regrets, smaller = [], 0
     for of_cell in by_cell.values():
         chosen = [row for row, is_redundant in of_cell if is_redundant]
@@ -212,7 +201,7 @@ def _choice(rows: Sequence[Row], predictors: Sequence[str]) -> str:
         loss = 0.0 if smallest is None else smallest.loss
         smaller += smallest is not None
         regrets.append(loss - min(0.0, *(row.loss for row, _ in of_cell)))
-    return f"| {', '.join(predictors)} | {np.mean(regrets):.3f} | {max(regrets):.3f} | {smaller} of {len(by_cell)} |"
+    return f"| {predictor} | {np.mean(regrets):.3f} | {max(regrets):.3f} | {smaller} of {len(by_cell)} |"
 
 
 def size_of(design: str) -> tuple[int, int]:

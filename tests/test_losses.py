@@ -14,11 +14,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import stdtrit
 from typer.testing import CliRunner
 
 import unetscope as us
 from unetscope.analysis import expected_losses as lines_module
-from unetscope.analysis.expected_losses import LossLines, expected_loss
+from unetscope.analysis.expected_losses import LossLine, expected_loss
 from unetscope.analysis.loss_verdicts import ExpectedLosses, expected_losses
 from unetscope.base.errors import NetworkError, RunFolderError
 from unetscope.cli.main import app
@@ -117,27 +118,25 @@ def test_a_further_network_that_is_there_makes_no_part_needed(
     assert expected is None or expected.loss.low <= expected.loss.value <= expected.loss.high
 
 
-def test_what_is_known_chooses_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    def flat(low: float, middle: float, high: float, predictors: int) -> tuple[np.ndarray, ...]:
-        return tuple(np.array([end, *[0.0] * 4 * predictors]) for end in (low, middle, high))
-
-    wide = LossLines(("silenced",), flat(-0.1, 0.0, 0.3, 1))  # type: ignore[arg-type]
-    narrow = LossLines(("silenced", "trained on"), flat(0.0, 0.01, 0.02, 2))  # type: ignore[arg-type]
+def test_the_surest_predictor_that_is_known_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = LossLine("silenced", 0.1, 0.0, (0.1, 0.0), (0.1, 0.0))
+    narrow = LossLine("trained on", 0.01, 0.0, (0.01, 0.0), (0.01, 0.0))
     monkeypatch.setattr(lines_module, "fitted_lines", lambda: (narrow, wide))
-    assert expected_loss({"silenced": 0.1}) == Interval(0.0, -0.1, 0.3)
-    assert expected_loss({"silenced": 0.1, "trained on": 0.0}) == Interval(0.01, 0.0, 0.02)
-    assert expected_loss({"silenced": 0.1, "trained on": float("nan")}) == Interval(0.0, -0.1, 0.3)
-    assert expected_loss({"trained on": 0.1}) is None
+    assert expected_loss({"silenced": 0.1}) == wide.loss(0.1)
+    assert expected_loss({"silenced": 0.1, "trained on": 0.0}) == narrow.loss(0.0)
+    assert expected_loss({"silenced": 0.1, "trained on": float("nan")}) == wide.loss(0.1)
+    assert expected_loss({"bits": 0.1}) is None
 
 
-def test_the_lines_of_this_package_never_fall() -> None:
-    values = np.linspace(-0.2, 1, 50)
-    for lines in lines_module.fitted_lines():
-        for name in lines.predictors:
-            losses = [lines.loss({**dict.fromkeys(lines.predictors, 0.05), name: float(value)}) for value in values]
-            for end in ("low", "value", "high"):
-                assert (np.diff([getattr(loss, end) for loss in losses]) >= -1e-9).all() or lines.widened > 1
-            assert all(loss.low <= loss.value <= loss.high for loss in losses)
+def test_the_lines_of_this_package_rise_and_widen() -> None:
+    lines = lines_module.fitted_lines()
+    assert [line.predictor for line in lines] == ["trained on", "silenced"]
+    for line in lines:
+        losses = [line.loss(float(x)) for x in np.linspace(-0.2, 1, 50)]
+        assert (np.diff([loss.value for loss in losses]) >= -1e-12).all()
+        assert (np.diff([loss.high - loss.low for loss in losses]) >= -1e-12).all()
+        assert all(loss.low < loss.value < loss.high for loss in losses)
+        assert stdtrit(lines_module.FREEDOM, 0.95) == pytest.approx(lines_module.BEYOND)
 
 
 def test_of_fewer_epochs_than_the_lines_know_only_the_silenced_loss_counts() -> None:

@@ -2,92 +2,87 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from calibration.verdict_fit import HIGH, LOW, Row, fitted, judged, quantile_line, rows_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.linear_model import QuantileRegressor
+from calibration.verdict_fit import Row, fitted, is_covered, judged, left_out_tasks, rows_of
 
-from unetscope.analysis.expected_losses import BENDS, bent
+from unetscope.analysis.expected_losses import BEYOND, FREEDOM, LossLine
 from unetscope.table.intervals import Interval
 from unetscope.table.losses import decided_loss
 
 
-def planted(tasks: int, *, noise: float, seed: int, scale: float = 0.6, designs: int = 12) -> list[Row]:
-    """Rows whose loss is a share of the predictor `told`, with noise; `guess` tells nothing."""
+def planted(
+    tasks: int, *, noise: float, seed: int, slope: float = 0.6, designs: int = 12, error: float = 0.002
+) -> list[Row]:
+    """Rows whose loss is a share of `told`, off it by Student's law and by a known error; `guess` tells nothing."""
     random = np.random.default_rng(seed)
     rows = []
     for task in range(tasks):
         for design in range(designs):
             told = float(random.exponential(0.1))
             values = {"told": told, "guess": float(random.exponential(0.1))}
-            loss = scale * told + noise * float(random.standard_normal())
-            rows.append(Row(f"task{task}", "unet", 18, f"design{design}", loss, values))
+            off = noise * float(random.standard_t(FREEDOM)) + error * float(random.standard_normal())
+            rows.append(Row(f"task{task}", "unet", 18, f"design{design}", slope * told + off, values, half=2.2 * error))
     return rows
-
-
-@pytest.mark.parametrize("quantile", [LOW, 0.5, HIGH])
-def test_a_quantile_line_is_that_of_an_independent_library(quantile: float) -> None:
-    """Where the slopes are positive by themselves, so that no constraint binds."""
-    random = np.random.default_rng(0)
-    values = random.uniform(0, 0.5, 150)
-    losses = 0.3 * values + 0.4 * np.maximum(0, values - 0.1) + 0.02 * random.standard_normal(150)
-    columns = bent(values)
-    ours = columns @ quantile_line(columns, losses, np.ones(150), quantile)
-    twin = QuantileRegressor(quantile=quantile, alpha=0, fit_intercept=False, solver="highs").fit(columns, losses)
-
-    def pinball(predicted: np.ndarray) -> float:
-        off = losses - predicted
-        return float(np.maximum(quantile * off, (quantile - 1) * off).mean())
-
-    assert pinball(ours) == pytest.approx(pinball(twin.predict(columns)), rel=0.02)
-
-
-@settings(max_examples=20)
-@given(seed=st.integers(0, 1000), quantile=st.sampled_from([LOW, 0.5, HIGH]))
-def test_a_quantile_line_never_falls(seed: int, quantile: float) -> None:
-    random = np.random.default_rng(seed)
-    values, losses = random.uniform(-0.1, 0.6, 30), random.normal(size=30)
-    coefficients = quantile_line(bent(values), losses, np.ones(30), quantile)
-    along = bent(np.linspace(-0.2, 1, 60)) @ coefficients
-    assert (np.diff(along) >= -1e-9).all()
-    assert len(coefficients) == 2 + len(BENDS)
 
 
 def test_what_tells_is_told_from_what_does_not() -> None:
     rows = planted(8, noise=0.003, seed=0)
-    told, guess = judged(rows, ["told"]), judged(rows, ["guess"])
+    told, guess = judged(rows, "told"), judged(rows, "guess")
     assert told.ranks > 0.9
     assert abs(guess.ranks) < 0.4
     assert told.right > 0.75 > guess.right
-    assert told.width < 0.03 < guess.width
+    assert told.width < 0.05 < guess.width
 
 
-def test_intervals_hold_nine_of_ten_losses_of_tasks_that_were_left_out() -> None:
-    covered = [judged(planted(8, noise=0.02, seed=seed), ["told"]).covered for seed in range(3)]
-    assert 0.85 <= np.mean(covered) <= 0.96
+@pytest.mark.parametrize(("noise", "error"), [(0.02, 0.002), (0.002, 0.03), (0.02, 0.02)])
+def test_intervals_hold_nine_of_ten_losses_of_tasks_that_were_left_out(noise: float, error: float) -> None:
+    """Whether losses are off the line by themselves, or their retrainings are: what these vary by is not in the interval."""
+    covered = [judged(planted(8, noise=noise, error=error, seed=seed), "told").covered for seed in range(4)]
+    assert 0.85 <= np.mean(covered) <= 0.97
+    width = np.mean([judged(planted(8, noise=noise, error=error, seed=seed), "told").width for seed in range(4)])
+    assert width < 4 * BEYOND * max(noise, 0.01)
 
 
 def test_an_interval_is_wider_where_tasks_differ() -> None:
     """Of tasks with another share each, the others do not tell which it is."""
     alike = planted(8, noise=0.005, seed=1)
-    mixed = [
-        Row(row.task, row.network, row.budget, row.design, row.loss * (0.2 + 0.2 * int(row.task[4:])), row.values)
-        for row in alike
-    ]
-    assert judged(mixed, ["told"]).width > 1.5 * judged(alike, ["told"]).width
-    assert judged(mixed, ["told"]).covered > 0.75
+    mixed = [replace(row, loss=row.loss * (0.2 + 0.2 * int(row.task[4:]))) for row in alike]
+    assert judged(mixed, "told").width > 1.5 * judged(alike, "told").width
+    assert judged(mixed, "told").covered > 0.75
 
 
 def test_every_task_weighs_the_same() -> None:
-    rows = planted(4, noise=0.0, seed=2, scale=0.5)
-    large = planted(1, noise=0.0, seed=3, scale=1.0, designs=400)
-    crowded = [
-        Row("large", row.network, row.budget, f"{row.design}-{k}", row.loss, row.values) for k, row in enumerate(large)
-    ]
-    middle = fitted([*rows, *crowded], ["told"]).loss({"told": 0.2})
-    assert middle.value == pytest.approx(0.1, abs=0.01)  # as four tasks of five say
+    rows = planted(4, noise=0.001, seed=2, slope=0.5)
+    crowded = [replace(row, task="large") for row in planted(1, noise=0.001, seed=3, slope=1.0, designs=400)]
+    assert fitted([*rows, *crowded], "told").slope == pytest.approx(0.5, abs=0.05)  # as four tasks of five say
+
+
+def test_a_task_is_judged_by_a_line_that_it_has_no_part_in() -> None:
+    rows = planted(5, noise=0.002, seed=4)
+    changed = [replace(row, loss=row.loss + 10) if row.task == "task3" else row for row in rows]
+    before, after = (
+        {row.design: line.slope for row, line in left_out_tasks(some, "told") if row.task == "task3"}
+        for some in (rows, changed)
+    )
+    assert before == after
+
+
+def test_what_is_not_known_of_a_design_is_not_predicted() -> None:
+    rows = planted(4, noise=0.002, seed=5)
+    unknown = replace(rows[0], values={"told": float("nan"), "guess": 0.1})
+    assert fitted([unknown, *rows[1:]], "told") == fitted(rows[1:], "told")
+    assert unknown not in [row for row, _ in left_out_tasks([unknown, *rows[1:]], "told")]
+
+
+def test_a_loss_that_its_retrainings_hardly_tell_may_lie_outside() -> None:
+    line = LossLine("told", 0.0, 1.0, (0.001, 0.0), (0.001, 0.0))
+    row = Row("task", "unet", 18, "depth1", 0.1, {"told": 0.05}, half=0.01)
+    assert not is_covered(line, row)
+    assert is_covered(line, replace(row, half=0.1))
+    assert is_covered(line, replace(row, half=float("nan")))  # as little known as anything
 
 
 @pytest.mark.parametrize(
@@ -107,24 +102,18 @@ def test_an_interval_decides_if_it_is_on_one_side_of_the_margin(predicted: Inter
 def test_rows_are_those_of_a_cell() -> None:
     curves = {"model1": {"0": [0.1] * 10 + [0.8]}, "depth1": {"0": [0.0] * 10 + [0.7]}}
     values = {
-        "bits": None, "silenced": 0.4, "taylor": 0.1, "curve": [0.4, 0.5, 0.6, 0.7],
-        "curve of the whole": [0.8] * 4, "verdict": "redundant", "gap": {"value": 0.1, "low": 0.05, "high": 0.15},
+        "bits": None, "silenced": 0.4, "taylor": 0.1, "curve": [0.4, 0.5, 0.6, 0.7], "curve of the whole": [0.8] * 4,
+        "verdict": "redundant", "gap": {"value": 0.1, "low": 0.05, "high": 0.15},
     }  # fmt: skip
-    kept = {
-        "losses": {
-            "budgets": {
-                "10": {
-                    "depth1": {"loss": 0.1, "decision": "needed"},
-                    "depth2": {"loss": float("nan"), "decision": "undecided"},
-                }
-            },
-            "curves": curves,
-        },
-        "10-depth1": values,
+    outcomes = {
+        "depth1": {"loss": 0.1, "low": 0.06, "high": 0.16, "decision": "needed"},
+        "depth2": {"loss": float("nan"), "decision": "undecided"},
     }
+    kept = {"losses": {"budgets": {"10": outcomes}, "curves": curves}, "10-depth1": values}
     (row,) = rows_of(kept, "ring", "unet")
     assert (row.task, row.design, row.loss, row.truth) == ("ring", "depth1", 0.1, "needed")
     assert (row.said, row.most, row.retrained) == ("redundant", 0.15, "needed")
+    assert row.half == pytest.approx(0.05)
     assert np.isnan(row.values["bits"])
     known = {name: round(value, 6) for name, value in row.values.items() if name != "bits"}
     assert known == {

@@ -24,7 +24,12 @@ def cells(tmp_path: Path) -> Path:
         folder.mkdir(parents=True)
         gaps = dict(zip(DESIGNS, random.permutation([0.0, 0.01, 0.2, 0.5]), strict=True))
         outcomes = {
-            design: {"loss": gap / 2, "decision": "needed" if gap > 0.04 else "redundant"}
+            design: {
+                "loss": gap / 2,
+                "low": gap / 2 - 0.01,
+                "high": gap / 2 + 0.01,
+                "decision": "needed" if gap > 0.04 else "redundant",
+            }
             for design, gap in gaps.items()
         }
         curves = {name: {"0": [0.5] * 19} for name in ("model1", *DESIGNS)}
@@ -44,7 +49,7 @@ def cells(tmp_path: Path) -> Path:
 def test_the_page_holds_predictors_against_each_other(
     cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(verdict_page, "SETS", (("taylor",), ("trained on for 15 %",)))
+    monkeypatch.setattr(verdict_page, "PREDICTORS", ("taylor", "trained on for 15 %"))
     monkeypatch.setattr(
         sys, "argv", ["verdict_page", str(cells), "--docs", str(tmp_path), "--lines", str(tmp_path / "lines.json")]
     )
@@ -58,11 +63,11 @@ def test_the_page_holds_predictors_against_each_other(
     assert chosen.endswith("| 8 of 8 |")
     assert "| 0.00" in chosen
     lines = json.loads((tmp_path / "lines.json").read_text(encoding="utf-8"))["lines"]
-    assert [each["predictors"] for each in lines] == [["silenced"], ["silenced", "trained on"]]
+    assert [each["predictor"] for each in lines] == ["trained on", "silenced"]
 
 
 def test_cells_are_kept_for_the_next_time(cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(verdict_page, "SETS", (("silenced",),))
+    monkeypatch.setattr(verdict_page, "PREDICTORS", ("silenced",))
     where = ["--docs", str(tmp_path), "--lines", str(tmp_path / "lines.json")]
     monkeypatch.setattr(sys, "argv", ["verdict_page", str(cells), *where])
     verdict_page.main()

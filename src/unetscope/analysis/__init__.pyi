@@ -1,8 +1,7 @@
 from .data_processing import dpi_violations as dpi_violations
-from .expected_losses import BENDS as BENDS
-from .expected_losses import LossLines as LossLines
-from .expected_losses import bent as bent
-from .expected_losses import bent_together as bent_together
+from .expected_losses import BEYOND as BEYOND
+from .expected_losses import FREEDOM as FREEDOM
+from .expected_losses import LossLine as LossLine
 from .expected_losses import expected_loss as expected_loss
 from .layer_steps import Neighbours as Neighbours
 from .layer_steps import neighbours as neighbours
