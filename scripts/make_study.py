@@ -236,7 +236,7 @@ def _margins(run: RunFolder, results: Verification) -> list[str]:
     lines = ["| margin | right | wrong | open |", "|---|---|---|---|"]
     for margin in MARGINS:
         judged = replace(results, judgement=judge(run.flow(), margin=margin))
-        score = judged.score(epochs=[epoch for epoch in results.budgets if epoch >= FIRST_BUDGET])
+        score = judged.score("conditional", epochs=[epoch for epoch in results.budgets if epoch >= FIRST_BUDGET])
         lines.append(f"| {margin:.0%} | {score['hit']} | {score['miss']} | {score['open']} |")
     return lines
 

@@ -17,6 +17,7 @@ from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table
 from unetscope.cli.verbs_verdict import interval_text
+from unetscope.table import RULE_TITLES
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -189,7 +190,6 @@ def _seeds(text: str) -> int | list[int]:
 
 
 # By whether a rule was right: the sign behind its verdict, and the style.
-JUDGES: Mapping[str, Rule | None] = {"verdict": None, "plateau": "plateau"}
 MARKS: Mapping[Agreement, tuple[str, str]] = {"hit": (" ✓", ""), "miss": (" ✗", "bold red"), "open": ("", "dim")}
 
 
@@ -246,7 +246,8 @@ def print_verification(
 
     failed: why, of the trainings that failed, by name. widths: what was expected of the intervals.
     """
-    scores = {name: verification.score(rule) for name, rule in JUDGES.items()}
+    scores: dict[str, dict[Agreement, int]] = {rule: verification.score(rule) for rule in RULE_TITLES}
+    scores["verdict"] = verification.score()
     if json:
         expected = {"expected intervals": [width.as_dict() for width in widths]}
         outcomes = {**_verification_data(verification, run), "scores": scores, "failed": dict(failed)}
@@ -273,8 +274,7 @@ def print_verification(
         print(
             f"A training's score varies by {spread.residual:.2g} Dice with its seed ({spread.freedom:.0f} degrees of freedom)"
         )
-    for name, score in scores.items():
-        subject = "Verdicts" if name == "verdict" else "The paper's rule"
+    for subject, score in (("Verdicts", scores["verdict"]), ("The paper's rule", scores["plateau"])):
         print(f"{subject}: {score['hit']} right, {score['miss']} wrong, {score['open']} open")
     if stalled := [row.variant.name for row in rows if row.outcome.stalls]:
         print(f"Open because they start less often than the reference: {', '.join(stalled)}")
@@ -287,7 +287,7 @@ def _verification_data(verification: Verification, run: AnalysedRun) -> dict[str
         {
             **asdict(row.outcome),
             "looks": verification.looks_taken(row.variant.name),
-            "predicted": {name: row.decision(rule) for name, rule in JUDGES.items()},
+            "predicted": {"verdict": row.decision(), **row.predicted},
             "expected": None if row.expected is None else row.expected.as_dict(),
             "reaches target at": _reached(verification, row),
             "costs": None if (saved := costs.of(row.variant)) is None else saved.as_dict(),

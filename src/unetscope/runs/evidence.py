@@ -92,7 +92,7 @@ class _Search:
         designs = self.designs()
         keep_silenced(
             self._of_run.run.folder,
-            [Silenced(self._of_run.epoch, design, loss) for design, loss in self._silenced.items()],
+            [Silenced(self._of_run.epoch, each, loss) for each, loss in self._silenced.items() if math.isfinite(loss)],
         )
         rounds = min(self._most, math.ceil(math.log2(len(designs) + 1)))
         trainings = min(self._most, rounds + len(alone))
