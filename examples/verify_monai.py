@@ -59,7 +59,7 @@ def main(folder: str, epochs: int = 6) -> us.analysis.Verification:
     """Train once and measure; then retrain without skips."""
     torch.manual_seed(0)
     model, own = build(), Path(folder, "own")
-    own.mkdir(parents=True)
+    own.mkdir(parents=True, exist_ok=True)  # started again after a kill, it goes on
     scope = us.Scope(model, TRAIN, held_out=HELD_OUT, estimators=[], labels=[])
     recorder = us.Recorder(scope, Path(folder, "run"))
     for epoch, score in train(model, 0, own, epochs):

@@ -150,6 +150,28 @@ def test_of_fewer_epochs_than_the_lines_know_only_the_silenced_loss_counts() -> 
     assert set(known(4)) == {"silenced"}
 
 
+def test_networks_that_were_trained_on_take_the_place_of_silenced_ones() -> None:
+    """Those of the search and those that lack one part alone; at other epochs the silenced loss is all that is known."""
+    tried = TrainedOn(design("depth2"), 0.8, Interval(0.001, -0.002, 0.004), 0.3)
+    alone = TrainedOn(design("without-skip1"), 0.6, Interval(0.2, 0.18, 0.22), 0.5)
+    evidence = Evidence(100, 5, 0.8, (tried,), 4, DEPTH, (), (alone,))
+    silenced = [
+        Silenced(epoch, design(name), 0.3)
+        for epoch in (50, 100)
+        for name in ("depth2", "without-skip1", "without-skip2")
+    ]
+    losses = expected_losses(silenced, evidence, depth=DEPTH, without=(), margin=MARGIN)
+    assert {each.design.name: (set(each.known), each.shown) for each in losses[100].losses} == {
+        "without-skip2": ({"silenced"}, False),
+        "depth2": ({"silenced", "trained on"}, True),
+        "without-skip1": ({"silenced", "trained on"}, False),
+    }
+    assert not any(each.shown or "trained on" in each.known for each in losses[50].losses)
+    shown = losses[100].of(design("depth2"))
+    assert shown is not None
+    assert shown.loss == tried.loss
+
+
 @pytest.fixture(scope="module")
 def finished(once: Callable[..., Path]) -> Path:
     changed = {
