@@ -143,7 +143,7 @@ def page(kept: dict[str, Any]) -> Iterator[str]:
             sizes = [float(size(case)) for case in done]
             slope = exponent(sizes, [kept[case.name]["seconds"] for case in done])
             yield from (f"Time grows as the {slope:.2f}th power of {title}.", "")
-    yield f"*{kept['machine']}.*"
+    yield f"*{kept['machine']}{kept.get('remark', '')}.*"
 
 
 def _row(case: Case, result: dict[str, float]) -> tuple[str, ...]:
@@ -159,9 +159,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(SERIES), default=list(SERIES))
     parser.add_argument("--docs", type=Path, default=DOCS)
+    parser.add_argument(
+        "--remark", default="", help="what else is to be said of the machine, such as ', beside other jobs'"
+    )
     words = parser.parse_args()
     path = words.docs / "data" / "scale.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if words.remark:
+        kept["remark"] = words.remark
     for series in words.only:
         for case in SERIES[series][0]:
             if case.name not in kept:
