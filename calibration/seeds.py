@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.analysis.looks import LOOKS, SeedPlan
-from unetscope.analysis.outcomes import DICE_MARGIN, Verification
+from unetscope.analysis.outcomes import Verification
 from unetscope.analysis.seed_choice import seeds_to_add
 from unetscope.analysis.spread import ASSUMED_RESIDUAL, pooled_spread
 from unetscope.analysis.trainings import Training
+from unetscope.analysis.verdict import DICE_MARGIN
 from unetscope.table.parts import Variant, parts_named
 from unetscope.table.records import EpochRecord
 

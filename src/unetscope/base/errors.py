@@ -68,7 +68,7 @@ def first_line(error: Exception) -> str:
 def in_one_line(error: Exception) -> str:
     """An error's text with its lines joined, which may quote a file.
 
-    >>> in_one_line(ValueError("no such column:\n  TEXT"))
+    >>> in_one_line(ValueError("no such column:\\n  TEXT"))
     'no such column: TEXT'
     """
     return " ".join(str(error).split())

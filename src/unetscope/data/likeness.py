@@ -17,6 +17,7 @@ ALIKE = 0.95  # correlation of two small images from which they look alike
 MOST_COMPARED = 10_000  # images: twice as many take four times as long
 ALIKE_TURNED = 0.99  # likewise if one is turned or flipped: different images seldom are so much alike
 MOST_TURNED = 3000 * 3000  # pairs that are compared so, which takes eight times as long
+DIGITS = 5  # of a correlation in float32, as of which processors round alike
 ROWS_AT_ONCE = 512
 FEWEST_COMPARED = 10  # images: of fewer, what is alike is seen without counting
 SMALLEST_SHARE = 0.01  # of the images: fewer that look alike are not worth a word
@@ -97,7 +98,7 @@ def _nearest(
     nearest, which = np.full(len(rows), -1.0, np.float32), np.zeros(len(rows), np.int64)
     for first in range(0, len(rows), ROWS_AT_ONCE):
         part = slice(first, first + ROWS_AT_ONCE)
-        correlation = rows[part] @ columns.T
+        correlation = (rows[part] @ columns.T).round(DIGITS)  # of pairs that are as alike, the first on every machine
         if is_self:
             places = np.arange(first, first + len(correlation))
             correlation[places - first, places] = -1.0
