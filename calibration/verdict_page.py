@@ -62,12 +62,12 @@ def main() -> None:
 
 def kept_rows(path: Path) -> list[Row]:
     """The rows of earlier cells."""
+
+    def known(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: math.nan if value is None else value for name, value in values.items()}
+
     rows = json.loads(path.read_text(encoding="utf-8"))
-    unknown = {None: math.nan}
-    return [
-        Row(**{**row, "values": {name: unknown.get(value, value) for name, value in row["values"].items()}})
-        for row in rows
-    ]
+    return [Row(**{**known(row), "values": known(row["values"])}) for row in rows]
 
 
 def joined(kept: Sequence[Row], read: Sequence[Row]) -> list[Row]:
