@@ -25,6 +25,7 @@ from unetscope.base.errors import NetworkError, RunFolderError
 from unetscope.cli.main import app
 from unetscope.networks.ablation import ablated
 from unetscope.report.report_data import report_data_of
+from unetscope.runs import analysed
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import built_network
 from unetscope.runs.experiment import measure_again
@@ -197,7 +198,10 @@ def test_a_run_keeps_what_is_lost_at_once_at_every_measured_epoch(finished: Path
             assert row.loss == pytest.approx(whole - validation_scores(model, held_out).mean, abs=1e-6)
 
 
-def test_a_run_of_an_earlier_version_is_measured_again(finished: Path, tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_is_measured_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysed, "UNLEARNT_DICE", 0.0)  # six epochs are few
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     before = (run / "silenced.json").read_text()
     (run / "silenced.json").unlink()
@@ -208,6 +212,20 @@ def test_a_run_of_an_earlier_version_is_measured_again(finished: Path, tmp_path:
     assert "What Dice is lost was not measured: unetscope verdict" in " ".join(printed.split())
     measure_again(run, {"mixtures": [0.1]})
     assert (run / "silenced.json").read_text() == before
+
+
+def test_a_network_that_has_learnt_nothing_needs_everything_as_far_as_its_losses_tell(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    dice = AnalysedRun.open(run).epochs[-1].validation_dice
+    monkeypatch.setattr(analysed, "UNLEARNT_DICE", dice + 0.01)
+    judged = AnalysedRun.open(run).judged()
+    assert judged.losses == {}
+    assert {verdict.rule for verdict in judged.deciding()} == {"conditional"}
+    printed = " ".join(CliRunner().invoke(app, ["verdict", str(run), "--no-cost"]).output.split())
+    assert "The network has not learnt to segment: what it loses without a part tells nothing." in printed
+    assert "a network without it" not in printed
 
 
 @pytest.mark.parametrize(
@@ -247,7 +265,8 @@ def test_losses_that_were_changed_are_refused(finished: Path, tmp_path: Path) ->
         AnalysedRun.open(run).judged()
 
 
-def test_every_verb_shows_one_number(finished: Path, tmp_path: Path) -> None:
+def test_every_verb_shows_one_number(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysed, "UNLEARNT_DICE", 0.0)  # six epochs are few
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     judged = AnalysedRun.open(run).judged()
     expected = judged.expected(us.table.named_variants(["without-skip1"], depth=2)[1])

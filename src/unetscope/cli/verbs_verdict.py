@@ -108,7 +108,9 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
         print_json({"verdicts": rows, "proposed": proposed, "planned depths": plans, "evidence": evidence})
         return
     _print_verdicts(run.flow, judgement, epoch)
-    if run.trained_here and epoch == judgement.epochs[-1] and epoch not in judgement.losses:
+    if not run.has_learnt:
+        print_sentence("The network has not learnt to segment: what it loses without a part tells nothing.")
+    elif run.trained_here and epoch == judgement.epochs[-1] and epoch not in judgement.losses:
         print_sentence(
             f"What Dice is lost was not measured: unetscope verdict {run.path} --effort 0.1 does, with two networks."
         )
@@ -156,7 +158,10 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
         f"The whole network, trained on as long: {evidence.dice:.3f}. Of {evidence.designs} smaller networks, each without one "
         f"part more, {len(evidence.tried)} were trained on, and {len(evidence.alone)} that lack one part alone."
     )
-    smallest = evidence.smallest(margin)
+    smallest = evidence.smallest(margin) if run.has_learnt else None
+    if not run.has_learnt:
+        print_sentence("The network has not learnt to segment, so a smaller one that does as well shows nothing.")
+        return
     if smallest is None:
         print_sentence(f"None is shown to lose less than {margin:g} Dice.")
         return

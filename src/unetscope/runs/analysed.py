@@ -172,13 +172,15 @@ class AnalysedRun:
 
     @cached_property
     def _judged(self) -> Judgement:
-        network = self.configuration.get("network", {})
+        network, evidence = self.configuration.get("network", {}), self.evidence
+        # a network that has learnt nothing loses nothing without any of its parts
+        learnt = {record.epoch for record in self.epochs if record.validation_dice >= UNLEARNT_DICE}
         return judge(
             self.flow,
             margin=self.margin,
             depth=network["depth"] if network.get("code") else None,
-            silenced=kept_silenced(self.folder),
-            evidence=self.evidence,
+            silenced=[row for row in kept_silenced(self.folder) if row.epoch in learnt],
+            evidence=evidence if evidence is not None and evidence.epoch in learnt else None,
             dice_margin=self.dice_margin,
         )
 
