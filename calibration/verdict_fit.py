@@ -41,9 +41,9 @@ UNKNOWN = 0.1  # half of the interval of a loss that has none, as too few traini
 class Row:
     """A design of a cell at a budget.
 
-    loss: of Dice when it is retrained. values: of its predictors, by name. said: by the rule of bits. most: the end of the
-    interval over images of the gap after training on; below the margin, a network that is there shows that what it lacks is not
-    needed. retrained: what its retrainings decide. half: half of the 95 % interval of the loss; NaN without one.
+    loss: of Dice when it is retrained. values: of its predictors, by name. by_bits: what the rule of bits says. most: the end
+    of the interval over images of the gap after training on; below the margin, a network that is there shows that what it lacks
+    is not needed. retrained: what its retrainings decide. half: half of the 95 % interval of the loss; NaN without one.
     """
 
     task: str
@@ -52,7 +52,7 @@ class Row:
     design: str
     loss: float
     values: Mapping[str, float]
-    said: Decision = "undecided"
+    by_bits: Decision = "undecided"
     most: float = math.nan
     retrained: Decision = "undecided"
     half: float = math.nan
@@ -75,13 +75,12 @@ def rows_of(kept: Mapping[str, Any], task: str, network: str) -> list[Row]:
         for design, outcome in by_design.items():
             values = kept.get(f"{budget}-{design}")
             if values is not None and math.isfinite(outcome["loss"]):
-                known = predictor_values(values, kept["losses"]["curves"], int(budget), design)
-                half = (outcome["high"] - outcome["low"]) / 2
+                predictors = predictor_values(values, kept["losses"]["curves"], int(budget), design)
                 most = math.nan if values["gap"] is None else values["gap"]["high"]
-                half = (outcome["high"] - outcome["low"]) / 2 if "high" in outcome else math.nan
-                said, retrained = values["verdict"], outcome["decision"]
+                half = (outcome["high"] - outcome["low"]) / 2
+                by_bits, retrained = values["verdict"], outcome["decision"]
                 rows.append(
-                    Row(task, network, int(budget), design, outcome["loss"], known, said, most, retrained, half)
+                    Row(task, network, int(budget), design, outcome["loss"], predictors, by_bits, most, retrained, half)
                 )
     return rows
 
@@ -119,11 +118,13 @@ def fitted(rows: Sequence[Row], predictor: str) -> LossLine:
     >>> round(line.intercept, 2), round(line.slope, 2)
     (0.01, 0.3)
     """
-    known = [row for row in rows if math.isfinite(row.values[predictor])]
-    x, y = (np.array(values) for values in ([row.values[predictor] for row in known], [row.loss for row in known]))
-    errors = np.array([UNKNOWN if math.isnan(row.half) else row.half for row in known]) / HALF_OF_A_STANDARD_ERROR
-    sizes = {task: sum(row.task == task for row in known) for task in {row.task for row in known}}
-    weights = np.array([1 / sizes[row.task] for row in known])
+    measured = [row for row in rows if math.isfinite(row.values[predictor])]
+    x, y = (
+        np.array(values) for values in ([row.values[predictor] for row in measured], [row.loss for row in measured])
+    )
+    errors = np.array([UNKNOWN if math.isnan(row.half) else row.half for row in measured]) / HALF_OF_A_STANDARD_ERROR
+    sizes = {task: sum(row.task == task for row in measured) for task in {row.task for row in measured}}
+    weights = np.array([1 / sizes[row.task] for row in measured])
 
     def line(parameters: Array) -> LossLine:
         intercept, *logs = parameters
@@ -133,21 +134,21 @@ def fitted(rows: Sequence[Row], predictor: str) -> LossLine:
         )
 
     def cost(parameters: Array) -> float:
-        found = line(parameters)
-        off = y - found.intercept - found.slope * x
+        tried = line(parameters)
+        off = y - tried.intercept - tried.slope * x
         above, below = (
-            np.hypot(start + growth * np.maximum(0, x), errors) for start, growth in (found.above, found.below)
+            np.hypot(start + growth * np.maximum(0, x), errors) for start, growth in (tried.above, tried.below)
         )
         densities = stats.t.logpdf(off / np.where(off > 0, above, below), FREEDOM) - np.log((above + below) / 2)
-        far = np.log(np.maximum([*found.above, *found.below], math.exp(LOGS[0]))) - np.log(SCALES * 2)
+        far = np.log(np.maximum([*tried.above, *tried.below], math.exp(LOGS[0]))) - np.log(SCALES * 2)
         return -float(weights @ densities) + float(far @ far) / 2
 
     starts = [np.array([0.0, *np.log([slope, *SCALES, *SCALES])]) for slope in (0.05, 0.3, 1.0)]
-    found = [
+    optima = [
         optimize.minimize(cost, start, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-9})
         for start in starts
     ]
-    return line(min(found, key=lambda each: each.fun).x)
+    return line(min(optima, key=lambda each: each.fun).x)
 
 
 def is_covered(line: LossLine, row: Row) -> bool:

@@ -146,7 +146,7 @@ def _decided_parts(rows: Sequence[Row]) -> Iterator[str]:
         for name in (SILENCED, TRAINED_ON)
     )
     verdicts: dict[str, Callable[[Row], Decision]] = {
-        "bits": lambda row: row.said,
+        "bits": lambda row: row.by_bits,
         "at once": lambda row: at_once[id(row)],
         f"effort of {EFFORT:g}": lambda row: "redundant" if row.most < MARGIN else trained_on[id(row)],
     }

@@ -112,7 +112,7 @@ def test_rows_are_those_of_a_cell() -> None:
     kept = {"losses": {"budgets": {"10": outcomes}, "curves": curves}, "10-depth1": values}
     (row,) = rows_of(kept, "ring", "unet")
     assert (row.task, row.design, row.loss, row.truth) == ("ring", "depth1", 0.1, "needed")
-    assert (row.said, row.most, row.retrained) == ("redundant", 0.15, "needed")
+    assert (row.by_bits, row.most, row.retrained) == ("redundant", 0.15, "needed")
     assert row.half == pytest.approx(0.05)
     assert np.isnan(row.values["bits"])
     known = {name: round(value, 6) for name, value in row.values.items() if name != "bits"}

@@ -45,25 +45,25 @@ class ExpectedLosses:
         It loses no more than a network that is there and lacks all that it lacks: every network between that one and the whole
         one can compute what it does.
         """
-        own = next((each for each in self.losses if each.design.is_same_network(design)), None)
+        by_itself = next((each for each in self.losses if each.design.is_same_network(design)), None)
         shown = self._shown(design)
-        if shown is None or (own is not None and (own.shown or own.loss.high <= shown.loss.high)):
-            return own
-        if own is None:
+        if shown is None or (by_itself is not None and (by_itself.shown or by_itself.loss.high <= shown.loss.high)):
+            return by_itself
+        if by_itself is None:
             return replace(shown, design=design)
-        least = Interval(*(min(mine, its) for mine, its in zip(_ends(own.loss), _ends(shown.loss), strict=True)))
-        return replace(own, loss=least, shown=True)
+        pairs = zip(_ends(by_itself.loss), _ends(shown.loss), strict=True)
+        return replace(by_itself, loss=Interval(*map(min, pairs)), shown=True)
 
     def _shown(self, design: Variant) -> ExpectedLoss | None:
         """The network that is there, and lacks all that a design lacks, which loses least."""
         removed = self.removed(design)
-        there = [each for each in self.losses if each.shown and removed <= self.removed(each.design)]
-        return min(there, key=lambda each: each.loss.high, default=None)
+        networks = [each for each in self.losses if each.shown and removed <= self.removed(each.design)]
+        return min(networks, key=lambda each: each.loss.high, default=None)
 
     def decision(self, design: Variant) -> Decision:
         """On all that a design lacks, together: needed too if a part of it is."""
-        if (own := self.of(design)) is not None:
-            return own.decision(self.margin)
+        if (expected := self.of(design)) is not None:
+            return expected.decision(self.margin)
         removed = self.removed(design)
         of_parts = [each for each in self.losses if self.removed(each.design) <= removed]
         return "needed" if any(each.decision(self.margin) == "needed" for each in of_parts) else "undecided"
@@ -91,8 +91,7 @@ class ExpectedLosses:
         return Variant("", part.level - 1, tuple(skip for skip in self.without if skip.level < part.level))
 
     def _text(self, expected: ExpectedLoss, design: Variant) -> str:
-        loss = expected.loss
-        numbers = f"{loss.value:.3f} Dice ({loss.low:.3f} to {loss.high:.3f})"
+        numbers = f"{expected.loss.text} Dice"
         shown = self._shown(design)
         if expected.shown and shown is not None:
             more = "" if shown.design.is_same_network(design) else f" and more, {shown.design.text},"
@@ -120,30 +119,30 @@ def expected_losses(
 ) -> dict[int, ExpectedLosses]:
     """By epoch, what designs are expected to lose: of those that were silenced, and of those that were trained on."""
     by_epoch: dict[int, list[ExpectedLoss]] = {}
-    tried = [] if evidence is None else [*evidence.tried, *evidence.alone]
+    trained_on = () if evidence is None else evidence.trained_on
     for row in silenced:
-        if evidence is not None and row.epoch == evidence.epoch and _tried(row.design, tried) is not None:
+        if evidence is not None and row.epoch == evidence.epoch and _is_among(row.design, trained_on):
             continue
-        known = {SILENCED: row.loss}
-        if (loss := expected_loss(known)) is not None:
-            by_epoch.setdefault(row.epoch, []).append(ExpectedLoss(row.design, row.epoch, loss, known))
-    for each in tried:
+        predictors = {SILENCED: row.loss}
+        if (loss := expected_loss(predictors)) is not None:
+            by_epoch.setdefault(row.epoch, []).append(ExpectedLoss(row.design, row.epoch, loss, predictors))
+    for each in trained_on:
         assert evidence is not None
-        known = {SILENCED: each.silenced}
+        predictors = {SILENCED: each.silenced}
         if evidence.epochs >= epochs_trained_on(evidence.epoch):  # of fewer the lines do not know what they tell
-            known[TRAINED_ON] = each.loss.value
+            predictors[TRAINED_ON] = each.loss.value
         shown = each.shows(margin)
-        if (loss := each.loss if shown else expected_loss(known)) is not None:
+        if (loss := each.loss if shown else expected_loss(predictors)) is not None:
             of_epoch = by_epoch.setdefault(evidence.epoch, [])
-            of_epoch.append(ExpectedLoss(each.design, evidence.epoch, loss, known, shown))
+            of_epoch.append(ExpectedLoss(each.design, evidence.epoch, loss, predictors, shown))
     return {
         epoch: ExpectedLosses(tuple(losses), depth, tuple(without), margin)
         for epoch, losses in sorted(by_epoch.items())
     }
 
 
-def _tried(design: Variant, tried: Collection[TrainedOn]) -> TrainedOn | None:
-    return next((each for each in tried if each.design.is_same_network(design)), None)
+def _is_among(design: Variant, trained_on: Iterable[TrainedOn]) -> bool:
+    return any(each.design.is_same_network(design) for each in trained_on)
 
 
 def loss_verdicts(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from unetscope.analysis import Judgement
     from unetscope.runs import AnalysedRun
-    from unetscope.table import Evidence, Flow, Interval, Savings, Series, Variant, Verdict
+    from unetscope.table import Evidence, Flow, Savings, Series, Variant, Verdict
 
 
 def verdict(
@@ -123,7 +123,7 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
             f"unetscope verify {run.path} --variants proposed{loop}"
         )
     else:
-        lost = "" if expected is None else f", expected to lose {interval_text(expected.loss)} Dice"
+        lost = "" if expected is None else f", expected to lose {expected.loss.text} Dice"
         print_sentence(
             f"Proposed: {design.text}{lost}. Retrain it before you believe it: "
             f"unetscope verify {run.path} --variants {design.name}"
@@ -147,11 +147,11 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
                 tried.design.text,
                 *_sizes(run.costs.of(tried.design)),
                 f"{tried.dice:.3f}",
-                interval_text(tried.loss),
+                tried.loss.text,
                 f"{tried.silenced:.3f}",
                 "it does without" if tried.shows(margin) else "nothing: it may need longer",
             )
-            for tried in (*evidence.tried, *evidence.alone)
+            for tried in evidence.trained_on
         ],
     )
     print_sentence(
@@ -211,7 +211,7 @@ def _verdict_rows(
         "part": [str(verdict.part) for verdict in deciding],
         "verdict": [_decided(verdict) for verdict in deciding],
         "since": [str(verdict.since) for verdict in deciding],
-        "Dice lost (90 %)": ["" if each.lost is None else interval_text(each.lost) for each in deciding],
+        "Dice lost (90 %)": ["" if each.lost is None else each.lost.text for each in deciding],
         "bits": ["" if math.isnan(each.bits) else f"{each.bits:.3f}" for each in of_bits],
         "paper's rule": ["" if each is None else _decided(each) for each in plateaus],
     }
@@ -223,11 +223,6 @@ def _decided(verdict: Verdict) -> Text:
     from rich.text import Text
 
     return Text(verdict.decision, style=DECISION_MARKS[verdict.decision].style)
-
-
-def interval_text(interval: Interval) -> str:
-    """A loss with its interval, for people."""
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
 def _left_out(judgement: Judgement, design: Variant) -> list[str]:

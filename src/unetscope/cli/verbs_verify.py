@@ -16,7 +16,6 @@ from unetscope.cli.costs import measure_missing_costs, print_costs
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table
-from unetscope.cli.verbs_verdict import interval_text
 from unetscope.table import RULE_TITLES
 
 if TYPE_CHECKING:
@@ -304,7 +303,7 @@ def _outcome_row(verification: Verification, row: Row) -> tuple[str | Text, ...]
     return (
         row.variant.name,
         _verdict_beside_outcome(row, None),
-        "" if row.expected is None else interval_text(row.expected.loss),
+        "" if row.expected is None else row.expected.loss.text,
         _verdict_beside_outcome(row, "plateau"),
         row.outcome.decision,
         epochs,

@@ -138,8 +138,7 @@ def proposal(judgement: Judgement, design: Variant, epoch: int) -> str:
     expected = judgement.expected(design, epoch)
     if expected is None:
         return design.text
-    loss = expected.loss
-    return f"{design.text}, expected to lose {loss.value:.3f} Dice ({loss.low:.3f} to {loss.high:.3f})"
+    return f"{design.text}, expected to lose {expected.loss.text} Dice"
 
 
 def _named_or_counted(parts: Sequence[str]) -> str:

@@ -141,7 +141,8 @@ class AnalysedRun:
         network = configuration_of(self.folder)["network"]
         designs = [Variant(REFERENCE, network["depth"], parts_named(network["without"]))]
         proposed = None if self.judgement is None else self.judgement.design()
-        tried = [] if self.evidence is None else [each.design for each in (*self.evidence.tried, *self.evidence.alone)]
+        evidence = self.evidence
+        tried = [] if evidence is None else [each.design for each in evidence.trained_on]
         candidates = [
             *(trial.variant for trial in trained_variants(self.folder)),
             *([proposed] if proposed else []),

@@ -54,6 +54,11 @@ class Evidence:
     without: tuple[Part, ...] = ()
     alone: tuple[TrainedOn, ...] = ()
 
+    @property
+    def trained_on(self) -> tuple[TrainedOn, ...]:
+        """All smaller networks that were trained on: those of the search, then those without one part alone."""
+        return self.tried + self.alone
+
     def smallest(self, margin: float) -> TrainedOn | None:
         """The smallest design that loses less than the margin; None if there is none."""
         return next((tried for tried in reversed(self.tried) if tried.shows(margin)), None)
@@ -73,7 +78,7 @@ class Evidence:
     @property
     def networks(self) -> int:
         """How many were trained on, the whole one among them."""
-        return 1 + len(self.tried) + len(self.alone)
+        return 1 + len(self.trained_on)
 
 
 def bisected(shown: Sequence[bool | None]) -> int | None:

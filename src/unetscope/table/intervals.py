@@ -27,6 +27,15 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def text(self) -> str:
+        """The value with its ends, for people.
+
+        >>> Interval(0.031, 0.006, 0.143).text
+        '0.031 (0.006 to 0.143)'
+        """
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
 
 def student(values: ArrayLike, effective: float = math.nan, *, level: float = CONFIDENCE) -> Interval:
     """The mean of independent values, with Student's interval. One value has none: its ends are NaN.
