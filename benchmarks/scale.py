@@ -117,7 +117,7 @@ def page(kept: dict[str, Any]) -> Iterator[str]:
         "# At scale",
         "",
         "`python -m benchmarks.scale` writes this page. One measurement of a whole network, KDE upper and lower bound at one noise variance "
-        "and K-means labels, with one thread, in a process of its own. *Peak*: the resident memory that it added. *Forecast*: what `--dry-run` "
+        "and K-means labels, with a budget of 4 GiB and one thread, in a process of its own. *Peak*: the resident memory that it added. *Forecast*: what `--dry-run` "
         "says before: the budget as far as it is used, and the network's batch. *Passes*: forward passes over all images that the budget takes.",
         "",
     )
@@ -131,7 +131,6 @@ def page(kept: dict[str, Any]) -> Iterator[str]:
             "size",
             "width",
             "values an image",
-            "budget",
             "forecast",
             "peak",
             "peak / forecast",
@@ -149,7 +148,7 @@ def page(kept: dict[str, Any]) -> Iterator[str]:
 def _row(case: Case, result: dict[str, float]) -> tuple[str, ...]:
     forecast, peak = result["forecast_bytes"] / GIB, result["peak_bytes"] / GIB
     return (
-        f"{case.images:,}", "×".join(map(str, case.sides)), str(case.width), f"{result['values']:,}", f"{case.budget:g} GiB",
+        f"{case.images:,}", "×".join(map(str, case.sides)), str(case.width), f"{result['values']:,}",
         f"{forecast:.2f} GiB", f"{peak:.2f} GiB", f"{peak / forecast:.2f}", f"{result['passes']:.0f}", f"{result['seconds'] / 60:.1f}",
     )  # fmt: skip
 
