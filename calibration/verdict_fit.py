@@ -34,6 +34,7 @@ HALF_OF_A_STANDARD_ERROR = 2.2  # half of a 95 % interval, of Student's law with
 BEYOND_NORMAL = 1.6448536269514722  # the 95th percentile of the normal law
 LOGS = (-20.0, 5.0)  # of slopes and scales
 SCALES = (0.01, 0.1)  # supposed before any task is known, with a factor of e as its standard deviation
+LEARNT = 0.1  # of Dice; a network with less has not begun to
 UNKNOWN = 0.1  # half of the interval of a loss that has none, as too few trainings started
 
 
@@ -44,6 +45,7 @@ class Row:
     loss: of Dice when it is retrained. values: of its predictors, by name. by_bits: what the rule of bits says. most: the end
     of the interval over images of the gap after training on; below the margin, a network that is there shows that what it lacks
     is not needed. retrained: what its retrainings decide. half: half of the 95 % interval of the loss; NaN without one.
+    by_seed: the loss of each seed; NaN where it or the whole network did not begin to learn.
     """
 
     task: str
@@ -56,11 +58,21 @@ class Row:
     most: float = math.nan
     retrained: Decision = "undecided"
     half: float = math.nan
+    by_seed: Sequence[float] = ()
 
     @property
     def cell(self) -> tuple[str, str, int]:
         """What ranks are within."""
         return self.task, self.network, self.budget
+
+    @property
+    def keeps_skips(self) -> bool:
+        """Whether the design lacks levels alone.
+
+        >>> [Row("ring", "unet", 20, name, 0.0, {}).keeps_skips for name in ("depth2", "depth2-without-skip1", "no-skips")]
+        [True, False, False]
+        """
+        return self.design.startswith("depth") and "without" not in self.design
 
     @property
     def truth(self) -> Decision:
@@ -79,10 +91,27 @@ def rows_of(kept: Mapping[str, Any], task: str, network: str) -> list[Row]:
                 most = math.nan if values["gap"] is None else values["gap"]["high"]
                 half = (outcome["high"] - outcome["low"]) / 2
                 by_bits, retrained = values["verdict"], outcome["decision"]
+                by_seed = seeds_losses(kept["losses"]["curves"], int(budget), design)
+                loss = outcome["loss"]
                 rows.append(
-                    Row(task, network, int(budget), design, outcome["loss"], predictors, by_bits, most, retrained, half)
+                    Row(task, network, int(budget), design, loss, predictors, by_bits, most, retrained, half, by_seed)
                 )
     return rows
+
+
+def seeds_losses(curves: Mapping[str, Mapping[str, Sequence[float]]], budget: int, design: str) -> list[float]:
+    """The loss of every seed: of the mean Dice of the last tenth of the epochs. Curves begin at epoch 0.
+
+    >>> curves = {"model1": {"0": [0.0, 0.8], "1": [0.0, 0.8]}, "depth1": {"0": [0.0, 0.7], "1": [0.0, 0.0]}}
+    >>> [round(loss, 3) for loss in seeds_losses(curves, 1, "depth1")]
+    [0.1, nan]
+    """
+
+    def score(of: str, seed: str) -> float:
+        dice = float(np.mean(curves[of][seed][: budget + 1][-max(1, budget // 10) :]))
+        return dice if dice > LEARNT else math.nan
+
+    return [score("model1", seed) - score(design, seed) for seed in sorted(curves["model1"], key=int)]
 
 
 def predictor_values(
@@ -105,8 +134,18 @@ def predictor_values(
     }
 
 
-def fitted(rows: Sequence[Row], predictor: str) -> LossLine:
-    """The line of all rows in which the predictor is known, by maximum likelihood; tasks weigh the same.
+def kinds_of(predictor: str) -> tuple[bool | None, ...]:
+    """The kinds of designs that have lines of their own, as `LossLine.keeps_skips` names them.
+
+    >>> kinds_of("silenced"), kinds_of("trained on for 15 %")
+    ((None,), (False, True))
+    """
+    return (False, True) if predictor.startswith(TRAINED_ON) else (None,)
+
+
+def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None) -> LossLine:
+    """The line of designs that lack levels alone, of those that lack skips, or of all, by maximum likelihood; tasks weigh the
+    same. Rows in which the predictor is not known are left out.
 
     The measured loss is off the line by what a network is, of a scale that is fitted, and by what its retrainings vary, of a
     scale that is known. What is supposed of the scales weighs as much as a task does: few tasks leave a scale at 0.
@@ -118,7 +157,8 @@ def fitted(rows: Sequence[Row], predictor: str) -> LossLine:
     >>> round(line.intercept, 2), round(line.slope, 2)
     (0.01, 0.3)
     """
-    measured = [row for row in rows if math.isfinite(row.values[predictor])]
+    alike = [row for row in rows if keeps_skips in (None, row.keeps_skips)]
+    measured = [row for row in alike if math.isfinite(row.values[predictor])]
     x, y = (
         np.array(values) for values in ([row.values[predictor] for row in measured], [row.loss for row in measured])
     )
@@ -129,9 +169,8 @@ def fitted(rows: Sequence[Row], predictor: str) -> LossLine:
     def line(parameters: Array) -> LossLine:
         intercept, *logs = parameters
         slope, *scales = np.exp(np.clip(logs, *LOGS))
-        return LossLine(
-            predictor, float(intercept), float(slope), tuple(map(float, scales[:2])), tuple(map(float, scales[2:]))
-        )
+        above, below = tuple(map(float, scales[:2])), tuple(map(float, scales[2:]))
+        return LossLine(predictor, keeps_skips, float(intercept), float(slope), above, below)
 
     def cost(parameters: Array) -> float:
         tried = line(parameters)
@@ -178,8 +217,11 @@ def left_out_tasks(rows: Sequence[Row], predictor: str) -> list[tuple[Row, LossL
     """Every row in which a predictor is known, with the line of the other tasks."""
     predicted = []
     for task in sorted({row.task for row in rows}):
-        line = fitted([row for row in rows if row.task != task], predictor)
-        predicted += [(row, line) for row in rows if row.task == task and math.isfinite(row.values[predictor])]
+        others = [row for row in rows if row.task != task]
+        for keeps_skips in kinds_of(predictor):
+            line = fitted(others, predictor, keeps_skips)
+            alike = [row for row in rows if row.task == task and keeps_skips in (None, row.keeps_skips)]
+            predicted += [(row, line) for row in alike if math.isfinite(row.values[predictor])]
     return predicted
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from calibration.verdict_cells import DRAWN, NETWORKS, TRAINED_ON_FOR
-from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, fitted, judged, left_out_tasks, rows_of
+from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, fitted, judged, kinds_of, left_out_tasks, rows_of
 from unetscope.base import without_nan
 from unetscope.table import BITS, SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
 
@@ -56,7 +56,7 @@ def main() -> None:
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(json.dumps(without_nan([asdict(row) for row in rows]), indent=1) + "\n", encoding="utf-8")
     (words.docs / "verdicts.md").write_text("\n".join(page(rows)) + "\n", encoding="utf-8")
-    lines = [fitted(rows, predictor).as_dict() for predictor in USED]
+    lines = [fitted(rows, name, levels).as_dict() for name in USED for levels in kinds_of(name)]
     words.lines.write_text(json.dumps({"lines": lines}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -67,7 +67,11 @@ def kept_rows(path: Path) -> list[Row]:
         return {name: math.nan if value is None else value for name, value in values.items()}
 
     rows = json.loads(path.read_text(encoding="utf-8"))
-    return [Row(**{**known(row), "values": known(row["values"])}) for row in rows]
+    by_seed = [[math.nan if loss is None else loss for loss in row.get("by_seed", ())] for row in rows]
+    return [
+        Row(**{**known(row), "values": known(row["values"]), "by_seed": seeds})
+        for row, seeds in zip(rows, by_seed, strict=True)
+    ]
 
 
 def joined(kept: Sequence[Row], read: Sequence[Row]) -> list[Row]:
@@ -120,20 +124,21 @@ def page(rows: Sequence[Row]) -> list[str]:
         "",
         f"Of single skips, and of levels with all below them: what the rule of bits says, and the verdicts of the package at once and with "
         f"an effort of {EFFORT:g} (`unetscope verdict --effort`, with {TRAINED_ON_TEXT}), by lines that the task was left out of. "
-        "*Right* and *wrong* by the mean loss of three retrainings, which is uncertain itself: the last column counts only parts on "
+        "*Right* and *wrong* by the mean loss of three retrainings, which is uncertain itself: the last two columns count only parts on "
         "which retraining decides with its 95 % interval.",
         "",
-        "| verdict | parts | right | wrongly redundant | wrongly needed | undecided | wrong where retraining decides |",
-        "|---|---|---|---|---|---|---|",
+        "| verdict | parts | right | wrongly redundant | wrongly needed | undecided | right where retraining decides | wrong |",
+        "|---|---|---|---|---|---|---|---|",
         *_decided_parts(rows),
         "",
         "## The design that is chosen",
         "",
         "The smallest design whose whole interval lies under the margin, or the whole network. *Regret*: the Dice of the best design, the whole "
-        "network among them, less that of the chosen one, as retrained.",
+        "network among them, less that of the chosen one, as retrained. The best of many is partly luck; so *beside retraining* takes the best "
+        "by all seeds but one, and compares the two on that one, for each seed in turn.",
         "",
-        "| predicted by | mean regret | largest | left out of the network |",
-        "|---|---|---|---|",
+        "| predicted by | mean regret | largest | beside retraining | left out of the network |",
+        "|---|---|---|---|---|",
         *(_choice(rows, each) for each in PREDICTORS),
     ]
 
@@ -157,11 +162,13 @@ def _decided_parts(rows: Sequence[Row]) -> Iterator[str]:
             what: sum(decision == what != row.truth for decision, row in decided) for what in ("redundant", "needed")
         }
         undecided = sum(decision == "undecided" for decision, _ in decided)
-        against = sum({decision, row.retrained} == {"needed", "redundant"} for decision, row in decided)
-        settled = sum(row.retrained != "undecided" for row in parts)
+        settled = [(decision, row.retrained) for decision, row in decided if row.retrained != "undecided"]
+        agreeing = sum(decision == retrained for decision, retrained in settled)
+        against = sum(set(each) == {"needed", "redundant"} for each in settled)
         yield (
             f"| {name} | {len(parts)} | {right / len(parts):.0%} | {wrong['redundant'] / len(parts):.1%} | "
-            f"{wrong['needed'] / len(parts):.1%} | {undecided / len(parts):.0%} | {against} of {settled} |"
+            f"{wrong['needed'] / len(parts):.1%} | {undecided / len(parts):.0%} | "
+            f"{agreeing} of {len(settled)} | {against} of {len(settled)} |"
         )
 
 
@@ -179,13 +186,13 @@ def _line(each: Judged, designs: float, budgets: Sequence[int]) -> str:
     cost = "—" if share == 0 else f"{share * (designs + 1):.2f}"
     undecided = 1 - each.right - each.wrong
     return (
-        f"| {each.predictor} | {_number(each.ranks)} | {each.covered:.0%} | {each.width:.3f} | {each.right:.0%} | "
+        f"| {each.predictor} | {_number(each.ranks, 2)} | {each.covered:.0%} | {each.width:.3f} | {each.right:.0%} | "
         f"{each.wrong:.1%} | {undecided:.0%} | {cost} |"
     )
 
 
-def _number(value: float) -> str:
-    return "—" if math.isnan(value) else f"{value:.2f}"
+def _number(value: float, places: int = 3) -> str:
+    return "—" if math.isnan(value) else f"{value:.{places}f}"
 
 
 def _choice(rows: Sequence[Row], predictor: str) -> str:
@@ -194,14 +201,39 @@ def _choice(rows: Sequence[Row], predictor: str) -> str:
     for row, line in left_out_tasks(rows, predictor):
         loss = line.loss(row.values[predictor])
         by_cell.setdefault(row.cell, []).append((row, decided_loss(loss, MARGIN) == "redundant"))
-    regrets, smaller = [], 0
+    regrets, beside, smaller = [], [], 0
     for of_cell in by_cell.values():
-        chosen = [row for row, is_redundant in of_cell if is_redundant]
-        smallest = min(chosen, key=lambda row: size_of(row.design), default=None)
-        loss = 0.0 if smallest is None else smallest.loss
-        smaller += smallest is not None
-        regrets.append(loss - min(0.0, *(row.loss for row, _ in of_cell)))
-    return f"| {predictor} | {np.mean(regrets):.3f} | {max(regrets):.3f} | {smaller} of {len(by_cell)} |"
+        redundant = [row for row, is_redundant in of_cell if is_redundant]
+        chosen = min(redundant, key=lambda row: size_of(row.design), default=None)
+        smaller += chosen is not None
+        regrets.append((0.0 if chosen is None else chosen.loss) - min(0.0, *(row.loss for row, _ in of_cell)))
+        beside.append(beside_retraining(chosen, [row for row, _ in of_cell]))
+    told = [more for more in beside if math.isfinite(more)]
+    columns = (np.mean(regrets), max(regrets), np.mean(told) if told else math.nan)
+    return f"| {predictor} | {' | '.join(map(_number, columns))} | {smaller} of {len(by_cell)} |"
+
+
+def beside_retraining(chosen: Row | None, rows: Sequence[Row]) -> float:
+    """What a chosen design loses more than the one that is best by all seeds but one, on that seed; the mean over seeds.
+
+    chosen: None for the whole network. NaN with fewer than two seeds, and if none is known of both.
+
+    >>> losses = {"depth1": [0.1, 0.1, 0.1], "depth2": [-0.02, 0.03, 0.0], "depth3": [0.02, -0.03, 0.02]}
+    >>> rows = [Row("ring", "unet", 20, name, 0.0, {}, by_seed=by_seed) for name, by_seed in losses.items()]
+    >>> round(beside_retraining(rows[0], rows), 3), round(beside_retraining(None, rows), 3)
+    (0.077, -0.023)
+    """
+    whole = np.zeros((1, len(rows[0].by_seed)))
+    losses = np.concatenate([whole, [row.by_seed for row in rows]])
+    of_chosen = losses[0 if chosen is None else 1 + rows.index(chosen)]
+    more = []
+    for seed in range(losses.shape[1] if losses.shape[1] > 1 else 0):
+        others = np.delete(losses, seed, axis=1)
+        known = np.isfinite(others).all(axis=1) & np.isfinite(losses[:, seed])
+        best = np.flatnonzero(known)[np.argmin(others[known].mean(axis=1))]
+        more.append(of_chosen[seed] - losses[best, seed])
+    known = np.isfinite(more)
+    return float(np.mean(more, where=known)) if known.any() else math.nan
 
 
 def size_of(design: str) -> tuple[int, int]:

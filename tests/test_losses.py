@@ -120,18 +120,22 @@ def test_a_further_network_that_is_there_makes_no_part_needed(
 
 
 def test_the_surest_predictor_that_is_known_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = LossLine("silenced", 0.1, 0.0, (0.1, 0.0), (0.1, 0.0))
-    narrow = LossLine("trained on", 0.01, 0.0, (0.01, 0.0), (0.01, 0.0))
-    monkeypatch.setattr(lines_module, "fitted_lines", lambda: (narrow, wide))
-    assert expected_loss({"silenced": 0.1}) == wide.loss(0.1)
-    assert expected_loss({"silenced": 0.1, "trained on": 0.0}) == narrow.loss(0.0)
-    assert expected_loss({"silenced": 0.1, "trained on": float("nan")}) == wide.loss(0.1)
-    assert expected_loss({"bits": 0.1}) is None
+    wide = LossLine("silenced", None, 0.1, 0.0, (0.1, 0.0), (0.1, 0.0))
+    skips, levels = (LossLine("trained on", kind, 0.01, 0.0, (0.01, 0.0), (0.01, 0.0)) for kind in (False, True))
+    levels = replace(levels, intercept=0.2)
+    monkeypatch.setattr(lines_module, "fitted_lines", lambda: (skips, levels, wide))
+    assert expected_loss({"silenced": 0.1}, keeps_skips=False) == wide.loss(0.1)
+    assert expected_loss({"silenced": 0.1}, keeps_skips=True) == wide.loss(0.1)
+    assert expected_loss({"silenced": 0.1, "trained on": 0.0}, keeps_skips=False) == skips.loss(0.0)
+    assert expected_loss({"silenced": 0.1, "trained on": 0.0}, keeps_skips=True) == levels.loss(0.0)
+    assert expected_loss({"silenced": 0.1, "trained on": float("nan")}, keeps_skips=False) == wide.loss(0.1)
+    assert expected_loss({"bits": 0.1}, keeps_skips=False) is None
 
 
 def test_the_lines_of_this_package_rise_and_widen() -> None:
     lines = lines_module.fitted_lines()
-    assert [line.predictor for line in lines] == ["trained on", "silenced"]
+    kinds = [("trained on", False), ("trained on", True), ("silenced", None)]
+    assert [(line.predictor, line.keeps_skips) for line in lines] == kinds
     for line in lines:
         losses = [line.loss(float(x)) for x in np.linspace(-0.2, 1, 50)]
         assert (np.diff([loss.value for loss in losses]) >= -1e-12).all()

@@ -10,7 +10,7 @@ from calibration.verdict_fit import Row, fitted, is_covered, judged, left_out_ta
 
 from unetscope.analysis.expected_losses import BEYOND, FREEDOM, LossLine
 from unetscope.table.intervals import Interval
-from unetscope.table.losses import decided_loss
+from unetscope.table.losses import TRAINED_ON, decided_loss
 
 
 def planted(
@@ -70,15 +70,27 @@ def test_a_task_is_judged_by_a_line_that_it_has_no_part_in() -> None:
     assert before == after
 
 
+def test_networks_that_lack_levels_alone_have_a_line_of_their_own_when_they_are_trained_on() -> None:
+    skips = planted(6, noise=0.001, seed=6, slope=0.6)
+    levels = [replace(row, design=f"depth{row.design[6:]}") for row in planted(6, noise=0.001, seed=7, slope=0.1)]
+    rows = [replace(row, values={TRAINED_ON: row.values["told"], **row.values}) for row in (*skips, *levels)]
+    apart, together = (
+        {row.keeps_skips: line.slope for row, line in left_out_tasks(rows, name)} for name in (TRAINED_ON, "told")
+    )
+    assert apart == pytest.approx({False: 0.6, True: 0.1}, abs=0.03)
+    assert together[False] == together[True]
+
+
 def test_what_is_not_known_of_a_design_is_not_predicted() -> None:
     rows = planted(4, noise=0.002, seed=5)
     unknown = replace(rows[0], values={"told": float("nan"), "guess": 0.1})
-    assert fitted([unknown, *rows[1:]], "told") == fitted(rows[1:], "told")
+    lines = [fitted(some, "told") for some in ([unknown, *rows[1:]], rows[1:])]
+    assert lines[0] == lines[1]
     assert unknown not in [row for row, _ in left_out_tasks([unknown, *rows[1:]], "told")]
 
 
 def test_a_loss_that_its_retrainings_hardly_tell_may_lie_outside() -> None:
-    line = LossLine("told", 0.0, 1.0, (0.001, 0.0), (0.001, 0.0))
+    line = LossLine("told", None, 0.0, 1.0, (0.001, 0.0), (0.001, 0.0))
     row = Row("task", "unet", 18, "depth1", 0.1, {"told": 0.05}, half=0.01)
     assert not is_covered(line, row)
     assert is_covered(line, replace(row, half=0.1))

@@ -1,9 +1,12 @@
 """The loss of Dice to expect of a design when it is retrained, from what its whole network shows.
 
 A predictor is a number for each design, such as the loss with zeros in the place of what it lacks. The loss is a line of it,
-and the more the predictor says is lost, the less sure the line is, above it and below it apart. `loss_lines.json` holds the
-lines. They are fitted on networks that were retrained (`python -m calibration.verdict_page`), and docs/verdicts.md tells how
-well they do on tasks that they were not fitted on.
+and the more the predictor says is lost, the less sure the line is, above it and below it apart. Of networks that are trained
+on, those that lack levels, and no skip of the levels that they have, have a line of their own: the decoder has to learn anew
+from another bottom, and much of what it loses before it has done so comes back; what a skip carried does not.
+
+`loss_lines.json` holds the lines. They are fitted on networks that were retrained (`python -m calibration.verdict_page`), and
+docs/verdicts.md tells how well they do on tasks that they were not fitted on.
 """
 
 from __future__ import annotations
@@ -27,15 +30,17 @@ BEYOND: Final = 2.1318467863266495  # its 95th percentile
 class LossLine:
     """The loss of Dice as a line of one predictor: `intercept + slope · x`.
 
-    above, below: the scale of Student's law to either side at x = 0, and what it grows by with x where x is positive.
+    keeps_skips: whether it is of designs that lack levels alone, or of those that lack skips; None: of all. above, below: the
+    scale of Student's law to either side at x = 0, and what it grows by with x where x is positive.
 
-    >>> line = LossLine("silenced", 0.0, 0.5, (0.01, 0.1), (0.01, 0.2))
+    >>> line = LossLine("silenced", None, 0.0, 0.5, (0.01, 0.1), (0.01, 0.2))
     >>> interval = line.loss(0.2)
     >>> round(interval.low, 3), interval.value, round(interval.high, 3)
     (-0.007, 0.1, 0.164)
     """
 
     predictor: str
+    keeps_skips: bool | None
     intercept: float
     slope: float
     above: tuple[float, float]
@@ -69,12 +74,12 @@ def fitted_lines() -> tuple[LossLine, ...]:
     )
 
 
-def expected_loss(known: Mapping[str, float]) -> Interval | None:
+def expected_loss(known: Mapping[str, float], keeps_skips: bool) -> Interval | None:
     """The loss to expect by the surest predictor that is known; None if there is none.
 
-    known: by the name of the predictor.
+    known: by the name of the predictor. keeps_skips: whether the design lacks levels alone.
     """
     for line in fitted_lines():
-        if math.isfinite(known.get(line.predictor, math.nan)):
+        if line.keeps_skips in (None, keeps_skips) and math.isfinite(known.get(line.predictor, math.nan)):
             return line.loss(known[line.predictor])
     return None

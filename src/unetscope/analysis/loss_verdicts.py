@@ -124,7 +124,7 @@ def expected_losses(
         if evidence is not None and row.epoch == evidence.epoch and _is_among(row.design, trained_on):
             continue
         predictors = {SILENCED: row.loss}
-        if (loss := expected_loss(predictors)) is not None:
+        if (loss := expected_loss(predictors, _keeps_skips(row.design, without))) is not None:
             by_epoch.setdefault(row.epoch, []).append(ExpectedLoss(row.design, row.epoch, loss, predictors))
     for each in trained_on:
         assert evidence is not None
@@ -132,13 +132,19 @@ def expected_losses(
         if evidence.epochs >= epochs_trained_on(evidence.epoch):  # of fewer the lines do not know what they tell
             predictors[TRAINED_ON] = each.loss.value
         shown = each.shows(margin)
-        if (loss := each.loss if shown else expected_loss(predictors)) is not None:
+        loss = each.loss if shown else expected_loss(predictors, _keeps_skips(each.design, without))
+        if loss is not None:
             of_epoch = by_epoch.setdefault(evidence.epoch, [])
             of_epoch.append(ExpectedLoss(each.design, evidence.epoch, loss, predictors, shown))
     return {
         epoch: ExpectedLosses(tuple(losses), depth, tuple(without), margin)
         for epoch, losses in sorted(by_epoch.items())
     }
+
+
+def _keeps_skips(design: Variant, without: Sequence[Part]) -> bool:
+    """Whether a design has the skip of every level that it has, as far as the whole network does."""
+    return set(design.without) <= set(without)
 
 
 def _is_among(design: Variant, trained_on: Iterable[TrainedOn]) -> bool:
