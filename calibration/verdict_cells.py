@@ -35,7 +35,10 @@ from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import designed
 from unetscope.runs.carrying import Carried, carried, smaller, train_on
 from unetscope.runs.engines import InProcess
+from unetscope.runs.evidence import gather_evidence
 from unetscope.runs.experiment import run as run_experiment
+from unetscope.runs.folder import RunFolder
+from unetscope.runs.kept_silenced import kept_silenced
 from unetscope.runs.silencing import Silencing
 from unetscope.runs.verification import chosen_variants, verify
 from unetscope.table import EVIDENCE_LEVEL, epochs_trained_on
@@ -49,6 +52,7 @@ TRAIN, HELD_OUT = 300, 100  # images of a drawn task
 TRAINED_ON_FOR = 0.15  # of the budget, for each design
 TAYLOR_IMAGES = 128
 COMPARED = 5  # designs with an effort of 0.3
+EFFORT = 0.3  # of `unetscope verdict`
 DRAWN: Final = (*PLANTED_TASKS, *HARD_TASKS)
 
 
@@ -107,9 +111,8 @@ class Cell:
         """The run folder."""
         return self.folder / "run"
 
-    @property
-    def config(self) -> RunConfig:
-        """Of the whole network."""
+    def config(self, epochs: int) -> RunConfig:
+        """Of the whole network, trained for so many epochs."""
         recipe, filled = self.task.recipe, {}
         for name, value in NETWORKS[self.network].items():
             levels = recipe.values["network.depth"] + 1
@@ -124,26 +127,43 @@ class Cell:
             if not filled or name not in ("network.width", "network.depth")
         }
         measuring = {
-            "measuring.marked": list(recipe.budgets),
+            "measuring.marked": [budget for budget in recipe.budgets if budget <= epochs],
             "measuring.noise_variances": [],
             "measuring.bin_sizes": [],
         }
-        training = {"training.epochs": recipe.budgets[-1], "training.device": "cpu", "threads": 1}
+        training = {"training.epochs": epochs, "training.device": "cpu", "threads": 1}
         return preset_config("quick", {**values, **filled, **self.task.data, **measuring, **training})
 
     def fill(self, say: Callable[[str], None]) -> None:
         """Do what is left of the cell."""
         self.folder.mkdir(parents=True, exist_ok=True)
         say(f"{self.folder.name}: run")
-        run_experiment(self.config, self.run, resume=(self.run / "config.json").exists())
+        budgets = self.task.recipe.budgets
+        run_experiment(self.config(budgets[-1]), self.run, resume=(self.run / "config.json").exists())
         judged = AnalysedRun.open(self.run)
         designs = chosen_variants(judged, self._designs(judged))
-        for budget in self.task.recipe.budgets:
+        for budget in budgets:
             for design in designs[1:]:
                 self._keep(f"{budget}-{design.name}", say, lambda at=budget, of=design: predictors(self, at, of))
         say(f"{self.folder.name}: verify")
         verify(self.run, [design.name for design in designs[1:]], seeds=self.task.recipe.seeds, engine=InProcess())
-        self._keep("losses", say, lambda: losses(AnalysedRun.open(self.run), self.task.recipe.budgets))
+        self._keep("losses", say, lambda: losses(AnalysedRun.open(self.run), budgets))
+        for budget in budgets:
+            self._keep(f"effort-{budget}", say, lambda at=budget: self._effort(at))
+
+    def _effort(self, budget: int) -> dict[str, Any]:
+        """What the command keeps of a run of so many epochs after an effort, as plain values."""
+        run = self.folder / f"run-{budget}"
+        if budget < self.task.recipe.budgets[-1]:
+            run_experiment(self.config(budget), run, resume=(run / "config.json").exists())
+        elif not run.exists():
+            shutil.copytree(self.run, run)
+        evidence = gather_evidence(run, EFFORT)
+        silenced = kept_silenced(RunFolder.open(run))
+        return {
+            "evidence": evidence.as_dict(),
+            "silenced": [row.as_dict() for row in silenced if row.epoch == budget],
+        }
 
     def _designs(self, judged: AnalysedRun) -> list[str]:
         proposed = ["proposed"] if judged.judged().design() is not None else []

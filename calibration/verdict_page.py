@@ -11,28 +11,35 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from calibration.verdict_cells import DRAWN, NETWORKS, TRAINED_ON_FOR
+from calibration.verdict_cells import DRAWN, EFFORT, NETWORKS, TRAINED_ON_FOR
+from calibration.verdict_effort import (
+    USED,
+    Effort,
+    decided_parts,
+    efforts_of,
+    keep_efforts,
+    kept_efforts,
+    of_command,
+)
 from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, fitted, judged, kinds_of, left_out_tasks, rows_of
 from unetscope.base import without_nan
 from unetscope.table import BITS, SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
 
+OfCell = TypeVar("OfCell", Row, Effort)
 ROOT = Path(__file__).parents[1]
 DOCS, LINES = ROOT / "docs", ROOT / "src" / "unetscope" / "analysis" / "loss_lines.json"
-EFFORT = 0.3
-TRAINED_ON_TEXT = "a twentieth of the epochs for each network, and three or more"
+TRAINED_ON_TEXT = "a twentieth of the epochs, and three or more"
 TASKS: Final = (*DRAWN, "nuclei", "membranes")
 PREDICTORS: Final = (
     BITS, "taylor", SILENCED, TRAINED_ON, "trained on for 15 %", "trained on, extrapolated", "a fifth of a retraining",
 )  # fmt: skip
-USED: Final = (TRAINED_ON, SILENCED)
-"""Those of which the package has lines, the surest first."""
 COST: Final[dict[str, Callable[[int], float]]] = {
     TRAINED_ON: lambda budget: epochs_trained_on(budget) / budget,
     "trained on for 15 %": lambda _: TRAINED_ON_FOR,
@@ -49,13 +56,16 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=DOCS)
     parser.add_argument("--lines", type=Path, default=LINES)
     words = parser.parse_args()
-    kept = words.docs / "data" / "verdicts.json"
-    rows = joined(kept_rows(kept) if kept.exists() else [], read_rows(words.folder) if words.folder else [])
+    kept, kept_of_efforts = (words.docs / "data" / name for name in ("verdicts.json", "efforts.json"))
+    read, read_efforts = read_cells(words.folder) if words.folder else ([], [])
+    rows = sorted(joined(kept_rows(kept) if kept.exists() else [], read), key=lambda row: (*_place(row), row.design))
+    efforts = sorted(joined(kept_efforts(kept_of_efforts), read_efforts), key=_place)
     if len({row.task for row in rows}) < 3:
         raise SystemExit("there are cells of fewer than three tasks: nothing can be left out")
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(json.dumps(without_nan([asdict(row) for row in rows]), indent=1) + "\n", encoding="utf-8")
-    (words.docs / "verdicts.md").write_text("\n".join(page(rows)) + "\n", encoding="utf-8")
+    keep_efforts(efforts, kept_of_efforts)
+    (words.docs / "verdicts.md").write_text("\n".join(page(rows, efforts)) + "\n", encoding="utf-8")
     lines = [fitted(rows, name, levels).as_dict() for name in USED for levels in kinds_of(name)]
     words.lines.write_text(json.dumps({"lines": lines}, indent=1) + "\n", encoding="utf-8")
 
@@ -74,16 +84,19 @@ def kept_rows(path: Path) -> list[Row]:
     ]
 
 
-def joined(kept: Sequence[Row], read: Sequence[Row]) -> list[Row]:
-    """Rows of cells that were kept and of those that are read, which take the place of the same cells."""
-    again = {(row.task, row.network) for row in read}
-    rows = [*(row for row in kept if (row.task, row.network) not in again), *read]
-    return sorted(rows, key=lambda row: (TASKS.index(row.task), row.network, row.budget, row.design))
+def joined(kept: Sequence[OfCell], read: Sequence[OfCell]) -> list[OfCell]:
+    """What was kept and what is read, which takes the place of the same cells."""
+    again = {each.cell[:2] for each in read}
+    return [*(each for each in kept if each.cell[:2] not in again), *read]
 
 
-def read_rows(folder: Path) -> list[Row]:
-    """The designs of all cells that are whole."""
-    rows = []
+def _place(each: Row | Effort) -> tuple[int, str, int]:
+    return TASKS.index(each.task), each.network, each.budget
+
+
+def read_cells(folder: Path) -> tuple[list[Row], list[Effort]]:
+    """The designs of all cells that are whole, and what the command finds of them."""
+    rows, efforts = [], []
     for task in TASKS:
         for network in NETWORKS:
             path = folder / f"{task}-{network}"
@@ -92,10 +105,11 @@ def read_rows(folder: Path) -> list[Row]:
                     file.stem: json.loads(file.read_text(encoding="utf-8")) for file in path.glob("*.json")
                 }
                 rows += rows_of(kept, task, network)
-    return rows
+                efforts += efforts_of(kept, task, network)
+    return rows, efforts
 
 
-def page(rows: Sequence[Row]) -> list[str]:
+def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
     """The lines of the page."""
     tasks, cells = sorted({row.task for row in rows}), {row.cell for row in rows}
     trained = {(row.task, row.network) for row in rows}
@@ -122,14 +136,15 @@ def page(rows: Sequence[Row]) -> list[str]:
         "",
         "## Decided, part by part",
         "",
-        f"Of single skips, and of levels with all below them: what the rule of bits says, and the verdicts of the package at once and with "
-        f"an effort of {EFFORT:g} (`unetscope verdict --effort`, with {TRAINED_ON_TEXT}), by lines that the task was left out of. "
+        f"Of single skips, and of levels with all below them: what the rule of bits says, and the verdicts of the package, by lines that the "
+        f"task was left out of: at once; if a network without each part were trained on for {TRAINED_ON_TEXT}; and as "
+        f"`unetscope verdict --effort {EFFORT:g}` finds and says them of a run of so many epochs. "
         "*Right* and *wrong* by the mean loss of three retrainings, which is uncertain itself: the last two columns count only parts on "
         "which retraining decides with its 95 % interval.",
         "",
         "| verdict | parts | right | wrongly redundant | wrongly needed | undecided | right where retraining decides | wrong |",
         "|---|---|---|---|---|---|---|---|",
-        *_decided_parts(rows),
+        *decided_parts(rows, efforts),
         "",
         "## The design that is chosen",
         "",
@@ -139,46 +154,9 @@ def page(rows: Sequence[Row]) -> list[str]:
         "",
         "| predicted by | mean regret | largest | beside retraining | left out of the network |",
         "|---|---|---|---|---|",
-        *(_choice(rows, each) for each in PREDICTORS),
+        *(_choice(each, _decided(rows, each)) for each in PREDICTORS),
+        *([_choice(f"effort of {EFFORT:g}", of_command(rows, efforts))] if efforts else []),
     ]
-
-
-def _decided_parts(rows: Sequence[Row]) -> Iterator[str]:
-    """How verdicts do on single parts, a line for each kind of verdict."""
-    parts = [row for row in rows if is_single(row.design)]
-    at_once, trained_on = (
-        {id(row): decided_loss(line.loss(row.values[name]), MARGIN) for row, line in left_out_tasks(rows, name)}
-        for name in (SILENCED, TRAINED_ON)
-    )
-    verdicts: dict[str, Callable[[Row], Decision]] = {
-        "bits": lambda row: row.by_bits,
-        "at once": lambda row: at_once[id(row)],
-        f"effort of {EFFORT:g}": lambda row: "redundant" if row.most < MARGIN else trained_on[id(row)],
-    }
-    for name, decide in verdicts.items():
-        decided = [(decide(row), row) for row in parts]
-        right = sum(decision == row.truth for decision, row in decided)
-        wrong = {
-            what: sum(decision == what != row.truth for decision, row in decided) for what in ("redundant", "needed")
-        }
-        undecided = sum(decision == "undecided" for decision, _ in decided)
-        settled = [(decision, row.retrained) for decision, row in decided if row.retrained != "undecided"]
-        agreeing = sum(decision == retrained for decision, retrained in settled)
-        against = sum(set(each) == {"needed", "redundant"} for each in settled)
-        yield (
-            f"| {name} | {len(parts)} | {right / len(parts):.0%} | {wrong['redundant'] / len(parts):.1%} | "
-            f"{wrong['needed'] / len(parts):.1%} | {undecided / len(parts):.0%} | "
-            f"{agreeing} of {len(settled)} | {against} of {len(settled)} |"
-        )
-
-
-def is_single(design: str) -> bool:
-    """Whether a design lacks one skip, or the levels from one on.
-
-    >>> [is_single(name) for name in ("without-skip1", "depth2", "no-skips", "depth2-without-skip1", "without-skip1-skip2")]
-    [True, True, False, False, False]
-    """
-    return design.count("-") == 1 if design.startswith("without") else design.startswith("depth") and "-" not in design
 
 
 def _line(each: Judged, designs: float, budgets: Sequence[int]) -> str:
@@ -195,22 +173,28 @@ def _number(value: float, places: int = 3) -> str:
     return "—" if math.isnan(value) else f"{value:.{places}f}"
 
 
-def _choice(rows: Sequence[Row], predictor: str) -> str:
+def _decided(rows: Sequence[Row], predictor: str) -> list[tuple[Row, Decision]]:
+    """What lines of a predictor decide, by tasks that were left out."""
+    return [
+        (row, decided_loss(line.loss(row.values[predictor]), MARGIN)) for row, line in left_out_tasks(rows, predictor)
+    ]
+
+
+def _choice(name: str, decided: Sequence[tuple[Row, Decision]]) -> str:
     """How the chosen designs do: their regret, and in how many networks something is left out."""
-    by_cell: dict[tuple[str, str, int], list[tuple[Row, bool]]] = {}
-    for row, line in left_out_tasks(rows, predictor):
-        loss = line.loss(row.values[predictor])
-        by_cell.setdefault(row.cell, []).append((row, decided_loss(loss, MARGIN) == "redundant"))
+    by_cell: dict[tuple[str, str, int], list[tuple[Row, Decision]]] = {}
+    for row, decision in decided:
+        by_cell.setdefault(row.cell, []).append((row, decision))
     regrets, beside, smaller = [], [], 0
     for of_cell in by_cell.values():
-        redundant = [row for row, is_redundant in of_cell if is_redundant]
+        redundant = [row for row, decision in of_cell if decision == "redundant"]
         chosen = min(redundant, key=lambda row: size_of(row.design), default=None)
         smaller += chosen is not None
         regrets.append((0.0 if chosen is None else chosen.loss) - min(0.0, *(row.loss for row, _ in of_cell)))
         beside.append(beside_retraining(chosen, [row for row, _ in of_cell]))
     told = [more for more in beside if math.isfinite(more)]
     columns = (np.mean(regrets), max(regrets), np.mean(told) if told else math.nan)
-    return f"| {predictor} | {' | '.join(map(_number, columns))} | {smaller} of {len(by_cell)} |"
+    return f"| {name} | {' | '.join(map(_number, columns))} | {smaller} of {len(by_cell)} |"
 
 
 def beside_retraining(chosen: Row | None, rows: Sequence[Row]) -> float:

@@ -18,7 +18,8 @@ def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
         "data.image_size": 16, "network.width": 2, "network.depth": 2, "training.batch_size": 8, "measuring.clusters": 2,
         "training.precision": "float32",
     }  # fmt: skip
-    monkeypatch.setattr(verdict_cells, "SMALL", Recipe((2, 4), values, seeds=2))
+    monkeypatch.setattr(verdict_cells, "SMALL", Recipe((6, 8), values, seeds=2))
+    monkeypatch.setattr(verdict_cells, "EFFORT", 1.0)
     monkeypatch.setattr(verdict_cells, "TRAIN", 16)
     monkeypatch.setattr(verdict_cells, "HELD_OUT", 8)
     return Cell(tmp_path / "cells", drawn("coarse", tmp_path / "tasks"), "unet")
@@ -29,19 +30,23 @@ def test_a_cell_is_filled_once(cell: Cell) -> None:
     cell.fill(said.append)
     kept = cell.kept()
     assert {name for name in kept if name != "losses"} >= {
-        f"{budget}-{design}" for budget in (2, 4) for design in DESIGNS
+        f"{budget}-{design}" for budget in (6, 8) for design in DESIGNS
     }
     for name, values in kept.items():
-        if name != "losses":
+        if name != "losses" and not name.startswith("effort"):
             assert len(values["curve"]) == len(values["curve of the whole"]) == 4
             assert values["taylor"] >= 0
             assert values["verdict"] in {"needed", "redundant", "undecided"}
-    by_design = kept["losses"]["budgets"]["4"]
+    by_design = kept["losses"]["budgets"]["8"]
     assert set(by_design) >= DESIGNS
-    assert all(len(curve) == 5 for curves in kept["losses"]["curves"].values() for curve in curves.values())
+    assert all(len(curve) == 9 for curves in kept["losses"]["curves"].values() for curve in curves.values())
     assert kept["losses"]["curves"].keys() == {"model1", *by_design}
-    silenced = kept["4-without-skip1"]
+    silenced = kept["8-without-skip1"]
     assert silenced["curve"][0] == pytest.approx(silenced["whole"] - silenced["silenced"], abs=0.02)  # the same network
+    for budget in (6, 8):
+        effort = kept[f"effort-{budget}"]
+        assert (effort["evidence"]["epoch"], effort["evidence"]["epochs"]) == (budget, 3)
+        assert {each["design"]["name"] for each in effort["silenced"]} >= {"without-skip1", "without-skip2", "depth1"}
     again: list[str] = []
     cell.fill(again.append)
     assert [text.rpartition(": ")[2] for text in again] == ["run", "verify"]

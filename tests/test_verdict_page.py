@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calibration import verdict_page
-from calibration.verdict_page import page, read_rows
+from calibration.verdict_effort import of_command
+from calibration.verdict_page import page, read_cells
+
+from unetscope.table import Evidence, Interval, Silenced, TrainedOn, Variant, parts_named
 
 DESIGNS = ("without-skip1", "without-skip2", "depth1", "no-skips")
 
@@ -75,7 +78,7 @@ def test_cells_are_kept_for_the_next_time(cells: Path, monkeypatch: pytest.Monke
     where = ["--docs", str(tmp_path), "--lines", str(tmp_path / "lines.json")]
     monkeypatch.setattr(sys, "argv", ["verdict_page", str(cells), *where])
     verdict_page.main()
-    first, rows = (tmp_path / "verdicts.md").read_text(encoding="utf-8"), read_rows(cells)
+    first, rows = (tmp_path / "verdicts.md").read_text(encoding="utf-8"), read_cells(cells)[0]
     monkeypatch.setattr(sys, "argv", ["verdict_page", *where])
     verdict_page.main()
     assert (tmp_path / "verdicts.md").read_text(encoding="utf-8") == first
@@ -88,11 +91,41 @@ def test_cells_are_kept_for_the_next_time(cells: Path, monkeypatch: pytest.Monke
 
 
 def test_a_cell_that_is_not_whole_is_not_read(cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    whole = len(read_rows(cells))
+    whole = len(read_cells(cells)[0])
     (cells / "ring-unet" / "losses.json").unlink()
-    assert len(read_rows(cells)) == whole - 8
-    assert page(read_rows(cells))[0] == "# What predicts the loss of Dice"
+    assert len(read_cells(cells)[0]) == whole - 8
+    assert page(*read_cells(cells))[0] == "# What predicts the loss of Dice"
     (cells / "mixed-unet" / "losses.json").unlink()
     monkeypatch.setattr(sys, "argv", ["verdict_page", str(cells), "--docs", str(tmp_path)])
     with pytest.raises(SystemExit, match="there are cells of fewer than three tasks: nothing can be left out"):
         verdict_page.main()
+
+
+def test_the_command_is_judged_by_what_it_found(cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A network that is there decides on what it lacks; of the rest, what is lost at once."""
+    there = TrainedOn(Variant("depth1-without-skip1", 1, parts_named(["skip1"])), 0.8, Interval(0.0, -0.01, 0.01), 0.3)
+    evidence = Evidence(18, 3, 0.8, (there,), 2, depth=2)
+    silenced = [
+        Silenced(18, Variant(name, depth, parts_named(without)), 0.9)
+        for name, depth, without in (
+            ("without-skip1", 2, ["skip1"]),
+            ("without-skip2", 2, ["skip2"]),
+            ("depth1", 1, []),
+        )
+    ]
+    values = {"evidence": evidence.as_dict(), "silenced": [row.as_dict() for row in silenced]}
+    (cells / "ring-unet" / "effort-18.json").write_text(json.dumps(values))
+    rows, efforts = read_cells(cells)
+    assert [(each.task, each.budget, each.trainings) for each in efforts] == [("ring", 18, 2 * 3 / 18)]
+    decisions = {row.design: decision for row, decision in of_command(rows, efforts)}
+    assert decisions == {
+        "without-skip1": "redundant", "depth1": "redundant", "without-skip2": "needed", "no-skips": "needed",
+    }  # fmt: skip
+    monkeypatch.setattr(verdict_page, "PREDICTORS", ("silenced",))
+    where = ["--docs", str(tmp_path), "--lines", str(tmp_path / "lines.json")]
+    for words in ([str(cells)], []):  # the second time from what was kept
+        monkeypatch.setattr(sys, "argv", ["verdict_page", *words, *where])
+        verdict_page.main()
+        lines = (tmp_path / "verdicts.md").read_text(encoding="utf-8").splitlines()
+        assert any(line.startswith("| effort of 0.3, 18 epochs (0.33 trainings) | 3 |") for line in lines)
+        assert any(line.startswith("| effort of 0.3 |") and line.endswith("| 1 of 1 |") for line in lines)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -74,12 +74,15 @@ def fitted_lines() -> tuple[LossLine, ...]:
     )
 
 
-def expected_loss(known: Mapping[str, float], keeps_skips: bool) -> Interval | None:
+def expected_loss(
+    known: Mapping[str, float], keeps_skips: bool, lines: Sequence[LossLine] | None = None
+) -> Interval | None:
     """The loss to expect by the surest predictor that is known; None if there is none.
 
-    known: by the name of the predictor. keeps_skips: whether the design lacks levels alone.
+    known: by the name of the predictor. keeps_skips: whether the design lacks levels alone. lines: the surest first; by default
+    those of this package.
     """
-    for line in fitted_lines():
+    for line in fitted_lines() if lines is None else lines:
         if line.keeps_skips in (None, keeps_skips) and math.isfinite(known.get(line.predictor, math.nan)):
             return line.loss(known[line.predictor])
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from unetscope.analysis.expected_losses import expected_loss
+from unetscope.analysis.expected_losses import LossLine, expected_loss
 from unetscope.table import (
     SILENCED,
     TRAINED_ON,
@@ -116,15 +116,19 @@ def expected_losses(
     depth: int,
     without: Sequence[Part],
     margin: float,
+    lines: Sequence[LossLine] | None = None,
 ) -> dict[int, ExpectedLosses]:
-    """By epoch, what designs are expected to lose: of those that were silenced, and of those that were trained on."""
+    """By epoch, what designs are expected to lose: of those that were silenced, and of those that were trained on.
+
+    lines: by which losses are expected, the surest first; by default those of this package.
+    """
     by_epoch: dict[int, list[ExpectedLoss]] = {}
     trained_on = () if evidence is None else evidence.trained_on
     for row in silenced:
         if evidence is not None and row.epoch == evidence.epoch and _is_among(row.design, trained_on):
             continue
         predictors = {SILENCED: row.loss}
-        if (loss := expected_loss(predictors, _keeps_skips(row.design, without))) is not None:
+        if (loss := expected_loss(predictors, _keeps_skips(row.design, without), lines)) is not None:
             by_epoch.setdefault(row.epoch, []).append(ExpectedLoss(row.design, row.epoch, loss, predictors))
     for each in trained_on:
         assert evidence is not None
@@ -132,7 +136,7 @@ def expected_losses(
         if evidence.epochs >= epochs_trained_on(evidence.epoch):  # of fewer the lines do not know what they tell
             predictors[TRAINED_ON] = each.loss.value
         shown = each.shows(margin)
-        loss = each.loss if shown else expected_loss(predictors, _keeps_skips(each.design, without))
+        loss = each.loss if shown else expected_loss(predictors, _keeps_skips(each.design, without), lines)
         if loss is not None:
             of_epoch = by_epoch.setdefault(evidence.epoch, [])
             of_epoch.append(ExpectedLoss(each.design, evidence.epoch, loss, predictors, shown))

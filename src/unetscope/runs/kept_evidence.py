@@ -21,7 +21,11 @@ def kept_evidence(run: RunFolder) -> Evidence | None:
     path = run.path / FILE
     if not path.is_file():
         return None
-    values = read_evidence(path)
+    return evidence_of(read_evidence(path))
+
+
+def evidence_of(values: dict[str, Any]) -> Evidence:
+    """Evidence from plain values, as `Evidence.as_dict` gives them."""
     tried, alone = (
         tuple(
             TrainedOn(_design(each["design"]), each["dice"], _interval(each["loss"]), each["silenced"])

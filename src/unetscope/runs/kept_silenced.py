@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from unetscope.runs.description import read_silenced, write_object
 from unetscope.runs.folder import RunFolder
@@ -19,13 +20,18 @@ def kept_silenced(run: RunFolder) -> tuple[Silenced, ...]:
     path = run.path / FILE
     if not path.is_file():
         return ()
+    return silenced_of(read_silenced(path)["silenced"])
+
+
+def silenced_of(values: Iterable[Mapping[str, Any]]) -> tuple[Silenced, ...]:
+    """Losses from plain values, as `Silenced.as_dict` gives them."""
     return tuple(
         Silenced(
             row["epoch"],
             Variant(row["design"]["name"], row["design"]["depth"], parts_named(row["design"]["without"])),
             row["loss"],
         )
-        for row in read_silenced(path)["silenced"]
+        for row in values
     )
 
 

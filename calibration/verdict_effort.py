@@ -1,0 +1,146 @@
+"""What `unetscope verdict --effort` says of single parts, and which design it leaves, on tasks that its lines have not seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from calibration.verdict_cells import EFFORT
+from calibration.verdict_fit import MARGIN, Row, fitted, kinds_of, left_out_tasks
+from unetscope.analysis import ExpectedLosses, LossLine
+from unetscope.analysis.loss_verdicts import expected_losses
+from unetscope.base import without_nan
+from unetscope.runs.kept_evidence import evidence_of
+from unetscope.runs.kept_silenced import silenced_of
+from unetscope.table import SILENCED, TRAINED_ON, Decision, Evidence, Silenced, Variant, decided_loss, named_variants
+
+USED: Final = (TRAINED_ON, SILENCED)
+"""The predictors of which the package has lines, the surest first."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What the command finds of a network at a budget, and what the network loses at once."""
+
+    task: str
+    network: str
+    budget: int
+    evidence: Evidence
+    silenced: tuple[Silenced, ...]
+
+    @property
+    def cell(self) -> tuple[str, str, int]:
+        """As that of `Row`."""
+        return self.task, self.network, self.budget
+
+    @property
+    def trainings(self) -> float:
+        """What was spent, in trainings of the network."""
+        return self.evidence.networks * self.evidence.epochs / self.budget
+
+    def losses(self, lines: Sequence[LossLine]) -> ExpectedLosses:
+        """What designs are expected to lose by these lines."""
+        of_run = {"depth": self.evidence.depth, "without": self.evidence.without}
+        return expected_losses(self.silenced, self.evidence, **of_run, margin=MARGIN, lines=lines)[self.budget]
+
+    def design(self, name: str) -> Variant:
+        """A design by its name."""
+        evidence = self.evidence
+        return named_variants([name], depth=evidence.depth, without=evidence.without)[1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        of_cell = {"task": self.task, "network": self.network, "budget": self.budget}
+        silenced = [row.as_dict() for row in self.silenced]
+        return {**of_cell, "evidence": self.evidence.as_dict(), "silenced": silenced}
+
+
+def effort_of(values: Mapping[str, Any], task: str, network: str, budget: int) -> Effort:
+    """An effort from plain values."""
+    return Effort(task, network, budget, evidence_of(values["evidence"]), silenced_of(values["silenced"]))
+
+
+def kept_efforts(path: Path) -> list[Effort]:
+    """Those of earlier cells; none without the file."""
+    if not path.exists():
+        return []
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return [effort_of(values, values["task"], values["network"], values["budget"]) for values in kept]
+
+
+def keep_efforts(efforts: Iterable[Effort], path: Path) -> None:
+    """Keep them for the next time."""
+    values = without_nan([each.as_dict() for each in efforts])
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def efforts_of(kept: Mapping[str, Any], task: str, network: str) -> list[Effort]:
+    """Those of a cell, of what `verdict_cells` keeps of it."""
+    names = (f"effort-{budget}" for budget in kept["losses"]["budgets"])
+    return [effort_of(kept[name], task, network, int(name.partition("-")[2])) for name in names if name in kept]
+
+
+def losses_by_cell(rows: Sequence[Row], efforts: Iterable[Effort]) -> dict[tuple[str, str, int], ExpectedLosses]:
+    """What the command expects of every cell, by lines that its task was left out of."""
+    lines: dict[str, list[LossLine]] = {}
+    for task in {each.task for each in efforts}:
+        others = [row for row in rows if row.task != task]
+        lines[task] = [fitted(others, name, keeps_skips) for name in USED for keeps_skips in kinds_of(name)]
+    return {each.cell: each.losses(lines[each.task]) for each in efforts}
+
+
+def of_command(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[tuple[Row, Decision]]:
+    """What the command decides of every retrained design of the cells in which it was tried."""
+    by_cell, losses = {each.cell: each for each in efforts}, losses_by_cell(rows, efforts)
+    return [
+        (row, losses[row.cell].decision(by_cell[row.cell].design(row.design))) for row in rows if row.cell in by_cell
+    ]
+
+
+def decided_parts(rows: Sequence[Row], efforts: Sequence[Effort]) -> Iterator[str]:
+    """How verdicts do on single parts, a line for each kind of verdict."""
+    parts = [row for row in rows if is_single(row.design)]
+    at_once, trained_on = (
+        {id(row): decided_loss(line.loss(row.values[name]), MARGIN) for row, line in left_out_tasks(rows, name)}
+        for name in (SILENCED, TRAINED_ON)
+    )
+    verdicts: dict[str, Callable[[Row], Decision]] = {
+        "bits": lambda row: row.by_bits,
+        "at once": lambda row: at_once[id(row)],
+        "all trained on": lambda row: "redundant" if row.most < MARGIN else trained_on[id(row)],
+    }
+    for name, decide in verdicts.items():
+        yield _counted(name, [(row, decide(row)) for row in parts])
+    decided = [(row, decision) for row, decision in of_command(rows, efforts) if is_single(row.design)]
+    for budget in sorted({row.budget for row, _ in decided}):
+        spent = [each.trainings for each in efforts if each.budget == budget]
+        name = f"effort of {EFFORT:g}, {budget} epochs ({sum(spent) / len(spent):.2f} trainings)"
+        yield _counted(name, [each for each in decided if each[0].budget == budget])
+
+
+def _counted(name: str, decided: Sequence[tuple[Row, Decision]]) -> str:
+    parts = len(decided)
+    right = sum(decision == row.truth for row, decision in decided)
+    redundant, needed = (
+        sum(decision == what != row.truth for row, decision in decided) for what in ("redundant", "needed")
+    )
+    undecided = sum(decision == "undecided" for _, decision in decided)
+    settled = [(row.retrained, decision) for row, decision in decided if row.retrained != "undecided"]
+    agreeing = sum(decision == retrained for retrained, decision in settled)
+    against = sum(set(each) == {"needed", "redundant"} for each in settled)
+    return (
+        f"| {name} | {parts} | {right / parts:.0%} | {redundant / parts:.1%} | {needed / parts:.1%} | "
+        f"{undecided / parts:.0%} | {agreeing} of {len(settled)} | {against} of {len(settled)} |"
+    )
+
+
+def is_single(design: str) -> bool:
+    """Whether a design lacks one skip, or the levels from one on.
+
+    >>> [is_single(name) for name in ("without-skip1", "depth2", "no-skips", "depth2-without-skip1", "without-skip1-skip2")]
+    [True, True, False, False, False]
+    """
+    return design.count("-") == 1 if design.startswith("without") else design.startswith("depth") and "-" not in design
