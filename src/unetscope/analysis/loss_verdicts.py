@@ -19,6 +19,7 @@ from unetscope.table import (
     Variant,
     Verdict,
     epochs_trained_on,
+    has_all_of,
     removed_parts,
 )
 
@@ -55,9 +56,10 @@ class ExpectedLosses:
         return replace(by_itself, loss=Interval(*map(min, pairs)), shown=True)
 
     def _shown(self, design: Variant) -> ExpectedLoss | None:
-        """The network that is there, and lacks all that a design lacks, which loses least."""
-        removed = self.removed(design)
-        networks = [each for each in self.losses if each.shown and removed <= self.removed(each.design)]
+        """The network that is there, and of which a design has all, which loses least."""
+        networks = [
+            each for each in self.losses if each.shown and has_all_of(design, each.design, self.depth, self.without)
+        ]
         return min(networks, key=lambda each: each.loss.high, default=None)
 
     def decision(self, design: Variant) -> Decision:
@@ -66,7 +68,7 @@ class ExpectedLosses:
             return expected.decision(self.margin)
         removed = self.removed(design)
         of_parts = [each for each in self.losses if self.removed(each.design) <= removed]
-        return "needed" if any(each.decision(self.margin) == "needed" for each in of_parts) else "undecided"
+        return "needed" if any(self.decision(each.design) == "needed" for each in of_parts) else "undecided"
 
     def smallest(self) -> Variant | None:
         """The smallest design that is redundant as a whole; None if there is none."""

@@ -28,7 +28,7 @@ from unetscope.table import (
     Variant,
     bisected,
     epochs_trained_on,
-    removed_parts,
+    has_all_of,
 )
 from unetscope.training import Checkpoints, validation_scores
 
@@ -109,11 +109,11 @@ class _Search:
             tuple(each for each in tried if each is not None), len(designs), self._of_run.design.depth,
             self._of_run.design.without,
         )  # fmt: skip
-        shown = set(found.redundant(margin))
+        shown = [each.design for each in found.tried if each.shows(margin)]
         left = [
             design
             for design in alone
-            if not {*removed_parts(design, found.depth, found.without)} <= shown
+            if not any(has_all_of(design, each, found.depth, found.without) for each in shown)
             and not any(each.design.is_same_network(design) for each in found.tried)
         ]
         single = [self.compared(design, whole, level) for design in left[: self._most - len(found.tried)]]

@@ -54,6 +54,7 @@ from .parts import Part as Part
 from .parts import ThinSkip as ThinSkip
 from .parts import Variant as Variant
 from .parts import design_name as design_name
+from .parts import has_all_of as has_all_of
 from .parts import letters as letters
 from .parts import named_variants as named_variants
 from .parts import parts_named as parts_named

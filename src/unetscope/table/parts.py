@@ -268,3 +268,16 @@ def removed_parts(variant: Variant, depth: int, without: Collection[Part] = ()) 
     """
     skips = tuple(skip for skip in variant.without if skip not in without)
     return skips + tuple(Part(LEVEL, level) for level in range(variant.depth + 1, depth + 1))
+
+
+def has_all_of(variant: Variant, smaller: Variant, depth: int, without: Collection[Part] = ()) -> bool:
+    """Whether a variant of a network of this depth has all that a smaller one has, and so can compute what that one does.
+
+    Skips from below the smaller one's bottom do not count: it has nothing there that they could carry.
+
+    >>> whole_but = [Variant("", 4, parts_named([skip])) for skip in ("skip1", "skip3", "skip4")]
+    >>> [has_all_of(variant, Variant("", 2, ()), depth=4) for variant in whole_but]
+    [False, False, True]
+    """
+    below = {part for part in variant.without if part.level > smaller.depth + 1}
+    return {*removed_parts(variant, depth, without)} - below <= {*removed_parts(smaller, depth, without)}
