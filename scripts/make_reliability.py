@@ -1,11 +1,15 @@
-"""Try what the package promises to survive and write docs/reliability.md: python scripts/make_reliability.py [MUTATIONS] [KILLS]
+"""Try what the package promises to survive and write docs/reliability.md; `make faults` tries everything.
 
-MUTATIONS: of each kind of file, 1000 by default. KILLS: of a training at random moments, 20 by default, and as many signals to
-verbs and full disks, and a quarter as many pairs of processes of each verb. `make faults` runs it.
+    python scripts/make_reliability.py --mutations 1000 --kills 20
+    python scripts/make_reliability.py --only kills verbs
+
+What is not tried again stays on the page, as docs/data/reliability.json keeps it.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import random
 import resource
@@ -15,11 +19,13 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, count
 from pathlib import Path
+from typing import Any, Final
 
 REPOSITORY = Path(__file__).parents[1]
+KEPT = REPOSITORY / "docs" / "data" / "reliability.json"
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
 from forked import numbers, sketched, try_full_disks, try_pairs, try_read_only, try_signals, whole_run  # noqa: E402
@@ -38,38 +44,48 @@ file, or other tables after going on.
 """
 
 
+Row = tuple[str, int, int]  # a promise, attempts, failures
+Tries = Callable[[Path, int], Iterable[Row]]
+
+
 def main() -> None:
-    """Try everything, and write the page."""
-    words = [int(word) for word in sys.argv[1:3]]
-    mutations, kills = (*words, *(1000, 20)[len(words) :])
+    """Try what is asked for, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--mutations", type=int, default=1000, help="of each kind of file; a tenth of it of each file of a run"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=20,
+        help="of a training at random moments, and as many signals to verbs and full disks; a quarter as many pairs of processes",
+    )  # fmt: skip
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    words = parser.parse_args()
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {"rows": {}}
+    numbers_of = {"files": words.mutations, "damages": max(1, words.mutations // 10)}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["UNETSCOPE_CACHE"] = str(Path(folder, "cache"))
-        rows, tried = (
-            [],
-            [
-                mutated_files(Path(folder), mutations),
-                damaged_runs(Path(folder), max(1, mutations // 10)),
-                killed_trainings(Path(folder), kills),
-                ended_verbs(Path(folder), kills),
-            ],
-        )
-        for row in chain.from_iterable(tried if kills else tried[:2]):
-            rows.append(row)
-            write_page(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # so far: it takes an hour
+        for part in words.only:
+            rows: list[Row] = []
+            for row in PARTS[part](Path(folder), numbers_of.get(part, words.kills)):
+                rows.append(row)
+                kept["rows"][part] = rows
+                if part in numbers_of:  # the others are processes of their own
+                    kept["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+                KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")  # so far: it takes an hour
+                write_page(kept)
+                print(row, flush=True)
 
 
-def write_page(rows: Sequence[tuple[str, int, int]], peak: float) -> None:
-    """The page of what was tried. peak: GiB."""
+def write_page(kept: Mapping[str, Any]) -> None:
+    """The page of what was tried."""
+    rows = chain.from_iterable(kept["rows"].get(part, []) for part in PARTS)
     lines = [f"| {promise} | {attempts:,} | {failures} |" for promise, attempts, failures in rows]
-    ending = (
-        f"\n\nPeak memory of the process that read all of these files: {peak:.2f} GiB (at most 2 GiB are promised).\n"
-    )
-    page = REPOSITORY / "docs" / "reliability.md"
-    page.write_text(HEAD.format(seconds=MOST_SECONDS) + "\n".join(lines) + ending, encoding="utf-8")
-    print(lines[-1], flush=True)
+    ending = f"\n\nPeak memory of the process that read all of these files: {kept['peak']:.2f} GiB (at most 2 GiB are promised).\n"
+    page = HEAD.format(seconds=MOST_SECONDS) + "\n".join(lines) + ending
+    (REPOSITORY / "docs" / "reliability.md").write_text(page, encoding="utf-8")
 
 
-def mutated_files(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
+def mutated_files(folder: Path, n: int) -> Iterable[Row]:
     """Files of every kind with seeded mutations."""
     for number, (kind, attempt) in enumerate(KINDS.items()):
         (folder / str(number)).mkdir()
@@ -81,7 +97,7 @@ def mutated_files(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
         yield promise, outcome.attempts, len(outcome.failures)
 
 
-def damaged_runs(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
+def damaged_runs(folder: Path, n: int) -> Iterable[Row]:
     """Files of a run with one bit turned over, or cut off: never other numbers."""
     run = filled_run(folder / "whole")
     for name in FILES:
@@ -90,7 +106,7 @@ def damaged_runs(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
             yield f"`{name}` with {what} is refused, or read as it was", n, passed
 
 
-def killed_trainings(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
+def killed_trainings(folder: Path, n: int) -> Iterable[Row]:
     """Trainings that die of SIGKILL at a random moment and go on: the same tables as without."""
     command = [sys.executable, "-m", "unetscope", "run", *RUN.split(), "--out"]
     begun = time.monotonic()
@@ -114,7 +130,7 @@ def killed_trainings(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
     yield "a training that is killed at any moment goes on to the same numbers", n, failures
 
 
-def ended_verbs(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
+def ended_verbs(folder: Path, n: int) -> Iterable[Row]:
     """Verbs that get a signal, find no room on the disk, meet on one folder, or may not write: never other numbers."""
     beside = folder / "forked"
     beside.mkdir()
@@ -137,6 +153,14 @@ def ended_verbs(folder: Path, n: int) -> Iterable[tuple[str, int, int]]:
     for promise, outcome in outcomes.items():
         sys.stderr.write("".join(f"{promise}: {failure}\n" for failure in outcome.failures))
         yield promise, outcome.attempts, len(outcome.failures)
+
+
+PARTS: Final[dict[str, Tries]] = {
+    "files": mutated_files,
+    "damages": damaged_runs,
+    "kills": killed_trainings,
+    "verbs": ended_verbs,
+}
 
 
 if __name__ == "__main__":
