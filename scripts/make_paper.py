@@ -5,41 +5,34 @@
     unetscope verify runs/whole --variants paper --seeds 1
     python scripts/make_paper.py runs/whole runs/fast --rates runs/slow runs/fast
 
-Several runs are sections of one page, such as one of 10,000 epochs at a learning rate of 0.001 and one of 1,000 at 0.01. Two that differ in
-the learning rate alone are compared. Every
-number comes from these folders; nothing is trained here. A training that has not ended is shown as far as it is.
+Several runs are sections of one page, such as one of 10,000 epochs at a learning rate of 0.001 and one of 1,000 at 0.01. Two that
+differ in the learning rate alone are compared. Every number comes from these folders; nothing is trained here. A training that
+has not ended is shown as far as it is. Such runs take days, and are not kept: sections of runs that are not named stay as they
+are (docs/data/paper_sections.json).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from markdown_table import table
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from paper_claims import claims
+from paper_protocol import BEGUN, MERGES, MODELS, Protocol, begun_at, epoch_text
 
 from unetscope import plots
-from unetscope.analysis.trainings import Training
-from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.retraining import Trial, trained_variants
-from unetscope.table.flow import Flow, save_epochs
-from unetscope.table.parts import Variant
-from unetscope.table.records import Estimate
+from unetscope.table.flow import save_epochs
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAPER_RATE = 1e-3  # the learning rate of the paper, in whose epochs its claims are
-MODELS = ("model1", "model2", "model3", "model4")
-MERGES = ("20", "17", "14", "11")  # from the top of the decoder down
-FULL = 0.95  # of the highest value, or of H(Y): what is called reached
-BEGUN = 0.1  # Dice above which a network no longer predicts nothing
-CLOSE = 0.02  # Dice within which a model reaches another's
+KEPT = "paper_sections.json"
 SHOWN = (1000, 2000, 5000, 10000)  # epochs of the paper's Fig. 6
 FIGURES = {
     "plane": "Fig. 3, information planes",
@@ -48,121 +41,36 @@ FIGURES = {
     "dice": "Fig. 5, Dice of the models",
     **{f"masks_{name}": f"Fig. 6, masks predicted by {name}" for name in ("model1", "model2", "model3")},
 }
-Answer = Literal["held", "did not hold", "not decided"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement of the paper, with the number there and ours."""
-
-    text: str
-    there: str
-    here: str
-    answer: Answer
-
-    def cells(self) -> tuple[str, ...]:
-        """Its row."""
-        return self.text, self.there, self.here, f"**{self.answer}**"
-
-
-class Protocol:
-    """A run of the paper's protocol, with the trainings of Models 1 to 4. Epochs are the paper's, unless they are said to be
-    its own: an epoch at ten times the learning rate counts as ten.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.run = AnalysedRun.open(path)
-        self.config = self.run.configuration
-        self.scale = self.config["training"]["learning_rate"] / PAPER_RATE
-        self.epochs = round(self.config["training"]["epochs"] * self.scale)
-        trials = trained_variants(self.run.folder)
-        self.folders = {trial.variant.name: RunFolder.open(trial.path) for trial in trials if trial.seed == 0}
-        self.models = {trial.variant.name: self.run.training(trial) for trial in trials if trial.seed == 0}
-        if MODELS[0] not in self.models and self.run.folder.trained_here and self.config["seed"] == 0:
-            itself = Trial(Variant(MODELS[0], self.config["network"]["depth"], ()), 0, self.run.folder.path)
-            self.folders = {MODELS[0]: self.run.folder, **self.folders}
-            self.models = {MODELS[0]: self.run.training(itself), **self.models}
-        self.name = path.name
-
-    @property
-    def title(self) -> str:
-        """What was trained, in a few words."""
-        training, size = self.config["training"], self.config["data"]["image_size"]
-        return (
-            f"Width {self.config['network']['width']}, {size}×{size}, {training['epochs']:,} epochs at a learning rate of "
-            f"{training['learning_rate']:g}"
-        )
-
-    @property
-    def rate(self) -> float:
-        """The learning rate."""
-        return float(self.config["training"]["learning_rate"])
-
-    def is_whole(self, *names: str) -> bool:
-        """Whether trainings got to their last epoch."""
-        return all(
-            name in self.models and self.models[name].records[-1].epoch == self.config["training"]["epochs"]
-            for name in names
-        )
-
-    def best(self, name: str) -> tuple[float, float]:
-        """The highest mean validation Dice of a model, and the paper's epoch at which it is."""
-        record = max(self.models[name].records, key=lambda record: record.validation_dice)
-        return record.validation_dice, record.epoch * self.scale
-
-    def dice_by_epoch(self, name: str) -> dict[float, float]:
-        """The mean validation Dice of a model by the paper's epoch."""
-        return {record.epoch * self.scale: record.validation_dice for record in self.models[name].records}
-
-    def close_from(self, name: str, target: float) -> float | None:
-        """The epoch from which a model has a Dice of so much."""
-        reached = self.models[name].reaches(target)
-        return None if reached is None else reached * self.scale
-
-    def information(self, layer: str) -> list[Estimate]:
-        """I(Y;M) of a layer by its first estimator, epoch after epoch."""
-        return list(self._of_label.select(layer=layer).estimates)
-
-    @property
-    def _of_label(self) -> Flow:
-        chosen = self.run.flow.select(quantity="I(Y;M)")
-        return chosen.narrowed(estimator=None, resolution=None, labels=None)
-
-    def full_from(self, layer: str) -> tuple[float | None, float, float]:
-        """The epoch from which a layer tells 95 % of H(Y); the most that it tells; H(Y), in bits."""
-        rows = self.information(layer)
-        ceiling = rows[-1].ceiling
-        reached = next((row.epoch * self.scale for row in rows if row.bits >= FULL * ceiling), None)
-        return reached, max(row.bits for row in rows), ceiling
-
-    def saturated_from(self, layer: str) -> float | None:
-        """The epoch from which that number is a ceiling that any layer reaches which tells all images apart."""
-        rows = self.run.flow.select(quantity="I(X;M)", layer=layer).narrowed(estimator=None, resolution=None)
-        return next((row.epoch * self.scale for row in rows.estimates if row.saturated), None)
 
 
 def main() -> None:
     """Read the runs, draw the figures, write the page and the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("runs", type=Path, nargs="*")
     parser.add_argument(
         "--rates", type=Path, nargs=2, action="append", default=[], metavar=("SLOW", "FAST"),
         help="two runs that differ in the learning rate",
     )  # fmt: skip
     parser.add_argument("--docs", type=Path, default=DOCS)
     words = parser.parse_args()
-    protocols = [Protocol(path) for path in words.runs]
-    (words.docs / "figures").mkdir(parents=True, exist_ok=True)
-    (words.docs / "data").mkdir(exist_ok=True)
-    figures = [_draw(protocol, words.docs / "figures") for protocol in protocols]
-    for protocol in protocols:
-        _export(protocol, words.docs / "data")
-    rates = [(Protocol(slow), Protocol(fast)) for slow, fast in words.rates]
-    for slow, fast in rates:
-        _draw_rates(slow, fast, words.docs / "figures")
-        _export(slow, words.docs / "data")
-        _export(fast, words.docs / "data")
-    (words.docs / "paper.md").write_text("\n".join(_page(protocols, figures, rates)) + "\n", encoding="utf-8")
+    figures, data = words.docs / "figures", words.docs / "data"
+    figures.mkdir(parents=True, exist_ok=True)
+    data.mkdir(exist_ok=True)
+    kept = data / KEPT
+    sections: dict[str, Any] = {"runs": {}, "rates": {}}
+    if kept.exists():
+        sections = json.loads(kept.read_text(encoding="utf-8"))
+    for protocol in map(Protocol, words.runs):
+        _export(protocol, data)
+        sections["runs"][protocol.name] = list(_section(protocol, _draw(protocol, figures)))
+    for slow, fast in ((Protocol(slow), Protocol(fast)) for slow, fast in words.rates):
+        for each in (slow, fast):
+            _export(each, data)
+        _draw_rates(slow, fast, figures)
+        rows = [row for name in MODELS if (row := compared_rates(slow, fast, name))]
+        sections["rates"][_file_of(slow, fast)] = rows
+    kept.write_text(json.dumps(sections, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (words.docs / "paper.md").write_text("\n".join(_page(sections)) + "\n", encoding="utf-8")
 
 
 def _draw(protocol: Protocol, figures: Path) -> tuple[str, ...]:
@@ -229,9 +137,8 @@ def _export(protocol: Protocol, data: Path) -> None:
         save_epochs(training.records, data / f"paper_{protocol.name}_{name}.parquet")
 
 
-def _page(
-    protocols: list[Protocol], figures: list[tuple[str, ...]], rates: list[tuple[Protocol, Protocol]]
-) -> Iterator[str]:
+def _page(sections: dict[str, Any]) -> Iterator[str]:
+    """The lines of the page. sections: lines of each run, and rows of each pair of learning rates, by the names of their files."""
     yield from (
         "# The paper's experiment",
         "",
@@ -241,23 +148,19 @@ def _page(
         "16, on 605 images, once each. Below is the same protocol. Where the learning rate is another, epochs are stated as the paper's: "
         + (
             "small steps of SGD go the same way for the same product of rate and steps, as far as the last section shows."
-            if rates
+            if sections["rates"]
             else "that small steps of SGD go the same way for the same product of rate and steps is assumed here, not shown."
         ),
         "",
     )
-    for protocol, names in zip(protocols, figures, strict=True):
-        yield from _section(protocol)
-        for name in names:
-            title = FIGURES[name]
-            yield from (f"{title}:", "", f"![{title}](figures/paper_{protocol.name}_{name}.png)", "")
-    yield from _compressed(rates)
+    for lines in sections["runs"].values():
+        yield from lines
+    if sections["rates"]:
+        yield from _compressed(sections["rates"])
 
 
-def _compressed(pairs: list[tuple[Protocol, Protocol]]) -> Iterator[str]:
+def _compressed(rates: dict[str, list[list[str]]]) -> Iterator[str]:
     """How far training at a larger learning rate goes the way of one at the paper's."""
-    if not pairs:
-        return
     yield from ("## Compressed time", "")
     yield from (
         "The same networks, seeds and images at two learning rates. *Begins*: the first epoch at which the mean validation Dice is above "
@@ -266,10 +169,9 @@ def _compressed(pairs: list[tuple[Protocol, Protocol]]) -> Iterator[str]:
         "",
     )
     head = ("model", "rates", "both to epoch", "begins", "mean difference", "largest")
-    rows = [row for slow, fast in pairs for name in MODELS if (row := compared_rates(slow, fast, name))]
-    yield from (*table(head, rows), "")
-    for slow, fast in pairs:
-        yield from (f"![Dice at two learning rates](figures/{_file_of(slow, fast)}.png)", "")
+    yield from (*table(head, [row for rows in rates.values() for row in rows]), "")
+    for file in rates:
+        yield from (f"![Dice at two learning rates](figures/{file}.png)", "")
 
 
 def compared_rates(slow: Protocol, fast: Protocol, name: str) -> tuple[str, ...] | None:
@@ -288,22 +190,18 @@ def compared_rates(slow: Protocol, fast: Protocol, name: str) -> tuple[str, ...]
         name,
         f"{slow.rate:g}, {fast.rate:g}",
         f"{last:,.0f}",
-        ", ".join(map(_epoch, begins)),
+        ", ".join(map(epoch_text, begins)),
         f"{np.mean(apart):.3f}" if apart else "–",
         f"{max(apart):.3f}" if apart else "–",
     )
-
-
-def begun_at(curve: dict[float, float]) -> float | None:
-    """The first epoch of a training at which its Dice is that of a network which predicts something."""
-    return next((epoch for epoch, dice in curve.items() if epoch > 0 and dice > BEGUN), None)
 
 
 def _file_of(slow: Protocol, fast: Protocol) -> str:
     return f"paper_rates_{slow.name}_{fast.name}"
 
 
-def _section(protocol: Protocol) -> Iterator[str]:
+def _section(protocol: Protocol, figures: tuple[str, ...]) -> Iterator[str]:
+    """The lines of a run. figures: the names of those that are drawn."""
     facts = protocol.run.facts
     hours = sum(record.seconds for training in protocol.models.values() for record in training.records) / 3600
     yield from (f"## {protocol.title}", "")
@@ -340,6 +238,8 @@ def _section(protocol: Protocol) -> Iterator[str]:
         "layer reaches that tells all images apart, so that I(Y;M) is H(Y) whatever the layer."
     )
     yield from ("", *_merges(protocol), "")
+    for name in figures:
+        yield from (f"{FIGURES[name]}:", "", f"![{FIGURES[name]}](figures/paper_{protocol.name}_{name}.png)", "")
 
 
 def _begins(protocol: Protocol) -> list[str]:
@@ -347,7 +247,7 @@ def _begins(protocol: Protocol) -> list[str]:
     for name in MODELS:
         if name in protocol.models:
             dice, epoch = protocol.best(name)
-            rows.append((name, _epoch(begun_at(protocol.dice_by_epoch(name))), f"{dice:.3f}", f"{epoch:,.0f}"))
+            rows.append((name, epoch_text(begun_at(protocol.dice_by_epoch(name))), f"{dice:.3f}", f"{epoch:,.0f}"))
     return table(("model", "begins at epoch", "best Dice", "at epoch"), rows)
 
 
@@ -361,102 +261,14 @@ def _merges(protocol: Protocol) -> list[str]:
     for layer in MERGES:
         reached, most, ceiling = protocol.full_from(layer)
         rows.append(
-            (layer, _epoch(reached), _epoch(protocol.saturated_from(layer)), f"{most:.2f} of {ceiling:.2f} bits")
+            (
+                layer,
+                epoch_text(reached),
+                epoch_text(protocol.saturated_from(layer)),
+                f"{most:.2f} of {ceiling:.2f} bits",
+            )
         )
     return table(("merge", "reached at epoch", "ceiling from epoch", "most"), rows)
-
-
-def _epoch(epoch: float | None) -> str:
-    return "never" if epoch is None else f"{epoch:,.0f}"
-
-
-def claims(protocol: Protocol) -> list[Claim]:
-    """The paper's claims, each held against a run. What needs a training that has not ended is not decided."""
-    return [*_of_information(protocol), *_of_dice(protocol)]
-
-
-def _of_information(protocol: Protocol) -> Iterator[Claim]:
-    """Those about the table of estimates, which hold or not whether the estimates are at their ceiling or not."""
-    reached = {layer: protocol.full_from(layer) for layer in MERGES}
-    epochs = {layer: found for layer, (found, _, _) in reached.items()}
-    measured = protocol.run.flow.epochs[-1] * protocol.scale >= protocol.epochs
-    order = [np.inf if epochs[layer] is None else epochs[layer] for layer in MERGES]
-    is_ordered = all(upper <= lower for upper, lower in pairwise(order))
-    yield Claim(
-        "I(Y;M) of layers 20, 17, 14 and 11 reaches its maximum in that order",
-        "20 and 17 at about 1,000, 14 between 1,000 and 10,000, 11 never",
-        ", ".join(f"{layer} {_at(epochs[layer])}" for layer in MERGES),
-        # with one layer left, whatever comes later comes after the others
-        _answer(measured or not is_ordered or epochs[MERGES[-2]] is not None, is_ordered),
-    )
-    most, ceiling = reached["11"][1:]
-    yield Claim(
-        "I(Y;M) of layer 11 stays below the maximum",
-        "1.5 of 3 bits",
-        f"{most:.2f} of {ceiling:.2f} bits",
-        _answer(measured, epochs["11"] is None),
-    )
-    of_input = {
-        layer.label: protocol.run.flow.select(quantity="I(X;M)", layer=layer.label).estimates[0].bits
-        for layer in protocol.run.flow.layers
-    }
-    down = [str(number) for number in range(1, 11)]
-    lowest = min(down, key=lambda layer: of_input[layer])
-    lowest_of_all = min(of_input, key=lambda layer: of_input[layer])
-    up = [of_input[layer] for layer in reversed(MERGES)]
-    yield Claim(
-        "I(X;M) over the layers is a U at first",
-        "falls to the bottom, rises at the merges",
-        f"of layers 1 to 10 lowest at {lowest} (of all at {lowest_of_all}); at 11, 14, 17 and 20 {', '.join(f'{bits:.2f}' for bits in up)} bits",
-        _answer(True, lowest in {"9", "10"} and all(lower < upper for lower, upper in pairwise(up))),
-    )
-
-
-def _at(epoch: float | None) -> str:
-    return "never" if epoch is None else f"at {epoch:,.0f}"
-
-
-def _of_dice(protocol: Protocol) -> Iterator[Claim]:
-    there = {
-        "model1": "Model 1 is at its best between epochs 2,000 and 3,000",
-        "model2": "Model 2 is at its best between epochs 2,000 and 3,000",
-    }
-    for name, text in there.items():
-        if name not in protocol.models:
-            yield Claim(text, "2,000 to 3,000", "not trained", "not decided")
-            continue
-        dice, epoch = protocol.best(name)
-        within = protocol.close_from(name, dice - CLOSE)
-        yield Claim(
-            text,
-            "2,000 to 3,000",
-            f"best {dice:.3f} at {epoch:,.0f}; within {CLOSE:g} of it from {_epoch(within)} on",
-            _answer(protocol.is_whole(name) or epoch > 3000, 2000 <= epoch <= 3000),  # later ones only confirm that
-        )
-    for name, text, paper, expected in (
-        ("model2", "Model 2 reaches the Dice of Model 1", "by 3,000", True),
-        ("model3", "Model 3 reaches the Dice of Model 1, later", "about 8,000", True),
-        ("model4", "Model 4 does not reach the Dice of Model 1", "never", False),
-    ):
-        yield _reaching(protocol, name, text, paper, expected=expected)
-
-
-def _reaching(protocol: Protocol, name: str, text: str, paper: str, *, expected: bool) -> Claim:
-    """Whether a model comes within 0.02 of the best mean Dice of Model 1; one that does not start says nothing."""
-    if name not in protocol.models or "model1" not in protocol.models:
-        return Claim(text, paper, "not trained", "not decided")
-    best, _ = protocol.best("model1")
-    reached, dice = protocol.close_from(name, best - CLOSE), protocol.best(name)[0]
-    here = f"within {CLOSE:g} {_at(reached)}; best {dice:.3f} against {best:.3f}"
-    training: Training = protocol.models[name]
-    if training.started_at is None:
-        return Claim(text, paper, f"{here}; it has not started: {training.why_not}", "not decided")
-    is_known = protocol.is_whole("model1") and (protocol.is_whole(name) or reached is not None)
-    return Claim(text, paper, here, _answer(is_known, (reached is not None) == expected))
-
-
-def _answer(is_known: bool, holds: bool) -> Answer:
-    return "not decided" if not is_known else "held" if holds else "did not hold"
 
 
 if __name__ == "__main__":

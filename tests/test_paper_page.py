@@ -198,5 +198,9 @@ def test_the_page_is_written_with_its_tables(
     assert len(named) == 5  # of the models, one alone has kept what it predicted
     assert all((tmp_path / "docs" / name).is_file() for name in named)
     assert sorted(path.name for path in (tmp_path / "docs" / "data").iterdir()) == [
-        "paper_run_flow.parquet", *(f"paper_run_model{k}.parquet" for k in range(1, 5)),
+        "paper_run_flow.parquet", *(f"paper_run_model{k}.parquet" for k in range(1, 5)), "paper_sections.json",
     ]  # fmt: skip
+    shutil.rmtree(run)  # what took days is not kept for a page
+    monkeypatch.setattr(sys, "argv", ["make_paper.py", "--docs", str(tmp_path / "docs")])
+    script["main"]()
+    assert (tmp_path / "docs" / "paper.md").read_text(encoding="utf-8") == page
