@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from calibration.verdict_cells import EFFORT
-from calibration.verdict_fit import MARGIN, Row, fitted, kinds_of, left_out_tasks
+from calibration.verdict_fit import MARGIN, Predicted, Row, fitted, kinds_of
 from unetscope.analysis import ExpectedLosses, LossLine
 from unetscope.analysis.loss_verdicts import expected_losses
 from unetscope.base import without_nan
 from unetscope.runs.kept_evidence import evidence_of
 from unetscope.runs.kept_silenced import silenced_of
-from unetscope.table import SILENCED, TRAINED_ON, Decision, Evidence, Silenced, Variant, decided_loss, named_variants
+from unetscope.table import (
+    SILENCED,
+    TRAINED_ON,
+    Decision,
+    Evidence,
+    Interval,
+    Silenced,
+    Variant,
+    decided_loss,
+    named_variants,
+)
 
 USED: Final = (TRAINED_ON, SILENCED)
 """The predictors of which the package has lines, the surest first."""
@@ -92,48 +102,62 @@ def losses_by_cell(rows: Sequence[Row], efforts: Iterable[Effort]) -> dict[tuple
     return {each.cell: each.losses(lines[each.task]) for each in efforts}
 
 
-def of_command(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[tuple[Row, Decision]]:
-    """What the command decides of every retrained design of the cells in which it was tried."""
+@dataclass(frozen=True)
+class Said:
+    """What the command says of a retrained design. loss: None if it expects none."""
+
+    row: Row
+    loss: Interval | None
+    decision: Decision
+
+
+def of_command(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[Said]:
+    """What the command says of every retrained design of the cells in which it was tried."""
     by_cell, losses = {each.cell: each for each in efforts}, losses_by_cell(rows, efforts)
-    return [
-        (row, losses[row.cell].decision(by_cell[row.cell].design(row.design))) for row in rows if row.cell in by_cell
-    ]
+    said = []
+    for row in rows:
+        if row.cell in by_cell:
+            design = by_cell[row.cell].design(row.design)
+            expected = losses[row.cell].of(design)
+            said.append(Said(row, None if expected is None else expected.loss, losses[row.cell].decision(design)))
+    return said
 
 
-def decided_parts(rows: Sequence[Row], efforts: Sequence[Effort]) -> Iterator[str]:
+def decided_parts(
+    predictions: Mapping[str, Predicted], said: Sequence[Said], efforts: Sequence[Effort]
+) -> Iterator[str]:
     """How verdicts do on single parts, a line for each kind of verdict."""
-    parts = [row for row in rows if is_single(row.design)]
     at_once, trained_on = (
-        {id(row): decided_loss(line.loss(row.values[name]), MARGIN) for row, line in left_out_tasks(rows, name)}
-        for name in (SILENCED, TRAINED_ON)
+        [(row, decided_loss(loss, MARGIN)) for row, loss in predictions[name]] for name in (SILENCED, TRAINED_ON)
     )
-    verdicts: dict[str, Callable[[Row], Decision]] = {
-        "bits": lambda row: row.by_bits,
-        "at once": lambda row: at_once[id(row)],
-        "all trained on": lambda row: "redundant" if row.most < MARGIN else trained_on[id(row)],
+    verdicts: dict[str, list[tuple[Row, Decision]]] = {
+        "always redundant": [(row, "redundant") for row, _ in at_once],
+        "bits": [(row, row.by_bits) for row, _ in at_once],
+        "at once": at_once,
+        "all trained on": [(row, "redundant" if row.most < MARGIN else decision) for row, decision in trained_on],
     }
-    for name, decide in verdicts.items():
-        yield _counted(name, [(row, decide(row)) for row in parts])
-    decided = [(row, decision) for row, decision in of_command(rows, efforts) if is_single(row.design)]
-    for budget in sorted({row.budget for row, _ in decided}):
+    for budget in sorted({each.budget for each in efforts}):
         spent = [each.trainings for each in efforts if each.budget == budget]
         name = f"effort of {EFFORT:g}, {budget} epochs ({sum(spent) / len(spent):.2f} trainings)"
-        yield _counted(name, [each for each in decided if each[0].budget == budget])
+        verdicts[name] = [(each.row, each.decision) for each in said if each.row.budget == budget]
+    for name, decided in verdicts.items():
+        yield _counted(name, [(row, decision) for row, decision in decided if is_single(row.design)])
 
 
 def _counted(name: str, decided: Sequence[tuple[Row, Decision]]) -> str:
     parts = len(decided)
     right = sum(decision == row.truth for row, decision in decided)
-    redundant, needed = (
-        sum(decision == what != row.truth for row, decision in decided) for what in ("redundant", "needed")
-    )
+    of_needed = [decision for row, decision in decided if row.truth == "needed"]
+    wrongly_needed = sum(decision == "needed" for row, decision in decided if row.truth == "redundant")
     undecided = sum(decision == "undecided" for _, decision in decided)
     settled = [(row.retrained, decision) for row, decision in decided if row.retrained != "undecided"]
     agreeing = sum(decision == retrained for retrained, decision in settled)
     against = sum(set(each) == {"needed", "redundant"} for each in settled)
+    found, missed = of_needed.count("needed"), of_needed.count("redundant")
     return (
-        f"| {name} | {parts} | {right / parts:.0%} | {redundant / parts:.1%} | {needed / parts:.1%} | "
-        f"{undecided / parts:.0%} | {agreeing} of {len(settled)} | {against} of {len(settled)} |"
+        f"| {name} | {parts} | {right / parts:.0%} | {missed / parts:.1%} | {wrongly_needed / parts:.1%} | "
+        f"{undecided / parts:.0%} | {found} found, {missed} missed of {len(of_needed)} | "
+        f"{agreeing} right, {against} wrong of {len(settled)} |"
     )
 
 

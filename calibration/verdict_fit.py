@@ -7,15 +7,15 @@ are fitted to networks that were retrained, and judged on tasks that they were n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from unetscope.analysis import BEYOND, FREEDOM, LossLine
+from unetscope.analysis import FREEDOM, LossLine
 from unetscope.table import (
     BITS,
     EXPECTED_LEVEL,
@@ -28,14 +28,14 @@ from unetscope.table import (
 )
 
 Array = NDArray[np.float64]
+Predicted = Sequence[tuple["Row", Interval]]
 LEVEL = EXPECTED_LEVEL
 MARGIN = 0.02
-HALF_OF_A_STANDARD_ERROR = 2.2  # half of a 95 % interval, of Student's law with some ten degrees of freedom
 BEYOND_NORMAL = 1.6448536269514722  # the 95th percentile of the normal law
 LOGS = (-20.0, 5.0)  # of slopes and scales
 SCALES = (0.01, 0.1)  # supposed before any task is known, with a factor of e as its standard deviation
 LEARNT = 0.1  # of Dice; a network with less has not begun to
-UNKNOWN = 0.1  # half of the interval of a loss that has none, as too few trainings started
+UNKNOWN = 0.05  # the standard error of a loss of which too few trainings started to tell it
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Row:
 
     loss: of Dice when it is retrained. values: of its predictors, by name. by_bits: what the rule of bits says. most: the end
     of the interval over images of the gap after training on; below the margin, a network that is there shows that what it lacks
-    is not needed. retrained: what its retrainings decide. half: half of the 95 % interval of the loss; NaN without one.
-    by_seed: the loss of each seed; NaN where it or the whole network did not begin to learn.
+    is not needed. retrained: what its retrainings decide. by_seed: the loss of each seed; NaN where it or the whole network did
+    not begin to learn. error: the standard error of the loss, over seeds.
     """
 
     task: str
@@ -57,8 +57,8 @@ class Row:
     by_bits: Decision = "undecided"
     most: float = math.nan
     retrained: Decision = "undecided"
-    half: float = math.nan
     by_seed: Sequence[float] = ()
+    error: float = UNKNOWN
 
     @property
     def cell(self) -> tuple[str, str, int]:
@@ -89,14 +89,33 @@ def rows_of(kept: Mapping[str, Any], task: str, network: str) -> list[Row]:
             if values is not None and math.isfinite(outcome["loss"]):
                 predictors = predictor_values(values, kept["losses"]["curves"], int(budget), design)
                 most = math.nan if values["gap"] is None else values["gap"]["high"]
-                half = (outcome["high"] - outcome["low"]) / 2
                 by_bits, retrained = values["verdict"], outcome["decision"]
                 by_seed = seeds_losses(kept["losses"]["curves"], int(budget), design)
                 loss = outcome["loss"]
                 rows.append(
-                    Row(task, network, int(budget), design, loss, predictors, by_bits, most, retrained, half, by_seed)
+                    Row(task, network, int(budget), design, loss, predictors, by_bits, most, retrained, by_seed)
                 )
-    return rows
+    return with_errors(rows)
+
+
+def with_errors(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the standard errors of their losses, of a variance over seeds that is pooled over the designs of a cell.
+
+    >>> rows = [Row("ring", "unet", 20, name, 0.0, {}, by_seed=(0.0, 0.02, 0.04)) for name in ("depth1", "depth2")]
+    >>> [round(row.error, 4) for row in with_errors(rows)]
+    [0.0115, 0.0115]
+    """
+    pooled: dict[tuple[str, str, int], list[float]] = {}
+    known = {id(row): [loss for loss in row.by_seed if math.isfinite(loss)] for row in rows}
+    for row in rows:
+        if len(known[id(row)]) > 1:
+            pooled.setdefault(row.cell, []).append(float(np.var(known[id(row)], ddof=1)))
+    return [
+        replace(row, error=math.sqrt(np.mean(pooled[row.cell]) / len(known[id(row)])))
+        if len(known[id(row)]) > 1
+        else row
+        for row in rows
+    ]
 
 
 def seeds_losses(curves: Mapping[str, Mapping[str, Sequence[float]]], budget: int, design: str) -> list[float]:
@@ -152,7 +171,7 @@ def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None)
 
     Source: a two-piece law, as of Fernández & Steel (JASA 93:359, 1998), of Student's, which outlying tasks move little.
 
-    >>> exact = [Row(f"task{k % 5}", "unet", 60, f"{k}", 0.01 + 0.3 * k / 50, {"x": k / 50}, half=0.001) for k in range(50)]
+    >>> exact = [Row(f"task{k % 5}", "unet", 60, f"{k}", 0.01 + 0.3 * k / 50, {"x": k / 50}, error=0.0005) for k in range(50)]
     >>> line = fitted(exact, "x")
     >>> round(line.intercept, 2), round(line.slope, 2)
     (0.01, 0.3)
@@ -162,7 +181,7 @@ def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None)
     x, y = (
         np.array(values) for values in ([row.values[predictor] for row in measured], [row.loss for row in measured])
     )
-    errors = np.array([UNKNOWN if math.isnan(row.half) else row.half for row in measured]) / HALF_OF_A_STANDARD_ERROR
+    errors = np.array([row.error for row in measured])
     sizes = {task: sum(row.task == task for row in measured) for task in {row.task for row in measured}}
     weights = np.array([1 / sizes[row.task] for row in measured])
 
@@ -190,24 +209,27 @@ def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None)
     return line(min(optima, key=lambda each: each.fun).x)
 
 
-def is_covered(line: LossLine, row: Row) -> bool:
-    """Whether a loss lies within the 90 % interval, as far as the row's retrainings can tell."""
-    x, error = row.values[line.predictor], (UNKNOWN if math.isnan(row.half) else row.half) / HALF_OF_A_STANDARD_ERROR
-    off, (above, below) = row.loss - line.middle(x), line.scales(x)
-    return abs(off) <= math.hypot(BEYOND * (above if off > 0 else below), BEYOND_NORMAL * error)
+def is_covered(interval: Interval, row: Row) -> bool:
+    """Whether a loss lies within an interval, as far as the row's retrainings can tell."""
+    off = row.loss - interval.value
+    reach = interval.high - interval.value if off > 0 else interval.value - interval.low
+    return abs(off) <= math.hypot(reach, BEYOND_NORMAL * row.error)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """How well predictors do on tasks that they were not fitted on; shares of designs, each task weighing the same.
+    """How well losses are predicted on tasks that no fit has seen; shares of designs, each task weighing the same.
 
     ranks: Spearman's correlation with the retrained loss within a cell, over cells of three designs or more. covered: losses in
-    the interval, as far as their retrainings tell. right, wrong: decided so; the rest is undecided.
+    the interval, as far as their retrainings tell; strictly: the mean of the retrainings; of_needed: of those designs that lose
+    more than the margin. right, wrong: decided so; the rest is undecided.
     """
 
-    predictor: str
+    name: str
     ranks: float
     covered: float
+    strictly: float
+    of_needed: float
     right: float
     wrong: float
     width: float
@@ -225,29 +247,36 @@ def left_out_tasks(rows: Sequence[Row], predictor: str) -> list[tuple[Row, LossL
     return predicted
 
 
-def judged(rows: Sequence[Row], predictor: str) -> Judged:
-    """How well a predictor does."""
-    lines = left_out_tasks(rows, predictor)
-    predicted = [(row, line.loss(row.values[predictor])) for row, line in lines]
-    covering = {id(row): is_covered(line, row) for row, line in lines}
-    cells = {row.cell for row in rows}
+def predicted(rows: Sequence[Row], predictor: str) -> Predicted:
+    """Every row in which a predictor is known, with the loss that the line of the other tasks expects."""
+    return [(row, line.loss(row.values[predictor])) for row, line in left_out_tasks(rows, predictor)]
+
+
+def judged(name: str, losses: Predicted, decisions: Sequence[Decision] | None = None) -> Judged:
+    """How well losses are predicted. decisions: by default those of the intervals."""
+    if decisions is None:
+        decisions = [decided_loss(interval, MARGIN) for _, interval in losses]
     ranks = []
-    for cell in cells:
-        of_cell = [(row.loss, each.value) for row, each in predicted if row.cell == cell]
-        if len(of_cell) >= 3 and len({loss for _, loss in of_cell}) > 1:
+    for cell in {row.cell for row, _ in losses}:
+        of_cell = [(row.loss, interval.value) for row, interval in losses if row.cell == cell]
+        if len(of_cell) >= 3 and len({loss for loss, _ in of_cell}) > 1 and len({value for _, value in of_cell}) > 1:
             ranks.append(float(stats.spearmanr(*zip(*of_cell, strict=True)).statistic))
 
-    def share(holds: Callable[[Row, Interval], float]) -> float:
+    def share(holds: Iterable[float], rows: Sequence[Row]) -> float:
         by_task: dict[str, list[float]] = {}
-        for row, each in predicted:
-            by_task.setdefault(row.task, []).append(float(holds(row, each)))
-        return float(np.mean([np.mean(values) for values in by_task.values()]))
+        for row, value in zip(rows, holds, strict=True):
+            by_task.setdefault(row.task, []).append(float(value))
+        return float(np.mean([np.mean(values) for values in by_task.values()])) if by_task else math.nan
 
+    rows = [row for row, _ in losses]
+    needed = [(row, interval) for row, interval in losses if row.truth == "needed"]
     return Judged(
-        predictor,
+        name,
         float(np.mean(ranks)) if ranks else math.nan,
-        share(lambda row, _: covering[id(row)]),
-        share(lambda row, each: decided_loss(each, MARGIN) == row.truth),
-        share(lambda row, each: decided_loss(each, MARGIN) not in (row.truth, "undecided")),
-        share(lambda _, each: each.high - each.low),
+        share((is_covered(interval, row) for row, interval in losses), rows),
+        share((interval.low <= row.loss <= interval.high for row, interval in losses), rows),
+        share((is_covered(interval, row) for row, interval in needed), [row for row, _ in needed]),
+        share((decision == row.truth for row, decision in zip(rows, decisions, strict=True)), rows),
+        share((decision not in (row.truth, "undecided") for row, decision in zip(rows, decisions, strict=True)), rows),
+        share((interval.high - interval.low for _, interval in losses), rows),
     )

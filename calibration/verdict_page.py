@@ -18,17 +18,18 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from calibration.verdict_cells import DRAWN, EFFORT, NETWORKS, TRAINED_ON_FOR
+from calibration.verdict_cells import DRAWN, EFFORT, HELD_OUT, NETWORKS, REAL, SMALL, TRAIN, TRAINED_ON_FOR
 from calibration.verdict_effort import (
     USED,
     Effort,
+    Said,
     decided_parts,
     efforts_of,
     keep_efforts,
     kept_efforts,
     of_command,
 )
-from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, fitted, judged, kinds_of, left_out_tasks, rows_of
+from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, fitted, judged, kinds_of, predicted, rows_of
 from unetscope.base import without_nan
 from unetscope.table import BITS, SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
 
@@ -115,7 +116,8 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
     trained = {(row.task, row.network) for row in rows}
     of_each, budgets = len(rows) / len(cells), sorted({budget for _, _, budget in cells})
     needed = sum(row.truth == "needed" for row in rows)
-    judgements = [judged(rows, predictor) for predictor in PREDICTORS]
+    predictions = {name: predicted(rows, name) for name in dict.fromkeys((*PREDICTORS, *USED))}
+    said = of_command(rows, efforts)
     return [
         "# What predicts the loss of Dice",
         "",
@@ -124,60 +126,93 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
         "",
         f"{len(tasks)} tasks ({', '.join(tasks)}), {len({network for _, network in trained})} networks, {len(trained)} of their pairs, each "
         f"at two budgets: {len(rows)} designs, {needed} of which lose more than {MARGIN:g} Dice when they are retrained with three seeds. "
-        "Every number below is of tasks that the fit has not seen: each is left out in turn, and all weigh the same.",
+        f"{scope_of(tasks)} Lines are judged on tasks that they were not fitted on: each is left out in turn. In the first table all "
+        "tasks weigh the same; in the others parts do, and networks.",
         "",
         f"- *Ranks*: Spearman's correlation of the prediction with the retrained loss, within a network and budget.\n- *Covered*: losses that "
-        f"lie in the {LEVEL:.0%} interval, as far as their retrainings tell.\n- *Right*, *wrong*: decided so, against the mean loss of the retrainings and a margin of "
+        f"lie in the {LEVEL:.0%} interval, as far as their retrainings tell; *strictly*, as if these told exactly; *if needed*, of the designs "
+        f"that lose more than {MARGIN:g}.\n- *Right*, *wrong*: decided so, against the mean loss of the retrainings and a margin of "
         f"{MARGIN:g}; the rest is undecided.\n- *Cost*: trainings for all designs of a network, beside its own.",
         "",
-        "| predicted by | ranks | covered | width | right | wrong | undecided | cost |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_line(each, of_each, budgets) for each in judgements),
+        "| predicted by | ranks | covered | strictly | if needed | width | right | wrong | undecided | cost |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(_line(judged(name, losses), _cost(name, of_each, budgets)) for name, losses in predictions.items()),
+        *_command_line(said, efforts),
         "",
         "## Decided, part by part",
         "",
         f"Of single skips, and of levels with all below them: what the rule of bits says, and the verdicts of the package, by lines that the "
         f"task was left out of: at once; if a network without each part were trained on for {TRAINED_ON_TEXT}; and as "
         f"`unetscope verdict --effort {EFFORT:g}` finds and says them of a run of so many epochs. "
-        "*Right* and *wrong* by the mean loss of three retrainings, which is uncertain itself: the last two columns count only parts on "
-        "which retraining decides with its 95 % interval.",
+        "*Right* and *wrong* by the mean loss of three retrainings, which is uncertain itself: the last column counts only parts on which "
+        "retraining decides with its 95 % interval, which are those of the quieter trainings. *Of those needed*: how many were found, and how "
+        "many were called redundant.",
         "",
-        "| verdict | parts | right | wrongly redundant | wrongly needed | undecided | right where retraining decides | wrong |",
+        "A part is called needed only where it has been trained on without: of what it loses at once, and of levels, much or nothing may come "
+        "back, and the more it is the less is known.",
+        "",
+        "| verdict | parts | right | wrongly redundant | wrongly needed | undecided | of those needed | right and wrong where retraining decides |",
         "|---|---|---|---|---|---|---|---|",
-        *decided_parts(rows, efforts),
+        *decided_parts(predictions, said, efforts),
         "",
         "## The design that is chosen",
         "",
         "The smallest design whose whole interval lies under the margin, or the whole network. *Regret*: the Dice of the best design, the whole "
         "network among them, less that of the chosen one, as retrained. The best of many is partly luck; so *beside retraining* takes the best "
-        "by all seeds but one, and compares the two on that one, for each seed in turn.",
+        "by all seeds but one, and compares the two on that one, for each seed in turn. Only designs that were retrained are chosen from.",
         "",
         "| predicted by | mean regret | largest | beside retraining | left out of the network |",
         "|---|---|---|---|---|",
-        *(_choice(each, _decided(rows, each)) for each in PREDICTORS),
-        *([_choice(f"effort of {EFFORT:g}", of_command(rows, efforts))] if efforts else []),
+        _choice("nothing left out", [(row, "undecided") for row in rows]),
+        *(
+            _choice(name, [(row, decided_loss(loss, MARGIN)) for row, loss in losses])
+            for name, losses in predictions.items()
+        ),
+        *([_choice(f"effort of {EFFORT:g}", [(each.row, each.decision) for each in said])] if said else []),
     ]
 
 
-def _line(each: Judged, designs: float, budgets: Sequence[int]) -> str:
-    share = sum(COST[each.predictor](budget) for budget in budgets) / len(budgets) if each.predictor in COST else 0.0
-    cost = "—" if share == 0 else f"{share * (designs + 1):.2f}"
+def scope_of(tasks: Sequence[str]) -> str:
+    """What the networks and images of these tasks are."""
+    small, real = SMALL.values, REAL.values
+    texts = [
+        f"Drawn tasks have {TRAIN} images to train on and {HELD_OUT} to validate on, of {small['data.image_size']}×"
+        f"{small['data.image_size']}; their networks have width {small['network.width']} and depth {small['network.depth']}."
+    ]
+    if set(tasks) - set(DRAWN):
+        texts.append(
+            f"Images of {' and '.join(sorted(set(tasks) - set(DRAWN)))} are scaled to {real['data.image_size']}×"
+            f"{real['data.image_size']}; their networks have width {real['network.width']} and depth {real['network.depth']}."
+        )
+    return " ".join([*texts, "Elsewhere the intervals may hold less often."])
+
+
+def _cost(predictor: str, designs: float, budgets: Sequence[int]) -> float:
+    """In trainings, for all designs of a network."""
+    share = sum(COST[predictor](budget) for budget in budgets) / len(budgets) if predictor in COST else 0.0
+    return share * (designs + 1)
+
+
+def _command_line(said: Sequence[Said], efforts: Sequence[Effort]) -> list[str]:
+    known = [(each.row, each.loss, each.decision) for each in said if each.loss is not None]
+    if not known:
+        return []
+    cost = sum(each.trainings for each in efforts) / len(efforts)
+    losses, decisions = [(row, loss) for row, loss, _ in known], [decision for _, _, decision in known]
+    return [_line(judged(f"effort of {EFFORT:g}", losses, decisions), cost)]
+
+
+def _line(each: Judged, cost: float) -> str:
     undecided = 1 - each.right - each.wrong
+    covered = " | ".join(f"{share:.0%}" for share in (each.covered, each.strictly, each.of_needed))
     return (
-        f"| {each.predictor} | {_number(each.ranks, 2)} | {each.covered:.0%} | {each.width:.3f} | {each.right:.0%} | "
-        f"{each.wrong:.1%} | {undecided:.0%} | {cost} |"
+        f"| {each.name} | {_number(each.ranks, 2)} | {covered} | {each.width:.3f} | {each.right:.0%} | {each.wrong:.1%} | "
+        f"{undecided:.0%} | {f'{cost:.2f}' if cost else '—'} |"
     )
 
 
 def _number(value: float, places: int = 3) -> str:
     return "—" if math.isnan(value) else f"{value:.{places}f}"
-
-
-def _decided(rows: Sequence[Row], predictor: str) -> list[tuple[Row, Decision]]:
-    """What lines of a predictor decide, by tasks that were left out."""
-    return [
-        (row, decided_loss(line.loss(row.values[predictor]), MARGIN)) for row, line in left_out_tasks(rows, predictor)
-    ]
 
 
 def _choice(name: str, decided: Sequence[tuple[Row, Decision]]) -> str:

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,9 @@ def test_what_a_small_loss_shows() -> None:
     assert list(map(str, evidence.redundant(0.02))) == ["skip1", "level3"]
     assert evidence.smallest(0.01) is None
     assert evidence.redundant(0.01) == ()
+    worse = replace(tried[0], from_run=0.03)  # than the run's network was: training on has harmed the whole one
+    assert not worse.shows(0.02)
+    assert replace(worse, from_run=0.019).shows(0.02)
     unknown = TrainedOn(tried[0].design, 0.8, Interval(0.0, math.nan, math.nan), 0.0)  # too few groups of images
     assert not unknown.shows(0.02)
 

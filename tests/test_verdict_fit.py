@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from calibration.verdict_fit import Row, fitted, is_covered, judged, left_out_tasks, rows_of
+from calibration.verdict_fit import UNKNOWN, Judged, Row, fitted, is_covered, judged, left_out_tasks, predicted, rows_of
 
 from unetscope.analysis.expected_losses import BEYOND, FREEDOM, LossLine
 from unetscope.table.intervals import Interval
@@ -24,13 +24,24 @@ def planted(
             told = float(random.exponential(0.1))
             values = {"told": told, "guess": float(random.exponential(0.1))}
             off = noise * float(random.standard_t(FREEDOM)) + error * float(random.standard_normal())
-            rows.append(Row(f"task{task}", "unet", 18, f"design{design}", slope * told + off, values, half=2.2 * error))
+            rows.append(Row(f"task{task}", "unet", 18, f"design{design}", slope * told + off, values, error=error))
     return rows
+
+
+def of_others(rows: list[Row], predictor: str) -> Judged:
+    return judged(predictor, predicted(rows, predictor))
+
+
+def test_shares_are_of_intervals_and_of_decisions() -> None:
+    rows = [Row(f"task{k}", "unet", 18, "depth1", loss, {}, error=0.01) for k, loss in enumerate((0.0, 0.025, 0.2))]
+    found = judged("said", [(row, Interval(0.0, -0.02, 0.02)) for row in rows], ["redundant", "redundant", "needed"])
+    assert (found.covered, found.strictly, found.of_needed) == pytest.approx((2 / 3, 1 / 3, 1 / 2))
+    assert (found.right, found.wrong, found.width) == pytest.approx((2 / 3, 1 / 3, 0.04))
 
 
 def test_what_tells_is_told_from_what_does_not() -> None:
     rows = planted(8, noise=0.003, seed=0)
-    told, guess = judged(rows, "told"), judged(rows, "guess")
+    told, guess = of_others(rows, "told"), of_others(rows, "guess")
     assert told.ranks > 0.9
     assert abs(guess.ranks) < 0.4
     assert told.right > 0.75 > guess.right
@@ -40,9 +51,9 @@ def test_what_tells_is_told_from_what_does_not() -> None:
 @pytest.mark.parametrize(("noise", "error"), [(0.02, 0.002), (0.002, 0.03), (0.02, 0.02)])
 def test_intervals_hold_nine_of_ten_losses_of_tasks_that_were_left_out(noise: float, error: float) -> None:
     """Whether losses are off the line by themselves, or their retrainings are: what these vary by is not in the interval."""
-    covered = [judged(planted(8, noise=noise, error=error, seed=seed), "told").covered for seed in range(4)]
+    covered = [of_others(planted(8, noise=noise, error=error, seed=seed), "told").covered for seed in range(4)]
     assert 0.85 <= np.mean(covered) <= 0.97
-    width = np.mean([judged(planted(8, noise=noise, error=error, seed=seed), "told").width for seed in range(4)])
+    width = np.mean([of_others(planted(8, noise=noise, error=error, seed=seed), "told").width for seed in range(4)])
     assert width < 4 * BEYOND * max(noise, 0.01)
 
 
@@ -50,8 +61,8 @@ def test_an_interval_is_wider_where_tasks_differ() -> None:
     """Of tasks with another share each, the others do not tell which it is."""
     alike = planted(8, noise=0.005, seed=1)
     mixed = [replace(row, loss=row.loss * (0.2 + 0.2 * int(row.task[4:]))) for row in alike]
-    assert judged(mixed, "told").width > 1.5 * judged(alike, "told").width
-    assert judged(mixed, "told").covered > 0.75
+    assert of_others(mixed, "told").width > 1.5 * of_others(alike, "told").width
+    assert of_others(mixed, "told").covered > 0.75
 
 
 def test_every_task_weighs_the_same() -> None:
@@ -91,10 +102,10 @@ def test_what_is_not_known_of_a_design_is_not_predicted() -> None:
 
 def test_a_loss_that_its_retrainings_hardly_tell_may_lie_outside() -> None:
     line = LossLine("told", None, 0.0, 1.0, (0.001, 0.0), (0.001, 0.0))
-    row = Row("task", "unet", 18, "depth1", 0.1, {"told": 0.05}, half=0.01)
-    assert not is_covered(line, row)
-    assert is_covered(line, replace(row, half=0.1))
-    assert is_covered(line, replace(row, half=float("nan")))  # as little known as anything
+    row = Row("task", "unet", 18, "depth1", 0.1, {}, error=0.01)
+    assert not is_covered(line.loss(0.05), row)
+    assert is_covered(line.loss(0.05), replace(row, error=0.05))
+    assert is_covered(line.loss(0.05), Row("task", "unet", 18, "depth1", 0.1, {}))  # as little known as anything
 
 
 @pytest.mark.parametrize(
@@ -125,7 +136,8 @@ def test_rows_are_those_of_a_cell() -> None:
     (row,) = rows_of(kept, "ring", "unet")
     assert (row.task, row.design, row.loss, row.truth) == ("ring", "depth1", 0.1, "needed")
     assert (row.by_bits, row.most, row.retrained) == ("redundant", 0.15, "needed")
-    assert row.half == pytest.approx(0.05)
+    assert row.by_seed == pytest.approx([0.1])
+    assert row.error == UNKNOWN  # of one seed
     assert np.isnan(row.values["bits"])
     known = {name: round(value, 6) for name, value in row.values.items() if name != "bits"}
     assert known == {

@@ -35,7 +35,10 @@ def cells(tmp_path: Path) -> Path:
             }
             for design, gap in gaps.items()
         }
-        curves = {name: {"0": [0.5] * 19} for name in ("model1", *DESIGNS)}
+        curves = {
+            name: {str(seed): [0.8 - gaps.get(name, 0.0) / 2 + 0.003 * random.normal()] * 19 for seed in range(3)}
+            for name in ("model1", *DESIGNS)
+        }
         losses = {"budgets": {"6": outcomes, "18": outcomes}, "curves": curves}
         (folder / "losses.json").write_text(json.dumps(losses))
         for budget in (6, 18):
@@ -117,7 +120,7 @@ def test_the_command_is_judged_by_what_it_found(cells: Path, monkeypatch: pytest
     (cells / "ring-unet" / "effort-18.json").write_text(json.dumps(values))
     rows, efforts = read_cells(cells)
     assert [(each.task, each.budget, each.trainings) for each in efforts] == [("ring", 18, 2 * 3 / 18)]
-    decisions = {row.design: decision for row, decision in of_command(rows, efforts)}
+    decisions = {said.row.design: said.decision for said in of_command(rows, efforts)}
     assert decisions == {
         "without-skip1": "redundant", "depth1": "redundant", "without-skip2": "needed", "no-skips": "needed",
     }  # fmt: skip

@@ -55,10 +55,11 @@ class LossLine:
         above, below = (start + growth * max(0.0, x) for start, growth in (self.above, self.below))
         return above, below
 
-    def loss(self, x: float) -> Interval:
-        """The loss to expect, in Dice, with its 90 % interval."""
-        middle, (above, below) = self.middle(x), self.scales(x)
-        return Interval(middle, middle - BEYOND * below, middle + BEYOND * above)
+    def loss(self, x: float, error: float = 0.0) -> Interval:
+        """The loss to expect, in Dice, with its 90 % interval. error: half of an interval of x, which is of few images."""
+        middle = self.middle(x)
+        above, below = (math.hypot(BEYOND * scale, self.slope * error) for scale in self.scales(x))
+        return Interval(middle, middle - below, middle + above)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -75,14 +76,14 @@ def fitted_lines() -> tuple[LossLine, ...]:
 
 
 def expected_loss(
-    known: Mapping[str, float], keeps_skips: bool, lines: Sequence[LossLine] | None = None
+    known: Mapping[str, float], keeps_skips: bool, lines: Sequence[LossLine] | None = None, error: float = 0.0
 ) -> Interval | None:
     """The loss to expect by the surest predictor that is known; None if there is none.
 
     known: by the name of the predictor. keeps_skips: whether the design lacks levels alone. lines: the surest first; by default
-    those of this package.
+    those of this package. error: half of an interval of what is known.
     """
     for line in fitted_lines() if lines is None else lines:
         if line.keeps_skips in (None, keeps_skips) and math.isfinite(known.get(line.predictor, math.nan)):
-            return line.loss(known[line.predictor])
+            return line.loss(known[line.predictor], error)
     return None

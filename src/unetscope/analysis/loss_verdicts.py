@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,6 @@ from unetscope.table import (
     Decision,
     Evidence,
     ExpectedLoss,
-    Interval,
     Part,
     Silenced,
     TrainedOn,
@@ -43,22 +43,23 @@ class ExpectedLosses:
     def of(self, design: Variant) -> ExpectedLoss | None:
         """What a design is expected to lose; None if nothing is known of it.
 
-        It loses no more than a network that is there and lacks all that it lacks: every network between that one and the whole
-        one can compute what it does.
+        Every network between one that is there and the whole one can compute what that one does: so it does without what it
+        lacks too, and is expected to lose no more.
         """
         by_itself = next((each for each in self.losses if each.design.is_same_network(design)), None)
         shown = self._shown(design)
-        if shown is None or (by_itself is not None and (by_itself.shown or by_itself.loss.high <= shown.loss.high)):
+        if shown is None or (by_itself is not None and by_itself.network is not None):
             return by_itself
-        if by_itself is None:
+        if by_itself is None or by_itself.loss.high > shown.loss.high:
             return replace(shown, design=design)
-        pairs = zip(_ends(by_itself.loss), _ends(shown.loss), strict=True)
-        return replace(by_itself, loss=Interval(*map(min, pairs)), shown=True)
+        return replace(by_itself, network=shown.network)
 
     def _shown(self, design: Variant) -> ExpectedLoss | None:
         """The network that is there, and of which a design has all, which loses least."""
         networks = [
-            each for each in self.losses if each.shown and has_all_of(design, each.design, self.depth, self.without)
+            each
+            for each in self.losses
+            if each.network is not None and has_all_of(design, each.design, self.depth, self.without)
         ]
         return min(networks, key=lambda each: each.loss.high, default=None)
 
@@ -73,7 +74,12 @@ class ExpectedLosses:
     def smallest(self) -> Variant | None:
         """The smallest design that is redundant as a whole; None if there is none."""
         redundant = [each.design for each in self.losses if self.decision(each.design) == "redundant"]
-        return max(redundant, key=lambda design: (-design.depth, len(design.without)), default=None)
+        return max(redundant, key=self._smaller_and_surer, default=None)
+
+    def _smaller_and_surer(self, design: Variant) -> tuple[int, int, bool, float]:
+        expected = self.of(design)
+        assert expected is not None
+        return -design.depth, len(design.without), expected.network is not None, -expected.loss.high
 
     def verdict(self, part: Part, epoch: int) -> Verdict | None:
         """The verdict on a part alone: the whole network without this skip, or without this level and all below it."""
@@ -93,11 +99,15 @@ class ExpectedLosses:
         return Variant("", part.level - 1, tuple(skip for skip in self.without if skip.level < part.level))
 
     def _text(self, expected: ExpectedLoss, design: Variant) -> str:
-        numbers = f"{expected.loss.text} Dice"
-        shown = self._shown(design)
-        if expected.shown and shown is not None:
+        numbers, shown = f"{expected.loss.text} Dice", self._shown(design)
+        if expected.network is not None and shown is not None:
             more = "" if shown.design.is_same_network(design) else f" and more, {shown.design.text},"
-            return f"a network that lacks it{more} is there, and loses {numbers}, under {self.margin:g}"
+            by_itself = any(each.loss == expected.loss for each in self.losses if each.design.is_same_network(design))
+            retrained = "a network without it" if by_itself else "that one"
+            return (
+                f"a network that lacks it{more} is there, and lost {expected.network.text} Dice when it was trained on, under "
+                f"{self.margin:g}; retrained, {retrained} is expected to lose {expected.loss.text}"
+            )
         decision = expected.decision(self.margin)
         side = {"redundant": "under {:g}", "needed": "over {:g}", "undecided": "and {:g} lies between"}[decision]
         why = [f"it lost {expected.known[SILENCED]:.3f} at once with zeros in its place"] * (SILENCED in expected.known)
@@ -105,10 +115,6 @@ class ExpectedLosses:
             why.append(f"{expected.known[TRAINED_ON]:.3f} trained on without it")
         because = f"; {' and '.join(why)}" if why else ""
         return f"a network without it, retrained, is expected to lose {numbers}, {side.format(self.margin)}{because}"
-
-
-def _ends(interval: Interval) -> tuple[float, float, float]:
-    return interval.value, interval.low, interval.high
 
 
 def expected_losses(
@@ -137,11 +143,12 @@ def expected_losses(
         predictors = {SILENCED: each.silenced}
         if evidence.epochs >= epochs_trained_on(evidence.epoch):  # of fewer the lines do not know what they tell
             predictors[TRAINED_ON] = each.loss.value
-        shown = each.shows(margin)
-        loss = each.loss if shown else expected_loss(predictors, _keeps_skips(each.design, without), lines)
-        if loss is not None:
+        half = (each.loss.high - each.loss.low) / 2
+        error = half if math.isfinite(half) and TRAINED_ON in predictors else 0.0
+        if (loss := expected_loss(predictors, _keeps_skips(each.design, without), lines, error)) is not None:
+            network = each.loss if each.shows(margin) else None
             of_epoch = by_epoch.setdefault(evidence.epoch, [])
-            of_epoch.append(ExpectedLoss(each.design, evidence.epoch, loss, predictors, shown))
+            of_epoch.append(ExpectedLoss(each.design, evidence.epoch, loss, predictors, network))
     return {
         epoch: ExpectedLosses(tuple(losses), depth, tuple(without), margin)
         for epoch, losses in sorted(by_epoch.items())

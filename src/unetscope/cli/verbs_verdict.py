@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from unetscope.analysis import Judgement
     from unetscope.runs import AnalysedRun
-    from unetscope.table import Evidence, Flow, Savings, Series, Variant, Verdict
+    from unetscope.table import Evidence, Flow, Savings, Series, TrainedOn, Variant, Verdict
 
 
 def verdict(
@@ -149,7 +149,7 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
                 f"{tried.dice:.3f}",
                 tried.loss.text,
                 f"{tried.silenced:.3f}",
-                "it does without" if tried.shows(margin) else "nothing: it may need longer",
+                _what_is_shown(tried, margin),
             )
             for tried in evidence.trained_on
         ],
@@ -173,6 +173,12 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
     print_sentence(
         "It is one training of each network: unetscope verify retrains both by several seeds, and tells how much they differ."
     )
+
+
+def _what_is_shown(tried: TrainedOn, margin: float) -> str:
+    if tried.shows(margin):
+        return "it does without"
+    return "nothing: too few images" if math.isnan(tried.loss.high) else "nothing: it may need longer"
 
 
 def _sizes(saved: Savings | None) -> tuple[str, str]:

@@ -33,6 +33,7 @@ from unetscope.runs.tables import Picture
 from unetscope.table import REFERENCE, ClassMap, EpochRecord, Evidence, Flow, Savings, Variant, parts_named
 
 UNLEARNT_DICE = 0.1  # of a network that does not segment yet
+LEARNT_SHARE = 0.5  # of the best Dice of a run: from there on, what its network loses tells what a retrained one would
 
 
 class AnalysedRun:
@@ -174,8 +175,10 @@ class AnalysedRun:
     @cached_property
     def _judged(self) -> Judgement:
         network, evidence = self.configuration.get("network", {}), self.evidence
-        # a network that has learnt nothing loses nothing without any of its parts
-        learnt = {record.epoch for record in self.epochs if record.validation_dice >= UNLEARNT_DICE}
+        # a network that has learnt nothing, or little yet, loses little without any of its parts
+        best = max((record.validation_dice for record in self.epochs), default=0.0)
+        enough = max(UNLEARNT_DICE, LEARNT_SHARE * best)
+        learnt = {record.epoch for record in self.epochs if record.validation_dice >= enough}
         return judge(
             self.flow,
             margin=self.margin,

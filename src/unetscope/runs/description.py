@@ -138,6 +138,7 @@ class _TrainedOn(_Section):
     dice: Dice
     loss: _Loss
     silenced: Dice
+    from_run: Dice | None = None  # earlier versions did not keep it
 
 
 class _SilencedLoss(_Section):

@@ -21,6 +21,7 @@ from unetscope.runs.silencing import Silencing
 from unetscope.runs.smaller_files import FOLDER
 from unetscope.table import (
     EVIDENCE_LEVEL,
+    FEWEST_IMAGES,
     Evidence,
     Interval,
     Silenced,
@@ -136,12 +137,12 @@ class _Search:
     def compared(self, design: Variant, whole: Dice, level: float) -> TrainedOn:
         """A design trained on, beside the whole network trained on as long. level: of the interval."""
         dice = self.trained_on(design)
-        groups = self._of_run.held_out.group_numbers
-        loss = interval_over_images((whole - dice)[None], () if groups is None else groups.tolist(), level)
-        mean = float(np.nanmean(whole - dice))
-        return TrainedOn(
-            design, float(np.nanmean(dice)), loss or Interval(mean, math.nan, math.nan), self._silenced[design]
-        )
+        groups, lost = self._of_run.held_out.group_numbers, whole - dice
+        loss = interval_over_images(lost[None], () if groups is None else groups.tolist(), level)
+        if loss is None or np.isfinite(lost).sum() < FEWEST_IMAGES:
+            loss = Interval(float(np.nanmean(lost)), math.nan, math.nan)
+        from_run = float(np.nanmean(self._whole_dice - dice))
+        return TrainedOn(design, float(np.nanmean(dice)), loss, self._silenced[design], from_run)
 
     def trained_on(self, design: Variant) -> Dice:
         """Dice of a design that is trained on from the run's weights, in the folder where `slim` trains it on."""

@@ -28,7 +28,13 @@ def evidence_of(values: dict[str, Any]) -> Evidence:
     """Evidence from plain values, as `Evidence.as_dict` gives them."""
     tried, alone = (
         tuple(
-            TrainedOn(_design(each["design"]), each["dice"], _interval(each["loss"]), each["silenced"])
+            TrainedOn(
+                _design(each["design"]),
+                each["dice"],
+                _interval(each["loss"]),
+                each["silenced"],
+                _number(each.get("from_run")),
+            )
             for each in values[name]
         )
         for name in ("tried", "alone")
@@ -46,6 +52,8 @@ def _design(values: dict[str, Any]) -> Variant:
 
 
 def _interval(values: dict[str, float | None]) -> Interval:
-    ends = (values["low"], values["high"])
-    assert values["value"] is not None
-    return Interval(values["value"], *(math.nan if end is None else end for end in ends))
+    return Interval(*(_number(values[name]) for name in ("value", "low", "high")))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,9 @@ from unetscope.table.intervals import Interval
 from unetscope.table.parts import Part, Variant, removed_parts
 
 EVIDENCE_LEVEL = 0.9  # of all intervals of a search together
+FEWEST_IMAGES = (
+    20  # with a Dice; of fewer, an interval seldom meets the images that a network fails on, and nothing is shown
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +23,21 @@ class TrainedOn:
     loss: of the mean validation Dice, of the whole network that was trained on as long less its own, with an interval over
     images or their groups; its ends are NaN if those are too few. It is so wide that all intervals of a search hold together in
     90 % (Bonferroni). It is about these two networks on other images: how much another training of either would differ is not
-    in it. silenced: the loss with zeros in the place of what it lacks, without training.
+    in it. silenced: the loss with zeros in the place of what it lacks, without training. from_run: of the mean validation Dice
+    of the run's network as it was; NaN in files of earlier versions.
     """
 
     design: Variant
     dice: float
     loss: Interval
     silenced: float
+    from_run: float = math.nan
 
     def shows(self, margin: float) -> bool:
-        """Whether this network can do without what it lacks: the whole interval of its loss lies under the margin."""
-        return self.loss.high < margin
+        """Whether this network can do without what it lacks: the whole interval of its loss lies under the margin, and it also
+        does as well as the run's network did, in case training on made the whole one worse.
+        """
+        return self.loss.high < margin and not self.from_run >= margin
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ class ExpectedLoss:
     """What a design is expected to lose: the mean validation Dice of the whole network less its own, each trained from its
     initial weights for as many epochs.
 
-    loss: with a 90 % interval. known: what it follows from, by the name of the predictor. shown: whether the interval is that
-    of a network that is there, which was trained on from the weights of the whole one.
+    loss: with a 90 % interval. known: what it follows from, by the name of the predictor. network: of a network that is there,
+    which was trained on from the weights of the whole one and shows that it does without what it lacks, what it lost then.
 
     >>> ExpectedLoss(Variant("depth3", 3, ()), 60, Interval(0.004, -0.01, 0.015)).decision(0.02)
     'redundant'
@@ -70,11 +70,11 @@ class ExpectedLoss:
     epoch: int
     loss: Interval
     known: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    shown: bool = False
+    network: Interval | None = None
 
     def decision(self, margin: float) -> Decision:
-        """Whether what the design lacks is needed, of a loss of Dice that counts as none."""
-        return decided_loss(self.loss, margin)
+        """Whether what the design lacks is needed, of a loss of Dice that counts as none; not if a network shows it."""
+        return "redundant" if self.network is not None else decided_loss(self.loss, margin)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -83,5 +83,5 @@ class ExpectedLoss:
             "epoch": self.epoch,
             "loss": asdict(self.loss),
             "known": dict(self.known),
-            "shown": self.shown,
+            "network": None if self.network is None else asdict(self.network),
         }

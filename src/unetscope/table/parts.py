@@ -273,11 +273,17 @@ def removed_parts(variant: Variant, depth: int, without: Collection[Part] = ()) 
 def has_all_of(variant: Variant, smaller: Variant, depth: int, without: Collection[Part] = ()) -> bool:
     """Whether a variant of a network of this depth has all that a smaller one has, and so can compute what that one does.
 
-    Skips from below the smaller one's bottom do not count: it has nothing there that they could carry.
+    Skips from below the smaller one's bottom do not count: it has nothing there that they could carry. The skip from the level
+    that is its bottom has to be there, as it carries what the bottom does.
 
     >>> whole_but = [Variant("", 4, parts_named([skip])) for skip in ("skip1", "skip3", "skip4")]
     >>> [has_all_of(variant, Variant("", 2, ()), depth=4) for variant in whole_but]
     [False, False, True]
+    >>> of_run = parts_named(["skip3"])
+    >>> has_all_of(Variant("", 4, parts_named(["skip3", "skip4"])), Variant("", 2, ()), depth=4, without=of_run)
+    False
     """
-    below = {part for part in variant.without if part.level > smaller.depth + 1}
+    if variant.depth > smaller.depth and any(part.level == smaller.depth + 1 for part in variant.without):
+        return False
+    below = {part for part in variant.without if part.level > smaller.depth}
     return {*removed_parts(variant, depth, without)} - below <= {*removed_parts(smaller, depth, without)}
