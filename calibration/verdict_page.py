@@ -116,6 +116,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
     trained = {(row.task, row.network) for row in rows}
     of_each, budgets = len(rows) / len(cells), sorted({budget for _, _, budget in cells})
     needed = sum(row.truth == "needed" for row in rows)
+    seeds = [str(number) for number in sorted({len(row.by_seed) for row in rows})]
     predictions = {name: predicted(rows, name) for name in dict.fromkeys((*PREDICTORS, *USED))}
     said = of_command(rows, efforts)
     return [
@@ -125,7 +126,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
         "its parts, and retrains all designs; `python -m calibration.verdict_page` writes this page.",
         "",
         f"{len(tasks)} tasks ({', '.join(tasks)}), {len({network for _, network in trained})} networks, {len(trained)} of their pairs, each "
-        f"at two budgets: {len(rows)} designs, {needed} of which lose more than {MARGIN:g} Dice when they are retrained with three seeds. "
+        f"at two budgets: {len(rows)} designs, {needed} of which lose more than {MARGIN:g} Dice when they are retrained with {' or '.join(seeds)} seeds. "
         f"{scope_of(tasks)} Lines are judged on tasks that they were not fitted on: each is left out in turn. In the first table all "
         "tasks weigh the same; in the others parts do, and networks.",
         "",
@@ -144,7 +145,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
         f"Of single skips, and of levels with all below them: what the rule of bits says, and the verdicts of the package, by lines that the "
         f"task was left out of: at once; if a network without each part were trained on for {TRAINED_ON_TEXT}; and as "
         f"`unetscope verdict --effort {EFFORT:g}` finds and says them of a run of so many epochs. "
-        "*Right* and *wrong* by the mean loss of three retrainings, which is uncertain itself: the last column counts only parts on which "
+        "*Right* and *wrong* by the mean loss of the retrainings, which is uncertain itself: the last column counts only parts on which "
         "retraining decides with its 95 % interval, which are those of the quieter trainings. *Of those needed*: how many were found, and how "
         "many were called redundant.",
         "",
