@@ -157,7 +157,10 @@ class Cell:
         if budget < self.task.recipe.budgets[-1]:
             run_experiment(self.config(budget), run, resume=(run / "config.json").exists())
         elif not run.exists():
-            shutil.copytree(self.run, run)
+            beside = run.with_suffix(".part")
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.copytree(self.run, beside, ignore=shutil.ignore_patterns("verification"))
+            beside.rename(run)
         evidence = gather_evidence(run, EFFORT)
         silenced = kept_silenced(RunFolder.open(run))
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from calibration.verdict_fit import MARGIN, Predicted, Row, fitted, kinds_of
 from unetscope.analysis import ExpectedLosses, LossLine
 from unetscope.analysis.loss_verdicts import expected_losses
 from unetscope.base import without_nan
+from unetscope.base.files import whole_file
 from unetscope.runs.kept_evidence import evidence_of
 from unetscope.runs.kept_silenced import silenced_of
 from unetscope.table import (
@@ -84,13 +86,17 @@ def kept_efforts(path: Path) -> list[Effort]:
 def keep_efforts(efforts: Iterable[Effort], path: Path) -> None:
     """Keep them for the next time."""
     values = without_nan([each.as_dict() for each in efforts])
-    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def efforts_of(kept: Mapping[str, Any], task: str, network: str) -> list[Effort]:
     """Those of a cell, of what `verdict_cells` keeps of it."""
-    names = (f"effort-{budget}" for budget in kept["losses"]["budgets"])
-    return [effort_of(kept[name], task, network, int(name.partition("-")[2])) for name in names if name in kept]
+    return [
+        effort_of(kept[name], task, network, int(budget))
+        for budget in kept["losses"]["budgets"]
+        if (name := f"effort-{budget}") in kept
+    ]
 
 
 def losses_by_cell(rows: Sequence[Row], efforts: Iterable[Effort]) -> dict[tuple[str, str, int], ExpectedLosses]:
@@ -103,28 +109,33 @@ def losses_by_cell(rows: Sequence[Row], efforts: Iterable[Effort]) -> dict[tuple
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the command says of a retrained design. loss: None if it expects none."""
+class CommandVerdict:
+    """What the command says of a retrained design. loss: None if it expects none. proven: whether a network shows it."""
 
     row: Row
     loss: Interval | None
     decision: Decision
+    proven: bool
 
 
-def of_command(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[Said]:
-    """What the command says of every retrained design of the cells in which it was tried."""
+def command_verdicts(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[CommandVerdict]:
+    """What the command says of every retrained design of the cells in which it was tried, the surest first."""
     by_cell, losses = {each.cell: each for each in efforts}, losses_by_cell(rows, efforts)
-    said = []
+    verdicts = []
     for row in rows:
         if row.cell in by_cell:
             design = by_cell[row.cell].design(row.design)
             expected = losses[row.cell].of(design)
-            said.append(Said(row, None if expected is None else expected.loss, losses[row.cell].decision(design)))
-    return said
+            decision = losses[row.cell].decision(design)
+            if expected is None:
+                verdicts.append(CommandVerdict(row, None, decision, proven=False))
+            else:
+                verdicts.append(CommandVerdict(row, expected.loss, decision, expected.proof is not None))
+    return sorted(verdicts, key=lambda each: (not each.proven, math.inf if each.loss is None else each.loss.high))
 
 
 def decided_parts(
-    predictions: Mapping[str, Predicted], said: Sequence[Said], efforts: Sequence[Effort]
+    predictions: Mapping[str, Predicted], commanded: Sequence[CommandVerdict], efforts: Sequence[Effort]
 ) -> Iterator[str]:
     """How verdicts do on single parts, a line for each kind of verdict."""
     at_once, trained_on = (
@@ -139,7 +150,7 @@ def decided_parts(
     for budget in sorted({each.budget for each in efforts}):
         spent = [each.trainings for each in efforts if each.budget == budget]
         name = f"effort of {EFFORT:g}, {budget} epochs ({sum(spent) / len(spent):.2f} trainings)"
-        verdicts[name] = [(each.row, each.decision) for each in said if each.row.budget == budget]
+        verdicts[name] = [(each.row, each.decision) for each in commanded if each.row.budget == budget]
     for name, decided in verdicts.items():
         yield _counted(name, [(row, decision) for row, decision in decided if is_single(row.design)])
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from unetscope.analysis import FREEDOM, LossLine
+from unetscope.analysis import DICE_MARGIN, FREEDOM, LossLine
 from unetscope.table import (
     BITS,
     EXPECTED_LEVEL,
@@ -30,7 +30,7 @@ from unetscope.table import (
 Array = NDArray[np.float64]
 Predicted = Sequence[tuple["Row", Interval]]
 LEVEL = EXPECTED_LEVEL
-MARGIN = 0.02
+MARGIN = DICE_MARGIN
 BEYOND_NORMAL = 1.6448536269514722  # the 95th percentile of the normal law
 LOGS = (-20.0, 5.0)  # of slopes and scales
 SCALES = (0.01, 0.1)  # supposed before any task is known, with a factor of e as its standard deviation
@@ -105,16 +105,14 @@ def with_errors(rows: Sequence[Row]) -> list[Row]:
     >>> [round(row.error, 4) for row in with_errors(rows)]
     [0.0115, 0.0115]
     """
-    pooled: dict[tuple[str, str, int], list[float]] = {}
-    known = {id(row): [loss for loss in row.by_seed if math.isfinite(loss)] for row in rows}
-    for row in rows:
-        if len(known[id(row)]) > 1:
-            pooled.setdefault(row.cell, []).append(float(np.var(known[id(row)], ddof=1)))
+    finite = [[loss for loss in row.by_seed if math.isfinite(loss)] for row in rows]
+    variances: dict[tuple[str, str, int], list[float]] = {}
+    for row, losses in zip(rows, finite, strict=True):
+        if len(losses) > 1:
+            variances.setdefault(row.cell, []).append(float(np.var(losses, ddof=1)))
     return [
-        replace(row, error=math.sqrt(np.mean(pooled[row.cell]) / len(known[id(row)])))
-        if len(known[id(row)]) > 1
-        else row
-        for row in rows
+        replace(row, error=math.sqrt(np.mean(variances[row.cell]) / len(losses))) if len(losses) > 1 else row
+        for row, losses in zip(rows, finite, strict=True)
     ]
 
 

@@ -21,16 +21,17 @@ import numpy as np
 from calibration.verdict_cells import DRAWN, EFFORT, HELD_OUT, NETWORKS, REAL, SMALL, TRAIN, TRAINED_ON_FOR
 from calibration.verdict_effort import (
     USED,
+    CommandVerdict,
     Effort,
-    Said,
+    command_verdicts,
     decided_parts,
     efforts_of,
     keep_efforts,
     kept_efforts,
-    of_command,
 )
 from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, fitted, judged, kinds_of, predicted, rows_of
 from unetscope.base import without_nan
+from unetscope.base.files import whole_file
 from unetscope.table import BITS, SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
 
 OfCell = TypeVar("OfCell", Row, Effort)
@@ -64,11 +65,13 @@ def main() -> None:
     if len({row.task for row in rows}) < 3:
         raise SystemExit("there are cells of fewer than three tasks: nothing can be left out")
     kept.parent.mkdir(exist_ok=True)
-    kept.write_text(json.dumps(without_nan([asdict(row) for row in rows]), indent=1) + "\n", encoding="utf-8")
+    with whole_file(kept) as beside:
+        beside.write_text(json.dumps(without_nan([asdict(row) for row in rows]), indent=1) + "\n", encoding="utf-8")
     keep_efforts(efforts, kept_of_efforts)
     (words.docs / "verdicts.md").write_text("\n".join(page(rows, efforts)) + "\n", encoding="utf-8")
     lines = [fitted(rows, name, levels).as_dict() for name in USED for levels in kinds_of(name)]
-    words.lines.write_text(json.dumps({"lines": lines}, indent=1) + "\n", encoding="utf-8")
+    with whole_file(words.lines) as beside:
+        beside.write_text(json.dumps({"lines": lines}, indent=1) + "\n", encoding="utf-8")
 
 
 def kept_rows(path: Path) -> list[Row]:
@@ -118,7 +121,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
     needed = sum(row.truth == "needed" for row in rows)
     seeds = [str(number) for number in sorted({len(row.by_seed) for row in rows})]
     predictions = {name: predicted(rows, name) for name in dict.fromkeys((*PREDICTORS, *USED))}
-    said = of_command(rows, efforts)
+    commanded = command_verdicts(rows, efforts)
     return [
         "# What predicts the loss of Dice",
         "",
@@ -138,7 +141,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
         "| predicted by | ranks | covered | strictly | if needed | width | right | wrong | undecided | cost |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *(_line(judged(name, losses), _cost(name, of_each, budgets)) for name, losses in predictions.items()),
-        *_command_line(said, efforts),
+        *_command_line(commanded, efforts),
         "",
         "## Decided, part by part",
         "",
@@ -154,7 +157,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
         "",
         "| verdict | parts | right | wrongly redundant | wrongly needed | undecided | of those needed | right and wrong where retraining decides |",
         "|---|---|---|---|---|---|---|---|",
-        *decided_parts(predictions, said, efforts),
+        *decided_parts(predictions, commanded, efforts),
         "",
         "## The design that is chosen",
         "",
@@ -169,7 +172,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
             _choice(name, [(row, decided_loss(loss, MARGIN)) for row, loss in losses])
             for name, losses in predictions.items()
         ),
-        *([_choice(f"effort of {EFFORT:g}", [(each.row, each.decision) for each in said])] if said else []),
+        *([_choice(f"effort of {EFFORT:g}", [(each.row, each.decision) for each in commanded])] if commanded else []),
     ]
 
 
@@ -194,8 +197,8 @@ def _cost(predictor: str, designs: float, budgets: Sequence[int]) -> float:
     return share * (designs + 1)
 
 
-def _command_line(said: Sequence[Said], efforts: Sequence[Effort]) -> list[str]:
-    known = [(each.row, each.loss, each.decision) for each in said if each.loss is not None]
+def _command_line(commanded: Sequence[CommandVerdict], efforts: Sequence[Effort]) -> list[str]:
+    known = [(each.row, each.loss, each.decision) for each in commanded if each.loss is not None]
     if not known:
         return []
     cost = sum(each.trainings for each in efforts) / len(efforts)
@@ -228,8 +231,8 @@ def _choice(name: str, decided: Sequence[tuple[Row, Decision]]) -> str:
         smaller += chosen is not None
         regrets.append((0.0 if chosen is None else chosen.loss) - min(0.0, *(row.loss for row, _ in of_cell)))
         beside.append(beside_retraining(chosen, [row for row, _ in of_cell]))
-    told = [more for more in beside if math.isfinite(more)]
-    columns = (np.mean(regrets), max(regrets), np.mean(told) if told else math.nan)
+    finite = [more for more in beside if math.isfinite(more)]
+    columns = (np.mean(regrets), max(regrets), np.mean(finite) if finite else math.nan)
     return f"| {name} | {' | '.join(map(_number, columns))} | {smaller} of {len(by_cell)} |"
 
 

@@ -28,6 +28,7 @@ from paper_claims import claims
 from paper_protocol import BEGUN, MERGES, MODELS, Protocol, begun_at, epoch_text
 
 from unetscope import plots
+from unetscope.base.files import whole_file
 from unetscope.runs.folder import RunFolder
 from unetscope.table.flow import save_epochs
 
@@ -69,7 +70,8 @@ def main() -> None:
         _draw_rates(slow, fast, figures)
         rows = [row for name in MODELS if (row := compared_rates(slow, fast, name))]
         sections["rates"][_file_of(slow, fast)] = rows
-    kept.write_text(json.dumps(sections, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with whole_file(kept) as beside:
+        beside.write_text(json.dumps(sections, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (words.docs / "paper.md").write_text("\n".join(_page(sections)) + "\n", encoding="utf-8")
 
 

@@ -24,6 +24,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
+from unetscope.base.files import whole_file
+
 REPOSITORY = Path(__file__).parents[1]
 KEPT = REPOSITORY / "docs" / "data" / "reliability.json"
 sys.path.insert(0, str(REPOSITORY / "tests"))
@@ -60,28 +62,41 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     words = parser.parse_args()
-    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {"rows": {}}
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {"rows": {}, "peaks": {}}
     numbers_of = {"files": words.mutations, "damages": max(1, words.mutations // 10)}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["UNETSCOPE_CACHE"] = str(Path(folder, "cache"))
         for part in words.only:
-            rows: list[Row] = []
+            rows, earlier = [], kept["rows"].get(part, [])
             for row in PARTS[part](Path(folder), numbers_of.get(part, words.kills)):
                 rows.append(row)
-                kept["rows"][part] = rows
-                if part in numbers_of:  # the others are processes of their own
-                    kept["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-                KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")  # so far: it takes an hour
-                write_page(kept)
                 print(row, flush=True)
+                kept["rows"][part] = [*rows, *earlier[len(rows) :]]
+                keep(kept)  # so far: it takes an hour
+            kept["rows"][part] = rows
+            if part in numbers_of:  # the others are processes of their own
+                kept["peaks"][part] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            keep(kept)
+
+
+def keep(kept: Mapping[str, Any]) -> None:
+    """Keep what was tried, and write the page."""
+    with whole_file(KEPT) as beside:
+        beside.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    write_page(kept)
 
 
 def write_page(kept: Mapping[str, Any]) -> None:
     """The page of what was tried."""
     rows = chain.from_iterable(kept["rows"].get(part, []) for part in PARTS)
     lines = [f"| {promise} | {attempts:,} | {failures} |" for promise, attempts, failures in rows]
-    ending = f"\n\nPeak memory of the process that read all of these files: {kept['peak']:.2f} GiB (at most 2 GiB are promised).\n"
-    page = HEAD.format(seconds=MOST_SECONDS) + "\n".join(lines) + ending
+    peaks = kept["peaks"].values()
+    ending = (
+        f"Peak memory of the process that read all of these files: {max(peaks):.2f} GiB (at most 2 GiB are promised).\n"
+        if peaks
+        else ""
+    )
+    page = HEAD.format(seconds=MOST_SECONDS) + "\n".join([*lines, "", ending])
     (REPOSITORY / "docs" / "reliability.md").write_text(page, encoding="utf-8")
 
 

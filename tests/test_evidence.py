@@ -40,7 +40,8 @@ EFFORT, EPOCHS = 0.6, 3  # of 20 epochs, for a network and three smaller ones
 @pytest.fixture(scope="module")
 def finished(once: Callable[..., Path]) -> Path:
     changed = {
-        "data.synthetic_images": 40,
+        "data.synthetic_images": 56,
+        "data.validation_share": 0.4,
         "data.image_size": 32,
         "network.width": 4,
         "network.depth": 2,
@@ -77,12 +78,13 @@ def test_designs_lack_ever_more_and_are_compared_as_networks_that_are_there(gath
     assert (evidence.epoch, evidence.epochs, evidence.depth) == (20, EPOCHS, 2)
     lacking = [set(removed_parts(tried.design, 2)) for tried in evidence.tried]
     assert all(larger < smaller for larger, smaller in itertools.pairwise(lacking))
-    _, held_out = us.synthetic_nuclei(40, image_size=32).split(0.1)
+    _, held_out = us.synthetic_nuclei(56, image_size=32).split(0.4)
     for tried in evidence.tried:
         written = slim(path, tried.design.name, fine_tune=EPOCHS)  # nothing is trained anew
         assert written.dice == pytest.approx(tried.dice, abs=1e-6)
         assert tried.loss.value == pytest.approx(evidence.dice - tried.dice, abs=1e-6)
-        assert math.isnan(tried.loss.low) or tried.loss.low <= tried.loss.value <= tried.loss.high
+        assert tried.loss.low <= tried.loss.value <= tried.loss.high
+        assert tried.images == len(held_out)
     model = us.UNet(4, depth=2)
     Checkpoints(RunFolder.open(path).checkpoints).load_weights(20, model)
     whole = validation_scores(model, held_out).images
@@ -92,6 +94,7 @@ def test_designs_lack_ever_more_and_are_compared_as_networks_that_are_there(gath
         with ablated(model, structure, parts):
             silenced = validation_scores(model, held_out).images
         assert tried.silenced == pytest.approx(float((whole - silenced).mean()), abs=1e-6)
+        assert tried.from_run == pytest.approx(float(whole.mean()) - tried.dice, abs=1e-6)
 
 
 def test_evidence_is_kept_and_gathered_again_without_training(
@@ -146,6 +149,8 @@ def test_what_a_small_loss_shows() -> None:
     worse = replace(tried[0], from_run=0.03)  # than the run's network was: training on has harmed the whole one
     assert not worse.shows(0.02)
     assert replace(worse, from_run=0.019).shows(0.02)
+    assert replace(tried[0], images=20).shows(0.02)
+    assert not replace(tried[0], images=19).shows(0.02)
     unknown = TrainedOn(tried[0].design, 0.8, Interval(0.0, math.nan, math.nan), 0.0)  # too few groups of images
     assert not unknown.shows(0.02)
 

@@ -62,7 +62,13 @@ def design(name: str) -> Variant:
 
 def at_one_budget(losses: Mapping[str, tuple[float, float, float, bool]]) -> ExpectedLosses:
     rows = tuple(
-        ExpectedLoss(design(name), 10, Interval(*interval), {}, Interval(0.003, 0.001, 0.005) if shown else None)
+        ExpectedLoss(
+            design(name),
+            10,
+            Interval(*interval),
+            {},
+            TrainedOn(design(name), 0.8, Interval(0.003, 0.001, 0.005), 0.1) if shown else None,
+        )
         for name, (*interval, shown) in losses.items()
     )
     return ExpectedLosses(rows, DEPTH, (), MARGIN)
@@ -88,8 +94,8 @@ def test_a_network_that_is_there_bounds_what_lies_between_it_and_the_whole_one()
     assert verdict is not None
     assert str(verdict) == (
         "skip1 is redundant from epoch 0 on: a network that lacks it and more, depth 2 without skip1, is there, and lost 0.003 "
-        "(0.001 to 0.005) Dice when it was trained on, under 0.02; retrained, that one is expected to lose 0.004 (-0.002 to "
-        "0.010)"
+        "(0.001 to 0.005) Dice when it was trained on, under 0.02; a network without it, retrained, is expected to lose 0.004 "
+        "(-0.002 to 0.010) Dice"
     )
     assert losses.smallest() == design("depth2-without-skip1")
 
@@ -133,7 +139,8 @@ def test_a_further_network_that_is_there_makes_no_part_needed(
     chosen: list[tuple[Variant, Interval]], shown: Variant, queried: Variant
 ) -> None:
     rows = tuple(ExpectedLoss(each, 10, loss) for each, loss in chosen if each != shown)
-    proof = ExpectedLoss(shown, 10, Interval(0.0, -0.01, 0.03), {}, Interval(0.0, -0.01, 0.019))
+    there = TrainedOn(shown, 0.8, Interval(0.0, -0.01, 0.019), 0.1)
+    proof = ExpectedLoss(shown, 10, Interval(0.0, -0.01, 0.03), {}, there)
     before, after = (ExpectedLosses(some, DEPTH, (), MARGIN) for some in (rows, (*rows, proof)))
     if has_all_of(queried, shown, DEPTH):
         assert after.decision(queried) == "redundant"
@@ -179,6 +186,35 @@ def test_of_fewer_epochs_than_the_lines_know_only_the_silenced_loss_counts() -> 
     assert set(known(4)) == {"silenced"}
 
 
+def test_the_text_names_the_network_whose_loss_it_tells() -> None:
+    """Of two networks that are there, that which lacks the part alone, though the other one loses less."""
+    own, more = (
+        ExpectedLoss(design(name), 10, Interval(0.0, -0.01, high), {}, TrainedOn(design(name), 0.8, Interval(*loss), 0.1))
+        for name, high, loss in (
+            ("without-skip1", 0.015, (0.012, 0.008, 0.017)), ("depth2-without-skip1", 0.01, (0.003, 0.001, 0.005)),
+        )
+    )  # fmt: skip
+    verdict = ExpectedLosses((own, more), DEPTH, (), MARGIN).verdict(Part.named("skip1"), 10)
+    assert verdict is not None
+    assert "a network that lacks it is there, and lost 0.012 (0.008 to 0.017) Dice" in verdict.text
+
+
+def test_what_too_few_images_tell_is_not_taken_for_sure() -> None:
+    def loss_of(low: float, high: float) -> tuple[set[str], float]:
+        tried = TrainedOn(design("without-skip1"), 0.7, Interval(0.04, low, high), 0.4, 0.0, 6)
+        evidence = Evidence(100, 5, 0.8, (tried,), 1, DEPTH)
+        (row,) = expected_losses([], evidence, depth=DEPTH, without=(), margin=MARGIN)[100].losses
+        assert row.proof is None
+        return set(row.known), row.loss.high - row.loss.low
+
+    near, near_width = loss_of(0.03, 0.05)
+    far, far_width = loss_of(-0.3, 0.38)
+    none, none_width = loss_of(float("nan"), float("nan"))
+    assert (near, far, none) == ({"silenced", "trained on"}, {"silenced", "trained on"}, {"silenced"})
+    assert near_width < far_width
+    assert near_width < none_width
+
+
 def test_networks_that_were_trained_on_take_the_place_of_silenced_ones() -> None:
     """Those of the search and those that lack one part alone; at other epochs the silenced loss is all that is known."""
     tried = TrainedOn(design("depth2"), 0.8, Interval(0.001, -0.002, 0.004), 0.3)
@@ -190,15 +226,15 @@ def test_networks_that_were_trained_on_take_the_place_of_silenced_ones() -> None
         for name in ("depth2", "without-skip1", "without-skip2")
     ]
     losses = expected_losses(silenced, evidence, depth=DEPTH, without=(), margin=MARGIN)
-    assert {each.design.name: (set(each.known), each.network is not None) for each in losses[100].losses} == {
+    assert {each.design.name: (set(each.known), each.proof is not None) for each in losses[100].losses} == {
         "without-skip2": ({"silenced"}, False),
         "depth2": ({"silenced", "trained on"}, True),
         "without-skip1": ({"silenced", "trained on"}, False),
     }
-    assert not any(each.network or "trained on" in each.known for each in losses[50].losses)
+    assert not any(each.proof or "trained on" in each.known for each in losses[50].losses)
     shown = losses[100].of(design("depth2"))
     assert shown is not None
-    assert shown.network == tried.loss
+    assert shown.proof == tried
     assert shown.loss == expected_loss(shown.known, True, error=0.003)
 
 
@@ -256,6 +292,25 @@ def test_a_network_that_has_learnt_nothing_needs_everything_as_far_as_its_losses
     printed = " ".join(CliRunner().invoke(app, ["verdict", str(run), "--no-cost"]).output.split())
     assert "The network has not learnt to segment: what it loses without a part tells nothing." in printed
     assert "a network without it" not in printed
+
+
+def test_of_a_network_that_has_fallen_far_nothing_is_expected(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Dice is half of the best of the run, or less, but not that of a network which has learnt nothing."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    folder = RunFolder.open(run)
+    last = folder.epochs()[-1]
+    monkeypatch.setattr(analysed, "UNLEARNT_DICE", 0.0)
+    monkeypatch.setattr(
+        RunFolder, "epochs", lambda _: (replace(last, epoch=5, validation_dice=0.9), replace(last, validation_dice=0.4))
+    )
+    judged = AnalysedRun.open(run)
+    assert judged.learnt_epochs == {5}
+    assert judged.has_learnt
+    assert 6 not in judged.judged().losses
+    printed = " ".join(CliRunner().invoke(app, ["verdict", str(run), "--no-cost"]).output.split())
+    assert "After epoch 6 the Dice is below half of the best of the run" in printed
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def expected_loss(
     """The loss to expect by the surest predictor that is known; None if there is none.
 
     known: by the name of the predictor. keeps_skips: whether the design lacks levels alone. lines: the surest first; by default
-    those of this package. error: half of an interval of what is known.
+    those of this package. error: half of the interval of that predictor, in Dice.
     """
     for line in fitted_lines() if lines is None else lines:
         if line.keeps_skips in (None, keeps_skips) and math.isfinite(known.get(line.predictor, math.nan)):

@@ -43,25 +43,21 @@ class ExpectedLosses:
     def of(self, design: Variant) -> ExpectedLoss | None:
         """What a design is expected to lose; None if nothing is known of it.
 
-        Every network between one that is there and the whole one can compute what that one does: so it does without what it
-        lacks too, and is expected to lose no more.
+        A network that was trained on and shows that it does without what it lacks bounds the loss of every design that has all
+        that it has: that one can compute what it does.
         """
         by_itself = next((each for each in self.losses if each.design.is_same_network(design)), None)
-        shown = self._shown(design)
-        if shown is None or (by_itself is not None and by_itself.network is not None):
-            return by_itself
-        if by_itself is None or by_itself.loss.high > shown.loss.high:
-            return replace(shown, design=design)
-        return replace(by_itself, network=shown.network)
-
-    def _shown(self, design: Variant) -> ExpectedLoss | None:
-        """The network that is there, and of which a design has all, which loses least."""
-        networks = [
+        proven = [
             each
             for each in self.losses
-            if each.network is not None and has_all_of(design, each.design, self.depth, self.without)
+            if each.proof is not None and has_all_of(design, each.design, self.depth, self.without)
         ]
-        return min(networks, key=lambda each: each.loss.high, default=None)
+        bound = min(proven, key=lambda each: each.loss.high, default=None)
+        if bound is None or (by_itself is not None and by_itself.proof is not None):
+            return by_itself
+        if by_itself is None or by_itself.loss.high > bound.loss.high:
+            return replace(bound, design=design)
+        return replace(by_itself, proof=bound.proof)
 
     def decision(self, design: Variant) -> Decision:
         """On all that a design lacks, together: needed too if a part of it is."""
@@ -72,14 +68,14 @@ class ExpectedLosses:
         return "needed" if any(self.decision(each.design) == "needed" for each in of_parts) else "undecided"
 
     def smallest(self) -> Variant | None:
-        """The smallest design that is redundant as a whole; None if there is none."""
-        redundant = [each.design for each in self.losses if self.decision(each.design) == "redundant"]
-        return max(redundant, key=self._smaller_and_surer, default=None)
-
-    def _smaller_and_surer(self, design: Variant) -> tuple[int, int, bool, float]:
-        expected = self.of(design)
-        assert expected is not None
-        return -design.depth, len(design.without), expected.network is not None, -expected.loss.high
+        """The smallest design that is redundant as a whole, of several as small the surest; None if there is none."""
+        redundant = [
+            expected
+            for each in self.losses
+            if (expected := self.of(each.design)) is not None and expected.decision(self.margin) == "redundant"
+        ]
+        smallest = max(redundant, key=_smaller_and_surer, default=None)
+        return None if smallest is None else smallest.design
 
     def verdict(self, part: Part, epoch: int) -> Verdict | None:
         """The verdict on a part alone: the whole network without this skip, or without this level and all below it."""
@@ -87,7 +83,7 @@ class ExpectedLosses:
         if design is None or (expected := self.of(design)) is None:
             return None
         return Verdict(
-            part, epoch, "loss", expected.decision(self.margin), lost=expected.loss, text=self._text(expected, design)
+            part, epoch, "loss", expected.decision(self.margin), lost=expected.loss, text=self._text(expected)
         )
 
     def alone(self, part: Part) -> Variant | None:
@@ -98,15 +94,13 @@ class ExpectedLosses:
             return None
         return Variant("", part.level - 1, tuple(skip for skip in self.without if skip.level < part.level))
 
-    def _text(self, expected: ExpectedLoss, design: Variant) -> str:
-        numbers, shown = f"{expected.loss.text} Dice", self._shown(design)
-        if expected.network is not None and shown is not None:
-            more = "" if shown.design.is_same_network(design) else f" and more, {shown.design.text},"
-            by_itself = any(each.loss == expected.loss for each in self.losses if each.design.is_same_network(design))
-            retrained = "a network without it" if by_itself else "that one"
+    def _text(self, expected: ExpectedLoss) -> str:
+        numbers = f"a network without it, retrained, is expected to lose {expected.loss.text} Dice"
+        if (proof := expected.proof) is not None:
+            more = "" if proof.design.is_same_network(expected.design) else f" and more, {proof.design.text},"
             return (
-                f"a network that lacks it{more} is there, and lost {expected.network.text} Dice when it was trained on, under "
-                f"{self.margin:g}; retrained, {retrained} is expected to lose {expected.loss.text}"
+                f"a network that lacks it{more} is there, and lost {proof.loss.text} Dice when it was trained on, under "
+                f"{self.margin:g}; {numbers}"
             )
         decision = expected.decision(self.margin)
         side = {"redundant": "under {:g}", "needed": "over {:g}", "undecided": "and {:g} lies between"}[decision]
@@ -114,7 +108,12 @@ class ExpectedLosses:
         if TRAINED_ON in expected.known:
             why.append(f"{expected.known[TRAINED_ON]:.3f} trained on without it")
         because = f"; {' and '.join(why)}" if why else ""
-        return f"a network without it, retrained, is expected to lose {numbers}, {side.format(self.margin)}{because}"
+        return f"{numbers}, {side.format(self.margin)}{because}"
+
+
+def _smaller_and_surer(expected: ExpectedLoss) -> tuple[int, int, bool, float]:
+    design = expected.design
+    return -design.depth, len(design.without), expected.proof is not None, -expected.loss.high
 
 
 def expected_losses(
@@ -141,14 +140,17 @@ def expected_losses(
     for each in trained_on:
         assert evidence is not None
         predictors = {SILENCED: each.silenced}
-        if evidence.epochs >= epochs_trained_on(evidence.epoch):  # of fewer the lines do not know what they tell
+        half_width = (each.loss.high - each.loss.low) / 2  # at the level of the search, so rather too wide
+        is_known = math.isfinite(half_width)
+        if is_known and evidence.epochs >= epochs_trained_on(
+            evidence.epoch
+        ):  # of fewer the lines do not know what they tell
             predictors[TRAINED_ON] = each.loss.value
-        half = (each.loss.high - each.loss.low) / 2
-        error = half if math.isfinite(half) and TRAINED_ON in predictors else 0.0
+        error = half_width if TRAINED_ON in predictors else 0.0
         if (loss := expected_loss(predictors, _keeps_skips(each.design, without), lines, error)) is not None:
-            network = each.loss if each.shows(margin) else None
+            proof = each if each.shows(margin) else None
             of_epoch = by_epoch.setdefault(evidence.epoch, [])
-            of_epoch.append(ExpectedLoss(each.design, evidence.epoch, loss, predictors, network))
+            of_epoch.append(ExpectedLoss(each.design, evidence.epoch, loss, predictors, proof))
     return {
         epoch: ExpectedLosses(tuple(losses), depth, tuple(without), margin)
         for epoch, losses in sorted(by_epoch.items())

@@ -110,6 +110,11 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
     _print_verdicts(run.flow, judgement, epoch)
     if not run.has_learnt:
         print_sentence("The network has not learnt to segment: what it loses without a part tells nothing.")
+    elif epoch not in run.learnt_epochs:
+        print_sentence(
+            f"After epoch {epoch} the Dice is below half of the best of the run: what the network loses there without a part "
+            "tells nothing."
+        )
     elif run.trained_here and epoch == judgement.epochs[-1] and epoch not in judgement.losses:
         print_sentence(
             f"What Dice is lost was not measured: unetscope verdict {run.path} --effort 0.1 does, with two networks."
@@ -158,11 +163,11 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
         f"The whole network, trained on as long: {evidence.dice:.3f}. Of {evidence.designs} smaller networks, each without one "
         f"part more, {len(evidence.tried)} were trained on, and {len(evidence.alone)} that lack one part alone."
     )
-    smallest = evidence.smallest(margin) if run.has_learnt else None
-    if not run.has_learnt:
-        print_sentence("The network has not learnt to segment, so a smaller one that does as well shows nothing.")
+    if evidence.epoch not in run.learnt_epochs:
+        lacking = "not learnt to segment" if not run.has_learnt else "a Dice below half of the best of the run"
+        print_sentence(f"The network has {lacking}, so a smaller one that does as well shows nothing.")
         return
-    if smallest is None:
+    if (smallest := evidence.smallest(margin)) is None:
         print_sentence(f"None is shown to lose less than {margin:g} Dice.")
         return
     parts = ", ".join(map(str, evidence.redundant(margin)))
@@ -178,7 +183,9 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
 def _what_is_shown(tried: TrainedOn, margin: float) -> str:
     if tried.shows(margin):
         return "it does without"
-    return "nothing: too few images" if math.isnan(tried.loss.high) else "nothing: it may need longer"
+    if tried.is_on_few_images or math.isnan(tried.loss.high):
+        return "nothing: too few images"
+    return "less than the run's network" if tried.loss.high < margin else "nothing: it may need longer"
 
 
 def _sizes(saved: Savings | None) -> tuple[str, str]:

@@ -91,6 +91,16 @@ class AnalysedRun:
         return bool(self.epochs) and not self.epochs[-1].validation_dice < UNLEARNT_DICE
 
     @cached_property
+    def learnt_epochs(self) -> frozenset[int]:
+        """The epochs after which the network segments, and at least half as well as it ever did.
+
+        At others it has learnt nothing, or little, and loses little without any of its parts.
+        """
+        best = max((record.validation_dice for record in self.epochs), default=0.0)
+        least = max(UNLEARNT_DICE, LEARNT_SHARE * best)
+        return frozenset(record.epoch for record in self.epochs if record.validation_dice >= least)
+
+    @cached_property
     def configuration(self) -> dict[str, Any]:
         """The resolved configuration."""
         return self.folder.configuration
@@ -175,16 +185,12 @@ class AnalysedRun:
     @cached_property
     def _judged(self) -> Judgement:
         network, evidence = self.configuration.get("network", {}), self.evidence
-        # a network that has learnt nothing, or little yet, loses little without any of its parts
-        best = max((record.validation_dice for record in self.epochs), default=0.0)
-        enough = max(UNLEARNT_DICE, LEARNT_SHARE * best)
-        learnt = {record.epoch for record in self.epochs if record.validation_dice >= enough}
         return judge(
             self.flow,
             margin=self.margin,
             depth=network["depth"] if network.get("code") else None,
-            silenced=[row for row in kept_silenced(self.folder) if row.epoch in learnt],
-            evidence=evidence if evidence is not None and evidence.epoch in learnt else None,
+            silenced=[row for row in kept_silenced(self.folder) if row.epoch in self.learnt_epochs],
+            evidence=evidence if evidence is not None and evidence.epoch in self.learnt_epochs else None,
             dice_margin=self.dice_margin,
         )
 

@@ -138,7 +138,8 @@ class _TrainedOn(_Section):
     dice: Dice
     loss: _Loss
     silenced: Dice
-    from_run: Dice | None = None  # earlier versions did not keep it
+    from_run: Dice | None = None  # earlier versions kept neither
+    images: Count | None = None
 
 
 class _SilencedLoss(_Section):

@@ -21,7 +21,6 @@ from unetscope.runs.silencing import Silencing
 from unetscope.runs.smaller_files import FOLDER
 from unetscope.table import (
     EVIDENCE_LEVEL,
-    FEWEST_IMAGES,
     Evidence,
     Interval,
     Silenced,
@@ -105,21 +104,21 @@ class _Search:
             each is not None for each in tried
         ) < rounds:
             tried[place] = self.compared(designs[place], whole, level)
-        found = Evidence(
+        evidence = Evidence(
             self._of_run.epoch, self._epochs, float(np.nanmean(whole)),
             tuple(each for each in tried if each is not None), len(designs), self._of_run.design.depth,
             self._of_run.design.without,
         )  # fmt: skip
-        shown = [each.design for each in found.tried if each.shows(margin)]
+        shown = [each.design for each in evidence.tried if each.shows(margin)]
         left = [
             design
             for design in alone
-            if not any(has_all_of(design, each, found.depth, found.without) for each in shown)
-            and not any(each.design.is_same_network(design) for each in found.tried)
+            if not any(has_all_of(design, each, evidence.depth, evidence.without) for each in shown)
+            and not any(each.design.is_same_network(design) for each in evidence.tried)
         ]
-        single = [self.compared(design, whole, level) for design in left[: self._most - len(found.tried)]]
+        single = [self.compared(design, whole, level) for design in left[: self._most - len(evidence.tried)]]
         self._progress.advance((trainings + 1) * self._epochs)
-        return replace(found, alone=tuple(single))
+        return replace(evidence, alone=tuple(single))
 
     def designs(self) -> list[Variant]:
         """Smaller and smaller networks, each of which lacks what the one before lacks and one part more."""
@@ -139,10 +138,10 @@ class _Search:
         dice = self.trained_on(design)
         groups, lost = self._of_run.held_out.group_numbers, whole - dice
         loss = interval_over_images(lost[None], () if groups is None else groups.tolist(), level)
-        if loss is None or np.isfinite(lost).sum() < FEWEST_IMAGES:
-            loss = Interval(float(np.nanmean(lost)), math.nan, math.nan)
-        from_run = float(np.nanmean(self._whole_dice - dice))
-        return TrainedOn(design, float(np.nanmean(dice)), loss, self._silenced[design], from_run)
+        return TrainedOn(
+            design, float(np.nanmean(dice)), loss or Interval(float(np.nanmean(lost)), math.nan, math.nan),
+            self._silenced[design], float(np.nanmean(self._whole_dice - dice)), int(np.isfinite(lost).sum()),
+        )  # fmt: skip
 
     def trained_on(self, design: Variant) -> Dice:
         """Dice of a design that is trained on from the run's weights, in the folder where `slim` trains it on."""

@@ -34,6 +34,7 @@ def evidence_of(values: dict[str, Any]) -> Evidence:
                 _interval(each["loss"]),
                 each["silenced"],
                 _number(each.get("from_run")),
+                each.get("images"),
             )
             for each in values[name]
         )

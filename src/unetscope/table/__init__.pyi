@@ -22,7 +22,7 @@ from .estimator_registry import imported as imported
 from .estimator_registry import resolution_unit as resolution_unit
 from .estimator_registry import settings as settings
 from .evidence import EVIDENCE_LEVEL as EVIDENCE_LEVEL
-from .evidence import FEWEST_IMAGES as FEWEST_IMAGES
+from .evidence import FEWEST_COMPARED_IMAGES as FEWEST_COMPARED_IMAGES
 from .evidence import Evidence as Evidence
 from .evidence import TrainedOn as TrainedOn
 from .evidence import bisected as bisected

@@ -11,9 +11,7 @@ from unetscope.table.intervals import Interval
 from unetscope.table.parts import Part, Variant, removed_parts
 
 EVIDENCE_LEVEL = 0.9  # of all intervals of a search together
-FEWEST_IMAGES = (
-    20  # with a Dice; of fewer, an interval seldom meets the images that a network fails on, and nothing is shown
-)
+FEWEST_COMPARED_IMAGES = 20  # of fewer, an interval seldom meets the images that a network fails on
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +21,8 @@ class TrainedOn:
     loss: of the mean validation Dice, of the whole network that was trained on as long less its own, with an interval over
     images or their groups; its ends are NaN if those are too few. It is so wide that all intervals of a search hold together in
     90 % (Bonferroni). It is about these two networks on other images: how much another training of either would differ is not
-    in it. silenced: the loss with zeros in the place of what it lacks, without training. from_run: of the mean validation Dice
-    of the run's network as it was; NaN in files of earlier versions.
+    in it. silenced: the loss with zeros in the place of what it lacks, without training. from_run: the mean validation Dice of
+    the run's network as it was, less its own. images: on how many it was compared. Earlier versions kept neither: NaN, None.
     """
 
     design: Variant
@@ -32,12 +30,18 @@ class TrainedOn:
     loss: Interval
     silenced: float
     from_run: float = math.nan
+    images: int | None = None
+
+    @property
+    def is_on_few_images(self) -> bool:
+        """Whether it was compared on too few images to show anything."""
+        return self.images is not None and self.images < FEWEST_COMPARED_IMAGES
 
     def shows(self, margin: float) -> bool:
         """Whether this network can do without what it lacks: the whole interval of its loss lies under the margin, and it also
         does as well as the run's network did, in case training on made the whole one worse.
         """
-        return self.loss.high < margin and not self.from_run >= margin
+        return self.loss.high < margin and not self.from_run >= margin and not self.is_on_few_images
 
 
 @dataclass(frozen=True)

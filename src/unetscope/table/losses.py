@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+from unetscope.table.evidence import TrainedOn
 from unetscope.table.intervals import Interval
 from unetscope.table.parts import Variant
 from unetscope.table.quantities import Decision
@@ -59,8 +60,8 @@ class ExpectedLoss:
     """What a design is expected to lose: the mean validation Dice of the whole network less its own, each trained from its
     initial weights for as many epochs.
 
-    loss: with a 90 % interval. known: what it follows from, by the name of the predictor. network: of a network that is there,
-    which was trained on from the weights of the whole one and shows that it does without what it lacks, what it lost then.
+    loss: with a 90 % interval. known: what it follows from, by the name of the predictor. proof: a network that was trained on
+    from the weights of the whole one, and shows that it does without what the design lacks.
 
     >>> ExpectedLoss(Variant("depth3", 3, ()), 60, Interval(0.004, -0.01, 0.015)).decision(0.02)
     'redundant'
@@ -70,11 +71,11 @@ class ExpectedLoss:
     epoch: int
     loss: Interval
     known: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    network: Interval | None = None
+    proof: TrainedOn | None = None
 
     def decision(self, margin: float) -> Decision:
         """Whether what the design lacks is needed, of a loss of Dice that counts as none; not if a network shows it."""
-        return "redundant" if self.network is not None else decided_loss(self.loss, margin)
+        return "redundant" if self.proof is not None else decided_loss(self.loss, margin)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -83,5 +84,5 @@ class ExpectedLoss:
             "epoch": self.epoch,
             "loss": asdict(self.loss),
             "known": dict(self.known),
-            "network": None if self.network is None else asdict(self.network),
+            "proof": None if self.proof is None else {**asdict(self.proof), "design": self.proof.design.as_dict()},
         }

@@ -283,7 +283,8 @@ def has_all_of(variant: Variant, smaller: Variant, depth: int, without: Collecti
     >>> has_all_of(Variant("", 4, parts_named(["skip3", "skip4"])), Variant("", 2, ()), depth=4, without=of_run)
     False
     """
-    if variant.depth > smaller.depth and any(part.level == smaller.depth + 1 for part in variant.without):
+    bottom = smaller.depth + 1
+    if any(skip.level == bottom for skip in variant.without):
         return False
-    below = {part for part in variant.without if part.level > smaller.depth}
-    return {*removed_parts(variant, depth, without)} - below <= {*removed_parts(smaller, depth, without)}
+    removed = (part for part in removed_parts(variant, depth, without) if not part.is_skip or part.level < bottom)
+    return {*removed} <= {*removed_parts(smaller, depth, without)}
