@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from unetscope.base import remove_abandoned, whole_file
-from unetscope.networks.unet import UNet
+from unetscope.networks import inspect, save_parts, without
+from unetscope.networks.unet import UNet, save_model
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.trackers.tracked_run import _is_installed
-from unetscope.training import checkpoints
 from unetscope.training.checkpoints import Checkpoints
 
 
@@ -30,17 +33,40 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "raised", [OSError(errno.ENOSPC, "No space left"), checkpoints.SafetensorError("I/O error: full")]
-)
-def test_a_full_disk_names_the_checkpoint(tmp_path: Path, raised: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise raised
+FULL = [
+    (lambda: OSError(errno.ENOSPC, "No space left"), errno.ENOSPC, "No space left"),
+    (lambda: SafetensorError("I/O error: full"), errno.ENOSPC, "I/O error: full"),
+    (
+        lambda: SafetensorError("Error while serializing: I/O error: File too large (os error 27)"),
+        errno.EFBIG,
+        "File too large",
+    ),
+]
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+
+@pytest.mark.parametrize(("failure", "number", "text"), FULL)
+@pytest.mark.parametrize("what", ["checkpoint", "network", "network without parts"])
+def test_a_full_disk_names_the_file_of_weights(
+    what: str, tmp_path: Path, failure: Callable[[], Exception], number: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever safetensors makes of it: an error of its own ended `slim` with a traceback."""
+
+    def full(*_: object) -> None:
+        raise failure()
+
     model = UNet(2, depth=1)
-    with pytest.raises(OSError, match=r"(No space left|I/O error: full): '.*epoch-00003'"):
-        Checkpoints(tmp_path).save(3, model, torch.optim.SGD(model.parameters()))
+    image = torch.rand(1, 3, 8, 8)
+    smaller = without(model, inspect(model, image), "skip1").eval()
+    writes = {
+        "checkpoint": lambda: Checkpoints(tmp_path).save(3, model, torch.optim.SGD(model.parameters())),
+        "network": lambda: save_model(model, tmp_path / "model.safetensors"),
+        "network without parts": lambda: save_parts(smaller, tmp_path),
+    }
+    file = "epoch-00003" if what == "checkpoint" else "model.safetensors"
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match=rf"{text}: '.*{file}'") as refused:
+        writes[what]()
+    assert refused.value.errno == number
     assert not list(tmp_path.iterdir())
 
 

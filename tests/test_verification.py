@@ -25,11 +25,12 @@ from unetscope.analysis.outcomes import Verification, guess_nats
 from unetscope.analysis.trainings import Training
 from unetscope.base.errors import InvalidArgument, RunFolderError, UnetscopeError
 from unetscope.report.render import render_run
+from unetscope.runs import retraining
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.engines import InProcess, Local, engine_named
 from unetscope.runs.engines.interface import LOG
 from unetscope.runs.experiment import run as run_experiment
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, locked_file
 from unetscope.runs.retraining import Trial, expected_seconds, retrain, trained_variants, trials
 from unetscope.runs.verification import chosen_seeds, verify
 from unetscope.table.parts import Variant, named_variants, parts_named
@@ -230,6 +231,18 @@ def test_a_trial_of_another_configuration_is_refused(retrained: RunFolder) -> No
         RunFolderError, match=r"was begun with another configuration \(threads: 1 → 2\): remove that folder"
     ):
         retrain(run, jobs, engine=Local(1, threads=2), threads=2)
+
+
+def test_two_processes_do_not_make_the_same_trial(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each found half of the other's: one ended in a traceback, and might have emptied tables that were in use."""
+    jobs = planned(run, seeds=(0,))
+    monkeypatch.setattr(retraining, "PATIENCE", 0.0)
+    lock = run.path / "verification" / ".lock"
+    lock.parent.mkdir()
+    lock.touch()
+    with locked_file(lock, 0.0, ""), pytest.raises(RunFolderError, match="another process is beginning trainings of"):
+        retrain(run, jobs, engine=Local(1))
+    assert not any(RunFolder.exists(trial.path) for trial in jobs)
 
 
 def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unetscope.base import (
@@ -20,6 +20,7 @@ from unetscope.base import (
     is_consented,
     parse_arguments,
     read_json,
+    save_tensors,
     whole_file,
 )
 from unetscope.networks.inspection import build_network, inspect
@@ -69,7 +70,7 @@ def save_parts(network: Rewired, folder: str | Path, built_by: str = "", argumen
     for name, value in network.state_dict().items():  # tied weights are written under each of their names
         tensors[name] = value.detach().cpu().contiguous().clone()
     with whole_file(folder / FILE) as beside:
-        save_file(tensors, beside)
+        save_tensors(tensors, beside)
     with whole_file(folder / DESCRIPTION) as beside:
         beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     return folder

@@ -18,10 +18,9 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unetscope.base import InvalidArgument, NetworkError, first_line, parse_json, whole_file
+from unetscope.base import InvalidArgument, NetworkError, first_line, parse_json, save_tensors, whole_file
 from unetscope.table import MAX_DEPTH, SKIP, Layer, Part, Skip, skips_of_depth
 
 FILE = "model.safetensors"
@@ -257,7 +256,7 @@ def save_model(model: UNet, path: str | Path, about: Mapping[str, Any] | None = 
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with whole_file(path) as beside:
-        save_file(tensors, beside, {**header, DIGEST: _contents_digest(header, tensors)})
+        save_tensors(tensors, beside, {**header, DIGEST: _contents_digest(header, tensors)})
     return Path(path)
 
 

@@ -241,12 +241,9 @@ class RunFolder:
         patience: seconds to wait for another process to go.
         Raises: RunFolderError if another process still works on it then.
         """
-        with (self.path / CONFIG).open("rb+") as file:
-            until = time.monotonic() + patience
-            while not (taken := _lock(file)) and time.monotonic() < until:
-                time.sleep(0.1)
-            if not taken:
-                raise RunFolderError(f"{self.path} is in use: another process is working on this run")
+        with locked_file(
+            self.path / CONFIG, patience, f"{self.path} is in use: another process is working on this run"
+        ):
             for folder in (self.path, self.figures):
                 remove_unfinished(folder)
             yield
@@ -261,6 +258,21 @@ class RunFolder:
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
         return tables_file(self.path / TABLES)
+
+
+@contextmanager
+def locked_file(path: Path, patience: float, busy: str) -> Iterator[None]:
+    """Keep other processes from what a file stands for. patience: seconds to wait for another process to go.
+
+    Raises: RunFolderError, with `busy`, if another process still has it then.
+    """
+    with path.open("rb+") as file:
+        until = time.monotonic() + patience
+        while not (taken := _lock(file)) and time.monotonic() < until:
+            time.sleep(0.1)
+        if not taken:
+            raise RunFolderError(busy)
+        yield
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -10,20 +10,22 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
 from unetscope.runs.engines import Engine, engine_named
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import RunFolder, locked_file
 from unetscope.runs.moves import keep_move, other_than_moved
 from unetscope.runs.own_loops import can_be_retrained, configuration_of
 from unetscope.table import REFERENCE, Variant, parts_named
 from unetscope.training import RunConfig, checkpoint_name, overridden_config, validated_config
 
 FOLDER = "verification"
+PATIENCE = 60.0  # seconds, for another process that makes the folders of trainings
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def retrain(
     """
     progress = progress or NoProgress()
     engine = engine or engine_named("local", threads=threads, gpu=on_gpu(run))
-    folders = {trial: _folder(run, trial, threads) for trial in planned}
+    with _making_trials(run):
+        folders = {trial: _folder(run, trial, threads) for trial in planned}
     epochs = configuration_of(run)["training"]["epochs"]
     before = sum(max(0, folder.last_epoch()) for folder in folders.values())
     progress.stage("retraining", len(planned) * epochs, before)
@@ -151,6 +154,16 @@ def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, 
     for left in (epochs - max(0, last) for last in done):
         heapq.heapreplace(busy, busy[0] + left)
     return epoch * max(busy)
+
+
+@contextmanager
+def _making_trials(run: RunFolder) -> Iterator[None]:
+    """Keep other processes from making the folders of this run's trials meanwhile: each would find half of the other's."""
+    lock = run.path / FOLDER / ".lock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.touch()
+    with locked_file(lock, PATIENCE, f"{lock.parent} is in use: another process is beginning trainings of this run"):
+        yield
 
 
 def _folder(run: RunFolder, trial: Trial, threads: int) -> RunFolder:

@@ -8,7 +8,6 @@ every checkpoint that was there.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -19,11 +18,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unetscope.base import TrainingError, check_sum, first_line, flush_folder, naming, parse_json, write_sums
+from unetscope.base import (
+    TrainingError,
+    check_sum,
+    first_line,
+    flush_folder,
+    naming,
+    parse_json,
+    save_tensors,
+    write_sums,
+)
 from unetscope.training.checkpoint_names import checkpoint_epochs, checkpoint_name
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
@@ -62,19 +70,17 @@ class Checkpoints:
             self._write(beside, epoch, model, optimizer)
             beside.rename(self.path(epoch))
             flush_folder(self.folder)
-        except (OSError, SafetensorError) as failure:
+        except OSError as failure:
             shutil.rmtree(beside, ignore_errors=True)
-            if isinstance(failure, OSError):
-                raise naming(failure, self.path(epoch)) from None
-            raise OSError(errno.ENOSPC, first_line(failure), str(self.path(epoch))) from None
+            raise naming(failure, self.path(epoch)) from None
 
     def _write(self, beside: Path, epoch: int, model: nn.Module, optimizer: Optimizer) -> None:
         tensors, numbers = _flattened(optimizer)
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        save_file(_contiguous(model.state_dict()), beside / WEIGHTS, {"epoch": str(epoch)})
-        save_file(_contiguous(tensors), beside / STATE, {"optimizer": json.dumps(numbers), "epoch": str(epoch)})
+        save_tensors(_contiguous(model.state_dict()), beside / WEIGHTS, {"epoch": str(epoch)})
+        save_tensors(_contiguous(tensors), beside / STATE, {"optimizer": json.dumps(numbers), "epoch": str(epoch)})
         for written_file in (beside / WEIGHTS, beside / STATE, write_sums(beside, [WEIGHTS, STATE])):
             with written_file.open("rb+") as written:
                 os.fsync(written.fileno())
