@@ -167,10 +167,19 @@ def _compressed(rates: dict[str, list[list[str]]]) -> Iterator[str]:
     yield from (
         "The same networks, seeds and images at two learning rates. *Begins*: the first epoch at which the mean validation Dice is above "
         f"{BEGUN:g}. *Difference*: of the mean validation Dice at the same product of rate and epochs, from there to the last epoch that "
-        "both have.",
+        "both have; *in training*, of the mean training Dice over these epochs, which jumps less from one to the next.",
         "",
     )
-    head = ("model", "rates", "both to epoch", "begins", "mean difference", "largest")
+    head = (
+        "model",
+        "rates",
+        "both to epoch",
+        "begins",
+        "mean difference",
+        "largest",
+        "mean difference in training",
+        "largest",
+    )
     yield from (*table(head, [row for rows in rates.values() for row in rows]), "")
     for file in rates:
         yield from (f"![Dice at two learning rates](figures/{file}.png)", "")
@@ -187,14 +196,14 @@ def compared_rates(slow: Protocol, fast: Protocol, name: str) -> tuple[str, ...]
     shared = [] if from_epoch is None else [
         epoch for epoch in sorted(curves[0].keys() & curves[1].keys()) if from_epoch <= epoch <= last
     ]  # fmt: skip
-    apart = [abs(curves[0][epoch] - curves[1][epoch]) for epoch in shared]
+    in_training = [each.training_dice_by_epoch(name) for each in (slow, fast)]
+    differences = [[abs(one[epoch] - other[epoch]) for epoch in shared] for one, other in (curves, in_training)]
     return (
         name,
         f"{slow.rate:g}, {fast.rate:g}",
         f"{last:,.0f}",
         ", ".join(map(epoch_text, begins)),
-        f"{np.mean(apart):.3f}" if apart else "–",
-        f"{max(apart):.3f}" if apart else "–",
+        *(f"{of(apart):.3f}" if apart else "–" for apart in differences for of in (np.mean, max)),
     )
 
 

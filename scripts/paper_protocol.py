@@ -67,6 +67,10 @@ class Protocol:
         """The mean validation Dice of a model by the paper's epoch."""
         return {record.epoch * self.scale: record.validation_dice for record in self.models[name].records}
 
+    def training_dice_by_epoch(self, name: str) -> dict[float, float]:
+        """The mean training Dice of a model over each epoch, by the paper's epoch."""
+        return {record.epoch * self.scale: record.train_dice_running for record in self.models[name].records}
+
     def close_from(self, name: str, target: float) -> float | None:
         """The epoch from which a model has a Dice of so much."""
         reached = self.models[name].reaches(target)
