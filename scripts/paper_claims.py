@@ -10,8 +10,6 @@ from typing import Literal
 import numpy as np
 from paper_protocol import MERGES, Protocol, epoch_text
 
-from unetscope.analysis.trainings import Training
-
 CLOSE = 0.02  # Dice within which a model reaches another's
 Answer = Literal["held", "did not hold", "not decided"]
 
@@ -21,13 +19,13 @@ class Claim:
     """A statement of the paper, with the number there and ours."""
 
     text: str
-    there: str
-    here: str
+    in_paper: str
+    measured: str
     answer: Answer
 
     def cells(self) -> tuple[str, ...]:
         """Its row."""
-        return self.text, self.there, self.here, f"**{self.answer}**"
+        return self.text, self.in_paper, self.measured, f"**{self.answer}**"
 
 
 def claims(protocol: Protocol) -> list[Claim]:
@@ -73,7 +71,8 @@ def _of_information(protocol: Protocol) -> Iterator[Claim]:
 
 
 def _at(epoch: float | None) -> str:
-    return "never" if epoch is None else f"at {epoch:,.0f}"
+    text = epoch_text(epoch)
+    return text if epoch is None else f"at {text}"
 
 
 def _of_dice(protocol: Protocol) -> Iterator[Claim]:
@@ -107,12 +106,12 @@ def _reaching(protocol: Protocol, name: str, text: str, paper: str, *, expected:
         return Claim(text, paper, "not trained", "not decided")
     best, _ = protocol.best("model1")
     reached, dice = protocol.close_from(name, best - CLOSE), protocol.best(name)[0]
-    here = f"within {CLOSE:g} {_at(reached)}; best {dice:.3f} against {best:.3f}"
-    training: Training = protocol.models[name]
+    measured = f"within {CLOSE:g} {_at(reached)}; best {dice:.3f} against {best:.3f}"
+    training = protocol.models[name]
     if training.started_at is None:
-        return Claim(text, paper, f"{here}; it has not started: {training.why_not}", "not decided")
+        return Claim(text, paper, f"{measured}; it has not started: {training.why_not}", "not decided")
     is_known = protocol.is_whole("model1") and (protocol.is_whole(name) or reached is not None)
-    return Claim(text, paper, here, _answer(is_known, (reached is not None) == expected))
+    return Claim(text, paper, measured, _answer(is_known, (reached is not None) == expected))
 
 
 def _answer(is_known: bool, holds: bool) -> Answer:

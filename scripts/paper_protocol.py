@@ -14,7 +14,7 @@ from unetscope.table.records import Estimate
 PAPER_RATE = 1e-3  # the learning rate of the paper, in whose epochs its claims are
 MODELS = ("model1", "model2", "model3", "model4")
 MERGES = ("20", "17", "14", "11")  # from the top of the decoder down
-FULL = 0.95  # of the highest value, or of H(Y): what is called reached
+FULL = 0.95  # of H(Y): what is called reached
 BEGUN = 0.1  # Dice above which a network no longer predicts nothing
 
 
@@ -28,13 +28,12 @@ class Protocol:
         self.config = self.run.configuration
         self.scale = self.config["training"]["learning_rate"] / PAPER_RATE
         self.epochs = round(self.config["training"]["epochs"] * self.scale)
-        trials = trained_variants(self.run.folder)
-        self.folders = {trial.variant.name: RunFolder.open(trial.path) for trial in trials if trial.seed == 0}
-        self.models = {trial.variant.name: self.run.training(trial) for trial in trials if trial.seed == 0}
-        if MODELS[0] not in self.models and self.run.folder.trained_here and self.config["seed"] == 0:
+        trials = {trial.variant.name: trial for trial in trained_variants(self.run.folder) if trial.seed == 0}
+        if MODELS[0] not in trials and self.run.folder.trained_here and self.config["seed"] == 0:
             itself = Trial(Variant(MODELS[0], self.config["network"]["depth"], ()), 0, self.run.folder.path)
-            self.folders = {MODELS[0]: self.run.folder, **self.folders}
-            self.models = {MODELS[0]: self.run.training(itself), **self.models}
+            trials = {MODELS[0]: itself, **trials}
+        self.folders = {name: RunFolder.open(trial.path) for name, trial in trials.items()}
+        self.models = {name: self.run.training(trial) for name, trial in trials.items()}
         self.name = path.name
 
     @property
@@ -51,12 +50,9 @@ class Protocol:
         """The learning rate."""
         return float(self.config["training"]["learning_rate"])
 
-    def is_whole(self, *names: str) -> bool:
-        """Whether trainings got to their last epoch."""
-        return all(
-            name in self.models and self.models[name].records[-1].epoch == self.config["training"]["epochs"]
-            for name in names
-        )
+    def is_whole(self, name: str) -> bool:
+        """Whether a model was trained to its last epoch."""
+        return name in self.models and self.models[name].records[-1].epoch == self.config["training"]["epochs"]
 
     def best(self, name: str) -> tuple[float, float]:
         """The highest mean validation Dice of a model, and the paper's epoch at which it is."""

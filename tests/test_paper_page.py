@@ -151,7 +151,7 @@ def test_a_training_that_does_not_start_is_no_evidence(script: dict[str, Any], r
     protocol = script["Protocol"](run)
     (claim,) = (claim for claim in script["claims"](protocol) if claim.text.startswith("Model 3"))
     assert claim.answer == "not decided"
-    assert "it has not started: layer 9 is the same for every image" in claim.here
+    assert "it has not started: layer 9 is the same for every image" in claim.measured
 
 
 def test_the_run_itself_is_model_1(script: dict[str, Any], run: Path) -> None:
