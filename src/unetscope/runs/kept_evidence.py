@@ -29,7 +29,7 @@ def evidence_of(values: dict[str, Any]) -> Evidence:
     tried, alone = (
         tuple(
             TrainedOn(
-                _design(each["design"]),
+                Variant.from_dict(each["design"]),
                 each["dice"],
                 _interval(each["loss"]),
                 each["silenced"],
@@ -46,10 +46,6 @@ def evidence_of(values: dict[str, Any]) -> Evidence:
 def keep_evidence(run: RunFolder, evidence: Evidence) -> None:
     """Keep evidence with a run, in place of what it has."""
     write_object(run.path / FILE, without_nan(evidence.as_dict()))
-
-
-def _design(values: dict[str, Any]) -> Variant:
-    return Variant(values["name"], values["depth"], parts_named(values["without"]))
 
 
 def _interval(values: dict[str, float | None]) -> Interval:

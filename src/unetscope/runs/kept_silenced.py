@@ -7,7 +7,7 @@ from typing import Any
 
 from unetscope.runs.description import read_silenced, write_object
 from unetscope.runs.folder import RunFolder
-from unetscope.table import Silenced, Variant, parts_named
+from unetscope.table import Silenced, Variant
 
 FILE = "silenced.json"
 
@@ -25,14 +25,7 @@ def kept_silenced(run: RunFolder) -> tuple[Silenced, ...]:
 
 def silenced_of(values: Iterable[Mapping[str, Any]]) -> tuple[Silenced, ...]:
     """Losses from plain values, as `Silenced.as_dict` gives them."""
-    return tuple(
-        Silenced(
-            row["epoch"],
-            Variant(row["design"]["name"], row["design"]["depth"], parts_named(row["design"]["without"])),
-            row["loss"],
-        )
-        for row in values
-    )
+    return tuple(Silenced(row["epoch"], Variant.from_dict(row["design"]), row["loss"]) for row in values)
 
 
 def keep_silenced(run: RunFolder, rows: Iterable[Silenced]) -> None:

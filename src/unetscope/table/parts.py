@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -163,6 +163,15 @@ class Variant:
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
         return {"name": self.name, **self.network}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Variant:
+        """The variant of which `as_dict` gave these values.
+
+        >>> Variant.from_dict(Variant("without-skip1", 4, parts_named(["skip1"])).as_dict()).text
+        'depth 4 without skip1'
+        """
+        return cls(values["name"], values["depth"], parts_named(values["without"]))
 
     def is_same_network(self, variant: Variant) -> bool:
         """Whether both leave the same network, whatever they are called."""
