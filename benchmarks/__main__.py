@@ -3,7 +3,8 @@
     python -m benchmarks --data stage1_train.zip --val stage1_test.zip
 
 Each section keeps its results in build/bench as soon as it is done, and is not timed again while they are there: remove
-that folder, or name sections with --only, to time anew. The whole takes about two hours on two cores.
+that folder, or name sections with --only, to time anew. The whole takes about two hours on two cores. On the page, sections of
+which nothing is kept stay as they are.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def main() -> None:
         "growth": lambda: growth.times(given.data, given.repeats, say),
         "peaks": lambda: growth.peaks(given.data, say),
         "memory": lambda: measuring.memory(given.data, say),
+        "quick": lambda: training.a_quick_run(given.data, given.val, say),
         "training": lambda: training.against_a_plain_loop(given.data, given.val, given.seeds, given.epochs, say),
     }
     if unknown := set(given.only or ()) - set(sections):
@@ -61,7 +63,14 @@ def main() -> None:
         kept = KEPT / f"{name}.json"
         if name in (given.only or ()) or (given.only is None and not kept.is_file()):
             say(f"— {name}")
-            repeats = {"storing": given.storings, "training": given.seeds, "memory": 1, "peaks": 1, "float64": 1}
+            repeats = {
+                "storing": given.storings,
+                "training": given.seeds,
+                "memory": 1,
+                "peaks": 1,
+                "float64": 1,
+                "quick": 1,
+            }
             facts = {
                 "repeats": repeats.get(name, given.repeats),
                 "machine": machine(),

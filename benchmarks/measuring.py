@@ -75,13 +75,16 @@ LARGEST_CONVOLVED = 64  # pixels a side: convolutional probes of larger images t
 def probes(
     source: str | None, repeats: int, say: Say, sizes: Sequence[tuple[int, int]] = ((16, 128), (8, 64))
 ) -> Results:
-    """Seconds of usable information, of every layer and merge, over those of one forward pass over the same images."""
+    """Seconds of usable information of every layer, of what streams add at every merge too, and of one forward pass over the
+    same images.
+    """
     results: Results = {}
     for width, image_size in sizes:
         train, held_out = images(source, image_size).split(0.1)
         unet_scope = us.Scope(
             network(width), train, estimators=[], labels=[], held_out=held_out, probes=Probes(merges=())
         )
+        merging = us.Scope(unet_scope.model, train, estimators=[], labels=[], held_out=held_out)
         both = us.Scope(
             unet_scope.model, train, estimators=[], labels=[], held_out=held_out, probes=[us.estimators.Convolutional()]
         )
@@ -95,7 +98,9 @@ def probes(
         taken = medians({"forward": forward, "linear": lambda: unet_scope.measure(0)}, repeats)  # noqa: B023
         say(f"width {width}, {image_size}: linear probes {taken['linear'] / taken['forward']:.2f} forward passes")
         if image_size <= LARGEST_CONVOLVED:
-            taken |= medians({"convolutional": lambda: both.measure(0)}, repeats)  # noqa: B023
+            taken |= medians({"merges": lambda: merging.measure(0)}, 1)  # noqa: B023
+            say(f"width {width}, {image_size}: with merges {taken['merges'] / taken['forward']:.1f}")
+            taken |= medians({"convolutional": lambda: both.measure(0)}, 1)  # noqa: B023
             say(f"width {width}, {image_size}: convolutional probes {taken['convolutional'] / taken['forward']:.1f}")
         results[f"{width}, {image_size}×{image_size}"] = taken | {"tensors": len(unet_scope.layers)}
     return results

@@ -25,26 +25,35 @@ LABELS = {
 
 
 def write(done: Mapping[str, Any], docs: Path) -> Path:
-    """Write the page; a section that was not timed is left out."""
+    """Write the page; a section that was not timed stays as it is on the page, if it is there."""
     (docs / "figures").mkdir(parents=True, exist_ok=True)
-    lines = [
-        "# Performance",
-        "",
-        "`make bench` writes this page. Compare the ratios, which are taken within one run on one machine; the seconds only give the scale. A time is the median of the repeats.",
-        "",
-    ]
+    path = docs / "performance.md"
+    sections = sections_of(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name, section in SECTIONS.items():
         if name in done:
             facts = done[name]["facts"]
-            lines += [
+            lines = [
                 *section(done[name]["results"], docs),
                 "",
                 f"*Repeats: {facts['repeats']}. {facts['machine']}; {facts['data']}; {facts['date']}.*",
-                "",
             ]
-    path = docs / "performance.md"
-    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+            sections[lines[0]] = "\n".join(lines)
+    head = [
+        "# Performance",
+        "`make bench` writes this page. Compare the ratios, which are taken within one run on one machine; the seconds only give the scale. A time is the median of the repeats.",
+    ]
+    path.write_text("\n\n".join([*head, *sections.values()]) + "\n", encoding="utf-8")
     return path
+
+
+def sections_of(page: str) -> dict[str, str]:
+    """The sections of a page, by their headings.
+
+    >>> sections_of("# Page\\n\\n## One\\n\\n1\\n\\n## Two\\n\\n2\\n")
+    {'## One': '## One\\n\\n1', '## Two': '## Two\\n\\n2'}
+    """
+    sections = [f"## {section}".rstrip() for section in page.split("\n## ")[1:]]
+    return {section.partition("\n")[0]: section for section in sections}
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -90,33 +99,36 @@ def _limit(results: Mapping[str, Any], _docs: Path) -> list[str]:
 
 
 def _probes(results: Mapping[str, Any], _docs: Path) -> list[str]:
+    columns = {
+        "linear": "linear probes",
+        "merges": "and what streams add at merges",
+        "convolutional": "convolutional probes of all",
+    }
     return [
         "## Usable information",
         "",
-        "Probes of every recorded tensor and every merge, relative to one forward pass over all images. The time includes "
-        "forward passes, statistics, fits, intervals and nulls. Probes are fitted on nine tenths of the images, and calibrated "
-        "and evaluated on the rest. Convolutional probes are timed on the smaller images only; on the larger ones they take "
-        "minutes.",
+        "Linear probes of every recorded tensor; these and the convolutional probes of every merge, which tell what its streams add to each "
+        "other (the default of a run); and convolutional probes of every tensor. Beside one forward pass over all images. The time includes "
+        "forward passes, statistics, fits, intervals and nulls. Probes are fitted on nine tenths of the images, and calibrated and evaluated "
+        "on the rest. On the larger images the slower ones take minutes, and are not timed; on the smaller ones they are timed once.",
         "",
         *_table(
             [
                 "width, image",
                 "tensors",
                 "forward pass, s",
-                "linear probes, s",
-                "passes",
-                "convolutional probes, s",
-                "passes",
+                *(word for text in columns.values() for word in (f"{text}, s", "passes")),
             ],
             [
-                [
-                    name,
-                    f"{taken['tensors']}",
-                    f"{taken['forward']:.2f}",
-                    f"{taken['linear']:.2f}",
-                    f"**{taken['linear'] / taken['forward']:.1f}**",
-                    f"{taken['convolutional']:.1f}" if "convolutional" in taken else "",
-                    f"{taken['convolutional'] / taken['forward']:.1f}" if "convolutional" in taken else "",
+                [name, f"{taken['tensors']}", f"{taken['forward']:.2f}"]
+                + [
+                    word
+                    for kind in columns
+                    for word in (
+                        (f"{taken[kind]:.1f}", f"**{taken[kind] / taken['forward']:.1f}**")
+                        if kind in taken
+                        else ("", "")
+                    )
                 ]
                 for name, taken in results.items()
             ],
@@ -367,6 +379,27 @@ def _start(results: Mapping[str, float], _docs: Path) -> list[str]:
     ]
 
 
+def _quick(results: Mapping[str, float], _docs: Path) -> list[str]:
+    return [
+        "## A whole run",
+        "",
+        "`unetscope run --preset quick`, from the start of the process to the last figure.",
+        "",
+        *_table(
+            ("epochs", "measured at", "seconds", "of which training and validation", "validation Dice"),
+            [
+                (
+                    f"{results['epochs']:.0f}",
+                    f"{results['measured']:.0f} epochs",
+                    f"**{results['seconds']:.0f}**",
+                    f"{results['training']:.0f}",
+                    f"{results['dice']:.3f}",
+                )
+            ],
+        ),
+    ]
+
+
 def _log_log(axis: Any, sizes: Sequence[float], values: Sequence[float], label: str, slope: float) -> None:
     axis.loglog(sizes, values, "o-")
     axis.set_ylim(min(values) / 2, max(values) * 2)  # a small change should look small
@@ -391,6 +424,7 @@ SECTIONS = {
     "memory": _memory,
     "growth": _growth,
     "peaks": _peaks,
+    "quick": _quick,
     "training": _training,
     "start": _start,
 }

@@ -62,6 +62,25 @@ def against_a_plain_loop(
     }
 
 
+def a_quick_run(source: str | None, held_out: str | None, say: Callable[[str], None], *more: str) -> dict[str, float]:
+    """Seconds of `unetscope run` as it stands, everything included, and of the epochs alone. more: words of the command."""
+    data = ["--data", source, *(["--val", held_out] if held_out else [])] if source else ["--synthetic-images", "120"]
+    with tempfile.TemporaryDirectory() as folder:
+        run = str(Path(folder, "run"))
+        command = [sys.executable, "-m", "unetscope", "run", "--preset", "quick", *data, *more, "--quiet", "--out", run]
+        whole = seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+        judged = us.runs.AnalysedRun.open(run)
+        result = {
+            "seconds": whole,
+            "training": sum(record.seconds for record in judged.epochs),
+            "epochs": judged.epochs[-1].epoch,
+            "measured": len(judged.flow.epochs),
+            "dice": judged.epochs[-1].validation_dice,
+        }
+    say(f"a quick run: {whole:.0f} s, of which {result['training']:.0f} s training")
+    return result
+
+
 IMPORTS = """
 import time
 started = time.perf_counter()

@@ -14,6 +14,7 @@ from benchmarks.page import SECTIONS, write
 from benchmarks.plain_loop import plain_training
 from benchmarks.store_everything import estimate, store
 from benchmarks.timing import exponent, machine, medians, peak_bytes
+from benchmarks.training import a_quick_run
 
 from unetscope.data.synthetic import synthetic_nuclei
 from unetscope.estimators.binning import Binning
@@ -99,3 +100,22 @@ def test_the_page_leaves_out_what_was_not_timed(tmp_path: Path) -> None:
     assert page.count("## ") == 1
     assert "a machine" in page
     assert "start" in SECTIONS
+
+
+def test_a_section_that_is_not_timed_again_stays(tmp_path: Path) -> None:
+    facts = {"repeats": 1, "machine": "a machine", "date": "a day", "data": "some images"}
+    start = {"torch": 1.0, "help": 0.25, "package": 1.0, "names": 1.125}
+    quick = {"seconds": 200.0, "training": 80.0, "epochs": 100, "measured": 8, "dice": 0.9}
+    write({"start": {"facts": facts, "results": start}, "quick": {"facts": facts, "results": quick}}, tmp_path)
+    page = write({"quick": {"facts": facts, "results": quick | {"seconds": 100.0}}}, tmp_path).read_text()
+    assert "| `unetscope --help` | **0.25** |" in page
+    assert "| 100 | 8 epochs | **100** | 80 | 0.900 |" in page
+    assert page.count("## ") == 2
+    assert write({}, tmp_path).read_text() == page
+
+
+def test_a_whole_run_is_timed() -> None:
+    words = ["--epochs", "2", "--image-size", "16", "--width", "2", "--depth", "1", "--threads", "1"]
+    taken = a_quick_run(None, None, lambda _: None, *words)
+    assert taken["seconds"] > taken["training"] > 0
+    assert taken["epochs"] == 2
