@@ -197,7 +197,9 @@ def compared_rates(slow: Protocol, fast: Protocol, name: str) -> tuple[str, ...]
         epoch for epoch in sorted(curves[0].keys() & curves[1].keys()) if from_epoch <= epoch <= last
     ]  # fmt: skip
     in_training = [each.training_dice_by_epoch(name) for each in (slow, fast)]
-    differences = [[abs(one[epoch] - other[epoch]) for epoch in shared] for one, other in (curves, in_training)]
+    differences = [
+        [abs(of_slow[epoch] - of_fast[epoch]) for epoch in shared] for of_slow, of_fast in (curves, in_training)
+    ]
     return (
         name,
         f"{slow.rate:g}, {fast.rate:g}",

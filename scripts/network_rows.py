@@ -127,15 +127,15 @@ def _difference(
     with _in_mode(smaller, training, dropout), SameDraws():
         removed = tensors_of(smaller(images.clone()))
     # Outputs that hung on what is left out are gone; those that stay keep their order.
-    return min(max(map(_relative, chosen, removed)) for chosen in itertools.combinations(silenced, len(removed)))
+    return min(max(map(_relative, some, removed)) for some in itertools.combinations(silenced, len(removed)))
 
 
 def _relative(silenced: Tensor, removed: Tensor) -> float:
     """The largest difference, relative to the largest value. Of outputs that are stacked, some may be gone."""
     stacked = silenced.ndim == removed.ndim > 2 and silenced.shape[2:] == removed.shape[2:]
     if stacked and silenced.shape[1] > removed.shape[1]:
-        chosen = itertools.combinations(range(silenced.shape[1]), removed.shape[1])
-        return min(_relative(silenced[:, list(indices)], removed) for indices in chosen)
+        subsets = itertools.combinations(range(silenced.shape[1]), removed.shape[1])
+        return min(_relative(silenced[:, list(indices)], removed) for indices in subsets)
     if silenced.shape != removed.shape:
         return math.inf
     assert bool(silenced.isfinite().all())

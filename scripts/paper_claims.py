@@ -36,7 +36,7 @@ def claims(protocol: Protocol) -> list[Claim]:
 def _of_information(protocol: Protocol) -> Iterator[Claim]:
     """Those about the table of estimates, which hold or not whether the estimates are at their ceiling or not."""
     reached = {layer: protocol.full_from(layer) for layer in MERGES}
-    epochs = {layer: found for layer, (found, _, _) in reached.items()}
+    epochs = {layer: epoch for layer, (epoch, _, _) in reached.items()}
     measured = protocol.run.flow.epochs[-1] * protocol.scale >= protocol.epochs
     order = [np.inf if epochs[layer] is None else epochs[layer] for layer in MERGES]
     is_ordered = all(upper <= lower for upper, lower in pairwise(order))
@@ -76,11 +76,11 @@ def _at(epoch: float | None) -> str:
 
 
 def _of_dice(protocol: Protocol) -> Iterator[Claim]:
-    there = {
+    at_best = {
         "model1": "Model 1 is at its best between epochs 2,000 and 3,000",
         "model2": "Model 2 is at its best between epochs 2,000 and 3,000",
     }
-    for name, text in there.items():
+    for name, text in at_best.items():
         if name not in protocol.models:
             yield Claim(text, "2,000 to 3,000", "not trained", "not decided")
             continue

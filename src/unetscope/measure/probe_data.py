@@ -207,11 +207,11 @@ class ProbeData:
             masks = self.train.masks[self.fold_of >= 0]
             fitted = self._places_fitted(grid)
             if self.train.ignored is None:
-                there = len(masks) * (math.prod(grid) if fitted is None else len(fitted))
+                all_places = len(masks) * (math.prod(grid) if fitted is None else len(fitted))
             else:
                 labelled = blocks_of(masks != self.train.ignored, grid).any(dim=1).reshape(len(masks), -1)
-                there = int((labelled if fitted is None else labelled[:, fitted]).sum())
-            self._sampled_shares[grid] = min(1.0, places / max(1, there))
+                all_places = int((labelled if fitted is None else labelled[:, fitted]).sum())
+            self._sampled_shares[grid] = min(1.0, places / max(1, all_places))
 
     def _sampled(
         self, grid: Grid, blocks: Integer[Tensor, "m pixels"], of_image: Int64[Tensor, " m"]
@@ -220,13 +220,13 @@ class ProbeData:
         if grid not in self._sampled_shares:
             return None
         images, counts = of_image.unique_consecutive(return_counts=True)
-        chosen, first = [], 0
+        numbers, first = [], 0
         for image, count in zip(images.tolist(), counts.tolist(), strict=True):
             generator = torch.Generator().manual_seed(self.seed + image)
             drawn = torch.randperm(count, generator=generator)[: math.ceil(count * self._sampled_shares[grid])]
-            chosen.append(first + drawn.sort().values)
+            numbers.append(first + drawn.sort().values)
             first += count
-        number = torch.cat(chosen)
+        number = torch.cat(numbers)
         labels = blocks[number].to(torch.int16)
         if self.train.ignored is not None:
             labels[blocks[number] == self.train.ignored] = -1
@@ -238,16 +238,16 @@ class ProbeData:
         if places <= PLACES_AN_IMAGE or self._sparse:
             return None
         if grid not in self._fitted_places:
-            chosen = torch.randperm(places, generator=torch.Generator().manual_seed(self.seed))[:PLACES_AN_IMAGE]
-            self._fitted_places[grid] = chosen.sort().values
+            drawn = torch.randperm(places, generator=torch.Generator().manual_seed(self.seed))[:PLACES_AN_IMAGE]
+            self._fitted_places[grid] = drawn.sort().values
         return self._fitted_places[grid]
 
     def pixels(self, rows: Int64[Tensor, " b"], grid: Grid) -> CalibrationPixels:
         """Some pixels of a batch, the same for all layers, however many images the batch has."""
         if grid not in self._pixels:
             sides = self.train.masks.shape[1:]
-            chosen, counted = zip(*(self._pixels_of(int(row)) for row in rows), strict=True)
-            pixels, valid = torch.stack(chosen), torch.stack(counted).reshape(-1)  # [b, pixels], [b · pixels]
+            drawn, counted = zip(*(self._pixels_of(int(row)) for row in rows), strict=True)
+            pixels, valid = torch.stack(drawn), torch.stack(counted).reshape(-1)  # [b, pixels], [b · pixels]
             labels = self.train.masks[rows].reshape(len(rows), -1).gather(1, pixels).long().reshape(-1)
             above = math.prod(sides) // math.prod(grid)
             order = _places(sides, grid)[pixels]  # pixels numbered place by place

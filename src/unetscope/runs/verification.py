@@ -68,8 +68,8 @@ def verify(
     if build is not None or train is not None:
         name_own_loop(judged, build, train, epochs)
     allow_code(judged.folder, code)
-    chosen = chosen_variants(judged, variants)
-    planned = planned_trials(judged.folder, chosen, seeds, trainings)
+    to_train = chosen_variants(judged, variants)
+    planned = planned_trials(judged.folder, to_train, seeds, trainings)
     progress = progress or NoProgress()
     failed = train_variants(judged, planned, auto=seeds == AUTO, engine=engine, threads=threads, progress=progress)
     for trial, reason in failed.items():
@@ -100,7 +100,7 @@ def name_own_loop(
 
 def planned_trials(
     run: RunFolder,
-    chosen: Sequence[Variant],
+    variants: Sequence[Variant],
     seeds: int | Sequence[int] | Literal["auto"],
     trainings: int | None = None,
 ) -> tuple[Trial, ...]:
@@ -111,13 +111,13 @@ def planned_trials(
     if seeds != AUTO:
         if trainings is not None:
             raise InvalidArgument("trainings limits seeds that are added as needed: it goes with seeds auto")
-        return trials(run, chosen, chosen_seeds(run, seeds))
-    most = TRAININGS_PER_VARIANT * len(chosen) if trainings is None else trainings
-    if most < (fewest := LOOKS[0] * min(2, len(chosen))):
+        return trials(run, variants, chosen_seeds(run, seeds))
+    most = TRAININGS_PER_VARIANT * len(variants) if trainings is None else trainings
+    if most < (fewest := LOOKS[0] * min(2, len(variants))):
         raise InvalidArgument(
             f"trainings must be {fewest} or more, for {LOOKS[0]} seeds of the reference and of a variant, got {most}"
         )
-    return trials(run, chosen, chosen_seeds(run, LOOKS[-1]))[:most]
+    return trials(run, variants, chosen_seeds(run, LOOKS[-1]))[:most]
 
 
 def train_variants(
@@ -261,7 +261,7 @@ def _skips_there(run: AnalysedRun) -> tuple[Part, ...]:
 def chosen_seeds(run: RunFolder, seeds: int | Sequence[int]) -> tuple[int, ...]:
     """So many seeds from the run's own on, or those that are named. Raises: InvalidArgument for none."""
     first = int(configuration_of(run)["seed"])
-    chosen = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not chosen or min(chosen) < 0:
+    numbers = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not numbers or min(numbers) < 0:
         raise InvalidArgument(f"seeds must be one or more, and none negative, got {seeds}")
-    return chosen
+    return numbers
