@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from benchmarks.training_sections import a_quick_run, against_a_plain_loop, start_up, table
 
 GIB = 2**30
 LABELS = {
@@ -56,10 +57,6 @@ def sections_of(page: str) -> dict[str, str]:
     return {section.partition("\n")[0]: section for section in sections}
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
-
-
 def _limit(results: Mapping[str, Any], _docs: Path) -> list[str]:
     return [
         "## Against the limit",
@@ -69,7 +66,7 @@ def _limit(results: Mapping[str, Any], _docs: Path) -> list[str]:
         "same batches and to the same depth, plus half a Gram product of all activations at the rate of `torch.mm` in float32. "
         "(The products run faster than that rate, as oneDNN convolutions.)",
         "",
-        *_table(
+        *table(
             (
                 "budget",
                 "forward passes",
@@ -112,7 +109,7 @@ def _probes(results: Mapping[str, Any], _docs: Path) -> list[str]:
         "forward passes, statistics, fits, intervals and nulls. Probes are fitted on nine tenths of the images, and calibrated and evaluated "
         "on the rest. On the larger images the slower ones take minutes, and are not timed; on the smaller ones they are timed once.",
         "",
-        *_table(
+        *table(
             [
                 "width, image",
                 "tensors",
@@ -143,7 +140,7 @@ def _float64(results: Mapping[str, Any], _docs: Path) -> list[str]:
         "The largest difference between a measurement, merges included, and the same measurement with every distance in "
         "float64. (The tests compare the float64 distances with a reference implementation.)",
         "",
-        *_table(
+        *table(
             ("training", "largest difference of an estimate, bits", "layers measured again in float64"),
             [
                 (name, f"**{row['largest_difference_bits']:.1e}**", "yes" if row["streamed_again"] else "no")
@@ -163,7 +160,7 @@ def _storing(results: Mapping[str, Any], _docs: Path) -> list[str]:
         "rows. Both run in a process of their own on the same network and images and compute the same estimates; unetscope has "
         "a budget of 2 GiB. Disk is the space per measured epoch: the pickles, or the rows of the table of estimates.",
         "",
-        *_table(
+        *table(
             ("", "all activations stored", "unetscope", "ratio"),
             [
                 (
@@ -201,7 +198,7 @@ def _memory(results: Mapping[str, Any], _docs: Path) -> list[str]:
         "for one batch comes on top of the budget. It is measured as the peak of running the network alone with the same batch "
         "size.",
         "",
-        *_table(
+        *table(
             (
                 "images and budget",
                 "forward passes",
@@ -241,7 +238,7 @@ def _growth(results: Mapping[str, Any], docs: Path) -> list[str]:
         "",
         "![Seconds of a measurement against N, d, depth and the number of estimators](figures/performance_time.png)",
         "",
-        *_table(
+        *table(
             ("varied", "sizes", "seconds", "fitted exponent", "exponent of the last two"),
             [
                 (
@@ -287,7 +284,7 @@ def _peaks(results: Mapping[str, Any], docs: Path) -> list[str]:
         "",
         "![Peak memory against d, the budget and N](figures/performance_memory.png)",
         "",
-        *_table(
+        *table(
             ("varied", "sizes", "budget, GiB", "peak, GiB", "fitted exponent"),
             [
                 (
@@ -298,103 +295,6 @@ def _peaks(results: Mapping[str, Any], docs: Path) -> list[str]:
                     f"**{series['exponent']:.2f}**",
                 )
                 for name, series in results.items()
-            ],
-        ),
-    ]
-
-
-def _training(results: Mapping[str, Any], docs: Path) -> list[str]:
-    rows = results["seeds"]
-    figure, axes = plt.subplots(
-        1, len(rows), figsize=(3.4 * len(rows), 3), sharey=True, squeeze=False, layout="constrained"
-    )
-    for seed, (axis, row) in enumerate(zip(axes[0], rows, strict=True)):
-        epochs = range(1, results["epochs"] + 1)
-        axis.plot(epochs, row["plain_dice"], color="0.45", label="plain float32 loop")
-        axis.plot(epochs, row["our_dice"], label="unetscope")
-        axis.set(title=f"seed {seed}", xlabel="epoch")
-    axes[0, 0].set_ylabel("validation Dice (above 0.7)")
-    axes[0, 0].set_ylim(0.7, 0.95)
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    figure.savefig(docs / "figures" / "performance_training.png", dpi=130)
-    plt.close(figure)
-    ends = [[fmean(row[name][-results["last"] :]) for name in ("plain_dice", "our_dice")] for row in rows]
-    return [
-        "## Training",
-        "",
-        f"Width 16, 128×128, {results['train']} training and {results['validation']} validation images, Adam at 1e-3, batches of 16, {results['epochs']} epochs, "
-        "compared with a plain float32 loop (`benchmarks/plain_loop.py`) from the same weights and with the same order of "
-        "images. unetscope trains in bfloat16, with channels last in memory and a fused optimizer. Dice is the validation Dice, "
-        f"averaged over the last {results['last']} epochs. For each seed both are trained once, one after the other.",
-        "",
-        "![Validation Dice by seed](figures/performance_training.png)",
-        "",
-        *_table(
-            (
-                "seed",
-                "plain, s per epoch",
-                "unetscope, s per epoch",
-                "ratio",
-                "plain Dice",
-                "unetscope Dice",
-                "difference",
-            ),
-            [
-                (
-                    str(seed),
-                    f"{row['plain_seconds']:.1f}",
-                    f"{row['our_seconds']:.1f}",
-                    f"**{row['plain_seconds'] / row['our_seconds']:.2f}**",
-                    f"{plain:.4f}",
-                    f"{ours:.4f}",
-                    f"{ours - plain:+.4f}",
-                )
-                for seed, (row, (plain, ours)) in enumerate(zip(rows, ends, strict=True))
-            ],
-        ),
-        "",
-        f"Mean difference of Dice **{fmean(ours - plain for plain, ours in ends):+.4f}**, with a standard error over seeds of "
-        f"{_standard_error([ours - plain for plain, ours in ends]):.4f}. The validation curves take "
-        f"**{fmean(row['curves_share'] for row in rows):.1%}** of an epoch; the training curves use the values of the training step.",
-    ]
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
-def _start(results: Mapping[str, float], _docs: Path) -> list[str]:
-    return [
-        "## Start-up",
-        "",
-        *_table(
-            ("", "seconds"),
-            [
-                ("`unetscope --help`", f"**{results['help']:.2f}**"),
-                ("`import torch`", f"{results['torch']:.2f}"),
-                ("`import unetscope`, after torch", f"{results['package']:.2f}"),
-                ("`from unetscope import UNet, Scope, Trainer`, after torch", f"**{results['names']:.2f}**"),
-            ],
-        ),
-    ]
-
-
-def _quick(results: Mapping[str, float], _docs: Path) -> list[str]:
-    return [
-        "## A whole run",
-        "",
-        "`unetscope run --preset quick`, from the start of the process to the last figure.",
-        "",
-        *_table(
-            ("epochs", "measured at", "seconds", "of which training and validation", "validation Dice"),
-            [
-                (
-                    f"{results['epochs']:.0f}",
-                    f"{results['measured']:.0f} epochs",
-                    f"**{results['seconds']:.0f}**",
-                    f"{results['training']:.0f}",
-                    f"{results['dice']:.3f}",
-                )
             ],
         ),
     ]
@@ -424,7 +324,7 @@ SECTIONS = {
     "memory": _memory,
     "growth": _growth,
     "peaks": _peaks,
-    "quick": _quick,
-    "training": _training,
-    "start": _start,
+    "quick": a_quick_run,
+    "training": against_a_plain_loop,
+    "start": start_up,
 }
