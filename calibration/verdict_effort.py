@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from calibration.verdict_cells import EFFORT
-from calibration.verdict_fit import MARGIN, Predicted, Row, fitted, kinds_of
+from calibration.verdict_fit import MARGIN, Predicted, Row
 from unetscope.analysis import ExpectedLosses, LossLine
 from unetscope.analysis.loss_verdicts import expected_losses
 from unetscope.base import without_nan
@@ -99,15 +99,6 @@ def efforts_of(kept: Mapping[str, Any], task: str, network: str) -> list[Effort]
     ]
 
 
-def losses_by_cell(rows: Sequence[Row], efforts: Iterable[Effort]) -> dict[tuple[str, str, int], ExpectedLosses]:
-    """What the command expects of every cell, by lines that its task was left out of."""
-    lines: dict[str, list[LossLine]] = {}
-    for task in {each.task for each in efforts}:
-        others = [row for row in rows if row.task != task]
-        lines[task] = [fitted(others, name, keeps_skips) for name in USED for keeps_skips in kinds_of(name)]
-    return {each.cell: each.losses(lines[each.task]) for each in efforts}
-
-
 @dataclass(frozen=True)
 class CommandVerdict:
     """What the command says of a retrained design. loss: None if it expects none. proven: whether a network shows it."""
@@ -118,9 +109,16 @@ class CommandVerdict:
     proven: bool
 
 
-def command_verdicts(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[CommandVerdict]:
-    """What the command says of every retrained design of the cells in which it was tried, the surest first."""
-    by_cell, losses = {each.cell: each for each in efforts}, losses_by_cell(rows, efforts)
+def command_verdicts(
+    rows: Sequence[Row], efforts: Sequence[Effort], lines: Mapping[str, Sequence[LossLine]]
+) -> list[CommandVerdict]:
+    """What the command says of every retrained design of the cells in which it was tried, the surest first.
+
+    lines: by task, those of the other tasks; those that the package has are used.
+    """
+    by_cell = {each.cell: each for each in efforts}
+    used = {task: [line for name in USED for line in some if line.predictor == name] for task, some in lines.items()}
+    losses = {cell: effort.losses(used[effort.task]) for cell, effort in by_cell.items()}
     verdicts = []
     for row in rows:
         if row.cell in by_cell:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from unetscope.analysis import DICE_MARGIN, FREEDOM, LossLine
+from unetscope.analysis.trainings import SCORED_SHARE
+from unetscope.runs.analysed import UNLEARNT_DICE
 from unetscope.table import (
     BITS,
     EXPECTED_LEVEL,
@@ -34,7 +36,6 @@ MARGIN = DICE_MARGIN
 BEYOND_NORMAL = 1.6448536269514722  # the 95th percentile of the normal law
 LOGS = (-20.0, 5.0)  # of slopes and scales
 SCALES = (0.01, 0.1)  # supposed before any task is known, with a factor of e as its standard deviation
-LEARNT = 0.1  # of Dice; a network with less has not begun to
 UNKNOWN = 0.05  # the standard error of a loss of which too few trainings started to tell it
 
 
@@ -125,8 +126,8 @@ def seeds_losses(curves: Mapping[str, Mapping[str, Sequence[float]]], budget: in
     """
 
     def score(of: str, seed: str) -> float:
-        dice = float(np.mean(curves[of][seed][: budget + 1][-max(1, budget // 10) :]))
-        return dice if dice > LEARNT else math.nan
+        dice = float(np.mean(curves[of][seed][: budget + 1][-max(1, budget // SCORED_SHARE) :]))
+        return dice if dice >= UNLEARNT_DICE else math.nan
 
     return [score("model1", seed) - score(design, seed) for seed in sorted(curves["model1"], key=int)]
 
@@ -233,21 +234,27 @@ class Judged:
     width: float
 
 
-def left_out_tasks(rows: Sequence[Row], predictor: str) -> list[tuple[Row, LossLine]]:
-    """Every row in which a predictor is known, with the line of the other tasks."""
-    predicted = []
-    for task in sorted({row.task for row in rows}):
-        others = [row for row in rows if row.task != task]
-        for keeps_skips in kinds_of(predictor):
-            line = fitted(others, predictor, keeps_skips)
-            alike = [row for row in rows if row.task == task and keeps_skips in (None, row.keeps_skips)]
-            predicted += [(row, line) for row in alike if math.isfinite(row.values[predictor])]
-    return predicted
+def lines_of(rows: Sequence[Row], predictors: Iterable[str]) -> list[LossLine]:
+    """All lines of some predictors."""
+    return [fitted(rows, name, keeps_skips) for name in predictors for keeps_skips in kinds_of(name)]
 
 
-def predicted(rows: Sequence[Row], predictor: str) -> Predicted:
-    """Every row in which a predictor is known, with the loss that the line of the other tasks expects."""
-    return [(row, line.loss(row.values[predictor])) for row, line in left_out_tasks(rows, predictor)]
+def left_out_lines(rows: Sequence[Row], predictors: Iterable[str]) -> dict[str, list[LossLine]]:
+    """By task, the lines of all other tasks."""
+    names = list(predictors)
+    return {
+        task: lines_of([row for row in rows if row.task != task], names) for task in sorted({row.task for row in rows})
+    }
+
+
+def predicted(rows: Sequence[Row], predictor: str, lines: Mapping[str, Sequence[LossLine]]) -> Predicted:
+    """Every row in which a predictor is known, with the loss that a line of other tasks expects. lines: by task."""
+    return [
+        (row, line.loss(row.values[predictor]))
+        for row in rows
+        for line in lines[row.task]
+        if line.predictor == predictor and line.is_for(row.keeps_skips) and math.isfinite(row.values[predictor])
+    ]
 
 
 def judged(name: str, losses: Predicted, decisions: Sequence[Decision] | None = None) -> Judged:

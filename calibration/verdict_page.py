@@ -29,7 +29,7 @@ from calibration.verdict_effort import (
     keep_efforts,
     kept_efforts,
 )
-from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, fitted, judged, kinds_of, predicted, rows_of
+from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, judged, left_out_lines, lines_of, predicted, rows_of
 from unetscope.base import without_nan
 from unetscope.base.files import whole_file
 from unetscope.table import BITS, SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
@@ -69,7 +69,7 @@ def main() -> None:
         beside.write_text(json.dumps(without_nan([asdict(row) for row in rows]), indent=1) + "\n", encoding="utf-8")
     keep_efforts(efforts, kept_of_efforts)
     (words.docs / "verdicts.md").write_text("\n".join(page(rows, efforts)) + "\n", encoding="utf-8")
-    lines = [fitted(rows, name, levels).as_dict() for name in USED for levels in kinds_of(name)]
+    lines = [line.as_dict() for line in lines_of(rows, USED)]
     with whole_file(words.lines) as beside:
         beside.write_text(json.dumps({"lines": lines}, indent=1) + "\n", encoding="utf-8")
 
@@ -120,8 +120,10 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
     of_each, budgets = len(rows) / len(cells), sorted({budget for _, _, budget in cells})
     needed = sum(row.truth == "needed" for row in rows)
     seeds = [str(number) for number in sorted({len(row.by_seed) for row in rows})]
-    predictions = {name: predicted(rows, name) for name in dict.fromkeys((*PREDICTORS, *USED))}
-    commanded = command_verdicts(rows, efforts)
+    names = tuple(dict.fromkeys((*PREDICTORS, *USED)))
+    lines = left_out_lines(rows, names)
+    predictions = {name: predicted(rows, name, lines) for name in names}
+    commanded = command_verdicts(rows, efforts, lines)
     return [
         "# What predicts the loss of Dice",
         "",
@@ -198,11 +200,11 @@ def _cost(predictor: str, designs: float, budgets: Sequence[int]) -> float:
 
 
 def _command_line(commanded: Sequence[CommandVerdict], efforts: Sequence[Effort]) -> list[str]:
-    known = [(each.row, each.loss, each.decision) for each in commanded if each.loss is not None]
-    if not known:
+    with_losses = [(each.row, each.loss, each.decision) for each in commanded if each.loss is not None]
+    if not with_losses:
         return []
     cost = sum(each.trainings for each in efforts) / len(efforts)
-    losses, decisions = [(row, loss) for row, loss, _ in known], [decision for _, _, decision in known]
+    losses, decisions = [(row, loss) for row, loss, _ in with_losses], [decision for _, _, decision in with_losses]
     return [_line(judged(f"effort of {EFFORT:g}", losses, decisions), cost)]
 
 
@@ -227,19 +229,19 @@ def _choice(name: str, decided: Sequence[tuple[Row, Decision]]) -> str:
     regrets, beside, smaller = [], [], 0
     for of_cell in by_cell.values():
         redundant = [row for row, decision in of_cell if decision == "redundant"]
-        chosen = min(redundant, key=lambda row: size_of(row.design), default=None)
-        smaller += chosen is not None
-        regrets.append((0.0 if chosen is None else chosen.loss) - min(0.0, *(row.loss for row, _ in of_cell)))
-        beside.append(beside_retraining(chosen, [row for row, _ in of_cell]))
+        smallest = min(redundant, key=lambda row: size_of(row.design), default=None)
+        smaller += smallest is not None
+        regrets.append((0.0 if smallest is None else smallest.loss) - min(0.0, *(row.loss for row, _ in of_cell)))
+        beside.append(beside_retraining(smallest, [row for row, _ in of_cell]))
     finite = [more for more in beside if math.isfinite(more)]
     columns = (np.mean(regrets), max(regrets), np.mean(finite) if finite else math.nan)
     return f"| {name} | {' | '.join(map(_number, columns))} | {smaller} of {len(by_cell)} |"
 
 
-def beside_retraining(chosen: Row | None, rows: Sequence[Row]) -> float:
-    """What a chosen design loses more than the one that is best by all seeds but one, on that seed; the mean over seeds.
+def beside_retraining(design: Row | None, rows: Sequence[Row]) -> float:
+    """What a design loses more than the one that is best by all seeds but one, on that seed; the mean over seeds.
 
-    chosen: None for the whole network. NaN with fewer than two seeds, and if none is known of both.
+    design: None for the whole network. NaN with fewer than two seeds, and if none is known of both.
 
     >>> losses = {"depth1": [0.1, 0.1, 0.1], "depth2": [-0.02, 0.03, 0.0], "depth3": [0.02, -0.03, 0.02]}
     >>> rows = [Row("ring", "unet", 20, name, 0.0, {}, by_seed=by_seed) for name, by_seed in losses.items()]
@@ -248,15 +250,15 @@ def beside_retraining(chosen: Row | None, rows: Sequence[Row]) -> float:
     """
     whole = np.zeros((1, len(rows[0].by_seed)))
     losses = np.concatenate([whole, [row.by_seed for row in rows]])
-    of_chosen = losses[0 if chosen is None else 1 + rows.index(chosen)]
+    of_design = losses[0 if design is None else 1 + rows.index(design)]
     more = []
     for seed in range(losses.shape[1] if losses.shape[1] > 1 else 0):
         others = np.delete(losses, seed, axis=1)
-        known = np.isfinite(others).all(axis=1) & np.isfinite(losses[:, seed])
-        best = np.flatnonzero(known)[np.argmin(others[known].mean(axis=1))]
-        more.append(of_chosen[seed] - losses[best, seed])
-    known = np.isfinite(more)
-    return float(np.mean(more, where=known)) if known.any() else math.nan
+        is_finite = np.isfinite(losses).all(axis=1)
+        best = np.flatnonzero(is_finite)[np.argmin(others[is_finite].mean(axis=1))]
+        more.append(of_design[seed] - losses[best, seed])
+    finite = [loss for loss in more if math.isfinite(loss)]
+    return float(np.mean(finite)) if finite else math.nan
 
 
 def size_of(design: str) -> tuple[int, int]:

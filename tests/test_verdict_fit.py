@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from calibration.verdict_fit import UNKNOWN, Judged, Row, fitted, is_covered, judged, left_out_tasks, predicted, rows_of
+from calibration.verdict_fit import UNKNOWN, Judged, Row, fitted, is_covered, judged, left_out_lines, predicted, rows_of
 
 from unetscope.analysis.expected_losses import BEYOND, FREEDOM, LossLine
 from unetscope.table.intervals import Interval
@@ -29,7 +29,7 @@ def planted(
 
 
 def of_others(rows: list[Row], predictor: str) -> Judged:
-    return judged(predictor, predicted(rows, predictor))
+    return judged(predictor, predicted(rows, predictor, left_out_lines(rows, [predictor])))
 
 
 def test_shares_are_of_intervals_and_of_decisions() -> None:
@@ -74,10 +74,7 @@ def test_every_task_weighs_the_same() -> None:
 def test_a_task_is_judged_by_a_line_that_it_has_no_part_in() -> None:
     rows = planted(5, noise=0.002, seed=4)
     changed = [replace(row, loss=row.loss + 10) if row.task == "task3" else row for row in rows]
-    before, after = (
-        {row.design: line.slope for row, line in left_out_tasks(some, "told") if row.task == "task3"}
-        for some in (rows, changed)
-    )
+    before, after = ([line.slope for line in left_out_lines(some, ["told"])["task3"]] for some in (rows, changed))
     assert before == after
 
 
@@ -86,10 +83,11 @@ def test_networks_that_lack_levels_alone_have_a_line_of_their_own_when_they_are_
     levels = [replace(row, design=f"depth{row.design[6:]}") for row in planted(6, noise=0.001, seed=7, slope=0.1)]
     rows = [replace(row, values={TRAINED_ON: row.values["told"], **row.values}) for row in (*skips, *levels)]
     apart, together = (
-        {row.keeps_skips: line.slope for row, line in left_out_tasks(rows, name)} for name in (TRAINED_ON, "told")
+        {line.keeps_skips: line.slope for line in left_out_lines(rows, [name])["task0"]}
+        for name in (TRAINED_ON, "told")
     )
     assert apart == pytest.approx({False: 0.6, True: 0.1}, abs=0.03)
-    assert together[False] == together[True]
+    assert together.keys() == {None}
 
 
 def test_what_is_not_known_of_a_design_is_not_predicted() -> None:
@@ -97,7 +95,8 @@ def test_what_is_not_known_of_a_design_is_not_predicted() -> None:
     unknown = replace(rows[0], values={"told": float("nan"), "guess": 0.1})
     lines = [fitted(some, "told") for some in ([unknown, *rows[1:]], rows[1:])]
     assert lines[0] == lines[1]
-    assert unknown not in [row for row, _ in left_out_tasks([unknown, *rows[1:]], "told")]
+    some = [unknown, *rows[1:]]
+    assert unknown not in [row for row, _ in predicted(some, "told", left_out_lines(some, ["told"]))]
 
 
 def test_a_loss_that_its_retrainings_hardly_tell_may_lie_outside() -> None:

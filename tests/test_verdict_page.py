@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calibration import verdict_page
-from calibration.verdict_effort import command_verdicts
+from calibration.verdict_effort import USED, command_verdicts
+from calibration.verdict_fit import left_out_lines
 from calibration.verdict_page import page, read_cells
 
 from unetscope.table import Evidence, Interval, Silenced, TrainedOn, Variant, parts_named
@@ -120,7 +121,7 @@ def test_the_command_is_judged_by_what_it_found(cells: Path, monkeypatch: pytest
     (cells / "ring-unet" / "effort-18.json").write_text(json.dumps(values))
     rows, efforts = read_cells(cells)
     assert [(each.task, each.budget, each.trainings) for each in efforts] == [("ring", 18, 2 * 3 / 18)]
-    decisions = {each.row.design: each.decision for each in command_verdicts(rows, efforts)}
+    decisions = {each.row.design: each.decision for each in command_verdicts(rows, efforts, left_out_lines(rows, USED))}
     assert decisions == {
         "without-skip1": "redundant", "depth1": "redundant", "without-skip2": "needed", "no-skips": "needed",
     }  # fmt: skip

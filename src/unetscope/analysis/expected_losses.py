@@ -46,19 +46,17 @@ class LossLine:
     above: tuple[float, float]
     below: tuple[float, float]
 
-    def middle(self, x: float) -> float:
-        """The loss in the middle."""
-        return self.intercept + self.slope * x
-
-    def scales(self, x: float) -> tuple[float, float]:
-        """The scales above the line and below it."""
-        above, below = (start + growth * max(0.0, x) for start, growth in (self.above, self.below))
-        return above, below
+    def is_for(self, keeps_skips: bool) -> bool:
+        """Whether it is of designs that lack levels alone, or of the others."""
+        return self.keeps_skips in (None, keeps_skips)
 
     def loss(self, x: float, error: float = 0.0) -> Interval:
         """The loss to expect, in Dice, with its 90 % interval. error: half of an interval of x, which is of few images."""
-        middle = self.middle(x)
-        above, below = (math.hypot(BEYOND * scale, self.slope * error) for scale in self.scales(x))
+        middle = self.intercept + self.slope * x
+        above, below = (
+            math.hypot(BEYOND * (start + growth * max(0.0, x)), self.slope * error)
+            for start, growth in (self.above, self.below)
+        )
         return Interval(middle, middle - below, middle + above)
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,6 +82,6 @@ def expected_loss(
     those of this package. error: half of the interval of that predictor, in Dice.
     """
     for line in fitted_lines() if lines is None else lines:
-        if line.keeps_skips in (None, keeps_skips) and math.isfinite(known.get(line.predictor, math.nan)):
+        if line.is_for(keeps_skips) and math.isfinite(known.get(line.predictor, math.nan)):
             return line.loss(known[line.predictor], error)
     return None

@@ -32,6 +32,10 @@ class TrainedOn:
     from_run: float = math.nan
     images: int | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {**asdict(self), "design": self.design.as_dict()}
+
     @property
     def is_on_few_images(self) -> bool:
         """Whether it was compared on too few images to show anything."""
@@ -82,9 +86,7 @@ class Evidence:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
-        tried, alone = (
-            [{**asdict(each), "design": each.design.as_dict()} for each in some] for some in (self.tried, self.alone)
-        )
+        tried, alone = ([each.as_dict() for each in some] for some in (self.tried, self.alone))
         return {**asdict(self), "tried": tried, "alone": alone, "without": list(map(str, self.without))}
 
     @property

@@ -84,5 +84,5 @@ class ExpectedLoss:
             "epoch": self.epoch,
             "loss": asdict(self.loss),
             "known": dict(self.known),
-            "proof": None if self.proof is None else {**asdict(self.proof), "design": self.proof.design.as_dict()},
+            "proof": None if self.proof is None else self.proof.as_dict(),
         }
