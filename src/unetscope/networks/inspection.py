@@ -13,8 +13,9 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import CodeType, MappingProxyType, ModuleType
 from typing import Any, get_args
 
 import torch
@@ -146,7 +147,7 @@ def inspect_shape(network: nn.Module, shape: str, detail: str | None = None) -> 
     return inspect(network, image, detail=detail)  # type: ignore[arg-type]
 
 
-_files: dict[tuple[Path, int, int], ModuleType] = {}  # by path, time and size
+_files: dict[tuple[Path, str], ModuleType] = {}  # by path and content
 
 
 def _module(place: str) -> ModuleType:
@@ -170,28 +171,36 @@ def _imported(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+class _Source(SourceFileLoader):
+    """Loads a file from its text: Python takes kept bytecode for that of an edit of the same size within one second."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _run(path: Path) -> ModuleType:
     """A file as a module, run once as long as it does not change: what two names of it stand for knows each other's classes.
 
     It can import its neighbours.
     """
     path = path.resolve()
-    state = path.stat()
-    key = path, state.st_mtime_ns, state.st_size
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    key = path, digest
     if key in _files:
         return _files[key]
     name = path.stem
     if name in sys.modules:  # of another file
-        name = f"{name}_{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError("it is no file of Python")
+        name = f"{name}_{hashlib.sha256(f'{path} {digest}'.encode()).hexdigest()[:12]}"
+    loader = _Source(name, str(path))
+    spec = ModuleSpec(name, loader, origin=str(path))
+    spec.has_location = True
     module = importlib.util.module_from_spec(spec)
     if (folder := str(path.parent)) not in sys.path:
         sys.path.insert(0, folder)
     sys.modules[name] = module  # where dataclasses look up annotations
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
