@@ -19,7 +19,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
@@ -58,23 +59,30 @@ def main() -> None:
     )
     parser.add_argument(
         "--kills", type=int, default=20,
-        help="of a training at random moments, and as many signals to verbs and full disks; a quarter as many pairs of processes",
+        help="of a training at random moments, and as many signals to verbs and full disks",
     )  # fmt: skip
+    parser.add_argument("--pairs", type=int, default=50, help="of processes of each verb that writes")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     words = parser.parse_args()
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {"rows": {}, "peaks": {}}
-    numbers_of = {"files": words.mutations, "damages": max(1, words.mutations // 10)}
+    numbers_of = {
+        "files": words.mutations,
+        "damages": max(1, words.mutations // 10),
+        "kills": words.kills,
+        "verbs": words.kills,
+        "pairs": words.pairs,
+    }
     with tempfile.TemporaryDirectory() as folder:
         os.environ["UNETSCOPE_CACHE"] = str(Path(folder, "cache"))
         for part in words.only:
             rows, earlier = [], kept["rows"].get(part, [])
-            for row in PARTS[part](Path(folder), numbers_of.get(part, words.kills)):
+            for row in PARTS[part](Path(folder), numbers_of[part]):
                 rows.append(row)
                 print(row, flush=True)
                 kept["rows"][part] = [*rows, *earlier[len(rows) :]]
                 keep(kept)  # so far: it takes an hour
             kept["rows"][part] = rows
-            if part in numbers_of:  # the others are processes of their own
+            if part in READING:  # the others are processes of their own
                 kept["peaks"][part] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             keep(kept)
 
@@ -146,25 +154,42 @@ def killed_trainings(folder: Path, n: int) -> Iterable[Row]:
 
 
 def ended_verbs(folder: Path, n: int) -> Iterable[Row]:
-    """Verbs that get a signal, find no room on the disk, meet on one folder, or may not write: never other numbers."""
-    beside = folder / "forked"
-    beside.mkdir()
-    with sketched():
-        whole = whole_run(folder / "whole-for-verbs")
+    """Verbs that get a signal, find no room on the disk, or may not write: never other numbers."""
+    with _whole_run_for("verbs", folder) as (whole, beside):
         outcomes = {
             f"a verb that {name} ends at a random moment says how to go on, and loses nothing": outcome
             for name, outcome in try_signals(whole, beside, n).items()
         }
         full = "a verb without room for its files is refused in one line, and goes on to the same numbers with room"
         outcomes[full] = try_full_disks(whole, beside, n)
-        for verb, outcome in try_pairs(whole, beside, max(1, n // 4)).items():
-            promise = (
-                f"of two `{verb}` on one folder in one instant both work, or one is refused ({outcome.refused} were)"
-            )
-            outcomes[promise] = outcome
         outcomes["a verb on a folder that may not be written reads it, or is refused in one line"] = try_read_only(
             whole, beside
         )
+    yield from _rows(outcomes)
+
+
+def paired_verbs(folder: Path, n: int) -> Iterable[Row]:
+    """Two processes of each verb that writes, on one folder in the same instant."""
+    with _whole_run_for("pairs", folder) as (whole, beside):
+        tried = try_pairs(whole, beside, n)
+    yield from _rows(
+        {
+            f"of two `{verb}` on one folder in one instant both work, or one is refused ({outcome.refused} were)": outcome
+            for verb, outcome in tried.items()
+        }
+    )
+
+
+@contextmanager
+def _whole_run_for(part: str, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """A run that has ended, and a folder for its copies."""
+    beside = folder / f"copies-for-{part}"
+    beside.mkdir()
+    with sketched():
+        yield whole_run(folder / f"whole-for-{part}"), beside
+
+
+def _rows(outcomes: Mapping[str, Outcome]) -> Iterator[Row]:
     for promise, outcome in outcomes.items():
         sys.stderr.write("".join(f"{promise}: {failure}\n" for failure in outcome.failures))
         yield promise, outcome.attempts, len(outcome.failures)
@@ -175,7 +200,9 @@ PARTS: Final[dict[str, Tries]] = {
     "damages": damaged_runs,
     "kills": killed_trainings,
     "verbs": ended_verbs,
+    "pairs": paired_verbs,
 }
+READING: Final = {"files", "damages"}  # in this process
 
 
 if __name__ == "__main__":
