@@ -9,7 +9,10 @@ from torch import nn
 from runs import TINY
 from unetscope.activations.memory import FEATURES_AT_ONCE
 from unetscope.base import NoProgress
-from unetscope.networks import kept_bytes
+from unetscope.data import synthetic_nuclei
+from unetscope.estimators import Convolutional
+from unetscope.measure import Probes, Scope
+from unetscope.networks import UNet, kept_bytes
 from unetscope.runs import experiment, memory_needs
 from unetscope.runs.experiment import Experiment, prepare
 from unetscope.runs.memory_needs import MemoryNeeds, little_memory
@@ -39,11 +42,23 @@ def test_the_needs_of_measuring_are_the_budget_or_what_all_layers_fill() -> None
     much = prepared(**large, **{"measuring.memory_budget": 2**30})
     room, layers = much.scope.budget, sum(layer.size for layer in much.scope.layers if not layer.parts)
     for_matrices = room.total_bytes - room.activation_bytes
-    assert much.memory_needs().measuring - beside(much) == for_matrices + 4 * room.n * layers
+    of_layers, of_merges = much.scope.probe_bytes()
+    assert of_layers > 0 == of_merges  # a tiny run has no probes of the merges
+    expected = max(for_matrices + 4 * room.n * layers + of_layers, of_merges)
+    assert much.memory_needs().measuring - beside(much) == expected
     least = for_matrices + 4 * room.n * FEATURES_AT_ONCE
     assert layers > FEATURES_AT_ONCE
     little = prepared(**large, **{"measuring.memory_budget": least})
-    assert little.memory_needs().measuring - beside(little) == least
+    assert little.memory_needs().measuring - beside(little) == least + little.scope.probe_bytes()[0]
+
+
+def test_what_probes_hold_grows_with_the_square_of_the_widest() -> None:
+    def of_merges(units: int) -> int:
+        probes = Probes(merges=(Convolutional(units),))
+        nuclei = synthetic_nuclei(8, image_size=16)
+        return Scope(UNet(2, depth=1), nuclei, held_out=nuclei, probes=probes, labels=()).probe_bytes()[1]
+
+    assert of_merges(1024) / of_merges(512) == pytest.approx(4, rel=0.05)
 
 
 def beside(each: Experiment) -> int:

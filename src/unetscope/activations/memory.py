@@ -183,11 +183,18 @@ class ActivationBuffer:
 
     def rest(self) -> None:
         """Release the values: nothing reads them any more. On Linux the system takes the pages back only when it needs them."""
+        self._give_back("MADV_FREE")
+
+    def release(self) -> None:
+        """Give the memory back to the system at once: something as large comes next."""
+        self._give_back("MADV_DONTNEED")
+
+    def _give_back(self, advice: str) -> None:
         if self._pages is None:
             self._values = self._values[:0].clone()
         else:
             with suppress(OSError):  # an old kernel
-                self._pages.madvise(mmap.MADV_FREE)
+                self._pages.madvise(getattr(mmap, advice))
 
     def _grow(self, count: int) -> None:
         if self.device.type != "cpu" or sys.platform != "linux":

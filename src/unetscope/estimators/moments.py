@@ -47,8 +47,8 @@ class Moments:
         near = features[:: -(-m // ROWS_IN_SHIFT)].mean(dim=0)
         x = features - near
         rest, y_mean = x.mean(dim=0).double(), targets.mean(dim=0).double()
-        scatter = (x.T @ x).double() - m * torch.outer(rest, rest)
-        cross = (x.T @ targets).double() - m * torch.outer(rest, y_mean)
+        scatter = (x.T @ x).double().addr_(rest, rest, alpha=-m)
+        cross = (x.T @ targets).double().addr_(rest, y_mean, alpha=-m)
         self._join(m, near.double() + rest, y_mean, scatter, cross)
 
     @classmethod
@@ -68,8 +68,8 @@ class Moments:
         summed(count, *means)
         x_mean, y_mean = (mean / max(1.0, count.item()) for mean in means)
         x_step, y_step = self.features_mean - x_mean, self.targets_mean - y_mean
-        self.scatter += self.count * torch.outer(x_step, x_step)
-        self.cross += self.count * torch.outer(x_step, y_step)
+        self.scatter.addr_(x_step, x_step, alpha=self.count)
+        self.cross.addr_(x_step, y_step, alpha=self.count)
         summed(self.scatter, self.cross)
         self.count, self.features_mean, self.targets_mean = int(count.item()), x_mean, y_mean
 
@@ -79,8 +79,8 @@ class Moments:
         total = self.count + count
         x_step, y_step = x_mean - self.features_mean, y_mean - self.targets_mean
         weight = self.count * count / total
-        self.scatter += scatter + weight * torch.outer(x_step, x_step)
-        self.cross += cross + weight * torch.outer(x_step, y_step)
+        self.scatter.add_(scatter).addr_(x_step, x_step, alpha=weight)
+        self.cross.add_(cross).addr_(x_step, y_step, alpha=weight)
         self.features_mean = self.features_mean + x_step * (count / total)
         self.targets_mean = self.targets_mean + y_step * (count / total)
         self.count = total

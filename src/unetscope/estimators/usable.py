@@ -67,7 +67,7 @@ class Spectrum:
     """
 
     def __init__(self, moments: Moments) -> None:
-        self._moments = moments
+        self._features_mean, self._targets_mean = moments.features_mean, moments.targets_mean
         variance = moments.scatter.diagonal() / moments.count
         alive = variance > DEAD * variance.max()
         self.scale = torch.where(alive, variance.clamp(min=torch.finfo(torch.float64).tiny).rsqrt(), 0.0)
@@ -80,7 +80,7 @@ class Spectrum:
         values = self.values.clamp(min=0) + strength
         shrunk = torch.where(values > DEAD * values.max(), 1 / values, 0.0)
         weights = self.scale[:, None] * (self.vectors @ (shrunk[:, None] * self._targets))
-        offset = self._moments.targets_mean - self._moments.features_mean @ weights
+        offset = self._targets_mean - self._features_mean @ weights
         return LinearProbe(weights.float(), offset.float())
 
 

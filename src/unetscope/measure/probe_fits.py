@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from unetscope.activations import all_gather, all_reduce
@@ -36,22 +38,31 @@ def fit(inputs: ProbeInputs, data: ProbeData) -> None:
 
 def _fit(probe: Probe, data: ProbeData) -> None:
     """Logistic regressions where places are kept and tell more by them, else least squares."""
-    strength, spectra = cross_validated(probe.folds)
-    every = Share.WHOLE.value
-    without_fold = [
-        Fit(tuple(fold for fold in every if fold != left_out), spectrum.probe(strength))
-        for left_out, spectrum in enumerate(spectra)
-    ]
-    of_shares = [Spectrum(Moments.joined([probe.folds[fold] for fold in share.value])) for share in Share]
-    shares = [Fit(share.value, spectrum.probe(strength)) for share, spectrum in zip(Share, of_shares, strict=True)]
+    strength, without_fold = _of_all_but_one(probe.folds)
+    shares = []
+    for share in Share:  # the spectrum of one at a time: of a wide probe they are large
+        spectrum = Spectrum(Moments.joined([probe.folds[fold] for fold in share.value]))
+        shares.append(Fit(share.value, spectrum.probe(strength)))
+    probe.folds = []  # of a wide probe they are far larger than its fits
     probe.without_fold = [fit.probe for fit in without_fold]
     probe.fitted = {share: fit.probe for share, fit in zip(Share, shares, strict=True)}
     if probe.sample:
-        finished = refined(_joined(probe, data), of_shares[-1], without_fold, shares)
+        finished = refined(_joined(probe, data), spectrum, without_fold, shares)
         probe.sample = []
         if finished is not None:
             probe.without_fold, probe.optimism = finished.without_fold, finished.optimism
             probe.fitted = dict(zip(Share, finished.shares, strict=True))
+
+
+def _of_all_but_one(folds: Sequence[Moments]) -> tuple[float, list[Fit]]:
+    """The strength of the ridge, and the fits on all folds but each."""
+    strength, spectra = cross_validated(folds)
+    every = range(len(folds))
+    fits = [
+        Fit(tuple(fold for fold in every if fold != left_out), spectrum.probe(strength))
+        for left_out, spectrum in enumerate(spectra)
+    ]
+    return strength, fits
 
 
 def _joined(probe: Probe, data: ProbeData) -> PlaceSample:

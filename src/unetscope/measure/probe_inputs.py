@@ -32,6 +32,9 @@ from unetscope.table import Layer, Skip
 
 ROUNDING = 1e-6  # of a mean: a spread below it is none
 MOST_POOLED = 64  # channels of a stream that is read beside the skip pooled, where each counts for all places below
+MOST_FEATURES = (
+    2**22
+)  # held at a time where a probe reads every place, unless one image has more: 16 MiB, near the caches
 DEEPER = (0, 1)  # of what is read below a merge: the upsampled path and the skip pooled, without the skip itself
 ONE_CLASS = "every pixel of the training masks has the same label"
 
@@ -56,7 +59,8 @@ FAILED = 1.1  # times the loss of the best guess
 class Probe:
     """One probe as the passes go on: its moments, its fits by share of the images, and what they score.
 
-    folds: moments by fold. sample: features of some places, by batch. without_fold: fits on all folds but one. optimism: nats a
+    width, outputs: how many features it reads at a place, and how many numbers it predicts there. folds: moments by fold, until
+    it is fitted. sample: features of some places, by batch. without_fold: fits on all folds but one. optimism: nats a
     pixel by which the fit of all folds gains more on its own places than on others, NaN for a fit of least squares. calibrated:
     the fits of all shares, calibrated, as one.
     scores, labels: of pixels that a fit has not seen; seen_scores: those of the whole fit on its own images, in the order of
@@ -65,6 +69,8 @@ class Probe:
 
     reader: Reader
     grid: Grid
+    width: int
+    outputs: int
     folds: list[Moments]
     sample: list[tuple[Tensor, SampledPlaces]] = field(default_factory=list)
     optimism: float = math.nan
@@ -78,9 +84,9 @@ class Probe:
     held_out: dict[Share, HeldOut] = field(default_factory=dict)
 
     @property
-    def outputs(self) -> int:
-        """How many numbers it predicts at a place."""
-        return self.folds[0].cross.shape[1]
+    def places(self) -> int:
+        """Of one image."""
+        return math.prod(self.grid)
 
     def failed_on_a_quarter(self, guess: Tensor) -> bool:
         """Whether the fit of a quarter of the images is far worse than the best guess, which its family could have made.
@@ -111,7 +117,7 @@ class ProbeInputs:
         self._pooled = {skip.merge: skip for skip in self.skips if self._add_below(skip)}
         for grid in {probe.grid for probe in self.probes.values()}:
             # what probes of one grid gain is compared: all are finished by Newton's steps, on the same places, or none
-            widest = max(len(probe.folds[0].scatter) for probe in self.probes.values() if probe.grid == grid)
+            widest = max(probe.width for probe in self.probes.values() if probe.grid == grid)
             data.sample(grid, sample_size(widest, data.outputs(grid)))
 
     def alone(self, merge: str, part: str) -> ProbeInput:
@@ -188,7 +194,8 @@ class ProbeInputs:
         channels, *sides = shape
         grid, width = tuple(sides), reader.width(channels)
         outputs = self._data.outputs(grid)
-        return Probe(reader, grid, [Moments(width, outputs, self._data.device) for _ in range(FOLDS)])
+        moments = [Moments(width, outputs, self._data.device) for _ in range(FOLDS)]
+        return Probe(reader, grid, width, outputs, moments)
 
     def _beside_pooled(self, merged: Tensor, skip: Skip) -> Tensor:
         """Of a merge: the upsampled path, the skip pooled, and the skip, all at the places of the level below."""
@@ -213,6 +220,11 @@ class ProbeInputs:
             self._directions[merge, label] = scale[:, None] * vectors.float()
         strongest = features @ self._directions[merge, label]
         return strongest.reshape(len(stream), *stream.shape[2:], -1).movedim(-1, 1)
+
+
+def images_at_once(probe: Probe) -> int:
+    """Images whose features a probe computes at all places at a time."""
+    return max(1, MOST_FEATURES // (probe.places * probe.width))
 
 
 def check_finite(key: ProbeInput, activation: Tensor) -> None:

@@ -33,7 +33,7 @@ from unetscope.estimators import (
 )
 from unetscope.measure.probe_data import CALIBRATION_PIXELS, FOLDS, Pass, ProbeData, Segmented, Share
 from unetscope.measure.probe_fits import calibrate, fit, gather_moments, gather_scores
-from unetscope.measure.probe_inputs import DEEPER, Probe, ProbeInput, ProbeInputs, check_finite
+from unetscope.measure.probe_inputs import DEEPER, Probe, ProbeInput, ProbeInputs, check_finite, images_at_once
 from unetscope.table import (
     PIXELS,
     Layer,
@@ -336,7 +336,7 @@ class _Passes:
         shares = [share for share in Share if fold not in share.value]
         fits = [*(probe.fitted[share] for share in shares), probe.without_fold[fold], probe.fitted[Share.WHOLE]]
         pixels = self._data.pixels(rows, probe.grid)
-        all_places = math.prod(probe.grid) <= CALIBRATION_PIXELS  # then it is as quick to score them all
+        all_places = probe.places <= CALIBRATION_PIXELS  # then it is as quick to score them all
         features = probe.reader.features(activation, None if all_places else pixels.place)
         scores = LinearProbe.beside(fits).scores(features)
         scores = scores.reshape(
@@ -354,7 +354,8 @@ class _Passes:
         check_finite(key, activation)
         probe = self._inputs.probes[key]
         assert probe.calibrated is not None
-        logits = probe.calibrated.scores(probe.reader.features(activation))
+        at_once = images_at_once(probe)
+        logits = torch.cat([probe.calibrated.scores(probe.reader.features(some)) for some in activation.split(at_once)])
         logits = logits.reshape(len(rows), -1, len(Share), probe.outputs)  # [b, places, shares, pixels · (classes − 1)]
         for number, share in enumerate(Share):
             of_share = logits[:, :, number].reshape(len(rows), -1, self._data.classes - 1)

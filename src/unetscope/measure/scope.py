@@ -44,6 +44,7 @@ from unetscope.estimators import (
 from unetscope.measure.estimating import measure, measure_usable
 from unetscope.measure.layer_statistics import bytes_a_pair
 from unetscope.measure.probe_data import Segmented
+from unetscope.measure.probe_memory import probe_bytes
 from unetscope.networks import inspect
 from unetscope.table import Estimate, Flow, Layer, Quantity, Schedule, Skip, estimator_text, is_marked
 
@@ -162,13 +163,40 @@ class Scope:
         estimates = self._clustering(epoch, on_batch) if self.estimators else []
         for family in self.probes:
             estimates += self._usable(family, self.layers, epoch, on_batch)
-        at_merges = {label for skip in self.skips for label in (skip.source, skip.upsampled, skip.merge)}
-        layers = [layer for layer in self.layers if layer.label in at_merges]
+        layers = self._at_merges()
+        if layers and self.merge_probes and self._activation_buffer is not None:
+            self._activation_buffer.release()  # so that the memory is that of the larger of both
         for family in self.merge_probes if layers else ():
             usable = self._usable(family, layers, epoch, on_batch)
             estimates += [estimate for estimate in usable if estimate.quantity != Quantity.USABLE]
         self._estimates.update({estimate.key: estimate for estimate in estimates})
         return tuple(estimates)
+
+    def probe_bytes(self) -> tuple[int, int]:
+        """What probes hold at most, in bytes beside the network's batch: those of the layers, and those of the merges."""
+        if self.held_out is None:
+            return 0, 0
+        of_layers, of_merges = (
+            [
+                probe_bytes(
+                    _segmented(self.probe_set),
+                    _segmented(self.held_out),
+                    layers,
+                    self.skips,
+                    family=family,
+                    classes=self.probe_set.classes,
+                    batch_size=self.budget.batch_size,
+                )
+                for family in families
+            ]
+            for layers, families in ((self.layers, self.probes), (self._at_merges(), self.merge_probes))
+        )
+        return max(of_layers, default=0), max(of_merges, default=0)
+
+    def _at_merges(self) -> list[Layer]:
+        """The layers that join at merges, and the merges."""
+        labels = {label for skip in self.skips for label in (skip.source, skip.upsampled, skip.merge)}
+        return [layer for layer in self.layers if layer.label in labels]
 
     def _usable(
         self, family: Family, layers: Sequence[Layer], epoch: int, on_batch: Callable[[int, int], None] | None

@@ -41,10 +41,11 @@ def memory_needs(config: RunConfig, network: BuiltNetwork, scope: Scope, channel
     step = min(config.training.batch_size, len(scope.probe_set)) * an_image
     evaluation = evaluation_batch(sides) * budget.forward_bytes
     activations = BYTES_A_VALUE * budget.n * sum(layer.size for layer in scope.layers if not layer.parts)
-    held = budget.total_bytes - max(0, budget.activation_bytes - activations)
+    of_layers, of_merges = scope.probe_bytes()
+    held = budget.total_bytes - max(0, budget.activation_bytes - activations) + of_layers
     return MemoryNeeds(
         COPIES_OF_A_WEIGHT[config.training.optimizer] * weights + max(step, evaluation),
-        held + budget.batch_size * budget.forward_bytes,
+        max(held, of_merges) + budget.batch_size * budget.forward_bytes,
     )
 
 
