@@ -2,7 +2,6 @@ from .checkpoint_names import checkpoint_epochs as checkpoint_epochs
 from .checkpoint_names import checkpoint_name as checkpoint_name
 from .checkpoints import Checkpoints as Checkpoints
 from .config import ALL_LEVELS as ALL_LEVELS
-from .config import PRESETS as PRESETS
 from .config import UNET_ONLY as UNET_ONLY
 from .config import DataConfig as DataConfig
 from .config import MeasuringConfig as MeasuringConfig
@@ -24,6 +23,7 @@ from .outputs import OutputForm as OutputForm
 from .outputs import OutputReading as OutputReading
 from .outputs import image_tensors as image_tensors
 from .outputs import main_tensor as main_tensor
+from .presets import PRESETS as PRESETS
 from .scores import Scores as Scores
 from .scores import Task as Task
 from .trainer import Trainer as Trainer

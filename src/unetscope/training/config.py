@@ -1,6 +1,6 @@
-"""What a run is made of: every value, its domain, and the presets.
+"""What a run is made of: every value and its domain.
 
-Each preset is a whole configuration; a command-line flag changes one value of it. The flags are derived from the models.
+A flag of the command changes one value of a preset. The flags are derived from the models.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydantic import (
 from unetscope.base import InvalidArgument, parse_arguments
 from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, MAX_DEPTH, Setting, settings
 from unetscope.training.flags import BYTES, CODE, GROUPS, MARKED, PATH, SIDES, Flag, ScheduleName, flags_of, spell_sides
+from unetscope.training.presets import PRESETS
 
 MOST_WEIGHTS = 150_000_000  # 0.6 GB, and four times that while Adam trains them
 MOST_SYNTHETIC_BYTES = 2**30
@@ -265,35 +266,6 @@ class RunConfig(Section):
     network: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
     measuring: MeasuringConfig = MeasuringConfig()
-
-
-PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    # About a minute on two cores: three levels instead of four halve a measurement, small batches learn in few epochs.
-    "demo": {
-        "data": {"synthetic_images": 120, "image_size": 48},
-        "network": {"width": 8, "depth": 3},
-        "training": {"epochs": 20, "optimizer": "adam", "learning_rate": 2e-3, "batch_size": 4},
-        "measuring": {"clusters": 32},
-    },
-    "quick": {
-        "data": {"image_size": 64},
-        "network": {"width": 8},
-        "training": {"epochs": 100, "optimizer": "adam", "learning_rate": 1e-3},
-        "measuring": {},
-    },
-    "paper": {
-        "data": {"image_size": 128},
-        "network": {"width": 16},
-        "training": {"epochs": 10_000, "optimizer": "sgd", "learning_rate": 1e-3, "precision": "float32"},
-        "measuring": {"noise_variances": [1.0], "bin_sizes": [0.2]},
-    },
-    "paper-code": {
-        "data": {"image_size": 128},
-        "network": {"width": 16},
-        "training": {"epochs": 10_000, "optimizer": "sgd", "learning_rate": 1e-3, "precision": "float32"},
-        "measuring": {"marked": "paper", "noise_variances": [0.2], "bin_sizes": [0.1]},
-    },
-}
 
 
 def preset_config(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
