@@ -175,8 +175,9 @@ def test_export_writes_both_tables(unetscope, finished: Path, tmp_path: Path, su
     }
     assert {row["layer"] for row in rows} == {*map(str, range(1, 14)), "7up", "10up"}
     at_merges = 2 * 3 * (3 * 2 + 1)  # skips, quantities, and by three estimators of two label schemes or by probes
-    for_verdicts = 2 * 4
-    assert len(rows) == 4 * (15 * (3 * 3 + 1) + at_merges + for_verdicts)
+    for_verdicts = 2 * 4  # at epochs 1 and 3
+    assert len(rows) == 4 * (15 * (3 * 3 + 1) + at_merges) + 2 * for_verdicts
+    assert {int(row["epoch"]) for row in rows if row["estimator"] == "usable_convolutional"} == {1, 3}
     assert [int(row["epoch"]) for row in epochs] == [0, 1, 2, 3]
     assert all(0 <= float(row["validation_dice"]) <= 1 for row in epochs)
 

@@ -33,7 +33,7 @@ from unetscope.estimators.usable import (
     shuffled_masks,
 )
 from unetscope.measure.probing import Segmented, probe
-from unetscope.measure.scope import Scope
+from unetscope.measure.scope import Probes, Scope
 from unetscope.networks.unet import UNet
 from unetscope.table.intervals import cautious, difference, effective_groups, group_values, student
 from unetscope.table.records import Estimate, Layer, Skip
@@ -479,6 +479,14 @@ def test_measuring_a_network_adds_every_layer_and_merge_and_repeats_itself() -> 
     by_quantity = {(e.quantity, e.layer): e.bits for e in first}
     up, merge, gain = (by_quantity[of] for of in (("I_V(M→Y)", "7up"), ("I_V(M→Y)", "7"), ("I_V(S→Y|U)", "7")))
     assert merge - up == pytest.approx(gain, abs=1e-9)
+
+
+def test_merges_are_probed_at_the_epochs_that_are_named() -> None:
+    train, test = synthetic_nuclei(24, image_size=16).split(0.25)
+    probes = Probes(layers=(), merges=(Convolutional(units=4),), merge_epochs=(2,))
+    scope = Scope(UNet(2, depth=1), train, estimators=[], labels=(), held_out=test, probes=probes)
+    assert [len(scope.measure(epoch)) for epoch in (1, 2, 3)] == [0, 4, 0]
+    assert [scope.probes_merges_at(epoch) for epoch in (1, 2, 3)] == [False, True, False]
 
 
 def test_some_layers_of_a_network_are_measured_without_its_skips() -> None:

@@ -129,6 +129,20 @@ def test_the_epoch_from_which_a_verdict_holds() -> None:
     assert judgement.epochs == (1, 2, 5, 10)
 
 
+def test_an_epoch_whose_merges_were_not_probed_interrupts_nothing() -> None:
+    little: Added = {"skip1": (0.0, 0.01)}
+    flow = flow_of(e1=little, e2={}, e5=little, e10=little)
+    rows = [row for row in flow.estimates if row.epoch != 5]
+    output = next(layer.label for layer in flow.layers if layer.role == "output")
+    rows.append(replace(gain(5, output, "I_V(M→Y)", 0.5, 0.6), estimator="usable_linear"))
+    judgement = judge(replace(flow, estimates=tuple(rows)))
+    assert [next(iter(judgement.at(epoch))).since for epoch in (1, 2, 5, 10)] == [1, 2, 5, 10]
+    assert judgement.decision("skip1", epoch=5) == "undecided"
+    assert "unetscope measure RUN --merge-probes" in next(iter(judgement.at(5))).text
+    rows = [row for row in rows if row.epoch != 2]
+    assert next(iter(judge(replace(flow, estimates=tuple(rows))))).since == 1
+
+
 def test_numbers_that_are_not_known_decide_nothing() -> None:
     flow = flow_of(e1={}, e10={"skip1": (math.nan, math.nan), "skip2": (math.nan, math.nan), "depth1": (0.0, 0.01)})
     reason = "out of domain: 3 held-out images with labels are too few for an interval"

@@ -235,7 +235,7 @@ def judge(
     without = tuple(skip for skip in skips_of_depth(depth) if skip.level not in joined)
     losses = expected_losses(silenced, evidence, depth=depth, without=without, margin=dice_margin)
     verdicts += loss_verdicts(losses, tuple(gains[epochs[0]]), epochs)
-    return Judgement(tuple(_since(verdicts)), depth, without, margin, gains, losses)
+    return Judgement(tuple(_since(verdicts, gains)), depth, without, margin, gains, losses)
 
 
 def _depth(flow: Flow) -> int:
@@ -320,10 +320,17 @@ def _resting_on(gain: Gain, verdict: Verdict, decision: Decision, why: str) -> V
     )
 
 
-def _since(verdicts: Sequence[Verdict]) -> Iterator[Verdict]:
-    """The verdicts with the epoch from which each holds: the first of those, without a gap, that agree with it."""
+def _since(verdicts: Sequence[Verdict], gains: Gains) -> Iterator[Verdict]:
+    """The verdicts with the epoch from which each holds: the first of those, without a gap, that agree with it.
+
+    Epochs at which no merge was probed, as they are not at all marked ones, are no gap in what rests on that.
+    """
+    probed = {epoch for epoch, of_epoch in gains.items() if any(gain.row is not None for gain in of_epoch.values())}
     running: dict[tuple[Part, Rule], tuple[Decision, int]] = {}
     for verdict in sorted(verdicts, key=lambda verdict: verdict.epoch):
+        if verdict.rule == "conditional" and verdict.epoch not in probed:
+            yield replace(verdict, since=verdict.epoch)
+            continue
         decision, since = running.get((verdict.part, verdict.rule), (None, verdict.epoch))
         if decision != verdict.decision:
             since = verdict.epoch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -67,11 +67,13 @@ class Compute:
 class Probes:
     """The families of probes by which usable information is measured: of every layer, and of the merges alone.
 
-    A family that probes every layer probes the merges too. Verdicts rest on the merges.
+    A family that probes every layer probes the merges too. The bits of verdicts are those of the merges. merge_epochs: the
+    epochs at which `merges` are probed, of those that are measured; all if None.
     """
 
     layers: Sequence[Family] = (Linear(),)
     merges: Sequence[Family] = (Convolutional(),)
+    merge_epochs: Collection[int] | None = None
 
 
 class Scope:
@@ -128,6 +130,7 @@ class Scope:
         everywhere = {family.name for family in probes.layers}
         self.probes = tuple(probes.layers) if held_out is not None else ()
         self.merge_probes = tuple(f for f in probes.merges if held_out is not None and f.name not in everywhere)
+        self._merge_epochs = probes.merge_epochs
         self.estimators = tuple(estimators)
         self.epochs: Schedule = epochs
         self.compute = replace(compute, share=compute.share and world_size() > 1)
@@ -163,8 +166,8 @@ class Scope:
         estimates = self._clustering(epoch, on_batch) if self.estimators else []
         for family in self.probes:
             estimates += self._usable(family, self.layers, epoch, on_batch)
-        layers = self._at_merges()
-        if layers and self.merge_probes and self._activation_buffer is not None:
+        layers = self._at_merges() if self.probes_merges_at(epoch) else []
+        if layers and self._activation_buffer is not None:
             self._activation_buffer.release()  # so that the memory is that of the larger of both
         for family in self.merge_probes if layers else ():
             usable = self._usable(family, layers, epoch, on_batch)
@@ -192,6 +195,10 @@ class Scope:
             for layers, families in ((self.layers, self.probes), (self._at_merges(), self.merge_probes))
         )
         return max(of_layers, default=0), max(of_merges, default=0)
+
+    def probes_merges_at(self, epoch: int) -> bool:
+        """Whether a measurement of this epoch probes the merges."""
+        return bool(self.merge_probes) and (self._merge_epochs is None or epoch in self._merge_epochs)
 
     def _at_merges(self) -> list[Layer]:
         """The layers that join at merges, and the merges."""

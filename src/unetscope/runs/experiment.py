@@ -44,7 +44,17 @@ from unetscope.runs.prospects import prospects, refuse_untrainable
 from unetscope.runs.resuming import resumed_or_new, with_depth
 from unetscope.runs.silencing import Silencing
 from unetscope.runs.trackers import Follower, check_tracker
-from unetscope.table import CLUSTERS, REFERENCE, EpochRecord, Variant, built, marked_epochs, parts_named, settings
+from unetscope.table import (
+    CLUSTERS,
+    REFERENCE,
+    EpochRecord,
+    Variant,
+    built,
+    by_thirds,
+    marked_epochs,
+    parts_named,
+    settings,
+)
 from unetscope.training import (
     Checkpoints,
     DataConfig,
@@ -114,14 +124,15 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
         _refuse_volumes_of_unet(config.data)
         check_image_size(config.data.sides, config.network.depth)
         removed_skips(config.network.depth, config.network.without)
-    marked_epochs(config.measuring.marked, config.training.epochs)
+    marked = marked_epochs(config.measuring.marked, config.training.epochs)
     train, validation = load_images(config.data, progress)
     network = built_network(config, train.channels, train.classes, train.ignore)
     config = _with_threads(config, network, (train.channels, *config.data.sides), progress)
     predictions = untrained_predictions(config, network, train.channels)
     config = with_depth(config, max(1, min(config.network.depth, network.depth)))
     progress.stage("labels", 0)
-    scope = _scope(network, train, validation, config.measuring)
+    merge_epochs = by_thirds(marked) if config.measuring.merge_epochs == "thirds" else None
+    scope = _scope(network, train, validation, config.measuring, merge_epochs)
     # Warnings come last: what is refused is refused in one line.
     warned = (
         *prospects(config, train, validation),
@@ -229,7 +240,7 @@ def measure_again(
     allow_code(folder, code)
     config = overridden_config(
         local_config(folder).model_dump(mode="json"),
-        {f"measuring.{name}": value for name, value in {**NOTHING, **named}.items()},
+        {f"measuring.{name}": value for name, value in {**NOTHING, "merge_epochs": "all", **named}.items()},
     )
     experiment = prepare(config, progress)
     refuse_other_data(folder, experiment.train, experiment.validation)
@@ -249,11 +260,15 @@ def measure_again(
 
 
 def _scope(
-    network: BuiltNetwork, train: SegmentationData, validation: SegmentationData, config: MeasuringConfig
+    network: BuiltNetwork,
+    train: SegmentationData,
+    validation: SegmentationData,
+    config: MeasuringConfig,
+    merge_epochs: Sequence[int] | None,
 ) -> Scope:
     values = config.model_dump()
     probe_set = train.probe_set(config.probe_images)
-    probes = Probes(built(values, "probes"), built(values, "merge_probes"))
+    probes = Probes(built(values, "probes"), built(values, "merge_probes"), merge_epochs)
     return Scope(
         network.model,
         probe_set,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 
 from unetscope.activations import FEATURES_AT_ONCE, Block, Slice, pixels, stream, to_input
 from unetscope.base import NoProgress, Progress
+from unetscope.estimators import Family
 from unetscope.measure import Probes, Scope, layer_statistics, readings_of
 from unetscope.plots import architecture, save
 from unetscope.runs.experiment import Experiment, prepare
@@ -38,8 +39,10 @@ class Forecast:
     training_images: int
     validation_images: int
     marked_epochs: int
+    probed_epochs: int
     seconds_an_epoch: float
     seconds_a_measurement: float
+    seconds_of_merges: float
     forward_passes_a_measurement: int
     seconds: float
     memory_bytes: int
@@ -59,6 +62,7 @@ class Forecast:
                 f"{_duration(self.seconds_a_measurement)}, {self.forward_passes_a_measurement} forward pass(es), "
                 f"at {self.marked_epochs} marked epochs",
             ),
+            ("probes of the merges", f"{_duration(self.seconds_of_merges)}, at {self.probed_epochs} of them"),
             ("in all, with figures", _duration(self.seconds)),
             ("memory", _size(self.memory_bytes)),
             ("disk", _size(self.disk_bytes)),
@@ -88,11 +92,14 @@ def forecast_run(
     progress.stage("sampling", 0)
     done = 0 if folder is None else max(Checkpoints(folder.checkpoints).epochs(), default=0)
     left = config.training.epochs - done
-    marked = sum(epoch >= done and not (folder and folder.measured(epoch)) for epoch in experiment.marked)
+    ahead = [epoch for epoch in experiment.marked if epoch >= done and not (folder and folder.measured(epoch))]
+    marked, probed = len(ahead), sum(map(experiment.scope.probes_merges_at, ahead))
     budget = experiment.scope.budget
     passes = len(budget.passes(experiment.scope.layers))
     epoch, checkpoint_bytes = _sample_epoch(experiment)
-    measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment) + _probe_seconds(experiment)
+    scope = experiment.scope
+    of_layers, of_merges = _probe_seconds(experiment, scope.probes), _probe_seconds(experiment, (), scope.merge_probes)
+    measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment) + of_layers
     needs = experiment.memory_needs()
     if warning := little_memory(needs, torch.device(experiment.config.training.device)):
         progress.warn(warning)
@@ -101,10 +108,12 @@ def forecast_run(
         training_images=len(experiment.train),
         validation_images=len(experiment.validation),
         marked_epochs=marked,
+        probed_epochs=probed,
         seconds_an_epoch=epoch,
         seconds_a_measurement=measurement,
+        seconds_of_merges=of_merges,
         forward_passes_a_measurement=passes,
-        seconds=preparing + epoch * left + measurement * marked + _figures_seconds(experiment),
+        seconds=preparing + epoch * left + measurement * marked + of_merges * probed + _figures_seconds(experiment),
         memory_bytes=resident + needs.most,
         disk_bytes=(marked + 1) * checkpoint_bytes + marked * row_bytes + FIGURES_AND_PAGE_BYTES,
     )
@@ -161,13 +170,13 @@ def _statistics_seconds(experiment: Experiment) -> float:
     return _seconds(gather) * chunks + readings * len(scope.layers)
 
 
-def _probe_seconds(experiment: Experiment) -> float:
-    """Seconds of the usable information of all layers, from some of the images, and twice as many.
+def _probe_seconds(experiment: Experiment, of_layers: Sequence[Family], of_merges: Sequence[Family] = ()) -> float:
+    """Seconds of the usable information by some families, from some of the images, and twice as many.
 
     The difference is what images take; the rest is fits on samples of places, which hardly grow with the number of images.
     """
     scope = experiment.scope
-    if scope.held_out is None:
+    if scope.held_out is None or not (of_layers or of_merges):
         return 0.0
     sets = scope.probe_set, scope.held_out
     images = sum(map(len, sets))
@@ -181,7 +190,7 @@ def _probe_seconds(experiment: Experiment) -> float:
             estimators=[],
             labels=[],
             held_out=held_out,
-            probes=Probes(scope.probes, scope.merge_probes),
+            probes=Probes(of_layers, of_merges),
         )
         return len(train) + len(held_out), _seconds(lambda: sampled.measure(0))
 

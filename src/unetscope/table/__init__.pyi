@@ -77,6 +77,7 @@ from .records import Role as Role
 from .records import Skip as Skip
 from .records import Verdict as Verdict
 from .schedule import Schedule as Schedule
+from .schedule import by_thirds as by_thirds
 from .schedule import is_marked as is_marked
 from .schedule import log_spaced as log_spaced
 from .schedule import marked_epochs as marked_epochs

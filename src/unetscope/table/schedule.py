@@ -54,6 +54,18 @@ def marked_epochs(schedule: Schedule, last: int) -> tuple[int, ...]:
     return tuple(epoch for epoch in range(last + 1) if epoch == last or is_marked(schedule, epoch))
 
 
+def by_thirds(marked: Sequence[int]) -> tuple[int, ...]:
+    """Some of the marked epochs, ascending: the last, the latest at a third of it, and so on down to a twentieth.
+
+    >>> by_thirds((0, 1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100))
+    (10, 30, 100)
+    """
+    chosen = [marked[-1]]
+    while earlier := [epoch for epoch in marked if max(1, marked[-1] / 20) <= epoch <= chosen[0] / 3]:
+        chosen.insert(0, earlier[-1])
+    return tuple(chosen)
+
+
 def log_spaced(epochs: Sequence[int], most: int) -> list[int]:
     """At most this many of the epochs, the first and the last among them, evenly spread by their logarithm.
 

@@ -244,6 +244,10 @@ else:  # the fields are those of the registry, so a new estimator is in the conf
 class MeasuringConfig(EstimatorSettings):
     """What is measured at the marked epochs, on how many of the training images (all by default)."""
 
+    merge_epochs: Literal["all", "thirds"] = Field(
+        "all",  # as in configurations of before, which do not say it
+        description="Marked epochs at which merges are probed: {choices}; thirds: the last, one at a third of it, and so on.",
+    )
     clusters: int = Field(CLUSTERS, ge=2, le=100_000, description="K of the K-means labels.")
     cluster_initialisations: int = Field(INITIALISATIONS, ge=1, le=1000, description="Initialisations of K-means.")
     blocks: int = Field(BLOCKS, ge=1, le=64, description="Blocks a side of the coarsened masks.")
