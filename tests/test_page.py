@@ -109,12 +109,23 @@ def until(page: Any, holds: str) -> None:
         time.sleep(0.02)
 
 
+def next_frame(page: Any) -> None:
+    """Wait until what was asked for is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def choose(page: Any, box: str, value: str) -> None:
+    """Choose a value as a hand would, and wait until it is drawn."""
+    page.select_option(box, value)
+    next_frame(page)
+
+
 def slide(page: Any, index: int) -> None:
     """Move the slider as a hand would, and wait for the frame."""
     page.locator("#epoch").evaluate(
         "(slider, to) => { slider.value = to; slider.dispatchEvent(new Event('input')) }", index
     )
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    next_frame(page)
 
 
 def test_it_draws_itself_without_a_network(opened, written: Path) -> None:
@@ -171,7 +182,7 @@ def test_the_play_button_goes_to_the_end_and_stops(opened, written: Path) -> Non
 def test_a_click_on_a_layer_anywhere_follows_it_everywhere(opened, written: Path, place: str) -> None:
     page = opened(written)
     page.locator(place).click()
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    next_frame(page)
     assert page.inner_text("#network .followed h3") == "Layer 5"
     assert page.inner_text("#planes .enlarged h4") == "Layer 5"
     assert page.inner_text("#numbers tr.chosen th") == "5"
@@ -199,12 +210,12 @@ def test_hovering_shows_the_number_of_the_table_with_its_interval(opened, writte
 def test_choosing_another_estimator_labels_and_quantity_changes_the_pictures(opened, written: Path) -> None:
     page = opened(written)
     before = page.inner_html("#u-plots .titled:nth-child(1)")
-    page.select_option("#estimator", "binning")
+    choose(page, "#estimator", "binning")
     assert "binning, bin size 0.2" in page.inner_text("#u-plots .titled:nth-child(1) .caption")
     assert page.inner_html("#u-plots .titled:nth-child(1)") != before
-    page.select_option("#labels", "blocks(4x4)")
+    choose(page, "#labels", "blocks(4x4)")
     assert "Y: blocks(4x4)" in page.inner_text("#u-plots .titled:nth-child(2) .caption")
-    page.select_option("#quantity", "I(X;M)")
+    choose(page, "#quantity", "I(X;M)")
     assert page.inner_text("#numbers .caption").startswith("I(X;M) in bits by binning")
     assert "I(X;M) by binning" in page.inner_text("#legend")
 
@@ -327,7 +338,7 @@ def test_several_runs_stand_side_by_side(opened, both: Path) -> None:
     slide(page, 1)
     assert page.inner_text("#count") == "epoch 1 of 100"
     assert [one.inner_html() for one in (first, second)] != before
-    page.select_option("#estimator", "binning")
+    choose(page, "#estimator", "binning")
     assert "was not measured by this estimator" in page.locator("#u-plots .run").nth(1).inner_text()
 
 
