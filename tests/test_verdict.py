@@ -139,6 +139,7 @@ def test_an_epoch_whose_merges_were_not_probed_interrupts_nothing() -> None:
     assert [next(iter(judgement.at(epoch))).since for epoch in (1, 2, 5, 10)] == [1, 2, 5, 10]
     assert judgement.decision("skip1", epoch=5) == "undecided"
     assert "unetscope measure RUN --merge-probes" in next(iter(judgement.at(5))).text
+    assert judgement.probed_epochs == (1, 2, 10)
     rows = [row for row in rows if row.epoch != 2]
     assert next(iter(judge(replace(flow, estimates=tuple(rows))))).since == 1
 

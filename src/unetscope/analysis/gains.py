@@ -89,6 +89,13 @@ class Gain:
 Gains = Mapping[int, Mapping[Part, Gain]]  # by epoch and stream
 
 
+def probed_epochs(gains: Gains) -> tuple[int, ...]:
+    """The epochs at which any stream was measured at its merge, ascending."""
+    return tuple(
+        epoch for epoch, of_epoch in sorted(gains.items()) if any(gain.row is not None for gain in of_epoch.values())
+    )
+
+
 def stream_gains(flow: Flow, skips: Sequence[Skip], epochs: Sequence[int], estimator: str) -> Gains:
     """What both streams of every skip's merge add at every epoch, whether it was measured or not."""
     rows = {(row.epoch, row.layer, row.quantity): row for row in flow.select(estimator=estimator).estimates}

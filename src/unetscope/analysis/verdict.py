@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from types import MappingProxyType
 
-from unetscope.analysis.gains import Gain, Gains, stream_gains
+from unetscope.analysis.gains import Gain, Gains, probed_epochs, stream_gains
 from unetscope.analysis.loss_verdicts import ExpectedLosses, expected_losses, loss_verdicts
 from unetscope.analysis.plateau import plateau_verdicts
 from unetscope.base import InvalidArgument
@@ -87,6 +87,11 @@ class Judgement:
     def epochs(self) -> tuple[int, ...]:
         """The epochs at which parts were judged, ascending."""
         return tuple(sorted(self.gains))
+
+    @property
+    def probed_epochs(self) -> tuple[int, ...]:
+        """Those of `epochs` at which merges were probed: at the others the conditional rule has nothing to judge by."""
+        return probed_epochs(self.gains)
 
     def at(self, epoch: int) -> tuple[Verdict, ...]:
         """The verdicts on a training of so many epochs. Raises: InvalidArgument if that epoch was not measured."""
@@ -325,7 +330,7 @@ def _since(verdicts: Sequence[Verdict], gains: Gains) -> Iterator[Verdict]:
 
     Epochs at which no merge was probed, as they are not at all marked ones, are no gap in what rests on that.
     """
-    probed = {epoch for epoch, of_epoch in gains.items() if any(gain.row is not None for gain in of_epoch.values())}
+    probed = probed_epochs(gains)
     running: dict[tuple[Part, Rule], tuple[Decision, int]] = {}
     for verdict in sorted(verdicts, key=lambda verdict: verdict.epoch):
         if verdict.rule == "conditional" and verdict.epoch not in probed:

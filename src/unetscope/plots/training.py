@@ -140,6 +140,8 @@ def _draw_curve(axes: Axes, name: str, records: Sequence[EpochRecord], index: in
 def verdict_map(judgement: Judgement, *, figure: Figure | SubFigure | None = None) -> NDArray[Any]:
     """A panel for each rule: its decision on every skip and level, a row each, at every marked epoch, a column each.
 
+    Where merges were not probed, the conditional rule says nothing.
+
     Returns the panels.
 
     >>> from unetscope.table.flow import Flow
@@ -161,6 +163,8 @@ def verdict_map(judgement: Judgement, *, figure: Figure | SubFigure | None = Non
         decisions = {(v.part, v.epoch): v.decision for v in judgement.verdicts if v.rule == rule}
         for row, part in enumerate(parts[rule]):
             for column, epoch in enumerate(epochs):
+                if rule == "conditional" and epoch not in judgement.probed_epochs:
+                    continue
                 _cell(panel, column, row, decisions.get((part, epoch), "undecided"))
         panel.set_xlim(-0.5, len(epochs) - 0.5)
         panel.set_ylim(len(parts[rule]) - 0.5, -0.5)

@@ -303,6 +303,7 @@ def _judgement_data(judgement: Judgement) -> dict[str, Any]:
     return {
         "margin": judgement.margin,
         "epochs": judgement.epochs,
+        "probed": judgement.probed_epochs,
         "parts": list(dict.fromkeys(str(verdict.part) for verdict in judgement.verdicts)),
         "rows": [_row_of(verdict) for verdict in judgement.verdicts],
         "sentences": [sentence(judgement, epoch) for epoch in judgement.epochs],

@@ -66,7 +66,7 @@ function verdictMap(verdicts, rule, title) {
     drawing.append(write(left - 8, top + row * 24 + 16, part, { "text-anchor": "end", class: "tick" }));
     epochs.forEach((epoch, column) => {
       const verdict = verdictAt.get(`${part} ${epoch}`);
-      if (!verdict) return;
+      if (!verdict || (rule === "conditional" && !verdicts.probed.includes(epoch))) return;
       const group = svg("g", { class: `square ${verdict.decision}` },
         svg("rect", { x: left + column * cell, y: top + row * 24, width: Math.max(cell - 1.5, 2.5), height: 22 }));
       if (cell > 14) group.append(write(left + (column + 0.5) * cell - 0.75, top + row * 24 + 15.5, DECISIONS[verdict.decision].sign, { "text-anchor": "middle" }));

@@ -24,7 +24,7 @@ interface VerdictRow extends Interval {
   part: string; epoch: number; rule: Rule; decision: Decision; since: number; text: string; measured: string; bits: number | null; ceiling: number | null; lost: Loss | null;
 }
 interface Verdicts {
-  margin: number; epochs: number[]; parts: string[]; rows: VerdictRow[]; sentences: string[]; proposed: (string | null)[];
+  margin: number; epochs: number[]; probed: number[]; parts: string[]; rows: VerdictRow[]; sentences: string[]; proposed: (string | null)[];
 }
 interface OutcomeRow extends Interval {
   variant: string; network: string; parts: string[]; dice: number | null; difference: number | null; decision: Decision; text: string;
