@@ -28,7 +28,11 @@ from benchmarks.cases import (
 from benchmarks.store_everything import estimate, store
 from benchmarks.timing import folder_bytes, medians, peak_bytes, seconds
 from unetscope.measure.scope import Probes
+from unetscope.runs.building import built_network
 from unetscope.runs.folder import RunFolder
+from unetscope.runs.silencing import Silencing
+from unetscope.table import REFERENCE, Variant
+from unetscope.training import preset_config
 
 Results = dict[str, Any]
 Say = Callable[[str], None]
@@ -75,8 +79,8 @@ LARGEST_CONVOLVED = 64  # pixels a side: convolutional probes of larger images t
 def probes(
     source: str | None, repeats: int, say: Say, sizes: Sequence[tuple[int, int]] = ((16, 128), (8, 64))
 ) -> Results:
-    """Seconds of usable information of every layer, of what streams add at every merge too, and of one forward pass over the
-    same images.
+    """Seconds of usable information of every layer, of what is lost at once without each part, of what streams add at every
+    merge too, and of one forward pass over the same images.
     """
     results: Results = {}
     for width, image_size in sizes:
@@ -95,8 +99,15 @@ def probes(
                     for batch in batches(part):
                         model(batch)
 
-        taken = medians({"forward": forward, "linear": lambda: unet_scope.measure(0)}, repeats)  # noqa: B023
-        say(f"width {width}, {image_size}: linear probes {taken['linear'] / taken['forward']:.2f} forward passes")
+        silencing = silenced(width, held_out)
+        timed = {
+            "forward": forward,
+            "linear": lambda: unet_scope.measure(0),  # noqa: B023
+            "silenced": lambda: silencing.losses(0, silencing.designs),  # noqa: B023
+        }
+        taken = medians(timed, repeats)
+        for name in ("linear", "silenced"):
+            say(f"width {width}, {image_size}: {name} {taken[name] / taken['forward']:.2f} forward passes")
         if image_size <= LARGEST_CONVOLVED:
             taken |= medians({"merges": lambda: merging.measure(0)}, 1)  # noqa: B023
             say(f"width {width}, {image_size}: with merges {taken['merges'] / taken['forward']:.1f}")
@@ -104,6 +115,13 @@ def probes(
             say(f"width {width}, {image_size}: convolutional probes {taken['convolutional'] / taken['forward']:.1f}")
         results[f"{width}, {image_size}×{image_size}"] = taken | {"tensors": len(unet_scope.layers)}
     return results
+
+
+def silenced(width: int, held_out: us.SegmentationData) -> Silencing:
+    """What silences the parts of a network of so many channels, as a run does."""
+    config = preset_config("quick", {"network.width": width, "data.image_size": held_out.image_size[0]})
+    built = built_network(config, held_out.channels, held_out.classes, held_out.ignore)
+    return Silencing(built, Variant(REFERENCE, config.network.depth, ()), held_out)
 
 
 def against_float64(source: str | None, say: Say) -> Results:

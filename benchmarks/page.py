@@ -98,15 +98,18 @@ def _limit(results: Mapping[str, Any], _docs: Path) -> list[str]:
 def _probes(results: Mapping[str, Any], _docs: Path) -> list[str]:
     columns = {
         "linear": "linear probes",
-        "merges": "and what streams add at merges",
+        "silenced": "Dice lost at once",
+        "merges": "linear probes and what streams add at merges",
         "convolutional": "convolutional probes of all",
     }
     return [
         "## Usable information",
         "",
-        "Linear probes of every recorded tensor; these and the convolutional probes of every merge, which tell what its streams add to each "
-        "other (the default of a run); and convolutional probes of every tensor. Beside one forward pass over all images. The time includes "
-        "forward passes, statistics, fits, intervals and nulls. Probes are fitted on nine tenths of the images, and calibrated and evaluated "
+        "Linear probes of every recorded tensor, and the Dice that is lost at once without each skip and level, which is what a verdict "
+        "takes at every measured epoch; linear probes and the convolutional ones of every merge, which tell what its streams add to each "
+        "other (a run's last epoch, and those at thirds of it); and convolutional probes of every tensor. Beside one forward pass over all "
+        "images. The time includes forward passes, statistics, fits, intervals and nulls. Probes are fitted on nine tenths of the "
+        "images, and calibrated and evaluated "
         "on the rest. On the larger images the slower ones take minutes, and are not timed; on the smaller ones they are timed once.",
         "",
         *table(

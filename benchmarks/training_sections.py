@@ -99,7 +99,8 @@ def a_quick_run(results: Mapping[str, float], _docs: Path) -> list[str]:
     return [
         "## A whole run",
         "",
-        "`unetscope run --preset quick`, from the start of the process to the last figure.",
+        "`unetscope run --preset quick`, from the start of the process to the last figure. The merges are probed at the last "
+        "epoch and at thirds of it.",
         "",
         *table(
             ("epochs", "measured at", "seconds", "of which training and validation", "validation Dice"),
