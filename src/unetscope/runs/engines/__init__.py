@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from unetscope.base import InvalidArgument
 from unetscope.runs.engines.in_process import InProcess
@@ -14,6 +17,9 @@ from unetscope.runs.engines.interface import Engine, Look
 from unetscope.runs.engines.local import Local
 
 __all__ = ["Engine", "InProcess", "Local", "Look", "cores", "engine_named"]
+
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def _local(workers: int | None, threads: int, gpu: bool) -> Engine:
@@ -54,5 +60,17 @@ def engine_named(name: str, *, workers: int | None = None, threads: int = 1, gpu
 
 
 def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processors that this process may use, of which a container may have fewer than its machine."""
+    shown = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([shown, *_quotas()]))
+
+
+def _quotas() -> Iterator[int]:
+    """The processors' worth of time that this process's control group has, for each limit that it has, rounded up."""
+    with suppress(OSError, ValueError):  # no such file, or it reads "max"
+        quota, period = (CONTROL_GROUP / "cpu.max").read_text().split()
+        yield math.ceil(int(quota) / int(period))
+    with suppress(OSError, ValueError):
+        quota, period = ((CONTROL_GROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if int(quota) > 0:  # -1 for no limit
+            yield math.ceil(int(quota) / int(period))
