@@ -89,6 +89,29 @@ def mutated_json(text: str, chance: random.Random) -> str:
         return json.dumps(values)
 
 
+def mutated_tensors(content: bytes, chance: random.Random) -> bytes:
+    """A safetensors file with other bytes, or without its digest, as a stranger leaves it, and with other weights, another
+    header of the length that it says, or another text in it."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header, values = json.loads(content[8:end]), bytearray(content[end:])
+    texts = header.get("__metadata__", {})
+    texts.pop("sha256", None)
+    how = chance.randrange(3)
+    if how == 0:
+        return mutated(content, chance)
+    changed = json.dumps(header)
+    if how == 1:
+        for place in chance.choices(range(len(values)), k=8):
+            values[place] = chance.randrange(256)
+    elif "network" in texts and chance.random() < 0.5:
+        texts["network"] = mutated_json(texts["network"], chance)
+        changed = json.dumps(header)
+    else:
+        changed = mutated_json(changed, chance)
+    said = changed.encode(errors="replace")
+    return len(said).to_bytes(8, "little") + said + bytes(values)
+
+
 def tried(
     folder: Path, write: Callable[[random.Random], None], read: Callable[[], object], n: int, seed: int = 0
 ) -> Outcome:
@@ -141,21 +164,21 @@ def try_images(kind: str, folder: Path, n: int) -> Outcome:
 
 
 def try_zip(folder: Path, n: int) -> Outcome:
-    """Mutations of archives of every compression."""
+    """Mutations of archives of every compression: of their bytes, and of a member, which has its own checksum then."""
     path, mask = folder / "set.zip", io.BytesIO()
     Image.fromarray(np.eye(24, 16, dtype=np.uint8) * 255).save(mask, "PNG")
-    whole: list[bytes] = []
-    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        with zipfile.ZipFile(path, "w", method) as archive:
-            archive.writestr("images/a.png", image_kinds()["PNG"])
-            archive.writestr("masks/a.png", mask.getvalue())
-        whole.append(path.read_bytes())
-    return tried(
-        folder,
-        lambda chance: void(path.write_bytes(mutated(chance.choice(whole), chance))),
-        lambda: load(path, image_size=8),
-        n,
-    )
+    members = {"images/a.png": image_kinds()["PNG"], "masks/a.png": mask.getvalue()}
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+    def write(chance: random.Random) -> None:
+        harmed = chance.choice((None, *members))
+        with zipfile.ZipFile(path, "w", chance.choice(methods)) as archive:
+            for name, content in members.items():
+                archive.writestr(name, mutated(content, chance) if name == harmed else content)
+        if harmed is None:
+            path.write_bytes(mutated(path.read_bytes(), chance))
+
+    return tried(folder, write, lambda: load(path, image_size=8), n)
 
 
 def try_nifti(folder: Path, n: int) -> Outcome:
@@ -266,7 +289,11 @@ def try_safetensors(folder: Path, n: int) -> Outcome:
 
     def write(chance: random.Random) -> None:
         for file, content in whole.items():
-            file.write_bytes(mutated(content, chance))
+            file.write_bytes(content)
+        file = chance.choice(files)
+        file.write_bytes(
+            mutated_tensors(whole[file], chance) if file.suffix == ".safetensors" else mutated(whole[file], chance)
+        )
 
     def read() -> None:
         refusals = []

@@ -409,7 +409,7 @@ def test_scores_of_two_images_are_no_pair_of_epoch_and_score(recorded: Path) -> 
             r"failed: 3 scores of epoch 2 and 2 of the one before: expected those of the same images",
         ),
         ("train_badly", r"train_badly failed: no such optimizer \(RuntimeError in loop\.py, line \d+\)$"),
-        ("train_without_a_key", r"failed: 'weights' \(KeyError in loop\.py, line \d+\)$"),
+        ("train_without_a_key", r"failed: there is no 'weights' \(KeyError in loop\.py, line \d+\)$"),
         ("train_and_exit", r"train_and_exit ended the process \(loop\.py, line \d+\)$"),
         (
             "train_before_the_first",

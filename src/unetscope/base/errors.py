@@ -57,11 +57,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or the name of its class if it has none.
+    """The first line of an error's text, or the name of its class if it has none; of a missing key, that it is missing.
 
     >>> first_line(ValueError("sides differ\\nsee above")), first_line(KeyError())
     ('sides differ', 'KeyError')
+    >>> first_line(KeyError("optimizer"))
+    "there is no 'optimizer'"
     """
+    if isinstance(error, KeyError) and error.args and len(str(error.args[0]).split()) == 1:  # a key, and no sentence
+        return f"there is no {error}"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
