@@ -24,6 +24,7 @@ import torch
 import typer
 from PIL import Image
 
+from unetscope.base import RunFolderError
 from unetscope.cli.main import app, main
 from unetscope.measure.selfcheck import run_selfcheck
 from unetscope.runs.folder import RunFolder
@@ -124,6 +125,7 @@ def finished(once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 
 def test_a_run_leaves_a_whole_folder(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
+        ".lock",
         "config.json",
         "costs.json",
         "flow.sqlite",
@@ -373,7 +375,7 @@ def test_what_a_kill_left_of_a_run_that_never_began_is_no_run(unetscope, tmp_pat
     first, few = errors.splitlines()
     assert (code, first) == (0, f"unetscope: there is nothing to resume in {tmp_path}: a new run begins")
     assert "validation: 2 images with labels are too few for an interval" in few
-    assert not list(tmp_path.glob(".*"))
+    assert [path.name for path in tmp_path.glob(".*")] == [".lock"]
     assert len(table(tmp_path)) > 100
 
 
@@ -382,6 +384,36 @@ def test_two_processes_do_not_work_on_one_run(unetscope, finished: Path) -> None
         code, _, errors = unetscope("run", "--out", finished, "--resume", "--quiet")
     assert code == 2
     assert f"{finished} is in use: another process is working on this run" in errors
+
+
+def test_a_run_that_is_worked_on_stays_so_whatever_is_written_in_it(tmp_path: Path) -> None:
+    """A lock is on a file, and `config.json` is replaced by another whenever something is noted."""
+    folder = RunFolder.create(tmp_path / "run", {"configuration": {}, "facts": {}})
+    with folder.locked():
+        folder.note({"moved": True})
+        with pytest.raises(RunFolderError, match="is in use: another process"), RunFolder(tmp_path / "run").locked():
+            pass
+    with folder.locked():
+        pass
+
+
+def test_of_two_processes_that_begin_a_run_in_one_instant_one_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both had looked, found nothing, and trained into one folder."""
+    looked, looks = RunFolder.refuse_occupied, 0
+
+    def after_the_first_look(path: Path) -> None:
+        nonlocal looks
+        looks += 1
+        looked(path)
+        if looks == 1:
+            RunFolder.create(path, {"configuration": {"seed": 1}, "facts": {}})
+
+    monkeypatch.setattr(RunFolder, "refuse_occupied", after_the_first_look)
+    with pytest.raises(RunFolderError, match="run is not empty: choose another --out, or --resume if it is a run"):
+        RunFolder.create(tmp_path / "run", {"configuration": {"seed": 2}, "facts": {}})
+    assert RunFolder.open(tmp_path / "run").configuration == {"seed": 1}
 
 
 def test_a_resume_without_its_images_is_refused(unetscope, data: Path, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ from unetscope.training import (
     resolved_device,
 )
 
+LOOKING_SECONDS = 0.5  # that another process may take to see that there is a run already
 NOTHING: dict[str, Any] = {setting.name: setting.nothing for setting in settings()}
 
 
@@ -202,7 +203,7 @@ def run(
     if folder is None:
         values = {"configuration": experiment.config.model_dump(mode="json"), "facts": experiment.facts()}
         folder = RunFolder.create(out, values)
-    with folder.locked():
+    with folder.locked(patience=LOOKING_SECONDS):
         keep_move(folder, experiment.config)
         follower = Follower(folder, track, progress.warn)
         try:

@@ -17,6 +17,7 @@ RUN/verification/    one run folder a variant and seed, and in seeds.json how th
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 TRAINING_PICTURES = ("image", "truth", "prediction")  # kinds of pictures that do not come from a measurement
 CONFIG, TABLES, ENDING, FAILURE = "config.json", "flow.sqlite", "ending.json", "failure.json"
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -65,9 +67,11 @@ class RunFolder:
         folder = cls(Path(path))
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            with whole_file(folder.path / TABLES) as beside, closing(sqlite3.connect(beside)) as connection:
-                tables.create_tables(connection)
-            write_object(folder.path / CONFIG, config)  # last: a folder with it is a whole run folder
+            with folder._locked():
+                cls.refuse_occupied(path)  # by a process that began in the same instant
+                with whole_file(folder.path / TABLES) as beside, closing(sqlite3.connect(beside)) as connection:
+                    tables.create_tables(connection)
+                write_object(folder.path / CONFIG, config)  # last: a folder with it is a whole run folder
         except (OSError, sqlite3.Error) as refused:
             reason = refused.strerror if isinstance(refused, OSError) else in_one_line(refused)
             raise RunFolderError(f"{folder.path} cannot be written ({reason}): choose another --out") from None
@@ -107,7 +111,7 @@ class RunFolder:
         path = Path(path)
         if path.is_file():
             raise RunFolderError(f"{path} is a file: choose another --out")
-        if path.exists() and (not path.is_dir() or any(file.name != TABLES for file in finished_files(path))):
+        if path.exists() and (not path.is_dir() or any(file.name not in (TABLES, LOCK) for file in finished_files(path))):
             raise RunFolderError(f"{path} is not empty: choose another --out, or --resume if it is a run")
 
     @property
@@ -241,12 +245,15 @@ class RunFolder:
         patience: seconds to wait for another process to go.
         Raises: RunFolderError if another process still works on it then.
         """
-        with locked_file(
-            self.path / CONFIG, patience, f"{self.path} is in use: another process is working on this run"
-        ):
+        with self._locked(patience):
             for folder in (self.path, self.figures):
                 remove_unfinished(folder)
             yield
+
+    def _locked(self, patience: float = 0.0) -> AbstractContextManager[None]:
+        return locked_file(
+            self.path / LOCK, patience, f"{self.path} is in use: another process is working on this run"
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -262,11 +269,14 @@ class RunFolder:
 
 @contextmanager
 def locked_file(path: Path, patience: float, busy: str) -> Iterator[None]:
-    """Keep other processes from what a file stands for. patience: seconds to wait for another process to go.
+    """Keep other processes from what a file stands for, which is made if it is not there. patience: seconds to wait for another
+    process to go.
+
+    The file must never be replaced or removed: a lock is on what a name stood for when it was taken.
 
     Raises: RunFolderError, with `busy`, if another process still has it then.
     """
-    with path.open("rb+") as file:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+") as file:
         until = time.monotonic() + patience
         while not (taken := _lock(file)) and time.monotonic() < until:
             time.sleep(0.1)

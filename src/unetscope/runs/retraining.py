@@ -18,7 +18,7 @@ from typing import Any
 
 from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
 from unetscope.runs.engines import Engine, engine_named
-from unetscope.runs.folder import RunFolder, locked_file
+from unetscope.runs.folder import LOCK, RunFolder, locked_file
 from unetscope.runs.moves import keep_move, other_than_moved
 from unetscope.runs.own_loops import can_be_retrained, configuration_of
 from unetscope.table import REFERENCE, Variant, parts_named
@@ -159,9 +159,8 @@ def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, 
 @contextmanager
 def _making_trials(run: RunFolder) -> Iterator[None]:
     """Keep other processes from making the folders of this run's trials meanwhile: each would find half of the other's."""
-    lock = run.path / FOLDER / ".lock"
+    lock = run.path / FOLDER / LOCK
     lock.parent.mkdir(exist_ok=True)
-    lock.touch()
     with locked_file(lock, PATIENCE, f"{lock.parent} is in use: another process is beginning trainings of this run"):
         yield
 
