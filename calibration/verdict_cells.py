@@ -27,6 +27,7 @@ from PIL import Image
 from calibration.planted import HARD_TASKS, PLANTED_TASKS, planted_task
 from unetscope.activations import pixels, to_input
 from unetscope.analysis import interval_over_images
+from unetscope.analysis.gains import probed_loss
 from unetscope.analysis.outcomes import Verification
 from unetscope.base.files import whole_file
 from unetscope.base.progress import NoProgress
@@ -36,6 +37,7 @@ from unetscope.runs.building import designed
 from unetscope.runs.carrying import Carried, carried, smaller, train_on
 from unetscope.runs.engines import InProcess
 from unetscope.runs.evidence import gather_evidence
+from unetscope.runs.experiment import measure_again
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.kept_silenced import kept_silenced
@@ -44,7 +46,7 @@ from unetscope.runs.verification import chosen_variants, verify
 from unetscope.table import EVIDENCE_LEVEL, epochs_trained_on
 from unetscope.table.parts import Variant, removed_parts
 from unetscope.training.checkpoints import Checkpoints
-from unetscope.training.config import RunConfig, preset_config
+from unetscope.training.config import RunConfig, preset_config, validated_config
 from unetscope.training.trainer import validation_scores
 
 ROOT = Path(__file__).parents[1]
@@ -139,7 +141,7 @@ class Cell:
         self.folder.mkdir(parents=True, exist_ok=True)
         say(f"{self.folder.name}: run")
         budgets = self.task.recipe.budgets
-        run_experiment(self.config(budgets[-1]), self.run, resume=(self.run / "config.json").exists())
+        self._train(self.run, budgets[-1])
         judged = AnalysedRun.open(self.run)
         designs = chosen_variants(judged, self._designs(judged))
         for budget in budgets:
@@ -148,14 +150,21 @@ class Cell:
         say(f"{self.folder.name}: verify")
         verify(self.run, [design.name for design in designs[1:]], seeds=self.task.recipe.seeds, engine=InProcess())
         self._keep("losses", say, lambda: losses(AnalysedRun.open(self.run), budgets))
+        self._keep("probed", say, lambda: probed(self.run, budgets))
         for budget in budgets:
             self._keep(f"effort-{budget}", say, lambda at=budget: self._effort(at))
+
+    def _train(self, run: Path, epochs: int) -> None:
+        """Train the whole network, or go on as it began: presets change from version to version."""
+        begun = RunFolder.exists(run)
+        config = validated_config(RunFolder.open(run).configuration) if begun else self.config(epochs)
+        run_experiment(config, run, resume=begun)
 
     def _effort(self, budget: int) -> dict[str, Any]:
         """What the command keeps of a run of so many epochs after an effort, as plain values."""
         run = self.folder / f"run-{budget}"
         if budget < self.task.recipe.budgets[-1]:
-            run_experiment(self.config(budget), run, resume=(run / "config.json").exists())
+            self._train(run, budget)
         elif not run.exists():
             beside = run.with_suffix(".part")
             shutil.rmtree(beside, ignore_errors=True)
@@ -207,6 +216,21 @@ def predictors(cell: Cell, budget: int, design: Variant) -> dict[str, Any]:
         "curve": small.curve,
         "curve of the whole": beside.curve,
         "gap": None if gap is None else asdict(gap),
+    }
+
+
+def probed(run: Path, budgets: Iterable[int]) -> dict[str, Any]:
+    """The Dice that probes lose without each part of a run's network, by budget and by the design that lacks it."""
+    probed_again = measure_again(run, {"merge_probes": True}, epochs=list(budgets))
+    analysed = AnalysedRun.open(probed_again.path)
+    judged = analysed.judged()
+    names = ["skips", *(["depths"] if judged.depth > 1 else [])]
+    return {
+        str(budget): {
+            design.name: probed_loss(removed_parts(design, judged.depth, judged.without), judged.gains[budget])
+            for design in chosen_variants(analysed, names)[1:]
+        }
+        for budget in budgets
     }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from calibration.verdict_cells import EFFORT
-from calibration.verdict_fit import MARGIN, Predicted, Row
+from calibration.verdict_fit import LEAST, MARGIN, Predicted, Row, names_of
 from unetscope.analysis import ExpectedLosses, LossLine
 from unetscope.analysis.loss_verdicts import expected_losses
 from unetscope.base import without_nan
@@ -18,6 +18,7 @@ from unetscope.base.files import whole_file
 from unetscope.runs.kept_evidence import evidence_of
 from unetscope.runs.kept_silenced import silenced_of
 from unetscope.table import (
+    PROBED,
     SILENCED,
     TRAINED_ON,
     Decision,
@@ -29,19 +30,25 @@ from unetscope.table import (
     named_variants,
 )
 
-USED: Final = (TRAINED_ON, SILENCED)
+AT_ONCE: Final = f"{PROBED}{LEAST}{SILENCED}"
+"""What is known before anything is trained."""
+USED: Final = (TRAINED_ON, AT_ONCE, SILENCED)
 """The predictors of which the package has lines, the surest first."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What the command finds of a network at a budget, and what the network loses at once."""
+    """What the command finds of a network at a budget, and what the network loses at once.
+
+    probed: the Dice that probes lose without what a design lacks, by its name.
+    """
 
     task: str
     network: str
     budget: int
     evidence: Evidence
     silenced: tuple[Silenced, ...]
+    probed: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def cell(self) -> tuple[str, str, int]:
@@ -56,7 +63,12 @@ class Effort:
     def losses(self, lines: Sequence[LossLine]) -> ExpectedLosses:
         """What designs are expected to lose by these lines."""
         of_run = {"depth": self.evidence.depth, "without": self.evidence.without}
-        return expected_losses(self.silenced, self.evidence, **of_run, margin=MARGIN, lines=lines)[self.budget]
+
+        def probed(design: Variant, _epoch: int) -> float:
+            return self.probed.get(design.name, math.nan)
+
+        losses = expected_losses(self.silenced, self.evidence, **of_run, margin=MARGIN, probed=probed, lines=lines)
+        return losses[self.budget]
 
     def design(self, name: str) -> Variant:
         """A design by its name."""
@@ -67,12 +79,13 @@ class Effort:
         """All of it as plain values."""
         of_cell = {"task": self.task, "network": self.network, "budget": self.budget}
         silenced = [row.as_dict() for row in self.silenced]
-        return {**of_cell, "evidence": self.evidence.as_dict(), "silenced": silenced}
+        return {**of_cell, "evidence": self.evidence.as_dict(), "silenced": silenced, "probed": dict(self.probed)}
 
 
 def effort_of(values: Mapping[str, Any], task: str, network: str, budget: int) -> Effort:
     """An effort from plain values."""
-    return Effort(task, network, budget, evidence_of(values["evidence"]), silenced_of(values["silenced"]))
+    probed = {name: lost for name, lost in values.get("probed", {}).items() if lost is not None}
+    return Effort(task, network, budget, evidence_of(values["evidence"]), silenced_of(values["silenced"]), probed)
 
 
 def kept_efforts(path: Path) -> list[Effort]:
@@ -93,7 +106,7 @@ def keep_efforts(efforts: Iterable[Effort], path: Path) -> None:
 def efforts_of(kept: Mapping[str, Any], task: str, network: str) -> list[Effort]:
     """Those of a cell, of what `verdict_cells` keeps of it."""
     return [
-        effort_of(kept[name], task, network, int(budget))
+        effort_of({**kept[name], "probed": kept.get("probed", {}).get(budget, {})}, task, network, int(budget))
         for budget in kept["losses"]["budgets"]
         if (name := f"effort-{budget}") in kept
     ]
@@ -101,12 +114,20 @@ def efforts_of(kept: Mapping[str, Any], task: str, network: str) -> list[Effort]
 
 @dataclass(frozen=True)
 class CommandVerdict:
-    """What the command says of a retrained design. loss: None if it expects none. proven: whether a network shows it."""
+    """What the command says of a retrained design. loss: None if it expects none. proven: whether a network shows it. tried:
+    whether one without it was trained on.
+    """
 
     row: Row
     loss: Interval | None
     decision: Decision
     proven: bool
+    tried: bool
+
+    @property
+    def proposed(self) -> Decision:
+        """What it says of a design as one to propose: only one that was trained on is, and one that has all of such a one."""
+        return self.decision if self.tried or self.proven else "undecided"
 
 
 def command_verdicts(
@@ -117,7 +138,10 @@ def command_verdicts(
     lines: by task, those of the other tasks; those that the package has are used.
     """
     by_cell = {each.cell: each for each in efforts}
-    used = {task: [line for name in USED for line in some if line.predictor == name] for task, some in lines.items()}
+    used = {
+        task: [line for name in USED for line in some if line.predictors == names_of(name)]
+        for task, some in lines.items()
+    }
     losses = {cell: effort.losses(used[effort.task]) for cell, effort in by_cell.items()}
     verdicts = []
     for row in rows:
@@ -126,9 +150,10 @@ def command_verdicts(
             expected = losses[row.cell].of(design)
             decision = losses[row.cell].decision(design)
             if expected is None:
-                verdicts.append(CommandVerdict(row, None, decision, proven=False))
+                verdicts.append(CommandVerdict(row, None, decision, proven=False, tried=False))
             else:
-                verdicts.append(CommandVerdict(row, expected.loss, decision, expected.proof is not None))
+                proven, tried = expected.proof is not None, TRAINED_ON in expected.known
+                verdicts.append(CommandVerdict(row, expected.loss, decision, proven, tried))
     return sorted(verdicts, key=lambda each: (not each.proven, math.inf if each.loss is None else each.loss.high))
 
 
@@ -136,8 +161,12 @@ def decided_parts(
     predictions: Mapping[str, Predicted], commanded: Sequence[CommandVerdict], efforts: Sequence[Effort]
 ) -> Iterator[str]:
     """How verdicts do on single parts, a line for each kind of verdict."""
+    by_place = {
+        (*row.cell, row.design): (row, loss) for name in (SILENCED, AT_ONCE) for row, loss in predictions.get(name, ())
+    }
     at_once, trained_on = (
-        [(row, decided_loss(loss, MARGIN)) for row, loss in predictions[name]] for name in (SILENCED, TRAINED_ON)
+        [(row, decided_loss(loss, MARGIN)) for row, loss in some]
+        for some in (by_place.values(), predictions[TRAINED_ON])
     )
     verdicts: dict[str, list[tuple[Row, Decision]]] = {
         "always redundant": [(row, "redundant") for row, _ in at_once],

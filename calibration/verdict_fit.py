@@ -1,7 +1,7 @@
 """From what is known of a design before it is retrained to the loss of Dice to expect, with an interval.
 
-A predictor is a number for each design, such as the loss with zeros in the place of what it lacks. Lines of losses against it
-are fitted to networks that were retrained, and judged on tasks that they were not fitted on.
+A predictor is a number for each design, such as the loss with zeros in the place of what it lacks, or the least of several.
+Lines of losses against it are fitted to networks that were retrained, and judged on tasks that they were not fitted on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from unetscope.runs.analysed import UNLEARNT_DICE
 from unetscope.table import (
     BITS,
     EXPECTED_LEVEL,
+    PROBED,
     SILENCED,
     TRAINED_ON,
     Decision,
@@ -36,6 +37,7 @@ MARGIN = DICE_MARGIN
 BEYOND_NORMAL = 1.6448536269514722  # the 95th percentile of the normal law
 LOGS = (-20.0, 5.0)  # of slopes and scales
 SCALES = (0.01, 0.1)  # supposed before any task is known, with a factor of e as its standard deviation
+LEAST = " or "  # between the names of predictors of which the least is taken
 UNKNOWN = 0.05  # the standard error of a loss of which too few trainings started to tell it
 
 
@@ -89,6 +91,7 @@ def rows_of(kept: Mapping[str, Any], task: str, network: str) -> list[Row]:
             values = kept.get(f"{budget}-{design}")
             if values is not None and math.isfinite(outcome["loss"]):
                 predictors = predictor_values(values, kept["losses"]["curves"], int(budget), design)
+                predictors[PROBED] = _number(kept.get("probed", {}).get(budget, {}).get(design))
                 most = math.nan if values["gap"] is None else values["gap"]["high"]
                 by_bits, retrained = values["verdict"], outcome["decision"]
                 by_seed = seeds_losses(kept["losses"]["curves"], int(budget), design)
@@ -97,6 +100,10 @@ def rows_of(kept: Mapping[str, Any], task: str, network: str) -> list[Row]:
                     Row(task, network, int(budget), design, loss, predictors, by_bits, most, retrained, by_seed)
                 )
     return with_errors(rows)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def with_errors(rows: Sequence[Row]) -> list[Row]:
@@ -142,7 +149,7 @@ def predictor_values(
     first = min(curves[design], key=int)
     early = max(1, round(budget / 5))
     return {
-        BITS: float("nan") if values["bits"] is None else float(values["bits"]),
+        BITS: _number(values["bits"]),
         SILENCED: float(values["silenced"]),
         "taylor": float(values["taylor"]),
         TRAINED_ON: float(gaps[epochs_trained_on(budget)]),
@@ -155,10 +162,25 @@ def predictor_values(
 def kinds_of(predictor: str) -> tuple[bool | None, ...]:
     """The kinds of designs that have lines of their own, as `LossLine.keeps_skips` names them.
 
-    >>> kinds_of("silenced"), kinds_of("trained on for 15 %")
-    ((None,), (False, True))
+    >>> kinds_of("silenced"), kinds_of("trained on for 15 %"), kinds_of("trained on or probed")
+    ((None,), (False, True), (None,))
     """
-    return (False, True) if predictor.startswith(TRAINED_ON) else (None,)
+    return (False, True) if predictor.startswith(TRAINED_ON) and LEAST not in predictor else (None,)
+
+
+def names_of(predictor: str) -> tuple[str, ...]:
+    """The predictors of which one is the least.
+
+    >>> names_of("probed or silenced"), names_of("bits")
+    (('probed', 'silenced'), ('bits',))
+    """
+    return tuple(predictor.split(LEAST))
+
+
+def value_of(row: Row, predictor: str) -> float:
+    """A predictor, or the least of several, of a design; NaN if one is not known."""
+    values = [row.values.get(name, math.nan) for name in names_of(predictor)]
+    return min(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None) -> LossLine:
@@ -176,10 +198,8 @@ def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None)
     (0.01, 0.3)
     """
     alike = [row for row in rows if keeps_skips in (None, row.keeps_skips)]
-    measured = [row for row in alike if math.isfinite(row.values[predictor])]
-    x, y = (
-        np.array(values) for values in ([row.values[predictor] for row in measured], [row.loss for row in measured])
-    )
+    measured = [row for row in alike if math.isfinite(value_of(row, predictor))]
+    x, y = np.array([(value_of(row, predictor), row.loss) for row in measured]).reshape(-1, 2).T
     errors = np.array([row.error for row in measured])
     sizes = {task: sum(row.task == task for row in measured) for task in {row.task for row in measured}}
     weights = np.array([1 / sizes[row.task] for row in measured])
@@ -188,7 +208,7 @@ def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None)
         intercept, *logs = parameters
         slope, *scales = np.exp(np.clip(logs, *LOGS))
         above, below = tuple(map(float, scales[:2])), tuple(map(float, scales[2:]))
-        return LossLine(predictor, keeps_skips, float(intercept), float(slope), above, below)
+        return LossLine(names_of(predictor), keeps_skips, float(intercept), float(slope), above, below)
 
     def cost(parameters: Array) -> float:
         tried = line(parameters)
@@ -235,8 +255,9 @@ class Judged:
 
 
 def lines_of(rows: Sequence[Row], predictors: Iterable[str]) -> list[LossLine]:
-    """All lines of some predictors."""
-    return [fitted(rows, name, keeps_skips) for name in predictors for keeps_skips in kinds_of(name)]
+    """All lines of some predictors that are known of any row."""
+    known = [name for name in predictors if any(math.isfinite(value_of(row, name)) for row in rows)]
+    return [fitted(rows, name, keeps_skips) for name in known for keeps_skips in kinds_of(name)]
 
 
 def left_out_lines(rows: Sequence[Row], predictors: Iterable[str]) -> dict[str, list[LossLine]]:
@@ -250,10 +271,12 @@ def left_out_lines(rows: Sequence[Row], predictors: Iterable[str]) -> dict[str, 
 def predicted(rows: Sequence[Row], predictor: str, lines: Mapping[str, Sequence[LossLine]]) -> Predicted:
     """Every row in which a predictor is known, with the loss that a line of other tasks expects. lines: by task."""
     return [
-        (row, line.loss(row.values[predictor]))
+        (row, line.loss(value_of(row, predictor)))
         for row in rows
         for line in lines[row.task]
-        if line.predictor == predictor and line.is_for(row.keeps_skips) and math.isfinite(row.values[predictor])
+        if line.predictors == names_of(predictor)
+        and line.is_for(row.keeps_skips)
+        and math.isfinite(value_of(row, predictor))
     ]
 
 

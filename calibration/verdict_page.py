@@ -29,10 +29,21 @@ from calibration.verdict_effort import (
     keep_efforts,
     kept_efforts,
 )
-from calibration.verdict_fit import LEVEL, MARGIN, Judged, Row, judged, left_out_lines, lines_of, predicted, rows_of
+from calibration.verdict_fit import (
+    LEVEL,
+    MARGIN,
+    Judged,
+    Row,
+    judged,
+    left_out_lines,
+    lines_of,
+    names_of,
+    predicted,
+    rows_of,
+)
 from unetscope.base import without_nan
 from unetscope.base.files import whole_file
-from unetscope.table import BITS, SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
+from unetscope.table import BITS, PROBED, SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
 
 OfCell = TypeVar("OfCell", Row, Effort)
 ROOT = Path(__file__).parents[1]
@@ -40,7 +51,7 @@ DOCS, LINES = ROOT / "docs", ROOT / "src" / "unetscope" / "analysis" / "loss_lin
 TRAINED_ON_TEXT = "a twentieth of the epochs, and three or more"
 TASKS: Final = (*DRAWN, "nuclei", "membranes")
 PREDICTORS: Final = (
-    BITS, "taylor", SILENCED, TRAINED_ON, "trained on for 15 %", "trained on, extrapolated", "a fifth of a retraining",
+    BITS, "taylor", SILENCED, PROBED, TRAINED_ON, "trained on for 15 %", "trained on, extrapolated", "a fifth of a retraining",
 )  # fmt: skip
 COST: Final[dict[str, Callable[[int], float]]] = {
     TRAINED_ON: lambda budget: epochs_trained_on(budget) / budget,
@@ -122,7 +133,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
     seeds = [str(number) for number in sorted({len(row.by_seed) for row in rows})]
     names = tuple(dict.fromkeys((*PREDICTORS, *USED)))
     lines = left_out_lines(rows, names)
-    predictions = {name: predicted(rows, name, lines) for name in names}
+    predictions = {name: losses for name in names if (losses := predicted(rows, name, lines))}
     commanded = command_verdicts(rows, efforts, lines)
     return [
         "# What predicts the loss of Dice",
@@ -148,14 +159,14 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
         "## Decided, part by part",
         "",
         f"Of single skips, and of levels with all below them: what the rule of bits says, and the verdicts of the package, by lines that the "
-        f"task was left out of: at once; if a network without each part were trained on for {TRAINED_ON_TEXT}; and as "
+        f"task was left out of: at once, by zeros and by probes; if a network without each part were trained on for {TRAINED_ON_TEXT}; and as "
         f"`unetscope verdict --effort {EFFORT:g}` finds and says them of a run of so many epochs. "
         "*Right* and *wrong* by the mean loss of the retrainings, which is uncertain itself: the last column counts only parts on which "
         "retraining decides with its 95 % interval, which are those of the quieter trainings. *Of those needed*: how many were found, and how "
         "many were called redundant.",
         "",
-        "A part is called needed only where it has been trained on without: of what it loses at once, and of levels, much or nothing may come "
-        "back, and the more it is the less is known.",
+        "By what is lost at once with zeros in the place of a part, and by training on without a level, none is called needed: much or nothing "
+        "of that may come back, and the more it is the less is known. Probes with and without what a part adds tell of some.",
         "",
         "| verdict | parts | right | wrongly redundant | wrongly needed | undecided | of those needed | right and wrong where retraining decides |",
         "|---|---|---|---|---|---|---|---|",
@@ -174,7 +185,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
             _choice(name, [(row, decided_loss(loss, MARGIN)) for row, loss in losses])
             for name, losses in predictions.items()
         ),
-        *([_choice(f"effort of {EFFORT:g}", [(each.row, each.decision) for each in commanded])] if commanded else []),
+        *([_choice(f"effort of {EFFORT:g}", [(each.row, each.proposed) for each in commanded])] if commanded else []),
     ]
 
 
@@ -195,7 +206,8 @@ def scope_of(tasks: Sequence[str]) -> str:
 
 def _cost(predictor: str, designs: float, budgets: Sequence[int]) -> float:
     """In trainings, for all designs of a network."""
-    share = sum(COST[predictor](budget) for budget in budgets) / len(budgets) if predictor in COST else 0.0
+    surest = names_of(predictor)[0]
+    share = sum(COST[surest](budget) for budget in budgets) / len(budgets) if surest in COST else 0.0
     return share * (designs + 1)
 
 

@@ -184,6 +184,7 @@ def test_a_run_keeps_what_its_layers_are_made_from_and_an_older_one_opens(tmp_pa
     with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
         tables.execute("DELETE FROM digests WHERE name = 'layers'")  # which format 8 would have without the column
         tables.execute("ALTER TABLE layers DROP COLUMN sources")
+        tables.execute("ALTER TABLE estimates DROP COLUMN dice")
         tables.execute("PRAGMA user_version = 8")
     older = RunFolder.open(run.path)
     assert [layer.sources for layer in older.flow().layers] == [None] * len(layers)

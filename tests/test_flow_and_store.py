@@ -102,6 +102,7 @@ def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> N
             tables.execute(f"ALTER TABLE estimates DROP COLUMN {name}")
         tables.execute("ALTER TABLE estimates DROP COLUMN out_of_domain")
         tables.execute("ALTER TABLE estimates DROP COLUMN groups")
+        tables.execute("ALTER TABLE estimates DROP COLUMN dice")
         for name in ("validation_range", "dice_per_image", "dice_per_class"):
             tables.execute(f"ALTER TABLE epochs DROP COLUMN {name}")
         tables.execute("ALTER TABLE layers DROP COLUMN sources")
@@ -119,13 +120,30 @@ def test_a_folder_of_the_first_format_is_brought_up_to_date(run: RunFolder) -> N
     assert RunFolder.open(run.path).epochs() == (record,)
 
 
+def test_a_folder_without_the_dice_of_probes_keeps_its_digests(run: RunFolder) -> None:
+    estimate = Estimate(0, "1", "I_V(M→Y)", "usable_linear", 0.0, "pixels", 0.2, 0.1, 0.3, 0.6, False, n=8, d=4)
+    run.describe((Layer("1", "conv1"),), ())
+    run.write_measurement(0, [estimate])
+    with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
+        tables.execute("ALTER TABLE estimates DROP COLUMN dice")
+        tables.execute("PRAGMA user_version = 9")
+    (again,) = RunFolder.open(run.path).flow().estimates
+    assert (again.bits, math.isnan(again.dice)) == (0.2, True)
+    RunFolder.open(run.path).write_measurement(1, [replace(estimate, epoch=1, dice=0.8)])
+    assert [row.dice for row in RunFolder.open(run.path).flow().estimates][1] == 0.8
+    with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
+        tables.execute("UPDATE estimates SET dice = 0.9 WHERE epoch = 1")
+    with pytest.raises(RunFolderError, match="the estimates of epoch 1 are not those that were written"):
+        RunFolder.open(run.path).flow()
+
+
 def test_what_an_older_folder_said_in_words_is_a_value_now(run: RunFolder) -> None:
     estimate = Estimate(0, "1", "I(X;M)", "kde_upper", 1.0, "", 2.0, 1.5, 2.0, 3.0, False, n=8, d=4)
     reasons = {0.5: "out of domain: 8 images are too few to tell", 1.0: "", 2.0: "every image has the same label"}
     run.describe((Layer("1", "conv1"),), ())
     run.write_measurement(0, [replace(estimate, resolution=size, reason=reason) for size, reason in reasons.items()])
     with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
-        for column in ("out_of_domain", "groups"):
+        for column in ("out_of_domain", "groups", "dice"):
             tables.execute(f"ALTER TABLE estimates DROP COLUMN {column}")
         tables.execute("ALTER TABLE epochs DROP COLUMN dice_per_class")
         tables.execute("ALTER TABLE layers DROP COLUMN sources")
@@ -158,7 +176,7 @@ def test_an_unknown_quantity_is_refused_by_name() -> None:
 
 def as_before_format_5(run: RunFolder) -> None:
     with closing(sqlite3.connect(run.path / "flow.sqlite")) as tables, tables:
-        for column in ("out_of_domain", "groups"):
+        for column in ("out_of_domain", "groups", "dice"):
             tables.execute(f"ALTER TABLE estimates DROP COLUMN {column}")
         tables.execute("ALTER TABLE epochs DROP COLUMN dice_per_class")
         tables.execute("ALTER TABLE layers DROP COLUMN sources")
@@ -322,7 +340,7 @@ def test_where_nothing_was_measured_a_series_is_silent() -> None:
 
 def test_a_selection_by_an_unknown_field_names_the_known_ones() -> None:
     with pytest.raises(
-        InvalidArgument, match="no field 'layr' in an estimate: expected one of bits, ceiling, d, epoch"
+        InvalidArgument, match="no field 'layr' in an estimate: expected one of bits, ceiling, d, dice, epoch"
     ):
         Flow(LAYERS).select(layr="1")
 

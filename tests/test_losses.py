@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -113,9 +114,18 @@ def test_of_designs_as_small_the_one_that_is_there_is_proposed() -> None:
         assert losses.smallest() == design(names[1])
 
 
+def test_where_networks_were_trained_on_only_they_are_proposed() -> None:
+    """Probes may find no need of what a network that was trained on without it does not learn to do without."""
+    by_probes = ExpectedLoss(design("depth1"), 10, Interval(0.0, -0.01, 0.01), {"silenced": 0.3, "probed": 0.0})
+    trained_on = ExpectedLoss(design("without-skip3"), 10, Interval(0.0, -0.01, 0.01), {"trained on": 0.0})
+    assert ExpectedLosses((by_probes,), DEPTH, (), MARGIN).smallest() == design("depth1")
+    assert ExpectedLosses((by_probes, trained_on), DEPTH, (), MARGIN).smallest() == design("without-skip3")
+    assert ExpectedLosses((by_probes, trained_on), DEPTH, (), MARGIN).decision(design("depth1")) == "redundant"
+
+
 def test_few_images_widen_what_is_expected() -> None:
     """Half of the interval of what was lost counts as the line's slope says."""
-    line = LossLine("trained on", False, 0.0, 0.5, (0.003, 0.0), (0.004, 0.0))
+    line = LossLine(("trained on",), False, 0.0, 0.5, (0.003, 0.0), (0.004, 0.0))
     near, far = line.loss(0.1), line.loss(0.1, 0.2)
     assert near.value == far.value == 0.05
     assert far.high - far.value == pytest.approx(np.hypot(near.high - near.value, 0.1))
@@ -151,8 +161,8 @@ def test_a_further_network_that_is_there_makes_no_part_needed(
 
 
 def test_the_surest_predictor_that_is_known_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = LossLine("silenced", None, 0.1, 0.0, (0.1, 0.0), (0.1, 0.0))
-    skips, levels = (LossLine("trained on", kind, 0.01, 0.0, (0.01, 0.0), (0.01, 0.0)) for kind in (False, True))
+    wide = LossLine(("silenced",), None, 0.1, 0.0, (0.1, 0.0), (0.1, 0.0))
+    skips, levels = (LossLine(("trained on",), kind, 0.01, 0.0, (0.01, 0.0), (0.01, 0.0)) for kind in (False, True))
     levels = replace(levels, intercept=0.2)
     monkeypatch.setattr(lines_module, "fitted_lines", lambda: (skips, levels, wide))
     assert expected_loss({"silenced": 0.1}, keeps_skips=False) == wide.loss(0.1)
@@ -163,10 +173,24 @@ def test_the_surest_predictor_that_is_known_is_taken(monkeypatch: pytest.MonkeyP
     assert expected_loss({"bits": 0.1}, keeps_skips=False) is None
 
 
+def test_a_line_of_several_predictors_is_of_the_least_of_them() -> None:
+    line = LossLine(("probed", "silenced"), None, 0.0, 1.0, (0.01, 0.0), (0.01, 0.0))
+    alone = replace(line, predictors=("silenced",), intercept=0.5)
+    assert expected_loss({"silenced": 0.3, "probed": 0.1}, False, (line, alone)) == line.loss(0.1)
+    assert expected_loss({"silenced": 0.1, "probed": 0.3}, False, (line, alone)) == line.loss(0.1)
+    assert expected_loss({"silenced": 0.1}, False, (line, alone)) == alone.loss(0.1)
+    assert expected_loss({"silenced": 0.1, "probed": math.nan}, False, (line, alone)) == alone.loss(0.1)
+
+
 def test_the_lines_of_this_package_rise_and_widen() -> None:
     lines = lines_module.fitted_lines()
-    kinds = [("trained on", False), ("trained on", True), ("silenced", None)]
-    assert [(line.predictor, line.keeps_skips) for line in lines] == kinds
+    kinds = [
+        (("trained on",), False),
+        (("trained on",), True),
+        (("probed", "silenced"), None),
+        (("silenced",), None),
+    ]
+    assert [(line.predictors, line.keeps_skips) for line in lines] == kinds
     for line in lines:
         losses = [line.loss(float(x)) for x in np.linspace(-0.2, 1, 50)]
         assert (np.diff([loss.value for loss in losses]) >= -1e-12).all()

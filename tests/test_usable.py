@@ -37,6 +37,7 @@ from unetscope.measure.scope import Probes, Scope
 from unetscope.networks.unet import UNet
 from unetscope.table.intervals import cautious, difference, effective_groups, group_values, student
 from unetscope.table.records import Estimate, Layer, Skip
+from unetscope.training.scores import Task
 
 BIT = math.log(2)
 
@@ -163,6 +164,40 @@ def test_losses_of_every_image_under_every_mask(ignored: int | None) -> None:
             expected = -sum(logs[image, place, masks[mask, place]] for place in valid.nonzero()[:, 0])
             assert held_out.crossed[image, mask].item() == pytest.approx(float(expected), rel=1e-5)
     torch.testing.assert_close(held_out.own, held_out.crossed.diagonal(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "ignored"), [(2, None), (3, None), (3, 9), (2, 9)])
+def test_the_dice_of_a_probe_is_scored_as_that_of_a_network(classes: int, ignored: int | None) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    masks = torch.randint(0, classes, (5, 1, 4, 6), generator=generator)
+    if ignored is not None:
+        masks[torch.rand(masks.shape, generator=generator) < 0.3] = ignored
+    masks[0] = 0  # an image that has one class alone
+    logits = torch.randn((5, 24, classes - 1), generator=generator)
+    held_out = HeldOut(Truth(masks.reshape(5, -1), classes, ignored))
+    for first in (0, 3):
+        held_out.add(first, logits[first : first + 3][: 5 - first])
+    likelihoods = (
+        torch.cat([logits, torch.zeros(5, 24, 1)], dim=2).softmax(dim=2).movedim(2, 1).reshape(5, classes, 4, 6)
+    )
+    outputs = likelihoods if classes > 2 else likelihoods[:, 1:]
+    expected = Task(classes, ignored).scores(outputs, masks.to(torch.uint8)).images
+    assert held_out.dice is not None
+    torch.testing.assert_close(held_out.dice, expected.double(), rtol=1e-6, atol=1e-7)
+    assert HeldOut(Truth(masks.reshape(5, -1), classes, ignored), crossed=False).dice is None
+
+
+def test_what_a_stream_adds_is_said_in_dice_too() -> None:
+    train, test = synthetic_nuclei(40, image_size=16).split(0.3)
+    torch.manual_seed(0)
+    scope = Scope(UNet(3, depth=1), train, estimators=[], labels=(), held_out=test)
+    rows = {(e.quantity, e.layer, e.estimator): e for e in scope.measure(0)}
+    up, source, merge = (rows["I_V(M→Y)", layer, "usable_linear"] for layer in ("5up", "2", "5"))
+    assert all(0 <= row.dice <= 1 for row in (up, source, merge))
+    assert rows["I_V(S→Y|U)", "5", "usable_linear"].dice == pytest.approx(merge.dice - up.dice)
+    assert rows["I_V(U→Y|S)", "5", "usable_linear"].dice == pytest.approx(merge.dice - source.dice)
+    assert math.isnan(rows["I_V(S;U→Y)", "5", "usable_linear"].dice)
+    assert math.isfinite(rows["I_V(S→Y|U,↓S)", "5", "usable_convolutional"].dice)
 
 
 def test_the_interval_is_students_of_the_mean_where_images_are_of_one_size() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unetscope as us
+from unetscope.analysis.gains import probed_loss
 from unetscope.analysis.verdict import Judgement, judge
 from unetscope.base.errors import InvalidArgument
 from unetscope.networks.unet import UNet
@@ -142,6 +143,30 @@ def test_an_epoch_whose_merges_were_not_probed_interrupts_nothing() -> None:
     assert judgement.probed_epochs == (1, 2, 10)
     rows = [row for row in rows if row.epoch != 2]
     assert next(iter(judge(replace(flow, estimates=tuple(rows))))).since == 1
+
+
+def test_what_probes_lose_without_a_part_is_the_least_of_its_bounds() -> None:
+    flow = flow_of(e1={}, e10={})
+    added = {"skip1": 0.3, "skip2": 0.2, "skip3": 0.1, "depth1": 0.25, "depth2": 0.05, "depth3": -0.01}
+    merges = {skip.merge: skip.part.level for skip in flow.skips}
+    kind = {"I_V(S→Y|U,↓S)": "skip", "I_V(U→Y|S)": "depth"}
+    rows = tuple(
+        replace(row, dice=added[f"{kind[row.quantity]}{merges[row.layer]}"])
+        for row in flow.estimates
+        if row.quantity in kind
+    )
+    gains = judge(replace(flow, estimates=rows)).gains[10]
+    lost = {
+        name: probed_loss((Part.named(name),), gains)
+        for name in ("skip1", "skip2", "skip3", "level1", "level2", "level3")
+    }
+    # a skip also belongs to the deeper path of those that join after it, and what is below 0 is of the fit
+    assert lost == {"skip1": 0.3, "skip2": 0.2, "skip3": 0.05, "level1": 0.25, "level2": 0.05, "level3": 0.0}
+    assert probed_loss(parts_named(("level2", "level3")), gains) == lost["level2"]
+    for several in (("skip1", "skip2"), ("skip1", "level3"), ()):
+        assert math.isnan(probed_loss(parts_named(several), gains))
+    without = judge(flow).gains[10]
+    assert math.isnan(probed_loss((Part.named("skip1"),), without))
 
 
 def test_numbers_that_are_not_known_decide_nothing() -> None:

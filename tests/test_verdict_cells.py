@@ -33,7 +33,7 @@ def test_a_cell_is_filled_once(cell: Cell) -> None:
         f"{budget}-{design}" for budget in (6, 8) for design in DESIGNS
     }
     for name, values in kept.items():
-        if name != "losses" and not name.startswith("effort"):
+        if name not in ("losses", "probed") and not name.startswith("effort"):
             assert len(values["curve"]) == len(values["curve of the whole"]) == 4
             assert values["taylor"] >= 0
             assert values["verdict"] in {"needed", "redundant", "undecided"}
@@ -44,6 +44,8 @@ def test_a_cell_is_filled_once(cell: Cell) -> None:
     silenced = kept["8-without-skip1"]
     assert silenced["curve"][0] == pytest.approx(silenced["whole"] - silenced["silenced"], abs=0.02)  # the same network
     for budget in (6, 8):
+        assert kept["probed"][str(budget)].keys() == {"without-skip1", "without-skip2", "depth1"}
+        assert all(not lost < 0 for lost in kept["probed"][str(budget)].values())  # NaN of what has learnt nothing
         effort = kept[f"effort-{budget}"]
         assert (effort["evidence"]["epoch"], effort["evidence"]["epochs"]) == (budget, 3)
         assert {each["design"]["name"] for each in effort["silenced"]} >= {"without-skip1", "without-skip2", "depth1"}

@@ -100,7 +100,7 @@ def test_what_is_not_known_of_a_design_is_not_predicted() -> None:
 
 
 def test_a_loss_that_its_retrainings_hardly_tell_may_lie_outside() -> None:
-    line = LossLine("told", None, 0.0, 1.0, (0.001, 0.0), (0.001, 0.0))
+    line = LossLine(("told",), None, 0.0, 1.0, (0.001, 0.0), (0.001, 0.0))
     row = Row("task", "unet", 18, "depth1", 0.1, {}, error=0.01)
     assert not is_covered(line.loss(0.05), row)
     assert is_covered(line.loss(0.05), replace(row, error=0.05))
@@ -131,7 +131,8 @@ def test_rows_are_those_of_a_cell() -> None:
         "depth1": {"loss": 0.1, "low": 0.06, "high": 0.16, "decision": "needed"},
         "depth2": {"loss": float("nan"), "decision": "undecided"},
     }
-    kept = {"losses": {"budgets": {"10": outcomes}, "curves": curves}, "10-depth1": values}
+    probed = {"10": {"depth1": 0.03, "depth2": None}}
+    kept = {"losses": {"budgets": {"10": outcomes}, "curves": curves}, "10-depth1": values, "probed": probed}
     (row,) = rows_of(kept, "ring", "unet")
     assert (row.task, row.design, row.loss, row.truth) == ("ring", "depth1", 0.1, "needed")
     assert (row.by_bits, row.most, row.retrained) == ("redundant", 0.15, "needed")
@@ -141,5 +142,5 @@ def test_rows_are_those_of_a_cell() -> None:
     known = {name: round(value, 6) for name, value in row.values.items() if name != "bits"}
     assert known == {
         "silenced": 0.4, "taylor": 0.1, "trained on": 0.1, "trained on for 15 %": 0.1,
-        "trained on, extrapolated": 0.05, "a fifth of a retraining": 0.1,
+        "trained on, extrapolated": 0.05, "a fifth of a retraining": 0.1, "probed": 0.03,
     }  # fmt: skip

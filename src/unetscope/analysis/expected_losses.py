@@ -19,7 +19,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from unetscope.table import Interval
+from unetscope.table import TRAINED_ON, Interval
 
 FILE: Final = "loss_lines.json"
 FREEDOM: Final = 4  # degrees, of Student's law of losses about a line: single tasks lie far off it
@@ -28,23 +28,28 @@ BEYOND: Final = 2.1318467863266495  # its 95th percentile
 
 @dataclass(frozen=True)
 class LossLine:
-    """The loss of Dice as a line of one predictor: `intercept + slope · x`.
+    """The loss of Dice as a line of one predictor, or of the least of several: `intercept + slope · x`.
 
     keeps_skips: whether it is of designs that lack levels alone, or of those that lack skips; None: of all. above, below: the
     scale of Student's law to either side at x = 0, and what it grows by with x where x is positive.
 
-    >>> line = LossLine("silenced", None, 0.0, 0.5, (0.01, 0.1), (0.01, 0.2))
+    >>> line = LossLine(("silenced",), None, 0.0, 0.5, (0.01, 0.1), (0.01, 0.2))
     >>> interval = line.loss(0.2)
     >>> round(interval.low, 3), interval.value, round(interval.high, 3)
     (-0.007, 0.1, 0.164)
     """
 
-    predictor: str
+    predictors: tuple[str, ...]
     keeps_skips: bool | None
     intercept: float
     slope: float
     above: tuple[float, float]
     below: tuple[float, float]
+
+    def x(self, known: Mapping[str, float]) -> float:
+        """What it is a line of, from the predictors that are known, by name; NaN if one of its own is not."""
+        values = [known.get(name, math.nan) for name in self.predictors]
+        return min(values) if all(map(math.isfinite, values)) else math.nan
 
     def is_for(self, keeps_skips: bool) -> bool:
         """Whether it is of designs that lack levels alone, or of the others."""
@@ -68,20 +73,25 @@ class LossLine:
 def fitted_lines() -> tuple[LossLine, ...]:
     """The lines of this package, the surest first."""
     values = json.loads(files(__package__).joinpath(FILE).read_text(encoding="utf-8"))
-    return tuple(
-        LossLine(**{**each, "above": tuple(each["above"]), "below": tuple(each["below"])}) for each in values["lines"]
-    )
+    return tuple(_line_of(each) for each in values["lines"])
+
+
+def _line_of(values: Mapping[str, Any]) -> LossLine:
+    parameters: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return LossLine(**parameters)
 
 
 def expected_loss(
     known: Mapping[str, float], keeps_skips: bool, lines: Sequence[LossLine] | None = None, error: float = 0.0
 ) -> Interval | None:
-    """The loss to expect by the surest predictor that is known; None if there is none.
+    """The loss to expect by the surest line whose predictors are known; None if there is none.
 
     known: by the name of the predictor. keeps_skips: whether the design lacks levels alone. lines: the surest first; by default
-    those of this package. error: half of the interval of that predictor, in Dice.
+    those of this package. error: half of the interval of what was lost when trained on, in Dice.
     """
     for line in fitted_lines() if lines is None else lines:
-        if line.is_for(keeps_skips) and math.isfinite(known.get(line.predictor, math.nan)):
-            return line.loss(known[line.predictor], error)
+        if line.is_for(keeps_skips) and math.isfinite(x := line.x(known)):
+            return line.loss(x, error if x == known.get(TRAINED_ON) else 0.0)
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from unetscope.table import LEVEL, SKIP, Estimate, Flow, Part, Quantity, Skip, Status
@@ -60,6 +60,11 @@ class Gain:
         return self.interval[0] / self.whole
 
     @property
+    def dice(self) -> float:
+        """The Dice that probes gain by it; NaN where it was not measured, or nothing has been learnt."""
+        return math.nan if self.row is None or self.unlearnt else self.row.dice
+
+    @property
     def skip(self) -> Part:
         """The skip at its merge."""
         return self.part.beside(SKIP)
@@ -87,6 +92,38 @@ class Gain:
 
 
 Gains = Mapping[int, Mapping[Part, Gain]]  # by epoch and stream
+
+
+def bounds_of(part: Part, gains: Mapping[Part, Gain], removed: Collection[Part] = ()) -> list[Gain]:
+    """The gains that a part adds no more than: of a skip its own first, and those of the deeper paths that it belongs to; of a
+    level those of the deeper paths at its skip and above.
+
+    gains: of an epoch. removed: skips that are not there to make what the deeper path adds small.
+    """
+    # A skip belongs to the deeper path of every skip that joins after it, a level to that of its own skip too.
+    deeper = [
+        gain
+        for level, gain in gains.items()
+        if not level.is_skip
+        and gain.skip not in removed
+        and (level.depth < part.depth or level == part)
+        and (level == part or not part.is_skip or gain.upsampled != gains[part].upsampled)
+    ]
+    return [gains[part], *deeper] if part.is_skip else deeper
+
+
+def probed_loss(removed: Sequence[Part], gains: Mapping[Part, Gain]) -> float:
+    """The Dice that probes lose without one part: the least of its bounds; NaN if none is known, or of several parts.
+
+    What is shown more tells no less: a gain below 0 is of the fit, and counts as 0.
+
+    removed: a skip, or levels, the shallowest first, with which all below go.
+    """
+    skips = sum(part.is_skip for part in removed)
+    if skips + (skips < len(removed)) != 1:
+        return math.nan
+    known = [gain.dice for gain in bounds_of(removed[0], gains) if math.isfinite(gain.dice)]
+    return max(0.0, min(known)) if known else math.nan
 
 
 def probed_epochs(gains: Gains) -> tuple[int, ...]:

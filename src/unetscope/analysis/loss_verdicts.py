@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from unetscope.analysis.expected_losses import LossLine, expected_loss
 from unetscope.table import (
+    PROBED,
     SILENCED,
     TRAINED_ON,
     Decision,
@@ -68,11 +69,17 @@ class ExpectedLosses:
         return "needed" if any(self.decision(each.design) == "needed" for each in of_parts) else "undecided"
 
     def smallest(self) -> Variant | None:
-        """The smallest design that is redundant as a whole, of several as small the surest; None if there is none."""
+        """The smallest design that is redundant as a whole, of several as small the surest; None if there is none.
+
+        Where networks have been trained on, only those that have been, and those that have all of one that is proof.
+        """
+        is_trained = any(TRAINED_ON in each.known for each in self.losses)
         redundant = [
             expected
             for each in self.losses
-            if (expected := self.of(each.design)) is not None and expected.decision(self.margin) == "redundant"
+            if (expected := self.of(each.design)) is not None
+            and expected.decision(self.margin) == "redundant"
+            and (not is_trained or TRAINED_ON in expected.known or expected.proof is not None)
         ]
         smallest = max(redundant, key=_smaller_and_surer, default=None)
         return None if smallest is None else smallest.design
@@ -105,9 +112,11 @@ class ExpectedLosses:
         decision = expected.decision(self.margin)
         side = {"redundant": "under {:g}", "needed": "over {:g}", "undecided": "and {:g} lies between"}[decision]
         why = [f"it lost {expected.known[SILENCED]:.3f} at once with zeros in its place"] * (SILENCED in expected.known)
+        if PROBED in expected.known:
+            why.append(f"{expected.known[PROBED]:.3f} by probes without what it adds")
         if TRAINED_ON in expected.known:
             why.append(f"{expected.known[TRAINED_ON]:.3f} trained on without it")
-        because = f"; {' and '.join(why)}" if why else ""
+        because = f"; {', '.join(why[:-1])} and {why[-1]}" if len(why) > 1 else f"; {why[0]}" if why else ""
         return f"{numbers}, {side.format(self.margin)}{because}"
 
 
@@ -123,30 +132,32 @@ def expected_losses(
     depth: int,
     without: Sequence[Part],
     margin: float,
+    probed: Callable[[Variant, int], float] = lambda _design, _epoch: math.nan,
     lines: Sequence[LossLine] | None = None,
 ) -> dict[int, ExpectedLosses]:
     """By epoch, what designs are expected to lose: of those that were silenced, and of those that were trained on.
 
-    lines: by which losses are expected, the surest first; by default those of this package.
+    probed: the Dice that probes lose without the part that a design lacks, at an epoch; NaN if that is not known. lines: by
+    which losses are expected, the surest first; by default those of this package.
     """
     by_epoch: dict[int, list[ExpectedLoss]] = {}
     trained_on = () if evidence is None else evidence.trained_on
     for row in silenced:
         if evidence is not None and row.epoch == evidence.epoch and _is_among(row.design, trained_on):
             continue
-        predictors = {SILENCED: row.loss}
+        predictors = _known(row.loss, probed(row.design, row.epoch))
         if (loss := expected_loss(predictors, _keeps_skips(row.design, without), lines)) is not None:
             by_epoch.setdefault(row.epoch, []).append(ExpectedLoss(row.design, row.epoch, loss, predictors))
     for each in trained_on:
         assert evidence is not None
-        predictors = {SILENCED: each.silenced}
+        predictors = _known(each.silenced, probed(each.design, evidence.epoch))
         half_width = (each.loss.high - each.loss.low) / 2  # at the level of the search, so rather too wide
         is_known = math.isfinite(half_width)
         if is_known and evidence.epochs >= epochs_trained_on(
             evidence.epoch
         ):  # of fewer the lines do not know what they tell
             predictors[TRAINED_ON] = each.loss.value
-        error = half_width if TRAINED_ON in predictors else 0.0
+        error = half_width if is_known else 0.0
         if (loss := expected_loss(predictors, _keeps_skips(each.design, without), lines, error)) is not None:
             proof = each if each.shows(margin) else None
             of_epoch = by_epoch.setdefault(evidence.epoch, [])
@@ -155,6 +166,10 @@ def expected_losses(
         epoch: ExpectedLosses(tuple(losses), depth, tuple(without), margin)
         for epoch, losses in sorted(by_epoch.items())
     }
+
+
+def _known(silenced: float, probed: float) -> dict[str, float]:
+    return {SILENCED: silenced, PROBED: probed} if math.isfinite(probed) else {SILENCED: silenced}
 
 
 def _keeps_skips(design: Variant, without: Sequence[Part]) -> bool:

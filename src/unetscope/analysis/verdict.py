@@ -9,12 +9,13 @@ nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from types import MappingProxyType
 
-from unetscope.analysis.gains import Gain, Gains, probed_epochs, stream_gains
+from unetscope.analysis.gains import Gain, Gains, bounds_of, probed_epochs, probed_loss, stream_gains
 from unetscope.analysis.loss_verdicts import ExpectedLosses, expected_losses, loss_verdicts
 from unetscope.analysis.plateau import plateau_verdicts
 from unetscope.base import InvalidArgument
@@ -238,7 +239,11 @@ def judge(
     depth = _depth(flow) if depth is None else depth
     joined = {part.level for part in gains[epochs[0]] if part.is_skip}
     without = tuple(skip for skip in skips_of_depth(depth) if skip.level not in joined)
-    losses = expected_losses(silenced, evidence, depth=depth, without=without, margin=dice_margin)
+
+    def probed(design: Variant, epoch: int) -> float:
+        return probed_loss(removed_parts(design, depth, without), gains[epoch]) if epoch in gains else math.nan
+
+    losses = expected_losses(silenced, evidence, depth=depth, without=without, margin=dice_margin, probed=probed)
     verdicts += loss_verdicts(losses, tuple(gains[epochs[0]]), epochs)
     return Judgement(tuple(_since(verdicts, gains)), depth, without, margin, gains, losses)
 
@@ -277,16 +282,8 @@ def _conditional(
 
     gains: of the epoch. removed: skips that are not there to make what the deeper path adds small.
     """
-    # A skip belongs to the deeper path of every skip that joins after it, a level to that of its own skip too.
-    deeper = [
-        gain
-        for level, gain in gains.items()
-        if not level.is_skip
-        and gain.skip not in removed
-        and (level.depth < part.depth or level == part)
-        and (level == part or not part.is_skip or gain.upsampled != gains[part].upsampled)
-    ]
-    bounds = [gains[part], *deeper] if part.is_skip else deeper
+    bounds = bounds_of(part, gains, removed)
+    deeper = bounds[part.is_skip :]
     verdict = Verdict(part, epoch, "conditional", "undecided")
     if not bounds:
         return replace(verdict, text=f"nothing was measured at the skips above {part}"), None

@@ -35,8 +35,8 @@ class Reading:
 
     Fields have their names in `Estimate`, or metadata with that name. A ceiling that is NaN is the label scheme's, which
     `measure` adds. capped: by its arithmetic the estimate cannot exceed its ceiling, so near it layers can no longer be
-    ranked. curve: the estimate of a quarter, of half and of all of the images. groups: of an interval and a null over groups of
-    images, how many groups of one size these are worth.
+    ranked. curve: the estimate of a quarter, of half and of all of the images. dice: of probes, as in `Estimate`. groups: of an
+    interval and a null over groups of images, how many groups of one size these are worth.
     """
 
     quantity: Quantity
@@ -61,6 +61,7 @@ class Reading:
     out_of_domain: bool = False
     reason: str = ""
     groups: float = math.nan
+    dice: float = math.nan
 
 
 def out_of_domain_reason(why: str) -> str:

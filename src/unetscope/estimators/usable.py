@@ -202,9 +202,25 @@ class Truth:
         self.valid = None if bool(valid.all()) else valid.float()
         self.pixels = valid.sum(dim=1).double()
 
+    def dice(self, rows: slice, logits: Float[Tensor, "b pixels k"]) -> Float[Tensor, " b"]:
+        """Dice of the likeliest classes in some images, as a network's is scored: of binary masks of the foreground, with 1
+        added to both sums; of several classes the mean over those that the mask has, NaN without any.
+        """
+        likeliest = functional.pad(logits, (0, 1)).argmax(dim=-1)  # the last class is the reference
+        counted = torch.ones_like(likeliest, dtype=torch.float32) if self.valid is None else self.valid[rows]
+        hot = [*(each[rows] for each in self.one_hot), counted - self.one_hot[:, rows].sum(dim=0)]
+        predicted = [(likeliest == label).float() * counted for label in range(len(hot))]
+        both = torch.stack([(p * t).sum(dim=1) for p, t in zip(predicted, hot, strict=True)], dim=1)
+        sizes = torch.stack([(p + t).sum(dim=1) for p, t in zip(predicted, hot, strict=True)], dim=1)
+        if len(hot) == 2:
+            return (2 * both[:, 1] + 1) / (sizes[:, 1] + 1)
+        present = torch.stack([t.sum(dim=1) > 0 for t in hot], dim=1)
+        return torch.where(present, 2 * both / sizes, torch.nan).nanmean(dim=1)
+
 
 class HeldOut:
-    """Cross-entropy in nats of every held-out image under its own mask, and, if `crossed`, under every other's for a null.
+    """Cross-entropy in nats of every held-out image under its own mask, and, if `crossed`, its Dice there, and the
+    cross-entropy under every other's mask for a null.
 
     The cross-entropy is linear in the mask given the logits, so the n × n table is a product of matrices. Logits of an image
     come in the same order of pixels as its mask.
@@ -215,6 +231,7 @@ class HeldOut:
         n, device = len(truth.pixels), truth.pixels.device
         self.own = torch.zeros(n, dtype=torch.float64, device=device)
         self.crossed = torch.zeros((n, n), dtype=torch.float64, device=device) if crossed else None
+        self.dice = torch.zeros(n, dtype=torch.float64, device=device) if crossed else None
 
     def add(self, first: int, logits: Float[Tensor, "b pixels k"]) -> None:
         """Take in the logits of the images from `first` on."""
@@ -229,6 +246,8 @@ class HeldOut:
             for label, hot in enumerate(truth.one_hot):
                 whole = whole - logits[..., label] @ hot.T
             self.crossed[rows] = whole.double()
+        if self.dice is not None:
+            self.dice[rows] = truth.dice(rows, logits)
 
 
 def guessed(masks: Integer[Tensor, "n pixels"], frequencies: Float[Tensor, " classes"]) -> Float[Tensor, " n"]:

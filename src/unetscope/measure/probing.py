@@ -152,6 +152,7 @@ class Gains:
             out_of_domain=bool(reason),
             reason=reason,
             groups=math.nan if groups is None else worth,
+            dice=_added_dice(probes),
         )
 
     def _values(self, gain: Tensor, pixels: Tensor, judged: Tensor) -> NDArray[np.float64]:
@@ -208,6 +209,18 @@ class Gains:
         return ""
 
 
+def _added_dice(probes: Mapping[Probe, int]) -> float:
+    """The mean Dice of a probe, or by how much that of one of two is higher; NaN of more. probes: by sign of their losses."""
+    if len(probes) > 2:
+        return math.nan
+    added = 0.0
+    for probe, sign in probes.items():
+        dice = probe.held_out[Share.WHOLE].dice
+        assert dice is not None
+        added -= sign * float(dice[probe.held_out[Share.WHOLE].truth.pixels > 0].nanmean())
+    return added
+
+
 def _without_false_interval(reading: Reading) -> Reading:
     """The reading, without its interval if it is out of its domain."""
     return replace(reading, low=math.nan, high=math.nan, per_image=()) if reading.out_of_domain else reading
@@ -261,7 +274,7 @@ def probe(
     if share:
         for layer_probe in inputs.probes.values():
             for judged in layer_probe.held_out.values():
-                all_reduce(judged.own, *([] if judged.crossed is None else [judged.crossed]))
+                all_reduce(*(each for each in (judged.own, judged.crossed, judged.dice) if each is not None))
     return _readings(Gains(inputs, data, family.key), layers, inputs.skips)
 
 

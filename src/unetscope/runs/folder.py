@@ -111,7 +111,9 @@ class RunFolder:
         path = Path(path)
         if path.is_file():
             raise RunFolderError(f"{path} is a file: choose another --out")
-        if path.exists() and (not path.is_dir() or any(file.name not in (TABLES, LOCK) for file in finished_files(path))):
+        if path.exists() and (
+            not path.is_dir() or any(file.name not in (TABLES, LOCK) for file in finished_files(path))
+        ):
             raise RunFolderError(f"{path} is not empty: choose another --out, or --resume if it is a run")
 
     @property
@@ -251,9 +253,7 @@ class RunFolder:
             yield
 
     def _locked(self, patience: float = 0.0) -> AbstractContextManager[None]:
-        return locked_file(
-            self.path / LOCK, patience, f"{self.path} is in use: another process is working on this run"
-        )
+        return locked_file(self.path / LOCK, patience, f"{self.path} is in use: another process is working on this run")
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

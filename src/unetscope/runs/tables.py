@@ -23,7 +23,7 @@ from unetscope.base import RunFolderError, first_line, parse_json
 from unetscope.runs.table_digests import CREATE_DIGESTS, add_digests, changing, check_rows
 from unetscope.table import EpochRecord, Estimate, Flow, Layer, Role, Skip
 
-FORMAT = 9
+FORMAT = 10
 
 SQL_TYPES = {
     "int": "INTEGER",
@@ -85,6 +85,7 @@ MIGRATIONS = {
     6: Migration("estimates", ("groups REAL",)),
     7: Migration("epochs", ("dice_per_class BLOB",)),
     8: Migration("layers", ("sources TEXT",)),
+    9: Migration("estimates", ("dice REAL",)),
 }
 # What a column holds where it is NULL or absent, as in rows of older formats. Before format 5, only the text of the reason
 # marked an estimate as out of its domain.

@@ -41,6 +41,7 @@ from .intervals import student as student
 from .intervals import too_few_groups as too_few_groups
 from .losses import BITS as BITS
 from .losses import EXPECTED_LEVEL as EXPECTED_LEVEL
+from .losses import PROBED as PROBED
 from .losses import SILENCED as SILENCED
 from .losses import TRAINED_ON as TRAINED_ON
 from .losses import ExpectedLoss as ExpectedLoss

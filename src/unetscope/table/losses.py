@@ -16,6 +16,7 @@ EXPECTED_LEVEL = 0.9  # of an interval of an expected loss
 SILENCED: Final = "silenced"
 BITS: Final = "bits"
 TRAINED_ON: Final = "trained on"
+PROBED: Final = "probed"
 TRAINED_ON_SHARE, FEWEST_TRAINED_ON = 0.05, 3
 
 
