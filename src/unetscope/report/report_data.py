@@ -48,6 +48,7 @@ DIAGNOSTICS: Mapping[str, str] = {
     "extrapolated": "of ever more",
     "singleton_share": "share alone in their cluster",
     "groups": "groups of images",
+    "dice": "Dice of the probe",
 }
 COLUMNS = ("bits", "low", "high", "ceiling", "lower", "upper", *DIAGNOSTICS)  # of a series, by field
 QUANTITIES: Mapping[Quantity, str] = {
