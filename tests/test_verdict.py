@@ -165,8 +165,10 @@ def test_what_probes_lose_without_a_part_is_the_least_of_its_bounds() -> None:
     assert probed_loss(parts_named(("level2", "level3")), gains) == lost["level2"]
     for several in (("skip1", "skip2"), ("skip1", "level3"), ()):
         assert math.isnan(probed_loss(parts_named(several), gains))
-    without = judge(flow).gains[10]
-    assert math.isnan(probed_loss((Part.named("skip1"),), without))
+    assert math.isnan(probed_loss((Part.named("skip4"),), gains))  # there is none
+    for too_little in ({"dice": math.nan}, {"n": 49}, {"groups": 12.0}):
+        few = judge(replace(flow, estimates=tuple(replace(row, **too_little) for row in rows))).gains[10]
+        assert math.isnan(probed_loss((Part.named("skip1"),), few))
 
 
 def test_numbers_that_are_not_known_decide_nothing() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from unetscope.table import LEVEL, SKIP, Estimate, Flow, Part, Quantity, Skip, Status
 
+FEWEST_IMAGES_OF_DICE = 50  # held out: losses were expected with 65 and 100, and vary as much more of fewer
 LEARNT_SHARE = 0.1  # of the ceiling: with less usable information in its output a network has not learnt
 
 
@@ -61,8 +62,13 @@ class Gain:
 
     @property
     def dice(self) -> float:
-        """The Dice that probes gain by it; NaN where it was not measured, or nothing has been learnt."""
-        return math.nan if self.row is None or self.unlearnt else self.row.dice
+        """The Dice that probes gain by it; NaN where it was not measured, on too few images or groups of them to tell, or where
+        nothing has been learnt.
+        """
+        if self.row is None or self.unlearnt:
+            return math.nan
+        images = self.row.n if math.isnan(self.row.groups) else self.row.groups
+        return self.row.dice if images >= FEWEST_IMAGES_OF_DICE else math.nan
 
     @property
     def skip(self) -> Part:
@@ -120,7 +126,7 @@ def probed_loss(removed: Sequence[Part], gains: Mapping[Part, Gain]) -> float:
     removed: a skip, or levels, the shallowest first, with which all below go.
     """
     skips = sum(part.is_skip for part in removed)
-    if skips + (skips < len(removed)) != 1:
+    if skips + (skips < len(removed)) != 1 or (skips and removed[0] not in gains):
         return math.nan
     known = [gain.dice for gain in bounds_of(removed[0], gains) if math.isfinite(gain.dice)]
     return max(0.0, min(known)) if known else math.nan
