@@ -32,16 +32,18 @@ class Protocol:
         if MODELS[0] not in trials and self.run.folder.trained_here and self.config["seed"] == 0:
             itself = Trial(Variant(MODELS[0], self.config["network"]["depth"], ()), 0, self.run.folder.path)
             trials = {MODELS[0]: itself, **trials}
-        self.folders = {name: RunFolder.open(trial.path) for name, trial in trials.items()}
-        self.models = {name: self.run.training(trial) for name, trial in trials.items()}
+        trainings = {name: self.run.training(trial) for name, trial in trials.items()}
+        self.models = {name: training for name, training in trainings.items() if training.records}  # others wait
+        self.folders = {name: RunFolder.open(trials[name].path) for name in self.models}
         self.name = path.name
 
     @property
     def title(self) -> str:
         """What was trained, in a few words."""
         training, size = self.config["training"], self.config["data"]["image_size"]
+        sides = "×".join(map(str, size if isinstance(size, list) else (size, size)))
         return (
-            f"Width {self.config['network']['width']}, {size}×{size}, {training['epochs']:,} epochs at a learning rate of "
+            f"Width {self.config['network']['width']}, {sides}, {training['epochs']:,} epochs at a learning rate of "
             f"{training['learning_rate']:g}"
         )
 

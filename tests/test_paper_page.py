@@ -143,6 +143,9 @@ def test_a_model_that_is_not_there_is_not_decided(script: dict[str, Any], run: P
     train(run, {name: AS_IN_THE_PAPER[name] for name in ("model1", "model2")})
     said = answers(script, run)
     assert [said[text] for text in OF_DICE] == ["held", "held", "held", "not decided", "not decided"]
+    train(run, {"model3": AS_IN_THE_PAPER["model3"]}, epochs=-1)  # which waits for its turn
+    assert set(script["Protocol"](run).models) == {"model1", "model2"}
+    assert answers(script, run) == said
 
 
 def test_a_training_that_does_not_start_is_no_evidence(script: dict[str, Any], run: Path) -> None:
