@@ -50,6 +50,11 @@ ROOT = Path(__file__).parents[1]
 DOCS, LINES = ROOT / "docs", ROOT / "src" / "unetscope" / "analysis" / "loss_lines.json"
 TRAINED_ON_TEXT = "a twentieth of the epochs, and three or more"
 TASKS: Final = (*DRAWN, "nuclei", "membranes")
+TITLES: Final = {
+    "unet": "this package's U-Net",
+    "plain-conv-unet": "nnU-Net's PlainConvUNet",
+    "basic-unet": "MONAI's BasicUNet",
+}
 PREDICTORS: Final = (
     BITS, "taylor", SILENCED, PROBED, TRAINED_ON, "trained on for 15 %", "trained on, extrapolated", "a fifth of a retraining",
 )  # fmt: skip
@@ -128,6 +133,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
     """The lines of the page."""
     tasks, cells = sorted({row.task for row in rows}), {row.cell for row in rows}
     trained = {(row.task, row.network) for row in rows}
+    networks = [name for name in NETWORKS if any(network == name for _, network in trained)]
     of_each, budgets = len(rows) / len(cells), sorted({budget for _, _, budget in cells})
     needed = sum(row.truth == "needed" for row in rows)
     seeds = [str(number) for number in sorted({len(row.by_seed) for row in rows})]
@@ -141,7 +147,7 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
         "`python -m calibration.verdict_cells` trains a network on each task, keeps what may predict the loss of a design that lacks some of "
         "its parts, and retrains all designs; `python -m calibration.verdict_page` writes this page.",
         "",
-        f"{len(tasks)} tasks ({', '.join(tasks)}), {len({network for _, network in trained})} networks, {len(trained)} of their pairs, each "
+        f"{len(tasks)} tasks ({', '.join(tasks)}), {len(networks)} networks ({', '.join(TITLES[name] for name in networks)}), {len(trained)} of their pairs, each "
         f"at two budgets: {len(rows)} designs, {needed} of which lose more than {MARGIN:g} Dice when they are retrained with {' or '.join(seeds)} seeds. "
         f"{scope_of(tasks)} Lines are judged on tasks that they were not fitted on: each is left out in turn. In the first table all "
         "tasks weigh the same; in the others parts do, and networks.",
@@ -194,12 +200,12 @@ def scope_of(tasks: Sequence[str]) -> str:
     small, real = SMALL.values, REAL.values
     texts = [
         f"Drawn tasks have {TRAIN} images to train on and {HELD_OUT} to validate on, of {small['data.image_size']}×"
-        f"{small['data.image_size']}; their networks have width {small['network.width']} and depth {small['network.depth']}."
+        f"{small['data.image_size']}; their U-Nets have width {small['network.width']} and depth {small['network.depth']}."
     ]
     if set(tasks) - set(DRAWN):
         texts.append(
             f"Images of {' and '.join(sorted(set(tasks) - set(DRAWN)))} are scaled to {real['data.image_size']}×"
-            f"{real['data.image_size']}; their networks have width {real['network.width']} and depth {real['network.depth']}."
+            f"{real['data.image_size']}; their U-Nets have width {real['network.width']} and depth {real['network.depth']}."
         )
     return " ".join([*texts, "Elsewhere the intervals may hold less often."])
 
