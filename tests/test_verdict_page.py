@@ -62,7 +62,8 @@ def test_the_page_holds_predictors_against_each_other(
     )
     verdict_page.main()
     lines = (tmp_path / "verdicts.md").read_text(encoding="utf-8").splitlines()
-    assert any("4 tasks (lines, mixed, ring, texture), 1 networks (this package's U-Net), 4 of their pairs" in line for line in lines)
+    of_networks = "4 tasks (lines, mixed, ring, texture), 1 networks (this package's U-Net), 4 of their pairs"
+    assert any(of_networks in line for line in lines)
     assert any("32 designs, 16 of which lose more than 0.02 Dice" in line for line in lines)
     (of_curve,) = (line for line in lines if line.startswith("| trained on for 15 % | 1.00 |"))
     assert "| 100% | 0.0% | 0% | 0.75 |" in of_curve

@@ -114,7 +114,8 @@ def forecast_run(
         seconds_of_merges=of_merges,
         forward_passes_a_measurement=passes,
         seconds=preparing + epoch * left + measurement * marked + of_merges * probed + _figures_seconds(experiment),
-        memory_bytes=resident + needs.most,
+        # they take turns, but allocators keep what has been freed, in pieces of other sizes
+        memory_bytes=resident + needs.training + needs.measuring,
         disk_bytes=(marked + 1) * checkpoint_bytes + marked * row_bytes + FIGURES_AND_PAGE_BYTES,
     )
 
