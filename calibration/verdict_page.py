@@ -152,6 +152,8 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
         f"{scope_of(tasks)} Lines are judged on tasks that they were not fitted on: each is left out in turn. In the first table all "
         "tasks weigh the same; in the others parts do, and networks.",
         "",
+        "- *Silenced*: the Dice that is lost at once with zeros in the place of what is left out; *probed*: the Dice that probes of the merges "
+        "lose without one part; *trained on*: what a network without it loses when it is trained on; *A or B*: the least of both.\n"
         f"- *Ranks*: Spearman's correlation of the prediction with the retrained loss, within a network and budget.\n- *Covered*: losses that "
         f"lie in the {LEVEL:.0%} interval, as far as their retrainings tell; *strictly*, as if these told exactly; *if needed*, of the designs "
         f"that lose more than {MARGIN:g}.\n- *Right*, *wrong*: decided so, against the mean loss of the retrainings and a margin of "
