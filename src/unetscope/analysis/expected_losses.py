@@ -93,5 +93,5 @@ def expected_loss(
     """
     for line in fitted_lines() if lines is None else lines:
         if line.is_for(keeps_skips) and math.isfinite(x := line.x(known)):
-            return line.loss(x, error if x == known.get(TRAINED_ON) else 0.0)
+            return line.loss(x, error if TRAINED_ON in line.predictors else 0.0)
     return None

@@ -32,9 +32,7 @@ from unetscope.table import Layer, Skip
 
 ROUNDING = 1e-6  # of a mean: a spread below it is none
 MOST_POOLED = 64  # channels of a stream that is read beside the skip pooled, where each counts for all places below
-MOST_FEATURES = (
-    2**22
-)  # held at a time where a probe reads every place, unless one image has more: 16 MiB, near the caches
+MOST_FEATURES = 2**22  # at a time where a probe reads every place, unless an image has more: 16 MiB, near the caches
 DEEPER = (0, 1)  # of what is read below a merge: the upsampled path and the skip pooled, without the skip itself
 ONE_CLASS = "every pixel of the training masks has the same label"
 
@@ -101,7 +99,7 @@ class ProbeInputs:
     """The probes of some layers and skips by one family, and what each of them reads of a stream of activations.
 
     probes: by what they read, in an order in which a merge comes after its parts. reasons: by the label of a layer, why it
-    has no probe.
+    has no probe. sampled: by grid, how many places its probes keep the features of.
     """
 
     def __init__(self, layers: Sequence[Layer], skips: Sequence[Skip], family: Family, data: ProbeData) -> None:
@@ -115,10 +113,12 @@ class ProbeInputs:
         for layer in layers:
             self._add_layer(layer)
         self._pooled = {skip.merge: skip for skip in self.skips if self._add_below(skip)}
+        self.sampled: dict[Grid, int] = {}
         for grid in {probe.grid for probe in self.probes.values()}:
             # what probes of one grid gain is compared: all are finished by Newton's steps, on the same places, or none
             widest = max(probe.width for probe in self.probes.values() if probe.grid == grid)
-            data.sample(grid, sample_size(widest, data.outputs(grid)))
+            self.sampled[grid] = sample_size(widest, data.outputs(grid))
+            data.sample(grid, self.sampled[grid])
 
     def alone(self, merge: str, part: str) -> ProbeInput:
         """What reads a part of a merge: the merge with that part shown alone if there is such a probe, else the part itself."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from unetscope.estimators import Family, sample_size
+from unetscope.estimators import Family
 from unetscope.measure.probe_data import FOLDS, ProbeData, Segmented
-from unetscope.measure.probe_inputs import Probe, ProbeInputs, images_at_once
+from unetscope.measure.probe_inputs import ProbeInputs, images_at_once
 from unetscope.table import Layer, Skip
 
 FLOAT32, FLOAT64 = 4, 8  # bytes
@@ -34,21 +34,13 @@ def probe_bytes(
     """
     nowhere = torch.device("meta")  # nothing is allocated
     data = ProbeData(train, held_out, classes=classes, batch_size=batch_size, seed=0, share=False, device=nowhere)
-    probes = list(ProbeInputs(layers, skips, family, data).probes.values())
-    held = sum(FOLDS * _moment_bytes(probe) + _sample_bytes(probe, probes) for probe in probes)
-    fitted = max(
-        (SPECTRA * _moment_bytes(probe) + COPIES_OF_A_SAMPLE * _sample_bytes(probe, probes) for probe in probes),
-        default=0,
-    )
+    inputs = ProbeInputs(layers, skips, family, data)
+    probes = list(inputs.probes.values())
+    of_probes = [
+        (FLOAT64 * probe.width * (probe.width + probe.outputs), FLOAT32 * probe.width * inputs.sampled[probe.grid])
+        for probe in probes
+    ]
+    held = sum(FOLDS * moments + sample for moments, sample in of_probes)
+    fitted = max((SPECTRA * moments + COPIES_OF_A_SAMPLE * sample for moments, sample in of_probes), default=0)
     read = max((min(batch_size, images_at_once(probe)) * probe.places * probe.width for probe in probes), default=0)
     return held + max(fitted, COPIES_OF_FEATURES * FLOAT32 * read)
-
-
-def _moment_bytes(probe: Probe) -> int:
-    return FLOAT64 * probe.width * (probe.width + probe.outputs)
-
-
-def _sample_bytes(probe: Probe, probes: Sequence[Probe]) -> int:
-    """Of the places that are kept of its grid, as `ProbeInputs` draws them."""
-    widest = max(other.width for other in probes if other.grid == probe.grid)
-    return FLOAT32 * probe.width * sample_size(widest, probe.outputs)
