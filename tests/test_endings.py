@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,3 +136,109 @@ def test_sigterm_ends_a_run_at_a_checkpoint_with_a_word(tmp_path: Path) -> None:
     assert "unetscope: ended by SIGTERM" in errors
     assert "Traceback" not in errors
     assert Checkpoints(run / "checkpoints").epochs()[-1] == RunFolder.open(run).last_epoch()
+
+
+# What swallows an exception that is raised in it: Python prints it as ignored and goes on, SQLite puts an error in its place.
+SWALLOWING = {
+    "weak reference": """
+        class Held: pass
+        held = Held()
+        reference = weakref.ref(held, lambda _: signal.raise_signal(NUMBER))
+        del held
+    """,
+    "finalizer": """
+        class Held:
+            def __del__(self):
+                signal.raise_signal(NUMBER)
+        Held()
+    """,
+    "garbage collection": """
+        gc.callbacks.append(lambda phase, _: phase == "start" and signal.raise_signal(NUMBER))
+        gc.collect()
+        gc.callbacks.clear()
+    """,
+    "ctypes": """
+        called = ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(NUMBER))
+        called()
+    """,
+    "generator": """
+        def generator():
+            try:
+                yield
+            finally:
+                signal.raise_signal(NUMBER)
+        kept = generator()
+        next(kept)
+        del kept
+    """,
+}
+ENDS = """
+import ctypes, gc, signal, sys, time, weakref
+from unetscope.base import Terminated, end_at_signals
+NUMBER = signal.{signal}
+end_at_signals()
+try:
+    {swallowing}
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        pass
+except (Terminated, KeyboardInterrupt) as ending:
+    print(type(ending).__name__)
+"""
+
+
+@pytest.mark.parametrize(("sent", "ending"), [("SIGTERM", "Terminated"), ("SIGINT", "KeyboardInterrupt")])
+@pytest.mark.parametrize("swallowing", SWALLOWING)
+def test_no_signal_is_lost_where_exceptions_are(swallowing: str, sent: str, ending: str) -> None:
+    body = textwrap.indent(textwrap.dedent(SWALLOWING[swallowing]).strip(), "    ").strip()
+    program = ENDS.replace("{signal}", sent).replace("{swallowing}", body)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout, ended.stderr) == (f"{ending}\n", "")
+
+
+def test_other_ignored_exceptions_are_still_shown() -> None:
+    program = """
+from unetscope.base import end_at_signals
+class Held:
+    def __del__(self): raise ValueError("of a finalizer")
+end_at_signals()
+Held()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert "ValueError: of a finalizer" in ended.stderr
+
+
+SQLITE = """
+import signal, sqlite3, sys
+from pathlib import Path
+from unetscope.base import Terminated, end_at_signals
+from unetscope.runs.tables import create_tables
+from unetscope.runs.tables_file import tables_file
+path = Path(sys.argv[1])
+with sqlite3.connect(path) as made:
+    create_tables(made)
+if sys.argv[3] == "command":
+    end_at_signals()
+try:
+    with tables_file(path) as tables:
+        tables.set_progress_handler(lambda: signal.raise_signal(signal.Signals[sys.argv[2]]), 1)
+        tables.execute("SELECT count(*) FROM sqlite_master").fetchall()
+except (Terminated, KeyboardInterrupt) as ending:
+    print(type(ending).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "caller", "ending"),
+    [
+        ("SIGTERM", "command", "Terminated"),
+        ("SIGINT", "command", "KeyboardInterrupt"),
+        ("SIGINT", "own loop", "KeyboardInterrupt"),
+    ],
+)
+def test_a_signal_while_tables_are_read_is_not_taken_for_damage(
+    sent: str, caller: str, ending: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", SQLITE, str(tmp_path / "flow.sqlite"), sent, caller]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout, ended.stderr) == (f"{ending}\n", "")

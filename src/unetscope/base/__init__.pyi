@@ -23,7 +23,8 @@ from .json_files import parse_json as parse_json
 from .json_files import read_json as read_json
 from .json_files import without_nan as without_nan
 from .process_end import Terminated as Terminated
-from .process_end import end_at_sigterm as end_at_sigterm
+from .process_end import end_at_signals as end_at_signals
+from .process_end import end_if_asked as end_if_asked
 from .process_end import end_with_parent as end_with_parent
 from .process_end import finishing as finishing
 from .process_state import preserve_rng as preserve_rng

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from unetscope.base import Terminated, UnetscopeError, end_at_sigterm, first_line
+from unetscope.base import Terminated, UnetscopeError, end_at_signals, first_line
 from unetscope.cli.terminal import one_line, print_json
 from unetscope.cli.verbs_check import check_data, fetch, inspect, selfcheck
 from unetscope.cli.verbs_report import export, report, view
@@ -54,7 +54,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # characters outside the terminal's encoding are escaped
             stream.reconfigure(errors="backslashreplace")
-    end_at_sigterm()
+    end_at_signals()
     try:
         app()
     except Terminated:

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
-from unetscope.base import RunFolderError, in_one_line
+from unetscope.base import RunFolderError, end_if_asked, in_one_line
 from unetscope.runs.tables import SCHEMA
 
 MOST_BYTES = 2**30
@@ -32,6 +32,7 @@ def tables_file(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connec
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise RunFolderError(f"it has {size} bytes, and at most {MOST_BYTES} are read")
+        ends = time.thread_time() + SECONDS + size / BYTES_A_SECOND
         # What a kill left in the journal has to be taken back first, and that is written.
         writes = writing or path.with_name(f"{path.name}-journal").exists()
         address = f"{path.absolute().as_uri()}?mode={'rw' if writes else 'ro'}"
@@ -39,7 +40,6 @@ def tables_file(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connec
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES_OF_A_VALUE)
-            ends = time.thread_time() + SECONDS + size / BYTES_A_SECOND
             connection.set_progress_handler(lambda: time.thread_time() > ends, STEPS_BETWEEN_LOOKS)
             _refuse_other_schema(connection)
             yield connection
@@ -47,6 +47,9 @@ def tables_file(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connec
         raise RunFolderError(f"{path}: {wrong}") from None
     except sqlite3.Error as damage:
         interrupted = getattr(damage, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+        if interrupted and time.thread_time() <= ends:  # not by the clock: SQLite forgets what a signal raises in it
+            end_if_asked()
+            raise KeyboardInterrupt from None
         raise RunFolderError(f"{path}: {TAKES_TOO_LONG if interrupted else in_one_line(damage)}") from None
     except (
         ValueError,
