@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 from calibration.planted import HARD_TASKS, PLANTED_TASKS, planted_task
+from calibration.verdict_fit import MARGIN, seeds_losses, seeds_needed
 from unetscope.activations import pixels, to_input
 from unetscope.analysis import interval_over_images
 from unetscope.analysis.gains import probed_loss
@@ -55,16 +56,20 @@ TRAINED_ON_FOR = 0.15  # of the budget, for each design
 TAYLOR_IMAGES = 128
 COMPARED = 5  # designs with an effort of 0.3
 EFFORT = 0.3  # of `unetscope verdict`
+SMALL_ERROR = MARGIN / 2  # the standard error of a retrained loss that is aimed at
 DRAWN: Final = (*PLANTED_TASKS, *HARD_TASKS)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the networks of a task are trained. budgets: epochs after which parts are judged; the last is the training's end."""
+    """How the networks of a task are trained. budgets: epochs after which parts are judged; the last is the training's end.
+    seeds: of every retraining at first; most_seeds: where these vary so much that they do not tell a loss from the margin.
+    """
 
     budgets: tuple[int, ...]
     values: dict[str, Any]
     seeds: int = 3
+    most_seeds: int = 10
 
 
 SMALL = Recipe(
@@ -143,13 +148,11 @@ class Cell:
         budgets = self.task.recipe.budgets
         self._train(self.run, budgets[-1])
         judged = AnalysedRun.open(self.run)
-        designs = chosen_variants(judged, self._designs(judged))
+        designs = chosen_variants(judged, self._designs(judged))[1:]
         for budget in budgets:
-            for design in designs[1:]:
+            for design in designs:
                 self._keep(f"{budget}-{design.name}", say, lambda at=budget, of=design: predictors(self, at, of))
-        say(f"{self.folder.name}: verify")
-        verify(self.run, [design.name for design in designs[1:]], seeds=self.task.recipe.seeds, engine=InProcess())
-        self._keep("losses", say, lambda: losses(AnalysedRun.open(self.run), budgets))
+        self._retrain([design.name for design in designs], say)
         self._keep("probed", say, lambda: probed(self.run, budgets))
         for budget in budgets:
             self._keep(f"effort-{budget}", say, lambda at=budget: self._effort(at))
@@ -177,7 +180,24 @@ class Cell:
             "silenced": [row.as_dict() for row in silenced if row.epoch == budget],
         }
 
+    def _retrain(self, designs: list[str], say: Callable[[str], None]) -> None:
+        """Retrain every design, with more seeds where their losses vary."""
+        recipe, seeds, there = self.task.recipe, self.task.recipe.seeds, 0
+        while seeds > there:
+            say(f"{self.folder.name}: verify")
+            verify(self.run, designs, seeds=seeds, engine=InProcess())
+            retrained = losses(AnalysedRun.open(self.run), recipe.budgets)
+            curves = retrained["curves"]
+            there = len(curves["model1"])
+            by_budget = [[seeds_losses(curves, budget, name) for name in designs] for budget in recipe.budgets]
+            seeds = max(seeds_needed(by_design, SMALL_ERROR, recipe.most_seeds) for by_design in by_budget)
+        if len(self.kept().get("losses", {}).get("curves", {}).get("model1", ())) < there:
+            (self.folder / "losses.json").unlink(missing_ok=True)
+        self._keep("losses", say, lambda: retrained)
+
     def _designs(self, judged: AnalysedRun) -> list[str]:
+        if (self.folder / "losses.json").exists():  # what is proposed changes from version to version
+            return [name for name in self.kept()["losses"]["curves"] if name != "model1"]
         proposed = ["proposed"] if judged.judged().design() is not None else []
         deeper = ["depths"] if judged.judged().depth > 1 else []
         return ["skips", *deeper, "no-skips", *proposed]

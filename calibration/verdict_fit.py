@@ -113,15 +113,39 @@ def with_errors(rows: Sequence[Row]) -> list[Row]:
     >>> [round(row.error, 4) for row in with_errors(rows)]
     [0.0115, 0.0115]
     """
-    finite = [[loss for loss in row.by_seed if math.isfinite(loss)] for row in rows]
-    variances: dict[tuple[str, str, int], list[float]] = {}
-    for row, losses in zip(rows, finite, strict=True):
-        if len(losses) > 1:
-            variances.setdefault(row.cell, []).append(float(np.var(losses, ddof=1)))
+    variances = {
+        cell: pooled_variance([row.by_seed for row in rows if row.cell == cell]) for cell in {row.cell for row in rows}
+    }
+    counts = [sum(map(math.isfinite, row.by_seed)) for row in rows]
     return [
-        replace(row, error=math.sqrt(np.mean(variances[row.cell]) / len(losses))) if len(losses) > 1 else row
-        for row, losses in zip(rows, finite, strict=True)
+        replace(row, error=math.sqrt(variances[row.cell] / count)) if count > 1 else row
+        for row, count in zip(rows, counts, strict=True)
     ]
+
+
+def pooled_variance(by_seed: Iterable[Sequence[float]]) -> float:
+    """The variance over seeds of losses, the mean over designs of which it is known; NaN if it is of none.
+
+    >>> pooled_variance([(0.0, 0.02), (0.1, 0.1, math.nan), (0.0,)])
+    0.0001
+    """
+    finite = [[loss for loss in losses if math.isfinite(loss)] for losses in by_seed]
+    variances = [np.var(losses, ddof=1) for losses in finite if len(losses) > 1]
+    return float(np.mean(variances)) if variances else math.nan
+
+
+def seeds_needed(by_seed: Sequence[Sequence[float]], error: float, most: int) -> int:
+    """With how many seeds in all the standard error of a loss is expected to be so small; at most so many.
+
+    by_seed: losses of a first stage, by design.
+
+    Source: C. Stein, A two-sample test for a linear hypothesis whose power is independent of the variance (1945).
+
+    >>> seeds_needed([(0.0, 0.02, 0.04)], error=0.01, most=10), seeds_needed([(0.0, 0.2, 0.4)], error=0.01, most=10)
+    (4, 10)
+    """
+    there, variance = max(map(len, by_seed)), pooled_variance(by_seed)
+    return there if math.isnan(variance) else min(max(there, math.ceil(variance / error**2)), max(there, most))
 
 
 def seeds_losses(curves: Mapping[str, Mapping[str, Sequence[float]]], budget: int, design: str) -> list[float]:

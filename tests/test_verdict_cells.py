@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import pytest
-from calibration import verdict_cells
+from calibration import verdict_cells, verdict_fit
 from calibration.verdict_cells import Cell, Recipe, drawn, named_task
 
 DESIGNS = {"without-skip1", "without-skip2", "depth1", "no-skips"}
@@ -18,8 +18,10 @@ def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
         "data.image_size": 16, "network.width": 2, "network.depth": 2, "training.batch_size": 8, "measuring.clusters": 2,
         "training.precision": "float32",
     }  # fmt: skip
-    monkeypatch.setattr(verdict_cells, "SMALL", Recipe((6, 8), values, seeds=2))
+    monkeypatch.setattr(verdict_cells, "SMALL", Recipe((6, 8), values, seeds=2, most_seeds=3))
     monkeypatch.setattr(verdict_cells, "EFFORT", 1.0)
+    monkeypatch.setattr(verdict_cells, "SMALL_ERROR", 1e-6)  # any variance asks for more seeds
+    monkeypatch.setattr(verdict_fit, "UNLEARNT_DICE", 0.0)
     monkeypatch.setattr(verdict_cells, "TRAIN", 16)
     monkeypatch.setattr(verdict_cells, "HELD_OUT", 8)
     return Cell(tmp_path / "cells", drawn("coarse", tmp_path / "tasks"), "unet")
@@ -41,6 +43,7 @@ def test_a_cell_is_filled_once(cell: Cell) -> None:
     assert set(by_design) >= DESIGNS
     assert all(len(curve) == 9 for curves in kept["losses"]["curves"].values() for curve in curves.values())
     assert kept["losses"]["curves"].keys() == {"model1", *by_design}
+    assert all(len(curves) == 3 for curves in kept["losses"]["curves"].values())
     silenced = kept["8-without-skip1"]
     assert silenced["curve"][0] == pytest.approx(silenced["whole"] - silenced["silenced"], abs=0.02)  # the same network
     for budget in (6, 8):
