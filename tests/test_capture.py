@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import psutil
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from unetscope.activations import memory as budget
 from unetscope.activations.capture import forward_bytes, stream, with_shapes
 from unetscope.activations.inference import eval_mode
 from unetscope.activations.memory import (
@@ -187,15 +185,6 @@ def test_a_pass_that_needs_only_early_layers_stops_there() -> None:
 def test_the_default_budget_is_a_quarter_of_the_free_memory() -> None:
     free = psutil.virtual_memory().available
     assert default_budget(torch.device("cpu")) == pytest.approx(free / 4, rel=0.2)
-
-
-def test_the_default_budget_knows_the_limits_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "CONTROL_GROUP", tmp_path)
-    (tmp_path / "memory.max").write_text("8000000\n")
-    (tmp_path / "memory.current").write_text("2000000\n")
-    assert default_budget(torch.device("cpu")) == 1_500_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert default_budget(torch.device("cpu")) > 2**26
 
 
 @given(

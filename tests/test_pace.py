@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from torch import nn
 
 from runs import TINY
 from unetscope.base import NoProgress
-from unetscope.runs import engines, experiment, pace
+from unetscope.runs import experiment, pace
 from unetscope.runs.building import built_network
 from unetscope.runs.experiment import prepare
 from unetscope.runs.pace import Pace, chosen_threads, fastest_threads
@@ -117,26 +115,3 @@ def test_much_slower_epochs_are_noticed_once(seconds: list[float], slowed: int) 
 
 def test_the_most_threads_that_are_nearly_as_fast() -> None:
     assert chosen_threads({8: 1.05, 4: 1.0, 2: 1.4}) == 8
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, 8),
-        ({"cpu.max": "max 100000\n"}, 8),
-        ({"cpu.max": "150000 100000\n"}, 2),  # a part of a processor carries a job too
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
-        ({"cpu.max": "not a number\n"}, 8),
-    ],
-)  # fmt: skip
-def test_a_container_carries_as_many_jobs_as_it_has_time(
-    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engines, "CONTROL_GROUP", tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert engines.cores() == expected

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unetscope.base import InvalidArgument, MeasurementError
+from unetscope.base import InvalidArgument, MeasurementError, free_memory
 from unetscope.table import Layer
 
 FEATURES_AT_ONCE = 4096  # the features of all images that an accumulator processes in one chunk
 BYTES_A_VALUE = 4  # activations are stored in float32
 LARGEST_BATCH = 16
-CONTROL_GROUP = Path("/sys/fs/cgroup")
 FORWARD_SHARE = 8  # a batch inside the network may take up to 1/8 of the budget, on top of it
 
 
@@ -42,20 +39,10 @@ Passes = tuple[tuple[Slice, ...], ...]
 
 
 def default_budget(device: torch.device) -> int:
-    """A quarter of a device's free memory, in bytes; on a CPU, within the limit of the container."""
+    """A quarter of a device's free memory, in bytes; on a CPU, within the limits of the container or of the job."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 4
-    return min([psutil.virtual_memory().available, *_container_bytes()]) // 4
-
-
-def _container_bytes() -> Iterator[int]:
-    """The bytes left to this process's control group, for each limit that it has."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):  # no such file, or it reads "max"
-            yield max(0, int((CONTROL_GROUP / limit).read_text()) - int((CONTROL_GROUP / used).read_text()))
+    return free_memory() // 4
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from .files import whole_file as whole_file
 from .json_files import parse_json as parse_json
 from .json_files import read_json as read_json
 from .json_files import without_nan as without_nan
+from .machine import cores as cores
+from .machine import free_memory as free_memory
 from .process_end import Terminated as Terminated
 from .process_end import end_at_signals as end_at_signals
 from .process_end import end_if_asked as end_if_asked

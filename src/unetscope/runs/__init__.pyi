@@ -4,7 +4,6 @@ from .code_consent import may_run_code as may_run_code
 from .design_costs import keep_costs as keep_costs
 from .design_costs import savings as savings
 from .engines import Engine as Engine
-from .engines import cores as cores
 from .engines import engine_named as engine_named
 from .evidence import gather_evidence as gather_evidence
 from .experiment import measure_again as measure_again

@@ -5,21 +5,14 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, cores
 from unetscope.runs.engines.in_process import InProcess
 from unetscope.runs.engines.interface import Engine, Look
 from unetscope.runs.engines.local import Local
 
-__all__ = ["Engine", "InProcess", "Local", "Look", "cores", "engine_named"]
-
-
-CONTROL_GROUP = Path("/sys/fs/cgroup")
+__all__ = ["Engine", "InProcess", "Local", "Look", "engine_named"]
 
 
 def _local(workers: int | None, threads: int, gpu: bool) -> Engine:
@@ -57,20 +50,3 @@ def engine_named(name: str, *, workers: int | None = None, threads: int = 1, gpu
         if count is not None and count < 1:
             raise InvalidArgument(f"{what} must be 1 or more, got {count}")
     return _ENGINES[name](workers, threads, gpu)
-
-
-def cores() -> int:
-    """The processors that this process may use, of which a container may have fewer than its machine."""
-    shown = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([shown, *_quotas()]))
-
-
-def _quotas() -> Iterator[int]:
-    """The processors' worth of time that this process's control group has, for each limit that it has, rounded up."""
-    with suppress(OSError, ValueError):  # no such file, or it reads "max"
-        quota, period = (CONTROL_GROUP / "cpu.max").read_text().split()
-        yield math.ceil(int(quota) / int(period))
-    with suppress(OSError, ValueError):
-        quota, period = ((CONTROL_GROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        if int(quota) > 0:  # -1 for no limit
-            yield math.ceil(int(quota) / int(period))

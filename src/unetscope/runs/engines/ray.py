@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unetscope.base import InvalidArgument, MissingDependency
-from unetscope.runs.engines import cores
+from unetscope.base import InvalidArgument, MissingDependency, cores
 from unetscope.runs.engines.interface import SECONDS_BETWEEN_LOOKS, STARTS, Look, train_folder
 
 
