@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 import unetscope
-from calibration.cases import Case, Of, cases
+from calibration.case import Case, Of
+from calibration.cases import cases
 
 TOLERANCE = 1e-3  # bits: to which every estimate is held, whatever its interval
 LEVEL = 0.05

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from calibration import laws
-from calibration.cases import BIT, Found, N, probed_logistic
+from calibration.case import BIT, Found, N
+from calibration.pixel_cases import probed_logistic
 from unetscope.estimators.binning import Binning
 from unetscope.estimators.interface import LayerStatistics
 from unetscope.estimators.kde import KDE

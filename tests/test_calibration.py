@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from calibration import cases, laws, study
-from calibration.cases import Case, Found
+from calibration import cases, distance_cases, laws, pixel_cases, study
+from calibration.case import Case, Found
 from calibration.page import page
 from calibration.sweeps import Sweep
 from scipy.integrate import quad
@@ -55,7 +55,7 @@ def test_laws_of_merges_say_what_was_planted() -> None:
     assert (unique["I(Y;S|U)"], unique["I(Y;U|S)"]) == pytest.approx((math.log(4), 0), abs=1e-12)
     exclusive = laws.at_merge(laws.exclusive_or())
     assert list(exclusive.values()) == pytest.approx([math.log(2), math.log(2), -math.log(2)])
-    for law in cases.MERGES.values():
+    for law in pixel_cases.MERGES.values():
         assert law.sum() == pytest.approx(1)
 
 
@@ -68,11 +68,15 @@ def test_told_labels_have_the_information_of_a_noisy_channel() -> None:
 
 
 def test_the_silent_unit_s_information_is_that_of_draws() -> None:
-    values = cases._silent(0, 4000)
+    values = distance_cases._silent(0, 4000)
     kernel = torch.exp(-values / (2 * 0.1))
     drawn = -kernel.mean(dim=1).log().mean().item()
-    assert cases._silent_bound("upper") == pytest.approx(drawn, abs=0.03)
-    assert cases._silent_bound("lower") < cases._silent_information() < cases._silent_bound("upper")
+    assert distance_cases._silent_bound("upper") == pytest.approx(drawn, abs=0.03)
+    assert (
+        distance_cases._silent_bound("lower")
+        < distance_cases._silent_information()
+        < distance_cases._silent_bound("upper")
+    )
 
 
 def test_every_case_finds_what_it_says_it_looks_for() -> None:
