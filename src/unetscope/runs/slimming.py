@@ -8,14 +8,14 @@ from pathlib import Path
 from unetscope.base import InvalidArgument, NoProgress, Progress
 from unetscope.networks import costs
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.building import built_network
-from unetscope.runs.carrying import carried, load_last, retraining_of, train_on
+from unetscope.runs.building import BuiltNetwork, built_network
+from unetscope.runs.carrying import Carried, carried, load_last, retraining_of, train_on
 from unetscope.runs.exporting import Export, check_exports
 from unetscope.runs.own_slimming import slim_of_own_loop
 from unetscope.runs.smaller_files import FOLDER, Slim, write_description, write_network
 from unetscope.runs.thin_skips import with_thin_skips
 from unetscope.table import Savings
-from unetscope.training import Task, validation_scores
+from unetscope.training import Scores, Task, validation_scores
 
 
 def slim(
@@ -55,47 +55,55 @@ def slim(
             judged, design, fine_tune=fine_tune, retrained=retrained, exports=exports, code=code, progress=progress
         )
     of_run = carried(judged, design, or_whole=bool(thin), code=code, progress=progress)
-    folder, variant, train, held_out = of_run.run.folder, of_run.design, of_run.train, of_run.held_out
-    whole, built, share = of_run.whole, of_run.small, of_run.share
-    if thin:
-        built = with_thin_skips(of_run, thin)
-    small = built.model
-    read = whole.reading
-    dice_whole, dice_carried = (validation_scores(each.model, held_out, read).mean for each in (whole, built))
+    variant, train, whole = of_run.design, of_run.train, of_run.whole
+    built = with_thin_skips(of_run, thin) if thin else of_run.small
+    dice_whole, dice_carried = (_scores(of_run, each).mean for each in (whole, built))
     kind = "-retrained" if retrained else "-fine-tuned" if fine_tune else ""  # no kind overwrites another
     name = "-".join([variant.name, *(f"thin-{skip}-{kept}" for skip, kept in sorted(thin.items()))])
-    out = folder.path / FOLDER / f"{name}{kind}"
+    out = of_run.run.folder.path / FOLDER / f"{name}{kind}"
     out.mkdir(parents=True, exist_ok=True)
     if retrained:
-        built = built_network(of_run.config, train.channels, train.classes, train.ignore)
-        small, share = built.model, 0.0
-        load_last(retraining_of(of_run.run, variant), small)
+        built = _retrained(of_run)
     elif fine_tune:
-        with folder.locked():
-            progress.stage("fine-tuning", fine_tune)
-            train_on(
-                of_run, built, out / f"training-{of_run.epoch}", fine_tune,
-                lambda epoch, dice: progress.advance(epoch, f"validation Dice {dice:.3f}"),
-            )  # fmt: skip
+        _fine_tune(of_run, built, out / f"training-{of_run.epoch}", fine_tune, progress)
     shape = (train.channels, *train.image_size)
-    saved = Savings(*costs([whole.model, small], shape))
-    scores = validation_scores(small, held_out, read)
-    dice = scores.mean
+    scores = _scores(of_run, built)
     path, written = write_network(
-        built, of_run.config, out, design=variant, dice=dice, shape=shape, task=Task.of(train), exports=exports
+        built, of_run.config, out, design=variant, dice=scores.mean, shape=shape, task=Task.of(train), exports=exports
     )
     result = Slim(
         path,
         variant,
         dice_whole=dice_whole,
         dice_carried=dice_carried,
-        dice=dice,
-        carried=share,
+        dice=scores.mean,
+        carried=0.0 if retrained else of_run.share,
         fine_tuned=fine_tune,
-        savings=saved,
+        savings=Savings(*costs([whole.model, built.model], shape)),
         exports=written,
         dice_per_class=scores.class_means,
         thin=dict(thin),
     )
     write_description(result)
     return result
+
+
+def _scores(of_run: Carried, network: BuiltNetwork) -> Scores:
+    return validation_scores(network.model, of_run.held_out, of_run.whole.reading)
+
+
+def _retrained(of_run: Carried) -> BuiltNetwork:
+    """The design with the weights of its retraining."""
+    train = of_run.train
+    built = built_network(of_run.config, train.channels, train.classes, train.ignore)
+    load_last(retraining_of(of_run.run, of_run.design), built.model)
+    return built
+
+
+def _fine_tune(of_run: Carried, built: BuiltNetwork, folder: Path, epochs: int, progress: Progress) -> None:
+    """Train the carried weights on, or go on with it in its folder."""
+    with of_run.run.folder.locked():
+        progress.stage("fine-tuning", epochs)
+        train_on(
+            of_run, built, folder, epochs, lambda epoch, dice: progress.advance(epoch, f"validation Dice {dice:.3f}")
+        )
