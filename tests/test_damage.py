@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 from runs import made_run
 from unetscope.base.errors import NetworkError, RunFolderError, TrainingError, UnetscopeError
+from unetscope.networks import inspect, load_parts, save_parts, without
 from unetscope.networks.unet import UNet, load_model, save_model
+from unetscope.runs.description import read_seed_plans, write_object
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.kept_costs import KeptCosts, kept_costs, write_costs
 from unetscope.runs.kept_evidence import keep_evidence, kept_evidence
@@ -29,6 +31,7 @@ from unetscope.table.parts import Variant
 from unetscope.training.checkpoints import STATE, WEIGHTS, Checkpoints
 
 MODEL = UNet(2, depth=1)
+SLIM, PARTS, SEEDS = "slim/depth1/model.safetensors", "slim/without-skip1", "verification/seeds.json"
 
 
 def flipped(path: Path, place: int, bit: int = 0) -> None:
@@ -40,11 +43,16 @@ def flipped(path: Path, place: int, bit: int = 0) -> None:
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Checkpoints:
+    return keep_checkpoint(tmp_path / "checkpoints")
+
+
+def keep_checkpoint(folder: Path) -> Checkpoints:
+    """A checkpoint of epoch 3."""
     model = UNet(2, depth=1)
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.rand(1, 3, 4, 4)).sum().backward()
     optimizer.step()
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints = Checkpoints(folder)
     checkpoints.save(3, model, optimizer)
     return checkpoints
 
@@ -127,8 +135,15 @@ def everything(path: Path) -> str:
     run = RunFolder.open(path)
     kinds = ("image", "truth", "prediction", "kmeans(k=64)", "blocks(4x4)")
     pixels = [picture.pixels.tobytes() for kind in kinds for picture in run.pictures(kind)]
-    kept = kept_costs(run), kept_evidence(run), kept_silenced(run)
-    return repr((run.configuration, run.facts, run.flow(), run.epochs(), run.ending, run.failure, pixels, kept))
+    kept = kept_costs(run), kept_evidence(run), kept_silenced(run), read_seed_plans(path / SEEDS)
+    model = UNet(2, depth=1)
+    optimizer = torch.optim.Adam(model.parameters())
+    Checkpoints(run.checkpoints).restore(3, model, optimizer)
+    smaller = load_model(path / SLIM), load_parts(path / PARTS, lambda: UNet(2, depth=1))
+    tensors = [weights.tolist() for network in (model, *smaller) for weights in network.state_dict().values()]
+    state = optimizer.state_dict(), [weights.surgery_record.steps for weights in smaller[1:]]
+    described = run.configuration, run.facts, run.flow(), run.epochs(), run.ending, run.failure
+    return repr((*described, pixels, kept, tensors, state))
 
 
 def filled_run(path: Path) -> Path:
@@ -141,6 +156,14 @@ def filled_run(path: Path) -> Path:
     keep_evidence(run, Evidence(1, 3, 0.75, (TrainedOn(design, 0.7, loss, 0.25),), 4, 4))
     cost = Cost(100, 200, 300, 0.001, 400)
     write_costs(run, KeptCosts().with_costs((3, 8, 8), design, Savings(cost, cost)))
+    torch.manual_seed(0)
+    keep_checkpoint(run.checkpoints)
+    (run.path / SLIM).parent.mkdir(parents=True)
+    save_model(MODEL, run.path / SLIM, {"validation Dice": 0.8})
+    network, images = UNet(2, depth=1), torch.rand(2, 3, 8, 8)
+    save_parts(without(network, inspect(network, images), "skip1"), run.path / PARTS)
+    (run.path / SEEDS).parent.mkdir()
+    write_object(run.path / SEEDS, {"depth2": {"compared": [[0, 1]], "auto": True}})
     return run.path
 
 
@@ -172,7 +195,9 @@ def cut_off(path: Path, chance: random.Random) -> None:
 
 
 FILES = (
-    "config.json", "flow.sqlite", "ending.json", "failure.json", "costs.json", "evidence.json", "silenced.json",
+    "config.json", "flow.sqlite", "ending.json", "failure.json", "costs.json", "evidence.json", "silenced.json", SEEDS,
+    *(f"checkpoints/epoch-00003/{name}" for name in (WEIGHTS, STATE, "SHA256SUMS")),
+    SLIM, f"{PARTS}/model.safetensors", f"{PARTS}/network.json",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from foreign import Cropped, Joined, Padded, SubPixel, TwoLevels
-from unetscope.base import InvalidArgument, NetworkError
+from unetscope.base import InvalidArgument, NetworkError, without_digest
 from unetscope.networks import UNet, costs, inspect, load_parts, save_parts, skip_directions, thinned, without
 from unetscope.networks.ablation import replace_streams
 
@@ -253,7 +253,7 @@ def test_a_file_of_the_first_format_is_read(tmp_path: Path) -> None:
     images = torch.rand(3, 1, 16, 16)
     thin = made_thin(left_out(sums().eval(), images, "skip2"), images, {"skip1": 2})
     save_parts(thin, tmp_path)
-    description = json.loads((tmp_path / "network.json").read_text())
+    description = without_digest(json.loads((tmp_path / "network.json").read_text()))
     assert [step["left out"] for step in description.pop("steps")] == [["skip2"], []]
     description |= {"format": "unetscope parts 1", "left out": ["skip2"], "constants": {}, "thinned": {"skip1": 2}}
     (tmp_path / "network.json").write_text(json.dumps(description))
@@ -263,7 +263,7 @@ def test_a_file_of_the_first_format_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("steps", [[], [{"left out": ["skip1"]}] * 101, [3], {"thinned": 3}, "skip1"])
 def test_steps_that_are_none_are_refused(steps: object, tmp_path: Path) -> None:
     save_parts(left_out(sums().eval(), torch.rand(3, 1, 16, 16), "skip2"), tmp_path)
-    description = json.loads((tmp_path / "network.json").read_text())
+    description = without_digest(json.loads((tmp_path / "network.json").read_text()))
     (tmp_path / "network.json").write_text(json.dumps(description | {"steps": steps}))
     with pytest.raises(NetworkError, match="cannot be read as a network without parts"):
         load_parts(tmp_path, sums)

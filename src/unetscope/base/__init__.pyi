@@ -1,4 +1,5 @@
 from .digests import check_sum as check_sum
+from .digests import file_digest as file_digest
 from .digests import with_digest as with_digest
 from .digests import without_digest as without_digest
 from .digests import write_sums as write_sums

@@ -18,7 +18,7 @@ _HEX = re.compile("[0-9a-f]{64}")
 def write_sums(folder: Path, names: Sequence[str]) -> Path:
     """Write SHA256SUMS for these files of a folder, as `sha256sum` does and `sha256sum -c` checks; the file's path."""
     sums = folder / SUMS
-    sums.write_text("".join(f"{_file_digest(folder / name)}  {name}\n" for name in names), encoding="ascii")
+    sums.write_text("".join(f"{file_digest(folder / name)}  {name}\n" for name in names), encoding="ascii")
     return sums
 
 
@@ -48,7 +48,7 @@ def check_sum(path: Path) -> None:
     by_name = {row[2]: row[1] for row in rows if row}
     if path.name not in by_name:
         raise ValueError(f"{SUMS} has no digest of {path.name}")
-    if _file_digest(path) != by_name[path.name]:
+    if file_digest(path) != by_name[path.name]:
         raise ValueError(f"{path.name} is not as it was written: its SHA-256 differs from that in {SUMS}")
 
 
@@ -72,7 +72,9 @@ def without_digest(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises: ValueError if the digest is that of other values.
     """
     plain = {name: value for name, value in values.items() if name != DIGEST}
-    renamed = any(isinstance(value, str) and _HEX.fullmatch(value) for value in plain.values())  # by damage to its name
+    renamed = any(  # by damage to its name, which leaves its length
+        len(name) == len(DIGEST) and isinstance(value, str) and _HEX.fullmatch(value) for name, value in plain.items()
+    )
     if renamed or (DIGEST in values and values[DIGEST] != _values_digest(plain)):
         raise ValueError(
             f'its values are not those that were written: restore it, or remove its "{DIGEST}" if you changed it yourself'
@@ -85,6 +87,7 @@ def _values_digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode("ascii")).hexdigest()
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

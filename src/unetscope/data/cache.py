@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from unetscope.base import UnetscopeError, cache_folder, whole_file
+from unetscope.base import UnetscopeError, cache_folder, whole_file, with_digest, without_digest
 from unetscope.data.masks import MaskMeaning
 from unetscope.data.pieces import Cutting
 from unetscope.data.problems import Problem, printable
@@ -88,7 +88,7 @@ def _content_hash(source: Source) -> str:
 def recall(entry: Path, source: str) -> tuple[SegmentationData, list[Problem]] | None:
     """The data and problems of an entry, or None if it is missing or incomplete."""
     try:
-        header = json.loads((entry / "entry.json").read_bytes())
+        header = without_digest(json.loads((entry / "entry.json").read_bytes()))
         data = SegmentationData(
             np.load(entry / "images.npy", allow_pickle=False),
             np.load(entry / "masks.npy", allow_pickle=False),
@@ -120,6 +120,6 @@ def remember(entry: Path, data: SegmentationData, problems: list[Problem]) -> No
             with whole_file(entry / name) as temporary:
                 np.save(temporary, array, allow_pickle=False)
         with whole_file(entry / "entry.json") as temporary:
-            temporary.write_text(json.dumps(header), "utf-8")
+            temporary.write_text(json.dumps(with_digest(header)), "utf-8")
     except OSError:
         pass

@@ -16,12 +16,15 @@ from unetscope.base import (
     NetworkError,
     code_text,
     consent,
+    file_digest,
     first_line,
     is_consented,
     parse_arguments,
     read_json,
     save_tensors,
     whole_file,
+    with_digest,
+    without_digest,
 )
 from unetscope.networks.inspection import build_network, inspect
 from unetscope.networks.rewired import Rewired, Step
@@ -55,6 +58,11 @@ def save_parts(network: Rewired, folder: str | Path, built_by: str = "", argumen
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for name, value in network.state_dict().items():  # tied weights are written under each of their names
+        tensors[name] = value.detach().cpu().contiguous().clone()
+    with whole_file(folder / FILE) as beside:
+        save_tensors(tensors, beside)
     description = {
         "format": FORMAT,
         "network": built_by,
@@ -65,14 +73,10 @@ def save_parts(network: Rewired, folder: str | Path, built_by: str = "", argumen
             for step in network.surgery_record.steps
         ],
         "example": [_described(value) for value in network.surgery_record.example],
+        "weights": file_digest(folder / FILE),
     }
-    tensors: dict[str, Tensor] = {}
-    for name, value in network.state_dict().items():  # tied weights are written under each of their names
-        tensors[name] = value.detach().cpu().contiguous().clone()
-    with whole_file(folder / FILE) as beside:
-        save_tensors(tensors, beside)
     with whole_file(folder / DESCRIPTION) as beside:
-        beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        beside.write_text(json.dumps(with_digest(description), indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -87,8 +91,8 @@ def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
     """
     folder = Path(folder)
     try:
-        description = read_json(folder / DESCRIPTION)
-        weights = load_file(folder / FILE)
+        description = without_digest(read_json(folder / DESCRIPTION))
+        weights = _checked_weights(folder / FILE, description.get("weights"))
         if description.get("format") not in (FORMAT, FIRST_FORMAT):
             raise NetworkError(f"{folder / DESCRIPTION} is of another format: expected {FORMAT!r}")
         example, built_by = tuple(map(_example, description["example"])), str(description["network"])
@@ -118,6 +122,13 @@ def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
     except RuntimeError as error:
         raise NetworkError(f"{folder / FILE} does not fit the network that is built: {_reason(error)}") from None
     return network.eval()
+
+
+def _checked_weights(path: Path, digest: str | None) -> dict[str, Tensor]:
+    """The weights of a file. digest: of it, None if it is of an older version. Raises: ValueError if they are others."""
+    if digest is not None and file_digest(path) != digest:
+        raise ValueError(f"{path.name} is not as it was written: its SHA-256 differs from that in {DESCRIPTION}")
+    return load_file(path)
 
 
 def _steps(description: dict[str, Any]) -> Iterator[Step]:
