@@ -509,6 +509,7 @@ def test_an_archive_that_would_escape_is_refused(unetscope, tmp_path: Path) -> N
         (["--marked=often"], "--marked often: expected log, paper, or epochs such as 1,10,100"),
         (["--marked=1,99", "--epochs=9"], "marked epoch 99 is outside the training: expected 0 to 9"),
         (["--memory-budget=lots"], "--memory-budget lots: expected a size such as 2GiB or 500MB"),
+        (["--memory-budget=0.5"], "--memory-budget 0.5: less than one byte, expected a size such as 2GiB or 500MB"),
         (["--memory-budget=1kB"], "memory_budget must be at least"),
         (["--val=there"], "--val needs --data: the images to train on"),
         (["--data=/no/such/place"], "/no/such/place"),

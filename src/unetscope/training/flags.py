@@ -207,7 +207,7 @@ def parse_bytes(flag: str, text: str) -> int:
     except (ValueError, KeyError, OverflowError):
         raise InvalidArgument(f"{flag} {text}: expected a size such as 2GiB or 500MB") from None
     if size <= 0:
-        raise InvalidArgument(f"{flag} must be > 0, got {text}")
+        raise InvalidArgument(f"{flag} {text}: less than one byte, expected a size such as 2GiB or 500MB")
     return size
 
 
