@@ -157,7 +157,7 @@ def ended_verbs(folder: Path, n: int) -> Iterable[Row]:
     """Verbs that get a signal, find no room on the disk, or may not write: never other numbers."""
     with _whole_run_for("verbs", folder) as (whole, beside):
         outcomes = {
-            f"a verb that {name} ends at a random moment says how to go on, and loses nothing": outcome
+            f"a verb that {name} ends at a random moment {'' if name == 'SIGKILL' else 'says how to go on, and '}loses nothing": outcome
             for name, outcome in try_signals(whole, beside, n).items()
         }
         full = "a verb without room for its files is refused in one line, and goes on to the same numbers with room"

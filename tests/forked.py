@@ -52,6 +52,7 @@ WRITERS = (
     TRAIN,
 )
 CAPABILITIES_VERSION, MAY_WRITE_ANYTHING = 0x20080522, 1 << 1  # of capset(2): CAP_DAC_OVERRIDE
+ENDINGS = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: 128 + signal.SIGINT, signal.SIGKILL: -signal.SIGKILL}
 SECONDS = 600.0
 
 
@@ -210,9 +211,9 @@ def try_pairs(whole: Path, folder: Path, n: int) -> dict[str, Outcome]:
 
 
 def try_signals(whole: Path, folder: Path, n: int) -> dict[str, Outcome]:
-    """Every verb ended by SIGTERM or SIGINT at a random moment: no traceback, and the same numbers by the verb again."""
+    """Every verb ended by a signal at a random moment: no traceback, and the same numbers by the verb again."""
     outcomes, expected = {}, numbers(whole)
-    for sent, code in ((signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 128 + signal.SIGINT)):
+    for sent, code in ENDINGS.items():
         outcome = outcomes[sent.name] = Outcome()
         for number in range(n):
             words = (*READERS, *WRITERS)[number % (len(READERS) + len(WRITERS))]
