@@ -11,20 +11,15 @@ from unetscope.analysis.gains import output_information
 from unetscope.table import Decision, Estimate, Flow, Part, Quantity, Skip, Status, Verdict, estimator_text
 
 
-def plateau_verdicts(
-    flow: Flow,
-    skips: Sequence[Skip],
-    epochs: Sequence[int],
-    *,
-    estimator: str | None,
-    resolution: float | None,
-    labels: str | None,
-) -> list[Verdict]:
-    """The verdicts on all skips but the deepest, from the top down, at every epoch at which there is I(Y;M) of a merge."""
+def plateau_verdicts(flow: Flow, skips: Sequence[Skip], epochs: Sequence[int]) -> list[Verdict]:
+    """The verdicts on all skips but the deepest, from the top down, at every epoch at which there is I(Y;M) of a merge.
+
+    Of I(Y;M), the estimator, resolution and labels that were measured first.
+    """
     of_label = flow.select(quantity=Quantity.LABEL)
     if not of_label.estimates:
         return []
-    of_label = of_label.narrowed(estimator=estimator, resolution=resolution, labels=labels)
+    of_label = of_label.narrowed(estimator=None, resolution=None, labels=None)
     first = of_label.estimates[0]
     unlearnt = {epoch: why for epoch, (_, why) in output_information(flow, epochs).items()}
     label_rows = {(row.epoch, row.layer): row for row in of_label.estimates}

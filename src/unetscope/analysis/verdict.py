@@ -185,10 +185,8 @@ def judge(
     *,
     margin: float = MARGIN,
     estimator: str = ESTIMATOR,
-    plateau_estimator: str | None = None,
-    resolution: float | None = None,
-    labels: str | None = None,
     depth: int | None = None,
+    without: Collection[Part] | None = None,
     silenced: Collection[Silenced] = (),
     evidence: Evidence | None = None,
     dice_margin: float = DICE_MARGIN,
@@ -211,9 +209,9 @@ def judge(
     estimate decides nothing if it is at its ceiling only because all images differ in that layer. The rule does not apply to
     the deepest skip, nor to levels.
 
-    silenced, evidence: what was seen of smaller networks. estimator: of usable information. plateau_estimator, resolution,
-    labels: of I(Y;M), by default the first measured. depth: the levels of the network's decoder, by default those that its
-    layers show.
+    silenced, evidence: what was seen of smaller networks. estimator: of usable information. depth: the levels of the
+    network's decoder, by default those that its layers show. without: the skips that the network lacks, by default those of
+    the levels at which none was measured.
 
     Source: Xu et al., ICLR 2020 (arXiv 2002.10689); Lee & Bajić, ISBI 2021, section 4.
     Raises: InvalidArgument for a margin that is no share, a flow without skips, or with fewer than two measured epochs of
@@ -235,10 +233,12 @@ def judge(
         for epoch in epochs
         for part in gains[epoch]
     ]
-    verdicts += plateau_verdicts(flow, skips, epochs, estimator=plateau_estimator, resolution=resolution, labels=labels)
+    verdicts += plateau_verdicts(flow, skips, epochs)
     depth = _depth(flow) if depth is None else depth
-    joined = {part.level for part in gains[epochs[0]] if part.is_skip}
-    without = tuple(skip for skip in skips_of_depth(depth) if skip.level not in joined)
+    if without is None:
+        joined = {part.level for part in gains[epochs[0]] if part.is_skip}
+        without = [skip for skip in skips_of_depth(depth) if skip.level not in joined]
+    without = tuple(without)
 
     def probed(design: Variant, epoch: int) -> float:
         return probed_loss(removed_parts(design, depth, without), gains[epoch]) if epoch in gains else math.nan

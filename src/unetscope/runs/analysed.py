@@ -184,11 +184,14 @@ class AnalysedRun:
 
     @cached_property
     def _judged(self) -> Judgement:
-        network, evidence = self.configuration.get("network", {}), self.evidence
+        evidence = self.evidence
+        # Of a loop of its own whose network has not been named, the measured layers and skips are all that is known.
+        network = configuration_of(self.folder)["network"] if can_be_retrained(self.folder) else None
         return judge(
             self.flow,
             margin=self.margin,
-            depth=network["depth"] if network.get("code") else None,
+            depth=None if network is None else network["depth"],
+            without=None if network is None else parts_named(network["without"]),
             silenced=[row for row in kept_silenced(self.folder) if row.epoch in self.learnt_epochs],
             evidence=evidence if evidence is not None and evidence.epoch in self.learnt_epochs else None,
             dice_margin=self.dice_margin,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +39,9 @@ class BuiltNetwork:
 
     depth: the levels at which skips join in the network before any part went. fingerprint: of the network that code built, to
     tell whether the code has changed since; empty for this package's. gaps: where that network could not be followed.
-    structure: of that network, None for this package's.
+    structure: of that network as it is, without the parts that are left out, None for this package's. lacking: those parts.
+    `skips` have the names that they have in the whole network, in whose words designs speak; those of `structure` are numbered
+    anew where some were left out.
     """
 
     model: nn.Module
@@ -49,6 +52,7 @@ class BuiltNetwork:
     fingerprint: str = ""
     gaps: tuple[str, ...] = ()
     structure: Structure | None = None
+    lacking: tuple[Part, ...] = ()
 
 
 def built_network(config: RunConfig, channels: int, classes: int = 2, ignore: int | None = None) -> BuiltNetwork:
@@ -208,11 +212,41 @@ def left_out(whole: BuiltNetwork, network: NetworkConfig) -> BuiltNetwork:
     """
     structure = whole.structure
     assert structure is not None
-    if not (parts := parts_left_out(network, structure.skips)):
+    if not (parts := parts_left_out(network, whole.skips, whole.lacking)):
         return whole
-    model = without(whole.model.cpu(), structure, *map(str, parts))
+    names = names_in(structure, (skip.part for skip in whole.skips))
+    model = without(whole.model.cpu(), structure, *(_name_of(part, names) for part in parts))
     left = inspect(model, structure.example, detail=structure.detail)
-    return replace(whole, model=model, layers=left.layers, skips=left.skips)
+    kept = sorted(skip.part for skip in whole.skips if skip.part.level <= network.depth and skip.part not in parts)
+    lacking = (*whole.lacking, *parts)
+    if len(kept) != len(left.skips):  # as where skips feed one another: a design for itself, in which nothing is judged
+        gap = (
+            f"{len(left.skips)} skips are found where {len(kept)} of the whole network's should be left: none is judged"
+        )
+        gaps = (*whole.gaps, gap)
+        return replace(whole, model=model, layers=left.layers, skips=(), structure=left, lacking=lacking, gaps=gaps)
+    part_of = {name: str(part) for part, name in names_in(left, kept).items()}
+    skips = tuple(replace(skip, name=part_of[skip.name]) for skip in left.skips)
+    return replace(whole, model=model, layers=left.layers, skips=skips, structure=left, lacking=lacking)
+
+
+def names_in(structure: Structure, skips: Iterable[Part]) -> dict[Part, str]:
+    """The names of skips in the structure of a network that has just these, and numbers them anew if others were left out.
+
+    Raises: NetworkError if it has more or fewer.
+    """
+    expected, names = sorted(skips), [str(part) for part in sorted(skip.part for skip in structure.skips)]
+    if len(expected) != len(names):
+        raise NetworkError(
+            f"{structure.name} has {len(names)} skips where {len(expected)} were expected: name the whole network or another "
+            "design"
+        )
+    return dict(zip(expected, names, strict=True))
+
+
+def _name_of(part: Part, names: Mapping[Part, str]) -> str:
+    """The name of a skip or a level in a structure. names: of skips there."""
+    return str(Part.named(names[part.beside(SKIP)]).beside(part.kind))
 
 
 def smaller_network(whole: BuiltNetwork, config: RunConfig, channels: int, classes: int) -> BuiltNetwork:
@@ -252,8 +286,8 @@ def code_and_arguments(network: NetworkConfig, channels: int, task: Task) -> tup
     return "unetscope.networks:UNet", tuple(f"{name}={value}" for name, value in values.items())
 
 
-def parts_left_out(network: NetworkConfig, skips: tuple[Skip, ...]) -> tuple[Part, ...]:
-    """The parts that a configuration leaves out of the network of its code.
+def parts_left_out(network: NetworkConfig, skips: tuple[Skip, ...], lacking: Collection[Part] = ()) -> tuple[Part, ...]:
+    """The parts that a configuration leaves out of the network of its code, which lacks some already.
 
     A depth less than that of the network leaves out the deepest levels: the upsampled stream of the last merge of the first
     of them, with all that only feeds it.
@@ -262,7 +296,7 @@ def parts_left_out(network: NetworkConfig, skips: tuple[Skip, ...]) -> tuple[Par
     >>> list(map(str, parts_left_out(NetworkConfig(code="nets:Net", depth=1, without=("skip1",)), skips)))
     ['skip1', 'level2']
     """
-    named = parts_named(network.without)
+    named = [part for part in parts_named(network.without) if part not in lacking]
     if unknown := [part for part in named if part.beside(SKIP) not in {skip.part for skip in skips}]:
         names = ", ".join(skip.name for skip in skips) or "none"
         raise InvalidArgument(f"the network of {network.code} has no {unknown[0]}: its skips are {names}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unetscope.activations import device_of
-from unetscope.base import InvalidArgument, NetworkError, Progress, RunFolderError
+from unetscope.base import InvalidArgument, Progress, RunFolderError
 from unetscope.data import SegmentationData
 from unetscope.networks import Structure, UNet, inspect
 from unetscope.runs.analysed import AnalysedRun
@@ -27,7 +27,7 @@ from unetscope.runs.folder import RunFolder, refuse_other_data
 from unetscope.runs.images import load_images
 from unetscope.runs.retraining import trained_variants
 from unetscope.runs.verification import chosen_variants
-from unetscope.table import REFERENCE, Part, Variant
+from unetscope.table import REFERENCE, Variant
 from unetscope.training import Checkpoints, RunConfig, Trainer, laid_out
 
 
@@ -149,20 +149,6 @@ def inspected(network: nn.Module, image: Tensor) -> Structure:
     structure = inspect(network.cpu(), image)
     network.to(device)
     return structure
-
-
-def names_in(structure: Structure, skips: Iterable[Part]) -> dict[Part, str]:
-    """The names of skips in the structure of a network that has just these, and numbers them anew if others were left out.
-
-    Raises: NetworkError if it has more or fewer.
-    """
-    expected, names = sorted(skips), [str(part) for part in sorted(skip.part for skip in structure.skips)]
-    if len(expected) != len(names):
-        raise NetworkError(
-            f"{structure.name} has {len(names)} skips where {len(expected)} were expected: name the whole network or another "
-            "design"
-        )
-    return dict(zip(expected, names, strict=True))
 
 
 def retraining_of(run: AnalysedRun, design: Variant) -> RunFolder:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from unetscope.activations import device_of, eval_mode
 from unetscope.data import SegmentationData
 from unetscope.networks import ablated
-from unetscope.runs.building import BuiltNetwork
-from unetscope.runs.carrying import inspected, names_in
+from unetscope.runs.building import BuiltNetwork, names_in
+from unetscope.runs.carrying import inspected
 from unetscope.table import LEVEL, Part, Silenced, Variant, design_name
 from unetscope.training import validation_scores
 

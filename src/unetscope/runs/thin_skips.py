@@ -17,8 +17,8 @@ from unetscope.data import SegmentationData
 from unetscope.measure import Probes, Scope
 from unetscope.networks import Structure, inspect, skip_directions, thinned
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.building import BuiltNetwork
-from unetscope.runs.carrying import Carried, carried, inspected, names_in
+from unetscope.runs.building import BuiltNetwork, names_in
+from unetscope.runs.carrying import Carried, carried, inspected
 from unetscope.runs.smaller_files import FOLDER
 from unetscope.table import Quantity, ThinSkip
 from unetscope.training import validation_scores
