@@ -27,7 +27,7 @@ from unetscope.analysis.loss_verdicts import ExpectedLosses
 from unetscope.analysis.outcomes import Verification
 from unetscope.analysis.trainings import Training
 from unetscope.base.digests import without_digest
-from unetscope.base.errors import InvalidArgument, RunFolderError
+from unetscope.base.errors import InvalidArgument, NetworkError, RunFolderError
 from unetscope.networks.cost import costs
 from unetscope.networks.inspection import inspect
 from unetscope.networks.surgery import without
@@ -245,6 +245,21 @@ def test_counts_are_the_same_each_time_and_leave_everything_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_networks_are_measured_with_their_weights_in_one_order() -> None:
+    orders: list[bool] = []
+    models = [UNet(2, depth=1), UNet(2, depth=1).to(memory_format=torch.channels_last)]
+    for model in models:
+        model.register_forward_pre_hook(
+            lambda module, _: orders.append(all(weight.is_contiguous() for weight in module.parameters()))
+        )
+    costs(models, (3, 16, 16))
+    assert all(orders)
+    assert not all(weight.is_contiguous() for weight in models[1].parameters())
+    with pytest.raises(NetworkError):
+        costs(models, (2, 16, 16))
+    assert not all(weight.is_contiguous() for weight in models[1].parameters())
 
 
 # Kept with a run.

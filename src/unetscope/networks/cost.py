@@ -34,7 +34,8 @@ def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ..
     All is of evaluation mode. Multiply-adds are those of convolutions, matrix products and attention; element-wise functions,
     pooling, interpolation and recurrent layers count as none, as do operators that are not PyTorch's own. A tensor takes memory
     from the call that makes it to the last that uses it, however long Python has a name for it. What training keeps
-    is what autograd holds for the backward pass: each storage once, without parameters and buffers.
+    is what autograd holds for the backward pass: each storage once, without parameters and buffers. All networks are measured
+    with their weights in PyTorch's default order: in that of channels last, a network is faster or slower by a third.
 
     >>> from unetscope.networks.unet import UNet
     >>> big, small = costs([UNet(4, depth=2), UNet(4, depth=2, without=["skip1"])], (3, 16, 16))
@@ -47,7 +48,7 @@ def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ..
         for model in models:
             model.eval()
         images = [as_input(model, image) for model in models]
-        with preserve_rng():
+        with preserve_rng(), _weights_in_default_order(models):
             return tuple(
                 Cost(
                     parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -61,6 +62,19 @@ def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ..
     finally:
         for model, training in zip(models, modes, strict=True):
             model.train(training)
+
+
+@contextmanager
+def _weights_in_default_order(models: Sequence[nn.Module]) -> Iterator[None]:
+    weights = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
+    before = [tensor.data for tensor in weights]
+    try:
+        for tensor in weights:
+            tensor.data = tensor.data.contiguous()
+        yield
+    finally:
+        for tensor, data in zip(weights, before, strict=True):
+            tensor.data = data
 
 
 @contextmanager
