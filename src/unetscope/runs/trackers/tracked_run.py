@@ -10,10 +10,11 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from unetscope.base import (
     InvalidArgument,
@@ -32,8 +33,6 @@ from unetscope.runs.trackers._wandb import WeightsAndBiases
 from unetscope.runs.trackers.interface import Point, Points, Session, Tracker, parameters, scalars, stale
 
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
-
-T = TypeVar("T")
 
 _open_runs: dict[tuple[Path, str], TrackedRun] = {}
 
@@ -142,6 +141,15 @@ class TrackedRun:
         except ImportError as absent:
             raise _missing(self.tracker) from absent
         self._writer, _open_runs[self._key] = writer, self
+        try:
+            self._fill(held, points, values)
+        except BaseException:
+            self.close()
+            raise
+        return held is None
+
+    def _fill(self, held: Points | None, points: Points, values: Mapping[str, Any]) -> None:
+        """Give a tracker that was opened what it does not hold; None if it began afresh."""
         if held is None:
             self._figures = {
                 title: figure for title, figure in self._figures.items() if (self.run.path / figure.path).is_file()
@@ -149,16 +157,15 @@ class TrackedRun:
         self._held = held or {}
         self._write_state()  # before any point, so that a killed process finds its run again
         if held is None:
-            writer.log_parameters(values)
+            self._open.log_parameters(values)
         self._log(points)
         if held is None:
             self._log_figures(self._figures)
-        return held is None
 
     def _begin_again(self) -> bool:
         """Close the tracker and open one that holds nothing which the run folder does not; whether it began afresh."""
         identity = self._open.identity
-        self._open.close()
+        self.close()
         return self._begin(identity)
 
     def _log(self, points: Points) -> None:
@@ -241,7 +248,14 @@ class Follower:
         self, run: RunFolder, tracker: str | None, warn: Callable[[str], None], *, seconds: float = 10.0
     ) -> None:
         self._warn, self._seconds, self._last = warn, seconds, 0.0
-        self._tracked = None if tracker is None else self._try(lambda: TrackedRun(run, tracker))
+        self._tracked: TrackedRun | None = None
+        if tracker is not None:
+            try:
+                self._tracked = TrackedRun(run, tracker)
+            except UnetscopeError:  # which the user can mend before the training begins
+                raise
+            except Exception as failure:
+                self._give_up(failure)
 
     def update(self, *, force: bool = False) -> None:
         """Update the tracker if the last update is long enough ago."""
@@ -255,12 +269,15 @@ class Follower:
         if self._tracked is not None:
             self._try(self._tracked.close)
 
-    def _try(self, action: Callable[[], T]) -> T | None:
+    def _try(self, action: Callable[[], None]) -> None:
         try:
-            return action()
-        except UnetscopeError:
-            raise
+            action()
         except Exception as failure:
-            self._tracked = None
-            self._warn(f"the tracker is given no more: {failure}")
-            return None
+            self._give_up(failure)
+
+    def _give_up(self, failure: Exception) -> None:
+        tracked, self._tracked = self._tracked, None
+        if tracked is not None:
+            with suppress(Exception):
+                tracked.close()
+        self._warn(f"the tracker is given no more: {failure}")
