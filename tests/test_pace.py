@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runs import TINY
 from unetscope.base import NoProgress
@@ -70,6 +71,27 @@ def test_timing_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.model.state_dict().items())
     assert all(weight.grad is None for weight in network.model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Following(nn.Module):
+    """Binds a buffer anew in each pass, as moving averages do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen = 0.9 * self.seen + 0.1 * images.mean().detach()
+        return (images[:, :1] * self.scale).sigmoid()
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_buffer_that_is_bound_anew_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "SECONDS_TIMED", 0.01)
+    network = replace(built_network(preset_config("demo", TINY), 3), model=Following())
+    fastest_threads(network, TrainingConfig(device="cpu"), (3, 16, 16))
+    assert torch.equal(network.model.seen, torch.zeros(1))
 
 
 @pytest.mark.usefixtures("four_threads")

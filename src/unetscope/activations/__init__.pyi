@@ -20,6 +20,7 @@ from .inference import device_of as device_of
 from .inference import eval_mode as eval_mode
 from .inference import full_float32 as full_float32
 from .inference import has_bfloat16 as has_bfloat16
+from .inference import kept_buffers as kept_buffers
 from .inference import kept_parameters as kept_parameters
 from .inference import pixels as pixels
 from .inference import to_input as to_input

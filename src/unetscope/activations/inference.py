@@ -100,12 +100,8 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     check_initialised(model)
     device = device_of(model)
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
     with ExitStack() as stack:
+        stack.enter_context(kept_buffers(model))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
@@ -117,10 +113,23 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         finally:
             for module, training in modes:
                 module.training = training
-            for module, name, buffer, saved in buffers:
-                setattr(module, name, buffer)
-                if not torch.equal(buffer, saved):
-                    buffer.copy_(saved)
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Restore every buffer after the block, whether it was written into or put in the place of another."""
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, saved in buffers:
+            setattr(module, name, buffer)
+            if not torch.equal(buffer, saved):
+                buffer.copy_(saved)
 
 
 @contextmanager

@@ -146,9 +146,10 @@ def _fitting(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
 def inspected(network: nn.Module, image: Tensor) -> Structure:
     """The structure of a network, which is found on the CPU. The network stays on its device."""
     device = device_of(network)
-    structure = inspect(network.cpu(), image)
-    network.to(device)
-    return structure
+    try:
+        return inspect(network.cpu(), image)
+    finally:
+        network.to(device)
 
 
 def retraining_of(run: AnalysedRun, design: Variant) -> RunFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 import warnings
@@ -31,7 +32,7 @@ def check_exports(exports: tuple[Export, ...]) -> None:
 
 def exported(model: nn.Module, folder: Path, kind: Export, shape: tuple[int, ...]) -> Path:
     """The network as ONNX or as an exported program, for any number of images of one size."""
-    plain = model.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad():
         program = torch.export.export(plain, (torch.rand(2, *shape),), dynamic_shapes=({0: batch},))

@@ -12,6 +12,7 @@ from statistics import mean, median
 
 import torch
 
+from unetscope.activations import kept_buffers
 from unetscope.base import preserve_rng
 from unetscope.runs.building import BuiltNetwork
 from unetscope.training import TrainingConfig, image_tensors, resolved_device, resolved_precision
@@ -34,9 +35,8 @@ def fastest_threads(
     if most == 1 or resolved_device(config) != "cpu":
         return most, {}
     seconds: dict[int, float] = {}
-    buffers = [(buffer, buffer.clone()) for buffer in network.model.buffers()]
     try:
-        with preserve_rng():
+        with preserve_rng(), kept_buffers(network.model):
             step = _step(network, config, shape)
             threads = most
             while threads >= 1 and (not seconds or seconds[min(seconds)] <= GAIN * min(seconds.values())):
@@ -45,8 +45,6 @@ def fastest_threads(
                 threads //= 2
     finally:
         torch.set_num_threads(most)
-        for buffer, before in buffers:
-            buffer.copy_(before)
     return chosen_threads(seconds), seconds
 
 
