@@ -82,8 +82,10 @@ class Origins:
         memory = self._memory(source)
         shares: list[tuple[Any, int | None]] = []
         if memory and len(memory.parts) > 1:
-            labels = self._places(memory, source).reshape(tensor.shape)
-            shares = [((labels == position), memory.parts[position].source) for position in np.unique(labels)]
+            labels = self._places(memory, source)
+            if labels.size == tensor.numel():  # else elements are of another size, and the parts are those of the call
+                labels = labels.reshape(tensor.shape)
+                shares = [((labels == position), memory.parts[position].source) for position in np.unique(labels)]
         if tensor not in self:
             self.make(tensor, number)
         for index, share in shares if len({share for _, share in shares}) > 1 else [(..., number)]:
