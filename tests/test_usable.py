@@ -33,7 +33,7 @@ from unetscope.estimators.usable import (
     shuffled_masks,
 )
 from unetscope.measure.probing import Segmented, probe
-from unetscope.measure.scope import Probes, Scope
+from unetscope.measure.scope import Compute, Probes, Scope
 from unetscope.networks.unet import UNet
 from unetscope.table.intervals import cautious, difference, effective_groups, group_values, student
 from unetscope.table.records import Estimate, Layer, Skip
@@ -146,6 +146,20 @@ def test_scores_that_separate_the_classes_have_a_finite_calibration() -> None:
     assert ((logits[:, 0] > 0) == (labels == 0)).all()
     constant = Calibration.fitted(torch.ones(10, 1), torch.tensor([0] * 7 + [1] * 3)).logits(torch.ones(1, 1))
     assert torch.sigmoid(constant).item() == pytest.approx(8 / 12, abs=1e-6)
+
+
+def test_an_image_with_one_labelled_pixel_is_measured() -> None:
+    """Of a batch of one image, no place that probes are fitted on is labelled."""
+    whole = synthetic_nuclei(14, image_size=32)
+    masks = whole.masks.copy()
+    masks[2] = 255
+    masks[2, 0, 0] = 1
+    data = replace(whole, masks=masks, ignore=255)
+    scope = Scope(
+        UNet(2, depth=1), data.subset(range(8)), held_out=data.subset(range(8, 14)), labels=[], estimators=[],
+        compute=Compute(largest_batch=1),
+    )  # fmt: skip
+    assert any(math.isfinite(row.bits) for row in scope.measure(0))
 
 
 @pytest.mark.parametrize("ignored", [None, 9])

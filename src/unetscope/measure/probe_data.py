@@ -226,7 +226,9 @@ class ProbeData:
             drawn = torch.randperm(count, generator=generator)[: math.ceil(count * self._sampled_shares[grid])]
             numbers.append(first + drawn.sort().values)
             first += count
-        number = torch.cat(numbers)
+        number = (
+            torch.cat(numbers) if numbers else torch.zeros(0, dtype=torch.int64)
+        )  # no place of the batch is labelled
         labels = blocks[number].to(torch.int16)
         if self.train.ignored is not None:
             labels[blocks[number] == self.train.ignored] = -1
