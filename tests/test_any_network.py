@@ -32,6 +32,7 @@ from unetscope.runs.experiment import measure_again
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.jobs import train
+from unetscope.runs.kept_silenced import kept_silenced
 from unetscope.runs.slimming import slim
 from unetscope.runs.verification import verify
 from unetscope.table.parts import named_variants, parts_named
@@ -109,6 +110,28 @@ def test_variants_are_retrained_and_compared(run: Path) -> None:
     assert {variant.name for variant in verification.variants} <= set(costs)
     assert costs["depth1"].change("parameters") < costs["without-skip1"].change("parameters") < 0
     assert costs["without-skip1"].change("multiply_adds") < 0 == costs["model1"].change("multiply_adds")
+
+
+def test_parts_that_are_left_have_the_names_of_the_whole_network(tmp_path: Path) -> None:
+    """Of a run without skip1 in the first place: what is judged is what is retrained."""
+    (tmp_path / "nets.py").write_text(CODE)
+    changed = {"network.without": ["skip1"], "measuring.merge_probes": True}
+    out = run_experiment(configured(tmp_path, **changed), tmp_path / "run").path
+    run = RunFolder.open(out)
+    assert [skip.name for skip in run.flow().skips] == ["skip2"]
+    assert {row.design.name for row in kept_silenced(run)} == {"depth1", "without-skip2"}
+    judgement = AnalysedRun.open(out).judged()
+    assert (judgement.without, judgement.depth) == (parts_named(["skip1"]), 2)
+    assert {str(verdict.part) for verdict in judgement.at(3)} == {"skip2", "level2"}
+    small = slim(out, "without-skip2")
+    assert small.design.without == parts_named(["skip1", "skip2"])
+    again, images = load_parts(small.path.parent), torch.rand(2, 3, 16, 16)
+    assert again.left_out == ("skip1", "skip1")  # the second of what the first left
+    assert inspect(again, images).skips == ()
+    verification = verify(out, ["without-skip2"], seeds=1, engine=InProcess())
+    without = [parts_named(["skip1"]), parts_named(["skip1", "skip2"])]
+    assert [variant.without for variant in verification.variants] == without
+    assert savings(run, verification.variants[1]).change("parameters") < 0
 
 
 def test_the_smaller_network_is_the_same_in_a_process_of_its_own(run: Path, finished: Path) -> None:

@@ -273,8 +273,15 @@ class Verification:
         """
         sound = [training.records for training in self.of(REFERENCE) if training.sound]
         last = max((records[-1].epoch for records in sound), default=0)
-        curves = [[record.validation_dice for record in records] for records in sound if records[-1].epoch == last]
-        return float(np.mean(curves, axis=0).max()) - self.margin if curves else math.nan
+        curves = [
+            {record.epoch: record.validation_dice for record in records}
+            for records in sound
+            if records[-1].epoch == last
+        ]
+        if not curves:
+            return math.nan
+        of_all = set.intersection(*map(set, curves))  # a loop of the user's may score other epochs with another seed
+        return max(float(np.mean([curve[epoch] for curve in curves])) for epoch in of_all) - self.margin
 
     def rows(self, epoch: int | None = None) -> tuple[Row, ...]:
         """Every variant but the reference at a budget, by default the last."""

@@ -18,7 +18,6 @@ from .files import finished_files as finished_files
 from .files import flush_folder as flush_folder
 from .files import naming as naming
 from .files import remove_abandoned as remove_abandoned
-from .files import remove_unfinished as remove_unfinished
 from .files import whole_file as whole_file
 from .json_files import parse_json as parse_json
 from .json_files import read_json as read_json
@@ -32,6 +31,7 @@ from .process_end import end_with_parent as end_with_parent
 from .process_end import finishing as finishing
 from .process_state import preserve_rng as preserve_rng
 from .process_state import quiet_loggers as quiet_loggers
+from .process_state import seed_all as seed_all
 from .progress import NoProgress as NoProgress
 from .progress import Progress as Progress
 from .progress import StepCallback as StepCallback

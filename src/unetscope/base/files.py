@@ -54,13 +54,6 @@ def finished_files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if not _is_unfinished(path))
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Delete the temporary files that a killed `whole_file` left in a folder; the folder need not exist."""
-    for path in folder.glob(".*.part*"):
-        if _is_unfinished(path):
-            path.unlink(missing_ok=True)
-
-
 def remove_abandoned(folder: Path) -> None:
     """Delete temporary files whose process has ended; those of a process that still writes stay. The folder need not exist."""
     for path in folder.glob(".*.part*"):

@@ -43,7 +43,7 @@ from unetscope.measure.layer_statistics import LARGEST_SHIFT, layer_statistics, 
 from unetscope.measure.merges import Merging, at_merge
 from unetscope.measure.probe_data import Segmented
 from unetscope.measure.probing import LINEAR, probe
-from unetscope.table import Estimate, Layer, Skip
+from unetscope.table import Estimate, Layer, Quantity, Skip
 
 
 def measure(
@@ -229,8 +229,9 @@ def to_estimate(
 
 
 def _bounded(reading: Reading, ceiling: float, *, varies: bool) -> Reading:
-    """The reading within 0 and its ceiling, with its interval if it varies."""
-    lower, upper = max(0.0, reading.lower), min(ceiling, reading.upper)
+    """The reading within 0, unless it may be negative, and its ceiling, with its interval if it varies."""
+    least = -math.inf if reading.quantity in {Quantity.SHARED, Quantity.USABLE_SHARED} else 0.0
+    lower, upper = max(least, reading.lower), min(ceiling, reading.upper)
     varies = varies and not math.isnan(reading.low)
     return replace(
         reading,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unetscope.activations import device_of
-from unetscope.base import InvalidArgument, NetworkError, RunFolderError, consent, first_line, preserve_rng
+from unetscope.base import InvalidArgument, NetworkError, RunFolderError, consent, first_line, preserve_rng, seed_all
 from unetscope.networks import Structure, UNet, build_network, gives_probabilities, inspect, named_object, without
 from unetscope.runs.code_consent import CONSENT, consented_text
 from unetscope.runs.folder import RunFolder
@@ -65,7 +65,7 @@ def built_network(config: RunConfig, channels: int, classes: int = 2, ignore: in
     Raises: UnetscopeError for what the user can mend, such as code that cannot be run, or a part that cannot be left out.
     """
     task = Task(classes, ignore)
-    torch.manual_seed(config.seed)
+    seed_all(config.seed)
     device = resolved_device(config.training)
     network, sides = config.network, config.data.sides
     if network.code is not None:
@@ -254,9 +254,11 @@ def smaller_network(whole: BuiltNetwork, config: RunConfig, channels: int, class
     if whole.structure is None:
         return built_network(config, channels, classes)
     device = next(whole.model.parameters()).device
-    small = left_out(whole, config.network)
-    for model in (whole.model, small.model):
-        model.to(device)
+    try:
+        small = left_out(whole, config.network)
+    finally:  # a part that cannot be left out leaves the whole network where it was
+        whole.model.to(device)
+    small.model.to(device)
     return small
 
 

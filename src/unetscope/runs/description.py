@@ -62,6 +62,8 @@ class DataFacts(_Section):
     fingerprint: Text = ""
     groups: list[Count] = []
     structures: Structures | None = None
+    classes: Annotated[int, Field(ge=2, le=65536)] = 2
+    ignored: Annotated[int | None, Field(ge=0, le=65535)] = None
 
 
 class LoopNetwork(_Section):
@@ -69,6 +71,19 @@ class LoopNetwork(_Section):
 
     fingerprint: Text = ""
     skips: Annotated[list[Annotated[str, Field(pattern=r"^skip[1-9]\d{0,3}[a-z]{0,4}$")]], Field(max_length=1000)] = []
+
+
+class LoopConfig(_Section):
+    """How variants of a run in a loop of its own are built and trained; the rest is validated where it is used."""
+
+    class Network(_Section):
+        """The names of the user's functions."""
+
+        code: Text
+        trained_by: Text
+        arguments: list[Text] = []
+
+    network: Network
 
 
 class Move(_Section):
@@ -88,7 +103,7 @@ class Facts(_Section):
     moves: Annotated[list[Move], Field(max_length=1000)] = []
     entropies: Annotated[dict[Text, Annotated[float, Field(ge=0, le=64)]], Field(alias="H(Y) bits")] = {}
     network: dict[Text, Text] = {}
-    own_loop: Annotated[dict[Text, Any] | None, Field(alias="own loop")] = None
+    own_loop: Annotated[LoopConfig, Field(alias="own loop")] = Field(default=None)  # type: ignore[assignment]
     loop_network: Annotated[LoopNetwork | None, Field(alias="own loop network")] = None
     consent: Annotated[Text, Field(alias="code signature")] = ""
     measured_by: Annotated[dict[Text, list[Text]], Field(alias="measured by")] = {}

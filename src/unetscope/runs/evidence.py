@@ -82,6 +82,8 @@ class _Search:
     def __init__(self, of_run: Carried, epochs: int, most: int, progress: Progress) -> None:
         self._of_run, self._epochs, self._most, self._progress = of_run, epochs, most, progress
         self._silencing = Silencing(of_run.whole, of_run.design, of_run.held_out)
+        if not self._silencing.designs:
+            raise InvalidArgument(f"{of_run.run.path}: the network has no skip and no second level to leave out")
         self._whole_dice = self._silencing.dice()
         self._silenced: dict[Variant, float] = {}
         self._done = 0

@@ -223,8 +223,8 @@ def measure_again(
 ) -> RunFolder:
     """Measure the kept checkpoints of a run with the named estimators only; earlier estimates stay.
 
-    named: values of `MeasuringConfig`, such as `{"mixtures": [0.1]}`. epochs: some of those that are kept, by default all.
-    code: the network's, of a run that was begun elsewhere, as consent to run it.
+    named: values of `MeasuringConfig`, such as `{"mixtures": [0.1]}`. epochs: some of those that are kept, by default all that
+    were measured, or all if none was. code: the network's, of a run that was begun elsewhere, as consent to run it.
 
     Raises: UnetscopeError for a folder that is no run, for other data, epochs without a checkpoint, or if nothing is named.
     """
@@ -247,7 +247,9 @@ def measure_again(
     refuse_other_data(folder, experiment.train, experiment.validation)
     refuse_other_network(folder, experiment.network)
     laid_out(experiment.model, config.training)
-    chosen = sorted(epochs) or [epoch for epoch in kept.epochs() if folder.measured(epoch)]
+    chosen = sorted(set(epochs)) or [epoch for epoch in kept.epochs() if folder.measured(epoch)] or list(kept.epochs())
+    if not chosen:
+        raise InvalidArgument(f"{folder.path} keeps no checkpoint: there is nothing to measure")
     silencing, silenced = silencing_of(experiment, progress), {row.epoch for row in kept_silenced(folder)}
     progress.stage("measuring", len(chosen))
     with folder.locked():

@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from unetscope.base import RunFolderError, finished_files, in_one_line, remove_unfinished, whole_file
+from unetscope.base import RunFolderError, finished_files, in_one_line, remove_abandoned, whole_file
 from unetscope.data import SegmentationData
 from unetscope.runs import tables
 from unetscope.runs.description import is_trained_here, read_description, read_ending, read_failure, write_object
@@ -237,8 +237,9 @@ class RunFolder:
         write_object(self.path / FAILURE, {"reason": reason})
 
     def end(self, findings: Mapping[str, Any]) -> None:
-        """Write the findings at the end of the training."""
+        """Write the findings at the end of the training, which has not failed, whatever was written of it before."""
         write_object(self.path / ENDING, findings)
+        self.failed("")
 
     @contextmanager
     def locked(self, *, patience: float = 0.0) -> Iterator[None]:
@@ -249,7 +250,7 @@ class RunFolder:
         """
         with self._locked(patience):
             for folder in (self.path, self.figures):
-                remove_unfinished(folder)
+                remove_abandoned(folder)
             yield
 
     def _locked(self, patience: float = 0.0) -> AbstractContextManager[None]:

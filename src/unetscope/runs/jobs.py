@@ -43,6 +43,8 @@ def train(path: str | Path) -> RunFolder:
     torch.set_num_threads(config.threads or torch.get_num_threads())
     if config.network.trained_by is not None:
         with folder.locked(patience=LOCK_PATIENCE_SECONDS):
+            if folder.ending is not None:  # by another job, for which this one has waited
+                return folder
             built = built_by_code(folder, config)
             train_by_code(folder, config, built)
             folder.describe(built.layers, built.skips)
@@ -56,6 +58,8 @@ def train(path: str | Path) -> RunFolder:
     examples = examples_of(held_out)
     shown = marked_epochs(config.measuring.marked, config.training.epochs)
     with folder.locked(patience=LOCK_PATIENCE_SECONDS):
+        if folder.ending is not None:
+            return folder
         folder.describe(network.layers, network.skips, example_pictures(examples))
         trainer = Trainer(
             model,

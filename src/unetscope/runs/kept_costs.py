@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from unetscope.runs.description import read_costs, write_object
@@ -65,7 +65,8 @@ def write_costs(run: RunFolder, kept: KeptCosts) -> None:
 
 def _pairs(designs: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Savings]]:
     for each in designs:
-        yield each["network"], Savings(Cost(**each["whole"]), Cost(**each["slim"]))
+        whole, slim = (Cost(**{field.name: each[of][field.name] for field in fields(Cost)}) for of in ("whole", "slim"))
+        yield each["network"], Savings(whole, slim)
 
 
 def _plain(design: Variant) -> dict[str, Any]:

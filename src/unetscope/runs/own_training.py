@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import random
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unetscope.base import InvalidArgument, RunFolderError, TrainingError, first_line, preserve_rng
+from unetscope.base import InvalidArgument, RunFolderError, TrainingError, first_line, preserve_rng, seed_all
 from unetscope.networks import named_object
 from unetscope.runs.building import BuiltNetwork, network_of_code
 from unetscope.runs.code_consent import LOOP_NETWORK
@@ -32,9 +31,7 @@ def built_by_code(folder: RunFolder, config: RunConfig) -> BuiltNetwork:
 
     Raises: RunFolderError if the run does not say what images it has, or if the code has come to build another network.
     """
-    torch.manual_seed(config.seed)
-    np.random.seed(config.seed % 2**32)
-    random.seed(config.seed)
+    seed_all(config.seed)
     built = network_of_code(config.network, *images_of(folder))
     kept = folder.facts.get(LOOP_NETWORK, {}).get("fingerprint", "")  # none of a run of an earlier version
     if kept and kept != built.fingerprint:

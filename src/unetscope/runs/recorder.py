@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import json
 import math
 import platform
 import warnings
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from unetscope import __version__
 from unetscope.activations import broadcast, rank
-from unetscope.base import RunFolderError
+from unetscope.base import InvalidArgument, RunFolderError, first_line, parse_json
 from unetscope.data import SegmentationData
 from unetscope.measure import Scope
 from unetscope.runs.folder import RunFolder, data_facts, has_same_data
@@ -34,7 +35,7 @@ class Recorder:
     Under a process group every process has a recorder and calls it; the first one writes.
 
     Raises: RunFolderError if the folder is occupied, or holds another network's layers; MissingDependency if the tracker's
-    package is not installed.
+    package is not installed; InvalidArgument if JSON cannot hold what `about` says.
 
     >>> import tempfile
     >>> from unetscope.data.synthetic import synthetic_nuclei
@@ -52,7 +53,7 @@ class Recorder:
         check_tracker(track)
         self.scope, self.path = scope, Path(out)
         if rank() == 0:
-            self._begin(dict(about or {}))
+            self._begin(_described(about or {}))
         self._follower = Follower(RunFolder(self.path), track if rank() == 0 else None, warnings.warn)
         atexit.register(self._follower.close)
         self._weights: dict[int, str] = {}  # by epoch measured here, the digest of what was measured
@@ -171,3 +172,17 @@ def recorder_of(
 ) -> Recorder:
     """A recorder of a network, with the arguments of `Scope`; what callbacks of training frameworks begin with."""
     return Recorder(Scope(network, probe_set, **scope), out, track=track)
+
+
+def _described(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user says of a training, as a run's configuration keeps it.
+
+    Raises: InvalidArgument for names that the configuration uses itself, or values that JSON cannot hold.
+    """
+    if "network" in about or not isinstance(about.get("training", {}), Mapping):
+        name = "network" if "network" in about else "training"
+        raise InvalidArgument(f"about: {name!r} is a word of the run folder's own: take another, such as 'my {name}'")
+    try:
+        return dict(parse_json(json.dumps(dict(about))))
+    except (TypeError, ValueError) as wrong:
+        raise InvalidArgument(f"about: {first_line(wrong)}: expected numbers, texts, lists and mappings") from None

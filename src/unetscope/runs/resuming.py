@@ -32,8 +32,8 @@ def resumed_or_new(
     """
     if resume and RunFolder.exists(out):
         folder = RunFolder.open(out)
-        allow_code(folder, code)
         config = _continued(folder, config)
+        allow_code(folder, code)
         if moved := moved_lines(folder, config):
             progress.warn(f"this run goes on elsewhere: {'; '.join(moved)}")
         budget = config.measuring.memory_budget
