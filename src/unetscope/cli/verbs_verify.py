@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unetscope.base import InvalidArgument, Progress, Terminated, cores
+from unetscope.base import InvalidArgument, Progress, Terminated
 from unetscope.cli.costs import measure_missing_costs, print_costs
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.progress import shown_progress
@@ -78,7 +78,7 @@ def verify(
     trained_by = runs.engine_named(engine, workers=workers, threads=threads, gpu=runs.on_gpu(folder))
     widths = runs.expected_widths(judged, planned, auto=auto)
     if dry_run:
-        at_once = workers or max(1, cores() // threads)
+        at_once = runs.jobs_at_once(workers, threads, gpu=engine == "local" and runs.on_gpu(folder))
         seconds = runs.expected_seconds(folder, planned, workers=at_once, threads=threads)
         print_expected(planned, seconds, widths, margin=judged.dice_margin, json=json)
         return

@@ -5,6 +5,7 @@ from .design_costs import keep_costs as keep_costs
 from .design_costs import savings as savings
 from .engines import Engine as Engine
 from .engines import engine_named as engine_named
+from .engines import jobs_at_once as jobs_at_once
 from .evidence import gather_evidence as gather_evidence
 from .experiment import measure_again as measure_again
 from .experiment import run as run

@@ -12,11 +12,16 @@ from unetscope.runs.engines.in_process import InProcess
 from unetscope.runs.engines.interface import Engine, Look
 from unetscope.runs.engines.local import Local
 
-__all__ = ["Engine", "InProcess", "Local", "Look", "engine_named"]
+__all__ = ["Engine", "InProcess", "Local", "Look", "engine_named", "jobs_at_once"]
 
 
 def _local(workers: int | None, threads: int, gpu: bool) -> Engine:
-    return Local(workers or (1 if gpu else max(1, cores() // threads)), threads)
+    return Local(jobs_at_once(workers, threads, gpu=gpu), threads)
+
+
+def jobs_at_once(workers: int | None, threads: int, *, gpu: bool) -> int:
+    """How many jobs run at a time on this machine: by default as many as its cores carry, and one where they share a GPU."""
+    return workers or (1 if gpu else max(1, cores() // threads))
 
 
 def _ray(workers: int | None, threads: int, gpu: bool) -> Engine:
