@@ -80,7 +80,7 @@ class LoopConfig(_Section):
         """The names of the user's functions."""
 
         code: Text
-        trained_by: Text
+        trained_by: Text | None = None
         arguments: list[Text] = []
 
     network: Network

@@ -32,8 +32,10 @@ def resumed_or_new(
     """
     if resume and RunFolder.exists(out):
         folder = RunFolder.open(out)
+        if code is None:  # a stranger's code is said first
+            allow_code(folder)
         config = _continued(folder, config)
-        allow_code(folder, code)
+        allow_code(folder, code)  # the user's word is kept with a run that does go on
         if moved := moved_lines(folder, config):
             progress.warn(f"this run goes on elsewhere: {'; '.join(moved)}")
         budget = config.measuring.memory_budget
