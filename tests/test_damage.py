@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
+import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from runs import made_run
+from unetscope.base import parse_json
 from unetscope.base.errors import NetworkError, RunFolderError, TrainingError, UnetscopeError
 from unetscope.networks import inspect, load_parts, save_parts, without
 from unetscope.networks.unet import UNet, load_model, save_model
@@ -240,3 +244,68 @@ def test_a_configuration_that_was_edited_is_read_without_its_digest(whole_run: P
     del values["sha256"]
     (run.path / "config.json").write_text(json.dumps(values))
     assert run.configuration["data"]["path"] == "moved/images.zip"
+
+
+def test_a_damaged_index_leaves_out_no_row(whole_run: Path, tmp_path: Path) -> None:
+    """No digest is of an index, so that nothing is read through one."""
+    import sqlite3
+    from contextlib import closing
+
+    expected, path = everything(whole_run), whole_run / "flow.sqlite"
+    with closing(sqlite3.connect(path)) as tables:
+        (size,) = tables.execute("PRAGMA page_size").fetchone()
+        pages = [row[0] for row in tables.execute("SELECT rootpage FROM sqlite_master WHERE type = 'index'")]
+    chance = random.Random(0)
+    for number in range(60):
+        run = Path(shutil.copytree(whole_run, tmp_path / str(number)))
+        flipped(
+            run / "flow.sqlite", size * (pages[number % len(pages)] - 1) + chance.randrange(size), chance.randrange(8)
+        )
+        with contextlib.suppress(UnetscopeError):
+            assert everything(run) == expected
+
+
+def test_a_journal_that_names_another_file_is_refused(whole_run: Path, tmp_path: Path) -> None:
+    """SQLite deletes the file that a journal of several databases names, as it takes back what was not finished."""
+    run, outside = Path(shutil.copytree(whole_run, tmp_path / "run")), tmp_path / "thesis.txt"
+    outside.write_text("chapter 1")
+    magic, name = bytes.fromhex("d9d505f920a163d7"), str(outside).encode()
+    pages = (run / "flow.sqlite").stat().st_size // 4096
+    header = (magic + struct.pack(">IIIII", 0, 1, pages, 512, 4096)).ljust(512, b"\0")
+    of_several = struct.pack(">I", 2**30 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name)) + magic
+    (run / "flow.sqlite-journal").write_bytes(header + of_several)
+    for read in (lambda: RunFolder.open(run).flow(), lambda: RunFolder.open(run).epochs()):
+        with pytest.raises(RunFolderError, match=r"flow.sqlite-journal names a file outside, which would be deleted"):
+            read()
+    assert outside.read_text() == "chapter 1"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "broken link", "folder"])
+def test_a_journal_that_is_no_file_is_refused(kind: str, whole_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    journal = run / "flow.sqlite-journal"
+    make: dict[str, Callable[[], object]] = {
+        "pipe": lambda: os.mkfifo(journal), "link": lambda: journal.symlink_to("/dev/zero"),
+        "broken link": lambda: journal.symlink_to(tmp_path / "nothing"), "folder": journal.mkdir,
+    }  # fmt: skip
+    make[kind]()
+    with pytest.raises(RunFolderError, match=r"flow.sqlite-journal is not a file: remove it"):
+        RunFolder.open(run).flow()
+
+
+def test_tables_of_another_run_are_not_written_through_a_link(whole_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    (run / "flow.sqlite").unlink()
+    (run / "flow.sqlite").symlink_to(whole_run / "flow.sqlite")
+    with pytest.raises(RunFolderError, match="it is a link, and may be of another run"):
+        RunFolder.open(run).flow()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": "' + '\\"' * 100_000, '"' * 200_001, "[" * 60 + '"\\', '{"a": "' + "\\" * 200_001]
+)
+def test_text_without_an_end_is_refused_at_once(text: str, tmp_path: Path) -> None:
+    began = time.process_time()
+    with pytest.raises(ValueError):
+        parse_json(text)
+    assert time.process_time() - began < 2

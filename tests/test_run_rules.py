@@ -222,3 +222,14 @@ def test_a_tracker_that_fails_is_closed(run: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ZeroDivisionError):
         TrackedRun(RunFolder.open(run), "tensorboard")
     assert not tracked_run._open_runs
+
+
+def test_a_training_counts_for_the_seed_that_it_had(run: Path) -> None:
+    verify(run, ["without-skip1"], seeds=1, engine=InProcess())
+    for variant in ("model1", "without-skip1"):
+        home = run / "verification" / variant
+        shutil.copytree(home / "seed-0", home / "seed-1")
+    with pytest.raises(
+        RunFolderError, match="model1/seed-1 was trained with seed 0: remove it, or give it back its name"
+    ):
+        verify(run, ["without-skip1"], seeds=2, engine=InProcess())

@@ -269,6 +269,22 @@ def test_steps_that_are_none_are_refused(steps: object, tmp_path: Path) -> None:
         load_parts(tmp_path, sums)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"example": []},
+        {"example": [{"shape": [2**25], "dtype": "float32"}] * 12},
+        {"steps": [{"thinned": {"skip1": float("inf")}}]},
+    ],
+)
+def test_a_description_that_asks_for_too_much_is_refused(changed: dict[str, object], tmp_path: Path) -> None:
+    save_parts(left_out(sums().eval(), torch.rand(3, 1, 16, 16), "skip2"), tmp_path)
+    description = without_digest(json.loads((tmp_path / "network.json").read_text()))
+    (tmp_path / "network.json").write_text(json.dumps(description | changed))
+    with pytest.raises(NetworkError, match="cannot be read as a network without parts"):
+        load_parts(tmp_path, sums)
+
+
 class Counted(Padded):
     """Counts its images outside of torch."""
 

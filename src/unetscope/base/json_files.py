@@ -10,7 +10,7 @@ from typing import Any
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_NESTING = 64
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 def read_json(path: Path, *, most_bytes: int = MAX_JSON_BYTES) -> Any:

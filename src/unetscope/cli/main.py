@@ -46,6 +46,8 @@ MENDABLE = {
     errno.EROFS,
     errno.EISDIR,
     errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
 }
 
 

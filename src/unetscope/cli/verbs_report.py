@@ -40,7 +40,7 @@ def report(
     if track is not None:
         for each in analysed:
             hand_over(each, track)
-    print_json({"report": str(page)}) if json else typer.echo(page)
+    print_json({"report": str(page)}) if json else typer.echo(one_line(str(page)))
 
 
 def view(
@@ -98,7 +98,7 @@ def export(
     if json:
         print_json(written)
     else:
-        typer.echo("\n".join(written.values()))
+        typer.echo("\n".join(map(one_line, written.values())))
 
 
 def _has_screen() -> bool:

@@ -95,11 +95,13 @@ def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
         weights = _checked_weights(folder / FILE, description.get("weights"))
         if description.get("format") not in (FORMAT, FIRST_FORMAT):
             raise NetworkError(f"{folder / DESCRIPTION} is of another format: expected {FORMAT!r}")
-        example, built_by = tuple(map(_example, description["example"])), str(description["network"])
+        example, built_by = _examples(description["example"]), str(description["network"])
         steps = list(_steps(description))
         arguments, signature = description.get("arguments", []), description.get("code signature", "")
         is_trusted = is_consented(code_text(built_by, arguments), signature)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (
+        OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError,
+    ) as error:  # fmt: skip
         raise NetworkError(f"{folder} cannot be read as a network without parts ({first_line(error)})") from None
     if build is None and not built_by:
         raise NetworkError(f"{folder / DESCRIPTION} does not name the code of the network: give build=, which makes it")
@@ -160,6 +162,14 @@ def _described(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise NetworkError(f"an argument of the network is a {type(value).__name__}, which network.json cannot hold")
+
+
+def _examples(described: list[Any]) -> tuple[Any, ...]:
+    """The arguments of a pass. Raises: ValueError for none, or for more values than a network needs."""
+    values = sum(torch.Size(each["shape"]).numel() for each in described if isinstance(each, dict))
+    if not described or values > MOST_VALUES:
+        raise ValueError(f"an example of {len(described)} arguments and {values} values")
+    return tuple(map(_example, described))
 
 
 def _example(described: Any) -> Any:

@@ -65,6 +65,8 @@ def existing_trials(run: RunFolder) -> tuple[Trial, ...]:
             trained = RunFolder.open(folder)
             if not trained.trained_here:
                 raise RunFolderError(f"{folder} is a run that no verify began: remove it")
+            if (of := trained.configuration["seed"]) != int(seed[1]):
+                raise RunFolderError(f"{folder} was trained with seed {of}: remove it, or give it back its name")
             network = trained.configuration["network"]
             variant = Variant(folder.parent.name, network["depth"], parts_named(network["without"]))
             existing.append(Trial(variant, int(seed[1]), folder))

@@ -50,7 +50,9 @@ def check_rows(connection: Connection, table: str, parts: Iterable[str] | None =
     """
     if connection.execute("PRAGMA user_version").fetchone()[0] < FIRST_FORMAT:
         return
-    written = dict(connection.execute("SELECT part, sha256 FROM digests WHERE name = ?", (table,)).fetchall())
+    written = dict(
+        connection.execute("SELECT part, sha256 FROM digests NOT INDEXED WHERE name = ?", (table,)).fetchall()
+    )
     if parts is None:
         present = _digests(connection, table)
     else:

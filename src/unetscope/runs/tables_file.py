@@ -6,6 +6,7 @@ anything is selected, reading opens the file for reading only, and a clock inter
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ MOST_BYTES = 2**30
 MOST_BYTES_OF_A_VALUE = 64 * 2**20
 SECONDS, BYTES_A_SECOND = 6.0, 64 * 2**20  # of processor time for a transaction: some, and more for a large file
 STEPS_BETWEEN_LOOKS = 20_000  # of SQLite's machine, about a millisecond
+JOURNAL_MAGIC, JOURNAL_HEADER_BYTES = bytes.fromhex("d9d505f920a163d7"), 28
 TAKES_TOO_LONG = "reading it takes longer than tables of its size need: restore it"
 
 
@@ -30,11 +32,13 @@ def tables_file(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connec
     Raises: RunFolderError, one line, if the file is too large, has another schema, or is damaged.
     """
     try:
+        if path.is_symlink():
+            raise RunFolderError("it is a link, and may be of another run: copy what it names")
         if (size := path.stat().st_size) > MOST_BYTES:
             raise RunFolderError(f"it has {size} bytes, and at most {MOST_BYTES} are read")
         ends = time.thread_time() + SECONDS + size / BYTES_A_SECOND
         # What a kill left in the journal has to be taken back first, and that is written.
-        writes = writing or path.with_name(f"{path.name}-journal").exists()
+        writes = writing or _has_journal(path)
         address = f"{path.absolute().as_uri()}?mode={'rw' if writes else 'ro'}"
         with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection, connection:
             connection.execute("PRAGMA trusted_schema = OFF")
@@ -58,6 +62,23 @@ def tables_file(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connec
         RecursionError,
     ) as damage:  # of values that the tables should not hold
         raise RunFolderError(f"{path}: {in_one_line(damage)}") from None
+
+
+def _has_journal(path: Path) -> bool:
+    """Whether a transaction was not finished. Raises: RunFolderError for a journal that does more than take it back.
+
+    A journal of several databases names a file that SQLite deletes. Source: sqlite.org/fileformat.html, section 3.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if not os.path.lexists(journal):
+        return False
+    if journal.is_symlink() or not journal.is_file():
+        raise RunFolderError(f"{journal.name} is not a file: remove it")
+    with journal.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(JOURNAL_MAGIC)))
+        if file.read() == JOURNAL_MAGIC and file.tell() > JOURNAL_HEADER_BYTES:
+            raise RunFolderError(f"{journal.name} names a file outside, which would be deleted: restore both")
+    return True
 
 
 @cache
