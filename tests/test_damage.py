@@ -32,6 +32,7 @@ from unetscope.table.evidence import Evidence, TrainedOn
 from unetscope.table.intervals import Interval
 from unetscope.table.losses import Silenced
 from unetscope.table.parts import Variant
+from unetscope.training import checkpoints
 from unetscope.training.checkpoints import STATE, WEIGHTS, Checkpoints
 
 MODEL = UNet(2, depth=1)
@@ -309,3 +310,66 @@ def test_text_without_an_end_is_refused_at_once(text: str, tmp_path: Path) -> No
     with pytest.raises(ValueError):
         parse_json(text)
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        (lambda state: state["state"][0].update(exp_avg=torch.zeros(1)), r"exp_avg of parameter 0 has the shape \[1\]"),
+        (lambda state: state["state"][1].pop("exp_avg_sq"), "there is no exp_avg_sq of parameter 1"),
+        (lambda state: state["param_groups"][0].update(betas=[0.9]), r"betas is \[0.9\]"),
+        (lambda state: state["param_groups"][0].update(weight_decay="x"), "weight_decay is 'x'"),
+        (lambda state: state["param_groups"][0].update(amsgrad=True), "amsgrad is True"),
+    ],
+)
+def test_a_state_that_is_not_of_the_optimizer_is_refused(
+    changed: Callable[[dict[str, Any]], object], text: str, kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fused step of Adam writes beyond a state of another shape."""
+    nested = checkpoints._nested
+
+    def harmed(*arguments: Any) -> dict[str, Any]:
+        state = nested(*arguments)
+        changed(state)
+        return state
+
+    monkeypatch.setattr(checkpoints, "_nested", harmed)
+    with pytest.raises(TrainingError, match=f"epoch-00003 cannot be read .*{text}"):
+        restored(kept)
+
+
+def test_a_setting_that_an_older_version_did_not_write_is_that_of_the_run(
+    kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nested = checkpoints._nested
+
+    def older(*arguments: Any) -> dict[str, Any]:
+        state = nested(*arguments)
+        del state["param_groups"][0]["eps"]
+        return state
+
+    monkeypatch.setattr(checkpoints, "_nested", older)
+    restored(kept)
+
+
+@pytest.mark.parametrize("name", ["network.json", "model.safetensors"])
+def test_a_pipe_in_a_written_network_is_not_read(name: str, whole_run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole_run / PARTS, tmp_path / "parts"))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(NetworkError, match=f"{name} is not a file"):
+        load_parts(folder, lambda: UNet(2, depth=1))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "circle"])
+def test_a_lock_that_is_no_file_is_refused(kind: str, whole_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    lock = run / ".lock"
+    lock.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to(lock if kind == "circle" else tmp_path / "made")
+    with pytest.raises(RunFolderError, match=r"\.lock is not a file: remove it"), RunFolder.open(run).locked():
+        pass
+    assert not (tmp_path / "made").exists()

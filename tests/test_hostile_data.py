@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import random
 import struct
 import tracemalloc
 import zipfile
@@ -17,7 +19,9 @@ from PIL import Image
 from unetscope.base.errors import DataError
 from unetscope.data import load, load_nifti, sources
 from unetscope.data.decoding import MAX_DECODED_BYTES
+from unetscope.data.grouping import read_groups
 from unetscope.data.images import MAX_PAGES, count_pages, decode
+from unetscope.data.nifti import read_nifti
 from unetscope.data.problems import Unusable
 from unetscope.data.sources import open_source
 
@@ -202,3 +206,53 @@ def test_what_lies_between_a_header_and_its_volume_is_bounded(tmp_path: Path, or
         path.write_bytes(gzip.compress(content) if ending.lower().endswith(".gz") else content)
         with pytest.raises(DataError, match=rf"a{ending} has its voxels at byte 1073741824: at most 4194304 are read"):
             load_nifti([path], [path], size=(4, 4, 4))
+
+
+def test_a_png_with_another_bit_in_its_pixels_is_refused() -> None:
+    """Pillow compares no checksum of them."""
+    values = np.zeros((64, 64), np.uint8)
+    values[20:40, 10:50] = 255
+    whole, chance = png(values), random.Random(0)
+    first = whole.index(b"IDAT") + 4
+    last = first + struct.unpack(">I", whole[first - 8 : first - 4])[0]
+    for _ in range(60):
+        data = bytearray(whole)
+        data[chance.randrange(first, last)] ^= 1 << chance.randrange(8)
+        with pytest.raises(Unusable, match="its chunk IDAT is damaged: its checksum differs"):
+            decode(bytes(data), "mask.png")
+    assert decode(whole, "mask.png").values.any()
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_volume_with_other_bytes_is_refused(tmp_path: Path, ending: str) -> None:
+    nibabel = pytest.importorskip("nibabel", reason="nibabel is not here")
+    values = np.random.default_rng(0).integers(0, 4000, (32, 32, 20)).astype(np.int16)
+    path = tmp_path / f"volume{ending}"
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    whole, chance = path.read_bytes(), random.Random(0)
+    if ending == ".nii.gz":
+        for _ in range(20):
+            data = bytearray(whole)
+            data[chance.randrange(len(data) // 4, len(data) - 8)] ^= 1 << chance.randrange(8)
+            path.write_bytes(data)
+            with pytest.raises(DataError, match=r"volume.nii.gz cannot be read as NIfTI"):
+                read_nifti(path)
+        return
+    for changes, text in (
+        ([(108, "<f", 0.0)], "has its voxels at byte 0, within its header of 348"),
+        ([(252, "<2h", 1, 1), (256, "<f", 5.0)], "cannot be read as NIfTI: w2 should be positive"),
+    ):
+        data = bytearray(whole)
+        for place, kind, *numbers in changes:
+            struct.pack_into(kind, data, place, *numbers)
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=text):
+            read_nifti(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_table_of_groups_that_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "groups.csv"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"groups.csv is not a file: expected a table with the columns name,group"):
+        read_groups(path)

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import unicodedata
@@ -139,6 +140,8 @@ def read_groups(path: Path) -> dict[str, str]:
     """
     where = printable(str(path))
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device, whose reading may never end
+            raise DataError(f"{where} is not a file: expected a table with the columns name,group")
         if path.stat().st_size > MOST_TABLE_BYTES:
             raise DataError(
                 f"{where} is larger than {MOST_TABLE_BYTES // 2**20} MiB: expected a table of names and groups"

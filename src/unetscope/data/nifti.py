@@ -136,6 +136,8 @@ def read_nifti(path: Path) -> Volume:
         values = np.asanyarray(image.dataobj)
         codes = [int(image.header.get(name, 1)) for name in ("sform_code", "qform_code")]
         affine = np.asarray(image.affine, dtype=np.float64) if any(codes) else None
+        qform = _qform_elsewhere(image, affine) if all(codes) else None
+        _refuse_damaged_gzip(path)
     except DataError:
         raise
     except MemoryError:
@@ -144,7 +146,6 @@ def read_nifti(path: Path) -> Volume:
         raise DataError(f"{file} cannot be read as NIfTI: {printable(first_line(error))}") from None
     if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 0):
         raise DataError(f"{file} has an affine that places no voxel: correct its header")
-    qform = _qform_elsewhere(image, affine) if all(codes) else None
     return Volume(file, values, affine, qform)
 
 
@@ -173,13 +174,21 @@ def _stream(path: Path) -> io.BufferedIOBase:
     return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
+def _refuse_damaged_gzip(path: Path) -> None:
+    """Raises: OSError or EOFError for packed bytes that are not those written: nibabel stops before their checksum."""
+    if path.name.lower().endswith(".gz"):
+        with gzip.open(path) as stream:
+            while stream.read(2**20):
+                pass
+
+
 def _refuse_long_header(path: Path) -> None:
-    """Raises: DataError for a file whose values lie so far behind its header that reading what is between takes memory.
+    """Raises: DataError for a file whose values lie in its header, or so far behind that reading what is between takes memory.
 
     Source: NIfTI-1.1 and NIfTI-2, `sizeof_hdr` and `vox_offset`.
     """
     with _stream(path) as stream:
-        header = stream.read(176)
+        header = stream.read(352)
     for order in "<>":
         size = struct.unpack(f"{order}i", header[:4])[0]
         kind, at = {348: ("f", 108), 540: ("q", 168)}.get(size, ("", 0))
@@ -188,6 +197,8 @@ def _refuse_long_header(path: Path) -> None:
                 f"{printable(path.name)} has its voxels at byte {offset:.0f}: at most {MAX_HEADER_BYTES} are read before them; "
                 "save it without the extensions of its header"
             )
+        if kind and offset < size and b"n+" in (header[4:6], header[344:346]):  # one file, and not values of their own
+            raise DataError(f"{printable(path.name)} has its voxels at byte {offset:.0f}, within its header of {size}")
 
 
 def _is_scaled(values: Any) -> bool:

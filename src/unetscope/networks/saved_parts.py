@@ -91,6 +91,9 @@ def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
     """
     folder = Path(folder)
     try:
+        for name in (DESCRIPTION, FILE):
+            if (folder / name).exists() and not (folder / name).is_file():  # a pipe, whose reading may never end
+                raise ValueError(f"{name} is not a file")
         description = without_digest(read_json(folder / DESCRIPTION))
         weights = _checked_weights(folder / FILE, description.get("weights"))
         if description.get("format") not in (FORMAT, FIRST_FORMAT):

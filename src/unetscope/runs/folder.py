@@ -277,6 +277,8 @@ def locked_file(path: Path, patience: float, busy: str) -> Iterator[None]:
 
     Raises: RunFolderError, with `busy`, if another process still has it then.
     """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise RunFolderError(f"{path} is not a file: remove it")
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+") as file:
         until = time.monotonic() + patience
         while not (taken := _lock(file)) and time.monotonic() < until:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -70,14 +71,15 @@ def _has_journal(path: Path) -> bool:
     A journal of several databases names a file that SQLite deletes. Source: sqlite.org/fileformat.html, section 3.
     """
     journal = path.with_name(f"{path.name}-journal")
-    if not os.path.lexists(journal):
+    try:
+        if not stat.S_ISREG(os.lstat(journal).st_mode):
+            raise RunFolderError(f"{journal.name} is not a file: remove it")
+        with journal.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - len(JOURNAL_MAGIC)))
+            if file.read() == JOURNAL_MAGIC and file.tell() > JOURNAL_HEADER_BYTES:
+                raise RunFolderError(f"{journal.name} names a file outside, which would be deleted: restore both")
+    except FileNotFoundError:  # as soon as another process has written what it had to
         return False
-    if journal.is_symlink() or not journal.is_file():
-        raise RunFolderError(f"{journal.name} is not a file: remove it")
-    with journal.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - len(JOURNAL_MAGIC)))
-        if file.read() == JOURNAL_MAGIC and file.tell() > JOURNAL_HEADER_BYTES:
-            raise RunFolderError(f"{journal.name} names a file outside, which would be deleted: restore both")
     return True
 
 

@@ -97,7 +97,9 @@ class Checkpoints:
                 numbers = parse_json((state.metadata() or {})["optimizer"])
                 tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118 (not a dict)
             random = {name: tensors.pop(name) for name in ("random.cpu", "random.cuda") if name in tensors}
-            optimizer.load_state_dict(_nested(tensors, numbers))
+            state = _nested(tensors, numbers)
+            _refuse_other_state(optimizer, state)
+            optimizer.load_state_dict(state)
             _lay_out_as_weights(optimizer)
             torch.set_rng_state(random["random.cpu"])
         except _DAMAGE as damage:
@@ -179,6 +181,35 @@ def _flattened(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]
             else:
                 numbers[f"{parameter}.{name}"] = value
     return tensors, {"groups": state["param_groups"], "numbers": numbers}
+
+
+def _refuse_other_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Raises: ValueError for the state of other parameters, or settings of another kind; fused steps do not look at shapes."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    needed = (
+        {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)) else set()
+    )
+    for number, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameters[number].shape:
+                raise ValueError(f"{name} of parameter {number} has the shape {list(value.shape)}")
+        if missing := sorted(needed - values.keys()):
+            raise ValueError(f"there is no {missing[0]} of parameter {number}")
+    for own, read in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True):
+        for name, value in own.items():
+            if not _is_alike(value, read.setdefault(name, value)):
+                raise ValueError(f"{name} is {read[name]!r}, expected {value!r} or the like")
+
+
+def _is_alike(value: Any, read: Any) -> bool:
+    """Whether a setting can stand for another: a switch is the same, a number is one, and a list is as long."""
+    if value is None or isinstance(value, bool):
+        return bool(read is value)
+    if isinstance(value, (int, float)):
+        return isinstance(read, (int, float)) and not isinstance(read, bool)
+    if isinstance(value, (list, tuple)):
+        return isinstance(read, (list, tuple)) and len(read) == len(value) and all(map(_is_alike, value, read))
+    return isinstance(value, Tensor) or isinstance(read, type(value))
 
 
 def _nested(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
