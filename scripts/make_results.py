@@ -113,8 +113,8 @@ at epoch 10; the rest have an interval.
 
 ![I(X;M) of fewer images, and extrapolated to more](figures/limits_kde_upper_1.png)
 
-**The ranking of layers depends on the noise variance.** {us.layer_rank_stability(flow, estimator="kde_upper", epoch=10).text} At epoch {EPOCHS[-1]}: \
-{us.layer_rank_stability(flow, estimator="kde_upper", epoch=EPOCHS[-1]).text}
+**The ranking of layers depends on the noise variance.** {us.analysis.layer_rank_stability(flow, estimator="kde_upper", epoch=10).text} At epoch {EPOCHS[-1]}: \
+{us.analysis.layer_rank_stability(flow, estimator="kde_upper", epoch=EPOCHS[-1]).text}
 
 ![I(X;M) over seven decades of noise variance](figures/sweep_kde_upper.png)
 
