@@ -99,6 +99,22 @@ def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(t
     assert sorted(tmp_path.iterdir()) == sorted([written, own])
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "here"])
+def test_nothing_is_put_in_the_place_of_what_is_no_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = Path() if kind == "here" else tmp_path / "page.html"
+    if kind != "here":
+        (os.mkfifo if kind == "pipe" else os.mkdir)(place)
+    with (
+        pytest.raises(OSError, match="It is a pipe or a device, and no file" if kind == "pipe" else "Is a directory"),
+        whole_file(place) as beside,
+    ):
+        beside.write_text("page")
+    assert not place.is_file()
+
+
 def test_a_folder_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "no_such_tracker").mkdir()
     monkeypatch.syspath_prepend(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     If the process is killed, `path` is either the old file or the new one. An exception inside the block leaves the old file
     and removes the temporary one.
 
+    Raises: OSError, also for a pipe or a device, in whose place a file would stand.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with whole_file(Path(folder, "greeting.txt")) as temporary:
@@ -24,6 +27,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     ['greeting.txt']
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "It is a pipe or a device, and no file", str(path))
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary

@@ -48,6 +48,7 @@ MENDABLE = {
     errno.ENOTDIR,
     errno.ENAMETOOLONG,
     errno.ELOOP,
+    errno.EEXIST,
 }
 
 
