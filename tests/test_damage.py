@@ -338,6 +338,23 @@ def test_a_state_that_is_not_of_the_optimizer_is_refused(
         restored(kept)
 
 
+@pytest.mark.parametrize("setting", ["fused", "foreach", "capturable"])
+@pytest.mark.parametrize("value", [None, False, True])
+def test_how_another_machine_made_its_steps_refuses_nothing(
+    setting: str, value: bool | None, kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a run that was begun with CUDA graphs and goes on with a CPU."""
+    nested = checkpoints._nested
+
+    def moved(*arguments: Any) -> dict[str, Any]:
+        state = nested(*arguments)
+        state["param_groups"][0][setting] = value
+        return state
+
+    monkeypatch.setattr(checkpoints, "_nested", moved)
+    restored(kept)
+
+
 def test_a_setting_that_an_older_version_did_not_write_is_that_of_the_run(
     kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
