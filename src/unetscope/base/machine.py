@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-import psutil
-
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 GROUPS_OF_THIS_PROCESS = Path("/proc/self/cgroup")
 
@@ -22,6 +20,8 @@ def cores() -> int:
 
 def free_memory() -> int:
     """The memory of the machine that this process may still take, in bytes."""
+    import psutil  # which nothing else of a start-up needs
+
     return min([psutil.virtual_memory().available, *_left_to_groups()])
 
 

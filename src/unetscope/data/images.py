@@ -9,8 +9,6 @@ have the sign that a TIFF declares. Transparency is dropped, unless a mask may b
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -20,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from unetscope.data.decoding import decoders_errors, refuse_too_large, turn_for
-from unetscope.data.problems import Problem, Unusable, printable, problem
+from unetscope.data.png_chunks import refuse_damaged_png
+from unetscope.data.problems import Problem, Unusable, problem
 
 MAX_PIXELS = 64 * 10**6
 MAX_PAGES = 100_000
@@ -45,8 +44,6 @@ JPEGS = (6, 7, 34892)  # values of COMPRESSION
 IS_ALPHA = (1, 2)  # values of EXTRA_SAMPLES
 UNSIGNED, SIGNED = 1, 2  # values of SAMPLE_FORMAT
 _JPEG_SCAN = b"\xff\xda"  # a marker: in the pixels of a JPEG, 0 follows every 0xff
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
@@ -114,10 +111,8 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["e
         _refuse_many_scans(data, n_bytes, file)
     problems: list[Problem] = []
     is_png = isinstance(image, PngImagePlugin.PngImageFile)
-    if is_png and data.rfind(_PNG_END) < 0:
-        raise Unusable("unreadable", file, "it is truncated or damaged")
     if is_png:
-        _refuse_damaged_chunks(data, file)
+        refuse_damaged_png(data, file)
     orientation = _noted_orientation(image)
     with turn_for(n_bytes):
         image.load()
@@ -142,21 +137,6 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["e
     if indexed and image.mode in ("1", "L"):
         values = _as_stored(values, bits, is_white_kept=indexed is True)
     return Pixels(values, lossy, orientation, tuple(problems))
-
-
-def _refuse_damaged_chunks(data: bytes, file: str) -> None:
-    """Raises: Unusable (unreadable) for a PNG whose pixels are not those that were written, which Pillow does not look at."""
-    place = len(_PNG_SIGNATURE)
-    while place + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        ends = place + 8 + length
-        if kind[:1].isupper() and data[ends : ends + 4] != struct.pack(">I", zlib.crc32(data[place + 4 : ends])):
-            raise Unusable(
-                "unreadable", file, f"its chunk {printable(kind.decode('latin-1'))} is damaged: its checksum differs"
-            )
-        if kind == b"IEND":
-            return
-        place = ends + 4
 
 
 def _refuse_many_scans(data: bytes, n_bytes: int, file: str) -> None:
