@@ -175,8 +175,8 @@ def retrained(run: RunFolder, *, seeds: int = 2) -> RunFolder:
     epochs = range(run.last_epoch() + 1)
     for trial in trials(run, named_variants(["paper", "depth2"], depth=4), range(seeds)):
         loss = 0.1 * len(trial.variant.without)
-        network = {f"network.{name}": value for name, value in trial.variant.network.items()}
-        config = overridden_config(run.configuration, network).model_dump(mode="json")
+        others = {"seed": trial.seed} | {f"network.{name}": value for name, value in trial.variant.network.items()}
+        config = overridden_config(run.configuration, others).model_dump(mode="json")
         folder = RunFolder.create(trial.path, {"configuration": config, "facts": run.facts})
         for epoch in epochs:
             dice = max(0.0, min(0.9, 0.2 + 0.1 * math.log1p(epoch)) - loss - 0.001 * trial.seed)
