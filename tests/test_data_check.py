@@ -268,6 +268,17 @@ def test_members_that_are_links_or_twice_there(tmp_path):
         load(tmp_path / "twice.zip")
 
 
+def test_members_in_one_place_are_refused(tmp_path):
+    """A thousand entries of one image's bytes would be a thousand images to decode."""
+    path = tmp_path / "quine.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", bytes(1000))
+        archive.writestr("b.png", bytes(1000))
+        archive.infolist()[1].header_offset = archive.infolist()[0].header_offset
+    with pytest.raises(DataError, match=r"quine\.zip has members 'a\.png' and 'b\.png' in the same place"):
+        load(path)
+
+
 def test_links_are_not_followed_silently(tmp_path):
     elsewhere = lay(tmp_path / "elsewhere", {})
     folder = lay(tmp_path / "set", {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import itertools
 import lzma
 import os
 import re
@@ -34,6 +35,7 @@ MAX_NESTED_FOLDERS = 32
 MAX_CONTENTS_BYTES = 64 * 2**20  # of an archive's table of contents
 
 SPARSE_COUNTS_FROM_BYTES = 2**30
+LOCAL_HEADER_BYTES = 30  # before each member's name and bytes
 _MEMBER = b"PK\1\2"  # begins the entry of each member in the table of contents
 _UNPACKERS_ERRORS = (zlib.error, lzma.LZMAError, struct.error, ValueError, LookupError, TypeError, AssertionError)
 
@@ -260,6 +262,10 @@ def _checked(infos: list[zipfile.ZipInfo], path: Path) -> list[zipfile.ZipInfo]:
     packed = sum(info.compress_size for info in infos)
     if total > TOTAL_RATIO_COUNTS_FROM_BYTES and total > MAX_RATIO * packed:
         raise DataError(f"{shown} unpacks to {total} bytes from {packed}: nothing was read; make the archive anew")
+    for info, after in itertools.pairwise(sorted(infos, key=lambda info: info.header_offset)):
+        if info.header_offset + LOCAL_HEADER_BYTES + info.compress_size > after.header_offset:
+            names = " and ".join(repr(printable(each.orig_filename)) for each in (info, after))
+            raise DataError(f"{shown} has members {names} in the same place: nothing was read; make the archive anew")
     seen: set[str] = set()
     for info in infos:
         if reason := _threat(info) or ("is there twice" if info.filename in seen else ""):
