@@ -791,3 +791,13 @@ def test_help_lists_what_can_be_chosen() -> None:
     assert run["network__initialisation"].help == "Of weights: glorot or he."
     assert run["preset"].help.startswith("demo, quick, paper or paper-code ")
     assert all(name in run["measuring__marked"].help for name in SCHEDULES)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("to", [">/dev/full", "2>/dev/full", "2>&-", ">&- 2>&-"])
+def test_a_mistake_ends_with_2_where_nothing_can_be_written(to: str) -> None:
+    line = f"{sys.executable} -m unetscope verdict nowhere --json {to}"
+    ended = subprocess.run(["sh", "-c", line], check=False, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert ("nowhere" in ended.stderr) == ("2>" not in to)

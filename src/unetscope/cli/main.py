@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -82,8 +83,11 @@ def _exit_with(message: str) -> None:
     """End with 2 and one line on the standard error, and one JSON object on the standard output if that was asked for."""
     text = one_line(message)
     if "--json" in sys.argv:
-        print_json({"error": text})
-    sys.stderr.write(f"unetscope: {text}\n")
+        with suppress(OSError):  # where the standard output is what cannot be written, only the other one is left
+            print_json({"error": text})
+    with suppress(OSError, AttributeError):  # which is full, or closed
+        sys.stderr.write(f"unetscope: {text}\n")
+        sys.stderr.flush()
     raise SystemExit(2)
 
 
