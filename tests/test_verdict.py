@@ -349,7 +349,7 @@ def test_a_variant_that_does_not_exist_is_refused(name: str) -> None:
 def test_a_part_is_its_name_and_parts_are_sorted_by_kind_then_level() -> None:
     names = ["skip1", "skip2", "skip10", "level1", "level3", "level12"]
     assert [str(part) for part in parts_named(reversed(names))] == names
-    for name in ("skip", "skip0", "skip01", "level-1", "skip1 ", "model1", "Skip1"):
+    for name in ("skip", "skip0", "skip01", "level-1", "skip1 ", "model1", "Skip1", "skip" + "9" * 5000, "skip1abcde"):
         with pytest.raises(
             InvalidArgument, match=f"part '{name}': expected a skip or a level, such as skip1 or level2"
         ):

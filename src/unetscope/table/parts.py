@@ -15,7 +15,7 @@ from typing import Any
 
 from unetscope.base import InvalidArgument
 
-_NAME = re.compile(r"(skip|level)([1-9]\d*)([a-z]*)")
+_NAME = re.compile(r"(skip|level)([1-9]\d{0,3})([a-z]{0,4})")
 
 
 class PartKind(StrEnum):
@@ -52,7 +52,7 @@ class Part:
         """The part of a name. Raises: InvalidArgument for a text that names none."""
         match = _NAME.fullmatch(name)
         if match is None:
-            raise InvalidArgument(f"part {name!r}: expected a skip or a level, such as skip1 or level2")
+            raise InvalidArgument(f"part {name[:60]!r}: expected a skip or a level, such as skip1 or level2")
         return cls(PartKind(match[1]), int(match[2]), match[3])
 
     @property
@@ -131,7 +131,9 @@ class ThinSkip:
 MAX_DEPTH = 6  # of the U-Net of this package
 GROUPS = ("paper", "skips", "depths")
 REFERENCE = "model1"
-_GRAMMAR = re.compile(r"(?:depth(?P<depth>\d+)-)?without(?P<skips>(?:-skip[1-9]\d*[a-z]*)+)|depth(?P<only>\d+)")
+_GRAMMAR = re.compile(
+    r"(?:depth(?P<depth>\d{1,4})-)?without(?P<skips>(?:-skip[1-9]\d{0,3}[a-z]{0,4})+)|depth(?P<only>\d{1,4})"
+)
 
 
 @dataclass(frozen=True, slots=True)
