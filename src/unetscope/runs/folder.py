@@ -41,6 +41,17 @@ if TYPE_CHECKING:
 TRAINING_PICTURES = ("image", "truth", "prediction")  # kinds of pictures that do not come from a measurement
 CONFIG, TABLES, ENDING, FAILURE = "config.json", "flow.sqlite", "ending.json", "failure.json"
 LOCK = ".lock"
+FOLDERS = (
+    "checkpoints",
+    "checkpoints/*",
+    "figures",
+    "slim",
+    "slim/*",
+    "slim/*/*",
+    "verification",
+    "verification/*",
+    "verification/*/*",
+)
 
 
 class RunFolder:
@@ -84,6 +95,7 @@ class RunFolder:
         Raises: RunFolderError, which names the file, unless its configuration and facts are valid and its tables are a run's.
         """
         folder = cls(Path(path))
+        _refuse_links(folder.path)
         for name in (CONFIG, TABLES):
             if not (folder.path / name).is_file():
                 raise RunFolderError(f"{folder.path} is not a run folder: it has no {name}")
@@ -266,6 +278,16 @@ class RunFolder:
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
         return tables_file(self.path / TABLES)
+
+
+def _refuse_links(run: Path) -> None:
+    """Raises: RunFolderError for a link in the place of a folder that is written, through which files outside would be."""
+    for pattern in FOLDERS:
+        for folder in run.glob(pattern):
+            if folder.is_symlink():
+                raise RunFolderError(
+                    f"{folder} is a link: put the folder that it names in its place, or link the whole run"
+                )
 
 
 @contextmanager
