@@ -105,6 +105,7 @@ SQL_VALUES: dict[str, type | tuple[type, ...]] = {
 }
 MOST_ROWS = {"layers": 10_000, "skips": 10_000, "epochs": 2_000_000, "estimates": 2_000_000, "pictures": 200_000}
 MOST_EPOCHS, MOST_LEVELS, MOST_TEXT, MOST_SIDE, MOST_PICTURE = 10**7, 64, 10_000, 2**31, 4 * 10**6
+MOST_NUMBERS = 4 * 10**7  # in the lists of a table's rows, of which each takes 32 bytes once it is read
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,15 +171,14 @@ def read_flow(connection: Connection) -> Flow:
     layers = tuple(_layer(*row) for row in rows)
     skips = connection.execute("SELECT name, source, upsampled, merge FROM skips ORDER BY place")
     columns = _selected(connection, "estimates", ESTIMATE_COLUMNS)
-    estimates = connection.execute(
-        f"SELECT {columns} FROM estimates NOT INDEXED "  # noqa: S608
-        "JOIN layers NOT INDEXED ON layers.label = estimates.layer "
-        "ORDER BY estimates.epoch, layers.place, estimates.rowid"
-    )
+    rows = connection.execute(f"SELECT {columns} FROM estimates NOT INDEXED ORDER BY rowid")  # noqa: S608
+    estimates = [Estimate(*map(_from_sql, ESTIMATE_COLUMNS, row)) for row in rows]
+    places = {layer.label: place for place, layer in enumerate(layers)}
+    known = (estimate for estimate in estimates if estimate.layer in places)
     return Flow(
         layers,
         tuple(_skip(*row) for row in skips),
-        tuple(Estimate(*map(_from_sql, ESTIMATE_COLUMNS, row)) for row in estimates),
+        tuple(sorted(known, key=lambda estimate: (estimate.epoch, places[estimate.layer]))),
     )
 
 
@@ -260,6 +260,8 @@ def _from_sql(name: str, value: Any) -> Any:
     is_of_kind = isinstance(value, SQL_VALUES[kind])
     if not is_of_kind:
         raise ValueError(f"a value of {name} is {str(value)[:40]!r}: expected {kind}")
+    if name == "resolution" and (value is None or not 0 <= value < math.inf):
+        raise ValueError(f"a value of resolution is {value}: expected a number from 0")
     if kind == "float":
         return math.nan if value is None else float(value)
     if name in BLOBS:
@@ -317,6 +319,13 @@ def _refuse_too_many(connection: Connection, *names: str) -> None:
         counted = f"SELECT count(*) FROM (SELECT 1 FROM {name} LIMIT {MOST_ROWS[name] + 1})"  # noqa: S608
         if connection.execute(counted).fetchone()[0] > MOST_ROWS[name]:
             raise RunFolderError(f"it has more than {MOST_ROWS[name]} {name}, which are not read")
+        of_table = [row[1] for row in connection.execute(f"PRAGMA table_info({name})") if row[1] in BLOBS]
+        for column in of_table:
+            held = connection.execute(f"SELECT total(length({column})) FROM {name} NOT INDEXED").fetchone()[0]  # noqa: S608
+            if held > MOST_NUMBERS * np.dtype(BLOBS[column]).itemsize:
+                raise RunFolderError(
+                    f"its {name} have more than {MOST_NUMBERS} numbers in {column}, which are not read"
+                )
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

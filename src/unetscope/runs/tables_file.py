@@ -6,10 +6,10 @@ anything is selected, reading opens the file for reading only, and a clock inter
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
@@ -20,8 +20,8 @@ from unetscope.runs.tables import SCHEMA
 
 MOST_BYTES = 2**30
 MOST_BYTES_OF_A_VALUE = 64 * 2**20
-SECONDS, BYTES_A_SECOND = 6.0, 64 * 2**20  # of processor time for a transaction: some, and more for a large file
 STEPS_BETWEEN_LOOKS = 20_000  # of SQLite's machine, about a millisecond
+LOOKS, BYTES_A_LOOK = 6_000, 2**16  # in a transaction: some, and more in a large file, whatever else is done meanwhile
 JOURNAL_MAGIC, JOURNAL_HEADER_BYTES = bytes.fromhex("d9d505f920a163d7"), 28
 TAKES_TOO_LONG = "reading it takes longer than tables of its size need: restore it"
 
@@ -32,12 +32,13 @@ def tables_file(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connec
 
     Raises: RunFolderError, one line, if the file is too large, has another schema, or is damaged.
     """
+    looks, most_looks = itertools.count(1), LOOKS
     try:
         if path.is_symlink():
             raise RunFolderError("it is a link, and may be of another run: copy what it names")
         if (size := path.stat().st_size) > MOST_BYTES:
             raise RunFolderError(f"it has {size} bytes, and at most {MOST_BYTES} are read")
-        ends = time.thread_time() + SECONDS + size / BYTES_A_SECOND
+        most_looks = LOOKS + size // BYTES_A_LOOK
         # What a kill left in the journal has to be taken back first, and that is written.
         writes = writing or _has_journal(path)
         address = f"{path.absolute().as_uri()}?mode={'rw' if writes else 'ro'}"
@@ -45,14 +46,14 @@ def tables_file(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connec
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES_OF_A_VALUE)
-            connection.set_progress_handler(lambda: time.thread_time() > ends, STEPS_BETWEEN_LOOKS)
+            connection.set_progress_handler(lambda: next(looks) > most_looks, STEPS_BETWEEN_LOOKS)
             _refuse_other_schema(connection)
             yield connection
     except RunFolderError as wrong:
         raise RunFolderError(f"{path}: {wrong}") from None
     except sqlite3.Error as damage:
         interrupted = getattr(damage, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
-        if interrupted and time.thread_time() <= ends:  # not by the clock: SQLite forgets what a signal raises in it
+        if interrupted and next(looks) <= most_looks:  # not by the clock: SQLite forgets what a signal raises in it
             end_if_asked()
             raise KeyboardInterrupt from None
         raise RunFolderError(f"{path}: {TAKES_TOO_LONG if interrupted else in_one_line(damage)}") from None
