@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import struct
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from unetscope.base import parse_json
 from unetscope.base.errors import NetworkError, RunFolderError, TrainingError, UnetscopeError
 from unetscope.networks import inspect, load_parts, save_parts, without
 from unetscope.networks.unet import UNet, load_model, save_model
+from unetscope.runs import tables_file
 from unetscope.runs.description import read_seed_plans, write_object
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.kept_costs import KeptCosts, kept_costs, write_costs
@@ -300,6 +302,71 @@ def test_tables_of_another_run_are_not_written_through_a_link(whole_run: Path, t
     (run / "flow.sqlite").symlink_to(whole_run / "flow.sqlite")
     with pytest.raises(RunFolderError, match="it is a link, and may be of another run"):
         RunFolder.open(run).flow()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["checkpoints", "checkpoints/epoch-00001", "figures", "slim", "slim/without-skip1", "verification/depth2/seed-1"],
+)
+def test_a_link_in_the_place_of_a_folder_is_refused(place: str, whole_run: Path, tmp_path: Path) -> None:
+    run, outside = Path(shutil.copytree(whole_run, tmp_path / "run")), tmp_path / "thesis"
+    outside.mkdir()
+    if (link := run / place).exists():
+        shutil.rmtree(link)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside)
+    with pytest.raises(RunFolderError, match=f"{link} is a link: put the folder that it names in its place"):
+        RunFolder.open(run)
+    assert not list(outside.iterdir())
+
+
+def test_a_run_that_is_reached_by_a_link_is_opened(whole_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").symlink_to(whole_run)
+    assert RunFolder.open(tmp_path / "here").last_epoch() == RunFolder.open(whole_run).last_epoch()
+
+
+def _changed(run: Path, *statements: str) -> RunFolder:
+    """A run whose tables were changed by somebody who removed the digests too."""
+    with contextlib.closing(sqlite3.connect(run / "flow.sqlite")) as tables, tables:
+        for statement in ("DELETE FROM digests", *statements):
+            tables.execute(statement)
+    return RunFolder.open(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("resolution = NULL", "a value of resolution is None: expected a number from 0"),
+        ("resolution = -1", "a value of resolution is -1.0: expected a number from 0"),
+        ("resolution = 9e999", "a value of resolution is inf: expected a number from 0"),
+        ("per_image = zeroblob(60000000)", "its estimates have more than 40000000 numbers in per_image"),
+    ],
+)
+def test_values_that_no_estimate_has_are_refused(change: str, expected: str, whole_run: Path, tmp_path: Path) -> None:
+    chosen = "(SELECT rowid FROM estimates LIMIT 6)"
+    run = _changed(
+        Path(shutil.copytree(whole_run, tmp_path / "run")), f"UPDATE estimates SET {change} WHERE rowid IN {chosen}"
+    )
+    with pytest.raises(RunFolderError, match=expected):
+        run.flow()
+
+
+def test_an_endless_selection_is_ended_by_its_steps_and_slow_python_is_not(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.open(shutil.copytree(whole_run, tmp_path / "run"))
+    numbers = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT {}) SELECT max(x) FROM n"
+    monkeypatch.setattr(tables_file, "LOOKS", 20)
+    with run._reading() as connection:
+        until = time.thread_time() + 0.5
+        while time.thread_time() < until:  # longer than twenty looks take
+            pass
+        assert connection.execute(numbers.format(1000)).fetchone() == (1000,)
+    with (
+        pytest.raises(RunFolderError, match="reading it takes longer than tables of its size need"),
+        run._reading() as connection,
+    ):
+        connection.execute(numbers.format(10**9))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-MAX_JSON_BYTES = 16 * 2**20
-MAX_NESTING = 64
+MAX_JSON_BYTES = 8 * 2**20
+MAX_NESTING, MAX_PARTS = (
+    64,
+    250_000,
+)  # parts: texts, lists and objects, which take far more time and memory than numbers
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
@@ -32,7 +35,7 @@ def read_json(path: Path, *, most_bytes: int = MAX_JSON_BYTES) -> Any:
 def parse_json(text: str) -> Any:
     """The values of a JSON text.
 
-    Raises: ValueError for text that is no JSON, is nested too deeply, or holds half of a surrogate pair.
+    Raises: ValueError for text that is no JSON, is nested too deeply, has too many parts, or holds half of a surrogate pair.
 
     >>> parse_json('{"seed": [0, 1]}')
     {'seed': [0, 1]}
@@ -41,10 +44,12 @@ def parse_json(text: str) -> Any:
     ValueError: it is nested more than 64 deep
     """
     depth = 0
-    for token in _STRING_OR_BRACKET.finditer(text):
+    for number, token in enumerate(_STRING_OR_BRACKET.finditer(text)):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
         if depth > MAX_NESTING:
             raise ValueError(f"it is nested more than {MAX_NESTING} deep")
+        if number > MAX_PARTS:
+            raise ValueError(f"it has more than {MAX_PARTS} texts, lists and objects")
     values = json.loads(text)
     try:
         json.dumps(values, ensure_ascii=False).encode("utf-8")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unetscope.base import InvalidArgument, Terminated
+from unetscope.base import InvalidArgument, RunFolderError, Terminated
 from unetscope.cli.costs import measure_missing_costs
 from unetscope.cli.flags import Json, Network, Quiet, Run, Sweep, Track, as_code, takes, with_sweep
 from unetscope.cli.progress import shown_progress
@@ -166,6 +166,8 @@ def print_run(run: AnalysedRun, page: Path, *, title: str = "Run finished", json
     """Where a finished run lies and how well its network does."""
     from unetscope.report import UNLEARNT
 
+    if not run.epochs:
+        raise RunFolderError(f"{run.path} has no epoch in its table of epochs: restore it")
     last = run.epochs[-1]
     if json:
         print_json(

@@ -216,7 +216,7 @@ def read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             config = validated_config(_with_known_estimators(configuration))
         except InvalidArgument as wrong:
             raise RunFolderError(f"{path}: {in_one_line(wrong)}") from None
-        _refuse_other_counts(path, config, checked_facts)
+        _refuse_other_images(path, config, checked_facts)
         configuration = config.model_dump(mode="json")
     return configuration, facts
 
@@ -278,13 +278,16 @@ def read_failure(path: Path) -> str:
     return reason
 
 
-def _refuse_other_counts(path: Path, config: RunConfig, facts: Facts) -> None:
-    """Synthetic images are made, not read: their number has to be that of the images which the run began with."""
-    if config.data.path is not None:
-        return
-    parts = [facts.data[part].images for part in ("train", "validation") if part in facts.data]
-    counts = [count for count in parts if count is not None]
-    if len(counts) == 2 and sum(counts) != config.data.synthetic_images:
+def _refuse_other_images(path: Path, config: RunConfig, facts: Facts) -> None:
+    """Images have the size that the configuration asks for; synthetic ones are made, not read, so their number has to be that
+    of the images which the run began with."""
+    parts = [facts.data[part] for part in ("train", "validation") if part in facts.data]
+    for images in parts:
+        if images.image_size and tuple(images.image_size) != config.data.sides:
+            sides, asked = ("x".join(map(str, size)) for size in (images.image_size, config.data.sides))
+            raise RunFolderError(f"{path}: data.image_size is {asked}, and the run began with images of {sides}")
+    counts = [images.images for images in parts if images.images is not None]
+    if config.data.path is None and len(counts) == 2 and sum(counts) != config.data.synthetic_images:
         raise RunFolderError(
             f"{path}: data.synthetic_images is {config.data.synthetic_images}, and the run began with {sum(counts)} images"
         )

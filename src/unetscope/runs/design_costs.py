@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unetscope.base import UnetscopeError, first_line
-from unetscope.networks import costs
+import torch
+
+from unetscope.activations import eval_mode
+from unetscope.base import InvalidArgument, UnetscopeError, first_line, free_memory
+from unetscope.networks import costs, kept_bytes
 from unetscope.runs.building import (
     BuiltNetwork,
     built_network,
@@ -60,7 +64,8 @@ def keep_costs(run: RunFolder, designs: Sequence[Variant], *, anew: bool = False
             kept = kept.with_costs(whole.shape, design, _savings(whole, design))
         except UnetscopeError as reason:
             reasons[design.name] = first_line(reason)
-    write_costs(run, kept)
+    if len(reasons) < len(missing):
+        write_costs(run, kept)
     return reasons
 
 
@@ -68,6 +73,20 @@ def _savings(whole: _Whole, design: Variant) -> Savings:
     config = designed(whole.config, design)
     smaller = smaller_network(whole.network, config, whole.shape[0], whole.classes)
     return Savings(*costs([whole.network.model, smaller.model], whole.shape))
+
+
+def _refuse_larger_than_memory(network: BuiltNetwork, depth: int, shape: tuple[int, ...]) -> None:
+    """Raises: InvalidArgument for images of which a U-Net keeps more than this machine has, as their smallest tiles tell."""
+    channels, *sides = shape
+    tile = [min(side, 2 * 2**depth) for side in sides]
+    with eval_mode(network.model):
+        of_tile = kept_bytes(network.model, torch.rand(1, channels, *tile))
+    needed = of_tile * math.prod(sides) // math.prod(tile)
+    if needed > (free := free_memory()):
+        raise InvalidArgument(
+            f"an image of {'x'.join(map(str, sides))} takes {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} are free: report "
+            "it on a larger machine"
+        )
 
 
 def _whole(run: RunFolder) -> _Whole:
@@ -78,4 +97,5 @@ def _whole(run: RunFolder) -> _Whole:
         return _Whole(network_of_code(config.network, shape, task), config, shape, task.classes)
     network = built_network(config, shape[0], task.classes)
     refuse_other_network(run, network)
+    _refuse_larger_than_memory(network, config.network.depth, shape)
     return _Whole(network, config, shape, task.classes)
