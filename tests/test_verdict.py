@@ -15,10 +15,15 @@ from hypothesis import strategies as st
 
 import unetscope as us
 from unetscope.analysis.gains import probed_loss
+from unetscope.analysis.loss_verdicts import ExpectedLosses
+from unetscope.analysis.outcomes import Verification
 from unetscope.analysis.verdict import Judgement, judge
 from unetscope.base.errors import InvalidArgument
 from unetscope.networks.unet import UNet
+from unetscope.table.evidence import Evidence
 from unetscope.table.flow import Flow
+from unetscope.table.intervals import Interval
+from unetscope.table.losses import decided_loss
 from unetscope.table.parts import Part, Variant, named_variants, parts_named
 from unetscope.table.quantities import DECISION_MARKS, STATUS_MARKS, Decision, Status
 from unetscope.table.records import Estimate
@@ -315,7 +320,14 @@ def test_the_papers_rule() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda flow: judge(flow, margin=0.0), "margin must be between 0 and 1, got 0.0"),
+        (lambda flow: judge(flow, margin=0.0), "^margin must be between 0 and 1, got 0.0"),
+        (lambda flow: judge(flow, dice_margin=math.nan), "^dice_margin must be between 0 and 1, got nan"),
+        (lambda flow: judge(flow, dice_margin=math.inf), "^dice_margin must be between 0 and 1, got inf"),
+        (lambda flow: judge(flow, dice_margin=-1), "^dice_margin must be between 0 and 1, got -1"),
+        (lambda _: ExpectedLosses((), 3, (), math.nan), "^margin must be between 0 and 1, got nan"),
+        (lambda _: Verification((), (), None, (1,), -0.02), "^margin must be between 0 and 1, got -0.02"),
+        (lambda _: Evidence(10, 3, 0.9, (), 2, 3).smallest(math.nan), "^margin must be between 0 and 1, got nan"),
+        (lambda _: decided_loss(Interval(0.1, 0, 0.2), math.inf), "^margin must be between 0 and 1, got inf"),
         (lambda flow: judge(Flow(flow.layers, (), flow.estimates)), "nothing to judge: the network has no skips"),
         (
             lambda flow: judge(flow.select(epoch=10)),

@@ -495,8 +495,8 @@ def test_verdicts_and_outcomes_stand_side_by_side(retrained: RunFolder) -> None:
     assert sum(result.score().values()) == 2
     assert sum(result.score(epochs=result.budgets).values()) == 6
     assert {row.agreement("plateau") for row in result.rows()} <= {"hit", "miss", "open"}
-    with pytest.raises(InvalidArgument, match="margin must be between 0 and 1, got 2"):
-        AnalysedRun(run, dice_margin=2).verification_of(trained_variants(run))
+    with pytest.raises(InvalidArgument, match="dice_margin must be between 0 and 1, got 2"):
+        AnalysedRun(run, dice_margin=2)
     assert isinstance(result, Verification)
     with pytest.raises(UnetscopeError, match="is not a run folder"):
         verify(run.path / "nothing")

@@ -19,6 +19,7 @@ from unetscope.table import (
     TrainedOn,
     Variant,
     Verdict,
+    check_margin,
     epochs_trained_on,
     has_all_of,
     removed_parts,
@@ -30,12 +31,16 @@ class ExpectedLosses:
     """What some designs of a network are expected to lose, at one budget.
 
     depth, without: of the whole network. margin: a loss of Dice that counts as none.
+    Raises: InvalidArgument unless the margin is between 0 and 1.
     """
 
     losses: tuple[ExpectedLoss, ...]
     depth: int
     without: tuple[Part, ...]
     margin: float
+
+    def __post_init__(self) -> None:
+        check_margin(self.margin)
 
     def removed(self, design: Variant) -> frozenset[Part]:
         """The parts that a design lacks."""

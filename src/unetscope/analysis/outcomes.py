@@ -37,6 +37,7 @@ from unetscope.table import (
     Interval,
     Rule,
     Variant,
+    check_margin,
 )
 
 FEWEST_SEEDS = 2  # pairs of them: of one, nobody knows what another would change
@@ -99,6 +100,7 @@ class Verification:
     judgement: of the run, None if it was not measured enough. budgets: the epochs at which they are compared. margin: of Dice.
     plans: by variant, how its seeds were chosen; without one, all at once. others: trainings of further variants of the run,
     which tell how much scores vary over seeds.
+    Raises: InvalidArgument unless the margin is between 0 and 1.
     """
 
     variants: tuple[Variant, ...]
@@ -108,6 +110,9 @@ class Verification:
     margin: float
     plans: Mapping[str, SeedPlan] = field(default_factory=dict)
     others: tuple[Training, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_margin(self.margin)
 
     def of(self, variant: str) -> tuple[Training, ...]:
         """The trainings of a variant, by seed. Raises: InvalidArgument if there are none."""

@@ -37,6 +37,7 @@ from unetscope.table import (
     removed_parts,
     skips_of_depth,
 )
+from unetscope.table import check_margin as check_margin  # noqa: PLC0414 (a door to it from here too)
 
 MARGIN = 0.05  # of the output's usable information: a loss below it counts as next to nothing
 DICE_MARGIN = 0.02  # a loss of Dice that counts as none
@@ -214,8 +215,8 @@ def judge(
     the levels at which none was measured.
 
     Source: Xu et al., ICLR 2020 (arXiv 2002.10689); Lee & Bajić, ISBI 2021, section 4.
-    Raises: InvalidArgument for a margin that is no share, a flow without skips, or with fewer than two measured epochs of
-    training.
+    Raises: InvalidArgument for a margin that is not between 0 and 1, a flow without skips, or with fewer than two
+    measured epochs of training.
 
     >>> from unetscope.table.records import Estimate, Layer, Skip
     >>> layers = (Layer("2", "a", 0, "encoder"), Layer("4", "b", 1, "bottom"), Layer("5", "cat", 0, "merge", ("5up", "2")))
@@ -226,7 +227,9 @@ def judge(
     skip1 is needed from epoch 1 on: it adds 0.300 (0.299 to 0.301) of 0.600 bits a pixel to the deeper path, over 5%
     level1 is redundant from epoch 1 on: it adds 0.001 (0.000 to 0.002) of 0.600 bits a pixel to skip1, under 5%
     """
-    epochs, skips = _judged_epochs(flow, margin), sorted(flow.skips, key=lambda skip: skip.part)
+    check_margin(margin)
+    check_margin(dice_margin, "dice_margin")
+    epochs, skips = _judged_epochs(flow), sorted(flow.skips, key=lambda skip: skip.part)
     gains = stream_gains(flow, skips, epochs, estimator)
     verdicts = [
         replace(_conditional(part, epoch, gains[epoch], margin)[0], estimator=estimator)
@@ -255,15 +258,8 @@ def _depth(flow: Flow) -> int:
     return max(level_of.values()) - max(0, above)
 
 
-def check_margin(margin: float) -> None:
-    """Raises: InvalidArgument for a margin that is not a share."""
-    if not 0 < margin < 1:
-        raise InvalidArgument(f"margin must be between 0 and 1, got {margin}")
-
-
-def _judged_epochs(flow: Flow, margin: float) -> list[int]:
+def _judged_epochs(flow: Flow) -> list[int]:
     """The measured epochs of training. Raises: InvalidArgument for what cannot be judged."""
-    check_margin(margin)
     if not flow.skips:
         raise InvalidArgument("nothing to judge: the network has no skips")
     epochs = [epoch for epoch in flow.epochs if epoch > 0]

@@ -22,7 +22,7 @@ from unetscope.cli.terminal import (
     print_table,
     sparkline,
 )
-from unetscope.table import DECISION_MARKS, SKIP, Part, Quantity, Rule, Status, removed_parts
+from unetscope.table import DECISION_MARKS, SKIP, Part, Quantity, Rule, Status, check_margin, removed_parts
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -51,13 +51,15 @@ def verdict(
     from unetscope.analysis import DICE_MARGIN, MARGIN
     from unetscope.runs import AnalysedRun, may_run_code
 
-    loss = DICE_MARGIN if dice_margin is None else dice_margin
+    share, loss = MARGIN if margin is None else margin, DICE_MARGIN if dice_margin is None else dice_margin
+    check_margin(share, "--margin")
+    check_margin(loss, "--dice-margin")
     if effort:
         from unetscope.runs import gather_evidence
 
         with shown_progress(quiet or json) as progress:
             gather_evidence(run, effort, margin=loss, code=as_code(network), progress=progress)
-    judged = AnalysedRun.open(run, margin=MARGIN if margin is None else margin, dice_margin=loss)
+    judged = AnalysedRun.open(run, margin=share, dice_margin=loss)
     judgement = judged.judged()
     if epoch is not None:
         judgement.at(epoch)

@@ -16,7 +16,7 @@ from unetscope.cli.costs import measure_missing_costs, print_costs
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table
-from unetscope.table import RULE_TITLES
+from unetscope.table import RULE_TITLES, check_margin
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -69,7 +69,9 @@ def verify(
     from unetscope.analysis import DICE_MARGIN
     from unetscope.report import render_run
 
-    judged = runs.AnalysedRun.open(run, dice_margin=DICE_MARGIN if margin is None else margin)
+    loss = DICE_MARGIN if margin is None else margin
+    check_margin(loss, "--margin")
+    judged = runs.AnalysedRun.open(run, dice_margin=loss)
     _allow_code(judged, network, train, epochs, plan_only=dry_run)
     folder, chosen, auto = judged.folder, runs.chosen_variants(judged, variants or ["paper"]), seeds == runs.AUTO
     if trainings is not None and not auto:

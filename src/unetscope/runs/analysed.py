@@ -15,7 +15,6 @@ from unetscope.analysis import (
     Judgement,
     Training,
     Verification,
-    check_margin,
     guess_nats,
     guess_of_classes,
     judge,
@@ -30,7 +29,17 @@ from unetscope.runs.planned import PlannedDepth, planned_depths
 from unetscope.runs.retraining import Trial, existing_trials, trained_variants
 from unetscope.runs.seed_plans import seed_plans
 from unetscope.runs.tables import Picture
-from unetscope.table import REFERENCE, ClassMap, EpochRecord, Evidence, Flow, Savings, Variant, parts_named
+from unetscope.table import (
+    REFERENCE,
+    ClassMap,
+    EpochRecord,
+    Evidence,
+    Flow,
+    Savings,
+    Variant,
+    check_margin,
+    parts_named,
+)
 
 UNLEARNT_DICE = 0.1  # of a network that does not segment yet
 LEARNT_SHARE = 0.5  # of the best Dice of a run: from there on, what its network loses tells what a retrained one would
@@ -41,6 +50,7 @@ class AnalysedRun:
 
     margin: the share of the network's information that counts as nothing, for the verdicts. dice_margin: the loss of Dice
     that counts as none where retrained variants are compared.
+    Raises: InvalidArgument for a margin that is not between 0 and 1.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as parent:
@@ -51,13 +61,15 @@ class AnalysedRun:
     """
 
     def __init__(self, folder: RunFolder, *, margin: float = MARGIN, dice_margin: float = DICE_MARGIN) -> None:
+        check_margin(margin)
+        check_margin(dice_margin, "dice_margin")
         self.folder, self.margin, self.dice_margin = folder, margin, dice_margin
         self._pictures: dict[str, tuple[Picture, ...]] = {}
         self._trainings: dict[Path, Training] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, margin: float = MARGIN, dice_margin: float = DICE_MARGIN) -> AnalysedRun:
-        """The run of an existing folder. Raises: RunFolderError for a folder that is no run."""
+        """The run of an existing folder. Raises: RunFolderError for a folder that is no run, InvalidArgument as the class."""
         return cls(RunFolder.open(path), margin=margin, dice_margin=dice_margin)
 
     @classmethod
@@ -179,7 +191,7 @@ class AnalysedRun:
             return None
 
     def judged(self) -> Judgement:
-        """The verdicts. Raises: InvalidArgument if the run was not measured enough to judge, or if `margin` is no share."""
+        """The verdicts. Raises: InvalidArgument if the run was not measured enough to judge."""
         return self._judged
 
     @cached_property
@@ -210,9 +222,8 @@ class AnalysedRun:
         Seeds that were trained before count, whether they are planned again or not, and trainings of further variants tell how
         much scores vary: so the numbers are those of the page.
 
-        Raises: RunFolderError if none of the planned has begun, InvalidArgument if `dice_margin` is no Dice.
+        Raises: RunFolderError if none of the planned has begun.
         """
-        check_margin(self.dice_margin)
         begun = [trial for trial in planned if RunFolder.exists(trial.path)]
         variant_of = {trial.path.parent: trial.variant for trial in begun}
         paths = {trial.path for trial in begun}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.analysis import DICE_MARGIN, check_margin, interval_over_images
+from unetscope.analysis import DICE_MARGIN, interval_over_images
 from unetscope.base import InvalidArgument, NoProgress, Progress
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import BuiltNetwork, built_network, designed
@@ -27,6 +27,7 @@ from unetscope.table import (
     TrainedOn,
     Variant,
     bisected,
+    check_margin,
     epochs_trained_on,
     has_all_of,
 )

@@ -26,6 +26,7 @@ from .evidence import FEWEST_COMPARED_IMAGES as FEWEST_COMPARED_IMAGES
 from .evidence import Evidence as Evidence
 from .evidence import TrainedOn as TrainedOn
 from .evidence import bisected as bisected
+from .evidence import check_margin as check_margin
 from .flow import PIXELS as PIXELS
 from .flow import Flow as Flow
 from .flow import Series as Series

@@ -7,11 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from unetscope.base import InvalidArgument
 from unetscope.table.intervals import Interval
 from unetscope.table.parts import Part, Variant, removed_parts
 
 EVIDENCE_LEVEL = 0.9  # of all intervals of a search together
 FEWEST_COMPARED_IMAGES = 20  # of fewer, an interval seldom meets the images that a network fails on
+
+
+def check_margin(margin: float, name: str = "margin") -> None:
+    """Raises: InvalidArgument, which calls the margin by this name, unless it is between 0 and 1.
+
+    >>> check_margin(float("nan"), "dice_margin")
+    Traceback (most recent call last):
+    unetscope.base.errors.InvalidArgument: dice_margin must be between 0 and 1, got nan
+    """
+    if not 0 < margin < 1:
+        raise InvalidArgument(f"{name} must be between 0 and 1, got {margin}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +56,10 @@ class TrainedOn:
     def shows(self, margin: float) -> bool:
         """Whether this network can do without what it lacks: the whole interval of its loss lies under the margin, and it also
         does as well as the run's network did, in case training on made the whole one worse.
+
+        Raises: InvalidArgument unless the margin is between 0 and 1.
         """
+        check_margin(margin)
         return self.loss.high < margin and not self.from_run >= margin and not self.is_on_few_images
 
 
@@ -76,11 +91,12 @@ class Evidence:
         return self.tried + self.alone
 
     def smallest(self, margin: float) -> TrainedOn | None:
-        """The smallest design that loses less than the margin; None if there is none."""
+        """The smallest design that loses less than the margin; None if there is none. Raises: as `TrainedOn.shows`."""
+        check_margin(margin)
         return next((tried for tried in reversed(self.tried) if tried.shows(margin)), None)
 
     def redundant(self, margin: float) -> tuple[Part, ...]:
-        """The parts that the smallest such design does without."""
+        """The parts that the smallest such design does without. Raises: as `TrainedOn.shows`."""
         smallest = self.smallest(margin)
         return () if smallest is None else removed_parts(smallest.design, self.depth, self.without)
 

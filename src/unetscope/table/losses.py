@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from unetscope.table.evidence import TrainedOn
+from unetscope.table.evidence import TrainedOn, check_margin
 from unetscope.table.intervals import Interval
 from unetscope.table.parts import Variant
 from unetscope.table.quantities import Decision
@@ -32,9 +32,12 @@ def epochs_trained_on(budget: int) -> int:
 def decided_loss(loss: Interval, margin: float) -> Decision:
     """Whether a whole interval lies on one side of the margin: what is left out is redundant or, above it, needed.
 
+    Raises: InvalidArgument unless the margin is between 0 and 1.
+
     >>> decided_loss(Interval(0.1, 0.03, 0.3), 0.02), decided_loss(Interval(0.0, -0.1, 0.1), 0.02)
     ('needed', 'undecided')
     """
+    check_margin(margin)
     if loss.high < margin:
         return "redundant"
     return "needed" if loss.low > margin else "undecided"
