@@ -19,6 +19,13 @@ MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_CLASS, MOST_PARAMETERS = 400, 250, 10
 MOST_MODULES_AT_THE_ROOT = 5
 
 
+def test_doors_are_ascii() -> None:
+    """They are read in the encoding of the user's machine, which is not UTF-8 on every one."""
+    doors = sorted(Path(unetscope.__file__).parent.rglob("*.pyi"))
+    assert doors
+    assert {door: door.read_bytes() for door in doors if not door.read_bytes().isascii()} == {}
+
+
 def test_packages_import_in_one_direction() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     checked = subprocess.run([linter, "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-# Thirty-one names at most: what a first script needs. All else is a name of its package: us.data, us.estimators, us.plots, …
+# Thirty-one names at most: what a first script needs. All else is a name of its package: us.data, us.estimators, us.plots.
 from . import analysis as analysis  # comparisons of layers
 from . import data as data  # NIfTI, nnU-Net folders, checks, the public images
 from . import estimators as estimators  # further estimators
