@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ import pytest
 
 from runs import edited_config, made_run
 from unetscope.cli.main import main
+from unetscope.cli.verbs_run import viewer_command
+from unetscope.runs.engines.local import job_command
 
 VERBS = (
     "report RUN --to page.html",
@@ -192,3 +195,21 @@ def test_the_whole_folder_is_not_refused(whole_run: Path) -> None:
 
     assert json.loads((whole_run / "config.json").read_text())["configuration"]
     assert AnalysedRun.open(whole_run).epochs
+
+
+@pytest.mark.parametrize("command", [job_command, viewer_command], ids=["training", "view"])
+@pytest.mark.parametrize("name", ["unetscope", "secrets", "numpy"])
+def test_no_module_of_the_current_folder_is_run(
+    name: str, command: Callable[[Path], list[str]], whole_run: Path, tmp_path: Path
+) -> None:
+    """Somebody's run folder or data folder is where people call the command."""
+    ran = tmp_path / "ran"
+    (tmp_path / f"{name}.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    folder = whole_run if command is viewer_command else tmp_path / "none"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command(folder), cwd=tmp_path, env={**os.environ, "BROWSER": "true"}, **pipes) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline().decode()
+        process.kill()
+    assert str(folder) in said
+    assert not ran.exists()

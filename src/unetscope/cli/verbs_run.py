@@ -133,11 +133,18 @@ def _refuse_values_of_unet(config: RunConfig, values: Mapping[str, Any]) -> None
             )
 
 
+def viewer_command(folder: Path) -> list[str]:
+    """What serves the page of a run as long as this process lives.
+
+    -P: no module is taken from the current folder, which may be somebody else's.
+    """
+    return [sys.executable, "-P", "-m", "unetscope", "view", str(folder), "--with-parent"]
+
+
 @contextmanager
 def _viewed(folder: Path) -> Iterator[None]:
     """Serve the page of a run from a process of its own, which neither slows the training nor outlives it."""
-    words = [sys.executable, "-m", "unetscope", "view", str(folder), "--with-parent"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as viewer:  # noqa: S603
+    with subprocess.Popen(viewer_command(folder), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as viewer:  # noqa: S603
         try:
             yield
         finally:

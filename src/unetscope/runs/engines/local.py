@@ -14,8 +14,11 @@ from unetscope.runs.engines.interface import LOG, SECONDS_BETWEEN_LOOKS, STARTS,
 
 
 def job_command(folder: Path) -> list[str]:
-    """What trains a run folder as long as this process lives."""
-    return [sys.executable, "-m", "unetscope.runs.jobs", "--with-parent", str(folder)]
+    """What trains a run folder as long as this process lives.
+
+    -P: no module is taken from the current folder, which may be somebody else's.
+    """
+    return [sys.executable, "-P", "-m", "unetscope.runs.jobs", "--with-parent", str(folder)]
 
 
 @dataclass
