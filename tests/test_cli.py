@@ -552,6 +552,79 @@ def test_an_export_to_another_kind_of_file_is_refused(unetscope, finished: Path,
     assert "no such folder" in errors
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["report", "RUN", "--to", "RUN/flow.sqlite"], "flow.sqlite belongs to the run RUN itself: choose another"),
+        (["report", "RUN", "--to", "RUN/figures/../config.json"], "config.json belongs to the run RUN itself"),
+        (["report", "RUN", "--to", "LINK/COSTS.json"], "COSTS.json belongs to the run RUN itself"),
+        (["report", "RUN", "RUN", "--to", "RUN/checkpoints/a.html"], "a.html belongs to the run RUN itself"),
+        (["report", "RUN", "--to", "RUN/.lock"], ".lock belongs to the run RUN itself"),
+        (["export", "RUN", "--to", "RUN/verification/a.csv"], "a.csv belongs to the run RUN itself"),
+        (
+            ["export", "RUN", "--to", "OUT/a.csv", "--epochs-to", "RUN/slim/a.csv"],
+            "a.csv belongs to the run RUN itself",
+        ),
+        (["inspect", "foreign:Padded", "--draw", "RUN/figures/dice"], "dice belongs to the run RUN itself"),
+        (["export", "RUN", "--to", "OUT/a.csv", "--epochs-to", "OUT/a.csv"], "OUT/a.csv and OUT/a.csv are one place:"),
+        (["export", "RUN", "--to", "OUT/a.csv", "--epochs-to", "OUT/x/../A.csv"], "A.csv are one place: two tables"),
+        (["export", "RUN", "--to", "OUT/a.csv", "--epochs-to", "OUT/a-costs.csv"], "a-costs.csv are one place"),
+    ],
+)
+def test_what_is_written_is_kept_off_the_files_of_a_run_and_apart(
+    unetscope, finished: Path, tmp_path: Path, words: list[str], text: str
+) -> None:
+    (tmp_path / "link").symlink_to(finished)
+    names = {"RUN": finished, "LINK": tmp_path / "link", "OUT": tmp_path}
+
+    def placed(word: str) -> str:
+        for name, path in names.items():
+            word = word.replace(name, str(path))
+        return word
+
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    code, _, errors = unetscope(*map(placed, words))
+    assert code == 2
+    assert placed(text) in errors
+    assert errors.count("\n") == 1
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_name_that_a_run_does_not_use_may_be_written_in_it(unetscope, finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    for name in ("report.html", "mine.html"):
+        assert unetscope("report", run, "-q", "--to", run / name)[0] == 0
+    assert unetscope("export", run, "--to", run / "estimates.csv")[0] == 0
+
+
+def test_a_file_that_nobody_named_is_replaced_only_if_it_was_written_so_before(
+    unetscope, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for suffix in ("csv", "parquet"):
+        words = ("export", finished, "--to", f"a.{suffix}")
+        assert unetscope(*words)[0] == 0
+        assert unetscope(*words)[0] == 0  # over its own tables
+        for kind, remedy in (("epochs", "name another with --epochs-to"), ("costs", "choose another name with --to")):
+            mine = tmp_path / f"a-{kind}.{suffix}"
+            kept, before = mine.read_bytes(), (tmp_path / f"a.{suffix}").stat().st_mtime_ns
+            mine.write_text("epoch,what I noted\n")
+            code, _, errors = unetscope(*words)
+            text = f"unetscope: a-{kind}.{suffix} is there, and no earlier export wrote it: move it away, or {remedy}\n"
+            assert (code, errors) == (2, text)
+            assert mine.read_text() == "epoch,what I noted\n"
+            assert (tmp_path / f"a.{suffix}").stat().st_mtime_ns == before
+            mine.write_bytes(kept)
+    assert unetscope("report", finished, finished, "-q")[0] == 0
+    assert unetscope("report", finished, finished, "-q")[0] == 0
+    (tmp_path / "comparison.html").write_text("mine")
+    code, _, errors = unetscope("report", finished, finished, "-q")
+    text = "unetscope: comparison.html is there, and no earlier report wrote it: name another page with --to\n"
+    assert (code, errors) == (2, text)
+    assert (tmp_path / "comparison.html").read_text() == "mine"
+
+
 def test_a_place_that_cannot_be_written_is_one_line(unetscope, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     code, _, errors = unetscope("export", finished, "--to", tmp_path / "folder.csv")

@@ -49,7 +49,9 @@ def inspect(
     structure = inspect_shape(build_network(network, parse_arguments(network_args or ())), shape, every)
     if draw is not None:
         from unetscope import plots
+        from unetscope.runs import refuse_own_files
 
+        refuse_own_files(draw)
         figure = plots.architecture(structure.layers, structure.skips).get_figure(root=True)
         assert figure is not None
         draw = plots.save(figure, draw.parent, draw.stem)[0]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from unetscope.base import InvalidArgument
 from unetscope.cli.costs import measure_missing_costs
 from unetscope.cli.flags import Json, Quiet, Run, Runs, Track
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import one_line, print_json
+
+COMPARISON = Path("comparison.html")
 
 
 def report(
@@ -26,15 +31,19 @@ def report(
 ) -> None:
     """Draw the figures and write the page of a run again, or one page of several runs."""
     from unetscope.report import compare, render_run
-    from unetscope.runs import AnalysedRun
+    from unetscope.runs import AnalysedRun, refuse_own_files
     from unetscope.runs import track as hand_over
 
+    if to is not None or len(runs) > 1:
+        refuse_own_files(to or COMPARISON)
+    if to is None and len(runs) > 1:
+        _refuse_other_page(COMPARISON)
     analysed = list(map(AnalysedRun.open, runs))
     with shown_progress(quiet or json) as progress:
         for each in analysed:
             measure_missing_costs(each, progress)
         if len(analysed) > 1 or to is not None:
-            page = compare(analysed, to or Path("comparison.html"))
+            page = compare(analysed, to or COMPARISON)
         else:
             page = render_run(analysed[0], progress=progress)
     if track is not None:
@@ -86,19 +95,61 @@ def export(
 ) -> None:
     """Write the estimates, and beside them the Dice and loss of every epoch and what designs cost, as CSV or Parquet."""
     from unetscope.runs import AnalysedRun
-    from unetscope.table import save_costs, save_epochs
+    from unetscope.table import COST_COLUMNS, EPOCH_COLUMNS, save_costs, save_epochs
 
     analysed = AnalysedRun.open(run)
-    estimates = analysed.flow.save(to)
-    epochs = save_epochs(analysed.epochs, epochs_to or to.with_name(f"{to.stem}-epochs{to.suffix}"))
-    written = {"estimates": str(estimates), "epochs": str(epochs)}
+    places = {"estimates": to, "epochs": epochs_to or _beside(to, "epochs")}
     if known := analysed.design_costs:
-        of_designs = ((design.name, saved) for design, saved in known)
-        written["costs"] = str(save_costs(of_designs, to.with_name(f"{to.stem}-costs{to.suffix}")))
+        places["costs"] = _beside(to, "costs")
+    _refuse_places(list(places.values()))
+    if epochs_to is None:
+        _refuse_other_table(places["epochs"], EPOCH_COLUMNS, "name another with --epochs-to")
+    if known:
+        _refuse_other_table(places["costs"], COST_COLUMNS, "choose another name with --to")
+    analysed.flow.save(places["estimates"])
+    save_epochs(analysed.epochs, places["epochs"])
+    if known:
+        save_costs(((design.name, saved) for design, saved in known), places["costs"])
+    written = {name: str(place) for name, place in places.items()}
     if json:
         print_json(written)
     else:
         typer.echo("\n".join(map(one_line, written.values())))
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """The place of a further table beside one. Raises: InvalidArgument for what has no name, such as the root folder."""
+    if not path.name:
+        raise InvalidArgument(f"cannot save a table as {str(path)!r}: expected a name that ends in .csv or .parquet")
+    return path.with_name(f"{path.stem}-{kind}{path.suffix}")
+
+
+def _refuse_places(places: Sequence[Path]) -> None:
+    """Raises: InvalidArgument for files of a run itself, and for two tables in one place."""
+    from unetscope.runs import refuse_own_files
+
+    for place in places:
+        refuse_own_files(place)
+    for first, second in combinations(places, 2):
+        alike = [os.path.realpath(place).casefold() for place in (first, second)]  # some file systems tell no case
+        if alike[0] == alike[1] or (first.exists() and second.exists() and first.samefile(second)):
+            raise InvalidArgument(f"{first} and {second} are one place: two tables are written, choose another for one")
+
+
+def _refuse_other_table(path: Path, columns: Sequence[str], remedy: str) -> None:
+    """Raises: InvalidArgument for a file that nobody named, and that an earlier export did not write."""
+    from unetscope.table import is_saved_table
+
+    if path.is_file() and not is_saved_table(path, columns):
+        raise InvalidArgument(f"{path} is there, and no earlier export wrote it: move it away, or {remedy}")
+
+
+def _refuse_other_page(path: Path) -> None:
+    """Raises: InvalidArgument for a page that nobody named, and that an earlier report did not write."""
+    from unetscope.report import is_page
+
+    if path.is_file() and not is_page(path):
+        raise InvalidArgument(f"{path} is there, and no earlier report wrote it: name another page with --to")
 
 
 def _has_screen() -> bool:

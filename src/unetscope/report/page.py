@@ -43,6 +43,8 @@ SECTIONS = (
     ("numbers", "Ceilings and diagnostics"),
     ("facts", "The run"),
 )
+TITLE = "Information flow: "  # how the title of every page begins, within its first bytes
+HEAD_BYTES = 4096
 LARGEST_SVG_BYTES = 250_000  # above it, the PNG is smaller
 
 
@@ -103,7 +105,13 @@ def page(
 
 def title_of(runs: Sequence[Path]) -> str:
     """The title of the page of these run folders."""
-    return f"Information flow: {', '.join(run.resolve().name for run in runs)}"
+    return f"{TITLE}{', '.join(run.resolve().name for run in runs)}"
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that this package wrote."""
+    with path.open("rb") as file:
+        return f"<title>{TITLE}".encode() in file.read(HEAD_BYTES)
 
 
 def packed(runs: Sequence[Mapping[str, Any]]) -> str:

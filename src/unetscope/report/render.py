@@ -18,7 +18,7 @@ from unetscope.report.page import ReportFigure, title_of, write_report
 from unetscope.report.picture_data import Example, examples, of_volumes
 from unetscope.report.report_data import report_data_of
 from unetscope.report.sentences import swept_estimators
-from unetscope.runs import AnalysedRun, RunFolder
+from unetscope.runs import AnalysedRun, RunFolder, refuse_own_files
 from unetscope.table import Flow, Quantity, estimator_text, estimator_title
 
 SHARES_SHOWN = (0.1, 0.2, 0.5, 1.0)  # of the training, as the paper's Fig. 6 has it: 1,000 to 10,000 of 10,000 epochs
@@ -300,5 +300,9 @@ def render_run(run: RunFolder | AnalysedRun, *, progress: Progress | None = None
 
 
 def compare(runs: Sequence[RunFolder | AnalysedRun], path: str | Path) -> Path:
-    """Write one page of several runs, side by side; returns its path."""
+    """Write one page of several runs, side by side; returns its path.
+
+    Raises: InvalidArgument for the place of a file of a run itself.
+    """
+    refuse_own_files(path)
     return write_report(path, [report_data_of(run) for run in runs], title=title_of([run.path for run in runs]))

@@ -16,6 +16,7 @@ from .forecast import forecast_run as forecast_run
 from .integrations.lightning import UnetscopeCallback as UnetscopeCallback
 from .integrations.monai import UnetscopeHandler as UnetscopeHandler
 from .kept_costs import KeptCosts as KeptCosts
+from .own_files import refuse_own_files as refuse_own_files
 from .recorder import Recorder as Recorder
 from .retraining import Trial as Trial
 from .retraining import expected_seconds as expected_seconds

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 TRAINING_PICTURES = ("image", "truth", "prediction")  # kinds of pictures that do not come from a measurement
 CONFIG, TABLES, ENDING, FAILURE = "config.json", "flow.sqlite", "ending.json", "failure.json"
-LOCK = ".lock"
+LOCK, TRACKING = ".lock", "tracking"
 FOLDERS = (
     "checkpoints",
     "checkpoints/*",

@@ -3,6 +3,7 @@ from .class_colours import class_colour as class_colour
 from .connections import Connection as Connection
 from .connections import Connections as Connections
 from .connections import connections as connections
+from .costs import COST_COLUMNS as COST_COLUMNS
 from .costs import COST_TITLES as COST_TITLES
 from .costs import Cost as Cost
 from .costs import CostTitle as CostTitle
@@ -27,6 +28,7 @@ from .evidence import Evidence as Evidence
 from .evidence import TrainedOn as TrainedOn
 from .evidence import bisected as bisected
 from .evidence import check_margin as check_margin
+from .flow import EPOCH_COLUMNS as EPOCH_COLUMNS
 from .flow import PIXELS as PIXELS
 from .flow import Flow as Flow
 from .flow import Series as Series
@@ -78,6 +80,7 @@ from .records import Layer as Layer
 from .records import Role as Role
 from .records import Skip as Skip
 from .records import Verdict as Verdict
+from .saving import is_saved_table as is_saved_table
 from .schedule import Schedule as Schedule
 from .schedule import by_thirds as by_thirds
 from .schedule import is_marked as is_marked

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from unetscope.table.flow import save_rows
+from unetscope.table.saving import save_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,9 @@ class Savings:
         ]
 
 
+COST_COLUMNS = ("design", *(field.name for field in fields(Cost)), *(f"{cost}_change" for cost in COST_TITLES))
+
+
 def save_costs(designs: Iterable[tuple[str, Savings]], path: str | Path) -> Path:
     """Write what designs cost to a `.csv` or `.parquet` file, a row each, whole or not at all; returns the path.
 
@@ -116,8 +119,7 @@ def save_costs(designs: Iterable[tuple[str, Savings]], path: str | Path) -> Path
         {"design": name, **asdict(saved.slim), **{f"{cost}_change": saved.change(cost) for cost in COST_TITLES}}
         for name, saved in designs
     ]
-    costs = [field.name for field in fields(Cost)]
-    return save_rows(rows, ["design", *costs, *(f"{cost}_change" for cost in COST_TITLES)], Path(path))
+    return save_rows(rows, list(COST_COLUMNS), Path(path))
 
 
 def _with_prefix(value: float, unit: str) -> str:

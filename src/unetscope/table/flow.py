@@ -5,7 +5,6 @@ A series holds the estimates of one quantity by one estimator at one resolution,
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -14,10 +13,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unetscope.base import InvalidArgument, MissingDependency, whole_file
+from unetscope.base import InvalidArgument, MissingDependency
 from unetscope.table.estimator_registry import estimator_text
 from unetscope.table.quantities import STATUS_MARKS, Quantity, Status
 from unetscope.table.records import EpochRecord, Estimate, Layer, Skip
+from unetscope.table.saving import save_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -318,56 +318,24 @@ def _cell(row: Estimate | None) -> str:
     return f'<td style="{bar}" title="{escape(title)}">{number}</td>'
 
 
+EPOCH_COLUMNS = tuple(
+    field.name for field in fields(EpochRecord) if field.name not in ("dice_per_image", "dice_per_class")
+)
+
+
 def save_epochs(epochs: Iterable[EpochRecord], path: str | Path) -> Path:
     """Write the Dice and loss of each epoch to a `.csv` or `.parquet` file, whole or not at all; returns the path.
 
     Of class maps, each class has a column `dice_class_0` and so on.
     """
     epochs = list(epochs)
-    columns = [field.name for field in fields(EpochRecord) if field.name not in ("dice_per_image", "dice_per_class")]
     of_classes = [
         f"dice_class_{label}" for label in range(max((len(epoch.dice_per_class) for epoch in epochs), default=0))
     ]
     rows = [
-        {name: getattr(epoch, name) for name in columns}
+        {name: getattr(epoch, name) for name in EPOCH_COLUMNS}
         | dict.fromkeys(of_classes, math.nan)
         | dict(zip(of_classes, epoch.dice_per_class, strict=False))
         for epoch in epochs
     ]
-    return save_rows(rows, [*columns, *of_classes], Path(path))
-
-
-def save_rows(rows: list[dict[str, Any]], columns: list[str], path: Path) -> Path:
-    """Write rows as CSV (floats in full precision, NaN empty) or Parquet, by the path's suffix.
-
-    Raises: InvalidArgument for another suffix or a missing folder, MissingDependency if Parquet needs pyarrow.
-    """
-    if path.suffix not in {".csv", ".parquet"}:
-        raise InvalidArgument(f"cannot save a table as {path.name!r}: expected a name that ends in .csv or .parquet")
-    if not path.parent.is_dir():
-        raise InvalidArgument(f"cannot save a table in {str(path.parent)!r}: no such folder")
-    with whole_file(path) as beside:
-        (_write_csv if path.suffix == ".csv" else _write_parquet)(rows, columns, beside)
-    return path
-
-
-def _write_csv(rows: list[dict[str, Any]], columns: list[str], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _plain(value) for name, value in row.items()})
-
-
-def _plain(value: Any) -> Any:
-    return "" if value != value else value  # NaN alone differs from itself
-
-
-def _write_parquet(rows: list[dict[str, Any]], columns: list[str], path: Path) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as absent:
-        raise MissingDependency('Parquet needs pyarrow: pip install "unetscope[table]"') from absent
-    table = pyarrow.Table.from_pylist(rows) if rows else pyarrow.table({name: [] for name in columns})
-    pyarrow.parquet.write_table(table.select(columns), path)
+    return save_rows(rows, [*EPOCH_COLUMNS, *of_classes], Path(path))

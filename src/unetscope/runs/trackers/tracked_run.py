@@ -26,7 +26,7 @@ from unetscope.base import (
     whole_file,
 )
 from unetscope.runs.analysed import AnalysedRun
-from unetscope.runs.folder import RunFolder
+from unetscope.runs.folder import TRACKING, RunFolder
 from unetscope.runs.trackers._mlflow import MLflow
 from unetscope.runs.trackers._tensorboard import TensorBoard
 from unetscope.runs.trackers._wandb import WeightsAndBiases
@@ -65,7 +65,7 @@ class TrackedRun:
     def __init__(self, run: RunFolder | AnalysedRun, tracker: str) -> None:
         check_tracker(tracker)
         self.run, self.tracker = AnalysedRun.of(run), tracker
-        self._tracking = run.path / "tracking"
+        self._tracking = run.path / TRACKING
         self._state = self._tracking / f"{tracker}.json"
         if already_open := _open_runs.get(self._key):
             already_open.close()
@@ -206,7 +206,7 @@ def track(run: RunFolder | AnalysedRun, tracker: str) -> Path:
     """
     with TrackedRun(run, tracker) as tracked:
         tracked.figures()
-    return run.path / "tracking" / tracker
+    return run.path / TRACKING / tracker
 
 
 def check_tracker(tracker: str | None) -> None:
