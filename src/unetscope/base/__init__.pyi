@@ -24,6 +24,11 @@ from .json_files import read_json as read_json
 from .json_files import without_nan as without_nan
 from .machine import cores as cores
 from .machine import free_memory as free_memory
+from .plain_numbers import plain_number as plain_number
+from .plain_numbers import real_number as real_number
+from .plain_numbers import real_numbers as real_numbers
+from .plain_numbers import shown as shown
+from .plain_numbers import whole_number as whole_number
 from .process_end import Terminated as Terminated
 from .process_end import end_at_signals as end_at_signals
 from .process_end import end_if_asked as end_if_asked

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, SupportsInt
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,20 @@ from unetscope.measure.layer_statistics import bytes_a_pair
 from unetscope.measure.probe_data import Segmented
 from unetscope.measure.probe_memory import probe_bytes
 from unetscope.networks import inspect
-from unetscope.table import Estimate, Flow, Layer, Quantity, Schedule, Skip, estimator_text, is_marked
+from unetscope.table import (
+    Epochs,
+    Estimate,
+    Flow,
+    Layer,
+    Quantity,
+    Schedule,
+    Skip,
+    chosen_schedule,
+    epoch_number,
+    estimator_text,
+    is_marked,
+    listed_epochs,
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class Probes:
 
     layers: Sequence[Family] = (Linear(),)
     merges: Sequence[Family] = (Convolutional(),)
-    merge_epochs: Collection[int] | None = None
+    merge_epochs: Epochs | None = None
 
 
 class Scope:
@@ -113,7 +126,7 @@ class Scope:
         labels: Sequence[LabelScheme] = (KMeansLabels(), BlockLabels()),
         held_out: SegmentationData | None = None,
         probes: Probes | Sequence[Family] = Probes(),
-        epochs: Schedule = "log",
+        epochs: Schedule | Epochs = "log",
         compute: Compute = Compute(),
         **moved: Any,
     ) -> None:
@@ -130,11 +143,11 @@ class Scope:
         everywhere = {family.name for family in probes.layers}
         self.probes = tuple(probes.layers) if held_out is not None else ()
         self.merge_probes = tuple(f for f in probes.merges if held_out is not None and f.name not in everywhere)
-        self._merge_epochs = probes.merge_epochs
+        merge_epochs = probes.merge_epochs
+        self._merge_epochs = None if merge_epochs is None else listed_epochs(merge_epochs, "merge_epochs")
         self.estimators = tuple(estimators)
-        self.epochs: Schedule = epochs
+        self.epochs: Schedule = chosen_schedule(epochs)
         self.compute = replace(compute, share=compute.share and world_size() > 1)
-        is_marked(epochs, 0)
         self._images = pixels(probe_set)
         example = self._prepare(self._images[:1])
         described, carried = described_layers(model, layers, skips, example)
@@ -148,29 +161,33 @@ class Scope:
         self.classes = {scheme.name: torch.from_numpy(scheme.labels(probe_set.masks, **ignored)) for scheme in labels}
         self._estimates: dict[tuple[object, ...], Estimate] = {}
 
-    def is_marked(self, epoch: int) -> bool:
-        """Whether the schedule marks this epoch."""
-        return is_marked(self.epochs, epoch)
+    def is_marked(self, epoch: SupportsInt) -> bool:
+        """Whether the schedule marks this epoch. Raises: InvalidArgument for what is no epoch."""
+        return is_marked(self.epochs, epoch_number(epoch))
 
     @preserve_rng()
     @unscaled()
-    def measure(self, epoch: int, *, on_batch: Callable[[int, int], None] | None = None) -> tuple[Estimate, ...]:
+    def measure(
+        self, epoch: SupportsInt, *, on_batch: Callable[[int, int], None] | None = None
+    ) -> tuple[Estimate, ...]:
         """Measure every layer of the network as it is now and add the estimates to `flow` under this epoch.
 
         The memory for activations is kept for the next measurement, and released to the system in between.
 
         on_batch is called with (forward batches done, forward batches in all); the count starts again for layers that need
         float64 and for usable information.
-        Raises: MeasurementError if an activation is not finite, naming the layer, or if memory runs out.
+        Raises: InvalidArgument for an epoch that is no whole number from 0 on; MeasurementError if an activation is not finite,
+        naming the layer, or if memory runs out.
         """
-        estimates = self._clustering(epoch, on_batch) if self.estimators else []
+        number = epoch_number(epoch)
+        estimates = self._clustering(number, on_batch) if self.estimators else []
         for family in self.probes:
-            estimates += self._usable(family, self.layers, epoch, on_batch)
-        layers = self._at_merges() if self.probes_merges_at(epoch) else []
+            estimates += self._usable(family, self.layers, number, on_batch)
+        layers = self._at_merges() if self.probes_merges_at(number) else []
         if layers and self._activation_buffer is not None:
             self._activation_buffer.release()  # so that the memory is that of the larger of both
         for family in self.merge_probes if layers else ():
-            usable = self._usable(family, layers, epoch, on_batch)
+            usable = self._usable(family, layers, number, on_batch)
             estimates += [estimate for estimate in usable if estimate.quantity != Quantity.USABLE]
         self._estimates.update({estimate.key: estimate for estimate in estimates})
         return tuple(estimates)

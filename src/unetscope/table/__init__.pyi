@@ -81,8 +81,13 @@ from .records import Role as Role
 from .records import Skip as Skip
 from .records import Verdict as Verdict
 from .saving import is_saved_table as is_saved_table
+from .schedule import MOST_EPOCHS as MOST_EPOCHS
+from .schedule import Epochs as Epochs
 from .schedule import Schedule as Schedule
 from .schedule import by_thirds as by_thirds
+from .schedule import chosen_schedule as chosen_schedule
+from .schedule import epoch_number as epoch_number
 from .schedule import is_marked as is_marked
+from .schedule import listed_epochs as listed_epochs
 from .schedule import log_spaced as log_spaced
 from .schedule import marked_epochs as marked_epochs
