@@ -72,7 +72,9 @@ def test_the_same_measurement_again_takes_the_place_of_the_older_one(run: RunFol
 def test_a_measurement_is_written_whole_or_not_at_all(run: RunFolder) -> None:
     run.describe(LAYERS, SKIPS)
     run.write_measurement(3, ROWS[:2])
-    with pytest.raises(RunFolderError, match=r"flow.sqlite: Error binding parameter 15"):
+    with pytest.raises(RunFolderError, match=r"flow.sqlite: Python int too large to convert to SQLite INTEGER"):
+        run.write_measurement(3, [replace(ROW, bits=9.0), replace(ROW, layer="2", n=2**63)])
+    with pytest.raises(RunFolderError, match=r"flow.sqlite: a value of reason is '{}': expected str"):
         run.write_measurement(3, [replace(ROW, bits=9.0), replace(ROW, layer="2", reason={})])  # type: ignore[arg-type]
     with pytest.raises(RunFolderError, match="an estimate of epoch 10 among those of epoch 3"):
         run.write_measurement(3, [replace(ROW, bits=9.0), ROWS[2]])

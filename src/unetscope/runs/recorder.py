@@ -8,21 +8,21 @@ import json
 import math
 import platform
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat, SupportsInt
 
 import torch
 from torch import Tensor, nn
 
 from unetscope import __version__
 from unetscope.activations import broadcast, rank
-from unetscope.base import InvalidArgument, RunFolderError, first_line, parse_json
+from unetscope.base import InvalidArgument, RunFolderError, first_line, parse_json, real_number, real_numbers
 from unetscope.data import SegmentationData
 from unetscope.measure import Scope
 from unetscope.runs.folder import RunFolder, data_facts, has_same_data
 from unetscope.runs.trackers import Follower, check_tracker
-from unetscope.table import EpochRecord, Flow, estimator_text
+from unetscope.table import EpochRecord, Flow, epoch_number, estimator_text
 
 
 class Recorder:
@@ -106,13 +106,16 @@ class Recorder:
         """All estimates, those of earlier runs of the same training included."""
         return self.scope.flow
 
-    def measure(self, epoch: int, *, last: bool = False) -> bool:
+    def measure(self, epoch: SupportsInt, *, last: bool = False) -> bool:
         """Measure the network, if the epoch is marked and has not been measured; whether it was.
 
         last: whether the training ends here. The last epoch is measured even if it is not marked, and once more if weights have
         changed since it was measured, as where they are averaged or the best ones loaded; a warning says so.
-        Raises: MeasurementError as `Scope.measure`.
+        Raises: InvalidArgument for an epoch that is no whole number from 0 on; MeasurementError as `Scope.measure`.
         """
+        return self._measure(epoch_number(epoch), is_last=last)
+
+    def _measure(self, epoch: int, *, is_last: bool) -> bool:
         measured = self.scope.flow.epochs
         if epoch in measured and epoch == measured[0] < measured[-1]:
             warnings.warn(
@@ -120,7 +123,7 @@ class Recorder:
                 "again: choose another folder if this is another training",
                 stacklevel=2,
             )
-        if not last and (epoch in measured or not self.scope.is_marked(epoch)):
+        if not is_last and (epoch in measured or not self.scope.is_marked(epoch)):
             return False
         weights = broadcast(_digest(self.scope.model) if rank() == 0 else None) or ""
         changed = self._weights.get(epoch, weights) != weights
@@ -141,19 +144,33 @@ class Recorder:
 
     def record(
         self,
-        epoch: int,
+        epoch: SupportsInt,
         *,
-        dice: float = math.nan,
-        loss: float = math.nan,
-        seconds: float = math.nan,
-        dice_per_class: Sequence[float] = (),
+        dice: SupportsFloat = math.nan,
+        loss: SupportsFloat = math.nan,
+        seconds: SupportsFloat = math.nan,
+        dice_per_class: Iterable[SupportsFloat] = (),
     ) -> None:
-        """Keep how well the network did after an epoch: validation Dice and loss, for the curves of the page."""
+        """Keep how well the network did after an epoch, for the curves of the page.
+
+        dice: validation Dice, from 0 to 1. loss: validation loss, in whatever unit. seconds: that the epoch took.
+        dice_per_class: validation Dice of each class, in their order. NaN stands for what is not known; numbers may be
+        Python's, NumPy's or those of tensors.
+
+        Raises: InvalidArgument for an epoch that is no whole number from 0 on, and for another value that cannot be.
+        """
+        nan = math.nan
+        record = EpochRecord(
+            epoch_number(epoch),
+            nan,
+            nan,
+            real_number(loss, "loss"),
+            real_number(dice, "dice", least=0, most=1),
+            real_number(seconds, "seconds", least=0),
+            dice_per_class=real_numbers(dice_per_class, "dice_per_class", least=0, most=1),
+        )
         if rank() == 0:
-            nan = math.nan
-            RunFolder.open(self.path).write_epoch(
-                EpochRecord(epoch, nan, nan, loss, dice, seconds, dice_per_class=tuple(dice_per_class))
-            )
+            RunFolder.open(self.path).write_epoch(record)
             self._follower.update()
 
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from unetscope.base import RunFolderError, first_line, parse_json
+from unetscope.base import RunFolderError, first_line, parse_json, plain_number, shown
 from unetscope.runs.table_digests import CREATE_DIGESTS, add_digests, changing, check_rows
-from unetscope.table import EpochRecord, Estimate, Flow, Layer, Role, Skip
+from unetscope.table import MOST_EPOCHS, EpochRecord, Estimate, Flow, Layer, Role, Skip
 
 FORMAT = 10
 
@@ -104,7 +104,7 @@ SQL_VALUES: dict[str, type | tuple[type, ...]] = {
     "tuple[float, ...]": (bytes, NoneType),
 }
 MOST_ROWS = {"layers": 10_000, "skips": 10_000, "epochs": 2_000_000, "estimates": 2_000_000, "pictures": 200_000}
-MOST_EPOCHS, MOST_LEVELS, MOST_TEXT, MOST_SIDE, MOST_PICTURE = 10**7, 64, 10_000, 2**31, 4 * 10**6
+MOST_LEVELS, MOST_TEXT, MOST_SIDE, MOST_PICTURE = 64, 10_000, 2**31, 4 * 10**6
 MOST_NUMBERS = 4 * 10**7  # in the lists of a table's rows, of which each takes 32 bytes once it is read
 
 
@@ -203,26 +203,30 @@ def read_pictures(connection: Connection, kind: str) -> tuple[Picture, ...]:
 
 
 def write_network(connection: Connection, layers: Sequence[Layer], skips: Sequence[Skip]) -> None:
-    """The layers and skips of a network, in their order."""
+    """The layers and skips of a network, in their order. Raises: ValueError for what `read_flow` would refuse."""
+    rows = [tuple(map(_layer_to_sql, astuple(layer))) for layer in layers]
+    for row in rows:
+        _layer(*row)
     with changing(connection, "layers", [""]):
         connection.executemany(
             f"INSERT OR REPLACE INTO layers (place, {', '.join(LAYER_COLUMNS)}) VALUES (?{', ?' * len(LAYER_COLUMNS)})",  # noqa: S608
-            [(place, *map(_layer_to_sql, astuple(layer))) for place, layer in enumerate(layers)],
+            [(place, *row) for place, row in enumerate(rows)],
         )
+    rows = [astuple(_skip(*astuple(skip))) for skip in skips]
     with changing(connection, "skips", [""]):
         connection.executemany(
             "INSERT OR REPLACE INTO skips VALUES (?, ?, ?, ?, ?)",
-            [(place, *astuple(skip)) for place, skip in enumerate(skips)],
+            [(place, *row) for place, row in enumerate(rows)],
         )
 
 
 def write_epoch(connection: Connection, record: EpochRecord) -> None:
-    """The record of one epoch, in place of an older one."""
+    """The record of one epoch, in place of an older one. Raises: ValueError for a value that could not be read again."""
     _insert(connection, "epochs", EPOCH_COLUMNS, [record])
 
 
 def write_estimates(connection: Connection, estimates: Iterable[Estimate]) -> None:
-    """Estimates; the same measurement takes the place of an older one."""
+    """Estimates; the same measurement takes the place of an older one. Raises: as `write_epoch`."""
     _insert(connection, "estimates", ESTIMATE_COLUMNS, estimates)
 
 
@@ -231,27 +235,48 @@ def _insert(
 ) -> None:
     """Insert records; one of the same key keeps the place of the older one, so that what was measured first stays first."""
     records = tuple(records)
+    rows = [tuple(_to_sql(name, getattr(record, name)) for name in columns) for record in records]
     values = ", ".join(f"{name} = excluded.{name}" for name in columns)
-    with changing(connection, table, [record.epoch for record in records]):
+    with changing(connection, table, [row[columns.index("epoch")] for row in rows]):
         connection.executemany(
             f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "  # noqa: S608
             f"ON CONFLICT ({KEYS[table]}) DO UPDATE SET {values}",
-            (tuple(_to_sql(name, getattr(record, name)) for name in columns) for record in records),
+            rows,
         )
 
 
 def write_pictures(connection: Connection, pictures: Iterable[Picture]) -> None:
-    """Small images, in place of older ones of the same kind, title, epoch and place."""
-    rows = [(picture.kind, picture.title, picture.epoch, picture.place, _png(picture.pixels)) for picture in pictures]
+    """Small images, in place of older ones of the same kind, title, epoch and place; of a larger one, some of its pixels.
+
+    Raises: ValueError for what `read_pictures` would refuse.
+    """
+    rows = []
+    for each in pictures:
+        _check_place(each.title, each.epoch, each.place)
+        rows.append((each.kind, each.title, each.epoch, each.place, _png(_small(each.pixels))))
     with changing(connection, "pictures", [row[0] for row in rows]):
         connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def _to_sql(name: str, value: Any) -> Any:
-    """A field's value as its column holds it; SQLite itself turns NaN to NULL."""
+    """A field's value as its column holds it; SQLite itself turns NaN to NULL.
+
+    Raises: ValueError for a value that `_from_sql` would refuse: nothing could read the folder any more.
+    """
+    kind = KINDS[name]
     if name in BLOBS:
-        return np.asarray(value, dtype=BLOBS[name]).tobytes() if value else None
-    return value
+        values = np.asarray(value, dtype=BLOBS[name])
+        if values.ndim != 1:
+            raise ValueError(f"a value of {name} is {shown(value)}: expected a list")
+        stored: Any = values.tobytes() if values.size else None
+    elif isinstance(value, bool | np.bool_):
+        stored = bool(value)
+    elif (number := plain_number(value)) is None:
+        stored = value
+    else:  # SQLite keeps a number of NumPy as bytes
+        stored = float(number) if kind == "float" else number
+    _from_sql(name, stored)
+    return stored
 
 
 def _from_sql(name: str, value: Any) -> Any:
@@ -305,13 +330,16 @@ def _skip(*texts: Any) -> Skip:
 
 
 def _picture(kind: Any, title: Any, epoch: Any, place: Any, png: Any) -> Picture:
+    _check_place(title, epoch, place)
+    return Picture(kind, title, epoch, place, _pixels(png))
+
+
+def _check_place(title: Any, epoch: Any, place: Any) -> None:
+    """Raises: ValueError for what places no picture."""
     if not isinstance(title, str) or not all(
         isinstance(number, int) and 0 <= number <= MOST_EPOCHS for number in (epoch, place)
     ):
-        raise ValueError(
-            f"a row of pictures is {str((kind, title, epoch, place))[:80]}: expected title, epoch and place"
-        )
-    return Picture(kind, title, epoch, place, _pixels(png))
+        raise ValueError(f"a row of pictures is {str((title, epoch, place))[:80]}: expected title, epoch and place")
 
 
 def _refuse_too_many(connection: Connection, *names: str) -> None:
@@ -326,6 +354,12 @@ def _refuse_too_many(connection: Connection, *names: str) -> None:
                 raise RunFolderError(
                     f"its {name} have more than {MOST_NUMBERS} numbers in {column}, which are not read"
                 )
+
+
+def _small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture itself, or every second, third, … row and column of one that is too large to be read again."""
+    step = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / MOST_PICTURE))
+    return np.ascontiguousarray(pixels[::step, ::step]) if step > 1 else pixels
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ class UnetscopeCallback(Callback):
             for name, metric in self.metrics.items()
             if metric in trainer.callback_metrics
         }
+        if math.isinf(scores.get("loss", 0.0)):  # of a training that diverges, which a curve cannot show
+            scores["loss"] = math.nan
         if scores:
             self.recorder.record(epoch, **scores)
 
