@@ -697,6 +697,34 @@ def test_check_data_finds_nothing_wrong(unetscope, data: Path) -> None:
     assert (contents["masks"]["kind"], contents["masks"]["is_assumed"]) == ("binary", False)
 
 
+@pytest.mark.parametrize("settings", ["figure.dpi: 1e9\naxes.grid: True\n", "a\x1b[31mb: 1\n", b"\xff\xfe", None])
+def test_settings_of_matplotlib_in_the_current_folder_are_not_read(
+    finished: Path, tmp_path: Path, settings: str | bytes | None
+) -> None:
+    file = tmp_path / "matplotlibrc"
+    if settings is None:
+        os.mkfifo(file)  # reading it would wait for ever
+    else:
+        file.write_bytes(settings if isinstance(settings, bytes) else settings.encode())
+    code = (
+        "import sys; sys.argv = ['unetscope', 'inspect', 'foreign:Padded', '--draw', 'u']\n"
+        "from unetscope.cli.main import main\n"
+        "assert 'matplotlib' not in sys.modules\ntry: main()\nexcept SystemExit as end: assert not end.code\n"
+        "import matplotlib\nassert matplotlib.rcParams['figure.dpi'] == 100 and not matplotlib.rcParams['axes.grid']"
+    )
+    folders = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        cwd=tmp_path,
+        timeout=120,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": folders},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "u.png").is_file()
+
+
 def test_help_needs_no_torch() -> None:
     code = "import sys; sys.argv = ['unetscope', 'run', '--help']\nfrom unetscope.cli.main import main\n"
     code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"

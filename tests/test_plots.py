@@ -889,6 +889,22 @@ def test_figures_need_neither_pyplot_nor_torch_and_no_fixed_hash(tmp_path) -> No
     assert saved == [file.read_bytes() for file in ours]
 
 
+OTHER_SETTINGS = {
+    "figure.dpi": 1e9, "savefig.dpi": 1e5, "path.sketch": (5, 20, 5), "axes.grid": True, "lines.linewidth": 9.0,
+    "lines.color": "red", "savefig.bbox": "tight", "savefig.transparent": True, "text.usetex": True,
+}  # fmt: skip
+
+
+def test_figures_are_those_without_any_settings(tmp_path) -> None:
+    plots.save(figure_of(plots.u_plot(small())), tmp_path, "as_they_are")
+    shown = plots.u_plot(small())._repr_png_()
+    with matplotlib.rc_context(OTHER_SETTINGS):
+        plots.save(figure_of(plots.u_plot(small())), tmp_path, "with_others")
+        assert plots.u_plot(small())._repr_png_() == shown
+    for kind in ("png", "svg"):
+        assert (tmp_path / f"with_others.{kind}").read_bytes() == (tmp_path / f"as_they_are.{kind}").read_bytes()
+
+
 @every_drawing
 def test_global_settings_are_as_before(draw) -> None:
     settings = {"font.size": 21.0, "axes.spines.top": True, "svg.hashsalt": None}

@@ -24,6 +24,7 @@ from .json_files import read_json as read_json
 from .json_files import without_nan as without_nan
 from .machine import cores as cores
 from .machine import free_memory as free_memory
+from .matplotlib_settings import ignore_settings_of_current_folder as ignore_settings_of_current_folder
 from .plain_numbers import plain_number as plain_number
 from .plain_numbers import real_number as real_number
 from .plain_numbers import real_numbers as real_numbers

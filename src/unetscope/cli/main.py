@@ -14,7 +14,13 @@ from typing import Annotated
 
 import typer
 
-from unetscope.base import Terminated, UnetscopeError, end_at_signals, first_line
+from unetscope.base import (
+    Terminated,
+    UnetscopeError,
+    end_at_signals,
+    first_line,
+    ignore_settings_of_current_folder,
+)
 from unetscope.cli.terminal import one_line, print_json
 from unetscope.cli.verbs_check import check_data, fetch, inspect, selfcheck
 from unetscope.cli.verbs_report import export, report, view
@@ -59,6 +65,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # characters outside the terminal's encoding are escaped
             stream.reconfigure(errors="backslashreplace")
     end_at_signals()
+    ignore_settings_of_current_folder()
     try:
         app()
     except Terminated:

@@ -50,6 +50,20 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "unetscope",
 }
 
+# Settings of the program that draws, which change no figure.
+NO_STYLE = {
+    "backend", "backend_fallback", "date.epoch", "docstring.hardcopy", "figure.max_open_warning", "figure.raise_window",
+    "interactive", "savefig.directory", "timezone", "tk.window_focus", "toolbar",
+}  # fmt: skip
+
+
+@cache
+def _settings() -> dict[str, Any]:
+    """The settings of every figure: the style, and what it leaves open as matplotlib has it without any matplotlibrc."""
+    defaults = dict.items(matplotlib.rcParamsDefault)  # read plainly: asking for the backend would choose one
+    return {name: value for name, value in defaults if name not in NO_STYLE and not name.startswith("webagg.")} | STYLE
+
+
 SHOWN_DPI = 200  # of a figure in a notebook, which is shown half as large, for fine screens
 
 
@@ -59,7 +73,8 @@ class ShownAxes(Axes):
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         memory, figure = io.BytesIO(), self.get_figure(root=True)
         assert figure is not None
-        figure.savefig(memory, format="png", dpi=SHOWN_DPI, bbox_inches="tight")
+        with matplotlib.rc_context(cast(Any, _settings())):
+            figure.savefig(memory, format="png", dpi=SHOWN_DPI, bbox_inches="tight")
         width, height = struct.unpack(">II", memory.getvalue()[16:24])
         return memory.getvalue(), {"width": width // 2, "height": height // 2}
 
@@ -89,7 +104,7 @@ def in_style(draw: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(draw)
     def drawn(*args: P.args, **about: P.kwargs) -> T:
-        with matplotlib.rc_context(cast(Any, STYLE)):
+        with matplotlib.rc_context(cast(Any, _settings())):
             drawing = draw(*args, **about)
         return cast(T, drawing.view(ShownPanels)) if isinstance(drawing, np.ndarray) else drawing
 

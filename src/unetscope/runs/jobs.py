@@ -16,7 +16,13 @@ from jaxtyping import Integer
 from torch import Tensor, nn
 
 from unetscope.activations import pixels, to_input, visit, with_shapes
-from unetscope.base import NoProgress, TrainingError, UnetscopeError, end_with_parent
+from unetscope.base import (
+    NoProgress,
+    TrainingError,
+    UnetscopeError,
+    end_with_parent,
+    ignore_settings_of_current_folder,
+)
 from unetscope.runs.building import built_network, refuse_other_network
 from unetscope.runs.code_consent import allow_code
 from unetscope.runs.folder import RunFolder, refuse_other_data
@@ -115,6 +121,7 @@ def constant_channels(
 
 def main() -> None:
     """Train the folder of the command line; with `--with-parent`, only as long as the parent process lives."""
+    ignore_settings_of_current_folder()
     words = sys.argv[1:]
     if "--with-parent" in words:
         words.remove("--with-parent")
