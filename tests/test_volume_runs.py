@@ -294,12 +294,12 @@ def test_a_skip_that_voxels_need_is_needed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("task", "needed", "redundant"),
-    [("voxel", ["skip1"], ["level1", "level2", "skip2"]), ("coarse", [], ["skip1"])],
+    ("task", "n", "needed", "redundant"),
+    [("voxel", 240, ["skip1"], ["level1", "level2", "skip2"]), ("coarse", 400, [], ["skip1"])],
 )
 def test_planted_tasks_of_volumes_are_judged_rightly(
-    task: str, needed: list[str], redundant: list[str], tmp_path: Path
+    task: str, n: int, needed: list[str], redundant: list[str], tmp_path: Path
 ) -> None:
-    judgement = judged(task, 240, 16, tmp_path, width=6)
+    judgement = judged(task, n, 16, tmp_path, width=6)
     assert {part: judgement.decision(part) for part in needed} == dict.fromkeys(needed, "needed")
     assert {part: judgement.decision(part) for part in redundant} == dict.fromkeys(redundant, "redundant")
