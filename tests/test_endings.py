@@ -95,7 +95,15 @@ def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(t
     ))  # fmt: skip
     for path in (left, written, own):
         path.touch()
+    strange = [f".x.{number}.part" for number in ("9999999999", "9" * 200, "0", "\u0663\u0663")]
+    for name in strange:
+        (tmp_path / name).touch()
+    (tmp_path / ".folder.999999999.part").mkdir()
+    (tmp_path / ".link.999999999.part").symlink_to(tmp_path / "x")
     remove_abandoned(tmp_path)
+    for name in (*strange, ".folder.999999999.part", ".link.999999999.part"):
+        os.lstat(tmp_path / name)  # no process wrote it, and it is in nobody's way
+        (tmp_path / name).rmdir() if "folder" in name else (tmp_path / name).unlink()
     assert sorted(tmp_path.iterdir()) == sorted([written, own])
 
 

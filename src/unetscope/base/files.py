@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MOST_PROCESSES = 2**31 - 1  # the greatest process id that any system gives
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -62,10 +64,16 @@ def finished_files(folder: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete temporary files whose process has ended; those of a process that still writes stay. The folder need not exist."""
+    """Delete temporary files whose process has ended; those of a process that still writes stay. The folder need not exist.
+
+    What `whole_file` does not write stays too: folders, links, and names with a number that no process has.
+    """
     for path in folder.glob(".*.part*"):
-        process = re.search(r"\.(\d+)\.part", path.name)
-        if process and not _is_running(int(process[1])):
+        process = re.search(r"\.([1-9][0-9]*)\.part", path.name)
+        if process is None or path.is_symlink() or not path.is_file():
+            continue
+        number = int(process[1])
+        if number <= MOST_PROCESSES and not _is_running(number):
             path.unlink(missing_ok=True)
 
 
