@@ -909,3 +909,80 @@ def test_a_mistake_ends_with_2_where_nothing_can_be_written(to: str) -> None:
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert ("nowhere" in ended.stderr) == ("2>" not in to)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_what_is_printed_on_a_full_device_is_a_mistake(finished: Path) -> None:
+    line = f"{sys.executable} -m unetscope verdict {finished} --no-cost --json >/dev/full"
+    ended = subprocess.run(["sh", "-c", line], check=False, capture_output=True, text=True)
+    text = "unetscope: what was being written: No space left on device: choose another place or make room in this one\n"
+    assert (ended.returncode, ended.stderr) == (2, text)
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "verdict {run} --no-cost", "verdict {run} --no-cost --json", "verdict {run}"]
+)
+def test_output_that_nobody_reads_is_no_bug(finished: Path, words: str) -> None:
+    process = started(*words.format(run=finished).split())
+    process.stdout.close()  # before anything is printed: the process takes longer to begin
+    process.stdout = None
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (141, "")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
+def test_a_closed_standard_stream_is_no_mistake(finished: Path, tmp_path: Path, closed: str) -> None:
+    page = tmp_path / "page.html"
+    line = f"{sys.executable} -m unetscope report {finished} --to {page} {closed}"
+    assert subprocess.run(["sh", "-c", line], check=False).returncode == 0
+    assert page.stat().st_size > 10_000
+    script = "import os; from unetscope.cli.streams import open_missing_streams as fill; fill(); "
+    script += (
+        "assert [os.fstat(n).st_rdev for n in range(3)].count(os.stat(os.devnull).st_rdev) == 3; os.system('true')"
+    )
+    line = f'{sys.executable} -c "{script}" 0<&- 1>&- 2>&-'
+    assert subprocess.run(["sh", "-c", line], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("words", ["selfcheck --json", "verdict ../run --no-cost --json", "report {run} {run} --json"])
+def test_a_current_folder_that_was_deleted_is_one_line(finished: Path, tmp_path: Path, words: str) -> None:
+    (tmp_path / "gone").mkdir()
+    line = f"cd {tmp_path}/gone && rmdir ../gone && {sys.executable} -P -m unetscope {words.format(run=finished)}"
+    ended = subprocess.run(["sh", "-c", line], check=False, capture_output=True, text=True)
+    text = "the current folder cannot be read (No such file or directory): go to another one"
+    assert (ended.returncode, ended.stderr) == (2, f"unetscope: {text}\n")
+    assert json.loads(ended.stdout) == {"error": text}
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("verdict RUN --epoch x", "'--epoch'"),
+        ("verdict RUN --epoch 1.5", "'--epoch'"),
+        ("verdict RUN --margin much", "'--margin'"),
+        ("run --threads=q", "'--threads'"),
+        ("run --epochs", "'--epochs'"),
+        ("view RUN --port x", "'--port'"),
+        ("verdict RUN --epohc 3", "--epohc"),
+        ("verdict", "Missing argument 'RUN'"),
+        ("verdict RUN RUN", "unexpected extra argument"),
+        ("verdct", "No such command 'verdct'"),
+    ],
+)
+def test_words_that_cannot_be_read_are_one_line_that_names_them(unetscope, words: str, text: str) -> None:
+    code, output, errors = unetscope(*words.split())
+    assert (code, output) == (2, "")
+    assert errors.startswith("unetscope: ") and errors.count("\n") == 1
+    assert text in errors
+    code, output, errors = unetscope(*words.split()[:1], "--json", *words.split()[1:])
+    if words != "verdct" and not words.startswith("view"):  # which have no --json
+        assert code == 2
+        assert text in json.loads(output)["error"]
+        assert errors == f"unetscope: {json.loads(output)['error']}\n"
+
+
+def test_no_words_are_answered_with_the_help(unetscope) -> None:
+    for words in ([], ["data"]):
+        code, _, errors = unetscope(*words)
+        assert code == 2
+        assert "Commands:" in errors

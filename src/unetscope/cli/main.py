@@ -1,7 +1,7 @@
 """The command: its verbs, and how it ends.
 
-Exit codes: 0 success, 2 what the user can mend (one line, no traceback), 130 stopped by the user, 143 ended by SIGTERM,
-1 a bug.
+Exit codes: 0 success, 2 what the user can mend (one line, no traceback), 130 stopped by the user, 141 nobody reads what is
+printed, 143 ended by SIGTERM, 1 a bug.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import errno
 import io
 import sys
 from contextlib import suppress
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from unetscope.base import (
+    InvalidArgument,
     Terminated,
     UnetscopeError,
     end_at_signals,
     first_line,
     ignore_settings_of_current_folder,
 )
+from unetscope.cli.streams import UNREAD, discard_output, flush_output, is_unread, open_missing_streams
 from unetscope.cli.terminal import one_line, print_json
 from unetscope.cli.verbs_check import check_data, fetch, inspect, selfcheck
 from unetscope.cli.verbs_report import export, report, view
@@ -59,15 +62,22 @@ MENDABLE = {
 }
 
 
+# What typer raises for words that it cannot read: a class of click, or of typer's own copy of it.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 def main() -> None:
     """Entry point of the `unetscope` command."""
+    open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # characters outside the terminal's encoding are escaped
             stream.reconfigure(errors="backslashreplace")
     end_at_signals()
     ignore_settings_of_current_folder()
     try:
-        app()
+        _refuse_missing_folder()
+        code = _called()
+        flush_output()
     except Terminated:
         sys.stderr.write("unetscope: ended by SIGTERM\n")
         raise
@@ -80,21 +90,61 @@ def main() -> None:
             raise
         _exit_with(f"there is not enough memory ({first_line(failure)}): choose smaller images or a smaller network")
     except OSError as failure:
+        if is_unread(failure):
+            _end_unread()
         if failure.errno not in MENDABLE:
             raise
         path = failure.filename2 or failure.filename or "what was being written"
         _exit_with(f"{path}: {failure.strerror}: choose another place or make room in this one")
+    else:
+        raise SystemExit(code)
 
 
-def _exit_with(message: str) -> None:
+def _called() -> int:
+    """Call the verb of the command line; returns the exit code."""
+    try:
+        return app(standalone_mode=False) or 0
+    except SystemExit as end:
+        if isinstance(end, Terminated) or not is_unread(end.__context__):  # for which typer ends with 1, as for a bug
+            raise
+        _end_unread()
+    except UsageError as mistake:
+        _exit_with_usage(mistake)
+    except typer.Abort as end:
+        raise end.__cause__ or end from None  # an end of input, of which typer says no more
+
+
+def _refuse_missing_folder() -> None:
+    """Raises: InvalidArgument where the current folder was deleted, in which no relative path leads anywhere."""
+    try:
+        Path.cwd()
+    except OSError as failure:
+        raise InvalidArgument(f"the current folder cannot be read ({failure.strerror}): go to another one") from None
+
+
+def _end_unread() -> NoReturn:
+    discard_output()
+    raise SystemExit(UNREAD)
+
+
+def _exit_with_usage(mistake: Any) -> NoReturn:
+    """End with 2 and one line that names the flag; without any words, with the help that was raised."""
+    if type(mistake).__name__ == "NoArgsIsHelpError":
+        mistake.show()
+        raise SystemExit(2)
+    hint = "" if mistake.ctx is None else f" (see {mistake.ctx.command_path} {mistake.ctx.help_option_names[0]})"
+    _exit_with(f"{mistake.format_message().rstrip('.')}{hint}")
+
+
+def _exit_with(message: str) -> NoReturn:
     """End with 2 and one line on the standard error, and one JSON object on the standard output if that was asked for."""
     text = one_line(message)
     if "--json" in sys.argv:
         with suppress(OSError):  # where the standard output is what cannot be written, only the other one is left
             print_json({"error": text})
-    with suppress(OSError, AttributeError):  # which is full, or closed
+    with suppress(OSError):  # which is full, or has no reader
         sys.stderr.write(f"unetscope: {text}\n")
-        sys.stderr.flush()
+    discard_output()
     raise SystemExit(2)
 
 
