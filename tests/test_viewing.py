@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import http.client
 import json
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -154,6 +156,55 @@ def test_another_interface_has_to_be_asked_for_and_keeps_the_token(run: RunFolde
         assert ask(served, with_token(served), host=f"192.168.0.7:{port}")[0] == 200
         assert ask(served, with_token(served), host=f"evil.example:{port}")[0] == 403
         assert ask(served, "/", host=f"192.168.0.7:{port}")[0] == 403
+
+
+@pytest.mark.parametrize("host", ["0", "0x0", "0.0", "::", "::ffff:0.0.0.0"])
+def test_every_spelling_of_every_interface_is_taken_for_it(run: RunFolder, host: str) -> None:
+    with serving(Server(Live([run.path]), host=host)) as served:
+        assert served.url == f"http://{socket.gethostname()}:{served.server_port}/?token={served.token}"
+        assert served.answers_to(f"192.168.0.7:{served.server_port}")
+        assert not served.answers_to(f"evil.example:{served.server_port}")
+
+
+def test_a_short_address_is_answered_by_its_long_form_too(run: RunFolder) -> None:
+    with serving(Server(Live([run.path]), host="127.1")) as served:
+        for name in ("127.1", "127.0.0.1", "localhost"):  # a browser asks for the second
+            assert ask(served, with_token(served), host=f"{name}:{served.server_port}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [
+        ("", "^host must be an address or a name of this machine, got '': 127.0.0.1 is this one alone$"),
+        ("\udcff", "^cannot serve on \udcff port 0: "),
+        ("a" * 70 + ".example", "^cannot serve on a+.example port 0: "),
+        ("a\0b", "^cannot serve on a\0b port 0: "),
+    ],
+)
+def test_what_is_no_host_is_refused(run: RunFolder, host: str, text: str) -> None:
+    with pytest.raises(InvalidArgument, match=text):
+        Server(Live([run.path]), host=host)
+
+
+@pytest.mark.parametrize("target", ["http://[/", "http://[::1/"])
+def test_an_address_that_cannot_be_read_is_answered(served: Server, target: str) -> None:
+    status, _, body = ask(served, target)
+    assert (status, body) == (400, b"the address cannot be read\n")
+
+
+def test_a_server_without_files_left_waits_and_does_not_spin(served: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[float] = []
+    accept = socket.socket.accept
+
+    def full(self: socket.socket) -> Any:
+        tries.append(time.monotonic())
+        if len(tries) < 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(self)
+
+    monkeypatch.setattr(socket.socket, "accept", full)
+    assert ask(served, with_token(served))[0] == 200, "it is answered once there is room"
+    assert all(later - earlier >= 0.19 for earlier, later in pairwise(tries[:4]))
 
 
 def test_an_address_that_cannot_be_had_is_said_so(run: RunFolder, served: Server) -> None:

@@ -8,6 +8,7 @@ token, and a `Host` that is this server: a foreign page whose name resolves to t
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import ipaddress
@@ -33,7 +34,8 @@ from unetscope.runs import AnalysedRun, RunFolder
 
 LOCAL = "127.0.0.1"
 SECONDS_A_REQUEST = 30
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - only recognised, never the default
+FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # no connection is taken before another ends
+SECONDS_UNTIL_FREE = 0.2
 WATCHED = (
     "config.json", "flow.sqlite", "silenced.json", "evidence.json", "costs.json", "verification/*/seed-*/flow.sqlite",
     "verification/*/seed-*/failure.json",
@@ -161,8 +163,9 @@ class Live:
 class Server(ThreadingHTTPServer):
     """Serves runs on one interface to requests with the token; `url` is the address to open.
 
-    port: 0 for any free port. token: random by default.
-    Raises: InvalidArgument if the address cannot be bound.
+    host: an address or a name of this machine; one that means every interface, such as 0.0.0.0, `::` or 0, is shown as the
+    name of this machine. port: 0 for any free port. token: random by default.
+    Raises: InvalidArgument for an empty host, or if the address cannot be bound.
 
     >>> with Server(Live([Path("run")]), token="secret") as server:
     ...     server.url.startswith("http://127.0.0.1:"), server.url.endswith("/?token=secret")
@@ -174,12 +177,21 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, source: Live, *, host: str = LOCAL, port: int = 0, token: str = "") -> None:
         self.source, self.token, self.host = source, token or secrets.token_urlsafe(32), host
+        if not host:  # which would be every interface
+            raise InvalidArgument(
+                "host must be an address or a name of this machine, got '': 127.0.0.1 is this one alone"
+            )
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), Handler)
-        except (OSError, OverflowError) as refused:
+        except (OSError, OverflowError, ValueError, TypeError) as refused:  # the last two of a name that is none
             raise InvalidArgument(f"cannot serve on {host} port {port}: {refused}") from None
-        self.names = _names(host)
+        self.is_everywhere = _is_everywhere(self.server_name)
+        self.names = {host.lower(), self.server_name}
+        if self.is_everywhere:
+            self.names |= {socket.gethostname().lower(), "localhost"}
+        elif self.server_name == LOCAL:
+            self.names.add("localhost")
 
     def server_bind(self) -> None:
         """Bind without resolving the name of this machine."""
@@ -188,10 +200,19 @@ class Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
+    def get_request(self) -> tuple[Any, Any]:
+        """The next connection. Where too many are open, waits a little: asked at once, it would be there again."""
+        try:
+            return super().get_request()
+        except OSError as refused:
+            if refused.errno in FULL:
+                time.sleep(SECONDS_UNTIL_FREE)
+            raise
+
     @property
     def url(self) -> str:
         """The address of the page with its token."""
-        shown = socket.gethostname() if self.host in EVERYWHERE else f"[{self.host}]" if ":" in self.host else self.host
+        shown = socket.gethostname() if self.is_everywhere else f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{shown}:{self.server_port}/?token={self.token}"
 
     def answers_to(self, host: str) -> bool:
@@ -200,15 +221,22 @@ class Server(ThreadingHTTPServer):
         if port != str(self.server_port):
             return False
         name = name.strip("[]").lower()
-        return name in self.names or (self.host in EVERYWHERE and _is_address(name))
+        return name in self.names or (self.is_everywhere and _is_address(name))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a closed connection."""
 
 
-def _names(host: str) -> set[str]:
-    everywhere = {socket.gethostname().lower(), "localhost"} if host in EVERYWHERE else set()
-    return {host.lower(), *everywhere, *(["localhost"] if host == LOCAL else [])}
+def _is_everywhere(bound: str) -> bool:
+    """Whether a bound address is that of every interface, however it was spelled.
+
+    >>> _is_everywhere("0.0.0.0"), _is_everywhere("::ffff:0.0.0.0"), _is_everywhere("127.0.0.1")
+    (True, True, False)
+    """
+    address = ipaddress.ip_address(bound)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_unspecified
 
 
 def _is_address(name: str) -> bool:
@@ -235,7 +263,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the page or its data; without the token, only with a refusal."""
-        address = urlsplit(self.path)
+        try:
+            address = urlsplit(self.path)
+        except ValueError:  # such as a bracket that is not closed
+            self._refuse_with(HTTPStatus.BAD_REQUEST, "the address cannot be read")
+            return
         words = parse_qs(address.query)
         if not self.server.answers_to(self.headers.get("Host", "")):
             self._refuse_with(HTTPStatus.FORBIDDEN, "this server is not the host that was asked for")
