@@ -34,6 +34,7 @@ from .memory import Budget as Budget
 from .memory import Slice as Slice
 from .memory import default_budget as default_budget
 from .recording import record_graph as record_graph
+from .threads import held as held
 from .tracing import ScriptedCall as ScriptedCall
 from .tracing import function_name as function_name
 from .tracing import scope_of as scope_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
+from unetscope.activations.threads import Shared, held
 from unetscope.base import NetworkError
 from unetscope.data import SegmentationData
 
 Setting = TypeVar("Setting")
 
 
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Within the block, multiply float32 in full precision; restore the settings afterwards.
+def full_float32() -> AbstractContextManager[None]:
+    """Within the block, multiply float32 in full precision; restore the settings afterwards, when no thread is in such a block.
 
     TF32 and similar formats keep ten bits of a number's fraction: enough for training, not for the difference of two images.
 
@@ -30,6 +30,11 @@ def full_float32() -> Iterator[None]:
     ...     torch.backends.cuda.matmul.fp32_precision
     'ieee'
     """
+    return _FULL_FLOAT32
+
+
+@contextmanager
+def _set_full_float32() -> Iterator[None]:
     backends: tuple[Any, ...] = (
         torch.backends.cuda.matmul,
         *(getattr(torch.backends.cudnn, kind) for kind in ("conv", "rnn")),
@@ -53,6 +58,9 @@ def full_float32() -> Iterator[None]:
             torch.backends.cudnn.allow_tf32 = cudnn
         for backend, precision in zip(backends, precisions, strict=True):
             backend.fp32_precision = precision
+
+
+_FULL_FLOAT32 = Shared(_set_full_float32)
 
 
 def _legacy_setting(read: Callable[[], Setting]) -> Setting | None:
@@ -90,6 +98,8 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
     Restored are the training flag of every module, every buffer, and the random state of the CPU and of the network's device.
 
+    Raises: NetworkError if another thread is measuring the network.
+
     >>> model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
     >>> with eval_mode(model):
     ...     model.training, torch.is_grad_enabled()
@@ -99,8 +109,9 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     """
     check_initialised(model)
     device = device_of(model)
-    modes = [(module, module.training) for module in model.modules()]
     with ExitStack() as stack:
+        stack.enter_context(held(model))  # before its modes are read, which another thread may have set
+        modes = [(module, module.training) for module in model.modules()]
         stack.enter_context(kept_buffers(model))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(torch.no_grad())
@@ -117,24 +128,30 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Restore every buffer after the block, whether it was written into or put in the place of another."""
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    try:
-        yield
-    finally:
-        for module, name, buffer, saved in buffers:
-            setattr(module, name, buffer)
-            if not torch.equal(buffer, saved):
-                buffer.copy_(saved)
+    """Restore every buffer after the block, whether it was written into or put in the place of another.
+
+    Raises: NetworkError if another thread is measuring the network.
+    """
+    with held(model):
+        buffers = [
+            (module, name, buffer, buffer.clone())
+            for module in model.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
+        try:
+            yield
+        finally:
+            for module, name, buffer, saved in buffers:
+                setattr(module, name, buffer)
+                if not torch.equal(buffer, saved):
+                    buffer.copy_(saved)
 
 
 @contextmanager
 def kept_parameters(model: nn.Module) -> Iterator[None]:
     """Restore, after the block, parameters that a network writes into while it trains, as one that normalises its weights.
+
+    Raises: NetworkError if another thread is measuring the network.
 
     >>> layer = nn.Linear(2, 2)
     >>> with kept_parameters(layer), torch.no_grad():
@@ -143,14 +160,15 @@ def kept_parameters(model: nn.Module) -> Iterator[None]:
     >>> torch.equal(layer.weight, kept)
     True
     """
-    saved = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, values in saved:
-                if not torch.equal(parameter, values):
-                    parameter.copy_(values)
+    with held(model):
+        saved = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, values in saved:
+                    if not torch.equal(parameter, values):
+                        parameter.copy_(values)
 
 
 def check_initialised(model: nn.Module) -> None:
@@ -163,17 +181,22 @@ def check_initialised(model: nn.Module) -> None:
             )
 
 
-@contextmanager
-def uncompiled() -> Iterator[None]:
+def uncompiled() -> AbstractContextManager[None]:
     """Within the block, whatever `torch.compile` has compiled runs as it was written: tracing and hooks do not see into it.
 
     That holds for modules, methods and functions under whatever name the network calls them. What is compiled stays so.
     """
-    if "torch._dynamo" not in sys.modules:  # whose import takes seconds, and without it nothing is compiled
-        yield
-        return
+    # whose import takes seconds, and without it nothing is compiled
+    return _UNCOMPILED if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def _force_eager() -> Iterator[None]:
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+_UNCOMPILED = Shared(_force_eager)
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
 from unetscope.activations.inference import uncompiled
+from unetscope.activations.threads import Shared, held
 from unetscope.base import NetworkError
 
 SEPARATOR, ARGUMENT = ":", "@"
@@ -96,7 +97,7 @@ def trace_calls(model: nn.Module, intercept: Intercept) -> Iterator[list[str]]:
     outside the network's forward pass are not intercepted. The value of the block is the names of the modules that run, from
     outer to inner.
 
-    Raises: NetworkError for a scripted network, whose calls cannot be intercepted.
+    Raises: NetworkError for a scripted network, whose calls cannot be intercepted, and if another thread is measuring it.
     """
     if isinstance(model, jit.ScriptModule):
         raise NetworkError(
@@ -109,7 +110,6 @@ def trace_calls(model: nn.Module, intercept: Intercept) -> Iterator[list[str]]:
     }
     running: list[str] = []
     counts: Counter[tuple[str, str]] = Counter()
-    has_own_forward, forward = "forward" in vars(model), model.forward
 
     # Replaces `forward` instead of hooking it: a hook is not called when a BaseException ends the pass.
     def traced_forward(*args: Any, **kwargs: Any) -> Any:
@@ -125,7 +125,8 @@ def trace_calls(model: nn.Module, intercept: Intercept) -> Iterator[list[str]]:
     def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
         running.pop()
 
-    with uncompiled(), ExitStack() as stack:
+    with held(model), uncompiled(), ExitStack() as stack:
+        has_own_forward, forward = "forward" in vars(model), model.forward
         for module in names:
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave, always_call=True).remove)
@@ -176,16 +177,31 @@ def _script_name(script: Any) -> str:
     return str(script.name if owner is None else owner._type().name().rpartition(".")[2])
 
 
+_modes_of_thread: dict[int, list[_InterceptMode]] = {}  # from the outer to the inner
+
+
 @contextmanager
 def _scripted_calls(mode: _InterceptMode) -> Iterator[None]:
     """Within the block, calls of scripted functions and modules in this thread go through the mode, which torch leaves out."""
-    thread = threading.get_ident()
+    modes = _modes_of_thread.setdefault(threading.get_ident(), [])
+    with _SCRIPTED_CALLS_SEEN:
+        modes.append(mode)
+        try:
+            yield
+        finally:
+            modes.remove(mode)
+            if not modes:
+                _modes_of_thread.pop(threading.get_ident(), None)
 
-    def intercepted(call: Callable[..., Any]) -> Callable[..., Any]:
+
+@contextmanager
+def _see_scripted_calls() -> Iterator[None]:
+    """Within the block, calls of scripted functions and modules go through the modes of the thread that makes them."""
+
+    def seen(call: Callable[..., Any]) -> Callable[..., Any]:
         def call_seen(script: Any, *args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() != thread:
-                return call(script, *args, **kwargs)
-            return mode.__torch_function__(ScriptedCall(script, call), (), args, kwargs)
+            modes = _modes_of_thread.get(threading.get_ident(), [])
+            return _through(tuple(modes), call)(script, *args, **kwargs)
 
         return call_seen
 
@@ -193,11 +209,25 @@ def _scripted_calls(mode: _InterceptMode) -> Iterator[None]:
     calls = [scripted.__call__ for scripted in classes]
     try:
         for scripted, call in zip(classes, calls, strict=True):
-            scripted.__call__ = intercepted(call)
+            scripted.__call__ = seen(call)
         yield
     finally:
         for scripted, call in zip(classes, calls, strict=True):
             scripted.__call__ = call
+
+
+_SCRIPTED_CALLS_SEEN = Shared(_see_scripted_calls)
+
+
+def _through(modes: tuple[_InterceptMode, ...], call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call of a script through these modes, the last of them first."""
+    if not modes:
+        return call
+
+    def intercepted(script: Any, *args: Any, **kwargs: Any) -> Any:
+        return modes[-1].__torch_function__(ScriptedCall(script, _through(modes[:-1], call)), (), args, kwargs)
+
+    return intercepted
 
 
 _ALIASES = {

@@ -21,6 +21,7 @@ from unetscope.activations import (
     default_budget,
     device_of,
     forward_bytes,
+    held,
     pixels,
     to_input,
     unscaled,
@@ -177,9 +178,15 @@ class Scope:
         on_batch is called with (forward batches done, forward batches in all); the count starts again for layers that need
         float64 and for usable information.
         Raises: InvalidArgument for an epoch that is no whole number from 0 on; MeasurementError if an activation is not finite,
-        naming the layer, or if memory runs out.
+        naming the layer, or if memory runs out; NetworkError if another thread is measuring the network.
         """
         number = epoch_number(epoch)
+        with held(self.model):  # throughout, so that it is the second thread that is refused
+            estimates = self._measured(number, on_batch)
+        self._estimates.update({estimate.key: estimate for estimate in estimates})
+        return tuple(estimates)
+
+    def _measured(self, number: int, on_batch: Callable[[int, int], None] | None) -> list[Estimate]:
         estimates = self._clustering(number, on_batch) if self.estimators else []
         for family in self.probes:
             estimates += self._usable(family, self.layers, number, on_batch)
@@ -189,8 +196,7 @@ class Scope:
         for family in self.merge_probes if layers else ():
             usable = self._usable(family, layers, number, on_batch)
             estimates += [estimate for estimate in usable if estimate.quantity != Quantity.USABLE]
-        self._estimates.update({estimate.key: estimate for estimate in estimates})
-        return tuple(estimates)
+        return estimates
 
     def probe_bytes(self) -> tuple[int, int]:
         """What probes hold at most, in bytes beside the network's batch: those of the layers, and those of the merges."""
