@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base import DataError, InvalidArgument, preserve_rng
+from unetscope.data.arrays import any_array, array_of, chosen_of, first_not_finite, plain_array, stored_pixels
 from unetscope.data.problems import printable
 from unetscope.data.splits import rows_held_out
 
@@ -36,6 +37,7 @@ class SegmentationData:
     an image. source: their origin, for display. classes: 2 for binary masks, of which class 1 is the foreground. groups: of
     each image the patient, section or film that it comes from, none if all images are independent of each other. ignore: a
     value above the classes whose pixels count nowhere: not in a loss, a Dice, a probe or an entropy.
+    Arrays of another byte order are turned to the machine's.
     Raises: InvalidArgument if shapes, types or values differ from that, or a name is not unique.
 
     >>> import numpy as np
@@ -53,6 +55,8 @@ class SegmentationData:
     ignore: int | None = None
 
     def __post_init__(self) -> None:
+        for part in ("images", "masks"):
+            object.__setattr__(self, part, plain_array(getattr(self, part), part))
         n, _, *size = self.images.shape if self.images.ndim > 2 else (0, 0)
         if len(size) not in (1, 2, 3) or self.masks.shape != (n, *size) or len(self.names) != n:
             raise InvalidArgument(
@@ -61,6 +65,8 @@ class SegmentationData:
             )
         if self.images.dtype not in (np.uint8, np.uint16, np.float32):
             raise InvalidArgument(f"images must be uint8, uint16 or float32, got {self.images.dtype}")
+        if (row := first_not_finite(self.images)) is not None:
+            raise InvalidArgument(f"images must be finite numbers, got a NaN or an infinity in {self.names[row]}")
         if not 2 <= self.classes <= MOST_CLASSES:
             raise InvalidArgument(f"classes must be 2 to {MOST_CLASSES}, got {self.classes}")
         if self.ignore is not None and not self.classes <= self.ignore <= STORED_IGNORE:
@@ -143,9 +149,12 @@ class SegmentationData:
         numbers = {group: number for number, group in enumerate(dict.fromkeys(self.groups))}
         return np.array([numbers[group] for group in self.groups], dtype=np.int64)
 
-    def subset(self, rows: Sequence[int] | NDArray[np.integer]) -> SegmentationData:
-        """The images and masks of these rows, in this order."""
-        chosen = np.asarray(rows, dtype=np.int64)
+    def subset(self, rows: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> SegmentationData:
+        """The images and masks of these rows, in this order; or those at which an array of one truth value an image is true.
+
+        Raises: InvalidArgument for rows that are no whole numbers, or that are not there, and for more or fewer truth values.
+        """
+        chosen = chosen_of(rows, len(self))
         return replace(
             self,
             images=self.images[chosen],
@@ -294,25 +303,11 @@ def _implied_classes(masks: NDArray[np.uint8], source: str) -> int:
     return max(2, int(masks.max(initial=1)) + 1)
 
 
-def _array(values: Any) -> NDArray[Any]:
-    """Values as an array; tensors with gradients or of a type that NumPy lacks, such as bfloat16, are converted."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float() if values.is_floating_point() else values
-    return np.asarray(values)
-
-
 def _pair(
     item: Any, image: str | int, mask: str | int, name: str, classes: int, ignore: int | None = None
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """The image [channels, *sides] and the mask [*sides] of an item, with values below `classes`."""
-    item = _whole(item)
-    try:
-        pixels, labels = (_array(item[key]) for key in (image, mask))
-    except (KeyError, IndexError, TypeError) as missing:
-        raise DataError(
-            f"{name} has no image {image!r} with a mask {mask!r} ({_has(item)}): say where they are"
-        ) from missing
+    pixels, labels = _arrays(_whole(item), image, mask, name)
     if labels.shape[:1] == (1,) and (labels.ndim > 2 or pixels.ndim == labels.ndim):
         labels = labels[0]
     if pixels.shape == labels.shape and labels.ndim == 3 and labels.shape[0] <= MOST_CHANNELS and _is_binary(labels):
@@ -342,8 +337,21 @@ def _pair(
                 f"{', '.join(f'{value:.9g}' for value in wrong)}"
             )
     stored = stored_ignore(ignore)
-    pixels = pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32)
-    return pixels, (whole if stored is None else np.where(ignored, stored, whole)).astype(np.uint8)
+    return stored_pixels(pixels, name), (whole if stored is None else np.where(ignored, stored, whole)).astype(np.uint8)
+
+
+def _arrays(item: Any, image: str | int, mask: str | int, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The image and the mask of an item as they are in it."""
+    try:
+        pixels, labels = item[image], item[mask]
+    except (KeyError, IndexError, TypeError) as missing:
+        raise DataError(
+            f"{name} has no image {image!r} with a mask {mask!r} ({_has(item)}): say where they are"
+        ) from missing
+    try:
+        return array_of(pixels, "image"), array_of(labels, "mask")
+    except InvalidArgument as wrong:
+        raise DataError(f"{name}: its {wrong}") from None
 
 
 def _group(item: Any, key: str | int, where: str) -> str:
@@ -355,7 +363,7 @@ def _group(item: Any, key: str | int, where: str) -> str:
         raise DataError(f"{where} has no group {key!r} ({_has(item)}): say where it is") from missing
     if isinstance(group, str):
         return group
-    values = _array(group)
+    values = any_array(group)
     if values.size != 1 or values.dtype.kind not in "iuU":
         raise DataError(f"{where}: its group {key!r} is {group!r:.60}: expected a text or a whole number")
     return str(values.reshape(-1)[0])
