@@ -29,6 +29,7 @@ from .plain_numbers import plain_number as plain_number
 from .plain_numbers import real_number as real_number
 from .plain_numbers import real_numbers as real_numbers
 from .plain_numbers import shown as shown
+from .plain_numbers import whole_fields as whole_fields
 from .plain_numbers import whole_number as whole_number
 from .process_end import Terminated as Terminated
 from .process_end import end_at_signals as end_at_signals

@@ -53,6 +53,19 @@ def whole_number(value: Any, name: str, *, least: int, most: int) -> int:
     return int(number)
 
 
+def whole_fields(record: object, *names: str) -> None:
+    """Make ints of fields of a frozen record, as `whole_number` does; for its `__post_init__`.
+
+    Raises: InvalidArgument that names the field.
+    """
+    for name in names:
+        value = getattr(record, name)
+        number = plain_number(value)
+        if number is None or not _is_finite(number) or number != int(number):
+            raise InvalidArgument(f"{name} must be a whole number, got {shown(value)}")
+        object.__setattr__(record, name, int(number))
+
+
 def real_number(value: Any, name: str, *, least: float = -math.inf, most: float = math.inf) -> float:
     """A finite number as a float, of the same types; NaN stands for one that is not known. Rounding beyond a bound is cut off.
 

@@ -17,9 +17,10 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, whole_fields
 from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS
 
+MOST_SEED = 2**32 - 1  # that scikit-learn takes
 MASKS_A_CLUSTER = 8  # where a set has too few masks for the clusters that are usual
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class KMeansLabels:
     the masks in one cluster, so the default is ten, as in the published code. The result does not depend on the
     number of threads, but it does on the seed and on the order of the images, as any K-means does.
 
-    Source: Lee & Bajić (2021), section 3.2. Raises: InvalidArgument for k above the number of images or of distinct masks.
+    Source: Lee & Bajić (2021), section 3.2. Raises: InvalidArgument for numbers that cannot be, and for k above the number
+    of images or of distinct masks.
 
     >>> import math
     >>> masks = np.repeat(np.eye(4, dtype=np.uint8).reshape(4, 2, 2), 3, axis=0)
@@ -62,8 +64,13 @@ class KMeansLabels:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        whole_fields(self, "k", "n_init", "seed")
         if self.k < 2:
             raise InvalidArgument(f"K must be 2 or more clusters, got {self.k}")
+        if self.n_init < 1:
+            raise InvalidArgument(f"n_init must be 1 or more, got {self.n_init}")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise InvalidArgument(f"seed must be 0 to {MOST_SEED}, got {self.seed}")
 
     @property
     def name(self) -> str:
@@ -130,6 +137,7 @@ class BlockLabels:
     threshold: int | None = None
 
     def __post_init__(self) -> None:
+        whole_fields(self, "blocks", *(() if self.threshold is None else ("threshold",)))
         if not 1 <= self.blocks <= 64:
             raise InvalidArgument(f"blocks must be 1 to 64 a side, got {self.blocks}")
 
