@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unetscope.base import InvalidArgument, consent
+from unetscope.base import InvalidArgument, consent, whole_number
 from unetscope.runs.code_consent import CONSENT, OWN_LOOP, consented_text
 from unetscope.runs.folder import RunFolder
-from unetscope.training import ALL_LEVELS, RunConfig, validated_config
+from unetscope.training import ALL_LEVELS, MOST_EPOCHS_TRAINED, RunConfig, validated_config
 
 Train = Callable[..., Any]  # of a network, a seed, a folder and the number of epochs
 
@@ -59,8 +59,7 @@ def name_loop(
     if run.trained_here:
         raise InvalidArgument(f"{run.path} was trained by unetscope run: its variants are trained as it was")
     epochs = max(run.flow().epochs, default=0) if epochs is None else epochs
-    if epochs < 1:
-        raise InvalidArgument(f"epochs must be 1 or more, got {epochs}")
+    epochs = whole_number(epochs, "epochs", least=1, most=MOST_EPOCHS_TRAINED)
     from unetscope.runs.own_training import built_by_code, loop_facts, loop_function  # with torch
 
     network: dict[str, Any] = {"code": code_name(build), "trained_by": code_name(train), "depth": ALL_LEVELS}

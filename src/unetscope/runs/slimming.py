@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from unetscope.base import InvalidArgument, NoProgress, Progress
+from unetscope.base import InvalidArgument, NoProgress, Progress, whole_number
 from unetscope.networks import costs
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.building import BuiltNetwork, built_network
@@ -15,7 +15,7 @@ from unetscope.runs.own_slimming import slim_of_own_loop
 from unetscope.runs.smaller_files import FOLDER, Slim, write_description, write_network
 from unetscope.runs.thin_skips import with_thin_skips
 from unetscope.table import Savings
-from unetscope.training import Scores, Task, validation_scores
+from unetscope.training import MOST_EPOCHS_TRAINED, Scores, Task, validation_scores
 
 
 def slim(
@@ -39,9 +39,11 @@ def slim(
     `torch.export`), for images of the run's size. code: the network's, of a run that was begun elsewhere, as consent to run
     it.
 
-    Raises: InvalidArgument for a design that cannot be, or that is the whole network; RunFolderError if the run has no
-    checkpoint, or its data have changed. Of a run that was measured in a loop of its own, see `slim_of_own_loop`.
+    Raises: InvalidArgument for a design that cannot be, or that is the whole network, or for epochs that are not 0 to
+    1,000,000; RunFolderError if the run has no checkpoint, or its data have changed. Of a run that was measured in a loop of
+    its own, see `slim_of_own_loop`.
     """
+    fine_tune = whole_number(fine_tune, "fine_tune", least=0, most=MOST_EPOCHS_TRAINED)
     progress = progress or NoProgress()
     thin = thin or {}
     if retrained and (fine_tune or thin):

@@ -26,6 +26,7 @@ from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, MAX_DEPTH, Settin
 from unetscope.training.flags import BYTES, CODE, GROUPS, MARKED, PATH, SIDES, Flag, ScheduleName, flags_of, spell_sides
 from unetscope.training.presets import PRESETS
 
+MOST_EPOCHS_TRAINED = 1_000_000
 MOST_WEIGHTS = 150_000_000  # 0.6 GB, and four times that while Adam trains them
 MOST_SYNTHETIC_BYTES = 2**30
 LARGEST_SIDE = 4096  # of an image, in pixels
@@ -187,10 +188,12 @@ class TrainingConfig(Section):
     differ from each other.
     """
 
-    epochs: int = Field(100, ge=0, le=1_000_000, description="Training epochs.")
+    epochs: int = Field(100, ge=0, le=MOST_EPOCHS_TRAINED, description="Training epochs.")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="{choices}.")
     learning_rate: float = Field(1e-3, gt=0, description="Learning rate.", json_schema_extra={"alias": "--lr"})
-    warm_up_epochs: int = Field(0, ge=0, le=1_000_000, description="Epochs over which the learning rate rises.")
+    warm_up_epochs: int = Field(
+        0, ge=0, le=MOST_EPOCHS_TRAINED, description="Epochs over which the learning rate rises."
+    )
     batch_size: int = Field(16, ge=1, le=65_536, description="Images a training step.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="{choices}.")
     channels_last: bool = Field(True, description="Memory layout.")
