@@ -761,7 +761,10 @@ def test_help_needs_no_torch() -> None:
         (["verify", "RUN", "--workers=0"], "workers must be 1 or more, got 0"),
         (["verify", "RUN", "--margin=0"], "unetscope: --margin must be between 0 and 1, got 0.0"),
         (["slim", "RUN", "--design=model1", "-q"], "model1 is the whole network: name what to leave out"),
-        (["slim", "RUN", "--design=depth1", "--fine-tune=-1"], "--fine-tune must be 0 or more, got -1"),
+        (
+            ["slim", "RUN", "--design=depth1", "--fine-tune=-1"],
+            "--fine-tune must be a whole number from 0 to 1000000, got -1",
+        ),
     ],
 )
 def test_what_cannot_be_judged_or_retrained_is_one_line(unetscope, finished: Path, words: list[str], text: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unetscope.base import InvalidArgument, Progress, Terminated
+from unetscope.base import InvalidArgument, Progress, Terminated, whole_number
 from unetscope.cli.costs import measure_missing_costs, print_costs
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.progress import shown_progress
@@ -153,9 +153,9 @@ def slim(
     """Write the smaller network with weights carried over, and its Dice before and after."""
     from unetscope.runs import Export, compare_thin, parse_thin
     from unetscope.runs import slim as make_slim
+    from unetscope.training import MOST_EPOCHS_TRAINED
 
-    if fine_tune < 0:
-        raise InvalidArgument(f"--fine-tune must be 0 or more, got {fine_tune}")
+    whole_number(fine_tune, "--fine-tune", least=0, most=MOST_EPOCHS_TRAINED)
     kept = parse_thin(thin or ())
     if any(len(numbers) > 1 for numbers in kept.values()):
         if fine_tune or retrained or onnx or torch_export:
@@ -186,7 +186,7 @@ def _seeds(text: str) -> int | list[int]:
     try:
         numbers = [int(number) for number in text.split(",")]
     except ValueError:
-        raise InvalidArgument(f"--seeds {text}: expected a number of seeds, seeds such as 0,1,5, or auto") from None
+        raise InvalidArgument(f"--seeds {text:.60}: expected a number of seeds, seeds such as 0,1,5, or auto") from None
     return numbers if "," in text else numbers[0]
 
 

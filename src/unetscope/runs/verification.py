@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +22,10 @@ from unetscope.analysis import (
     seeds_for,
     seeds_to_add,
 )
-from unetscope.base import InvalidArgument, NoProgress, Progress, TrainingError
+from unetscope.base import InvalidArgument, NoProgress, Progress, TrainingError, plain_number, shown, whole_number
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.code_consent import LOOP_NETWORK, allow_code
-from unetscope.runs.engines import Engine
+from unetscope.runs.engines import Engine, checked_counts
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.own_loops import Train, configuration_of, name_loop
 from unetscope.runs.retraining import Trial, existing_trials, retrain, trials
@@ -32,6 +33,8 @@ from unetscope.runs.seed_plans import keep_auto, keep_comparison
 from unetscope.table import CONFIDENCE, REFERENCE, Part, Variant, named_variants, parts_named
 
 AUTO: Literal["auto"] = "auto"
+MOST_SEEDS = 1000
+LARGEST_SEED = 2**53 - 1  # that every reader of JSON takes as it is
 TRAININGS_PER_VARIANT = 8  # with `--seeds auto`, if no number of trainings is given
 
 
@@ -60,18 +63,22 @@ def verify(
     trains what it is given, and returns or yields its score by epoch: a Dice, or whatever the margin is a margin of. They are
     functions at the top of a file, or their names. epochs: of each training, by default as many as were measured.
 
-    Raises: RunFolderError for a folder that is no run, InvalidArgument for a variant, a seed or a number that cannot be,
-    TrainingError if every training fails in its first epoch.
+    Raises: RunFolderError for a folder that is no run, InvalidArgument for no variants, or for a variant, a seed or
+    a number that cannot be, TrainingError if every training fails in its first epoch.
     """
     check_margin(margin)
+    _check_names(variants)
+    _, threads = checked_counts(None, threads)
     judged = AnalysedRun.open(run, dice_margin=margin)
+    if not _is_auto(seeds):
+        chosen_seeds(judged.folder, seeds, first=0)  # raises before the loop is kept with the run
     if build is not None or train is not None:
         name_own_loop(judged, build, train, epochs)
     allow_code(judged.folder, code)
     to_train = chosen_variants(judged, variants)
     planned = planned_trials(judged.folder, to_train, seeds, trainings)
     progress = progress or NoProgress()
-    failed = train_variants(judged, planned, auto=seeds == AUTO, engine=engine, threads=threads, progress=progress)
+    failed = train_variants(judged, planned, auto=_is_auto(seeds), engine=engine, threads=threads, progress=progress)
     for trial, reason in failed.items():
         progress.warn(f"{trial.name} failed: {reason}")
     from unetscope.runs.design_costs import keep_costs  # with torch, which the jobs alone need before
@@ -79,6 +86,10 @@ def verify(
     for name, reason in keep_costs(judged.folder, judged.designs).items():
         progress.warn(f"what {name} saves is not known: {reason}")
     return judged.verification_of(planned)
+
+
+def _is_auto(seeds: object) -> bool:
+    return isinstance(seeds, str) and seeds == AUTO
 
 
 def name_own_loop(
@@ -108,11 +119,13 @@ def planned_trials(
 
     Raises: InvalidArgument for seeds or a number of trainings that cannot be.
     """
-    if seeds != AUTO:
+    if not _is_auto(seeds):
         if trainings is not None:
             raise InvalidArgument("trainings limits seeds that are added as needed: it goes with seeds auto")
         return trials(run, variants, chosen_seeds(run, seeds))
     most = TRAININGS_PER_VARIANT * len(variants) if trainings is None else trainings
+    if plain_number(most) is None or isinstance(most, float):
+        raise InvalidArgument(f"trainings must be a whole number, got {shown(most)}")
     if most < (fewest := LOOKS[0] * min(2, len(variants))):
         raise InvalidArgument(
             f"trainings must be {fewest} or more, for {LOOKS[0]} seeds of the reference and of a variant, got {most}"
@@ -244,12 +257,22 @@ def _measured(run: AnalysedRun) -> tuple[float, float, float]:
 
 
 def chosen_variants(run: AnalysedRun, names: Sequence[str]) -> tuple[Variant, ...]:
-    """Variants of a run's network, by name; `proposed` is the design that its verdicts propose."""
+    """Variants of a run's network, by name; `proposed` is the design that its verdicts propose.
+
+    Raises: InvalidArgument for none, and for names that mean nothing.
+    """
+    _check_names(names)
     network = configuration_of(run.folder)["network"]
     proposed = run.judged().design() if "proposed" in names else None
     without = parts_named(network["without"])
     skips = {*_skips_there(run), *without} if network.get("code") else None
     return named_variants(names, depth=network["depth"], without=without, proposed=proposed, skips=skips)
+
+
+def _check_names(variants: Sequence[str]) -> None:
+    """Raises: InvalidArgument for no variants: the reference alone is trained for nothing."""
+    if isinstance(variants, str) or not isinstance(variants, Sequence) or not variants:
+        raise InvalidArgument(f"variants must be a list of names, such as ['no-skips'], got {shown(variants)}")
 
 
 def _skips_there(run: AnalysedRun) -> tuple[Part, ...]:
@@ -258,10 +281,22 @@ def _skips_there(run: AnalysedRun) -> tuple[Part, ...]:
     return parts_named(of_loop) if of_loop else tuple(skip.part for skip in run.flow.skips)
 
 
-def chosen_seeds(run: RunFolder, seeds: int | Sequence[int]) -> tuple[int, ...]:
-    """So many seeds from the run's own on, or those that are named. Raises: InvalidArgument for none."""
-    first = int(configuration_of(run)["seed"])
-    numbers = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not numbers or min(numbers) < 0:
-        raise InvalidArgument(f"seeds must be one or more, and none negative, got {seeds}")
-    return numbers
+def chosen_seeds(run: RunFolder, seeds: int | Sequence[int] | str, *, first: int | None = None) -> tuple[int, ...]:
+    """So many seeds from the run's own on, or from `first`; or those that are named.
+
+    Raises: InvalidArgument for none, for more than `MOST_SEEDS`, and for what is no seed.
+    """
+    if (number := plain_number(seeds)) is not None:
+        if not number >= 1:
+            raise InvalidArgument(f"seeds must be one or more, and none negative, got {shown(seeds)}")
+        count = whole_number(seeds, "seeds", least=1, most=MOST_SEEDS)
+        first = int(configuration_of(run)["seed"]) if first is None else first
+        return chosen_seeds(run, range(first, first + count))
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise InvalidArgument(f"seeds must be a number of seeds, or a list of them, got {shown(seeds)}")
+    numbers = tuple(islice(seeds, MOST_SEEDS + 1))
+    if len(numbers) > MOST_SEEDS:
+        raise InvalidArgument(f"seeds must be at most {MOST_SEEDS}, got more")
+    if not numbers or any((plain_number(seed) or 0) < 0 for seed in numbers):
+        raise InvalidArgument(f"seeds must be one or more, and none negative, got {shown(seeds)}")
+    return tuple(whole_number(seed, "a seed", least=0, most=LARGEST_SEED) for seed in numbers)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, shown
 
 _NAME = re.compile(r"(skip|level)([1-9]\d{0,3})([a-z]{0,4})")
 
@@ -194,7 +194,7 @@ def named_variants(
     `without-skip2`, `depth3`, `depth3-without-skip1-skip2`, `proposed`. without: skips that the run's own network lacks.
     skips: of the network, by default one a level.
 
-    Raises: InvalidArgument for a name that means nothing here, with those that do.
+    Raises: InvalidArgument for a name that means nothing here, with those that do, and for what is no list of names.
 
     >>> [variant.name for variant in named_variants(["paper", "no-skips"], depth=4)]
     ['model1', 'model2', 'model3', 'model4', 'no-skips']
@@ -206,6 +206,8 @@ def named_variants(
     Traceback (most recent call last):
     unetscope.base.errors.InvalidArgument: no variant 'depth7' of a network of depth 4: expected paper, skips, depths, ...
     """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InvalidArgument(f"variants must be a list of names, such as ['no-skips'], got {shown(names)}")
     there = tuple(sorted(skips_of_depth(depth) if skips is None else skips))
     members = {
         "paper": [f"model{k}" for k in range(1, depth + 1)],

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from unetscope.base import InvalidArgument, cores
+from unetscope.base import InvalidArgument, cores, plain_number, shown, whole_number
 from unetscope.runs.engines.in_process import InProcess
 from unetscope.runs.engines.interface import Engine, Look
 from unetscope.runs.engines.local import Local
 
-__all__ = ["Engine", "InProcess", "Local", "Look", "engine_named", "jobs_at_once"]
+__all__ = ["Engine", "InProcess", "Local", "Look", "checked_counts", "engine_named", "jobs_at_once"]
+
+MOST_WORKERS, MOST_THREADS = 512, 512
 
 
 def _local(workers: int | None, threads: int, gpu: bool) -> Engine:
@@ -39,6 +42,28 @@ def _slurm(workers: int | None, threads: int, gpu: bool) -> Engine:
 _ENGINES: dict[str, Callable[[int | None, int, bool], Engine]] = {"local": _local, "ray": _ray, "slurm": _slurm}
 
 
+def checked_counts(workers: Any, threads: Any) -> tuple[int | None, int]:
+    """Jobs at a time and the threads of each, as ints.
+
+    Raises: InvalidArgument for numbers that cannot be, or beyond those of `MOST_WORKERS` and `MOST_THREADS`.
+
+    >>> checked_counts(None, 10**12)
+    Traceback (most recent call last):
+    unetscope.base.errors.InvalidArgument: threads must be at most 512, got 1000000000000
+    """
+    counts: list[int] = []
+    for what, count, most in (("workers", workers, MOST_WORKERS), ("threads", threads, MOST_THREADS)):
+        if count is None and what == "workers":
+            continue
+        number = plain_number(count)
+        if number is None or not number >= 1:
+            raise InvalidArgument(f"{what} must be 1 or more, got {shown(count)}")
+        if number > most:
+            raise InvalidArgument(f"{what} must be at most {most}, got {shown(count)}")
+        counts.append(whole_number(count, what, least=1, most=most))
+    return counts[0] if len(counts) == 2 else None, counts[-1]
+
+
 def engine_named(name: str, *, workers: int | None = None, threads: int = 1, gpu: bool = False) -> Engine:
     """An engine by name; workers: jobs at a time, by default as many as the cores carry. gpu: whether every job needs one.
 
@@ -51,7 +76,5 @@ def engine_named(name: str, *, workers: int | None = None, threads: int = 1, gpu
     """
     if name not in _ENGINES:
         raise InvalidArgument(f"engine {name!r}: expected {', '.join(_ENGINES)}")
-    for what, count in (("workers", workers), ("threads", threads)):
-        if count is not None and count < 1:
-            raise InvalidArgument(f"{what} must be 1 or more, got {count}")
+    workers, threads = checked_counts(workers, threads)
     return _ENGINES[name](workers, threads, gpu)
