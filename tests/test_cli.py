@@ -984,6 +984,17 @@ def test_words_that_cannot_be_read_are_one_line_that_names_them(unetscope, words
         assert errors == f"unetscope: {json.loads(output)['error']}\n"
 
 
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "RANK", "SLURM_PROCID", "SLURM_NTASKS"])
+def test_a_variable_of_a_launcher_that_is_no_number_is_named(
+    unetscope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "q")
+    code, _, errors = unetscope("run", "--out", tmp_path / "run", "--epochs=1", "--quiet", *TINY)
+    text = f"unetscope: {name}=q in the environment must be a whole number: unset it, as one process trains\n"
+    assert (code, errors) == (2, text)
+    assert not (tmp_path / "run").exists()
+
+
 def test_no_words_are_answered_with_the_help(unetscope) -> None:
     for words in ([], ["data"]):
         code, _, errors = unetscope(*words)

@@ -61,6 +61,7 @@ from unetscope.training import (
     MeasuringConfig,
     RunConfig,
     Trainer,
+    check_environment,
     laid_out,
     overridden_config,
     resolved_device,
@@ -191,6 +192,7 @@ def run(
     """
     progress = progress or NoProgress()
     check_tracker(track)
+    check_environment()
     config, folder = resumed_or_new(config, out, resume=resume, code=code, progress=progress)
     experiment = prepare(config, progress)
     if folder is not None:

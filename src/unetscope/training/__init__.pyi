@@ -15,6 +15,7 @@ from .config import preset_config as preset_config
 from .config import repeat_command as repeat_command
 from .config import run_flags as run_flags
 from .config import validated_config as validated_config
+from .environment import check_environment as check_environment
 from .flags import Flag as Flag
 from .flags import alternatives as alternatives
 from .flags import parse_code as parse_code

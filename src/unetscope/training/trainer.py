@@ -24,6 +24,7 @@ from unetscope.table import EpochRecord
 from unetscope.training.checkpoints import Checkpoints
 from unetscope.training.config import TrainingConfig
 from unetscope.training.cuda_graphs import ReplayedSteps
+from unetscope.training.environment import check_environment
 from unetscope.training.outputs import OutputReading
 from unetscope.training.scores import Scores, Task
 
@@ -144,6 +145,7 @@ class Trainer:
         self.config, self.seed, self.marked = config, seed, frozenset(marked)
         self.checkpoints = Checkpoints(Path(checkpoint_folder))
         self.seconds_between_checkpoints = seconds_between_checkpoints
+        check_environment()
         from lightning_fabric import Fabric  # half as dear to import as torch, and only training needs it
 
         replays = can_replay(config, self._task)
