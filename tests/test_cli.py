@@ -995,6 +995,23 @@ def test_a_variable_of_a_launcher_that_is_no_number_is_named(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--accept=anything"], "--accept needs --data: the images to train on"),
+        (["--masks=classes"], "--masks needs --data: the images to train on"),
+        (["--classes=3"], "--classes needs --data: the images to train on"),
+        (["--val=nowhere"], "--val needs --data: the images to train on"),
+        (["--preset="], "preset '': expected one of demo, quick, paper, paper-code"),
+    ],
+)
+def test_what_says_nothing_of_synthetic_images_is_refused(
+    unetscope, tmp_path: Path, words: list[str], text: str
+) -> None:
+    code, _, errors = unetscope("run", "--out", tmp_path / "run", "--dry-run", *words)
+    assert (code, errors) == (2, f"unetscope: {text}\n")
+
+
 def test_no_words_are_answered_with_the_help(unetscope) -> None:
     for words in ([], ["data"]):
         code, _, errors = unetscope(*words)

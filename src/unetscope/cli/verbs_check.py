@@ -110,7 +110,7 @@ def fetch(
 
     with shown_progress(quiet or json) as progress:
         progress.stage("downloading", 0)
-        archive = fetch_archive(folder, url=url or PUBLIC_URL, progress=progress.measure)
+        archive = fetch_archive(folder, url=PUBLIC_URL if url is None else url, progress=progress.measure)
     print_json({"path": str(archive)}) if json else typer.echo(archive)
 
 

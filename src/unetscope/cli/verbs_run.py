@@ -37,6 +37,8 @@ MEASURE_FLAGS = tuple(
     flag for flag in RUN_FLAGS if flag.name in {f"measuring.{setting.name}" for setting in settings()}
 )
 
+OF_FILES = {f"data.{name}" for name in ("validation", "volumes", "masks", "classes", "ignore", "accept")}
+
 
 @takes(RUN_FLAGS)
 def run(
@@ -57,10 +59,9 @@ def run(
     json: Json = False,
 ) -> None:
     """Train a U-Net or a network of your own, measure how information flows through it, draw and report it."""
-    if "data.validation" in values and "data.path" not in values:
-        raise InvalidArgument("--val needs --data: the images to train on")
     code = values.get("network.code")
     config, folder = _configured(preset, with_sweep(values, RUN_FLAGS) if sweep else values, out, resume)
+    _refuse_values_of_files(config, values)
     _refuse_values_of_unet(config, values)
     if dry_run:
         from unetscope.runs import forecast_run
@@ -121,6 +122,13 @@ def measure(
     print_run(measured, page, title="Measured again", json=json)
 
 
+def _refuse_values_of_files(config: RunConfig, values: Mapping[str, Any]) -> None:
+    """Refuse flags about files of images where images are synthetic. Raises: InvalidArgument, which names the flag."""
+    for flag in RUN_FLAGS:
+        if flag.name in OF_FILES and flag.name in values and config.data.path is None:
+            raise InvalidArgument(f"{flag.words[0]} needs --data: the images to train on")
+
+
 def _refuse_values_of_unet(config: RunConfig, values: Mapping[str, Any]) -> None:
     """Refuse flags of this package's U-Net for another network. Raises: InvalidArgument, which names the flag."""
     for flag in RUN_FLAGS:
@@ -157,7 +165,8 @@ def _configured(
     """The configuration asked for, and its run folder; a resumed run that names no preset keeps its own."""
     from unetscope.runs import RunFolder
 
-    name = preset or ("quick" if "data.path" in overrides else "demo")
+    usual = "quick" if "data.path" in overrides else "demo"
+    name = usual if preset is None else preset
     folder = out or Path("runs") / name
     if resume and preset is None and RunFolder.exists(folder):
         return overridden_config(RunFolder.open(folder).configuration, overrides), folder
