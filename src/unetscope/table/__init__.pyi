@@ -27,7 +27,6 @@ from .evidence import FEWEST_COMPARED_IMAGES as FEWEST_COMPARED_IMAGES
 from .evidence import Evidence as Evidence
 from .evidence import TrainedOn as TrainedOn
 from .evidence import bisected as bisected
-from .evidence import check_margin as check_margin
 from .flow import EPOCH_COLUMNS as EPOCH_COLUMNS
 from .flow import PIXELS as PIXELS
 from .flow import Flow as Flow
@@ -51,6 +50,7 @@ from .losses import ExpectedLoss as ExpectedLoss
 from .losses import Silenced as Silenced
 from .losses import decided_loss as decided_loss
 from .losses import epochs_trained_on as epochs_trained_on
+from .margins import check_margin as check_margin
 from .parts import LEVEL as LEVEL
 from .parts import MAX_DEPTH as MAX_DEPTH
 from .parts import REFERENCE as REFERENCE

@@ -7,23 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unetscope.base import InvalidArgument
 from unetscope.table.intervals import Interval
+from unetscope.table.margins import check_margin
 from unetscope.table.parts import Part, Variant, removed_parts
 
 EVIDENCE_LEVEL = 0.9  # of all intervals of a search together
 FEWEST_COMPARED_IMAGES = 20  # of fewer, an interval seldom meets the images that a network fails on
-
-
-def check_margin(margin: float, name: str = "margin") -> None:
-    """Raises: InvalidArgument, which calls the margin by this name, unless it is between 0 and 1.
-
-    >>> check_margin(float("nan"), "dice_margin")
-    Traceback (most recent call last):
-    unetscope.base.errors.InvalidArgument: dice_margin must be between 0 and 1, got nan
-    """
-    if not 0 < margin < 1:
-        raise InvalidArgument(f"{name} must be between 0 and 1, got {margin}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from unetscope.table.evidence import TrainedOn, check_margin
+from unetscope.table.evidence import TrainedOn
 from unetscope.table.intervals import Interval
+from unetscope.table.margins import check_margin
 from unetscope.table.parts import Variant
 from unetscope.table.quantities import Decision
 
