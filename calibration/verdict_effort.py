@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from calibration.verdict_cells import EFFORT
-from calibration.verdict_fit import LEAST, MARGIN, Predicted, Row, names_of
+from calibration.verdict_fit import LEAST, MARGIN, MEAN, Predicted, Row, names_of
 from unetscope.analysis import ExpectedLosses, LossLine
 from unetscope.analysis.loss_verdicts import expected_losses
 from unetscope.base import without_nan
@@ -32,7 +32,8 @@ from unetscope.table import (
 
 AT_ONCE: Final = f"{PROBED}{LEAST}{SILENCED}"
 """What is known before anything is trained."""
-USED: Final = (TRAINED_ON, AT_ONCE, SILENCED)
+BOTH: Final = f"{TRAINED_ON}{MEAN}{AT_ONCE}"
+USED: Final = (BOTH, TRAINED_ON, AT_ONCE, SILENCED)
 """The predictors of which the package has lines, the surest first."""
 
 
@@ -161,13 +162,12 @@ def decided_parts(
     predictions: Mapping[str, Predicted], commanded: Sequence[CommandVerdict], efforts: Sequence[Effort]
 ) -> Iterator[str]:
     """How verdicts do on single parts, a line for each kind of verdict."""
-    by_place = {
-        (*row.cell, row.design): (row, loss) for name in (SILENCED, AT_ONCE) for row, loss in predictions.get(name, ())
-    }
-    at_once, trained_on = (
-        [(row, decided_loss(loss, MARGIN)) for row, loss in some]
-        for some in (by_place.values(), predictions[TRAINED_ON])
-    )
+
+    def surest(*names: str) -> list[tuple[Row, Decision]]:
+        by_place = {(*row.cell, row.design): (row, loss) for name in names for row, loss in predictions.get(name, ())}
+        return [(row, decided_loss(loss, MARGIN)) for row, loss in by_place.values()]
+
+    at_once, trained_on = surest(SILENCED, AT_ONCE), surest(TRAINED_ON, BOTH)
     verdicts: dict[str, list[tuple[Row, Decision]]] = {
         "always redundant": [(row, "redundant") for row, _ in at_once],
         "bits": [(row, row.by_bits) for row, _ in at_once],

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from unetscope.analysis import DICE_MARGIN, FREEDOM, LossLine
+from unetscope.analysis.expected_losses import mean_of_least
 from unetscope.analysis.trainings import SCORED_SHARE
 from unetscope.runs.analysed import UNLEARNT_DICE
 from unetscope.table import (
@@ -37,7 +38,10 @@ MARGIN = DICE_MARGIN
 BEYOND_NORMAL = 1.6448536269514722  # the 95th percentile of the normal law
 LOGS = (-20.0, 5.0)  # of slopes and scales
 SCALES = (0.01, 0.1)  # supposed before any task is known, with a factor of e as its standard deviation
-LEAST = " or "  # between the names of predictors of which the least is taken
+LEAST, MEAN = (
+    " or ",
+    " and ",
+)  # between names of predictors of which the least is taken; between such, of which the mean is
 UNKNOWN = 0.05  # the standard error of a loss of which too few trainings started to tell it
 
 
@@ -189,22 +193,22 @@ def kinds_of(predictor: str) -> tuple[bool | None, ...]:
     >>> kinds_of("silenced"), kinds_of("trained on for 15 %"), kinds_of("trained on or probed")
     ((None,), (False, True), (None,))
     """
-    return (False, True) if predictor.startswith(TRAINED_ON) and LEAST not in predictor else (None,)
+    first, *others = names_of(predictor)[0]
+    return (False, True) if first.startswith(TRAINED_ON) and not others else (None,)
 
 
-def names_of(predictor: str) -> tuple[str, ...]:
-    """The predictors of which one is the least.
+def names_of(predictor: str) -> tuple[tuple[str, ...], ...]:
+    """The predictors of which one is the mean of the least, as in `LossLine`.
 
-    >>> names_of("probed or silenced"), names_of("bits")
-    (('probed', 'silenced'), ('bits',))
+    >>> names_of("trained on and probed or silenced"), names_of("bits")
+    ((('trained on',), ('probed', 'silenced')), (('bits',),))
     """
-    return tuple(predictor.split(LEAST))
+    return tuple(tuple(group.split(LEAST)) for group in predictor.split(MEAN))
 
 
 def value_of(row: Row, predictor: str) -> float:
-    """A predictor, or the least of several, of a design; NaN if one is not known."""
-    values = [row.values.get(name, math.nan) for name in names_of(predictor)]
-    return min(values) if all(map(math.isfinite, values)) else math.nan
+    """A predictor, or one made of several, of a design; NaN if one is not known."""
+    return mean_of_least(names_of(predictor), row.values)
 
 
 def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None) -> LossLine:

@@ -125,7 +125,7 @@ def test_where_networks_were_trained_on_only_they_are_proposed() -> None:
 
 def test_few_images_widen_what_is_expected() -> None:
     """Half of the interval of what was lost counts as the line's slope says."""
-    line = LossLine(("trained on",), False, 0.0, 0.5, (0.003, 0.0), (0.004, 0.0))
+    line = LossLine((("trained on",),), False, 0.0, 0.5, (0.003, 0.0), (0.004, 0.0))
     near, far = line.loss(0.1), line.loss(0.1, 0.2)
     assert near.value == far.value == 0.05
     assert far.high - far.value == pytest.approx(np.hypot(near.high - near.value, 0.1))
@@ -161,8 +161,8 @@ def test_a_further_network_that_is_there_makes_no_part_needed(
 
 
 def test_the_surest_predictor_that_is_known_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = LossLine(("silenced",), None, 0.1, 0.0, (0.1, 0.0), (0.1, 0.0))
-    skips, levels = (LossLine(("trained on",), kind, 0.01, 0.0, (0.01, 0.0), (0.01, 0.0)) for kind in (False, True))
+    wide = LossLine((("silenced",),), None, 0.1, 0.0, (0.1, 0.0), (0.1, 0.0))
+    skips, levels = (LossLine((("trained on",),), kind, 0.01, 0.0, (0.01, 0.0), (0.01, 0.0)) for kind in (False, True))
     levels = replace(levels, intercept=0.2)
     monkeypatch.setattr(lines_module, "fitted_lines", lambda: (skips, levels, wide))
     assert expected_loss({"silenced": 0.1}, keeps_skips=False) == wide.loss(0.1)
@@ -174,21 +174,33 @@ def test_the_surest_predictor_that_is_known_is_taken(monkeypatch: pytest.MonkeyP
 
 
 def test_a_line_of_several_predictors_is_of_the_least_of_them() -> None:
-    line = LossLine(("probed", "silenced"), None, 0.0, 1.0, (0.01, 0.0), (0.01, 0.0))
-    alone = replace(line, predictors=("silenced",), intercept=0.5)
+    line = LossLine((("probed", "silenced"),), None, 0.0, 1.0, (0.01, 0.0), (0.01, 0.0))
+    alone = replace(line, predictors=(("silenced",),), intercept=0.5)
     assert expected_loss({"silenced": 0.3, "probed": 0.1}, False, (line, alone)) == line.loss(0.1)
     assert expected_loss({"silenced": 0.1, "probed": 0.3}, False, (line, alone)) == line.loss(0.1)
     assert expected_loss({"silenced": 0.1}, False, (line, alone)) == alone.loss(0.1)
     assert expected_loss({"silenced": 0.1, "probed": math.nan}, False, (line, alone)) == alone.loss(0.1)
 
 
+def test_a_line_of_groups_is_of_the_mean_of_the_least_in_each() -> None:
+    line = LossLine((("trained on",), ("probed", "silenced")), None, 0.0, 1.0, (0.01, 0.0), (0.01, 0.0))
+    assert expected_loss({"trained on": 0.1, "probed": 0.5, "silenced": 0.3}, False, (line,)) == line.loss(0.2)
+    assert expected_loss({"trained on": 0.1, "silenced": 0.3}, False, (line,)) is None
+    sure, unsure = line.loss(0.2), line.loss(0.2, error=0.1)  # of one of the two groups
+    reach, wider = sure.high - sure.value, unsure.high - unsure.value
+    assert wider == pytest.approx(math.hypot(reach, 0.05))
+
+
 def test_the_lines_of_this_package_rise_and_widen() -> None:
     lines = lines_module.fitted_lines()
-    kinds = [
-        (("trained on",), False),
-        (("trained on",), True),
-        (("probed", "silenced"), None),
-        (("silenced",), None),
+    trained_on, at_once, silenced = ("trained on",), ("probed", "silenced"), ("silenced",)
+    kinds: list[tuple[tuple[tuple[str, ...], ...], bool | None]] = [
+        ((trained_on, at_once), False),
+        ((trained_on, at_once), True),
+        ((trained_on,), False),
+        ((trained_on,), True),
+        ((at_once,), None),
+        ((silenced,), None),
     ]
     assert [(line.predictors, line.keeps_skips) for line in lines] == kinds
     for line in lines:

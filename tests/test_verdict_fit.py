@@ -100,7 +100,7 @@ def test_what_is_not_known_of_a_design_is_not_predicted() -> None:
 
 
 def test_a_loss_that_its_retrainings_hardly_tell_may_lie_outside() -> None:
-    line = LossLine(("told",), None, 0.0, 1.0, (0.001, 0.0), (0.001, 0.0))
+    line = LossLine((("told",),), None, 0.0, 1.0, (0.001, 0.0), (0.001, 0.0))
     row = Row("task", "unet", 18, "depth1", 0.1, {}, error=0.01)
     assert not is_covered(line.loss(0.05), row)
     assert is_covered(line.loss(0.05), replace(row, error=0.05))

@@ -71,7 +71,7 @@ def test_the_page_holds_predictors_against_each_other(
     assert chosen.endswith("| 8 of 8 |")
     assert "| 0.00" in chosen
     lines = json.loads((tmp_path / "lines.json").read_text(encoding="utf-8"))["lines"]
-    kinds = [(["trained on"], False), (["trained on"], True), (["silenced"], None)]
+    kinds = [([["trained on"]], False), ([["trained on"]], True), ([["silenced"]], None)]
     assert [(each["predictors"], each["keeps_skips"]) for each in lines] == kinds
 
 
