@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 MAX_JSON_BYTES = 8 * 2**20
-MAX_NESTING, MAX_PARTS = (
-    64,
-    250_000,
-)  # parts: texts, lists and objects, which take far more time and memory than numbers
+MAX_NESTING = 64
+MAX_PARTS = 250_000  # texts, lists and objects, which take far more time and memory than numbers
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
