@@ -119,7 +119,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a batch of a million million": (setting(*CONFIGURATION, "batch_size", to=10**12), r"batch_size: "),
     "clusters beyond counting": (setting("configuration", "measuring", "clusters", to=10**15), r"clusters: "),
     "a control character": (setting(*CONFIGURATION, "optimizer", to="a\x1b[31mdam"), r"optimizer: .*a\\x1b\[31mdam"),
-    "images of another size": (setting("facts", "data", "train", "image size", to=[64, 64]), r"image_size is \d+x\d+, and"),
+    "images of another size": (setting("facts", "data", "train", "image size", to=[32, 48]), r"image_size is \d+x\d+, and"),
     "images of more sides": (setting("facts", "data", "train", "image size", to=[16] * 3), r"began with images of 16x16x16"),
     "a list of a million lists": (text('{"configuration": [' + "[]," * 10**6), r"more than 250000 texts, lists and objects"),
     "a million names": (setting("facts", "more", to=dict.fromkeys(map(str, range(4 * 10**5)), 1)), r"more than 250000 texts"),
