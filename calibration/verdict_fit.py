@@ -38,10 +38,8 @@ MARGIN = DICE_MARGIN
 BEYOND_NORMAL = 1.6448536269514722  # the 95th percentile of the normal law
 LOGS = (-20.0, 5.0)  # of slopes and scales
 SCALES = (0.01, 0.1)  # supposed before any task is known, with a factor of e as its standard deviation
-LEAST, MEAN = (
-    " or ",
-    " and ",
-)  # between names of predictors of which the least is taken; between such, of which the mean is
+LEAST = " or "  # between the names of predictors of which the least is taken
+MEAN = " and "  # between such groups, of which the mean is taken
 UNKNOWN = 0.05  # the standard error of a loss of which too few trainings started to tell it
 
 

@@ -17,6 +17,7 @@ from unetscope.base import (
     RunFolderError,
     in_one_line,
     read_json,
+    shown,
     whole_file,
     with_digest,
     without_digest,
@@ -206,7 +207,7 @@ def read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for section in ("network", "training"):
         if not isinstance(configuration.get(section, {}), dict):
             raise RunFolderError(
-                f"{path}: configuration.{section} is {_shown(configuration[section])}: expected an object"
+                f"{path}: configuration.{section} is {shown(configuration[section])}: expected an object"
             )
     checked_facts = _validated(path, "facts", Facts, facts)
     if is_trained_here(configuration):
@@ -274,7 +275,7 @@ def read_failure(path: Path) -> str:
         values if isinstance(values, str) else _object(path, values).get("reason")
     )  # older versions wrote the text alone
     if not isinstance(reason, str):
-        raise RunFolderError(f"{path} cannot be read: expected a reason, got {_shown(reason)}")
+        raise RunFolderError(f"{path} cannot be read: expected a reason, got {shown(reason)}")
     return reason
 
 
@@ -300,12 +301,7 @@ def _validated(path: Path, place: str, model: type[Model], values: Mapping[str, 
         first = wrong.errors()[0]
         where = ".".join(filter(None, [place, *map(str, first["loc"])]))
         what = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-        raise RunFolderError(f"{path}: {where}: {what}, got {_shown(first['input'])}") from None
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        raise RunFolderError(f"{path}: {where}: {what}, got {shown(first['input'])}") from None
 
 
 def _object(path: Path, values: object) -> dict[str, Any]:

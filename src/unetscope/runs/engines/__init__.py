@@ -51,17 +51,17 @@ def checked_counts(workers: Any, threads: Any) -> tuple[int | None, int]:
     Traceback (most recent call last):
     unetscope.base.errors.InvalidArgument: threads must be at most 512, got 1000000000000
     """
-    counts: list[int] = []
-    for what, count, most in (("workers", workers, MOST_WORKERS), ("threads", threads, MOST_THREADS)):
-        if count is None and what == "workers":
-            continue
-        number = plain_number(count)
-        if number is None or not number >= 1:
-            raise InvalidArgument(f"{what} must be 1 or more, got {shown(count)}")
-        if number > most:
-            raise InvalidArgument(f"{what} must be at most {most}, got {shown(count)}")
-        counts.append(whole_number(count, what, least=1, most=most))
-    return counts[0] if len(counts) == 2 else None, counts[-1]
+    jobs = None if workers is None else _count(workers, "workers", MOST_WORKERS)
+    return jobs, _count(threads, "threads", MOST_THREADS)
+
+
+def _count(value: Any, what: str, most: int) -> int:
+    number = plain_number(value)
+    if number is None or not number >= 1:
+        raise InvalidArgument(f"{what} must be 1 or more, got {shown(value)}")
+    if number > most:
+        raise InvalidArgument(f"{what} must be at most {most}, got {shown(value)}")
+    return whole_number(value, what, least=1, most=most)
 
 
 def engine_named(name: str, *, workers: int | None = None, threads: int = 1, gpu: bool = False) -> Engine:
