@@ -18,6 +18,7 @@ from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_sentence
 from unetscope.table import settings
 from unetscope.training import (
+    FILES_ONLY,
     PRESETS,
     UNET_ONLY,
     RunConfig,
@@ -36,8 +37,6 @@ RUN_FLAGS = run_flags(RunConfig)
 MEASURE_FLAGS = tuple(
     flag for flag in RUN_FLAGS if flag.name in {f"measuring.{setting.name}" for setting in settings()}
 )
-
-OF_FILES = {f"data.{name}" for name in ("validation", "volumes", "masks", "classes", "ignore", "accept")}
 
 
 @takes(RUN_FLAGS)
@@ -125,7 +124,7 @@ def measure(
 def _refuse_values_of_files(config: RunConfig, values: Mapping[str, Any]) -> None:
     """Refuse flags about files of images where images are synthetic. Raises: InvalidArgument, which names the flag."""
     for flag in RUN_FLAGS:
-        if flag.name in OF_FILES and flag.name in values and config.data.path is None:
+        if flag.name in FILES_ONLY and flag.name in values and config.data.path is None:
             raise InvalidArgument(f"{flag.words[0]} needs --data: the images to train on")
 
 

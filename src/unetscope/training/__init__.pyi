@@ -2,6 +2,7 @@ from .checkpoint_names import checkpoint_epochs as checkpoint_epochs
 from .checkpoint_names import checkpoint_name as checkpoint_name
 from .checkpoints import Checkpoints as Checkpoints
 from .config import ALL_LEVELS as ALL_LEVELS
+from .config import FILES_ONLY as FILES_ONLY
 from .config import MOST_EPOCHS_TRAINED as MOST_EPOCHS_TRAINED
 from .config import UNET_ONLY as UNET_ONLY
 from .config import DataConfig as DataConfig

@@ -164,6 +164,8 @@ class NetworkConfig(Section):
 
 
 UNET_ONLY = ("network.width", "network.depth", "network.initialisation")  # values that no other network has
+# Values that mean nothing where images are synthetic.
+FILES_ONLY = tuple(f"data.{name}" for name in ("validation", "volumes", "masks", "classes", "ignore", "accept"))
 
 
 def most_weights(width: int, depth: int) -> int:
@@ -365,8 +367,9 @@ def repeat_command(values: Mapping[str, Any]) -> list[str]:
     usual = _flat(preset_config(config.preset, {}))
     words = ["unetscope", "run", "--preset", config.preset]
     dumped = _flat(config)
+    refused = (UNET_ONLY if config.network.code else ()) + (() if config.data.path else FILES_ONLY)
     for flag in run_flags(type(config)):
-        if dumped[flag.name] != usual[flag.name] and not (config.network.code and flag.name in UNET_ONLY):
+        if dumped[flag.name] != usual[flag.name] and flag.name not in refused:
             words += flag.spell(dumped[flag.name])
     return words
 
