@@ -145,7 +145,7 @@ def test_counts_of_any_library_are_ints(kind: type, count: int) -> None:
 # Parameters of records.
 
 
-LABELS = {
+RECORDS = {
     "us.KMeansLabels(k=2.5)": "k must be a whole number, got 2.5",
     "us.KMeansLabels(k=True)": "k must be a whole number, got True",
     "us.KMeansLabels(k='4')": "k must be a whole number, got '4'",
@@ -159,22 +159,33 @@ LABELS = {
     "us.KMeansLabels(k=numpy.int64(4))": "KMeansLabels(k=4, n_init=10, seed=0)",
     "us.KMeansLabels(k=4.0)": "KMeansLabels(k=4, n_init=10, seed=0)",
     "us.BlockLabels(blocks=numpy.uint8(2))": "BlockLabels(blocks=2, threshold=None)",
+    "estimators.Binning(permutations=5.5)": "permutations must be a whole number, got 5.5",
+    "estimators.KDE(permutations=5.5)": "permutations must be a whole number, got 5.5",
+    "estimators.Renyi(permutations=5.5)": "permutations must be a whole number, got 5.5",
+    "estimators.Mixture(permutations=5.5)": "permutations must be a whole number, got 5.5",
+    "estimators.Mixture(draws=5.5)": "draws must be a whole number, got 5.5",
+    "estimators.KSG(neighbours=5.5)": "neighbours must be a whole number, got 5.5",
+    "estimators.KSG(components=5.5)": "components must be a whole number, got 5.5",
+    "estimators.KSG(seed=5.5)": "seed must be a whole number, got 5.5",
+    "estimators.Convolutional(units=5.5)": "units must be a whole number, got 5.5",
+    "type(estimators.KSG(neighbours=numpy.int64(5)).neighbours)": "<class 'int'>",
 }
 
 
-def test_labels_by_numbers_that_cannot_be_are_refused() -> None:
+def test_records_of_numbers_that_cannot_be_are_refused() -> None:
     """In a process of its own, as types are checked at run time in this one."""
     code = f"""
 import numpy
 import unetscope as us
-for text in {list(LABELS)!r}:
+from unetscope import estimators
+for text in {list(RECORDS)!r}:
     try:
         print(eval(text))
     except us.UnetscopeError as wrong:
         print(wrong)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == list(LABELS.values())
+    assert done.stdout.splitlines() == list(RECORDS.values())
 
 
 def test_fields_become_ints() -> None:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, whole_fields
 from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.labels import entropy_nats
@@ -73,6 +73,7 @@ class Binning(Estimator):
         return (("binning", self.bin_size),)
 
     def __post_init__(self) -> None:
+        whole_fields(self, "permutations", "seed")
         if not 0 < self.bin_size < math.inf:
             raise InvalidArgument(f"bin_size must be > 0, got {self.bin_size}")
         if self.bin_size < SMALLEST_BIN:

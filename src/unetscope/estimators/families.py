@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, whole_fields
 from unetscope.estimators.moments import features_of
 
 SMALLEST_SPREAD = 1e-12
@@ -119,6 +119,7 @@ class Convolutional:
     name, key = "convolutional", "usable_convolutional"
 
     def __post_init__(self) -> None:
+        whole_fields(self, "units", "seed")
         if self.units < 4:
             raise InvalidArgument(f"units must be 4 or more, got {self.units}: each kind of unit needs one")
 

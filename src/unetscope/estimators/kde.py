@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, whole_fields
 from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import Bound, Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.labels import entropy_nats
@@ -150,6 +150,7 @@ class KDE(NoisyEstimator):
         return tuple((f"kde_{bound}{'_relative' * self.relative}", self.noise_variance) for bound in BOUNDS)
 
     def __post_init__(self) -> None:
+        whole_fields(self, "permutations", "seed")
         check_noise_variance(self.noise_variance)
         check_permutations(self.permutations)
 

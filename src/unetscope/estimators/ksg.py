@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, whole_fields
 from unetscope.estimators.interface import (
     Estimator,
     LayerStatistics,
@@ -214,6 +214,7 @@ class KSG(Estimator):
         return (("ksg", float(self.components)),)
 
     def __post_init__(self) -> None:
+        whole_fields(self, "components", "neighbours", "permutations", "seed")
         _check_components(self.components)
         _check_neighbours(self.neighbours)
         check_permutations(self.permutations)

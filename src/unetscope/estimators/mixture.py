@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, whole_fields
 from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import LayerStatistics, Reading, out_of_domain_reason, with_reasons
 from unetscope.estimators.kde import NoisyEstimator, check_noise_variance
@@ -70,6 +70,7 @@ class Mixture(NoisyEstimator):
         return ((f"mixture{'_relative' * self.relative}", self.noise_variance),)
 
     def __post_init__(self) -> None:
+        whole_fields(self, "draws", "permutations", "seed")
         check_noise_variance(self.noise_variance)
         if self.draws < 1:
             raise InvalidArgument(f"draws must be 1 or more, got {self.draws}")

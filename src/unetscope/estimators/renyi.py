@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unetscope.base import InvalidArgument
+from unetscope.base import InvalidArgument, whole_fields
 from unetscope.estimators.groups import Groups
 from unetscope.estimators.interface import Bound, Estimator, LayerStatistics, Needs, Reading, with_reasons
 from unetscope.estimators.resampling import PERMUTATIONS, Null, Resampled, check_permutations, quarters, with_interval
@@ -81,6 +81,7 @@ class Renyi(Estimator):
         return (("renyi", self.bandwidth),)
 
     def __post_init__(self) -> None:
+        whole_fields(self, "permutations", "seed")
         if not 0 < self.bandwidth < math.inf:
             raise InvalidArgument(f"bandwidth must be > 0, got {self.bandwidth}")
         _check_alpha(self.alpha)
