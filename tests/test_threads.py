@@ -17,8 +17,8 @@ from torch import nn
 
 import unetscope as us
 from unetscope.activations import eval_mode, full_float32, kept_buffers, kept_parameters, trace_calls
-from unetscope.activations.threads import Shared, _holders, held
-from unetscope.base import NetworkError
+from unetscope.activations.threads import _holders, held
+from unetscope.base import NetworkError, Shared
 
 REFUSAL = (
     r"UNet is being measured by another thread: wait for it, or give each thread a copy of its own \(copy.deepcopy\)"

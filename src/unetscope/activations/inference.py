@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
-from unetscope.activations.threads import Shared, held
-from unetscope.base import NetworkError
+from unetscope.activations.threads import held
+from unetscope.base import NetworkError, Shared
 from unetscope.data import SegmentationData
 
 Setting = TypeVar("Setting")

@@ -1,4 +1,4 @@
-"""Several threads of a process: one at a time in a network, and settings of the process that they share.
+"""Several threads of a process: one at a time in a network.
 
 Hooks, the mode of modules and a replaced `forward` are of the network, not of a thread. Two threads that measure one network
 get each other's activations, and what the second puts back is what the first had put there, so the network stays broken.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -59,30 +59,3 @@ def _keep_own() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_own)
-
-
-class Shared:
-    """A setting of the process, which is made when the first thread enters and taken back when the last one leaves.
-
-    setting: makes a context in which it holds. Were it taken back by each, a thread that leaves would end it for the others,
-    and the last to leave would restore what another had set.
-    """
-
-    def __init__(self, setting: Callable[[], AbstractContextManager[None]]) -> None:
-        self._setting, self._inside, self._lock = setting, 0, threading.Lock()
-        self._context: AbstractContextManager[None] | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._context = self._setting()
-                self._context.__enter__()
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            context = None if self._inside else self._context
-            if context is not None:
-                self._context = None
-                context.__exit__(None, None, None)

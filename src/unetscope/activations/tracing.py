@@ -20,8 +20,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
 from unetscope.activations.inference import uncompiled
-from unetscope.activations.threads import Shared, held
-from unetscope.base import NetworkError
+from unetscope.activations.threads import held
+from unetscope.base import NetworkError, Shared
 
 SEPARATOR, ARGUMENT = ":", "@"
 INPUT = ":input"  # the address of the network's input

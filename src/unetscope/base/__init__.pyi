@@ -36,6 +36,7 @@ from .process_end import end_at_signals as end_at_signals
 from .process_end import end_if_asked as end_if_asked
 from .process_end import end_with_parent as end_with_parent
 from .process_end import finishing as finishing
+from .process_state import Shared as Shared
 from .process_state import preserve_rng as preserve_rng
 from .process_state import quiet_loggers as quiet_loggers
 from .process_state import seed_all as seed_all

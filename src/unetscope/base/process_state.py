@@ -1,12 +1,13 @@
-"""State of the process: quiet loggers and preserved random state."""
+"""State of the process: quiet loggers, preserved random state, and settings that its threads share."""
 
 from __future__ import annotations
 
 import logging
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
@@ -73,3 +74,30 @@ def quiet_loggers(*names: str, level: int = logging.WARNING) -> Iterator[None]:
     finally:
         for logger, previous in zip(loggers, levels, strict=True):
             logger.setLevel(previous)
+
+
+class Shared:
+    """A setting of the process, which is made when the first thread enters and taken back when the last one leaves.
+
+    setting: makes a context in which it holds. Were it taken back by each, a thread that leaves would end it for the others,
+    and the last to leave would restore what another had set.
+    """
+
+    def __init__(self, setting: Callable[[], AbstractContextManager[None]]) -> None:
+        self._setting, self._inside, self._lock = setting, 0, threading.Lock()
+        self._context: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._context = self._setting()
+                self._context.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            context = None if self._inside else self._context
+            if context is not None:
+                self._context = None
+                context.__exit__(None, None, None)
