@@ -9,6 +9,7 @@ import random
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -256,3 +257,68 @@ def test_a_table_of_groups_that_is_no_file_is_refused(kind: str, tmp_path: Path)
     os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
     with pytest.raises(DataError, match=r"groups.csv is not a file: expected a table with the columns name,group"):
         read_groups(path)
+
+
+MASK = np.add.outer(np.arange(48), np.arange(32)) % 13 < 6
+HARMED_TIFFS = {  # a compression, and what becomes of 60 files with one other bit: refused at least so often
+    "group3": 2,  # no checksum, but code words that are none
+    "group4": 10,
+    "tiff_ccitt": 4,
+    "tiff_lzw": 10,
+    "lzma": 40,
+    "tiff_adobe_deflate": 57,  # all that change a pixel
+}
+
+
+@pytest.mark.parametrize("compression", HARMED_TIFFS)
+def test_a_tiff_whose_damage_can_be_seen_is_refused_without_a_word_of_libtiff(
+    compression: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image, stream = Image.fromarray(MASK), io.BytesIO()
+    image.save(stream, "TIFF", compression=compression)
+    whole = stream.getvalue()
+    with Image.open(io.BytesIO(whole)) as tiff:
+        begins, n_bytes = tiff.tag_v2[273][0], tiff.tag_v2[279][0]
+    refused = 0
+    for number in range(60):
+        chance, harmed = random.Random(number), bytearray(whole)
+        harmed[begins + chance.randrange(n_bytes)] ^= 1 << chance.randrange(8)
+        try:
+            pixels = decode(bytes(harmed), "a.tif", indexed=True).values
+        except Unusable as error:
+            refused += 1
+            assert "a.tif: it is " in str(error)
+            assert "damaged" in str(error)
+            continue
+        if compression == "tiff_adobe_deflate":
+            assert (pixels == decode(whole, "a.tif", indexed=True).values).all()
+    assert refused >= HARMED_TIFFS[compression]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_libtiff_prints_outside_as_it_did(capfd: pytest.CaptureFixture[str]) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(MASK).save(stream, "TIFF", compression="group4")
+    with Image.open(io.BytesIO(stream.getvalue())) as tiff:
+        begins = tiff.tag_v2[273][0]
+    harmed = bytearray(stream.getvalue())
+    harmed[begins : begins + 4] = b"\xff" * 4
+    with pytest.raises(Unusable, match=r"^a\.tif: it is truncated or damaged"):
+        decode(bytes(harmed), "a.tif")
+    assert capfd.readouterr() == ("", "")
+    with Image.open(io.BytesIO(harmed)) as tiff:
+        tiff.load()
+    assert "Bad code word" in capfd.readouterr().err
+
+
+def test_a_tiff_of_which_a_tile_ends_early_is_refused() -> None:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, np.repeat(np.uint8(MASK), 2, 0), tile=(16, 16), compression="zlib")
+    with Image.open(io.BytesIO(stream.getvalue())) as tiff:
+        begins, n_bytes = (tiff.tag_v2[tag][2] for tag in (324, 325))
+    harmed = bytearray(stream.getvalue())
+    tile = zlib.compressobj()
+    begun = tile.compress(bytes(16)) + tile.flush(zlib.Z_SYNC_FLUSH)
+    harmed[begins : begins + n_bytes] = begun[:n_bytes].ljust(n_bytes, b"\0")
+    with pytest.raises(Unusable, match=r"^a\.tif: it is (truncated or )?damaged"):
+        decode(bytes(harmed), "a.tif")

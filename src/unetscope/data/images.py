@@ -20,6 +20,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from unetscope.data.decoding import decoders_errors, refuse_too_large, turn_for
 from unetscope.data.png_chunks import refuse_damaged_png
 from unetscope.data.problems import Problem, Unusable, problem
+from unetscope.data.tiff_damage import errors_of_libtiff, refuse_damaged_strips
 
 MAX_PIXELS = 64 * 10**6
 MAX_PAGES = 100_000
@@ -113,8 +114,10 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["e
     is_png = isinstance(image, PngImagePlugin.PngImageFile)
     if is_png:
         refuse_damaged_png(data, file)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        refuse_damaged_strips(data, image.tag_v2, file)
     orientation = _noted_orientation(image)
-    with turn_for(n_bytes):
+    with turn_for(n_bytes), errors_of_libtiff(file):
         image.load()
     # Pillow turns a TIFF while it loads it and removes the note; what is still noted has to be done here.
     turns = _noted_orientation(image)
