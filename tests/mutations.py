@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
 import sqlite3
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -29,6 +34,7 @@ from unetscope.report.report_data import report_data_of
 from unetscope.runs import AnalysedRun
 from unetscope.training import Checkpoints
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_SECONDS, MOST_BYTES = 10.0, 2 * 2**30
 VALUES = (None, True, -1, 0, 10**9, 10**18, 1e400, float("nan"), "", "x" * 1000, "\ud800", "../..", [], {}, [[]] * 3)
 
@@ -112,6 +118,41 @@ def mutated_tensors(content: bytes, chance: random.Random) -> bytes:
     return len(said).to_bytes(8, "little") + said + bytes(values)
 
 
+def mutated_png(content: bytes, chance: random.Random) -> bytes:
+    """A PNG with other bytes; or with other chunks or filtered rows, and the checksums of those, as a stranger leaves it."""
+    if chance.random() < 0.2:
+        return mutated(content, chance)
+    chunks, place = [], len(SIGNATURE)
+    while place < len(content):
+        (length,) = struct.unpack(">I", content[place : place + 4])
+        chunks.append((content[place + 4 : place + 8], content[place + 8 : place + 8 + length]))
+        place += length + 12
+    chosen = chance.randrange(len(chunks))
+    kind, data = chunks[chosen]
+    how = chance.randrange(4)
+    if how == 0 and kind == b"IDAT":
+        data = zlib.compress(mutated(zlib.decompress(data), chance))
+    elif how <= 1:
+        data = mutated(data, chance)
+    elif how == 2:
+        kind = chance.choice(
+            (b"PLTE", b"tRNS", b"iTXt", b"zTXt", b"eXIf", b"iCCP", b"acTL", b"fcTL", b"fdAT", b"IHDR", b"IEND")
+        )
+    chunks[chosen] = kind, data
+    if how == 3:
+        other = chance.randrange(len(chunks))
+        chunks[chosen : chosen + 1] = [chunks[other], chunks[chosen]][chance.randrange(2) :]
+    return SIGNATURE + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def mutated_gzip(content: bytes, chance: random.Random) -> bytes:
+    """Bytes compressed, so that the checksum is theirs; a third of them mutated once more."""
+    compressed = gzip.compress(content, 1)
+    return mutated(compressed, chance) if chance.random() < 0.3 else compressed
+
+
 def tried(
     folder: Path, write: Callable[[random.Random], None], read: Callable[[], object], n: int, seed: int = 0
 ) -> Outcome:
@@ -135,23 +176,42 @@ def tried(
     return outcome
 
 
-def image_kinds() -> dict[str, bytes]:
-    """A small whole file of every format of images."""
+def images_of(kind: str) -> list[bytes]:
+    """Small whole files of a format of images, in the forms that it has."""
     pixels = np.random.default_rng(0).integers(0, 255, (24, 16, 3), np.uint8)
-    encoded: dict[str, bytes] = {}
-    for name, kind, options in (("PNG", "PNG", {}), ("JPEG", "JPEG", {"quality": 90})):
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, kind, **options)
-        encoded[name] = stream.getvalue()
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, pixels.astype(np.uint16), photometric="rgb", compression="zlib")
-    encoded["TIFF"] = stream.getvalue()
-    return encoded
+    colours, grey, streams = Image.fromarray(pixels), Image.fromarray(pixels[..., 0]), []
+
+    def encoded(write: Callable[[io.BytesIO], object]) -> None:
+        streams.append(io.BytesIO())
+        write(streams[-1])
+
+    if kind == "PNG":
+        for image in (colours, grey, grey.convert("1"), colours.quantize(16), colours.convert("RGBA")):
+            encoded(partial(image.save, format="PNG"))
+        encoded(partial(Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save, format="PNG"))
+    elif kind == "JPEG":
+        for image in (colours, grey, colours.convert("CMYK")):
+            encoded(partial(image.save, format="JPEG", quality=90))
+        encoded(partial(colours.save, format="JPEG", progressive=True))
+    else:
+        deep = pixels.astype(np.uint16)
+        forms: tuple[dict[str, Any], ...] = (
+            {"compression": "zlib"}, {"compression": "zlib", "predictor": True}, {"tile": (16, 16)}, {"bigtiff": True},
+            {"byteorder": ">"}, {"rowsperstrip": 4}, {"planarconfig": "separate"},
+        )  # fmt: skip
+        for form in forms:
+            planes = np.moveaxis(deep, -1, 0) if "planarconfig" in form else deep
+            encoded(partial(tifffile.imwrite, data=planes, photometric="rgb", **form))
+        encoded(partial(tifffile.imwrite, data=np.float32(pixels[..., 0])))
+        for compression in ("tiff_lzw", "packbits", "jpeg"):
+            encoded(partial(colours.save, format="TIFF", compression=compression))
+    return [stream.getvalue() for stream in streams]
 
 
 def try_images(kind: str, folder: Path, n: int) -> Outcome:
     """Mutations of one image of a data set of two."""
-    content, suffix = image_kinds()[kind], {"PNG": "png", "JPEG": "jpg", "TIFF": "tif"}[kind]
+    wholes, suffix = images_of(kind), {"PNG": "png", "JPEG": "jpg", "TIFF": "tif"}[kind]
+    change = mutated_png if kind == "PNG" else mutated
     data = folder / kind
     for part in ("images", "masks"):
         (data / part).mkdir(parents=True)
@@ -159,7 +219,10 @@ def try_images(kind: str, folder: Path, n: int) -> Outcome:
     Image.fromarray(np.eye(24, 16, dtype=np.uint8) * 255).save(data / "masks" / "a.png")
     path = data / "images" / f"a.{suffix}"
     return tried(
-        folder, lambda chance: void(path.write_bytes(mutated(content, chance))), lambda: load(data, image_size=8), n
+        folder,
+        lambda chance: void(path.write_bytes(change(chance.choice(wholes), chance))),
+        lambda: load(data, image_size=8),
+        n,
     )
 
 
@@ -167,14 +230,14 @@ def try_zip(folder: Path, n: int) -> Outcome:
     """Mutations of archives of every compression: of their bytes, and of a member, which has its own checksum then."""
     path, mask = folder / "set.zip", io.BytesIO()
     Image.fromarray(np.eye(24, 16, dtype=np.uint8) * 255).save(mask, "PNG")
-    members = {"images/a.png": image_kinds()["PNG"], "masks/a.png": mask.getvalue()}
+    members = {"images/a.png": images_of("PNG")[0], "masks/a.png": mask.getvalue()}
     methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
     def write(chance: random.Random) -> None:
         harmed = chance.choice((None, *members))
         with zipfile.ZipFile(path, "w", chance.choice(methods)) as archive:
             for name, content in members.items():
-                archive.writestr(name, mutated(content, chance) if name == harmed else content)
+                archive.writestr(name, mutated_png(content, chance) if name == harmed else content)
         if harmed is None:
             path.write_bytes(mutated(path.read_bytes(), chance))
 
@@ -182,18 +245,26 @@ def try_zip(folder: Path, n: int) -> Outcome:
 
 
 def try_nifti(folder: Path, n: int) -> Outcome:
-    """Mutations of a volume, most of them in its header."""
+    """Mutations of a volume, most of them in its header, compressed or not."""
     import nibabel
 
-    path, mask = folder / "a.nii", folder / "mask.nii"
-    nibabel.save(nibabel.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.eye(4)), path)
+    mask = folder / "mask.nii"
     nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 8), np.uint8), np.eye(4)), mask)
-    whole = path.read_bytes()
+    wholes = []
+    for numbers in (np.int16, np.uint8, np.float32, np.float64):
+        nibabel.save(
+            nibabel.Nifti1Image(np.arange(512).reshape(8, 8, 8).astype(numbers), np.eye(4)), folder / "whole.nii"
+        )
+        wholes.append((folder / "whole.nii").read_bytes())
+    paths = [folder / "a.nii"]
 
     def write(chance: random.Random) -> None:
-        path.write_bytes(mutated(whole[:352], chance) + whole[352:])
+        whole = chance.choice(wholes)
+        harmed = mutated(whole[:352], chance) + whole[352:]
+        paths[0] = folder / chance.choice(("a.nii", "a.nii.gz"))
+        paths[0].write_bytes(mutated_gzip(harmed, chance) if paths[0].suffix == ".gz" else harmed)
 
-    return tried(folder, write, lambda: load_nifti([path], [mask], size=(4, 4, 4)), n)
+    return tried(folder, write, lambda: load_nifti(paths, [mask], size=(4, 4, 4)), n)
 
 
 def try_dataset_json(folder: Path, n: int) -> Outcome:
