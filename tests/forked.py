@@ -14,14 +14,12 @@ import shutil
 import signal
 import sqlite3
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import matplotlib.figure  # noqa: F401 (drawn by every child)
 import sklearn.cluster  # noqa: F401
@@ -54,6 +52,7 @@ WRITERS = (
 CAPABILITIES_VERSION, MAY_WRITE_ANYTHING = 0x20080522, 1 << 1  # of capset(2): CAP_DAC_OVERRIDE
 ENDINGS = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: 128 + signal.SIGINT, signal.SIGKILL: -signal.SIGKILL}
 SECONDS = 600.0
+PIPE_BYTES = 2**16  # that a pipe holds, more than a verb writes to the standard error
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Verb:
     """A verb at work in a process of its own."""
 
     process: int
-    errors: IO[bytes] = field(repr=False)
+    errors: int  # the end of a pipe, since a limit on files would cut what is written to one
 
     def wait(self) -> Ended:
         until = time.monotonic() + SECONDS
@@ -82,8 +81,13 @@ class Verb:
             if time.monotonic() > until:
                 os.kill(self.process, signal.SIGKILL)
             time.sleep(0.005)
-        self.errors.seek(0)
-        return Ended(os.waitstatus_to_exitcode(status[1]), self.errors.read().decode(errors="replace"))
+        os.set_blocking(self.errors, False)
+        try:
+            text = os.read(self.errors, PIPE_BYTES)
+        except BlockingIOError:  # it wrote nothing, and a process that it began has not ended yet
+            text = b""
+        os.close(self.errors)
+        return Ended(os.waitstatus_to_exitcode(status[1]), text.decode(errors="replace"))
 
 
 def started(
@@ -91,19 +95,20 @@ def started(
 ) -> Verb:
     """`unetscope WORDS` in a forked process. RUN and OUT are the run and a place beside it. largest_file: bytes, as on a disk
     without room. at: the moment of the clock at which it begins."""
-    errors = tempfile.TemporaryFile()  # noqa: SIM115 (the caller reads it)
+    errors, written = os.pipe()
     places = {"RUN": str(run), "OUT": str(run.parent / "out")}
     argv = [
         word.replace("OUT", places["OUT"]) if word.startswith("OUT") else places.get(word, word)
         for word in words.split()
     ]
     if process := os.fork():
+        os.close(written)
         return Verb(process, errors)
     code = 1
     try:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(errors.fileno(), 2)
+        os.dup2(written, 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if largest_file is not None:
