@@ -11,6 +11,7 @@ import pytest
 import torch
 from calibration.planted import PlantedTask, planted_task
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._pytree import tree_iter
 
 import foreign
@@ -72,6 +73,28 @@ def test_merges_of_networks_written_by_hand(
     with_shapes(model, structure.layers, random_image(*shape))  # each can be captured at its place
     assert [layer.role for layer in structure.layers].count("output") == 1
     assert [skip.name for skip in structure.skips] == [f"skip{k}" for k in range(1, merges + 1)]
+
+
+class PaddedUp(nn.Module):
+    """A transposed convolution, padded to the grid of the skip, as in MONAI's BasicUNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.bottom = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+        self.up, self.out = nn.ConvTranspose2d(8, 4, 2, 2), nn.Conv2d(8, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        fine = self.down(images).relu()
+        risen = self.up(self.bottom(functional.max_pool2d(fine, 2)).relu())
+        return self.out(torch.cat([fine, functional.pad(risen, (0, 1, 0, 1), "replicate")], 1))
+
+
+def test_what_rises_is_of_the_decoder_before_a_skip_joins_it() -> None:
+    structure = inspect(PaddedUp(), random_image(1, 17, 17))
+    roles = [(layer.label, layer.role) for layer in structure.layers]
+    assert roles == [
+        ("1", "encoder"), ("2", "bottom"), ("3", "decoder"), ("4up", "upsampled"), ("4", "merge"), ("5", "output")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["stacked", "mean", "by name", "largest", "difference", "channel"])

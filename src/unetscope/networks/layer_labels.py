@@ -210,8 +210,9 @@ def _layers(
 def _roles(levels: Levels, joins: Sequence[Join], kernels: Sequence[int], output: int) -> dict[int, Role]:
     """By tensor, its role. Where several apply, the last one counts."""
     upsampled = {join.upsampled.tensor for join in joins}
+    rises = upsampled.union(*map(levels.risen, upsampled))  # a kernel that rises may be padded before the skip joins it
     # Without a merge, the decoder is what has risen.
-    decoder = levels.graph.descendants(upsampled or filter(levels.is_upsampled, kernels))
+    decoder = levels.graph.descendants(rises or filter(levels.is_upsampled, kernels))
     deepest = max((levels.level(number) for number in kernels if number not in decoder), default=0)
     roles: dict[int, Role] = {number: "bottom" for number in kernels if levels.level(number) == deepest}
     roles.update((number, "decoder") for number in kernels if number in decoder)
