@@ -181,6 +181,18 @@ def test_lost_foreground_is_a_warning(tmp_path):
     folder = lay(tmp_path / "set", {"images/ok.png": png(dot), "masks/ok.png": png(dot)})
     [problem] = check(folder, image_size=8)
     assert (problem.kind, problem.severity) == ("vanished-mask", "warning")
+    assert str(problem).startswith("masks/ok.png: the foreground of 1 pixels is lost at 8x8")
+
+
+def test_lost_foreground_of_several_objects_is_that_of_all_their_files(tmp_path):
+    dots = np.zeros((2, 64, 64), np.uint8)
+    dots[0, 5, 5] = dots[1, 30, 30] = 1
+    files = {"ok/images/ok.png": png(GREY)} | {f"ok/masks/{k}.png": png(dot) for k, dot in enumerate(dots)}
+    images = {"ok/images/ok.png": png(np.resize(GREY, (64, 64)))}
+    [problem] = check(
+        lay(tmp_path / "set", files | images | {"images/ok.png": None, "masks/ok.png": None}), image_size=8
+    )
+    assert str(problem).startswith("the 2 masks in ok/masks: the foreground of 2 pixels is lost at 8x8")
 
 
 def test_bowl_layout_problems(tmp_path):

@@ -80,7 +80,10 @@ ELSEWHERE = {
     "many": ([f"{name}/a.png" for name in "abcde"], "its 5 files lie in a, b, c, d, …"),
     "at the top": (("a.png", "a_mask.png"), "its 2 files lie in ."),
     "nothing": ((), "there are no images: give a folder or zip with images/ and masks/"),
-    "an archive": (("images.zip", "readme.txt"), "there are no images, but archives such as images.zip: unpack them"),
+    "an archive": (
+        ("images.zip", "readme.txt"),
+        "there are no images, but archives such as images.zip: give the zip itself",
+    ),
     "nnU-Net below": (
         ("D1/dataset.json", "D1/imagesTr/a.png"),
         "but nnU-Net's layout in D1: give that folder, with its dataset.json",

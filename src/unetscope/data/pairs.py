@@ -159,7 +159,8 @@ def _instead(source: Source) -> str:
             return f", but nnU-Net's layout in {place}, which is read from a folder: unpack it"
         return f", but nnU-Net's layout in {place}: give that folder, with its dataset.json"
     if archives := [path for path in paths if path.suffix.lower() in (".zip", ".tar", ".gz", ".7z", ".rar")]:
-        return f", but archives such as {printable(str(archives[0]))}: unpack them"
+        mend = "give the zip itself" if archives[0].suffix.lower() == ".zip" and source.path.is_dir() else "unpack them"
+        return f", but archives such as {printable(str(archives[0]))}: {mend}"
     folders = sorted({printable(str(path.parent)) for path in paths})
     if not folders:
         return ""

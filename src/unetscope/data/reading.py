@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,9 @@ def _union_examples(image: NDArray[Any] | None, masks: _Masks, pieces: Sequence[
         )
     if lost:
         what = f"the foreground of {lost} pixels is lost at {shown(size)}"
-        masks.problems.append(problem("vanished-mask", masks.pair.masks[0], what))
+        files = masks.pair.masks
+        of_all = files[0] if len(files) == 1 else f"the {len(files)} masks in {PurePosixPath(files[0]).parent}"
+        masks.problems.append(problem("vanished-mask", of_all, what))
     return examples
 
 
