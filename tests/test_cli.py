@@ -555,6 +555,7 @@ def test_an_export_to_another_kind_of_file_is_refused(unetscope, finished: Path,
 @pytest.mark.parametrize(
     ("words", "text"),
     [
+        (["report", "RUN", "--to", "page.pdf"], "--to writes a page: name it page.html, got page.pdf"),
         (["report", "RUN", "--to", "RUN/flow.sqlite"], "flow.sqlite belongs to the run RUN itself: choose another"),
         (["report", "RUN", "--to", "RUN/figures/../config.json"], "config.json belongs to the run RUN itself"),
         (["report", "RUN", "--to", "LINK/COSTS.json"], "COSTS.json belongs to the run RUN itself"),

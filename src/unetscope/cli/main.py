@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -42,8 +43,21 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The public data set.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
-for verb in (run, measure, verdict, verify, slim, inspect, check_data, selfcheck, report, view, export):
-    app.command()(verb)
+IN_A_LINE: dict[Callable[..., object], str] = {  # what `unetscope --help` says of each verb in a terminal of 80 columns
+    run: "Train a network, measure its information and report it.",
+    measure: "Measure kept checkpoints again, with other settings.",
+    verdict: "Say which skips and levels the task needs.",
+    verify: "Retrain variants over seeds and compare their Dice.",
+    slim: "Write the smaller network, with weights carried over.",
+    inspect: "Find the layers, merges and skips of any network.",
+    check_data: "List every problem of a data set.",
+    selfcheck: "Measure cases whose information is known.",
+    report: "Draw the figures and write the page of a run again.",
+    view: "Serve the page of a run, live while it trains.",
+    export: "Write the estimates and scores as tables.",
+}
+for verb, in_a_line in IN_A_LINE.items():
+    app.command(short_help=in_a_line)(verb)
 data_app.command()(fetch)
 
 # Of a path to write to: it is full, or may not be written, or is a folder where a file is expected.

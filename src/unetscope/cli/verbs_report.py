@@ -36,6 +36,8 @@ def report(
 
     if to is not None or len(runs) > 1:
         refuse_own_files(to or COMPARISON)
+    if to is not None and to.suffix.lower() not in (".html", ".htm"):
+        raise InvalidArgument(f"--to writes a page: name it {to.with_suffix('.html')}, got {to}")
     if to is None and len(runs) > 1:
         _refuse_other_page(COMPARISON)
     analysed = list(map(AnalysedRun.open, runs))
