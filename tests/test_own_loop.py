@@ -225,7 +225,7 @@ def test_variants_are_retrained_by_the_users_own_loop(recorded: Path) -> None:
     assert {design.name: saved.slim.parameters for design, saved in judged.design_costs} == sizes
     assert "dice_against_cost" in {drawing.name for drawing in drawings(judged)}
     assert outcome["depth1"].decision == "needed", outcome["depth1"].text
-    assert "over seeds alone), 2 pairs of seeds: a loss over 0.02" in outcome["depth1"].text
+    assert "over seeds alone) Dice, 2 pairs of seeds: over 0.02" in outcome["depth1"].text
     again = verified(recorded)  # nothing is trained twice
     assert [row.outcome.text for row in again.rows()] == [row.outcome.text for row in verification.rows()]
 

@@ -24,7 +24,8 @@ from unetscope.cli.flags import with_sweep
 from unetscope.report import picture_data, report_data
 from unetscope.report.page import as_json
 from unetscope.report.render import Drawing, render_run
-from unetscope.runs import analysed
+from unetscope.report.sentences import proposal
+from unetscope.runs import AnalysedRun, analysed
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import trained_variants
 from unetscope.table.quantities import Status
@@ -61,6 +62,19 @@ def test_every_estimate_is_in_its_place(run: RunFolder) -> None:
             )
             seen += 1
     assert seen == len(flow)
+
+
+def test_a_proposal_that_was_retrained_says_what_it_lost(run: RunFolder) -> None:
+    judged = AnalysedRun(run)
+    verification = judged.verification
+    assert verification is not None
+    row = verification.rows(10)[0]
+    words = proposal(judged.judged(), row.variant, 10, verification)
+    assert words.endswith(f"; retrained, {row.outcome.text}, so it is {row.outcome.decision}")
+    assert "retrained, it lost " in words
+    for epoch, nothing_retrained in ((10, None), (7, verification)):
+        words = proposal(judged.judged(), row.variant, epoch, nothing_retrained)
+        assert words.endswith(", to be retrained before it is believed")
 
 
 def test_every_number_of_an_estimate_has_its_column() -> None:

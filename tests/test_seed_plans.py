@@ -167,7 +167,7 @@ def test_what_is_expected_of_the_intervals_is_said(retrained: RunFolder, capsys)
     print_widths(expected_widths(AnalysedRun(retrained), planned(retrained)), 0.02)
     text = capsys.readouterr().out
     assert "Expected intervals of a difference of Dice, by seeds: ±" in text
-    assert "From earlier trainings (1 degrees of freedom): a training's score varies by " in text
+    assert "From earlier trainings (degrees of freedom: 1): a training's score varies by " in text
     shutil.rmtree(retrained.path / "verification")
     print_widths(expected_widths(AnalysedRun(retrained), planned(retrained)), 0.02)
     text = capsys.readouterr().out

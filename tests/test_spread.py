@@ -233,7 +233,7 @@ def test_a_variant_that_is_decided_stays_so_whatever_seeds_come_later() -> None:
     assert first.outcome("model2", 1) == later.outcome("model2", 1)
     assert later.outcome("model2", 1).decision == "needed"
     assert later.outcome("model2", 1).level == look_level(3)
-    assert (" at 99.76 %), 3 pairs of seeds") in later.outcome("model2", 1).text
+    assert (" at 99.76 %) Dice, 3 pairs of seeds") in later.outcome("model2", 1).text
 
 
 def test_before_the_first_look_nothing_is_compared() -> None:

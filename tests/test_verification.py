@@ -445,7 +445,7 @@ def test_what_is_the_same_everywhere_has_no_interval() -> None:
         for seed in (0, 1)
     ]
     outcome = held(*made).outcome("model2", 1)
-    assert (outcome.decision, outcome.text) == ("undecided", "-0.020 Dice, and there is no interval")
+    assert (outcome.decision, outcome.text) == ("undecided", "it lost 0.020 Dice, and there is no interval")
     single = [training(name, seed, [[0.0], [0.9 - 0.1 * seed]]) for name in ("model1", "model2") for seed in (0, 1)]
     assert "there is no interval" in held(*single).outcome("model2", 1).text
     with pytest.raises(InvalidArgument, match="model2 and model1 with seed 0 were validated on 2 and 3 images"):

@@ -34,19 +34,19 @@ def print_costs(run: AnalysedRun, verification: Verification) -> None:
     """Every design with its loss of Dice, if it was retrained, and its costs, below those of the whole network."""
     if not (known := run.design_costs):
         return
-    lost = {row.variant.name: row.outcome.difference.value for row in verification.rows()}
+    lost = {row.variant.name: -row.outcome.difference.value for row in verification.rows()}
     rows = []
     for design, saved in known:
         is_whole = design.name == REFERENCE
         texts = saved.whole.cells() if is_whole else saved.cells()
-        difference = lost.get(design.name)
-        dice = "" if is_whole else "not retrained" if difference is None else _gained(difference)
+        loss = lost.get(design.name)
+        dice = "" if is_whole else "not retrained" if loss is None else _lost(loss)
         rows.append((design.name, dice, *texts))
     image = "×".join(map(str, run.costs.shape))
     heads = [about.short for about in COST_TITLES.values()]
-    print_table(f"What designs cost, of one image of {image}", ("design", "Dice", *heads), rows)
+    print_table(f"What designs cost, of one image of {image}", ("design", "Dice lost", *heads), rows)
 
 
-def _gained(difference: float) -> str:
-    """A difference of Dice, if both networks had one to compare."""
-    return "not compared" if math.isnan(difference) else f"{difference:+.3f}"
+def _lost(loss: float) -> str:
+    """A loss of Dice, if both networks had one to compare."""
+    return "not compared" if math.isnan(loss) else f"{loss:.3f}"

@@ -231,7 +231,7 @@ def print_widths(widths: Sequence[ExpectedWidth], margin: float) -> None:
     if width.assumed:
         print(f"Assumed: {spread}; and the interval over images, not known yet, adds to it")
     else:
-        print(f"From earlier trainings ({width.freedom:.0f} degrees of freedom): {spread}")
+        print(f"From earlier trainings (degrees of freedom: {width.freedom:.0f}): {spread}")
 
 
 def print_verification(
@@ -255,7 +255,7 @@ def print_verification(
         print_json({**outcomes, **expected, "report": str(page)})
         return
     rows = verification.rows()
-    reaches = "reaches its target" if math.isnan(verification.target) else f"reaches {verification.target:.3f}"
+    reaches = "epoch at its target" if math.isnan(verification.target) else f"epoch at {verification.target:.3f} Dice"
     print_table(
         f"Retrained, after {verification.budgets[-1]} epochs",
         ("variant", "verdict", "expected to lose", "paper's rule", "outcome", reaches, "why"),
@@ -273,7 +273,7 @@ def print_verification(
         print(f"{name} failed: {one_line(reason)}")
     if (spread := verification.spread()).freedom:
         print(
-            f"A training's score varies by {spread.residual:.2g} Dice with its seed ({spread.freedom:.0f} degrees of freedom)"
+            f"A training's score varies by {spread.residual:.2g} Dice with its seed (degrees of freedom: {spread.freedom:.0f})"
         )
     for subject, score in (("Verdicts", scores["verdict"]), ("The paper's rule", scores["plateau"])):
         print(f"{subject}: {score['hit']} right, {score['miss']} wrong, {score['open']} open")

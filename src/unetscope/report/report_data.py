@@ -107,7 +107,7 @@ def report_data_of(run: RunFolder | AnalysedRun) -> dict[str, Any]:
         "rules": dict(RULE_TITLES),
         **_gains(flow),
         "training": _training(run.epochs),
-        "verdicts": None if run.judgement is None else _judgement_data(run.judgement),
+        "verdicts": None if run.judgement is None else _judgement_data(run.judgement, run.verification),
         "verification": None if run.verification is None else _verification_data(run.verification),
         "costs": _cost_data(run),
         "planned": [planned.sentence for planned in run.planned_depths],
@@ -300,7 +300,7 @@ def _class_dice(record: EpochRecord, label: int) -> float | int | None:
     return _number(record.dice_per_class[label]) if label < len(record.dice_per_class) else None
 
 
-def _judgement_data(judgement: Judgement) -> dict[str, Any]:
+def _judgement_data(judgement: Judgement, verification: Verification | None) -> dict[str, Any]:
     return {
         "margin": judgement.margin,
         "epochs": judgement.epochs,
@@ -309,7 +309,7 @@ def _judgement_data(judgement: Judgement) -> dict[str, Any]:
         "rows": [_row_of(verdict) for verdict in judgement.verdicts],
         "sentences": [sentence(judgement, epoch) for epoch in judgement.epochs],
         "proposed": [
-            None if (design := judgement.design(epoch)) is None else proposal(judgement, design, epoch)
+            None if (design := judgement.design(epoch)) is None else proposal(judgement, design, epoch, verification)
             for epoch in judgement.epochs
         ],
     }

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from unetscope.analysis import Judgement, dpi_violations, layer_rank_stability
+from unetscope.analysis import Judgement, Verification, dpi_violations, layer_rank_stability
 from unetscope.runs import AnalysedRun
 from unetscope.table import LEVEL, SKIP, Flow, Quantity, Status, Variant, entry_of, estimator_text, settings
 
@@ -133,12 +133,15 @@ def sentence(judgement: Judgement, epoch: int) -> str:
     return f"A training of {epoch} epochs {listed(clauses, oxford=True)}."
 
 
-def proposal(judgement: Judgement, design: Variant, epoch: int) -> str:
-    """A proposed design, with what it is expected to lose."""
+def proposal(judgement: Judgement, design: Variant, epoch: int, verification: Verification | None) -> str:
+    """A proposed design, with what it is expected to lose, and what it lost where it was retrained for so many epochs."""
     expected = judgement.expected(design, epoch)
-    if expected is None:
-        return design.text
-    return f"{design.text}, expected to lose {expected.loss.text} Dice"
+    words = design.text if expected is None else f"{design.text}, expected to lose {expected.loss.text} Dice"
+    if verification is not None and epoch in verification.budgets:
+        for row in verification.rows(epoch):
+            if row.variant.is_same_network(design):
+                return f"{words}; retrained, {row.outcome.text}, so it is {row.outcome.decision}"
+    return f"{words}, to be retrained before it is believed"
 
 
 def _named_or_counted(parts: Sequence[str]) -> str:

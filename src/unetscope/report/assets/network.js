@@ -190,7 +190,7 @@ function drawSkips(run, arcs, state) {
     for (const head of arc.heads) head.setAttribute("class", `head ${decision}`);
     const crowded = arcs.length > 7;
     const lost = verdict?.lost?.[0];
-    const loses = isNumber(lost) ? ` without it ${signed(-lost)} Dice` : null;
+    const loses = isNumber(lost) ? ` loses ${fixed(lost)} Dice` : null;
     const adds = crowded ? "" : loses ?? (added === null ? "" : ` adds ${signed(added)} ${gains?.unit} to the deeper path`);
     const sign = verdict ? ` · ${DECISIONS[decision].sign}${crowded ? "" : ` ${decision}`}` : "";
     arc.text.textContent = `${elided(arc.skip.name, 24)}${adds}${sign}`;

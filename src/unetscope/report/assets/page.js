@@ -149,7 +149,7 @@ function verdictView(page) {
     for (const { run, text, proposed } of lines) {
       const sentence = run.sentence(state.epoch);
       text.textContent = sentence ? sentence.text : "No verdict at this epoch.";
-      proposed.textContent = sentence?.proposed ? ` Proposed: ${sentence.proposed}, to be retrained before it is believed.` : "";
+      proposed.textContent = sentence?.proposed ? ` Proposed: ${sentence.proposed}.` : "";
     }
   }
   return { update };
