@@ -286,6 +286,9 @@ def test_a_dry_run_says_what_it_will_take_and_writes_nothing(unetscope, tmp_path
     code, output, _ = unetscope("run", "--out", tmp_path / "run", "--dry-run", "--quiet", *QUICK)
     assert "What this run will take" in output
     assert "MiB" in output
+    values = output.partition("Its values, by the preset demo unless you named them: ")[2].split()
+    assert values[values.index("--optimizer") + 1] == "adam"
+    assert "--accept" not in values  # images are synthetic
 
 
 def test_images_from_two_folders(unetscope, data: Path, tmp_path: Path) -> None:

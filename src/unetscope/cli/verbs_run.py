@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from unetscope.training import (
     UNET_ONLY,
     RunConfig,
     alternatives,
+    flag_words,
     overridden_config,
     parse_epochs,
     preset_config,
@@ -67,7 +69,7 @@ def run(
 
         with shown_progress(quiet or json) as progress:
             forecast = forecast_run(config, folder, resume=resume, code=code, progress=progress)
-        print_json(forecast.as_dict()) if json else print_forecast(forecast)
+        print_json(forecast.as_dict()) if json else print_forecast(forecast, config)
         return
     from unetscope.report import render_run
     from unetscope.runs import AnalysedRun, check_tracker
@@ -172,9 +174,10 @@ def _configured(
     return preset_config(name, overrides), folder
 
 
-def print_forecast(forecast: Forecast) -> None:
-    """What a run will take, as a table."""
+def print_forecast(forecast: Forecast, config: RunConfig) -> None:
+    """What a run will take, as a table, and every value that it will have."""
     print_pairs("What this run will take", forecast.rows())
+    print_sentence(f"Its values, by the preset {config.preset} unless you named them: {shlex.join(flag_words(config))}")
 
 
 def print_run(run: AnalysedRun, page: Path, *, title: str = "Run finished", json: bool) -> None:

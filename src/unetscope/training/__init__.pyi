@@ -11,6 +11,7 @@ from .config import NetworkConfig as NetworkConfig
 from .config import RunConfig as RunConfig
 from .config import TrainingConfig as TrainingConfig
 from .config import differences as differences
+from .config import flag_words as flag_words
 from .config import overridden_config as overridden_config
 from .config import preset_config as preset_config
 from .config import repeat_command as repeat_command

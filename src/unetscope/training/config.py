@@ -364,14 +364,27 @@ def repeat_command(values: Mapping[str, Any]) -> list[str]:
     ['unetscope', 'run', '--preset', 'quick', '--without', 'skip1', '--without', 'skip2', '--epochs', '2']
     """
     config = validated_config(values)
-    usual = _flat(preset_config(config.preset, {}))
-    words = ["unetscope", "run", "--preset", config.preset]
-    dumped = _flat(config)
-    refused = (UNET_ONLY if config.network.code else ()) + (() if config.data.path else FILES_ONLY)
-    for flag in run_flags(type(config)):
-        if dumped[flag.name] != usual[flag.name] and flag.name not in refused:
-            words += flag.spell(dumped[flag.name])
-    return words
+    usual = preset_config(config.preset, {})
+    return ["unetscope", "run", "--preset", config.preset, *flag_words(config, usual)]
+
+
+def flag_words(config: RunConfig, usual: RunConfig | None = None) -> list[str]:
+    """The words of the flags that set the values of a configuration, of those that mean something in it.
+
+    usual: a configuration whose values need no flag; without it every value that is there has one.
+
+    >>> usual = preset_config("demo", {})
+    >>> flag_words(preset_config("demo", {"training.epochs": 2}), usual), flag_words(usual)[:4]
+    (['--epochs', '2'], ['--validation-share', '0.1', '--synthetic-images', '120'])
+    """
+    values, usual_values = _flat(config), {} if usual is None else _flat(usual)
+    meaningless = (UNET_ONLY if config.network.code else ()) + (() if config.data.path else FILES_ONLY)
+    return [
+        word
+        for flag in run_flags(type(config))
+        if flag.name not in meaningless and (usual is None or values[flag.name] != usual_values[flag.name])
+        for word in flag.spell(values[flag.name])
+    ]
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
