@@ -21,10 +21,11 @@ from unetscope.base.errors import DataError
 from unetscope.data import load, load_nifti, sources
 from unetscope.data.decoding import MAX_DECODED_BYTES
 from unetscope.data.grouping import read_groups
-from unetscope.data.images import MAX_PAGES, count_pages, decode
+from unetscope.data.images import decode
 from unetscope.data.nifti import read_nifti
 from unetscope.data.problems import Unusable
 from unetscope.data.sources import open_source
+from unetscope.data.tiff_directories import MAX_PAGES, MOST_VALUES, MOST_VALUES_OF_A_PAGE, count_pages
 
 
 def tiff(values: np.ndarray, **options: object) -> bytes:
@@ -104,6 +105,65 @@ def test_pixels_beyond_the_budget_are_refused_from_the_header() -> None:
         decode(large, "a.tif")
     assert tracemalloc.get_traced_memory()[1] < MAX_DECODED_BYTES / 16
     tracemalloc.stop()
+
+
+def with_numbers(tag: int, kind: int, n: int, value: bytes, *, pages: int = 1, big: bool = False) -> bytes:
+    """A TIFF of one pixel with a tag of so many numbers, all pages with the same ones."""
+    tags = {
+        256: (3, 1, 1),
+        257: (3, 1, 1),
+        258: (3, 1, 8),
+        262: (3, 1, 1),
+        273: (4, 1, 0),
+        279: (4, 1, 1),
+        tag: (kind, n, 32),
+    }
+    offset, count = ("Q", "Q") if big else ("I", "H")
+    content = struct.pack("<HHHQ", 43, 8, 0, 0) if big else struct.pack("<HI", 42, 0)
+    content = bytearray((b"II" + content).ljust(32, b"\0") + value * n)
+    at, place = (8, 8) if big else (4, 4)
+    for _ in range(pages):
+        struct.pack_into(f"<{offset}", content, at, len(content))
+        content += struct.pack(f"<{count}", len(tags))
+        content += b"".join(struct.pack(f"<HH{offset}{offset}", name, *about) for name, about in sorted(tags.items()))
+        at = len(content)
+        content += bytes(place)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(
+    ("tag", "kind", "share", "value"),
+    [
+        (273, 4, 1.0, struct.pack("<I", 32)),  # places of strips
+        (324, 4, 1.0, struct.pack("<I", 32)),  # and of tiles
+        (282, 5, 0.25, struct.pack("<II", 1, 1)),  # fractions
+        (339, 12, 1.0, struct.pack("<d", 1.0)),
+        (65000, 3, 1.0, struct.pack("<H", 8)),  # a tag of nobody's
+    ],
+)
+def test_a_tiff_with_millions_of_numbers_in_its_directory_is_refused(
+    tag: int, kind: int, share: float, value: bytes, big: bool
+) -> None:
+    content = with_numbers(tag, kind, int(MOST_VALUES_OF_A_PAGE * share) + 1, value, big=big)
+    with pytest.raises(
+        Unusable, match=r"a\.tif: the directory of its page 1 has 10485\d\d numbers, more than the 1048576"
+    ):
+        decode(content, "a.tif")
+
+
+def test_a_tiff_of_pages_that_share_their_numbers_is_refused() -> None:
+    content = with_numbers(65000, 3, MOST_VALUES_OF_A_PAGE // 2, b"\10\0", pages=9)
+    assert decode(content, "a.tif").values.tolist() == [[ord("I")]]
+    with pytest.raises(
+        Unusable, match=rf"a\.tif: the directories of its pages have more numbers than the {MOST_VALUES}"
+    ):
+        decode(content, "a.tif", are_slices=True)
+
+
+def test_texts_and_bytes_beside_the_pixels_of_a_tiff_are_no_numbers() -> None:
+    for kind in (1, 2, 7):
+        assert decode(with_numbers(65000, kind, 2 * MOST_VALUES_OF_A_PAGE, b"a"), "a.tif").values.shape == (1, 1)
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])

@@ -21,9 +21,9 @@ from unetscope.data.decoding import decoders_errors, refuse_too_large, turn_for
 from unetscope.data.png_chunks import refuse_damaged_png
 from unetscope.data.problems import Problem, Unusable, problem
 from unetscope.data.tiff_damage import errors_of_libtiff, refuse_damaged_strips
+from unetscope.data.tiff_directories import MAX_PAGES, count_pages, refuse_many_values
 
 MAX_PIXELS = 64 * 10**6
-MAX_PAGES = 100_000
 # A progressive JPEG may go through all of its pixels again in each of many thousand scans, of a few bytes each.
 MAX_SCANNED_BYTES, BYTES_BESIDE_A_SCAN = 4 * 2**30, 2**16
 BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 2}  # by mode of Pillow; others have four
@@ -90,7 +90,9 @@ def decode(data: bytes, file: str, *, indexed: bool | Literal["exactly"] = False
         # Plugins are called directly, because `Image.open` tries every decoder, and warns of large images by itself.
         if plugin is TiffImagePlugin.TiffImageFile:
             pages = count_pages(data)
-            pixels = _decode_tiff(data, file, indexed, pages if are_slices else 1)
+            read = pages if are_slices else 1
+            refuse_many_values(data, file, read)
+            pixels = _decode_tiff(data, file, indexed, read)
         else:
             with plugin(io.BytesIO(data)) as image:
                 pages = getattr(image, "n_frames", 1)
@@ -341,23 +343,6 @@ def _page_by_tifffile(page: Any, file: str, indexed: bool | Literal["exactly"]) 
     if page.photometric == WHITE_IS_ZERO:
         values = _with_polarity(values, is_inverted=False, wanted=indexed is False)
     return Pixels(values, int(page.compression) in JPEGS, orientation, tuple(problems))
-
-
-def count_pages(data: bytes) -> int:
-    """The pages of a TIFF, by the chain of their directories; at most `MAX_PAGES` are counted.
-
-    Source: TIFF 6.0, section 2; BigTIFF has offsets and counts of 8 bytes.
-    """
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-    big = int.from_bytes(data[2:4], order) == 43
-    width, count_width, entry = (8, 8, 20) if big else (4, 2, 12)
-    place, seen = int.from_bytes(data[width : 2 * width], order), set[int]()
-    while 0 < place < len(data) and place not in seen and len(seen) < MAX_PAGES:
-        seen.add(place)
-        entries = int.from_bytes(data[place : place + count_width], order)
-        link = place + count_width + entry * entries
-        place = int.from_bytes(data[link : link + width], order)
-    return len(seen)
 
 
 def _pages_problems(pages: int, file: str) -> list[Problem]:
