@@ -15,10 +15,11 @@ import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
+from unetscope.base import printable
 from unetscope.base.errors import DataError
 from unetscope.cli.main import app
 from unetscope.data import check, load
-from unetscope.data.problems import KINDS, printable
+from unetscope.data.problems import KINDS
 
 GREY = np.random.default_rng(1).integers(0, 256, (12, 16), np.uint8)
 MASK = np.zeros((12, 16), np.uint8)

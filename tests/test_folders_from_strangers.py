@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from runs import edited_config, made_run
+from unetscope.base import RunFolderError
 from unetscope.cli.main import main
 from unetscope.cli.verbs_run import viewer_command
+from unetscope.runs import AnalysedRun, RunFolder
 from unetscope.runs.engines.local import job_command
 
 VERBS = (
@@ -91,7 +93,23 @@ def enlarged(name: str, n_bytes: int) -> Callable[[Path], None]:
     return lambda run: os.truncate(run / name, n_bytes)
 
 
+def in_a_loop(*place: str, to: object) -> Callable[[Path], None]:
+    """A run in a loop of its own, with a value of how its variants are trained that is another."""
+
+    def change(run: Path) -> None:
+        with edited_config(run) as values:
+            values["configuration"] = {"network": {"class": "Net"}}
+            values["facts"]["own loop"] = {
+                "network": {"code": "nets.py:Net", "depth": 1, "trained_by": "nets.py:train"}
+            }
+            values["facts"]["own loop network"] = {}
+        setting("facts", *place, to=to)(run)
+
+    return change
+
+
 CONFIGURATION = ("configuration", "training")
+SHARES = ("facts", "data", "train", "class shares")
 FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a thousand million epochs": (setting(*CONFIGURATION, "epochs", to=10**9), r"epochs: .*got 1000000000"),
     "more epochs than an integer has": (setting(*CONFIGURATION, "epochs", to=10**18), r"epochs: "),
@@ -108,6 +126,16 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a list as facts of data": (setting("facts", "data", to=[]), r"facts\.data: .*got \[\]"),
     "a text as facts of data": (setting("facts", "data", to="images"), r"facts\.data: .*got 'images'"),
     "a list as facts of images": (setting("facts", "data", "train", to=[]), r"facts\.data\.train: .*got \[\]"),
+    "class shares as text": (setting(*SHARES, to="half"), r"facts\.data\.train\.class shares: .*got 'half'"),
+    "class shares of nothing": (setting(*SHARES, to=[None, None]), r"class shares\.0: .*got None"),
+    "class shares that are none": (setting(*SHARES, to=[0.5, 2.0]), r"class shares\.1: .*got 2\.0"),
+    "too many class shares": (setting(*SHARES, to=[0.5, 0.25, 0.25]), r"facts\.data\.train: 3 class shares of 2 classes"),
+    "classes that differ": (setting("facts", "data", "train", "classes", to=3), r"facts: the train and the validation images"),
+    "a loop of text": (in_a_loop("own loop", to="mine"), r"facts\.own loop: .*got 'mine'"),
+    "a loop of endless epochs": (in_a_loop("own loop", "training", to={"epochs": 10**9}), r"own loop: training\.epochs: "),
+    "a loop with a name more": (in_a_loop("own loop", "a\x1b[31m\nb", to=1), r"facts\.own loop: 'a\\x1b\[31m\\nb': extra"),
+    "a loop without code": (in_a_loop("own loop", "network", to={"depth": 1}), r"facts\.own loop\.network\.code: "),
+    "a loop without a network": (in_a_loop("own loop network", to=None), r"facts\.own loop network: .*got None"),
     "no versions": (setting("facts", "versions", to=None), r"facts\.versions: .*got None"),
     "a number as facts": (setting("facts", to=7), r"expected a JSON object with 'facts'"),
     "a text as entropy": (setting("facts", "H(Y) bits", to={"kmeans": "much"}), r"H\(Y\) bits\.kmeans: .*got 'much'"),
@@ -190,9 +218,60 @@ def test_verbs_refuse_it_in_a_line(
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == content
 
 
-def test_the_whole_folder_is_not_refused(whole_run: Path) -> None:
-    from unetscope.runs import AnalysedRun
+@pytest.mark.parametrize("place", [("facts", "data"), ("facts", "versions"), ("configuration", "network")])
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31m", "\u202e", "x" * 5000])
+def test_a_name_in_a_file_is_told_in_one_short_line(
+    place: tuple[str, ...], name: str, whole_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole_run, tmp_path / "run")
+    setting(*place, name, to=7)(run)
+    with pytest.raises(RunFolderError) as refused:
+        RunFolder.open(run)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 500
 
+
+DESIGN = {"name": "x", "depth": 1, "without": ["skip1"]}
+SHOWN = {"design": DESIGN, "dice": 0.5, "loss": {"value": 0.1, "low": None, "high": None}, "silenced": 0.1}
+EVIDENCE = {
+    "epoch": 1,
+    "epochs": 1,
+    "dice": 0.5,
+    "tried": [SHOWN],
+    "designs": 1,
+    "depth": 1,
+    "without": [],
+    "alone": [SHOWN],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "place"),
+    [
+        ("silenced.json", {"silenced": [{"epoch": 1, "design": DESIGN, "loss": 0.1}]}, "silenced.0.design"),
+        ("evidence.json", EVIDENCE, "tried.0.design"),
+        ("evidence.json", EVIDENCE, "alone.0.design"),
+        ("evidence.json", EVIDENCE, ""),
+    ],
+)
+@pytest.mark.parametrize("part", ["bottom", "skip0", "skip1\n", "../skip1"])
+def test_a_part_that_is_none_is_told_with_its_file(
+    name: str, values: dict[str, Any], place: str, part: str, whole_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole_run, tmp_path / "run")
+    changed = json.loads(json.dumps(values))
+    node = changed
+    for step in filter(None, place.split(".")):
+        node = node[int(step) if step.isdigit() else step]
+    node["without"] = [part]
+    (run / name).write_text(json.dumps(changed))
+    analysed = AnalysedRun.open(run)
+    where = re.escape(f"{run / name}: {place}{'.' * bool(place)}without.0: part ")
+    with pytest.raises(RunFolderError, match=rf"{where}'.*': expected a skip or a level, such as skip1 or level2"):
+        _ = analysed.judgement
+
+
+def test_the_whole_folder_is_not_refused(whole_run: Path) -> None:
     assert json.loads((whole_run / "config.json").read_text())["configuration"]
     assert AnalysedRun.open(whole_run).epochs
 

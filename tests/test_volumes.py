@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 import unetscope as us
+from unetscope.base import printable
 from unetscope.base.errors import DataError, InvalidArgument, MissingDependency
 from unetscope.data import from_dataset, load_nifti, load_nnunet
-from unetscope.data.problems import printable
 from unetscope.estimators.labels import BlockLabels, KMeansLabels
 from unetscope.table import Quantity
 

@@ -14,6 +14,7 @@ from .errors import UnetscopeError as UnetscopeError
 from .errors import first_line as first_line
 from .errors import in_one_line as in_one_line
 from .errors import nearest as nearest
+from .errors import printable as printable
 from .files import finished_files as finished_files
 from .files import flush_folder as flush_folder
 from .files import naming as naming
@@ -29,6 +30,7 @@ from .plain_numbers import plain_number as plain_number
 from .plain_numbers import real_number as real_number
 from .plain_numbers import real_numbers as real_numbers
 from .plain_numbers import shown as shown
+from .plain_numbers import spelled as spelled
 from .plain_numbers import whole_fields as whole_fields
 from .plain_numbers import whole_number as whole_number
 from .process_end import Terminated as Terminated

@@ -56,8 +56,18 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"there are {shown or 'none'}"
 
 
+def printable(text: str) -> str:
+    r"""Text with unprintable characters escaped, so that it is safe in a terminal.
+
+    >>> printable("cell\x1b[31m.png")
+    'cell\\x1b[31m.png'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or the name of its class if it has none; of a missing key, that it is missing.
+    """The first line of an error's text, printable, as it may quote a file; or the name of its class if it has none; of a
+    missing key, that it is missing.
 
     >>> first_line(ValueError("sides differ\\nsee above")), first_line(KeyError())
     ('sides differ', 'KeyError')
@@ -66,13 +76,13 @@ def first_line(error: Exception) -> str:
     """
     if isinstance(error, KeyError) and error.args and len(str(error.args[0]).split()) == 1:  # a key, and no sentence
         return f"there is no {error}"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def in_one_line(error: Exception) -> str:
-    """An error's text with its lines joined, which may quote a file.
+    """An error's text with its lines joined, printable, as it may quote a file.
 
     >>> in_one_line(ValueError("no such column:\\n  TEXT"))
     'no such column: TEXT'
     """
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

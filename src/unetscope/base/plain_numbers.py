@@ -113,6 +113,16 @@ def shown(value: object) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 2]}…{text[-1]}"
 
 
+def spelled(place: Iterable[str | int]) -> str:
+    r"""A place in nested values as a message names it, in one line and each name not too long.
+
+    >>> spelled(["training", 0, "a\nb"])
+    "training.0.'a\\nb'"
+    """
+    parts = [str(part) for part in place]
+    return ".".join(part if part.isprintable() and len(part) <= MOST_SHOWN else shown(part) for part in parts)
+
+
 def _is_finite(number: float) -> bool:
     try:
         return math.isfinite(number)

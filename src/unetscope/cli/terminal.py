@@ -29,7 +29,7 @@ def one_line(text: str) -> str:
     >>> one_line("a\nb\x1b[31m")
     'a b\\x1b[31m'
     """
-    from unetscope.data import printable
+    from unetscope.base import printable
 
     return printable(" ".join(text.split("\n")))
 

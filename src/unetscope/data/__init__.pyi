@@ -15,7 +15,6 @@ from .masks import MaskMeaning as MaskMeaning
 from .problems import KINDS as KINDS
 from .problems import Problem as Problem
 from .problems import guard as guard
-from .problems import printable as printable
 from .segmentation import GREY_WEIGHTS as GREY_WEIGHTS
 from .segmentation import SegmentationData as SegmentationData
 from .segmentation import from_dataset as from_dataset

@@ -18,9 +18,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from unetscope.base import DataError, StepCallback, cache_folder, whole_file
+from unetscope.base import DataError, StepCallback, cache_folder, printable, whole_file
 from unetscope.data.pairs import Pair, find_pairs
-from unetscope.data.problems import Unusable, printable
+from unetscope.data.problems import Unusable
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import Source, open_source
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from unetscope.base import UnetscopeError, cache_folder, whole_file, with_digest, without_digest
+from unetscope.base import UnetscopeError, cache_folder, printable, whole_file, with_digest, without_digest
 from unetscope.data.masks import MaskMeaning
 from unetscope.data.pieces import Cutting
-from unetscope.data.problems import Problem, printable
+from unetscope.data.problems import Problem
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import Source, archive_hash
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unetscope.base import DataError, InvalidArgument
+from unetscope.base import DataError, InvalidArgument, printable
 from unetscope.data.pairs import SUFFIXES
-from unetscope.data.problems import Problem, printable, problem
+from unetscope.data.problems import Problem, problem
 from unetscope.data.segmentation import SegmentationData
 
 UNKNOWN = {"nan", "none", "null", "na", "n/a", "<na>"}  # as programs write a group that they do not know

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.data.problems import Problem, printable, problem
+from unetscope.base import printable
+from unetscope.data.problems import Problem, problem
 from unetscope.data.segmentation import SegmentationData
 
 SIDE = 16  # of the small images that are compared, in pixels

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base import DataError, InvalidArgument, StepCallback
+from unetscope.base import DataError, InvalidArgument, StepCallback, printable
 from unetscope.data import cache
 from unetscope.data.grouping import grouped, shared_groups
 from unetscope.data.images import ImageSize
 from unetscope.data.likeness import across_parts, near_duplicates
 from unetscope.data.masks import MaskKind, MaskMeaning, asked_meaning
 from unetscope.data.pieces import Cutting, VolumeUse
-from unetscope.data.problems import Problem, check_command, guard, known_kinds, printable, problem, without_accepted
+from unetscope.data.problems import Problem, check_command, guard, known_kinds, problem, without_accepted
 from unetscope.data.reading import read
 from unetscope.data.segmentation import SegmentationData
 from unetscope.data.sources import EXPECTED, open_source

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base import DataError, MissingDependency, first_line
-from unetscope.data.problems import printable
+from unetscope.base import DataError, MissingDependency, first_line, printable
 
 ENDINGS = (".nii.gz", ".nii")
 MAX_VOXELS = 512**3

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unetscope.base import DataError
-from unetscope.data.problems import printable
+from unetscope.base import DataError, printable
 
 MAX_JSON_BYTES = 16 * 2**20
 LARGEST_LABEL = 254

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from unetscope.data.problems import Problem, printable, problem
+from unetscope.base import printable
+from unetscope.data.problems import Problem, problem
 from unetscope.data.sources import Member, Source
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 import zlib
 
-from unetscope.data.problems import Unusable, printable
+from unetscope.base import printable
+from unetscope.data.problems import Unusable
 
 SIGNATURE_BYTES = 8
 END = b"\0\0\0\0IEND\xaeB`\x82"

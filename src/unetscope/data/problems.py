@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from unetscope.base import DataError, InvalidArgument
+from unetscope.base import DataError, InvalidArgument, printable
 
 Severity = Literal["error", "warning"]
 
@@ -118,15 +118,6 @@ class Unusable(Exception):
     def __init__(self, kind: str, file: str, what: str) -> None:
         self.problem = problem(kind, file, what)
         super().__init__(str(self.problem))
-
-
-def printable(name: str) -> str:
-    r"""The name with unprintable characters escaped, so that it is safe in a terminal.
-
-    >>> printable("cell\x1b[31m.png")
-    'cell\\x1b[31m.png'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in name)
 
 
 def known_kinds(accept: Collection[str]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base import StepCallback
+from unetscope.base import StepCallback, printable
 from unetscope.data.decoding import decoders_notes, pair_of_files
 from unetscope.data.images import Pixels, decode, to_image
 from unetscope.data.masks import (
@@ -29,7 +29,7 @@ from unetscope.data.masks import (
 )
 from unetscope.data.pairs import Pair, find_pairs
 from unetscope.data.pieces import Cutting, Piece, cutting_problems, groups_of_pieces, shown
-from unetscope.data.problems import Problem, Unusable, printable, problem
+from unetscope.data.problems import Problem, Unusable, problem
 from unetscope.data.resizing import resize_classes, resize_image, resize_mask
 from unetscope.data.segmentation import GREY_WEIGHTS, SegmentationData, stored_ignore
 from unetscope.data.sources import Source

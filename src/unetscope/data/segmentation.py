@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base import DataError, InvalidArgument, preserve_rng
+from unetscope.base import DataError, InvalidArgument, preserve_rng, printable
 from unetscope.data.arrays import any_array, array_of, chosen_of, first_not_finite, plain_array, stored_pixels
-from unetscope.data.problems import printable
 from unetscope.data.splits import rows_held_out
 
 GREY_WEIGHTS = 0.299, 0.587, 0.114  # of red, green and blue (ITU-R BT.601)

@@ -22,9 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from unetscope.base import DataError
+from unetscope.base import DataError, printable
 from unetscope.data.decoding import MAX_FILE_BYTES, turn_for
-from unetscope.data.problems import Problem, Unusable, printable, problem
+from unetscope.data.problems import Problem, Unusable, problem
 
 MAX_MEMBERS = 200_000
 MAX_TOTAL_BYTES = 64 * 2**30

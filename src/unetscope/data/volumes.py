@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetscope.base import DataError, InvalidArgument
+from unetscope.base import DataError, InvalidArgument, printable
 from unetscope.data.decoding import MAX_FILE_BYTES, decoders_notes
 from unetscope.data.grouping import grouped
 from unetscope.data.images import decode
@@ -23,7 +23,7 @@ from unetscope.data.nifti import Volume, is_nifti, read_nifti
 from unetscope.data.nnunet import Case, find_cases, read_description
 from unetscope.data.pairs import SUFFIXES
 from unetscope.data.pieces import VOLUME_SIDES, Cutting, VolumeUse, cutting_problems, groups_of_pieces
-from unetscope.data.problems import Problem, Unusable, printable, problem, refusal
+from unetscope.data.problems import Problem, Unusable, problem, refusal
 from unetscope.data.segmentation import SegmentationData, chosen_rows, stack_items
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from unetscope.base import InvalidArgument, RunFolderError, code_text, consent, is_consented
+from unetscope.runs.description import OWN_LOOP
 from unetscope.runs.folder import RunFolder
 
-CONSENT, OWN_LOOP, LOOP_NETWORK = "code signature", "own loop", "own loop network"  # names of facts
+CONSENT, LOOP_NETWORK = "code signature", "own loop network"  # names of facts
 
 
 def allow_code(folder: RunFolder, named: str | None = None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unetscope.base import (
     InvalidArgument,
@@ -18,10 +18,12 @@ from unetscope.base import (
     in_one_line,
     read_json,
     shown,
+    spelled,
     whole_file,
     with_digest,
     without_digest,
 )
+from unetscope.table import Part
 
 if TYPE_CHECKING:
     from unetscope.training import RunConfig
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 Text = Annotated[str, Field(max_length=100_000)]
 Model = TypeVar("Model", bound=BaseModel)
 Count = Annotated[int, Field(ge=0, lt=2**53)]
+OWN_LOOP = "own loop"  # a fact: how variants of a run in a loop of the user's own are trained
 
 
 class _Section(BaseModel):
@@ -64,7 +67,14 @@ class DataFacts(_Section):
     groups: list[Count] = []
     structures: Structures | None = None
     classes: Annotated[int, Field(ge=2, le=65536)] = 2
+    class_shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]] | None, Field(alias="class shares")] = None
     ignored: Annotated[int | None, Field(ge=0, le=65535)] = None
+
+    @model_validator(mode="after")
+    def _refuse_other_shares(self) -> Self:
+        if self.class_shares is not None and len(self.class_shares) != self.classes:
+            raise ValueError(f"{len(self.class_shares)} class shares of {self.classes} classes")
+        return self
 
 
 class LoopNetwork(_Section):
@@ -104,10 +114,16 @@ class Facts(_Section):
     moves: Annotated[list[Move], Field(max_length=1000)] = []
     entropies: Annotated[dict[Text, Annotated[float, Field(ge=0, le=64)]], Field(alias="H(Y) bits")] = {}
     network: dict[Text, Text] = {}
-    own_loop: Annotated[LoopConfig, Field(alias="own loop")] = Field(default=None)  # type: ignore[assignment]
-    loop_network: Annotated[LoopNetwork | None, Field(alias="own loop network")] = None
+    own_loop: Annotated[LoopConfig, Field(alias=OWN_LOOP)] = Field(default=None)  # type: ignore[assignment]
+    loop_network: Annotated[LoopNetwork, Field(alias="own loop network")] = Field(default=None)  # type: ignore[assignment]
     consent: Annotated[Text, Field(alias="code signature")] = ""
     measured_by: Annotated[dict[Text, list[Text]], Field(alias="measured by")] = {}
+
+    @model_validator(mode="after")
+    def _refuse_other_classes(self) -> Self:
+        if len({self.data[part].classes for part in ("train", "validation") if part in self.data}) > 1:
+            raise ValueError("the train and the validation images have different classes")
+        return self
 
 
 class _Ending(_Section):
@@ -135,12 +151,13 @@ class _Costs(_Section):
 
 
 Dice = Annotated[float, Field(ge=-1, le=1)]
+Parts = Annotated[list[Annotated[Text, AfterValidator(lambda name: str(Part.named(name)))]], Field(max_length=1000)]
 
 
 class _Design(_Section):
     name: Text
     depth: Annotated[int, Field(ge=1, le=1000)]
-    without: Annotated[list[Text], Field(max_length=1000)]
+    without: Parts
 
 
 class _Loss(_Section):
@@ -179,7 +196,7 @@ class _Evidence(BaseModel):
     tried: Annotated[list[_TrainedOn], Field(max_length=1000)]
     designs: Count
     depth: Annotated[int, Field(ge=1, le=1000)]
-    without: Annotated[list[Text], Field(max_length=1000)]
+    without: Parts
     alone: Annotated[list[_TrainedOn], Field(max_length=1000)] = []
 
 
@@ -211,15 +228,23 @@ def read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             )
     checked_facts = _validated(path, "facts", Facts, facts)
     if is_trained_here(configuration):
-        from unetscope.training import validated_config  # its fields are those of the estimators registered by then
-
-        try:
-            config = validated_config(_with_known_estimators(configuration))
-        except InvalidArgument as wrong:
-            raise RunFolderError(f"{path}: {in_one_line(wrong)}") from None
+        config = _config(f"{path}", configuration)
         _refuse_other_images(path, config, checked_facts)
         configuration = config.model_dump(mode="json")
+    elif OWN_LOOP in facts:
+        of_variants = _config(f"{path}: facts.{OWN_LOOP}", facts[OWN_LOOP])
+        facts = {**facts, OWN_LOOP: of_variants.model_dump(mode="json")}
     return configuration, facts
+
+
+def _config(where: str, values: Mapping[str, Any]) -> RunConfig:
+    """The configuration of values. Raises: RunFolderError that begins with where they stand."""
+    from unetscope.training import validated_config  # its fields are those of the estimators registered by then
+
+    try:
+        return validated_config(_with_known_estimators(values))
+    except InvalidArgument as wrong:
+        raise RunFolderError(f"{where}: {in_one_line(wrong)}") from None
 
 
 def _with_known_estimators(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,8 +324,9 @@ def _validated(path: Path, place: str, model: type[Model], values: Mapping[str, 
         return model.model_validate(values)
     except ValidationError as wrong:
         first = wrong.errors()[0]
-        where = ".".join(filter(None, [place, *map(str, first["loc"])]))
-        what = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        where = spelled(filter(None, [place, *map(str, first["loc"])]))
+        message = first["msg"].removeprefix("Value error, ")
+        what = f"{message[0].lower()}{message[1:]}"
         raise RunFolderError(f"{path}: {where}: {what}, got {shown(first['input'])}") from None
 
 

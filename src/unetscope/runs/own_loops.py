@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from unetscope.base import InvalidArgument, consent, whole_number
-from unetscope.runs.code_consent import CONSENT, OWN_LOOP, consented_text
+from unetscope.runs.code_consent import CONSENT, consented_text
+from unetscope.runs.description import OWN_LOOP
 from unetscope.runs.folder import RunFolder
 from unetscope.training import ALL_LEVELS, MOST_EPOCHS_TRAINED, RunConfig, validated_config
 

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from unetscope.base import InvalidArgument, parse_arguments
+from unetscope.base import InvalidArgument, parse_arguments, spelled
 from unetscope.table import BLOCKS, CLUSTERS, INITIALISATIONS, MAX_DEPTH, Setting, settings
 from unetscope.training.flags import BYTES, CODE, GROUPS, MARKED, PATH, SIDES, Flag, ScheduleName, flags_of, spell_sides
 from unetscope.training.presets import PRESETS
@@ -311,7 +311,7 @@ def validated_config(values: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as wrong:
         first = wrong.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+        place = spelled(part for part in first["loc"] if not isinstance(part, int))
         place = place.rpartition(".")[2] if first["type"] == "value_error" else place
         raise InvalidArgument(f"{place}: {_expectation(first['msg'], first['input'])}") from None
 
