@@ -382,3 +382,10 @@ def test_a_tiff_of_which_a_tile_ends_early_is_refused() -> None:
     harmed[begins : begins + n_bytes] = begun[:n_bytes].ljust(n_bytes, b"\0")
     with pytest.raises(Unusable, match=r"^a\.tif: it is (truncated or )?damaged"):
         decode(bytes(harmed), "a.tif")
+
+
+def test_a_table_of_groups_of_no_name_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"a\\x00b.csv is not a name of a file: expected a table with the columns name,group"
+    ):
+        read_groups(Path("a\0b.csv"))

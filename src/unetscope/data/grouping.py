@@ -153,6 +153,8 @@ def read_groups(path: Path) -> dict[str, str]:
         ) from None
     except UnicodeDecodeError:
         raise DataError(f"{where} is not text in UTF-8: save the table as CSV in UTF-8") from None
+    except ValueError:  # a name with a NUL in it
+        raise DataError(f"{where} is not a name of a file: expected a table with the columns name,group") from None
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     try:
