@@ -21,10 +21,12 @@ from safetensors.torch import load_file
 from runs import made_run
 from unetscope.base import parse_json
 from unetscope.base.errors import NetworkError, RunFolderError, TrainingError, UnetscopeError
+from unetscope.base.files import whole_file
 from unetscope.networks import inspect, load_parts, save_parts, without
 from unetscope.networks.unet import UNet, load_model, save_model
 from unetscope.runs import tables_file
 from unetscope.runs.description import read_seed_plans, write_object
+from unetscope.runs.engines.local import Local
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.kept_costs import KeptCosts, kept_costs, write_costs
 from unetscope.runs.kept_evidence import keep_evidence, kept_evidence
@@ -306,7 +308,18 @@ def test_tables_of_another_run_are_not_written_through_a_link(whole_run: Path, t
 
 @pytest.mark.parametrize(
     "place",
-    ["checkpoints", "checkpoints/epoch-00001", "figures", "slim", "slim/without-skip1", "verification/depth2/seed-1"],
+    [
+        "checkpoints",
+        "checkpoints/epoch-00001",
+        "figures",
+        "slim",
+        "slim/without-skip1",
+        "verification/depth2/seed-1",
+        "training",
+        "tracking",
+        "tracking/tensorboard",
+        "tracking/tensorboard/events.out.tfevents.1",
+    ],
 )
 def test_a_link_in_the_place_of_a_folder_is_refused(place: str, whole_run: Path, tmp_path: Path) -> None:
     run, outside = Path(shutil.copytree(whole_run, tmp_path / "run")), tmp_path / "thesis"
@@ -318,6 +331,42 @@ def test_a_link_in_the_place_of_a_folder_is_refused(place: str, whole_run: Path,
     with pytest.raises(RunFolderError, match=f"{link} is a link: put the folder that it names in its place"):
         RunFolder.open(run)
     assert not list(outside.iterdir())
+
+
+def test_a_link_among_the_files_of_a_tracker_is_not_refused(whole_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    (run / "tracking" / "wandb" / "offline-run-1").mkdir(parents=True)
+    (run / "tracking" / "wandb" / "latest-run").symlink_to("offline-run-1")
+    assert RunFolder.open(run).epochs()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "broken link", "device", "folder"])
+def test_a_log_that_is_no_file_is_not_written(kind: str, tmp_path: Path) -> None:
+    log, outside = tmp_path / "job" / "log.txt", tmp_path / "thesis"
+    log.parent.mkdir()
+    outside.write_text("mine")
+    make: dict[str, Callable[[], object]] = {
+        "pipe": lambda: os.mkfifo(log), "link": lambda: log.symlink_to(outside), "folder": log.mkdir,
+        "broken link": lambda: log.symlink_to(tmp_path / "nothing"), "device": lambda: log.symlink_to("/dev/null"),
+    }  # fmt: skip
+    make[kind]()
+    with pytest.raises(RunFolderError, match=rf"{log} is not a file: remove it"):
+        Local(1).run([log.parent], lambda: None)
+    assert outside.read_text() == "mine"
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "ending.json", "report.html", "figures/dice.png", "slim/depth1/slim.json"]
+)
+def test_a_link_in_the_place_of_a_temporary_file_is_not_written_through(name: str, tmp_path: Path) -> None:
+    outside, path = tmp_path / "thesis", tmp_path / name
+    outside.write_text("mine")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}").symlink_to(outside)
+    with whole_file(path) as beside:
+        beside.write_text("other")
+    assert (outside.read_text(), path.read_text(), path.is_symlink()) == ("mine", "other", False)
 
 
 def test_a_run_that_is_reached_by_a_link_is_opened(whole_run: Path, tmp_path: Path) -> None:

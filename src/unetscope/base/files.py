@@ -35,6 +35,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise FileExistsError(errno.EEXIST, "It is a pipe or a device, and no file", str(path))
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        temporary.unlink(
+            missing_ok=True
+        )  # a link that somebody left there, through which a file outside would be written
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())

@@ -51,7 +51,13 @@ FOLDERS = (
     "verification",
     "verification/*",
     "verification/*/*",
+    "training",
+    TRACKING,
 )
+IN_TRACKING = (
+    f"{TRACKING}/*",
+    f"{TRACKING}/*/*",
+)  # where trackers have links of their own too, to what lies beside them
 
 
 class RunFolder:
@@ -282,12 +288,13 @@ class RunFolder:
 
 def _refuse_links(run: Path) -> None:
     """Raises: RunFolderError for a link in the place of a folder that is written, through which files outside would be."""
-    for pattern in FOLDERS:
+    for pattern in FOLDERS + IN_TRACKING:
         for folder in run.glob(pattern):
-            if folder.is_symlink():
-                raise RunFolderError(
-                    f"{folder} is a link: put the folder that it names in its place, or link the whole run"
-                )
+            if not folder.is_symlink() or (pattern in IN_TRACKING and folder.resolve().is_relative_to(run.resolve())):
+                continue
+            raise RunFolderError(
+                f"{folder} is a link: put the folder that it names in its place, or link the whole run"
+            )
 
 
 @contextmanager

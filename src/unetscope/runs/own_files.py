@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from unetscope.base import InvalidArgument
-from unetscope.runs.folder import CONFIG, FOLDERS, TABLES, TRACKING, RunFolder
+from unetscope.runs.folder import CONFIG, FOLDERS, TABLES, RunFolder
 
-OWN_FOLDERS = (*dict.fromkeys(pattern.partition("/")[0] for pattern in FOLDERS), TRACKING)
+OWN_FOLDERS = tuple(dict.fromkeys(pattern.partition("/")[0] for pattern in FOLDERS))
 
 
 def refuse_own_files(path: str | Path) -> None:

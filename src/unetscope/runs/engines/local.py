@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unetscope.base import RunFolderError
 from unetscope.runs.engines.interface import LOG, SECONDS_BETWEEN_LOOKS, STARTS, Look, last_line
 
 
@@ -59,7 +60,9 @@ class Local:
 
     def _started(self, folder: Path) -> subprocess.Popen[bytes]:
         threads = str(self.threads)
-        with (folder / LOG).open("ab") as log:
+        if (path := folder / LOG).is_symlink() or (path.exists() and not path.is_file()):
+            raise RunFolderError(f"{path} is not a file: remove it")  # a link leads outside, a pipe waits for ever
+        with path.open("ab") as log:
             return subprocess.Popen(  # noqa: S603 (this package, in this interpreter)
                 job_command(folder),
                 stdin=subprocess.PIPE,
