@@ -21,7 +21,7 @@ from unetscope.base.errors import DataError
 from unetscope.data import load, load_nifti, sources
 from unetscope.data.decoding import MAX_DECODED_BYTES
 from unetscope.data.grouping import read_groups
-from unetscope.data.images import decode
+from unetscope.data.images import MAX_EXIF_BYTES, decode
 from unetscope.data.nifti import read_nifti
 from unetscope.data.problems import Unusable
 from unetscope.data.sources import open_source
@@ -164,6 +164,31 @@ def test_a_tiff_of_pages_that_share_their_numbers_is_refused() -> None:
 def test_texts_and_bytes_beside_the_pixels_of_a_tiff_are_no_numbers() -> None:
     for kind in (1, 2, 7):
         assert decode(with_numbers(65000, kind, 2 * MOST_VALUES_OF_A_PAGE, b"a"), "a.tif").values.shape == (1, 1)
+
+
+def with_exif(kind: str, values: int) -> bytes:
+    """A PNG or a JPEG whose note of its orientation is a list of fractions."""
+    fractions = struct.pack("<II", 1, 1) * values
+    exif = b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 274, 5, values, 26) + bytes(4) + fractions
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(stream, "JPEG" if kind == "JPEG" else "PNG")
+    content = stream.getvalue()
+    if kind == "JPEG":
+        pieces = [b"Exif\0\0" + exif[place : place + 60_000] for place in range(0, len(exif), 60_000)]
+        return (
+            content[:2] + b"".join(struct.pack(">HH", 0xFFE1, len(piece) + 2) + piece for piece in pieces) + content[2:]
+        )
+    about = b"tEXtRaw profile type exif\0\nexif\n1\n" + exif.hex().encode() if kind == "text" else b"eXIf" + exif
+    chunk = struct.pack(">I", len(about) - 4) + about + struct.pack(">I", zlib.crc32(about))
+    place = len(content) - 12 if kind == "behind the pixels" else 33
+    return content[:place] + chunk + content[place:]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "chunk", "text", "behind the pixels"])
+def test_millions_of_numbers_in_exif_are_refused(kind: str) -> None:
+    assert decode(with_exif(kind, 10), "a.img").orientation == 1
+    with pytest.raises(Unusable, match=r"a\.img: it has \d+ bytes of EXIF, more than the 4194304 that are read"):
+        decode(with_exif(kind, MAX_EXIF_BYTES // 8), "a.img")
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])

@@ -26,6 +26,8 @@ from unetscope.data.tiff_directories import MAX_PAGES, count_pages, refuse_many_
 MAX_PIXELS = 64 * 10**6
 # A progressive JPEG may go through all of its pixels again in each of many thousand scans, of a few bytes each.
 MAX_SCANNED_BYTES, BYTES_BESIDE_A_SCAN = 4 * 2**30, 2**16
+MAX_EXIF_BYTES, BYTES_OF_A_PIECE = 4 * 2**20, 2**16  # of which a JPEG has many pieces
+_EXIF = b"Exif\0\0"  # begins each
 BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 2}  # by mode of Pillow; others have four
 ImageSize = tuple[int, ...]
 """Height and width; of a volume depth, height and width."""
@@ -94,6 +96,8 @@ def decode(data: bytes, file: str, *, indexed: bool | Literal["exactly"] = False
             refuse_many_values(data, file, read)
             pixels = _decode_tiff(data, file, indexed, read)
         else:
+            if plugin is JpegImagePlugin.JpegImageFile:  # which Pillow looks through when it opens it
+                _refuse_long_exif(data.count(_EXIF) * BYTES_OF_A_PIECE, file)
             with plugin(io.BytesIO(data)) as image:
                 pages = getattr(image, "n_frames", 1)
                 pixels = _load(image, data, file, indexed)
@@ -118,11 +122,11 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["e
         refuse_damaged_png(data, file)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         refuse_damaged_strips(data, image.tag_v2, file)
-    orientation = _noted_orientation(image)
+    orientation = _noted_orientation(image, file)
     with turn_for(n_bytes), errors_of_libtiff(file):
         image.load()
     # Pillow turns a TIFF while it loads it and removes the note; what is still noted has to be done here.
-    turns = _noted_orientation(image)
+    turns = _noted_orientation(image, file)
     # IHDR: bit depth at byte 24, colour type at 25. Pillow keeps 16 bits only for grey.
     if is_png and data[24] == 16 and data[25] != 0:
         problems.append(problem("16-bit-colour-png", file, "of its 16 bits a colour only the upper 8 are read"))
@@ -151,8 +155,18 @@ def _refuse_many_scans(data: bytes, n_bytes: int, file: str) -> None:
         raise Unusable("too-large", file, f"it goes {scans} times through {n_bytes} bytes of pixels")
 
 
-def _noted_orientation(image: Image.Image) -> int:
+def _refuse_long_exif(n_bytes: int, file: str) -> None:
+    """Raises: Unusable (too-large) for EXIF whose numbers take seconds and gigabytes, of which one alone is read."""
+    if n_bytes > MAX_EXIF_BYTES:
+        raise Unusable(
+            "too-large", file, f"it has {n_bytes} bytes of EXIF, more than the {MAX_EXIF_BYTES} that are read"
+        )
+
+
+def _noted_orientation(image: Image.Image, file: str) -> int:
     """How an image says that it is to be turned, 1 to 8; 1, as it is, where it says nothing that can be read."""
+    # Pillow keeps EXIF under the first of these names, or as hexadecimal text under the second.
+    _refuse_long_exif(len(image.info.get("exif", b"")) or len(image.info.get("Raw profile type exif", "")) // 2, file)
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # a damaged note beside pixels that may be whole
