@@ -21,7 +21,8 @@ from unetscope.base.errors import DataError
 from unetscope.data import load, load_nifti, sources
 from unetscope.data.decoding import MAX_DECODED_BYTES
 from unetscope.data.grouping import read_groups
-from unetscope.data.images import MAX_EXIF_BYTES, decode
+from unetscope.data.images import decode
+from unetscope.data.jpeg_segments import MAX_EXIF_BYTES, MOST_MARKERS
 from unetscope.data.nifti import read_nifti
 from unetscope.data.problems import Unusable
 from unetscope.data.sources import open_source
@@ -205,6 +206,15 @@ def test_a_jpeg_of_many_scans_is_refused_undecoded() -> None:
     last = content[content.rfind(b"\xff\xda") : -2]
     with pytest.raises(Unusable, match=r"a\.jpg: it goes 40\d\d times through 1048576 bytes of pixels"):
         decode(content[:-2] + 4000 * last + content[-2:], "a.jpg")
+
+
+@pytest.mark.parametrize("marker", [b"\xff", b"\xff\xfe\0\2", b"\xff\xe1\0\2", b"\xff\xc0\0\2", b"\xff\x02\0\2"])
+def test_a_jpeg_of_millions_of_markers_is_refused_unread(marker: bytes) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(stream, "JPEG")
+    content = stream.getvalue()
+    with pytest.raises(Unusable, match=r"a\.jpg: it has more than the 1048576 markers that are read"):
+        decode(content[:2] + marker * (2 * MOST_MARKERS // len(marker) * len(marker) + 1) + content[2:], "a.jpg")
 
 
 def contents(path: Path, members: int, claimed: int | None = None, room: int = 0) -> Path:

@@ -18,16 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from unetscope.data.decoding import decoders_errors, refuse_too_large, turn_for
+from unetscope.data.jpeg_segments import refuse_long_exif, refuse_many_scans, refuse_many_segments
 from unetscope.data.png_chunks import refuse_damaged_png
 from unetscope.data.problems import Problem, Unusable, problem
 from unetscope.data.tiff_damage import errors_of_libtiff, refuse_damaged_strips
 from unetscope.data.tiff_directories import MAX_PAGES, count_pages, refuse_many_values
 
 MAX_PIXELS = 64 * 10**6
-# A progressive JPEG may go through all of its pixels again in each of many thousand scans, of a few bytes each.
-MAX_SCANNED_BYTES, BYTES_BESIDE_A_SCAN = 4 * 2**30, 2**16
-MAX_EXIF_BYTES, BYTES_OF_A_PIECE = 4 * 2**20, 2**16  # of which a JPEG has many pieces
-_EXIF = b"Exif\0\0"  # begins each
 BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 2}  # by mode of Pillow; others have four
 ImageSize = tuple[int, ...]
 """Height and width; of a volume depth, height and width."""
@@ -46,7 +43,6 @@ BITS, COMPRESSION, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 259, 338, 339  # tags of 
 JPEGS = (6, 7, 34892)  # values of COMPRESSION
 IS_ALPHA = (1, 2)  # values of EXTRA_SAMPLES
 UNSIGNED, SIGNED = 1, 2  # values of SAMPLE_FORMAT
-_JPEG_SCAN = b"\xff\xda"  # a marker: in the pixels of a JPEG, 0 follows every 0xff
 
 
 @dataclass(frozen=True)
@@ -96,8 +92,8 @@ def decode(data: bytes, file: str, *, indexed: bool | Literal["exactly"] = False
             refuse_many_values(data, file, read)
             pixels = _decode_tiff(data, file, indexed, read)
         else:
-            if plugin is JpegImagePlugin.JpegImageFile:  # which Pillow looks through when it opens it
-                _refuse_long_exif(data.count(_EXIF) * BYTES_OF_A_PIECE, file)
+            if plugin is JpegImagePlugin.JpegImageFile:
+                refuse_many_segments(data, file)
             with plugin(io.BytesIO(data)) as image:
                 pages = getattr(image, "n_frames", 1)
                 pixels = _load(image, data, file, indexed)
@@ -115,7 +111,7 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["e
     n_bytes = image.width * image.height * BYTES_A_PIXEL.get(image.mode, 4)
     refuse_too_large(file, n_bytes)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        _refuse_many_scans(data, n_bytes, file)
+        refuse_many_scans(data, n_bytes, file)
     problems: list[Problem] = []
     is_png = isinstance(image, PngImagePlugin.PngImageFile)
     if is_png:
@@ -148,25 +144,10 @@ def _load(image: Image.Image, data: bytes, file: str, indexed: bool | Literal["e
     return Pixels(values, lossy, orientation, tuple(problems))
 
 
-def _refuse_many_scans(data: bytes, n_bytes: int, file: str) -> None:
-    """Raises: Unusable (too-large) for a JPEG that takes minutes to decode. n_bytes: of its pixels."""
-    scans = data.count(_JPEG_SCAN)
-    if scans > 1 and scans * (n_bytes + BYTES_BESIDE_A_SCAN) > MAX_SCANNED_BYTES:
-        raise Unusable("too-large", file, f"it goes {scans} times through {n_bytes} bytes of pixels")
-
-
-def _refuse_long_exif(n_bytes: int, file: str) -> None:
-    """Raises: Unusable (too-large) for EXIF whose numbers take seconds and gigabytes, of which one alone is read."""
-    if n_bytes > MAX_EXIF_BYTES:
-        raise Unusable(
-            "too-large", file, f"it has {n_bytes} bytes of EXIF, more than the {MAX_EXIF_BYTES} that are read"
-        )
-
-
 def _noted_orientation(image: Image.Image, file: str) -> int:
     """How an image says that it is to be turned, 1 to 8; 1, as it is, where it says nothing that can be read."""
     # Pillow keeps EXIF under the first of these names, or as hexadecimal text under the second.
-    _refuse_long_exif(len(image.info.get("exif", b"")) or len(image.info.get("Raw profile type exif", "")) // 2, file)
+    refuse_long_exif(len(image.info.get("exif", b"")) or len(image.info.get("Raw profile type exif", "")) // 2, file)
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # a damaged note beside pixels that may be whole
