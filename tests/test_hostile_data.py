@@ -20,7 +20,7 @@ from PIL import Image
 from unetscope.base.errors import DataError
 from unetscope.data import load, load_nifti, sources
 from unetscope.data.decoding import MAX_DECODED_BYTES
-from unetscope.data.grouping import read_groups
+from unetscope.data.grouping import MOST_LINES, read_groups
 from unetscope.data.images import decode
 from unetscope.data.jpeg_segments import MAX_EXIF_BYTES, MOST_MARKERS
 from unetscope.data.nifti import read_nifti
@@ -424,3 +424,19 @@ def test_a_table_of_groups_of_no_name_is_refused() -> None:
         DataError, match=r"a\\x00b.csv is not a name of a file: expected a table with the columns name,group"
     ):
         read_groups(Path("a\0b.csv"))
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r", "\r\n", "x,y\n", ",\n"])
+def test_a_table_of_groups_of_millions_of_lines_is_refused(ends: str, tmp_path: Path) -> None:
+    path = tmp_path / "groups.csv"
+    path.write_bytes(b"name,group\n" + ends.encode() * (MOST_LINES + 1))
+    with pytest.raises(DataError, match=rf"groups.csv has more than {MOST_LINES} lines"):
+        read_groups(path)
+
+
+@pytest.mark.parametrize("row", ["{},a", "a,{}", "a,b\n{},a", '"{}",a', "a,{},b"])
+def test_a_name_without_end_in_a_table_of_groups_is_refused(row: str, tmp_path: Path) -> None:
+    path = tmp_path / "groups.csv"
+    path.write_text(f"name,group\n{row.format(chr(0x301) * 50_000)}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"groups.csv, line [23]: a name has 50000 letters, at most 4096 are read"):
+        read_groups(path)

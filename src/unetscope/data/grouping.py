@@ -28,7 +28,8 @@ from unetscope.data.segmentation import SegmentationData
 
 UNKNOWN = {"nan", "none", "null", "na", "n/a", "<na>"}  # as programs write a group that they do not know
 TABLE = ".csv"  # the ending that tells a table from a pattern
-MOST_TABLE_BYTES = 64 * 2**20
+MOST_TABLE_BYTES, MOST_LINES = 64 * 2**20, 500_000
+LONGEST_NAME = 4096  # letters of a name or of a group: to compose accents takes the square of their number
 LONGEST_PATTERN = 1000  # letters
 PATIENCE_SECONDS = 10  # for a pattern over all names
 _SEARCH = """
@@ -138,23 +139,9 @@ def read_groups(path: Path) -> dict[str, str]:
 
     Raises: DataError that names the file, its line, what is there and what is expected.
     """
-    where = printable(str(path))
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device, whose reading may never end
-            raise DataError(f"{where} is not a file: expected a table with the columns name,group")
-        if path.stat().st_size > MOST_TABLE_BYTES:
-            raise DataError(
-                f"{where} is larger than {MOST_TABLE_BYTES // 2**20} MiB: expected a table of names and groups"
-            )
-        text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(
-            f"{where} cannot be read ({error.strerror}): expected a table with the columns name,group"
-        ) from None
-    except UnicodeDecodeError:
-        raise DataError(f"{where} is not text in UTF-8: save the table as CSV in UTF-8") from None
-    except ValueError:  # a name with a NUL in it
-        raise DataError(f"{where} is not a name of a file: expected a table with the columns name,group") from None
+    where, text = printable(str(path)), _text_of(path)
+    if max(map(text.count, "\n\r")) > MOST_LINES:
+        raise DataError(f"{where} has more than {MOST_LINES} lines: expected one for each image")
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     try:
@@ -171,7 +158,10 @@ def read_groups(path: Path) -> dict[str, str]:
     for line, row in enumerate(rows[1:], 2):
         if not any(map(str.strip, row)):
             continue
-        name, group = (row[at].strip() if at < len(row) else "" for at in (name_at, group_at))
+        cells = [row[at].strip() if at < len(row) else "" for at in (name_at, group_at)]
+        if (longest := max(map(len, cells))) > LONGEST_NAME:
+            raise DataError(f"{where}, line {line}: a name has {longest} letters, at most {LONGEST_NAME} are read")
+        name, group = (unicodedata.normalize("NFC", cell) for cell in cells)
         if not name or not group:
             raise DataError(f"{where}, line {line}: it has no {'group' if name else 'name'}: give both")
         if group.lower() in UNKNOWN:
@@ -186,6 +176,27 @@ def read_groups(path: Path) -> dict[str, str]:
     return group_of
 
 
+def _text_of(path: Path) -> str:
+    """The text of a table. Raises: DataError that names the file, for what is none, or too long."""
+    where = printable(str(path))
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device, whose reading may never end
+            raise DataError(f"{where} is not a file: expected a table with the columns name,group")
+        if path.stat().st_size > MOST_TABLE_BYTES:
+            raise DataError(
+                f"{where} is larger than {MOST_TABLE_BYTES // 2**20} MiB: expected a table of names and groups"
+            )
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(
+            f"{where} cannot be read ({error.strerror}): expected a table with the columns name,group"
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(f"{where} is not text in UTF-8: save the table as CSV in UTF-8") from None
+    except ValueError:  # a name with a NUL in it
+        raise DataError(f"{where} is not a name of a file: expected a table with the columns name,group") from None
+
+
 def _looked_up(names: Sequence[str], source: str, group_of: dict[str, str], path: Path) -> tuple[str, ...]:
     """The group of each image, by its name with or without a file's ending. Raises: DataError for an image without one."""
     by_stem: dict[str, str] = {}
@@ -193,7 +204,8 @@ def _looked_up(names: Sequence[str], source: str, group_of: dict[str, str], path
         stem = Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name
         if by_stem.setdefault(printable(stem), group) != group:
             raise DataError(
-                f"{printable(str(path))} has {printable(stem)} twice, in {group} and {by_stem[stem]}: name it once"
+                f"{printable(str(path))} has {printable(stem)} twice, in {printable(group)} and "
+                f"{printable(by_stem[printable(stem)])}: name it once"
             )
     names = tuple(unicodedata.normalize("NFC", name) for name in names)
     if missing := [name for name in names if name not in by_stem]:
