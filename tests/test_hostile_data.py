@@ -7,6 +7,8 @@ import io
 import os
 import random
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 import zlib
@@ -18,7 +20,7 @@ import tifffile
 from PIL import Image
 
 from unetscope.base.errors import DataError
-from unetscope.data import load, load_nifti, sources
+from unetscope.data import load, load_nifti, nifti, sources
 from unetscope.data.decoding import MAX_DECODED_BYTES
 from unetscope.data.grouping import MOST_LINES, read_groups
 from unetscope.data.images import decode
@@ -440,3 +442,46 @@ def test_a_name_without_end_in_a_table_of_groups_is_refused(row: str, tmp_path: 
     path.write_text(f"name,group\n{row.format(chr(0x301) * 50_000)}\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"groups.csv, line [23]: a name has 50000 letters, at most 4096 are read"):
         read_groups(path)
+
+
+@pytest.mark.parametrize(
+    "kind", ["zeros", "a hole", "packed files behind it", "packed files before it", "a large hole"]
+)
+def test_a_packed_volume_without_end_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 4), np.float32), np.eye(4)), path)
+    content, empty = path.read_bytes(), gzip.compress(b"")
+    monkeypatch.setattr(nifti, "MAX_UNPACKED_BYTES", 2**24)
+    behind = {
+        "zeros": gzip.compress(bytes(2**24)), "a hole": b"", "a large hole": b"",
+        "packed files behind it": empty * 100_001, "packed files before it": b"",
+    }[kind]  # fmt: skip
+    before = empty * 100_001 if kind == "packed files before it" else b""
+    path.write_bytes(before + content + behind)
+    if kind in ("a hole", "a large hole"):
+        os.truncate(path, 2**40 if kind == "a large hole" else 2**24 + 1)
+    said = (
+        "is 10000[12] packed files"
+        if "packed" in kind
+        else "unpacks to more than"
+        if kind == "zeros"
+        else r"has \d+ bytes"
+    )
+    with pytest.raises(DataError, match=rf"a\.nii\.gz {said}"):
+        read_nifti(path)
+
+
+@pytest.mark.parametrize("code", [0, 1, -1, 1536, 2048])
+def test_a_volume_of_another_type_is_refused_in_a_line(code: int, tmp_path: Path) -> None:
+    """nibabel prints to the standard error what it makes of a header, by a handler that it sets when it is imported."""
+    nibabel = pytest.importorskip("nibabel")
+    path = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 4), np.float32), np.eye(4)), path)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<h", content, 70, code)
+    path.write_bytes(content)
+    program = f"import unetscope.data.nifti, pathlib; unetscope.data.nifti.read_nifti(pathlib.Path({str(path)!r}))"
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    lines = [line for line in ended.stderr.splitlines() if "data code" in line]
+    assert lines == [f"unetscope.base.errors.DataError: a.nii cannot be read as NIfTI: {lines[0].rpartition(': ')[2]}"]

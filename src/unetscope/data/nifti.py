@@ -18,11 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetscope.base import DataError, MissingDependency, first_line, printable
+from unetscope.data.decoding import decoders_notes
 
 ENDINGS = (".nii.gz", ".nii")
 MAX_VOXELS = 512**3
 MAX_VOLUME_BYTES = 640 * 2**20  # of the values, scaled as the header says
 MAX_HEADER_BYTES = 4 * 2**20  # with its extensions, before the values
+MAX_UNPACKED_BYTES = MAX_HEADER_BYTES + MAX_VOLUME_BYTES
+GZIP_MAGIC, MOST_MEMBERS = b"\x1f\x8b\x08", 100_000  # of packed files behind each other, as bgzip makes them
 FEWEST_AXES = 2
 LARGEST_SHIFT = 0.1  # of a voxel, by which two grids may differ: headers are rounded to float32
 
@@ -129,20 +132,24 @@ def read_nifti(path: Path) -> Volume:
     except ImportError:
         raise MissingDependency('NIfTI needs nibabel: pip install "unetscope[nifti]"') from None
     try:
-        _refuse_long_header(path)
-        image = _opened(path)
-        _check_header(file, tuple(image.shape), np.dtype(image.get_data_dtype()), is_scaled=_is_scaled(image.dataobj))
-        values = np.asanyarray(image.dataobj)
-        codes = [int(image.header.get(name, 1)) for name in ("sform_code", "qform_code")]
-        affine = np.asarray(image.affine, dtype=np.float64) if any(codes) else None
-        qform = _qform_elsewhere(image, affine) if all(codes) else None
-        _refuse_damaged_gzip(path)
+        with decoders_notes():  # nibabel, once it is there, prints what it makes of a header
+            _refuse_long_gzip(path)
+            _refuse_long_header(path)
+            image = _opened(path)
+            _check_header(
+                file, tuple(image.shape), np.dtype(image.get_data_dtype()), is_scaled=_is_scaled(image.dataobj)
+            )
+            values = np.asanyarray(image.dataobj)
+            codes = [int(image.header.get(name, 1)) for name in ("sform_code", "qform_code")]
+            affine = np.asarray(image.affine, dtype=np.float64) if any(codes) else None
+            qform = _qform_elsewhere(image, affine) if all(codes) else None
+            _refuse_damaged_gzip(path)
     except DataError:
         raise
     except MemoryError:
         raise DataError(f"{file} cannot be read: there is not enough memory for it") from None
     except Exception as error:  # nibabel lets any exception of its parsers through
-        raise DataError(f"{file} cannot be read as NIfTI: {printable(first_line(error))}") from None
+        raise DataError(f"{file} cannot be read as NIfTI: {first_line(error)}") from None
     if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 0):
         raise DataError(f"{file} has an affine that places no voxel: correct its header")
     return Volume(file, values, affine, qform)
@@ -173,12 +180,31 @@ def _stream(path: Path) -> io.BufferedIOBase:
     return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
+def _refuse_long_gzip(path: Path) -> None:
+    """Raises: DataError for packed bytes that take minutes to unpack, however few voxels their header claims."""
+    if not path.name.lower().endswith(".gz"):
+        return
+    if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
+        raise DataError(f"{printable(path.name)} has {size} bytes: at most {MAX_UNPACKED_BYTES} are read")
+    with path.open("rb") as file:
+        members = sum(piece.count(GZIP_MAGIC) for piece in iter(lambda: file.read(2**20), b""))
+    if members > MOST_MEMBERS:
+        raise DataError(f"{printable(path.name)} is {members} packed files: at most {MOST_MEMBERS} are read")
+
+
 def _refuse_damaged_gzip(path: Path) -> None:
-    """Raises: OSError or EOFError for packed bytes that are not those written: nibabel stops before their checksum."""
-    if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as stream:
-            while stream.read(2**20):
-                pass
+    """Raises: OSError or EOFError for packed bytes that are not those written: nibabel stops before their checksum; DataError
+    for more of them than a volume has."""
+    if not path.name.lower().endswith(".gz"):
+        return
+    with gzip.open(path) as stream:
+        unpacked = 0
+        while piece := stream.read(2**20):
+            unpacked += len(piece)
+            if unpacked > MAX_UNPACKED_BYTES:
+                raise DataError(
+                    f"{printable(path.name)} unpacks to more than {MAX_UNPACKED_BYTES} bytes: remove what is behind its voxels"
+                )
 
 
 def _refuse_long_header(path: Path) -> None:
