@@ -9,6 +9,7 @@ import random
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -28,6 +29,7 @@ from unetscope.data.jpeg_segments import MAX_EXIF_BYTES, MOST_MARKERS
 from unetscope.data.nifti import read_nifti
 from unetscope.data.problems import Unusable
 from unetscope.data.sources import open_source
+from unetscope.data.tiff_damage import refuse_damaged_strips
 from unetscope.data.tiff_directories import MAX_PAGES, MOST_VALUES, MOST_VALUES_OF_A_PAGE, count_pages
 
 
@@ -485,3 +487,27 @@ def test_a_volume_of_another_type_is_refused_in_a_line(code: int, tmp_path: Path
     ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     lines = [line for line in ended.stderr.splitlines() if "data code" in line]
     assert lines == [f"unetscope.base.errors.DataError: a.nii cannot be read as NIfTI: {lines[0].rpartition(': ')[2]}"]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 100, 2000])
+def test_strips_that_each_claim_the_whole_file_are_read_once(rows: int) -> None:
+    """What Deflate leaves over of a strip's bytes was copied for each strip, and for each piece that it gave."""
+    height, packed = 2000, zlib.compress(bytes(8 * rows))
+    strips = height // rows
+    tags = {
+        256: (3, 1, struct.pack("<I", 8)), 257: (3, 1, struct.pack("<I", height)), 258: (3, 1, struct.pack("<I", 8)),
+        259: (3, 1, struct.pack("<I", 8)), 262: (3, 1, struct.pack("<I", 1)), 273: (4, strips, struct.pack("<I", 8) * strips),
+        278: (3, 1, struct.pack("<I", rows)), 279: (4, strips, struct.pack("<I", len(packed) + 10**7) * strips),
+    }  # fmt: skip
+    content = bytearray(b"II*\0" + bytes(4) + packed + bytes(10**7))
+    entries = b""
+    for tag, (kind, n, value) in tags.items():
+        is_here = len(value) <= 4
+        entries += struct.pack("<HHI", tag, kind, n) + (value if is_here else struct.pack("<I", len(content)))
+        content += b"" if is_here else value
+    struct.pack_into("<I", content, 4, len(content))
+    content += struct.pack("<H", len(tags)) + entries + bytes(4)
+    began = time.process_time()
+    refuse_damaged_strips(bytes(content), {259: 8, 273: (8,) * strips, 279: (len(packed) + 10**7,) * strips}, "a.tif")
+    assert decode(bytes(content), "a.tif").values.shape == (height, 8)
+    assert time.process_time() - began < 5

@@ -22,7 +22,7 @@ from unetscope.data.problems import Unusable
 
 COMPRESSION, DEFLATES = 259, (8, 32946)
 PLACES = ((273, 279), (324, 325))  # where strips begin and their bytes, and tiles
-PIECE = 2**20
+PIECE, PACKED_PIECE = 2**20, 2**12  # bytes: strips may claim to have the whole file each, which is not copied for them
 
 _reported = threading.local()  # errors: how many libtiff has reported in this thread
 
@@ -84,11 +84,13 @@ def refuse_damaged_strips(data: bytes, tags: Mapping[int, Any], file: str) -> No
     left = MAX_DECODED_BYTES
     for place, length in PLACES:
         for begins, n_bytes in zip(tags.get(place, ()), tags.get(length, ()), strict=False):
-            packed, stream = data[begins : begins + n_bytes], zlib.decompressobj()
+            stream, at, ends = zlib.decompressobj(), begins, min(begins + n_bytes, len(data))
             try:
                 while not stream.eof and left > 0:
+                    if not (packed := stream.unconsumed_tail):
+                        packed, at = data[at : min(at + PACKED_PIECE, ends)], at + PACKED_PIECE
                     piece = stream.decompress(packed, PIECE)
-                    packed, left = stream.unconsumed_tail, left - len(piece)
+                    left -= len(piece)
                     if not piece and not packed:
                         raise Unusable("unreadable", file, "it is truncated or damaged")
             except zlib.error:
