@@ -883,7 +883,7 @@ def test_a_run_of_another_loop_is_judged_and_what_is_left_out_is_named(
     assert unetscope("report", tmp_path / "run")[0] == 0
     code, _, errors = unetscope("slim", tmp_path / "run")
     assert code == 2
-    assert "to verify it, name what builds the network and what trains it" in errors
+    assert "--train FILE.py:train names what builds its network and what trains it" in errors
 
 
 def test_help_lists_what_can_be_chosen() -> None:

@@ -139,7 +139,7 @@ def test_what_a_loop_measured_is_a_run_folder(nuclei: us.SegmentationData, tmp_p
     assert "<h2 id=" in render_run(folder).read_text()
     assert report_data_of(folder)["facts"]["Network"]["class"] == "Padded"
     assert report_data_of(folder)["command"] is None
-    with pytest.raises(us.UnetscopeError, match="was measured in a loop of its own: to verify it, name what builds"):
+    with pytest.raises(us.UnetscopeError, match=r"in a loop of its own: unetscope verify .* --network FILE\.py:build"):
         us.verify(folder.path)
     again = Recorder(us.Scope(model, nuclei, **FEW), tmp_path / "run")  # killed, and begun anew
     assert not again.measure(2)

@@ -475,7 +475,7 @@ def test_what_a_loop_of_ones_own_needs_is_said(recorded: Path) -> None:
         verified(recorded, "no_such", ["depth1"])
     with pytest.raises(
         InvalidArgument,
-        match=r"to verify it, name what builds the network and what trains it, as --network FILE\.py:build",
+        match=r"--network FILE\.py:build --train FILE\.py:train names what builds its network and what trains it",
     ):
         verify(recorded, ["skips"], engine=InProcess())
     with pytest.raises(InvalidArgument, match="build and train go together"):
@@ -564,7 +564,9 @@ def test_a_training_on_of_other_weights_is_not_taken(retrained: Path) -> None:
 def test_what_the_smaller_network_of_a_loop_needs_is_said(tmp_path: Path, retrained: Path) -> None:
     (beside := tmp_path / "beside").mkdir()
     recorded = measured(beside)
-    with pytest.raises(InvalidArgument, match=r"name what builds the network and what trains it, as --network FILE"):
+    with pytest.raises(
+        InvalidArgument, match=r"--network FILE\.py:build --train FILE\.py:train names what builds its network"
+    ):
         slim(recorded, "without-skip1")
     loop = recorded.parent / "loop.py"
     name_loop(RunFolder.open(recorded), f"{loop}:build", f"{loop}:train")

@@ -30,8 +30,8 @@ def configuration_of(run: RunFolder) -> dict[str, Any]:
         return run.configuration
     if OWN_LOOP not in run.facts:
         raise InvalidArgument(
-            f"{run.path} was measured in a loop of its own: to verify it, name what builds the network and what trains it, as "
-            "--network FILE.py:build --train FILE.py:train"
+            f"{run.path} was measured in a loop of its own: unetscope verify {run.path} --network FILE.py:build --train "
+            "FILE.py:train names what builds its network and what trains it, for every verb"
         )
     return validated_config(run.facts[OWN_LOOP]).model_dump(mode="json")
 
