@@ -884,6 +884,12 @@ def test_a_run_of_another_loop_is_judged_and_what_is_left_out_is_named(
     code, _, errors = unetscope("slim", tmp_path / "run")
     assert code == 2
     assert "--train FILE.py:train names what builds its network and what trains it" in errors
+    for words in (["--preset", "demo"], []):
+        code, _, errors = unetscope("run", "--out", tmp_path / "run", "--resume", *words)
+        assert code == 2
+        assert (
+            "run was measured in a loop of its own: start that loop again, with a Recorder of the same folder" in errors
+        )
 
 
 def test_help_lists_what_can_be_chosen() -> None:

@@ -164,13 +164,13 @@ def _configured(
     preset: str | None, overrides: Mapping[str, Any], out: Path | None, resume: bool
 ) -> tuple[RunConfig, Path]:
     """The configuration asked for, and its run folder; a resumed run that names no preset keeps its own."""
-    from unetscope.runs import RunFolder
+    from unetscope.runs import RunFolder, configuration_to_resume
 
     usual = "quick" if "data.path" in overrides else "demo"
     name = usual if preset is None else preset
     folder = out or Path("runs") / name
     if resume and preset is None and RunFolder.exists(folder):
-        return overridden_config(RunFolder.open(folder).configuration, overrides), folder
+        return overridden_config(configuration_to_resume(RunFolder.open(folder)), overrides), folder
     return preset_config(name, overrides), folder
 
 

@@ -18,6 +18,7 @@ from .integrations.monai import UnetscopeHandler as UnetscopeHandler
 from .kept_costs import KeptCosts as KeptCosts
 from .own_files import refuse_own_files as refuse_own_files
 from .recorder import Recorder as Recorder
+from .resuming import configuration_to_resume as configuration_to_resume
 from .retraining import Trial as Trial
 from .retraining import expected_seconds as expected_seconds
 from .retraining import on_gpu as on_gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -68,13 +69,22 @@ def with_depth(config: RunConfig, depth: int) -> RunConfig:
     return config.model_copy(update={"network": config.network.model_copy(update={"depth": depth})})
 
 
+def configuration_to_resume(folder: RunFolder) -> dict[str, Any]:
+    """The configuration with which a run goes on. Raises: RunFolderError for a run in a loop of its own."""
+    if not folder.trained_here:
+        raise RunFolderError(
+            f"{folder.path} was measured in a loop of its own: start that loop again, with a Recorder of the same folder"
+        )
+    return folder.configuration
+
+
 def _continued(folder: RunFolder, asked: RunConfig) -> RunConfig:
     """The stored configuration of a resumed run, with the device and the paths of this machine. The memory budget may differ;
     values that are not given are the stored ones.
 
     Raises: RunFolderError if anything else differs.
     """
-    stored = validated_config(folder.configuration)
+    stored = validated_config(configuration_to_resume(folder))
     threads = stored.threads if asked.threads is None else asked.threads
     training = _training_here(stored, asked)
     budget = {"memory_budget": asked.measuring.memory_budget or stored.measuring.memory_budget}
