@@ -28,6 +28,7 @@ import unetscope as us
 DOCS = Path(__file__).parents[1] / "docs"
 TRAIN, TEST = "stage1_train.zip", "stage1_test.zip"
 WIDTH = 100
+ENDING = 4  # lines of an output that are kept when it is cut
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,9 @@ def output_of(step: Step, place: Path, *, small: bool, figures: Path) -> str:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     printed = done.stdout.replace(f"{place.resolve()}/", "").replace(f"{place}/", "")
     kept = [line.rstrip() for line in printed.rstrip().splitlines()]
-    more = ["…"] if len(kept) > step.lines else []
-    return "\n".join(kept[: step.lines] + more)
+    if len(kept) > step.lines:  # the end says what follows
+        kept[step.lines - ENDING : -ENDING] = ["…"]
+    return "\n".join(kept)
 
 
 def page(outputs: list[str]) -> Iterator[str]:
