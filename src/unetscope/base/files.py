@@ -35,9 +35,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise FileExistsError(errno.EEXIST, "It is a pipe or a device, and no file", str(path))
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        temporary.unlink(
-            missing_ok=True
-        )  # a link that somebody left there, through which a file outside would be written
+        # A link that somebody left there would have a file outside written.
+        temporary.unlink(missing_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())

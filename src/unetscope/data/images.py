@@ -21,7 +21,7 @@ from unetscope.data.decoding import decoders_errors, refuse_too_large, turn_for
 from unetscope.data.jpeg_segments import refuse_long_exif, refuse_many_scans, refuse_many_segments
 from unetscope.data.png_chunks import refuse_damaged_png
 from unetscope.data.problems import Problem, Unusable, problem
-from unetscope.data.tiff_damage import errors_of_libtiff, refuse_damaged_strips
+from unetscope.data.tiff_damage import COMPRESSION, errors_of_libtiff, refuse_damaged_strips
 from unetscope.data.tiff_directories import MAX_PAGES, count_pages, refuse_many_values
 
 MAX_PIXELS = 64 * 10**6
@@ -39,7 +39,7 @@ _MAGIC: dict[bytes, Any] = {
     b"MM\0+": TiffImagePlugin.TiffImageFile,
 }
 ORIENTATION, PHOTOMETRIC, WHITE_IS_ZERO = 274, 262, 0  # tags of TIFF and EXIF, and a value of the second
-BITS, COMPRESSION, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 259, 338, 339  # tags of TIFF
+BITS, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 338, 339  # tags of TIFF
 JPEGS = (6, 7, 34892)  # values of COMPRESSION
 IS_ALPHA = (1, 2)  # values of EXTRA_SAMPLES
 UNSIGNED, SIGNED = 1, 2  # values of SAMPLE_FORMAT

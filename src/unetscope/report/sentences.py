@@ -137,10 +137,10 @@ def proposal(judgement: Judgement, design: Variant, epoch: int, verification: Ve
     """A proposed design, with what it is expected to lose, and what it lost where it was retrained for so many epochs."""
     expected = judgement.expected(design, epoch)
     words = design.text if expected is None else f"{design.text}, expected to lose {expected.loss.text} Dice"
-    if verification is not None and epoch in verification.budgets:
-        for row in verification.rows(epoch):
-            if row.variant.is_same_network(design):
-                return f"{words}; retrained, {row.outcome.text}, so it is {row.outcome.decision}"
+    retrained = () if verification is None or epoch not in verification.budgets else verification.variants
+    if verification is not None and (same := next(filter(design.is_same_network, retrained), None)):
+        outcome = verification.outcome(same.name, epoch)
+        return f"{words}; retrained, {outcome.text}, so it is {outcome.decision}"
     return f"{words}, to be retrained before it is believed"
 
 

@@ -54,10 +54,8 @@ FOLDERS = (
     "training",
     TRACKING,
 )
-IN_TRACKING = (
-    f"{TRACKING}/*",
-    f"{TRACKING}/*/*",
-)  # where trackers have links of their own too, to what lies beside them
+# Where trackers have links of their own too, to what lies beside them.
+IN_TRACKING = (f"{TRACKING}/*", f"{TRACKING}/*/*")
 
 
 class RunFolder:

@@ -107,9 +107,8 @@ function answer(run, part, epoch) {
 /** @type {(loss: Loss | null) => string} */
 const lossText = (loss) => (loss ? `${fixed(loss[0])} (${interval(loss[1], loss[2])})` : "not known");
 
-// What a retrained variant lost, of the difference of its Dice.
-/** @type {(row: OutcomeRow) => Loss | null} */
-const lossOf = ({ difference, low, high }) => (isNumber(difference) && isNumber(low) && isNumber(high) ? [-difference, -high, -low] : null);
+/** @type {(change: Number_) => Number_} */
+const lossOf = (change) => (isNumber(change) ? -change : null);
 
 /** @type {(run: Run) => View} */
 function partsView(run) {
@@ -131,7 +130,7 @@ function partsView(run) {
       cells[4].replaceChildren(plateau ? decided(plateau.decision) : "says nothing");
       cells[5].textContent = verdict ? verdict.text : "";
       const row = answer(run, part, state.epoch);
-      cells[6].replaceChildren(...(row ? [decided(row.decision), ` ${lossText(lossOf(row))} Dice at epoch ${row.epoch}`] : ["not retrained"]));
+      cells[6].replaceChildren(...(row ? [decided(row.decision), ` ${fixed(lossOf(row.difference))} (${interval(lossOf(row.high), lossOf(row.low))}) Dice at epoch ${row.epoch}`] : ["not retrained"]));
     }
   };
   return { node, update };
