@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from runs import made_run
 from unetscope.base import parse_json
@@ -31,6 +32,7 @@ from unetscope.runs.folder import RunFolder
 from unetscope.runs.kept_costs import KeptCosts, kept_costs, write_costs
 from unetscope.runs.kept_evidence import keep_evidence, kept_evidence
 from unetscope.runs.kept_silenced import keep_silenced, kept_silenced
+from unetscope.runs.retraining import existing_trials
 from unetscope.table.costs import Cost, Savings
 from unetscope.table.evidence import Evidence, TrainedOn
 from unetscope.table.intervals import Interval
@@ -117,6 +119,52 @@ def test_a_pipe_or_a_device_in_a_checkpoint_is_not_read(kept: Checkpoints, name:
         path.unlink()
 
 
+WHOLE_NUMBERS = r"is of torch.int32, expected torch.float32"
+
+
+def as_whole_numbers(path: Path, **header: str) -> None:
+    """The file's first weights as whole numbers of 32 bits, which PyTorch would convert, and no digest of before."""
+    weights = load_file(path)
+    first = min(name for name, values in weights.items() if values.is_floating_point())
+    save_file({**weights, first: weights[first].to(torch.int32)}, path, header)
+
+
+def test_whole_numbers_are_no_weights(kept: Checkpoints, tmp_path: Path) -> None:
+    as_whole_numbers(kept.path(3) / WEIGHTS)
+    (kept.path(3) / "SHA256SUMS").unlink()
+    with pytest.raises(TrainingError, match=rf"epoch-00003 cannot be read \(.*{WHOLE_NUMBERS}\): remove"):
+        kept.load_weights(3, UNet(2, depth=1))
+    path = save_model(MODEL, tmp_path / "model.safetensors")
+    arguments = {"width": 2, "depth": 1, "without": [], "in_channels": 3, "out_channels": 1}
+    as_whole_numbers(path, format="unetscope 1", network=json.dumps(arguments))
+    with pytest.raises(NetworkError, match=rf"model.safetensors cannot be read as a network \(.*{WHOLE_NUMBERS}\)"):
+        load_model(path)
+    network, images = UNet(2, depth=1), torch.rand(2, 3, 8, 8)
+    save_parts(without(network, inspect(network, images), "skip1"), tmp_path / "parts")
+    as_whole_numbers(tmp_path / "parts" / "model.safetensors")
+    description = parse_json((tmp_path / "parts" / "network.json").read_text())
+    for digest in ("weights", "sha256"):
+        description.pop(digest)
+    (tmp_path / "parts" / "network.json").write_text(json.dumps(description))
+    with pytest.raises(NetworkError, match=rf"does not fit the network that is built: .*{WHOLE_NUMBERS}"):
+        load_parts(tmp_path / "parts", lambda: UNet(2, depth=1))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("lr", "NaN"), ("lr", "Infinity"), ("eps", "-Infinity"), ("betas", "[NaN, 1]")]
+)
+def test_a_setting_of_an_optimizer_is_a_number(kept: Checkpoints, setting: str, value: str) -> None:
+    path = kept.path(3) / STATE
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    settings = json.loads(header["optimizer"])
+    settings["groups"][0][setting] = json.loads(value)
+    save_file(load_file(path), path, {**header, "optimizer": json.dumps(settings)})
+    (kept.path(3) / "SHA256SUMS").unlink()
+    with pytest.raises(TrainingError, match=r"epoch-00003 cannot be read \(.*\): remove that folder"):
+        restored(kept)
+
+
 def test_a_network_file_with_one_other_bit_is_refused(tmp_path: Path) -> None:
     path = save_model(MODEL, tmp_path / "model.safetensors", {"validation Dice": 0.8})
     whole, ends = path.read_bytes(), [0, 3, 20, 200, 2000, -4]
@@ -131,8 +179,6 @@ def test_a_network_file_with_one_other_bit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_file_of_an_older_version_is_read(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     path = save_model(MODEL, tmp_path / "model.safetensors")
     arguments = {"width": 2, "depth": 1, "without": [], "in_channels": 3, "out_channels": 1}
     save_file(load_file(path), path, {"format": "unetscope 1", "network": json.dumps(arguments)})
@@ -506,3 +552,13 @@ def test_a_lock_that_is_no_file_is_refused(kind: str, whole_run: Path, tmp_path:
     with pytest.raises(RunFolderError, match=r"\.lock is not a file: remove it"), RunFolder.open(run).locked():
         pass
     assert not (tmp_path / "made").exists()
+
+
+def test_a_folder_of_countless_retrainings_is_refused_unopened(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", (0, 1))
+    for seed in range(1001):
+        (run.path / "verification" / "depth2" / f"seed-{seed}").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match="verification has 1001 retrainings, at most 1000 are read"):
+        existing_trials(run)
+    (run.path / "verification" / "depth2" / "seed-0").rmdir()
+    assert existing_trials(run) == ()

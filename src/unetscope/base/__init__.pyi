@@ -45,6 +45,7 @@ from .process_state import seed_all as seed_all
 from .progress import NoProgress as NoProgress
 from .progress import Progress as Progress
 from .progress import StepCallback as StepCallback
+from .tensor_files import load_weights as load_weights
 from .tensor_files import save_tensors as save_tensors
 from .user_code import cache_folder as cache_folder
 from .user_code import code_text as code_text

@@ -1,4 +1,4 @@
-"""Write tensors to a safetensors file."""
+"""Write tensors to a safetensors file, and give a network those that were read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from unetscope.base.errors import first_line
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -29,3 +29,15 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
         if number := re.search(r"\(os error (\d+)\)", str(failure)):
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
         raise OSError(errno.ENOSPC, first_line(failure)) from None
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, assign: bool = False) -> None:
+    """Give a network weights by name. assign: put them in the place of its own, which then have no memory of their own.
+
+    Raises: RuntimeError, as `load_state_dict`, for weights of other names or shapes; ValueError for whole numbers in the place
+    of floating-point ones, which PyTorch converts without a word.
+    """
+    for name, own in model.state_dict().items():
+        if name in weights and weights[name].is_floating_point() != own.is_floating_point():
+            raise ValueError(f"{name} is of {weights[name].dtype}, expected {own.dtype}")
+    model.load_state_dict(weights, assign=assign)

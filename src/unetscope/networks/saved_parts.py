@@ -19,6 +19,7 @@ from unetscope.base import (
     file_digest,
     first_line,
     is_consented,
+    load_weights,
     parse_arguments,
     read_json,
     save_tensors,
@@ -123,8 +124,8 @@ def load_parts(folder: str | Path, build: Build | None = None) -> Rewired:
         )
     assert isinstance(network, Rewired)
     try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
+        load_weights(network, weights)
+    except (RuntimeError, ValueError) as error:
         raise NetworkError(f"{folder / FILE} does not fit the network that is built: {_reason(error)}") from None
     return network.eval()
 
@@ -153,7 +154,7 @@ def _steps(description: dict[str, Any]) -> Iterator[Step]:
         )
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: RuntimeError | ValueError) -> str:
     """What does not fit, of a message that names the module first."""
     return " ".join(str(error).split("\n\t")[1:2]) or first_line(error)
 

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from unetscope.base import InvalidArgument, NetworkError, first_line, parse_json, save_tensors, whole_file
+from unetscope.base import InvalidArgument, NetworkError, first_line, load_weights, parse_json, save_tensors, whole_file
 from unetscope.table import MAX_DEPTH, SKIP, Layer, Part, Skip, skips_of_depth
 
 FILE = "model.safetensors"
@@ -295,7 +295,7 @@ def load_model(path: str | Path) -> UNet:
         # Without memory for the weights: a header may describe a network larger than memory, and the file holds them anyway.
         with torch.device("meta"):
             model = UNet(**{name: arguments[name] for name in ARGUMENTS})
-        model.load_state_dict(weights, assign=True)
+        load_weights(model, weights, assign=True)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise NetworkError(f"{path} cannot be read as a network ({first_line(error)})") from None
     return model.eval()

@@ -9,6 +9,7 @@ every checkpoint that was there.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from unetscope.base import (
     check_sum,
     first_line,
     flush_folder,
+    load_weights,
     naming,
     parse_json,
     save_tensors,
@@ -120,7 +122,9 @@ class Checkpoints:
         except _DAMAGE as damage:
             raise self._damaged(epoch, damage) from None
         try:
-            model.load_state_dict(weights)
+            load_weights(model, weights)
+        except ValueError as damage:
+            raise self._damaged(epoch, damage) from None
         except RuntimeError:
             raise TrainingError(
                 f"checkpoint {self.path(epoch)} is of another network than the run's configuration"
@@ -215,7 +219,7 @@ def _is_alike(value: Any, read: Any) -> bool:
     if value is None or isinstance(value, bool):
         return bool(read is value)
     if isinstance(value, (int, float)):
-        return isinstance(read, (int, float)) and not isinstance(read, bool)
+        return isinstance(read, (int, float)) and not isinstance(read, bool) and math.isfinite(read)
     if isinstance(value, (list, tuple)):
         return isinstance(read, (list, tuple)) and len(read) == len(value) and all(map(_is_alike, value, read))
     return isinstance(value, Tensor) or isinstance(read, type(value))
