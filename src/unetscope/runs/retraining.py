@@ -25,6 +25,7 @@ from unetscope.table import REFERENCE, Variant, parts_named
 from unetscope.training import RunConfig, checkpoint_name, overridden_config, validated_config
 
 FOLDER = "verification"
+MOST_TRIALS = 1000  # retrainings of a run; opening one takes milliseconds
 PATIENCE = 60.0  # seconds, for another process that makes the folders of trainings
 
 
@@ -57,9 +58,15 @@ def trials(run: RunFolder, variants: Sequence[Variant], seeds: Sequence[int]) ->
 
 
 def existing_trials(run: RunFolder) -> tuple[Trial, ...]:
-    """All variants and seeds that have a run folder, by name and seed."""
+    """All variants and seeds that have a run folder, by name and seed.
+
+    Raises: RunFolderError for one that is no retraining of its name, and for more than anybody trains: each is opened.
+    """
     existing = []
-    for folder in sorted((run.path / FOLDER).glob("*/seed-*")):
+    folders = sorted((run.path / FOLDER).glob("*/seed-*"))
+    if len(folders) > MOST_TRIALS:
+        raise RunFolderError(f"{run.path / FOLDER} has {len(folders)} retrainings, at most {MOST_TRIALS} are read")
+    for folder in folders:
         seed = re.fullmatch(r"seed-(\d+)", folder.name)
         if seed and RunFolder.exists(folder):
             trained = RunFolder.open(folder)
