@@ -68,7 +68,8 @@ def run(
         from unetscope.runs import forecast_run
 
         with shown_progress(quiet or json) as progress:
-            forecast = forecast_run(config, folder, resume=resume, code=code, progress=progress)
+            place = folder if resume or out is not None else None  # the usual folder may hold an earlier run
+            forecast = forecast_run(config, place, resume=resume, code=code, progress=progress)
         print_json(forecast.as_dict()) if json else print_forecast(forecast, config)
         return
     from unetscope.report import render_run

@@ -71,7 +71,7 @@ class Forecast:
 
 def forecast_run(
     config: RunConfig,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     resume: bool = False,
     code: str | None = None,
@@ -79,7 +79,8 @@ def forecast_run(
 ) -> Forecast:
     """Prepare a run, sample it, and scale up. Writes nothing but the cache of decoded images.
 
-    With `resume`, of the remaining epochs of the run in `out`. code: as of `run`.
+    out: the folder that the run would have, refused if it is occupied; without one any new run. With `resume`, of the
+    remaining epochs of the run in `out`. code: as of `run`.
 
     Raises: UnetscopeError for anything that would stop the run before it begins.
     """
@@ -89,21 +90,27 @@ def forecast_run(
     experiment = prepare(config, progress)
     preparing = time.perf_counter() - started
     resident = psutil.Process().memory_info().rss  # before the samples, which leave freed memory behind
-    progress.stage("sampling", 0)
+    progress.stage("sampling", 5)
     done = 0 if folder is None else max(Checkpoints(folder.checkpoints).epochs(), default=0)
     left = config.training.epochs - done
-    ahead = [epoch for epoch in experiment.marked if epoch >= done and not (folder and folder.measured(epoch))]
-    marked, probed = len(ahead), sum(map(experiment.scope.probes_merges_at, ahead))
-    budget = experiment.scope.budget
-    passes = len(budget.passes(experiment.scope.layers))
-    epoch, checkpoint_bytes = _sample_epoch(experiment)
     scope = experiment.scope
-    of_layers, of_merges = _probe_seconds(experiment, scope.probes), _probe_seconds(experiment, (), scope.merge_probes)
-    measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment) + of_layers
+    ahead = [epoch for epoch in experiment.marked if epoch >= done and not (folder and folder.measured(epoch))]
+    marked, probed = len(ahead), sum(map(scope.probes_merges_at, ahead))
+    passes = len(scope.budget.passes(scope.layers))
+    epoch, checkpoint_bytes = _sample_epoch(experiment)
+    progress.advance(1, "an epoch")
+    measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment)
+    progress.advance(2, "distances and symbols")
+    measurement += _probe_seconds(experiment, scope.probes)
+    progress.advance(3, "probes of layers")
+    of_merges = _probe_seconds(experiment, (), scope.merge_probes)
+    progress.advance(4, "probes of merges")
+    figures = _figures_seconds(experiment)
+    progress.advance(5, "figures")
     needs = experiment.memory_needs()
     if warning := little_memory(needs, torch.device(experiment.config.training.device)):
         progress.warn(warning)
-    row_bytes = _row_bytes(experiment.scope)
+    row_bytes = _row_bytes(scope)
     return Forecast(
         training_images=len(experiment.train),
         validation_images=len(experiment.validation),
@@ -113,7 +120,7 @@ def forecast_run(
         seconds_a_measurement=measurement,
         seconds_of_merges=of_merges,
         forward_passes_a_measurement=passes,
-        seconds=preparing + epoch * left + measurement * marked + of_merges * probed + _figures_seconds(experiment),
+        seconds=preparing + epoch * left + measurement * marked + of_merges * probed + figures,
         # they take turns, but allocators keep what has been freed, in pieces of other sizes
         memory_bytes=resident + needs.training + needs.measuring,
         disk_bytes=(marked + 1) * checkpoint_bytes + marked * row_bytes + FIGURES_AND_PAGE_BYTES,

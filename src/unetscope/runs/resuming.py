@@ -25,13 +25,13 @@ from unetscope.training import (
 
 
 def resumed_or_new(
-    config: RunConfig, out: str | Path, *, resume: bool, code: str | None = None, progress: Progress
+    config: RunConfig, out: str | Path | None, *, resume: bool, code: str | None = None, progress: Progress
 ) -> tuple[RunConfig, RunFolder | None]:
-    """The resolved configuration, and the run folder to continue, None for a new run.
+    """The resolved configuration, and the run folder to continue, None for a new run, which `out` of None is.
 
     Raises: RunFolderError if the folder is occupied and not to be resumed, or began with another configuration.
     """
-    if resume and RunFolder.exists(out):
+    if resume and out is not None and RunFolder.exists(out):
         folder = RunFolder.open(out)
         if code is None:  # a stranger's code is said first
             allow_code(folder)
@@ -48,7 +48,8 @@ def resumed_or_new(
         return config, folder
     if resume:
         progress.warn(f"there is nothing to resume in {out}: a new run begins")
-    RunFolder.refuse_occupied(out)
+    if out is not None:
+        RunFolder.refuse_occupied(out)
     device = resolved_device(config.training)
     training = config.training.model_copy(update={"device": device})
     of_unet = config.network.code is None
