@@ -56,6 +56,7 @@ from unetscope.table import (
     settings,
 )
 from unetscope.training import (
+    PRESETS,
     Checkpoints,
     DataConfig,
     MeasuringConfig,
@@ -134,7 +135,7 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Experiment:
     config = with_depth(config, max(1, min(config.network.depth, network.depth)))
     progress.stage("labels", 0)
     merge_epochs = by_thirds(marked) if config.measuring.merge_epochs == "thirds" else None
-    scope = _scope(network, train, validation, config.measuring, merge_epochs)
+    scope = _scope(network, train, validation, config, merge_epochs)
     # Warnings come last: what is refused is refused in one line.
     warned = (
         *prospects(config, train, validation),
@@ -268,9 +269,10 @@ def _scope(
     network: BuiltNetwork,
     train: SegmentationData,
     validation: SegmentationData,
-    config: MeasuringConfig,
+    run_config: RunConfig,
     merge_epochs: Sequence[int] | None,
 ) -> Scope:
+    config = run_config.measuring
     values = config.model_dump()
     probe_set = train.probe_set(config.probe_images)
     probes = Probes(built(values, "probes"), built(values, "merge_probes"), merge_epochs)
@@ -281,7 +283,7 @@ def _scope(
         skips=network.skips,
         estimators=built(values, "estimators"),
         labels=[
-            _clusters(config, probe_set),
+            _clusters(run_config, probe_set),
             BlockLabels(config.blocks, config.block_threshold),
         ],
         held_out=validation if probes.layers or probes.merges else None,
@@ -291,10 +293,12 @@ def _scope(
     )
 
 
-def _clusters(config: MeasuringConfig, probe_set: SegmentationData) -> KMeansLabels:
+def _clusters(config: RunConfig, probe_set: SegmentationData) -> KMeansLabels:
     """K-means of the masks; if nobody has chosen a number of clusters, of as many as they have room for."""
-    asked = KMeansLabels(config.clusters, config.cluster_initialisations)
-    return asked.fitting(probe_set.masks, probe_set.ignore) if asked.k == CLUSTERS else asked
+    measuring, of_preset = config.measuring, PRESETS.get(config.preset, {}).get("measuring", {})
+    asked = KMeansLabels(measuring.clusters, measuring.cluster_initialisations)
+    is_usual = asked.k in (CLUSTERS, of_preset.get("clusters"))
+    return asked.fitting(probe_set.masks, probe_set.ignore) if is_usual else asked
 
 
 def _of_fewer_clusters(config: MeasuringConfig, scope: Scope) -> list[str]:
