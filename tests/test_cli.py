@@ -684,6 +684,40 @@ def test_a_dry_run_of_what_a_run_would_refuse_is_refused(unetscope, finished: Pa
     assert json.loads(output)["marked_epochs"] == 0
 
 
+def test_a_dry_run_that_names_no_folder_minds_no_earlier_run(unetscope, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "notes.txt").write_text("an earlier run")
+    code, output, errors = unetscope("run", "--dry-run", "--quiet", "--json", *QUICK)
+    assert (code, errors) == (0, "")
+    assert json.loads(output)["training_images"] == 22
+    code, _, errors = unetscope("run", "--quiet", *QUICK)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "runs/demo is not empty: choose another --out" in errors
+
+
+def test_a_preset_asks_for_no_more_clusters_than_there_are_masks(unetscope, tmp_path: Path) -> None:
+    for name in "abcdefghijkl":
+        write_pair(tmp_path / "few", name, size=24)
+    words = [
+        "--preset=demo",
+        "--data",
+        tmp_path / "few",
+        "--epochs=0",
+        "--quiet",
+        "--image-size=16",
+        "--width=2",
+        "--depth=2",
+    ]
+    words += ["--no-usable", "--no-merge-probes", "--threads=1"]
+    code, _, errors = unetscope("run", "--out", tmp_path / "usual", *words)
+    assert code == 0, errors
+    assert "too few distinct masks for 32 clusters: the K-means labels have 2 (--clusters chooses)" in errors
+    code, _, errors = unetscope("run", "--out", tmp_path / "chosen", *words, "--clusters=31")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "K = 31 clusters for" in errors
+
+
 def test_a_damaged_table_is_named(unetscope, finished: Path, tmp_path: Path) -> None:
     for name in ("config.json", "flow.sqlite"):
         (tmp_path / name).write_bytes((finished / name).read_bytes()[:3000])
@@ -786,6 +820,21 @@ def test_a_run_with_too_few_marked_epochs_is_not_judged(unetscope, tmp_path: Pat
     assert (
         "judging needs 2 measured epochs of training or more, got 1 (1): mark more (--marked, or in Python marked and epochs)"
         in errors
+    )
+
+
+def test_a_training_that_stopped_before_its_end_is_judged_with_that_said(
+    unetscope, finished: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder.open(shutil.copytree(finished, tmp_path / "run"))
+    assert "before its end" not in unetscope("verdict", folder.path, "--no-cost")[1]
+    longer = {**folder.configuration["training"], "epochs": 8}
+    folder.note(folder.facts, configuration={**folder.configuration, "training": longer})
+    _, output, _ = unetscope("verdict", folder.path, "--no-cost")
+    said = " ".join(output.split())
+    assert (
+        "The training stopped 5 epochs before its end, and a longer one may need other parts: unetscope run --out"
+        in said
     )
 
 

@@ -110,6 +110,11 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
         print_json({"verdicts": rows, "proposed": proposed, "planned depths": plans, "evidence": evidence})
         return
     _print_verdicts(run.flow, judgement, epoch)
+    if left := run.epochs_left:
+        print_sentence(
+            f"The training stopped {left} epochs before its end, and a longer one may need other parts: "
+            f"unetscope run --out {run.path} --resume goes on."
+        )
     if not run.has_learnt:
         print_sentence("The network has not learnt to segment: what it loses without a part tells nothing.")
     elif epoch not in run.learnt_epochs:
@@ -214,6 +219,11 @@ def _print_verdicts(flow: Flow, judgement: Judgement, epoch: int) -> None:
     print_table(f"What a training of {epoch} epochs needs", heads, rows, right=("since",))
     for verdict in (*deciding, *(each for each in verdicts if each.rule == "plateau")):
         print_sentence(f"{verdict}.")
+    for alike in _of_one_loss(deciding):
+        print_sentence(
+            f"{' and '.join(map(str, alike))} have the same expected loss: hardly any Dice was lost at once without them, "
+            "and it is what networks lose of which that is so."
+        )
 
 
 def _verdict_rows(
@@ -232,6 +242,15 @@ def _verdict_rows(
     }
     filled = {head: cells for head, cells in columns.items() if any(map(str, cells))}
     return tuple(filled), list(zip(*filled.values(), strict=True))
+
+
+def _of_one_loss(verdicts: Sequence[Verdict]) -> list[list[Part]]:
+    """The redundant parts that are expected to lose the same, as it is printed, by that loss."""
+    by_loss: dict[str, list[Part]] = {}
+    for verdict in verdicts:
+        if verdict.lost is not None and verdict.decision == "redundant":
+            by_loss.setdefault(verdict.lost.text, []).append(verdict.part)
+    return [parts for parts in by_loss.values() if len(parts) > 1]
 
 
 def _decided(verdict: Verdict) -> Text:

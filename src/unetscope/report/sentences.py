@@ -23,9 +23,8 @@ def summary(run: AnalysedRun) -> str:
     if not records:
         return f"Measured at epochs {', '.join(map(str, flow.epochs))}."
     last = records[-1]
-    planned = run.configuration.get("training", {}).get("epochs")
-    is_unfinished = isinstance(planned, int) and last.epoch < planned
-    unfinished = f" of {planned} (the run is not finished)" if is_unfinished else ""
+    left = run.epochs_left
+    unfinished = f" of {last.epoch + left} (the run is not finished)" if left else ""
     sentence = (
         f"After {last.epoch} epochs{unfinished} the network reaches a validation Dice of {last.validation_dice:.3f}."
     )

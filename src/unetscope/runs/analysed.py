@@ -102,6 +102,12 @@ class AnalysedRun:
         """Whether the last epoch's Dice is that of a network which segments at all."""
         return bool(self.epochs) and not self.epochs[-1].validation_dice < UNLEARNT_DICE
 
+    @property
+    def epochs_left(self) -> int:
+        """How many epochs of its configuration are not trained yet; 0 of a training in a loop of the user's."""
+        planned: int = self.configuration["training"]["epochs"] if self.trained_here else 0
+        return max(0, planned - max((record.epoch for record in self.epochs), default=0))
+
     @cached_property
     def learnt_epochs(self) -> frozenset[int]:
         """The epochs after which the network segments, and at least half as well as it ever did.
