@@ -374,13 +374,14 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--nuclei", nargs=2, metavar=("TRAIN", "VAL"))
     parser.add_argument("--membranes", metavar="TRAIN")
+    parser.add_argument("--most-seeds", type=int, default=SMALL.most_seeds, help="of a retraining that varies much")
     words = parser.parse_args()
     torch.set_num_threads(1)
     for network in words.networks:
         for name in words.tasks:
-            Cell(words.folder, named_task(name, words), network).fill(
-                lambda text: print(time.strftime("%H:%M:%S"), text, flush=True)
-            )
+            task = named_task(name, words)
+            task = replace(task, recipe=replace(task.recipe, most_seeds=max(task.recipe.seeds, words.most_seeds)))
+            Cell(words.folder, task, network).fill(lambda text: print(time.strftime("%H:%M:%S"), text, flush=True))
 
 
 def named_task(name: str, words: argparse.Namespace) -> Task:
