@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -33,6 +33,7 @@ from calibration.verdict_fit import (
     LEVEL,
     MARGIN,
     Judged,
+    Predicted,
     Row,
     judged,
     left_out_lines,
@@ -131,16 +132,30 @@ def read_cells(folder: Path) -> tuple[list[Row], list[Effort]]:
 
 def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
     """The lines of the page."""
+    names = tuple(dict.fromkeys((*PREDICTORS, *USED)))
+    lines = left_out_lines(rows, names)
+    predictions = {name: losses for name in names if (losses := predicted(rows, name, lines))}
+    commanded = command_verdicts(rows, efforts, lines)
+    return [
+        *_of_predictors(rows, predictions, commanded, efforts),
+        *_of_parts(predictions, commanded, efforts),
+        *_of_designs(rows, predictions, commanded),
+    ]
+
+
+def _of_predictors(
+    rows: Sequence[Row],
+    predictions: Mapping[str, Predicted],
+    commanded: Sequence[CommandVerdict],
+    efforts: Sequence[Effort],
+) -> list[str]:
+    """What the page is of, and how well each predictor does over designs."""
     tasks, cells = sorted({row.task for row in rows}), {row.cell for row in rows}
     trained = {(row.task, row.network) for row in rows}
     networks = [name for name in NETWORKS if any(network == name for _, network in trained)]
     of_each, budgets = len(rows) / len(cells), sorted({budget for _, _, budget in cells})
     needed = sum(row.truth == "needed" for row in rows)
     seeds = [str(number) for number in sorted({len(row.by_seed) for row in rows})]
-    names = tuple(dict.fromkeys((*PREDICTORS, *USED)))
-    lines = left_out_lines(rows, names)
-    predictions = {name: losses for name in names if (losses := predicted(rows, name, lines))}
-    commanded = command_verdicts(rows, efforts, lines)
     return [
         "# What predicts the loss of Dice",
         "",
@@ -165,6 +180,16 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
         *(_line(judged(name, losses), _cost(name, of_each, budgets)) for name, losses in predictions.items()),
         *_command_line(commanded, efforts),
         "",
+    ]
+
+
+def _of_parts(
+    predictions: Mapping[str, Predicted],
+    commanded: Sequence[CommandVerdict],
+    efforts: Sequence[Effort],
+) -> list[str]:
+    """How the parts of the networks are decided."""
+    return [
         "## Decided, part by part",
         "",
         f"Of single skips, and of levels with all below them: what the rule of bits says, and the verdicts of the package, by lines that the "
@@ -182,6 +207,16 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
         *decided_parts(predictions, commanded, efforts),
         "",
+    ]
+
+
+def _of_designs(
+    rows: Sequence[Row],
+    predictions: Mapping[str, Predicted],
+    commanded: Sequence[CommandVerdict],
+) -> list[str]:
+    """Which design each predictor chooses, and what that costs."""
+    return [
         "## The design that is chosen",
         "",
         "The smallest design whose whole interval lies under the margin, or the whole network. *Regret*: the Dice of the best design, the whole "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,19 +95,7 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
     epoch = judgement.epochs[-1] if epoch is None else epoch
     expected = None if design is None else judgement.expected(design, epoch)
     if json:
-        savings = None if saved is None else saved.as_dict()
-        proposed = None
-        if design is not None:
-            loss = None if expected is None else expected.as_dict()
-            proposed = {**design.as_dict(), "savings": savings, "expected": loss}
-        deciding = judgement.deciding(epoch)
-        rows = [
-            {**asdict(verdict), "part": str(verdict.part), "decides": verdict in deciding}
-            for verdict in judgement.at(epoch)
-        ]
-        plans = [planned.as_dict() for planned in run.planned_depths]
-        evidence = None if run.evidence is None else run.evidence.as_dict()
-        print_json({"verdicts": rows, "proposed": proposed, "planned depths": plans, "evidence": evidence})
+        print_json(_judgement_data(run, epoch, saved))
         return
     _print_verdicts(run.flow, judgement, epoch)
     if left := run.epochs_left:
@@ -147,6 +135,29 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
         print_sentence(f"Planned before any training, beside these verdicts on a network of depth {judgement.depth}:")
     for planned in run.planned_depths:
         print_sentence(planned.sentence)
+
+
+def _judgement_data(run: AnalysedRun, epoch: int, saved: Savings | None) -> dict[str, Any]:
+    """What `print_judgement` prints, for machines; epoch: as of it."""
+    judgement = run.judged()
+    design, deciding = judgement.design(epoch), judgement.deciding(epoch)
+    proposed = None
+    if design is not None:
+        expected = judgement.expected(design, epoch)
+        proposed = {
+            **design.as_dict(),
+            "savings": None if saved is None else saved.as_dict(),
+            "expected": None if expected is None else expected.as_dict(),
+        }
+    return {
+        "verdicts": [
+            {**asdict(verdict), "part": str(verdict.part), "decides": verdict in deciding}
+            for verdict in judgement.at(epoch)
+        ],
+        "proposed": proposed,
+        "planned depths": [planned.as_dict() for planned in run.planned_depths],
+        "evidence": None if run.evidence is None else run.evidence.as_dict(),
+    }
 
 
 def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:

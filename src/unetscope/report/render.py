@@ -70,6 +70,21 @@ def drawings(run: AnalysedRun) -> Iterator[Drawing]:
     for series in first:
         yield _u_plot_of_input(flow, *series)
         yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels[:1])
+    yield from _training(run)
+    for labels in flow.labels[1:]:
+        yield from _clusters(run, labels)
+        for series in first:
+            yield _plane(flow, *series, labels)
+            yield _u_plot_of_label(flow, *series, labels)
+    for series in others:
+        yield _u_plot_of_input(flow, *series)
+        yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels)
+    yield from (_sweep(flow, estimator) for estimator in sweeps)
+    yield from (_limits(flow, *series) for series in first if _has_limits(flow, *series))
+
+
+def _training(run: AnalysedRun) -> Iterator[Drawing]:
+    """How the training went: Dice, that of each class, and predicted masks; nothing of what the run does not have."""
     if run.epochs:
         yield Drawing(
             "dice",
@@ -96,16 +111,6 @@ def drawings(run: AnalysedRun) -> Iterator[Drawing]:
             + of_volumes(run, " Of each volume the middle slice is shown, with the Dice of that slice."),
             partial(plots.predictions, [row.pixels for row in rows], _shown_epochs(rows), class_map=run.class_map),
         )
-    for labels in flow.labels[1:]:
-        yield from _clusters(run, labels)
-        for series in first:
-            yield _plane(flow, *series, labels)
-            yield _u_plot_of_label(flow, *series, labels)
-    for series in others:
-        yield _u_plot_of_input(flow, *series)
-        yield from (_u_plot_of_label(flow, *series, labels) for labels in flow.labels)
-    yield from (_sweep(flow, estimator) for estimator in sweeps)
-    yield from (_limits(flow, *series) for series in first if _has_limits(flow, *series))
 
 
 def _verdicts(run: AnalysedRun) -> Iterator[Drawing]:
