@@ -126,9 +126,17 @@ class CommandVerdict:
     tried: bool
 
     @property
-    def proposed(self) -> Decision:
-        """What it says of a design as one to propose: only one that was trained on is, and one that has all of such a one."""
-        return self.decision if self.tried or self.proven else "undecided"
+    def shown(self) -> bool:
+        """Whether it is redundant by a network that was trained on: itself, or one that has no part more."""
+        return self.decision == "redundant" and (self.tried or self.proven)
+
+
+def proposed(commanded: Sequence[CommandVerdict]) -> list[tuple[Row, Decision]]:
+    """Of every design, what the command says of it as one to propose: no other where one that was trained on is redundant."""
+    shown = {each.row.cell for each in commanded if each.shown}
+    return [
+        (each.row, each.decision if each.shown or each.row.cell not in shown else "undecided") for each in commanded
+    ]
 
 
 def command_verdicts(

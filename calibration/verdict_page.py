@@ -28,6 +28,7 @@ from calibration.verdict_effort import (
     efforts_of,
     keep_efforts,
     kept_efforts,
+    proposed,
 )
 from calibration.verdict_fit import (
     LEVEL,
@@ -230,7 +231,7 @@ def _of_designs(
             _choice(name, [(row, decided_loss(loss, MARGIN)) for row, loss in losses])
             for name, losses in predictions.items()
         ),
-        *([_choice(f"effort of {EFFORT:g}", [(each.row, each.proposed) for each in commanded])] if commanded else []),
+        *([_choice(f"effort of {EFFORT:g}", proposed(commanded))] if commanded else []),
     ]
 
 

@@ -123,6 +123,18 @@ def test_where_networks_were_trained_on_only_they_are_proposed() -> None:
     assert ExpectedLosses((by_probes, trained_on), DEPTH, (), MARGIN).decision(design("depth1")) == "redundant"
 
 
+def test_where_none_that_was_trained_on_is_redundant_another_is_proposed() -> None:
+    """But not one that lacks all that a network that was trained on lacks."""
+    unsure = ExpectedLoss(design("depth1"), 10, Interval(0.01, -0.02, 0.05), {"trained on": 0.07})
+    by_probes = [
+        ExpectedLoss(design(name), 10, Interval(0.0, -0.01, 0.01), {"silenced": 0.0})
+        for name in ("without-skip3", "depth2", "depth1-without-skip1")
+    ]
+    assert ExpectedLosses((unsure, *by_probes), DEPTH, (), MARGIN).smallest() == design("depth2")
+    assert ExpectedLosses((unsure, by_probes[2]), DEPTH, (), MARGIN).smallest() is None
+    assert ExpectedLosses((by_probes[2],), DEPTH, (), MARGIN).smallest() == design("depth1-without-skip1")
+
+
 def test_few_images_widen_what_is_expected() -> None:
     """Half of the interval of what was lost counts as the line's slope says."""
     line = LossLine((("trained on",),), False, 0.0, 0.5, (0.003, 0.0), (0.004, 0.0))

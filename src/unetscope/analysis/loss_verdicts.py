@@ -53,11 +53,7 @@ class ExpectedLosses:
         that it has: that one can compute what it does.
         """
         by_itself = next((each for each in self.losses if each.design.is_same_network(design)), None)
-        proven = [
-            each
-            for each in self.losses
-            if each.proof is not None and has_all_of(design, each.design, self.depth, self.without)
-        ]
+        proven = [each for each in self.losses if each.proof is not None and self._has_all(design, each.design)]
         bound = min(proven, key=lambda each: each.loss.high, default=None)
         if bound is None or (by_itself is not None and by_itself.proof is not None):
             return by_itself
@@ -76,18 +72,19 @@ class ExpectedLosses:
     def smallest(self) -> Variant | None:
         """The smallest design that is redundant as a whole, of several as small the surest; None if there is none.
 
-        Where networks have been trained on, only those that have been, and those that have all of one that is proof.
+        Where networks have been trained on, one of those, or one that has all of one that is proof. If none of them is
+        redundant, one of the others, unless one that was trained on has all that it has.
         """
-        is_trained = any(TRAINED_ON in each.known for each in self.losses)
-        redundant = [
-            expected
-            for each in self.losses
-            if (expected := self.of(each.design)) is not None
-            and expected.decision(self.margin) == "redundant"
-            and (not is_trained or TRAINED_ON in expected.known or expected.proof is not None)
-        ]
-        smallest = max(redundant, key=_smaller_and_surer, default=None)
+        known = [expected for each in self.losses if (expected := self.of(each.design)) is not None]
+        redundant = [each for each in known if each.decision(self.margin) == "redundant"]
+        shown = [each for each in redundant if TRAINED_ON in each.known or each.proof is not None]
+        tried = [each.design for each in known if TRAINED_ON in each.known]
+        untried = [each for each in redundant if not any(self._has_all(more, each.design) for more in tried)]
+        smallest = max(shown or untried, key=_smaller_and_surer, default=None)
         return None if smallest is None else smallest.design
+
+    def _has_all(self, design: Variant, other: Variant) -> bool:
+        return has_all_of(design, other, self.depth, self.without)
 
     def verdict(self, part: Part, epoch: int) -> Verdict | None:
         """The verdict on a part alone: the whole network without this skip, or without this level and all below it."""
