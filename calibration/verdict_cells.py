@@ -337,13 +337,18 @@ def _by_design(verification: Verification, budget: int) -> Iterator[tuple[str, d
 
 
 def _curves(verification: Verification) -> dict[str, dict[str, list[float]]]:
-    return {
+    """Of every variant, the Dice after each epoch by seed, of the seeds with which all are trained: others were stopped."""
+    last = verification.budgets[-1]
+    curves = {
         variant.name: {
             str(training.seed): [record.validation_dice for record in training.records]
             for training in verification.of(variant.name)
+            if training.records and training.records[-1].epoch >= last
         }
         for variant in verification.variants
     }
+    whole = set.intersection(*(set(by_seed) for by_seed in curves.values()))
+    return {name: {seed: curve for seed, curve in by_seed.items() if seed in whole} for name, by_seed in curves.items()}
 
 
 def drawn(name: str, folder: Path) -> Task:
