@@ -501,13 +501,13 @@ def test_an_archive_that_would_escape_is_refused(unetscope, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--noise-variance=0"], "noise_variances: must be > 0, got 0.0"),
-        (["--bin-size=-1"], "bin_sizes: must be > 0, got -1.0"),
+        (["--noise-variance=0"], "--noise-variance: must be > 0, got 0.0"),
+        (["--bin-size=-1"], "--bin-size: must be > 0, got -1.0"),
         (["--clusters=500"], "K = 500 clusters for 22 masks: choose K of at most 22"),
         (["--image-size=50"], "image size 50x50 cannot be halved 2 times: use 48x48 or 52x52"),
         (["--depth=9"], "network: depth must be 1 to 6, got 9"),
         (["--without=skip7"], "no skip skip7 in a U-Net of depth 2: expected any of skip1, skip2"),
-        (["--optimizer=rmsprop"], "training.optimizer: input should be 'sgd', 'adam' or 'adamw', got 'rmsprop'"),
+        (["--optimizer=rmsprop"], "--optimizer: input should be 'sgd', 'adam' or 'adamw', got 'rmsprop'"),
         (["--preset=huge"], "preset 'huge': expected one of demo, quick, paper, paper-code"),
         (["--marked=often"], "--marked often: expected log, paper, or epochs such as 1,10,100"),
         (["--marked=1,99", "--epochs=9"], "marked epoch 99 is outside the training: expected 0 to 9"),
@@ -527,7 +527,7 @@ def test_an_archive_that_would_escape_is_refused(unetscope, tmp_path: Path) -> N
             "--cuda-graphs goes with --device cuda, and the device is cpu",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
         ),
-        (["--lr=0"], "training.learning_rate: input should be greater than 0, got 0.0"),
+        (["--lr=0"], "--learning-rate: input should be greater than 0, got 0.0"),
     ],
 )
 def test_a_wrong_value_is_one_line(unetscope, tmp_path: Path, words: list[str], text: str) -> None:

@@ -170,9 +170,10 @@ def _configured(
     usual = "quick" if "data.path" in overrides else "demo"
     name = usual if preset is None else preset
     folder = out or Path("runs") / name
+    words = {flag.name: flag.words[0] for flag in RUN_FLAGS if flag.name in overrides}
     if resume and preset is None and RunFolder.exists(folder):
-        return overridden_config(configuration_to_resume(RunFolder.open(folder)), overrides), folder
-    return preset_config(name, overrides), folder
+        return overridden_config(configuration_to_resume(RunFolder.open(folder)), overrides, words), folder
+    return preset_config(name, overrides, words), folder
 
 
 def print_forecast(forecast: Forecast, config: RunConfig) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -277,9 +278,12 @@ class RunConfig(Section):
     measuring: MeasuringConfig = MeasuringConfig()
 
 
-def preset_config(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
+def preset_config(
+    preset: str, overrides: Mapping[str, Any], words: Mapping[str, str] = MappingProxyType({})
+) -> RunConfig:
     """A preset with some values replaced; overrides are named `section.value`, or `seed` and `threads`.
 
+    words: what an error calls a value, by its name, if that is not its name.
     Raises: InvalidArgument for an unknown preset or a value outside its domain, naming both.
 
     >>> preset_config("quick", {"training.epochs": 2, "seed": 1}).training.epochs
@@ -290,20 +294,22 @@ def preset_config(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
     """
     if preset not in PRESETS:
         raise InvalidArgument(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
-    return overridden_config({"preset": preset, **PRESETS[preset]}, overrides)
+    return overridden_config({"preset": preset, **PRESETS[preset]}, overrides, words)
 
 
-def overridden_config(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfig:
-    """A configuration from plain values with some of them replaced; names and errors as in `preset_config`."""
+def overridden_config(
+    values: Mapping[str, Any], overrides: Mapping[str, Any], words: Mapping[str, str] = MappingProxyType({})
+) -> RunConfig:
+    """A configuration from plain values with some of them replaced; names, words and errors as in `preset_config`."""
     changed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     for name, value in overrides.items():
         section, _, field = name.rpartition(".")
         (changed[section] if section else changed)[field] = value
-    return validated_config(changed)
+    return validated_config(changed, words)
 
 
-def validated_config(values: Mapping[str, Any]) -> RunConfig:
-    """A configuration from plain values, such as those of a run folder's `config.json`.
+def validated_config(values: Mapping[str, Any], words: Mapping[str, str] = MappingProxyType({})) -> RunConfig:
+    """A configuration from plain values, such as those of a run folder's `config.json`. words: as of `preset_config`.
 
     Raises: InvalidArgument that names the first value outside its domain.
     """
@@ -311,8 +317,8 @@ def validated_config(values: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as wrong:
         first = wrong.errors()[0]
-        place = spelled(part for part in first["loc"] if not isinstance(part, int))
-        place = place.rpartition(".")[2] if first["type"] == "value_error" else place
+        name = spelled(part for part in first["loc"] if not isinstance(part, int))
+        place = words.get(name, name.rpartition(".")[2] if first["type"] == "value_error" else name)
         raise InvalidArgument(f"{place}: {_expectation(first['msg'], first['input'])}") from None
 
 
