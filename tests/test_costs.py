@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,33 @@ BY_HAND = {
     "attention module": (Attention(module=True), 8, PLACES * 8 * 24 + 2 * PLACES**2 * 8 + PLACES * 8 * 8, None, None),
     "attention function": (Attention(module=False), 8, 2 * PLACES**2 * 8, None, None),
 }
+
+
+class Disturbed(nn.Module):
+    """A network whose passes take 20 ms longer but for one in five, as beside busy processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes, self.threads = 0, set[int]()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        self.threads.add(torch.get_num_threads())
+        time.sleep(0.02 if self.passes % 5 else 0.001)
+        return x + 1
+
+
+def test_the_time_of_a_pass_is_that_of_the_least_disturbed_one_on_one_thread() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        cost, other = costs([disturbed := Disturbed(), Disturbed()], (1, 4, 4))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert 1 in disturbed.threads
+    assert 0.001 <= cost.seconds < 0.02
+    assert 0.001 <= other.seconds < 0.02
 
 
 @pytest.mark.parametrize("name", BY_HAND)

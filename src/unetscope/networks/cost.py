@@ -6,7 +6,6 @@ Counts are exact and equal on every machine. Time is measured on this machine; c
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,8 @@ FEWEST_ROUNDS, MOST_SECONDS = 3, 10.0  # rounds that are timed even of a network
 
 
 def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ...]:
-    """The cost of each network for one image of a shape, (channels, *sides). Timed passes alternate between networks.
+    """The cost of each network for one image of a shape, (channels, *sides). Timed passes alternate between networks, on one
+    thread of a CPU.
 
     All is of evaluation mode. Multiply-adds are those of convolutions, matrix products and attention; element-wise functions,
     pooling, interpolation and recurrent layers count as none, as do operators that are not PyTorch's own. A tensor takes memory
@@ -57,7 +57,7 @@ def costs(models: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[Cost, ..
                     training_bytes=kept_bytes(model, of_model),
                     seconds=seconds,
                 )
-                for model, of_model, seconds in zip(models, images, _median_seconds(models, images), strict=True)
+                for model, of_model, seconds in zip(models, images, _shortest_seconds(models, images), strict=True)
             )
     finally:
         for model, training in zip(models, modes, strict=True):
@@ -175,18 +175,27 @@ class _Lifetimes(TorchDispatchMode):
 
 
 @torch.no_grad()
-def _median_seconds(models: Sequence[nn.Module], images: Sequence[Tensor]) -> list[float]:
-    """The median time of each network's forward pass. Every round runs all networks, so that other load affects all alike."""
+def _shortest_seconds(models: Sequence[nn.Module], images: Sequence[Tensor]) -> list[float]:
+    """The shortest time of each network's forward pass, of several rounds that all networks run.
+
+    On one thread, and the shortest, since what else a machine does only adds to a pass: beside two busy processes on two cores
+    the ratio of two medians on two threads lay between 0.2 and 4 where the ratio of the shortest, on one, lay at 0.6 to 0.8.
+    """
     durations: list[list[float]] = [[] for _ in models]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     begun = time.perf_counter()
-    for turn in range(WARM_UP_ROUNDS + TIMED_ROUNDS):
-        if turn >= WARM_UP_ROUNDS + FEWEST_ROUNDS and time.perf_counter() - begun > MOST_SECONDS:
-            break
-        for model, image, times in zip(models, images, durations, strict=True):
-            started = time.perf_counter()
-            model(image)
-            if image.is_cuda:
-                torch.cuda.synchronize()
-            if turn >= WARM_UP_ROUNDS:
-                times.append(time.perf_counter() - started)
-    return [statistics.median(times) for times in durations]
+    try:
+        for turn in range(WARM_UP_ROUNDS + TIMED_ROUNDS):
+            if turn >= WARM_UP_ROUNDS + FEWEST_ROUNDS and time.perf_counter() - begun > MOST_SECONDS:
+                break
+            for model, image, times in zip(models, images, durations, strict=True):
+                started = time.perf_counter()
+                model(image)
+                if image.is_cuda:
+                    torch.cuda.synchronize()
+                if turn >= WARM_UP_ROUNDS:
+                    times.append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return list(map(min, durations))

@@ -18,7 +18,7 @@ class Cost:
     parameters: the size of all of them. multiply_adds: of a forward pass, in convolutions, matrix products and attention.
     activation_bytes: the most memory that tensors of an inference pass take at a time, the image among them. training_bytes:
     what a training step keeps of a pass for the backward pass, parameters aside; 0 where that was not measured. seconds: the
-    median of several inference passes, on the machine that measured them.
+    shortest of several inference passes, on one thread of the machine that measured them, or its GPU.
     """
 
     parameters: int
