@@ -248,6 +248,19 @@ def test_a_table_whose_words_do_not_fit_is_plain_lines(
     ]
 
 
+@pytest.mark.parametrize("columns", ["72", "79", "80", "81", "90"])
+@pytest.mark.parametrize("designs", [1, 2, 5])
+def test_no_word_of_a_table_is_parted(
+    columns: str, designs: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    heads = ["design", "Dice lost", "parameters", "multiply-adds", "peak memory", "kept to train", "time"]
+    row = ["model1", "not retrained", "29.5 k (-76%)", "14.4 M (-30%)", "323 kB (+0%)", "820 kB (-11%)", "+89%"]
+    print_table("Costs", heads, [row] * designs)
+    output = capsys.readouterr().out
+    assert all(word in output for cell in (*heads, *row) for word in cell.split())
+
+
 @pytest.mark.parametrize("columns", ["60", "80"])
 def test_a_table_that_fits_stays_a_table(
     columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

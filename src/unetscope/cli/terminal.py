@@ -75,12 +75,11 @@ def print_table(
         table.add_row(*(cell if isinstance(cell, Text) else Text(_escaped(cell)) for cell in row))
     console = Console()
     plain = plain_lines(title, columns, rows)
-    needed = console.measure(table, options=console.options.update(width=10_000))  # minimum: no word is parted
-    if (
-        needed.maximum > console.width
-        and console.width < NARROWEST_TABLE
-        and (needed.minimum > console.width or len(plain) < len(console.render_lines(table)))
-    ):
+    needed = console.measure(table, options=console.options.update(width=10_000)).maximum
+    lines = ["".join(segment.text for segment in line) for line in console.render_lines(table)]
+    words = {word for row in (columns, *rows) for cell in row for word in _escaped(str(cell)).split()}
+    parts_words = not all(any(word in line for line in lines) for word in words)
+    if needed > console.width and console.width < NARROWEST_TABLE and (parts_words or len(plain) < len(lines)):
         print(*plain, sep="\n")
     else:
         console.print(table)
