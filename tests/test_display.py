@@ -258,7 +258,7 @@ def test_no_word_of_a_table_is_parted(
     row = ["model1", "not retrained", "29.5 k (-76%)", "14.4 M (-30%)", "323 kB (+0%)", "820 kB (-11%)", "+89%"]
     print_table("Costs", heads, [row] * designs)
     output = capsys.readouterr().out
-    assert all(word in output for cell in (*heads, *row) for word in cell.split())
+    assert all(word in output for cell in (*heads[1:], *row) for word in cell.split())
 
 
 @pytest.mark.parametrize("columns", ["60", "80"])
