@@ -15,6 +15,7 @@ from unetscope.analysis import (
     Judgement,
     Training,
     Verification,
+    error_over_images,
     guess_nats,
     guess_of_classes,
     judge,
@@ -205,12 +206,16 @@ class AnalysedRun:
         evidence = self.evidence
         # Of a loop of its own whose network has not been named, the measured layers and skips are all that is known.
         network = configuration_of(self.folder)["network"] if can_be_retrained(self.folder) else None
+        silenced = [row for row in kept_silenced(self.folder) if row.epoch in self.learnt_epochs]
+        groups = tuple(self.facts.get("data", {}).get("validation", {}).get("groups", ()))
+        judged = {row.epoch for row in silenced} | ({evidence.epoch} if evidence is not None else set())
         return judge(
             self.flow,
             margin=self.margin,
             depth=None if network is None else network["depth"],
             without=None if network is None else parts_named(network["without"]),
-            silenced=[row for row in kept_silenced(self.folder) if row.epoch in self.learnt_epochs],
+            silenced=silenced,
+            of_images={epoch: error_over_images(self.epochs, epoch, groups) for epoch in judged},
             evidence=evidence if evidence is not None and evidence.epoch in self.learnt_epochs else None,
             dice_margin=self.dice_margin,
         )
