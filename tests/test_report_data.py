@@ -30,7 +30,8 @@ from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import trained_variants
 from unetscope.table.quantities import Status
 from unetscope.table.records import Estimate
-from unetscope.training.config import FILES_ONLY, RunConfig, preset_config, repeat_command, run_flags
+from unetscope.training.command_words import FILES_ONLY, repeat_command, run_flags
+from unetscope.training.config import RunConfig, preset_config
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +147,10 @@ class Run(config.RunConfig):
 config.RunConfig = Run
 from unetscope.cli.main import app
 import unetscope.runs.experiment as experiment
+from unetscope.training import command_words
 
 def instead(asked, *_, **__):
-    print(asked.training.label_noise, *config.repeat_command(asked.model_dump(mode="json")))
+    print(asked.training.label_noise, *command_words.repeat_command(asked.model_dump(mode="json")))
     raise SystemExit(0)
 
 experiment.run = instead
