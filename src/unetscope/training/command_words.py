@@ -46,7 +46,7 @@ def flag_words(config: RunConfig, usual: RunConfig | None = None) -> list[str]:
 
     >>> usual = preset_config("demo", {})
     >>> flag_words(preset_config("demo", {"training.epochs": 2}), usual), flag_words(usual)[:4]
-    (['--epochs', '2'], ['--validation-share', '0.1', '--synthetic-images', '120'])
+    (['--epochs', '2'], ['--validation-share', '0.25', '--synthetic-images', '160'])
     """
     values, usual_values = _flat(config), {} if usual is None else _flat(usual)
     meaningless = (UNET_ONLY if config.network.code else ()) + (() if config.data.path else FILES_ONLY)

@@ -9,7 +9,7 @@ THIRDS = {"merge_epochs": "thirds"}  # probes of the merges take longer than all
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     # About a minute on two cores: three levels instead of four halve a measurement, small batches learn in few epochs.
     "demo": {
-        "data": {"synthetic_images": 120, "image_size": 48},
+        "data": {"synthetic_images": 160, "validation_share": 0.25, "image_size": 48},
         "network": {"width": 8, "depth": 3},
         "training": {"epochs": 20, "optimizer": "adam", "learning_rate": 2e-3, "batch_size": 4},
         "measuring": {"clusters": 32, **THIRDS},
