@@ -27,6 +27,7 @@ TITLES = ("nearly empty", "half full", "full")
 # A run that trains and measures in seconds: what a test changes in the preset `demo`.
 TINY = {
     "data.synthetic_images": 12,
+    "data.validation_share": 0.1,
     "data.image_size": 16,
     "network.width": 2,
     "network.depth": 1,

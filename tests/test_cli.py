@@ -36,6 +36,7 @@ TINY = [
     "--width=2",
     "--depth=2",
     "--synthetic-images=24",
+    "--validation-share=0.1",
     "--clusters=4",
     "--threads=1",
     "--precision=float32",
