@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from unetscope.analysis.expected_losses import LossLine
 from unetscope.analysis.few_images import LEAST_SPREAD, UNKNOWN, error_over_images
@@ -35,13 +36,13 @@ def test_fewer_images_add_the_error_of_their_mean() -> None:
     for images in (4, 12, 60):
         step = rng.normal(0, 0.05, images)
         dice = np.stack([np.full(images, 0.8), 0.8 + step])
-        expected = 1.6449 * max(LEAST_SPREAD, step.std(ddof=1)) * math.sqrt(1 / images - 1 / 100)
+        expected = stats.t.ppf(0.95, images - 1) * max(LEAST_SPREAD, step.std(ddof=1)) * math.sqrt(1 / images - 1 / 100)
         assert error_over_images(records(dice), 10) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_least_spread_holds_where_the_dice_stands_still() -> None:
     dice = np.full((2, 10), 0.75)
-    assert error_over_images(records(dice), 10) == pytest.approx(1.6449 * LEAST_SPREAD * math.sqrt(0.09), rel=1e-4)
+    assert error_over_images(records(dice), 10) == pytest.approx(1.8331 * LEAST_SPREAD * 0.3, rel=1e-4)
 
 
 def test_images_of_one_group_count_once() -> None:

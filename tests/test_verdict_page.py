@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from calibration import verdict_page
 from calibration.verdict_effort import USED, command_verdicts
-from calibration.verdict_fit import left_out_lines
+from calibration.verdict_fit import Row, left_out_lines
+from calibration.verdict_images import CellImages, keep_images, kept_images, of_few_images
 from calibration.verdict_page import page, read_cells
 
 from unetscope.table import Evidence, Interval, Silenced, TrainedOn, Variant, parts_named
@@ -134,3 +135,40 @@ def test_the_command_is_judged_by_what_it_found(cells: Path, monkeypatch: pytest
         lines = (tmp_path / "verdicts.md").read_text(encoding="utf-8").splitlines()
         assert any(line.startswith("| effort of 0.3, 18 epochs (0.33 trainings) | 3 |") for line in lines)
         assert any(line.startswith("| effort of 0.3 |") and line.endswith("| 1 of 1 |") for line in lines)
+
+
+def test_intervals_of_few_images_hold_with_what_images_add(tmp_path: Path) -> None:
+    """Losses that vary over images as the Dice does from epoch to epoch, and an interval for the mean of many."""
+    random = np.random.default_rng(0)
+    drawn = random.normal(0, 1, (9, 100))
+    drawn *= 0.04 / drawn.std(axis=1, keepdims=True)
+    losses = {f"depth{depth}": [*row.round(4).tolist(), np.nan] for depth, row in enumerate(drawn[:8], 1)}
+    dice = {60: [0.8] * 100 + [np.nan], 59: [*(0.8 + drawn[8]).round(4).tolist(), np.nan]}
+    cell = CellImages("ring", "unet", 60, dice, losses)
+    keep_images([cell], tmp_path / "images.json")
+    (again,) = kept_images(tmp_path / "images.json")
+    np.testing.assert_equal((again.cell, again.dice, again.losses), (cell.cell, cell.dice, cell.losses))
+    rows = [Row("ring", "unet", 60, design, 0.0, {}) for design in losses]
+    expected = [(row, Interval(0.0, -0.01, 0.01)) for row in rows]
+    table = {line.split("|")[2].strip(): line for line in of_few_images(expected, [again], ("nuclei",))}
+    assert list(table) == ["48", "24", "12", "6"]
+    shares = {count: [int(cell.strip(" %")) for cell in line.split("|")[3:7]] for count, line in table.items()}
+    for holds, wider, under, wider_under in shares.values():
+        assert 85 <= wider <= 99
+        assert under == 100 >= wider_under
+        assert holds < wider
+    assert shares["6"][0] < 60
+    assert shares["6"][3] < 50 < shares["24"][3]
+    assert list(of_few_images(expected, [], ())) == []
+
+
+def test_the_page_tells_of_few_images_where_their_dice_is_kept(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict_page, "PREDICTORS", ("silenced",))
+    rows, efforts = read_cells(cells)
+    dice = {18: [0.8, 0.7] * 30, 17: [0.7, 0.8] * 30}
+    images = [CellImages(*row.cell, dice, {row.design: [row.loss] * 60}) for row in rows]
+    assert not any("Few validation images" in line for line in page(rows, efforts))
+    monkeypatch.setattr(verdict_page, "AT_ONCE", "silenced")
+    text = "\n".join(page(rows, efforts, images))
+    assert "| tasks | images | holds | wider holds |" in text
+    assert "| drawn | 12 |" in text

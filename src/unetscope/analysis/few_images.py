@@ -15,7 +15,6 @@ FITTED_ON: Final = 100  # validation images of the networks on which the lines w
 LEAST_SPREAD: Final = (
     0.012  # of losses over images: of networks whose Dice stood still it was 0.006 to 0.014 nevertheless
 )
-NORMAL: Final = 1.6448536269514722  # 95th percentile
 UNKNOWN: Final = 1.0  # half-width of a loss of which a single image tells
 
 
@@ -32,7 +31,7 @@ def error_over_images(records: Sequence[EpochRecord], epoch: int, groups: Sequen
     >>> dice = (0.8, 0.9, 0.7, 0.6), (0.82, 0.86, 0.74, 0.66)
     >>> records = [EpochRecord(9 + n, 0, 0, 0, 0.75, 1, dice_per_image=of_images) for n, of_images in enumerate(dice)]
     >>> round(error_over_images(records, 10), 3)
-    0.035
+    0.05
     """
     first = epoch - max(2, epoch // SCORED_SHARE) + 1
     by_epoch = {record.epoch: np.asarray(record.dice_per_image) for record in records if first <= record.epoch <= epoch}
@@ -53,4 +52,7 @@ def error_over_images(records: Sequence[EpochRecord], epoch: int, groups: Sequen
     if values.shape[1] < 2:
         return UNKNOWN
     spread = max(LEAST_SPREAD, float(values.std(axis=1, ddof=1).mean()))
-    return NORMAL * spread * math.sqrt(max(0.0, 1 / count - 1 / FITTED_ON))
+    from scipy.special import stdtrit  # takes a tenth of a second to import
+
+    percentile = float(stdtrit(max(1.0, count - 1), 0.95))  # as the spread is of so few images itself
+    return percentile * spread * math.sqrt(max(0.0, 1 / count - 1 / FITTED_ON))
