@@ -36,6 +36,7 @@ Predicted = Sequence[tuple["Row", Interval]]
 LEVEL = EXPECTED_LEVEL
 MARGIN = DICE_MARGIN
 BEYOND_NORMAL = 1.6448536269514722  # the 95th percentile of the normal law
+AT_ZERO = float(stats.t.logpdf(0, FREEDOM))
 LOGS = (-20.0, 5.0)  # of slopes and scales
 SCALES = (0.01, 0.1)  # supposed before any task is known, with a factor of e as its standard deviation
 LEAST = " or "  # between the names of predictors of which the least is taken
@@ -242,7 +243,7 @@ def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None)
         above, below = (
             np.hypot(start + growth * np.maximum(0, x), errors) for start, growth in (tried.above, tried.below)
         )
-        densities = stats.t.logpdf(off / np.where(off > 0, above, below), FREEDOM) - np.log((above + below) / 2)
+        densities = _log_student(off / np.where(off > 0, above, below)) - np.log((above + below) / 2)
         far = np.log(np.maximum([*tried.above, *tried.below], math.exp(LOGS[0]))) - np.log(SCALES * 2)
         return -float(weights @ densities) + float(far @ far) / 2
 
@@ -252,6 +253,15 @@ def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None)
         for start in starts
     ]
     return line(min(optima, key=lambda each: each.fun).x)
+
+
+def _log_student(values: Array) -> Array:
+    """The logarithm of the density of Student's law, of which scipy's checks take ten times as long.
+
+    >>> np.allclose(_log_student(np.array([0.0, -1.5, 9.0])), stats.t.logpdf([0.0, -1.5, 9.0], FREEDOM))
+    True
+    """
+    return AT_ZERO - (FREEDOM + 1) / 2 * np.log1p(values**2 / FREEDOM)
 
 
 def is_covered(interval: Interval, row: Row) -> bool:
