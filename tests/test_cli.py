@@ -273,7 +273,7 @@ def test_the_estimators_are_checked_on_this_machine(unetscope, monkeypatch: pyte
 
 
 def test_a_dry_run_says_what_it_will_take_and_writes_nothing(unetscope, tmp_path: Path) -> None:
-    code, output, _ = unetscope("run", "--out", tmp_path / "run", "--dry-run", "--json", "--epochs=50", *TINY)
+    code, output, _ = unetscope("run", "--out", tmp_path / "run", "--dry-run", "--json", "--epochs=50", *QUICK)
     assert code == 0
     expected = json.loads(output)
     assert expected["training_images"] == 22
@@ -304,7 +304,7 @@ def test_images_from_two_folders(unetscope, data: Path, tmp_path: Path) -> None:
         "--epochs=2",
         "--quiet",
         "--json",
-        *TINY,
+        *QUICK,
     ]
     code, output, errors = unetscope("run", "--out", tmp_path / "run", *words)
     assert (code, errors) == (0, "")
@@ -815,7 +815,7 @@ def test_what_cannot_be_judged_or_retrained_is_one_line(unetscope, finished: Pat
 
 
 def test_a_run_with_too_few_marked_epochs_is_not_judged(unetscope, tmp_path: Path) -> None:
-    unetscope("run", "--out", tmp_path / "run", "--epochs=1", "--marked=0,1", "--quiet", *TINY)
+    unetscope("run", "--out", tmp_path / "run", "--epochs=1", "--marked=0,1", "--quiet", *QUICK)
     code, _, errors = unetscope("verdict", tmp_path / "run")
     assert code == 2
     assert (

@@ -38,6 +38,7 @@ from unetscope.training.trainer import validation_dice
 def finished(once: Callable[..., Path]) -> Path:
     changed = {
         "data.synthetic_images": 40,
+        "data.validation_share": 0.1,
         "data.image_size": 32,
         "network.width": 8,
         "network.depth": 2,

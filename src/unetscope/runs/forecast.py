@@ -101,9 +101,9 @@ def forecast_run(
     progress.advance(1, "an epoch")
     measurement = _forward_seconds(experiment) * passes + _statistics_seconds(experiment)
     progress.advance(2, "distances and symbols")
-    measurement += _probe_seconds(experiment, scope.probes)
+    measurement += _probe_seconds(experiment, scope.probes) if marked else 0.0
     progress.advance(3, "probes of layers")
-    of_merges = _probe_seconds(experiment, (), scope.merge_probes)
+    of_merges = _probe_seconds(experiment, (), scope.merge_probes) if probed else 0.0
     progress.advance(4, "probes of merges")
     figures = _figures_seconds(experiment)
     progress.advance(5, "figures")
