@@ -72,6 +72,7 @@ STEPS = (
     Step(
         "Predict which skips and levels this training needs:",
         console="unetscope verdict runs/nuclei --no-cost",
+        lines=80,  # it ends with what is proposed, and with what rules plan, a line for each part before
     ),
     Step(
         "A verdict is a prediction. Test it with a network of depth 2 instead of 4: `verify` trains this network and the full network "
