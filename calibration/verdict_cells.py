@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,10 +26,10 @@ from PIL import Image
 
 from calibration.planted import HARD_TASKS, PLANTED_TASKS, planted_task
 from calibration.verdict_fit import MARGIN, seeds_losses, seeds_needed
+from calibration.verdict_losses import losses
 from unetscope.activations import pixels, to_input
 from unetscope.analysis import interval_over_images
 from unetscope.analysis.gains import probed_loss
-from unetscope.analysis.outcomes import Verification
 from unetscope.base.files import whole_file
 from unetscope.base.progress import NoProgress
 from unetscope.networks.ablation import replace_streams
@@ -315,40 +315,6 @@ def _trained_on(cell: Cell, of_run: Carried, design: Variant) -> TrainedOn:
     shutil.rmtree(folder)
     kept.write_text(json.dumps(asdict(trained)), encoding="utf-8")
     return trained
-
-
-def losses(judged: AnalysedRun, budgets: Iterable[int]) -> dict[str, Any]:
-    """What retraining says of every design: the loss of Dice with its interval, and the Dice of every seed by epoch."""
-    verification = judged.verification
-    assert verification is not None
-    return {
-        "budgets": {str(budget): dict(_by_design(verification, budget)) for budget in budgets},
-        "curves": _curves(verification),
-    }
-
-
-def _by_design(verification: Verification, budget: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    for row in verification.rows(budget):
-        loss = row.outcome.difference
-        yield (
-            row.variant.name,
-            {"loss": -loss.value, "low": -loss.high, "high": -loss.low, "decision": row.outcome.decision},
-        )
-
-
-def _curves(verification: Verification) -> dict[str, dict[str, list[float]]]:
-    """Of every variant, the Dice after each epoch by seed, of the seeds with which all are trained: others were stopped."""
-    last = verification.budgets[-1]
-    curves = {
-        variant.name: {
-            str(training.seed): [record.validation_dice for record in training.records]
-            for training in verification.of(variant.name)
-            if training.records and training.records[-1].epoch >= last
-        }
-        for variant in verification.variants
-    }
-    whole = set.intersection(*(set(by_seed) for by_seed in curves.values()))
-    return {name: {seed: curve for seed, curve in by_seed.items() if seed in whole} for name, by_seed in curves.items()}
 
 
 def drawn(name: str, folder: Path) -> Task:

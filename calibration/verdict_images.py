@@ -13,6 +13,7 @@ import numpy as np
 
 from calibration.verdict_fit import MARGIN, Predicted
 from unetscope.analysis import error_over_images
+from unetscope.analysis.trainings import SCORED_SHARE
 from unetscope.base import without_nan
 from unetscope.base.files import whole_file
 from unetscope.runs.folder import RunFolder
@@ -54,7 +55,7 @@ def images_of(cell: Path, task: str, network: str, budgets: Iterable[int]) -> It
     }
     whole = trained.pop("model1")
     for budget in budgets:
-        scored = range(budget - max(1, budget // 10) + 1, budget + 1)
+        scored = range(budget - max(1, budget // SCORED_SHARE) + 1, budget + 1)
         losses = {}
         for design, by_seed in trained.items():
             pairs = [

@@ -12,9 +12,8 @@ from unetscope.analysis.trainings import SCORED_SHARE
 from unetscope.table import EpochRecord, effective_groups, group_values
 
 FITTED_ON: Final = 100  # validation images of the networks on which the lines were fitted
-LEAST_SPREAD: Final = (
-    0.012  # of losses over images: of networks whose Dice stood still it was 0.006 to 0.014 nevertheless
-)
+LEAST_SPREAD: Final = 0.012  # of losses over images: where the Dice stood still it was 0.006 to 0.014 nevertheless
+MOST_EPOCHS: Final = 10  # that are compared: a run of 10,000 epochs is judged at a hundred of them
 UNKNOWN: Final = 1.0  # half-width of a loss of which a single image tells
 
 
@@ -33,7 +32,7 @@ def error_over_images(records: Sequence[EpochRecord], epoch: int, groups: Sequen
     >>> round(error_over_images(records, 10), 3)
     0.05
     """
-    first = epoch - max(2, epoch // SCORED_SHARE) + 1
+    first = epoch - min(MOST_EPOCHS, max(2, epoch // SCORED_SHARE)) + 1
     by_epoch = {record.epoch: np.asarray(record.dice_per_image) for record in records if first <= record.epoch <= epoch}
     steps = [
         by_epoch[later] - by_epoch[later - 1]

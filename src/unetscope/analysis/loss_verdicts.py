@@ -76,16 +76,16 @@ class ExpectedLosses:
         Where networks have been trained on, one of those, or one that has all of one that is proof. If none of them is
         redundant, one of the others, unless one that was trained on has all that it has.
         """
-        known = [expected for each in self.losses if (expected := self.of(each.design)) is not None]
-        redundant = [each for each in known if each.decision(self.margin) == "redundant"]
+        losses = [expected for each in self.losses if (expected := self.of(each.design)) is not None]
+        redundant = [each for each in losses if each.decision(self.margin) == "redundant"]
         shown = [each for each in redundant if TRAINED_ON in each.known or each.proof is not None]
-        tried = [each.design for each in known if TRAINED_ON in each.known]
-        untried = [each for each in redundant if not any(self._has_all(more, each.design) for more in tried)]
+        tried = [each.design for each in losses if TRAINED_ON in each.known]
+        untried = [each for each in redundant if not any(self._has_all(larger, each.design) for larger in tried)]
         smallest = max(shown or untried, key=_smaller_and_surer, default=None)
         return None if smallest is None else smallest.design
 
-    def _has_all(self, design: Variant, other: Variant) -> bool:
-        return has_all_of(design, other, self.depth, self.without)
+    def _has_all(self, design: Variant, smaller: Variant) -> bool:
+        return has_all_of(design, smaller, self.depth, self.without)
 
     def verdict(self, part: Part, epoch: int) -> Verdict | None:
         """The verdict on a part alone: the whole network without this skip, or without this level and all below it."""

@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from types import MappingProxyType
-from typing import Any
 
 from unetscope.analysis.gains import Gain, Gains, bounds_of, probed_epochs, probed_loss, stream_gains
 from unetscope.analysis.loss_verdicts import ExpectedLosses, expected_losses, loss_verdicts
@@ -249,8 +248,9 @@ def judge(
     def probed(design: Variant, epoch: int) -> float:
         return probed_loss(removed_parts(design, depth, without), gains[epoch]) if epoch in gains else math.nan
 
-    of_network: dict[str, Any] = {"depth": depth, "without": without, "margin": dice_margin}
-    losses = expected_losses(silenced, evidence, **of_network, probed=probed, of_images=of_images)
+    losses = expected_losses(
+        silenced, evidence, depth=depth, without=without, margin=dice_margin, probed=probed, of_images=of_images
+    )
     verdicts += loss_verdicts(losses, tuple(gains[epochs[0]]), epochs)
     return Judgement(tuple(_since(verdicts, gains)), depth, without, margin, gains, losses)
 
