@@ -263,6 +263,16 @@ def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:
     assert expected_seconds(run, three_jobs, workers=2) == pytest.approx(2 * side_by_side)
 
 
+def test_an_epoch_during_which_the_machine_slept_does_not_make_the_estimate(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = planned(run, seeds=(1,))
+    before, kept = expected_seconds(run, jobs, workers=1), run.epochs()
+    slept = [replace(record, seconds=30_000.0) if record.epoch == 7 else record for record in kept]
+    monkeypatch.setattr(run, "epochs", lambda: slept)
+    assert expected_seconds(run, jobs, workers=1) == pytest.approx(before, rel=0.2)
+
+
 def test_the_run_itself_is_the_reference_of_its_own_seed(run: RunFolder) -> None:
     """It is not trained twice, with however many threads it was."""
     (own, *_) = planned(run, seeds=(0,))

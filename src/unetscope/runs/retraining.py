@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from unetscope.base import InvalidArgument, NoProgress, Progress, RunFolderError
@@ -153,7 +154,8 @@ def expected_seconds(run: RunFolder, planned: Sequence[Trial], *, workers: int, 
             f"{run.path} has trained no epoch yet: finish it with unetscope run --out {run.path} --resume"
         )
     config = configuration_of(run)
-    epoch = sum(record.seconds for record in records) / len(records) * (config["threads"] or 1) / threads
+    # the median: one epoch during which the machine slept can last longer than all others together
+    epoch = median(record.seconds for record in records) * (config["threads"] or 1) / threads
     epochs = config["training"]["epochs"]
     done = [
         RunFolder.open(trial.path).last_epoch() if RunFolder.exists(trial.path) else epochs * _is_trained_as(run, trial)
