@@ -3,10 +3,10 @@
     unetscope run --preset paper --data stage1_train.zip --val stage1_test.zip --width 8 --image-size 64 --no-usable \
         --no-merge-probes --threads 1 --out runs/whole
     unetscope verify runs/whole --variants paper --seeds 1
-    python scripts/make_paper.py runs/whole runs/fast --rates runs/slow runs/fast
+    python scripts/make_paper.py runs/whole runs/fast --rates runs/slow runs/fast --starts runs/glorot runs/he
 
 Several runs are sections of one page, such as one of 10,000 epochs at a learning rate of 0.001 and one of 1,000 at 0.01. Two that
-differ in the learning rate alone are compared. Every number comes from these folders; nothing is trained here. A training that
+differ in the learning rate alone are compared. Runs of a few epochs, verified with several seeds, show which models begin. Every number comes from these folders; nothing is trained here. A training that
 has not ended is shown as far as it is. Such runs take days, and are not kept: sections of runs that are not named stay as they
 are (docs/data/paper_sections.json).
 """
@@ -26,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from paper_claims import claims
 from paper_protocol import BEGUN, MERGES, MODELS, Protocol, begun_at, epoch_text
+from paper_starts import starts, starts_of
 
 from unetscope import plots
 from unetscope.base.files import whole_file
@@ -52,18 +53,22 @@ def main() -> None:
         "--rates", type=Path, nargs=2, action="append", default=[], metavar=("SLOW", "FAST"),
         help="two runs that differ in the learning rate",
     )  # fmt: skip
+    parser.add_argument(
+        "--starts", type=Path, nargs="+", default=[], metavar="RUN", help="runs verified with several seeds"
+    )
     parser.add_argument("--docs", type=Path, default=DOCS)
     words = parser.parse_args()
     figures, data = words.docs / "figures", words.docs / "data"
     figures.mkdir(parents=True, exist_ok=True)
     data.mkdir(exist_ok=True)
     kept = data / KEPT
-    sections: dict[str, Any] = {"runs": {}, "rates": {}}
+    sections: dict[str, Any] = {"runs": {}, "starts": {}, "rates": {}}
     if kept.exists():
-        sections = json.loads(kept.read_text(encoding="utf-8"))
+        sections |= json.loads(kept.read_text(encoding="utf-8"))
     for protocol in map(Protocol, words.runs):
         _export(protocol, data)
         sections["runs"][protocol.name] = list(_section(protocol, _draw(protocol, figures)))
+    sections["starts"] |= {path.name: starts_of(path) for path in words.starts}
     for slow, fast in ((Protocol(slow), Protocol(fast)) for slow, fast in words.rates):
         for each in (slow, fast):
             _export(each, data)
@@ -140,7 +145,9 @@ def _export(protocol: Protocol, data: Path) -> None:
 
 
 def _page(sections: dict[str, Any]) -> Iterator[str]:
-    """The lines of the page. sections: lines of each run, and rows of each pair of learning rates, by the names of their files."""
+    """The lines of the page. sections: lines of each run, what runs of a few epochs show, and rows of each pair of learning rates,
+    by the names of their files.
+    """
     yield from (
         "# The paper's experiment",
         "",
@@ -157,6 +164,8 @@ def _page(sections: dict[str, Any]) -> Iterator[str]:
     )
     for lines in sections["runs"].values():
         yield from lines
+    if sections["starts"]:
+        yield from starts(sections["starts"])
     if sections["rates"]:
         yield from _compressed(sections["rates"])
 
