@@ -315,7 +315,7 @@ def _line(each: Judged, cost: float) -> str:
 
 
 def _number(value: float, places: int = 3) -> str:
-    return "—" if math.isnan(value) else f"{value:.{places}f}"
+    return "—" if math.isnan(value) else f"{value:z.{places}f}"
 
 
 def _choice(name: str, decided: Sequence[tuple[Row, Decision]]) -> str:

@@ -172,7 +172,7 @@ def _best_of_output(rows: Sequence[Estimate]) -> tuple[float, str]:
     bits = math.nan
     for row in rows:
         if not row.bits >= LEARNT_SHARE * row.ceiling:
-            so_far = f"the network tells {row.bits:.3f} of {row.ceiling:.3f} bits a pixel so far, next to nothing"
+            so_far = f"the network tells {row.bits:z.3f} of {row.ceiling:z.3f} bits a pixel so far, next to nothing"
             return math.nan, f"what the network tells is not known: {row.reason}" if math.isnan(row.bits) else so_far
         bits = row.bits if math.isnan(bits) else max(bits, row.bits)
     return bits, ""

@@ -114,11 +114,13 @@ class ExpectedLosses:
             )
         decision = expected.decision(self.margin)
         side = {"redundant": "under {:g}", "needed": "over {:g}", "undecided": "and {:g} lies between"}[decision]
-        why = [f"it lost {expected.known[SILENCED]:.3f} at once with zeros in its place"] * (SILENCED in expected.known)
+        why = [f"it lost {expected.known[SILENCED]:z.3f} at once with zeros in its place"] * (
+            SILENCED in expected.known
+        )
         if PROBED in expected.known:
-            why.append(f"{expected.known[PROBED]:.3f} in what probes read without it")
+            why.append(f"{expected.known[PROBED]:z.3f} in what probes read without it")
         if TRAINED_ON in expected.known:
-            why.append(f"{expected.known[TRAINED_ON]:.3f} trained on without it")
+            why.append(f"{expected.known[TRAINED_ON]:z.3f} trained on without it")
         because = f"; {', '.join(why[:-1])} and {why[-1]}" if len(why) > 1 else f"; {why[0]}" if why else ""
         return f"{numbers}, {side.format(self.margin)}{because}"
 

@@ -258,12 +258,12 @@ class Verification:
             why = why_no_interval_over_images(self.of(variant)[0].groups)
             return (
                 "undecided",
-                f"it lost {-difference.value:.3f} Dice, and there is no interval{f': {why}' if why else ''}{out}",
+                f"it lost {-difference.value:z.3f} Dice, and there is no interval{f': {why}' if why else ''}{out}",
             )
         level = "" if look.level == CONFIDENCE else f" at {100 * look.level:.4g} %"
         level += " over seeds alone" if self.of(variant)[0].scored_whole else ""
-        interval = f"{-difference.high:.3f} to {-difference.low:.3f}{level}"
-        by = f"it lost {-difference.value:.3f} ({interval}) Dice, {pairs} pairs of seeds{out}"
+        interval = f"{-difference.high:z.3f} to {-difference.low:z.3f}{level}"
+        by = f"it lost {-difference.value:z.3f} ({interval}) Dice, {pairs} pairs of seeds{out}"
         if difference.low > -self.margin:
             return "redundant", f"{by}: under {self.margin:g}"
         if difference.high < -self.margin:

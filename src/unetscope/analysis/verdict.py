@@ -317,7 +317,7 @@ def _resting_on(gain: Gain, verdict: Verdict, decision: Decision, why: str) -> V
         high=high,
         ceiling=gain.row.ceiling,
         measured=gain.text,
-        text=f"{subject} adds {gain.row.bits:.3f} ({low:.3f} to {high:.3f}) of {gain.whole:.3f} bits a pixel "
+        text=f"{subject} adds {gain.row.bits:z.3f} ({low:z.3f} to {high:z.3f}) of {gain.whole:z.3f} bits a pixel "
         f"to {gain.receiver}, {why}",
     )
 

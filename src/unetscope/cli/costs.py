@@ -49,4 +49,4 @@ def print_costs(run: AnalysedRun, verification: Verification) -> None:
 
 def _lost(loss: float) -> str:
     """A loss of Dice, if both networks had one to compare."""
-    return "not compared" if math.isnan(loss) else f"{loss:.3f}"
+    return "not compared" if math.isnan(loss) else f"{loss:z.3f}"

@@ -209,7 +209,7 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
 
 def _check_row(check: Check) -> tuple[str, ...]:
     absent = "out of domain" if check.outside else "no number"
-    measured = absent if math.isnan(check.bits) else f"{check.bits:.3f}"
-    bracket = "as it must" if check.outside and check.passed else f"{check.low:.3f} to {check.high:.3f}"
+    measured = absent if math.isnan(check.bits) else f"{check.bits:z.3f}"
+    bracket = "as it must" if check.outside and check.passed else f"{check.low:z.3f} to {check.high:z.3f}"
     title = estimator_title(check.estimator)
-    return check.case, title, f"{check.truth:.3f}", measured, bracket, "✓" if check.passed else "✗"
+    return check.case, title, f"{check.truth:z.3f}", measured, bracket, "✓" if check.passed else "✗"

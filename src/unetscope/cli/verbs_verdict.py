@@ -171,7 +171,7 @@ def print_evidence(run: AnalysedRun, evidence: Evidence, margin: float) -> None:
                 *_sizes(run.costs.of(tried.design)),
                 f"{tried.dice:.3f}",
                 tried.loss.text,
-                f"{tried.silenced:.3f}",
+                f"{tried.silenced:z.3f}",
                 _what_is_shown(tried, margin),
             )
             for tried in evidence.trained_on
@@ -248,7 +248,7 @@ def _verdict_rows(
         "verdict": [_decided(verdict) for verdict in deciding],
         "since": [str(verdict.since) for verdict in deciding],
         "Dice lost (90 %)": ["" if each.lost is None else each.lost.text for each in deciding],
-        "bits": ["" if math.isnan(each.bits) else f"{each.bits:.3f}" for each in of_bits],
+        "bits": ["" if math.isnan(each.bits) else f"{each.bits:z.3f}" for each in of_bits],
         "paper's rule": ["" if each is None else _decided(each) for each in plateaus],
     }
     filled = {head: cells for head, cells in columns.items() if any(map(str, cells))}
@@ -318,7 +318,7 @@ def _lines_of(series: Series, epoch: int, width: int, glyphs: Glyphs) -> list[st
     if finite:
         least = min(finite, key=lambda row: row.bits)
         scheme = f", {one_line(series.key.scheme)}" if series.key.scheme else ""
-        span = f"{least.bits:.3f} (layer {one_line(least.layer)}) to {max(row.bits for row in finite):.3f} of "
+        span = f"{least.bits:z.3f} (layer {one_line(least.layer)}) to {max(row.bits for row in finite):z.3f} of "
         span += f"{least.ceiling:.3f} {quantity.unit}, {series.key.text}{scheme}"
         if len(lines[-1]) + len(span) < width + 20:
             lines[-1] += f" {span}"

@@ -255,7 +255,7 @@ def _write_labels(panel: Axes, marks: Sequence[_Mark], proposed: str, scale: flo
     taken = [(x - 4, x + 4, y - 4, y + 4) for x, y in places]
     left, right = (end * scale for end in (panel.get_window_extent().x0, panel.get_window_extent().x1))
     for mark, (x, y) in sorted(zip(marks, places, strict=True), key=lambda pair: -pair[0].gain):
-        text = shown(mark.name, 34) + f" ({mark.gain:+.2f})" * _is_below(panel, mark)
+        text = shown(mark.name, 34) + f" ({mark.gain:+z.2f})" * _is_below(panel, mark)
         width = _LETTER * SMALL * len(text)
         boxes = {
             (side, shift): (*sorted((x + side * _BESIDE, x + side * (_BESIDE + width))), y + shift, y + shift + _LINE)

@@ -312,9 +312,9 @@ def _cell(row: Estimate | None) -> str:
         absent = STATUS_MARKS[Status.ABSENT].sign
         return f'<td title="{escape(row.reason if row is not None else "")}">{absent}</td>'
     share = min(max(row.bits / row.ceiling, 0.0), 1.0) if row.ceiling > 0 else 0.0
-    number = f"{row.bits:.3f} {STATUS_MARKS[row.status].sign}".rstrip()
+    number = f"{row.bits:z.3f} {STATUS_MARKS[row.status].sign}".rstrip()
     bar = f"background:linear-gradient(to right,rgba(33,145,140,.35) {share:.0%},transparent {share:.0%})"
-    title = f"{row.low:.3f} to {row.high:.3f}" if math.isfinite(row.low) else row.reason
+    title = f"{row.low:z.3f} to {row.high:z.3f}" if math.isfinite(row.low) else row.reason
     return f'<td style="{bar}" title="{escape(title)}">{number}</td>'
 
 

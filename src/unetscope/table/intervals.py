@@ -33,8 +33,10 @@ class Interval:
 
         >>> Interval(0.031, 0.006, 0.143).text
         '0.031 (0.006 to 0.143)'
+        >>> Interval(-0.0003, -0.01, 0.009).text  # no minus before zero
+        '0.000 (-0.010 to 0.009)'
         """
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.value:z.3f} ({self.low:z.3f} to {self.high:z.3f})"
 
 
 def student(values: ArrayLike, effective: float = math.nan, *, level: float = CONFIDENCE) -> Interval:

@@ -40,9 +40,10 @@ function write(x, y, text, attributes = {}) {
 /** @type {(value: unknown) => value is number} */
 const isNumber = (value) => value !== null && value !== undefined && Number.isFinite(value);
 /** @type {(value: Number_, digits?: number) => string} */
-const fixed = (value, digits = 3) => (isNumber(value) ? value.toFixed(digits).replace("-", "−") : "—");
+const fixed = (value, digits = 3) =>
+  isNumber(value) ? value.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−") : "—"; // no minus before zero
 /** @type {(value: Number_, digits?: number) => string} */
-const signed = (value, digits = 3) => (isNumber(value) && value >= 0 ? `+${fixed(value, digits)}` : fixed(value, digits));
+const signed = (value, digits = 3) => (/^\d/.test(fixed(value, digits)) ? "+" : "") + fixed(value, digits);
 /** @type {(low: Number_, high: Number_) => string} */
 const interval = (low, high) => (isNumber(low) && isNumber(high) ? `${fixed(low)} to ${fixed(high)}` : "—");
 
