@@ -240,6 +240,9 @@ def test_the_keyboard_alone_reaches_everything(opened, written: Path) -> None:
     page.keyboard.press("ArrowRight")
     page.locator("#tip").wait_for(state="visible")  # on a busy machine it is drawn after the key's call has returned
     assert page.inner_text("#tip").startswith("layer 2")
+    page.evaluate("scrollBy(0, 60)")  # as a browser does by itself, to show what has the focus
+    page.evaluate("new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(then)))")
+    assert page.locator("#tip").is_visible(), "scrolling hid what the focus shows"
     page.keyboard.press("Enter")
     until(page, "document.querySelector('.followed h3').textContent === 'Layer 2'")
     assert page.evaluate("document.activeElement.dataset.layer") == "1", "the focus was lost by selecting"

@@ -80,14 +80,27 @@ function listenForTips(bubble) {
     bubble.style.left = `${Math.max(8, Math.min(x + 14, innerWidth - box.width - 8))}px`;
     bubble.style.top = `${y + 18 + box.height > innerHeight ? Math.max(8, y - box.height - 12) : y + 18}px`;
   };
-  document.addEventListener("pointermove", (event) => show(event.target, event.clientX, event.clientY));
+  /** @type {(target: EventTarget | null) => void} */
+  const showAtFocus = (target) => {
+    if (!(target instanceof Element) || !target.matches(":focus-visible")) return;
+    const box = target.getBoundingClientRect();
+    show(target, box.left + box.width / 2, box.bottom - 10);
+  };
+  let pointed = false; // what the pointer shows goes when the page scrolls; what has the focus is followed
+  document.addEventListener("pointermove", (event) => {
+    pointed = true;
+    show(event.target, event.clientX, event.clientY);
+  });
   document.addEventListener("focusin", (event) => {
-    if (!(event.target instanceof Element) || !event.target.matches(":focus-visible")) return;
-    const box = event.target.getBoundingClientRect();
-    show(event.target, box.left + box.width / 2, box.bottom - 10);
+    pointed = false;
+    showAtFocus(event.target);
   });
   document.addEventListener("focusout", () => (bubble.hidden = true));
-  document.addEventListener("scroll", () => (bubble.hidden = true), { passive: true });
+  document.addEventListener("scroll", () => {
+    const shown = !bubble.hidden && !pointed;
+    bubble.hidden = true;
+    if (shown) showAtFocus(document.activeElement);
+  }, { passive: true });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") bubble.hidden = true;
   });
