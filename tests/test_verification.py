@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from runs import TINY, edited_config
 from unetscope import plots
 from unetscope.analysis.outcomes import Verification, guess_nats
 from unetscope.analysis.trainings import Training
 from unetscope.base.errors import InvalidArgument, RunFolderError, UnetscopeError
+from unetscope.cli.main import app
 from unetscope.report.render import render_run
 from unetscope.runs import retraining
 from unetscope.runs.analysed import AnalysedRun
@@ -31,7 +33,7 @@ from unetscope.runs.engines import InProcess, Local, engine_named
 from unetscope.runs.engines.interface import LOG
 from unetscope.runs.experiment import run as run_experiment
 from unetscope.runs.folder import RunFolder, locked_file
-from unetscope.runs.retraining import Trial, expected_seconds, retrain, trained_variants, trials
+from unetscope.runs.retraining import Trial, expected_seconds, retrain, trained_twice, trained_variants, trials
 from unetscope.runs.verification import chosen_seeds, verify
 from unetscope.table.parts import Variant, named_variants, parts_named
 from unetscope.table.records import EpochRecord
@@ -261,6 +263,22 @@ def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:
     assert side_by_side > 0
     three_jobs = planned(run, ("model2", "depth1"), seeds=(1,))
     assert expected_seconds(run, three_jobs, workers=2) == pytest.approx(2 * side_by_side)
+
+
+def test_the_reference_is_not_trained_twice_without_a_word(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = planned(run, seeds=(0, 1))
+    assert trained_twice(run, jobs) == ""
+    monkeypatch.setattr(RunFolder, "last_epoch", lambda _: 12)
+    sentence = trained_twice(run, jobs)
+    assert sentence == (
+        f"{run.path} has trained 12 of {EPOCHS} epochs, so model1 with seed 0 is trained again from the beginning: finish the "
+        f"run first (unetscope run --out {run.path} --resume), and it is taken for that one"
+    )
+    assert trained_twice(run, planned(run, seeds=(1, 2))) == ""  # of another seed, it is trained anyhow
+    said = CliRunner().invoke(app, ["verify", str(run.path), "--variants", "model2", "--seeds", "2", "--dry-run"])
+    assert sentence in said.output.splitlines()
+    monkeypatch.setattr(RunFolder, "last_epoch", lambda _: 0)  # only begun: nothing of it is lost
+    assert trained_twice(run, jobs) == ""
 
 
 def test_an_epoch_during_which_the_machine_slept_does_not_make_the_estimate(

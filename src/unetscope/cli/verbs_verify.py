@@ -15,7 +15,7 @@ from unetscope.base import InvalidArgument, Progress, Terminated, whole_number
 from unetscope.cli.costs import measure_missing_costs, print_costs
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.progress import shown_progress
-from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_table
+from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_sentence, print_table
 from unetscope.table import RULE_TITLES, check_margin
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def verify(
         at_once = runs.jobs_at_once(workers, threads, gpu=engine == "local" and runs.on_gpu(folder))
         seconds = runs.expected_seconds(folder, planned, workers=at_once, threads=threads)
         print_expected(planned, seconds, widths, margin=judged.dice_margin, json=json)
+        if not json and (sentence := runs.trained_twice(folder, planned)):
+            print_sentence(sentence)
         return
     if not json:
         print_widths(widths, judged.dice_margin)

@@ -23,6 +23,7 @@ from .retraining import Trial as Trial
 from .retraining import expected_seconds as expected_seconds
 from .retraining import on_gpu as on_gpu
 from .retraining import retrain as retrain
+from .retraining import trained_twice as trained_twice
 from .retraining import trials as trials
 from .slimming import slim as slim
 from .smaller_files import Slim as Slim

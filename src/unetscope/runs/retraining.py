@@ -207,6 +207,21 @@ def _is_trained_as(run: RunFolder, trial: Trial) -> bool:
     return run.last_epoch() == epochs and (run.checkpoints / checkpoint_name(epochs)).is_dir()
 
 
+def trained_twice(run: RunFolder, planned: Sequence[Trial]) -> str:
+    """That the run's own training, which has not ended, is not taken for the reference of its seed; nothing if it is not so."""
+    if not run.trained_here or not 0 < run.last_epoch() < (epochs := run.configuration["training"]["epochs"]):
+        return ""
+    for trial in planned:
+        if (trial.variant.name, trial.seed) == (REFERENCE, run.configuration["seed"]) and not RunFolder.exists(
+            trial.path
+        ):
+            return (
+                f"{run.path} has trained {run.last_epoch():,} of {epochs:,} epochs, so {trial.name} is trained again from the "
+                f"beginning: finish the run first (unetscope run --out {run.path} --resume), and it is taken for that one"
+            )
+    return ""
+
+
 def _taken_over(run: RunFolder, path: Path, config: dict[str, Any]) -> RunFolder:
     """A trial with the epochs and the last checkpoint of the run: its job finds nothing left to train, and finishes it."""
     folder = RunFolder.create(path, {"configuration": config, "facts": run.facts})

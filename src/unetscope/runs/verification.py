@@ -28,7 +28,7 @@ from unetscope.runs.code_consent import LOOP_NETWORK, allow_code
 from unetscope.runs.engines import Engine, checked_counts
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.own_loops import Train, configuration_of, name_loop
-from unetscope.runs.retraining import Trial, existing_trials, retrain, trials
+from unetscope.runs.retraining import Trial, existing_trials, retrain, trained_twice, trials
 from unetscope.runs.seed_plans import keep_auto, keep_comparison
 from unetscope.table import CONFIDENCE, REFERENCE, Part, Variant, named_variants, parts_named
 
@@ -146,6 +146,8 @@ def train_variants(
 
     Raises: TrainingError if there is nothing to compare, as none of them got to an epoch.
     """
+    if progress is not None and (sentence := trained_twice(run.folder, planned)):
+        progress.warn(sentence)
     failed = _trained(run, planned, auto=auto, engine=engine, threads=threads, progress=progress)
     if failed and not any(RunFolder.open(trial.path).last_epoch() > 0 for trial in planned if trial.path.exists()):
         trial, reason = next(iter(failed.items()))
