@@ -13,7 +13,7 @@ import pytest
 from runs import TINY
 from unetscope.analysis.looks import LOOKS, SeedPlan
 from unetscope.base.errors import InvalidArgument, RunFolderError
-from unetscope.cli.verbs_verify import print_widths
+from unetscope.cli.expected import print_widths
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
 from unetscope.runs.retraining import Trial, trials

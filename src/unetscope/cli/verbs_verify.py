@@ -13,6 +13,7 @@ import typer
 
 from unetscope.base import InvalidArgument, Progress, Terminated, whole_number
 from unetscope.cli.costs import measure_missing_costs, print_costs
+from unetscope.cli.expected import print_expected, print_widths
 from unetscope.cli.flags import DryRun, Json, Network, Quiet, Run, as_code
 from unetscope.cli.progress import shown_progress
 from unetscope.cli.terminal import dice_of_classes, one_line, print_json, print_pairs, print_sentence, print_table
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from unetscope.analysis import Row, Training, Verification
-    from unetscope.runs import AnalysedRun, ExpectedWidth, Slim, Trial
+    from unetscope.runs import AnalysedRun, ExpectedWidth, Slim
     from unetscope.table import Agreement, Rule, ThinSkip
 
 
@@ -194,46 +195,6 @@ def _seeds(text: str) -> int | list[int]:
 
 # By whether a rule was right: the sign behind its verdict, and the style.
 MARKS: Mapping[Agreement, tuple[str, str]] = {"hit": (" ✓", ""), "miss": (" ✗", "bold red"), "open": ("", "dim")}
-
-
-def print_expected(
-    planned: Sequence[Trial], seconds: float, widths: Sequence[ExpectedWidth], *, margin: float, json: bool
-) -> None:
-    """What retraining will take, and how narrow the intervals will be."""
-    from unetscope.analysis import FEWEST_SEEDS
-
-    if json:
-        intervals = [width.as_dict() for width in widths]
-        print_json({"jobs": [trial.name for trial in planned], "seconds": seconds, "intervals": intervals})
-        return
-    names = ", ".join(dict.fromkeys(trial.variant.name for trial in planned))
-    auto, seeds = len(widths) > 1, len({trial.seed for trial in planned})
-    time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-    time = "not known before one has begun" if math.isnan(seconds) else time
-    rows = [("jobs, at most" if auto else "jobs", str(len(planned))), ("variants, the reference among them", names)]
-    rows.append(("seeds", "added until a variant is decided" if auto else str(seeds)))
-    rows.append(("training, at most, roughly" if auto else "training, roughly", time))
-    print_pairs("What retraining will take", rows)
-    print_widths(widths, margin)
-    if seeds < FEWEST_SEEDS:
-        print("With one seed nothing is decided: what another would change is not known")
-
-
-def print_widths(widths: Sequence[ExpectedWidth], margin: float) -> None:
-    """How narrow the intervals will be, how many seeds the margin needs, and where that is known from."""
-    width = widths[0]
-    halves = ", ".join(
-        f"±{each.half_width:.3f} with {each.seeds}" if math.isfinite(each.half_width) else f"none with {each.seeds}"
-        for each in widths
-    )
-    needed = "more than 64" if width.seeds_for_margin is None else f"{width.seeds_for_margin}"
-    print(f"Expected intervals of a difference of Dice, by seeds: {halves}")
-    print(f"Seeds for an interval no wider than the margin of ±{margin:g}: {needed}")
-    spread = f"a training's score varies by {width.residual:.2g} with its seed"
-    if width.assumed:
-        print(f"Assumed: {spread}; and the interval over images, not known yet, adds to it")
-    else:
-        print(f"From earlier trainings (degrees of freedom: {width.freedom:.0f}): {spread}")
 
 
 def print_verification(
