@@ -1,52 +1,54 @@
 """Write docs/paper.md, its figures and docs/data/ from runs of the paper's own protocol.
 
-    unetscope run --preset paper --data stage1_train.zip --val stage1_test.zip --width 8 --image-size 64 --no-usable \
+    unetscope run --preset paper --data stage1_train.zip --masks instances --validation-share 0.097 --width 8 --image-size 64x64 \
         --no-merge-probes --threads 1 --out runs/whole
     unetscope verify runs/whole --variants paper --seeds 1
     python scripts/make_paper.py runs/whole runs/fast --rates runs/slow runs/fast --starts runs/glorot runs/he
 
 Several runs are sections of one page, such as one of 10,000 epochs at a learning rate of 0.001 and one of 1,000 at 0.01. Two that
-differ in the learning rate alone are compared. Runs of a few epochs, verified with several seeds, show which models begin. Every number comes from these folders; nothing is trained here. A training that
-has not ended is shown as far as it is. Such runs take days, and are not kept: sections of runs that are not named stay as they
-are (docs/data/paper_sections.json).
+differ in the learning rate alone are compared. Runs of a few epochs, verified with several seeds, show which models begin. A
+training that has not ended is shown as far as it is. Nothing is trained here. The tables of the runs that are named are kept in
+docs/data/, and the page is written from what is kept there: without a name, it is only written again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from markdown_table import table
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
-from paper_claims import claims
-from paper_protocol import BEGUN, MERGES, MODELS, Protocol, begun_at, epoch_text
+from paper_claims import Claim, claims
+from paper_figures import FIGURES, draw_masks, draw_rates, draw_run
+from paper_protocol import (
+    BEGUN,
+    FULL,
+    MERGES,
+    MODELS,
+    TENTH,
+    WINDOW,
+    Model,
+    Protocol,
+    epoch_text,
+    keep_run,
+    last_of_all,
+    number_text,
+)  # fmt: skip
 from paper_starts import starts, starts_of
 
-from unetscope import plots
 from unetscope.base.files import whole_file
-from unetscope.runs.folder import RunFolder
-from unetscope.table.flow import save_epochs
 
-DOCS = Path(__file__).parents[1] / "docs"
-KEPT = "paper_sections.json"
-SHOWN = (1000, 2000, 5000, 10000)  # epochs of the paper's Fig. 6
-FIGURES = {
-    "plane": "Fig. 3, information planes",
-    "input": "Fig. 4 left, U-Plot of I(X;M)",
-    "output": "Fig. 4 right, U-Plot of I(Y;M)",
-    "dice": "Fig. 5, Dice of the models",
-    **{f"masks_{name}": f"Fig. 6, masks predicted by {name}" for name in ("model1", "model2", "model3")},
-}
+DOCS: Final = Path(__file__).parents[1] / "docs"
+KEPT: Final = "paper_runs.json"
+SHARES: Final = (0.90, FULL, 0.99)  # of H(Y)
 
 
 def main() -> None:
-    """Read the runs, draw the figures, write the page and the tables."""
+    """Keep the tables of the runs, draw the figures, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="*")
     parser.add_argument(
@@ -61,236 +63,219 @@ def main() -> None:
     figures, data = words.docs / "figures", words.docs / "data"
     figures.mkdir(parents=True, exist_ok=True)
     data.mkdir(exist_ok=True)
-    kept = data / KEPT
-    sections: dict[str, Any] = {"runs": {}, "starts": {}, "rates": {}}
-    if kept.exists():
-        sections |= json.loads(kept.read_text(encoding="utf-8"))
-    for protocol in map(Protocol, words.runs):
-        _export(protocol, data)
-        sections["runs"][protocol.name] = list(_section(protocol, _draw(protocol, figures)))
-    sections["starts"] |= {path.name: starts_of(path) for path in words.starts}
-    for slow, fast in ((Protocol(slow), Protocol(fast)) for slow, fast in words.rates):
-        for each in (slow, fast):
-            _export(each, data)
-        _draw_rates(slow, fast, figures)
-        rows = [row for name in MODELS if (row := compared_rates(slow, fast, name))]
-        sections["rates"][_file_of(slow, fast)] = rows
-    with whole_file(kept) as beside:
-        beside.write_text(json.dumps(sections, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (words.docs / "paper.md").write_text("\n".join(_page(sections)) + "\n", encoding="utf-8")
+    kept: dict[str, Any] = {"runs": {}, "sections": [], "rates": [], "starts": {}}
+    if (data / KEPT).exists():
+        kept |= json.loads((data / KEPT).read_text(encoding="utf-8"))
+    for path in dict.fromkeys((*words.runs, *chain.from_iterable(words.rates))):
+        kept["runs"][path.name] = keep_run(path, data)
+    for path in words.runs:
+        kept["runs"][path.name]["masks"] = draw_masks(path, figures)
+    kept["sections"] = list(dict.fromkeys((*kept["sections"], *(path.name for path in words.runs))))
+    pairs = [*kept["rates"], *([slow.name, fast.name] for slow, fast in words.rates)]
+    kept["rates"] = [list(pair) for pair in dict.fromkeys(map(tuple, pairs))]
+    kept["starts"] |= {path.name: starts_of(path) for path in words.starts}
+    with whole_file(data / KEPT) as beside:
+        beside.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    protocols = {name: Protocol(name, facts, data) for name, facts in kept["runs"].items()}
+    sections = [protocols[name] for name in kept["sections"]]
+    rates = [(protocols[slow], protocols[fast]) for slow, fast in kept["rates"]]
+    for protocol in sections:
+        draw_run(protocol, figures)
+    for slow, fast in rates:
+        draw_rates(slow, fast, figures)
+    (words.docs / "paper.md").write_text("\n".join(_page(sections, rates, kept["starts"])) + "\n", encoding="utf-8")
 
 
-def _draw(protocol: Protocol, figures: Path) -> tuple[str, ...]:
-    """The paper's Figs. 3 to 6 of a run, as PNG; the names of those that there are."""
-    flow = protocol.run.flow
-    drawn = {
-        "plane": plots.information_plane(flow),
-        "input": plots.u_plot(flow, quantity="I(X;M)"),
-        "output": plots.u_plot(flow, quantity="I(Y;M)"),
-        "dice": _linear(plots.dice_curves({name: training.records for name, training in protocol.models.items()})),
-    }
-    for name in ("model1", "model2", "model3"):
-        if name in protocol.folders and (rows := _predictions(protocol.folders[name])):
-            shown = [epoch for epoch in (round(each / protocol.scale) for each in SHOWN) if epoch in rows[0][3]]
-            if shown:
-                drawn[f"masks_{name}"] = plots.predictions(rows, shown)
-    for name, axes in drawn.items():
-        figure = np.asarray(axes).flat[0].get_figure(root=True)
-        plots.save(figure, figures, f"paper_{protocol.name}_{name}")
-        (figures / f"paper_{protocol.name}_{name}.svg").unlink()
-    return tuple(drawn)
-
-
-def _linear(axes: Axes) -> Axes:
-    """The axes with epochs on a linear scale: what the paper says of Dice it says of thousands of epochs."""
-    axes.set_xscale("linear")
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return axes
-
-
-def _draw_rates(slow: Protocol, fast: Protocol, figures: Path) -> None:
-    """Model 1 at two learning rates, on the paper's epochs, as far as both go."""
-    curves = {
-        f"learning rate {each.rate:g}": [
-            replace(record, epoch=round(record.epoch * each.scale)) for record in each.models[MODELS[0]].records
-        ]
-        for each in (slow, fast)
-    }
-    last = min(records[-1].epoch for records in curves.values())
-    shared = {name: [record for record in records if record.epoch <= last] for name, records in curves.items()}
-    figure = _linear(plots.dice_curves(shared)).get_figure(root=True)
-    assert figure is not None
-    plots.save(figure, figures, _file_of(slow, fast))
-    (figures / f"{_file_of(slow, fast)}.svg").unlink()
-
-
-def _predictions(folder: RunFolder) -> list[tuple[str, np.ndarray, np.ndarray, dict[int, np.ndarray]]]:
-    """Of some images their pixels, their masks, and the masks that were predicted, by epoch."""
-    truths = {picture.title: picture.pixels // 255 for picture in folder.pictures("truth")}
-    predicted: dict[str, dict[int, np.ndarray]] = {}
-    for picture in folder.pictures("prediction"):
-        predicted.setdefault(picture.title, {})[picture.epoch] = picture.pixels
-    return [
-        (image.title, image.pixels, truths[image.title], predicted.get(image.title, {}))
-        for image in folder.pictures("image")
-    ]
-
-
-def _export(protocol: Protocol, data: Path) -> None:
-    """The tables of a run as Parquet: its estimates, and the epochs of every model."""
-    protocol.run.flow.save(data / f"paper_{protocol.name}_flow.parquet")
-    for name, training in protocol.models.items():
-        save_epochs(training.records, data / f"paper_{protocol.name}_{name}.parquet")
-
-
-def _page(sections: dict[str, Any]) -> Iterator[str]:
-    """The lines of the page. sections: lines of each run, what runs of a few epochs show, and rows of each pair of learning rates,
-    by the names of their files.
-    """
+def _page(
+    sections: Sequence[Protocol], rates: Sequence[tuple[Protocol, Protocol]], starting: Mapping[str, Any]
+) -> Iterator[str]:
+    """The lines of the page. starting: of each run of a few epochs what `starts_of` says."""
     yield from (
         "# The paper's experiment",
         "",
-        "`scripts/make_paper.py` writes this page from run folders; their tables are in `docs/data/`.",
-        "",
-        "Lee & Bajić (ISBI 2021) train four U-Nets for 10,000 epochs of plain SGD at a learning rate of 0.001, 128×128 pixels and width "
-        "16, on 605 images, once each. Below is the same protocol. Where the learning rate is another, epochs are stated as the paper's: "
+        "Lee & Bajić (ISBI 2021) train four U-Nets for 10,000 epochs of plain SGD at a learning rate of 0.001, with 128×128 pixels and "
+        "width 16, on 605 images, once each: Model 1 has all skips, Model 2 lacks the top one, Model 3 the two on top, Model 4 three. "
+        "The runs below follow this protocol as far as is said of each. All epochs on this page are the paper's: where the learning "
+        "rate is another, an epoch counts by it, as ten at 0.01"
         + (
-            "small steps of SGD go the same way for the same product of rate and steps, as far as the last section shows."
-            if sections["rates"]
-            else "that small steps of SGD go the same way for the same product of rate and steps is assumed here, not shown."
+            ", which is tried in [compressed time](#compressed-time)."
+            if rates
+            else "; that this is so is assumed here, not shown."
         ),
         "",
     )
-    for lines in sections["runs"].values():
-        yield from lines
-    if sections["starts"]:
-        yield from starts(sections["starts"])
-    if sections["rates"]:
-        yield from _compressed(sections["rates"])
+    yield from _in_short(sections)
+    for protocol in sections:
+        yield from _section(protocol)
+    if starting:
+        yield from starts(starting)
+    if rates:
+        yield from _compressed(rates)
+    yield from (
+        "## How this page is made",
+        "",
+        "`scripts/make_paper.py` writes it from tables in `docs/data/` (`paper_*.parquet`, `paper_runs.json`), which it keeps of run "
+        "folders. Run without arguments, it writes the page and its figures again.",
+    )
 
 
-def _compressed(rates: dict[str, list[list[str]]]) -> Iterator[str]:
+def _in_short(sections: Sequence[Protocol]) -> Iterator[str]:
+    """Each claim with its answers, run beside run; how the models do; what differs from the paper."""
+    yield from ("## In short", "")
+    answered = [claims(protocol) for protocol in sections]
+    rows = [
+        (said[0].text, *(f"**{claim.answer}**" if claim.answer != "not decided" else claim.answer for claim in said))
+        for said in zip(*answered, strict=True)
+    ]
+    yield from (*table(("what the paper says", *(protocol.label for protocol in sections)), rows), "")
+    yield (
+        "One seed each, so how far these answers vary with it is not known. As the Dice jumps by tenths from one epoch to the next, "
+        f"what is compared is its median over {WINDOW} epochs."
+    )
+    yield from ("", *_dice_of_models(sections))
+    yield from ("What was trained, and how long that took:", "")
+    yield from (
+        *table(("run", "images: training, validation", "precision", "H(Y)", "machine", "hours"), map(_facts, sections)),
+        "",
+    )
+
+
+def _facts(protocol: Protocol) -> tuple[str, ...]:
+    facts = protocol.facts
+    seconds = sum(model.seconds for model in protocol.models.values())
+    return (
+        protocol.label,
+        f"{facts['images']['train']}, {facts['images']['validation']}",
+        facts["precision"],
+        f"{protocol.information(MERGES[0])[-1].ceiling:.2f} bits",
+        f"{facts['device']}, torch {facts['torch']}",
+        f"{seconds / 3600:.1f}",
+    )
+
+
+def _dice_of_models(sections: Sequence[Protocol]) -> Iterator[str]:
+    """When the models begin, and how good they are at their best, in the end, and as long after they began."""
+    yield (
+        f"*Begins*: the first epoch at which the mean validation Dice is above {BEGUN:g}; before it no pixel, or next to none, has a "
+        f"probability above one half. *In the end*: over the last {TENTH:,} epochs that all models of the run have. *As old*: as many "
+        "epochs after it began as the model that began last was trained for."
+    )
+    rows: list[Sequence[str]] = []
+    for protocol in sections:
+        models = {name: protocol.models[name] for name in MODELS if name in protocol.models}
+        until = last_of_all(list(models.values()))
+        age = min((model.last - model.begins for model in models.values() if model.begins is not None), default=0)
+        cells = [_of_model(name, model, until, age) for name, model in models.items()]
+        rows.extend((f"{protocol.label}, to {until:,}" * (not index), *row) for index, row in enumerate(cells))
+    yield from ("", *table(("run", "model", "begins", "best", "in the end", "as old", "trained to"), rows), "")
+
+
+def _of_model(name: str, model: Model, until: int, age: int) -> tuple[str, ...]:
+    best, at = model.best
+    aged = "–" if model.begins is None else f"{number_text(model.at(model.begins + age))} at {model.begins + age:,}"
+    trained = f"{model.last:,}" + ("" if model.is_whole else ", not its end")
+    return name, epoch_text(model.begins), f"{best:.3f} at {at:,}", number_text(model.level(until)), aged, trained
+
+
+def _section(protocol: Protocol) -> Iterator[str]:
+    """The lines of a run."""
+    yield from (f"## {protocol.title}", "")
+    yield from chain.from_iterable((f"{line}.", "") for line in protocol.facts["moves"])
+    yield from (*table(("claim", "in the paper", "here", ""), map(Claim.cells, claims(protocol))), "")
+    yield from ("### I(Y;M) of the merges, read twice", "")
+    yield (
+        "*Reached*: 90, 95 and 99 % of H(Y); the paper reads a maximum from the plot. *Ceiling*: from then on I(X;M) is at log2 of the "
+        "number of images, which any layer reaches that tells all images apart, so that I(Y;M) is H(Y) whatever the layer. *Permuted*: "
+        "the bits that labels seem to be told which were permuted among the images, at the epoch at which 95 % are reached, or at the last; "
+        "what the layer tells of the masks is no more than the difference. *Model 1 then*: its Dice."
+    )
+    yield from ("", *_merges(protocol), "")
+    for name, title in FIGURES.items():
+        if name.startswith("masks_") and name.removeprefix("masks_") not in protocol.facts["masks"]:
+            continue
+        own = f" (columns: its own epochs, of {protocol.scale:g} of the paper's each)"
+        shown = title + own * (name.startswith("masks_") and protocol.scale != 1)
+        yield from (f"{shown}:", "", f"![{title}](figures/paper_{protocol.name}_{name}.png)", "")
+
+
+def _merges(protocol: Protocol) -> list[str]:
+    rows = []
+    for layer in chain.from_iterable((f"{layer}", f"{layer}up") for layer in MERGES):
+        estimates = protocol.information(layer)
+        full = protocol.full_from(layer)
+        row = next((row for row in estimates if row.epoch == full), estimates[-1])
+        rows.append(
+            (
+                layer if layer in MERGES else f"{layer}, before the merge",
+                " · ".join(epoch_text(protocol.full_from(layer, share)) for share in SHARES),
+                epoch_text(protocol.saturated_from(layer)),
+                f"{max(row.bits for row in estimates):.2f} of {row.ceiling:.2f} bits",
+                f"{row.bits:.2f}, permuted {number_text(row.null_mean, 2)}, at {row.epoch:,}",
+                number_text(protocol.models["model1"].at(row.epoch)) if "model1" in protocol.models else "–",
+            )
+        )
+    return table(("tensor", "reached at epoch", "ceiling from epoch", "most", "bits", "Model 1 then"), rows)
+
+
+def _compressed(rates: Sequence[tuple[Protocol, Protocol]]) -> Iterator[str]:
     """How far training at a larger learning rate goes the way of one at the paper's."""
     yield from ("## Compressed time", "")
     yield from (
-        "The same networks, seeds and images at two learning rates. *Begins*: the first epoch at which the mean validation Dice is above "
-        f"{BEGUN:g}. *Difference*: of the mean validation Dice at the same product of rate and epochs, from there to the last epoch that "
-        "both have; *in training*, of the mean training Dice over these epochs, which jumps less from one to the next.",
+        "The same networks, seeds and images at two learning rates. *Smaller less larger*: of the Dice at the same product of rate and "
+        f"epochs, both as medians over {WINDOW} epochs, from where both have begun to the last epoch that both have. *Late*: by how much "
+        "longer the larger rate takes to the same training Dice, the median over these epochs. What is not in this table, other models, "
+        "widths and later epochs, is assumed to be as late.",
         "",
     )
+    rows = [row for slow, fast in rates for name in MODELS if (row := compared_rates(slow, fast, name)) is not None]
     head = (
+        "run",
         "model",
         "rates",
-        "both to epoch",
+        "to epoch",
         "begins",
-        "mean difference",
-        "largest",
-        "mean difference in training",
-        "largest",
+        "validation, smaller less larger",
+        "most",
+        "training",
+        "late",
     )
-    yield from (*table(head, [row for rows in rates.values() for row in rows]), "")
-    for file in rates:
-        yield from (f"![Dice at two learning rates](figures/{file}.png)", "")
+    yield from (*table(head, rows), "")
+    for slow, fast in rates:
+        yield from (f"![Dice at two learning rates](figures/paper_rates_{slow.name}_{fast.name}.png)", "")
 
 
 def compared_rates(slow: Protocol, fast: Protocol, name: str) -> tuple[str, ...] | None:
     """How a model does at two learning rates, None if it was not trained at both."""
     if name not in slow.models or name not in fast.models:
         return None
-    curves = [each.dice_by_epoch(name) for each in (slow, fast)]
-    begins = [begun_at(curve) for curve in curves]
-    last = min(max(curve) for curve in curves)
-    from_epoch = max(begins, key=lambda epoch: np.inf if epoch is None else epoch)
-    shared = [] if from_epoch is None else [
-        epoch for epoch in sorted(curves[0].keys() & curves[1].keys()) if from_epoch <= epoch <= last
+    models = slow.models[name], fast.models[name]
+    begins = [model.begins for model in models]
+    until = last_of_all(models)
+    shared = [] if None in begins else [
+        int(epoch) for epoch in np.intersect1d(*(model.epochs for model in models)) if max(begins) <= epoch <= until
     ]  # fmt: skip
-    in_training = [each.training_dice_by_epoch(name) for each in (slow, fast)]
-    differences = [
-        [abs(of_slow[epoch] - of_fast[epoch]) for epoch in shared] for of_slow, of_fast in (curves, in_training)
+    apart = [models[0].at(epoch) - models[1].at(epoch) for epoch in shared]
+    in_training = [model.medians(model.training) for model in models]
+    by_epoch = [
+        dict(zip(model.epochs.tolist(), dice, strict=True)) for model, dice in zip(models, in_training, strict=True)
+    ]
+    differences = [by_epoch[0][epoch] - by_epoch[1][epoch] for epoch in shared]
+    late = [
+        epoch / first - 1
+        for epoch in shared
+        if (first := next((at for at, dice in by_epoch[0].items() if dice >= by_epoch[1][epoch]), None))
     ]
     return (
+        slow.label.rpartition(", ")[0],
         name,
         f"{slow.rate:g}, {fast.rate:g}",
-        f"{last:,.0f}",
+        f"{until:,}",
         ", ".join(map(epoch_text, begins)),
-        *(f"{of(apart):.3f}" if apart else "–" for apart in differences for of in (np.mean, max)),
+        f"{np.mean(apart):+.3f}" if apart else "–",
+        f"{max(apart, key=abs):+.3f}" if apart else "–",
+        f"{np.mean(differences):+.3f}" if apart else "–",
+        f"{np.median(late):+.0%}" if late else "–",
     )
-
-
-def _file_of(slow: Protocol, fast: Protocol) -> str:
-    return f"paper_rates_{slow.name}_{fast.name}"
-
-
-def _section(protocol: Protocol, figures: tuple[str, ...]) -> Iterator[str]:
-    """The lines of a run. figures: the names of those that are drawn."""
-    facts = protocol.run.facts
-    hours = sum(record.seconds for training in protocol.models.values() for record in training.records) / 3600
-    yield from (f"## {protocol.title}", "")
-    yield (
-        f"{facts['data']['train']['images']} training and {facts['data']['validation']['images']} validation images; seed "
-        f"{protocol.config['seed']}; {facts['device']}, torch {facts['versions']['torch']}; {hours:.1f} hours of training and "
-        f"validation. H(Y) of {protocol.information('20')[-1].labels} is {protocol.information('20')[-1].ceiling:.2f} bits."
-    )
-    for name, folder in protocol.folders.items():
-        for move in folder.facts.get("moves", ()):
-            yield f"{name} went on elsewhere from epoch {move['epoch']} on ({'; '.join(without_paths(move['changed']))})."
-    unfinished = [name for name in MODELS if not protocol.is_whole(name)]
-    if unfinished:
-        yield (
-            "Not trained to the end: "
-            + ", ".join(
-                f"{name} (to {protocol.models[name].records[-1].epoch:,})"
-                if name in protocol.models
-                else f"{name} (not at all)"
-                for name in unfinished
-            )
-            + "."
-        )
-    yield from ("", *table(("claim", "in the paper", "here", ""), (claim.cells() for claim in claims(protocol))), "")
-    yield from ("### When the models begin", "")
-    yield (
-        f"*Begins*: the first epoch at which the mean validation Dice is above {BEGUN:g}; before it a network predicts nothing, or "
-        "the same for every image."
-    )
-    yield from ("", *_begins(protocol), "")
-    yield from ("### I(Y;M) of the merges, read twice", "")
-    yield (
-        "*Reached*: 95 % of H(Y), as the paper reads it. *Ceiling*: from then on I(X;M) is at log2 of the number of images, which any "
-        "layer reaches that tells all images apart, so that I(Y;M) is H(Y) whatever the layer."
-    )
-    yield from ("", *_merges(protocol), "")
-    for name in figures:
-        yield from (f"{FIGURES[name]}:", "", f"![{FIGURES[name]}](figures/paper_{protocol.name}_{name}.png)", "")
-
-
-def _begins(protocol: Protocol) -> list[str]:
-    rows = []
-    for name in MODELS:
-        if name in protocol.models:
-            dice, epoch = protocol.best(name)
-            rows.append((name, epoch_text(begun_at(protocol.dice_by_epoch(name))), f"{dice:.3f}", f"{epoch:,.0f}"))
-    return table(("model", "begins at epoch", "best Dice", "at epoch"), rows)
-
-
-def without_paths(lines: list[str]) -> list[str]:
-    """Of what moved, all but where images lie, which is nobody's concern."""
-    return [line for line in lines if not line.startswith("data.")]
-
-
-def _merges(protocol: Protocol) -> list[str]:
-    rows = []
-    for layer in MERGES:
-        reached, most, ceiling = protocol.full_from(layer)
-        rows.append(
-            (
-                layer,
-                epoch_text(reached),
-                epoch_text(protocol.saturated_from(layer)),
-                f"{most:.2f} of {ceiling:.2f} bits",
-            )
-        )
-    return table(("merge", "reached at epoch", "ceiling from epoch", "most"), rows)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
-from paper_protocol import MERGES, Protocol, epoch_text
+from paper_protocol import FULL, MERGES, PAPER_EPOCHS, Model, Protocol, epoch_text, last_of_all
 
-CLOSE = 0.02  # Dice within which a model reaches another's
+CLOSE: Final = 0.02  # Dice within which a model reaches another's
+SURE: Final = 0.01  # a gap is near or far from it by so much, or one seed does not tell
+SHARES: Final = (0.90, 0.95)  # of H(Y): what is said of a maximum holds by both, or it is not decided
+FAR: Final = 0.75  # of H(Y): below it a layer is far from its maximum
+ALIKE: Final = 0.9  # rank correlation of two estimators, over layers and epochs, of one shape
+END: Final = 0.95 * PAPER_EPOCHS  # who is short by then stays so
+ABOUT: Final = 1.25  # about an epoch: up to so many times it, and down to it by as many
+LATE: Final = 1.1  # times an epoch, by which larger steps of SGD may be late
 Answer = Literal["held", "did not hold", "not decided"]
+
+# Each merge by the two tensors that the paper's layer may be: its text has the first, its authors' code the second.
+TENSORS: Final[Mapping[str, str]] = {"": "merged", "up": "before the merge"}
+# Full, a merge lets the skip above it be left out: the model without that skip, and those above.
+RULE: Final[Mapping[str, str]] = {"17": "model2", "14": "model3", "11": "model4"}
 
 
 @dataclass(frozen=True)
@@ -30,88 +42,205 @@ class Claim:
 
 def claims(protocol: Protocol) -> list[Claim]:
     """The paper's claims, each held against a run. What needs a training that has not ended is not decided."""
-    return [*_of_information(protocol), *_of_dice(protocol)]
+    return [*_of_information(protocol), *_of_the_rule(protocol), *_of_dice(protocol)]
 
 
 def _of_information(protocol: Protocol) -> Iterator[Claim]:
-    """Those about the table of estimates, which hold or not whether the estimates are at their ceiling or not."""
-    reached = {layer: protocol.full_from(layer) for layer in MERGES}
-    epochs = {layer: epoch for layer, (epoch, _, _) in reached.items()}
-    measured = protocol.run.flow.epochs[-1] * protocol.scale >= protocol.epochs
-    order = [np.inf if epochs[layer] is None else epochs[layer] for layer in MERGES]
-    is_ordered = all(upper <= lower for upper, lower in pairwise(order))
+    """Those about the table of estimates, of the tensor that the paper's text speaks of and of its authors' code's."""
+    for suffix, tensor in TENSORS.items():
+        epochs = {layer: protocol.full_from(layer + suffix) for layer in MERGES}
+        yield Claim(
+            f"I(Y;M) of layers 20, 17, 14 and 11 ({tensor}) reaches its maximum in that order",
+            "20 and 17 at about 1,000, 14 between 1,000 and 10,000, 11 never",
+            ", ".join(f"{layer} {_at(epoch)}" for layer, epoch in epochs.items()),
+            _in_order(list(epochs.values()), is_over=protocol.is_measured_to_the_end),
+        )
+    by_share = [protocol.full_from("14", share) for share in SHARES]
     yield Claim(
-        "I(Y;M) of layers 20, 17, 14 and 11 reaches its maximum in that order",
-        "20 and 17 at about 1,000, 14 between 1,000 and 10,000, 11 never",
-        ", ".join(f"{layer} {_at(epochs[layer])}" for layer in MERGES),
-        # with one layer left, whatever comes later comes after the others
-        _answer(measured or not is_ordered or epochs[MERGES[-2]] is not None, is_ordered),
+        "I(Y;M) of layer 14 (merged) reaches its maximum between epochs 1,000 and 10,000",
+        "1,000 to 10,000",
+        ", ".join(f"{share:.0%} of H(Y) {_at(epoch)}" for share, epoch in zip(SHARES, by_share, strict=True)),
+        _agreed(
+            _answer(
+                epoch is not None or protocol.is_measured_to_the_end,
+                epoch is not None and 1000 <= epoch <= PAPER_EPOCHS,
+            )
+            for epoch in by_share
+        ),
     )
-    most, ceiling = reached["11"][1:]
+    rows = protocol.information("11")
+    most = max(row.bits / row.ceiling for row in rows)
+    far: Answer = "did not hold" if most >= FULL else "not decided"
     yield Claim(
-        "I(Y;M) of layer 11 stays below the maximum",
-        "1.5 of 3 bits",
-        f"{most:.2f} of {ceiling:.2f} bits",
-        _answer(measured, epochs["11"] is None),
+        "I(Y;M) of layer 11 (merged) stays far from its maximum",
+        "half of it",
+        f"at most {most:.0%} of {rows[-1].ceiling:.2f} bits",
+        "held" if most < FAR and protocol.is_measured_to_the_end else far,
     )
-    of_input = {
-        layer.label: protocol.run.flow.select(quantity="I(X;M)", layer=layer.label).estimates[0].bits
-        for layer in protocol.run.flow.layers
-    }
-    down = [str(number) for number in range(1, 11)]
-    lowest = min(down, key=lambda layer: of_input[layer])
-    lowest_of_all = min(of_input, key=lambda layer: of_input[layer])
-    up = [of_input[layer] for layer in reversed(MERGES)]
-    yield Claim(
-        "I(X;M) over the layers is a U at first",
-        "falls to the bottom, rises at the merges",
-        f"of layers 1 to 10 lowest at {lowest} (of all at {lowest_of_all}); at 11, 14, 17 and 20 {', '.join(f'{bits:.2f}' for bits in up)} bits",
-        _answer(True, lowest in {"9", "10"} and all(lower < upper for lower, upper in pairwise(up))),
+    yield from _of_shapes(protocol)
+
+
+def _of_shapes(protocol: Protocol) -> Iterator[Claim]:
+    """Those about curves over the layers."""
+    for quantity in ("I(X;M)", "I(Y;M)"):
+        series = protocol.flow.select(quantity=quantity).narrowed(estimator=None, resolution=None, labels=None)
+        first = series.epochs[0]
+        bits = {row.layer: row.bits for row in series.select(epoch=first).estimates}
+        lowest = min((str(number) for number in range(1, 11)), key=lambda layer: bits[layer])
+        steps = {layer: (bits[str(int(layer) - 1)], bits[layer]) for layer in reversed(MERGES)}
+        yield Claim(
+            f"{quantity} over the layers is a U at first, and rises at each merge",
+            "falls to the bottom, rises at the merges",
+            f"at epoch {first:,}: of layers 1 to 10 lowest at {lowest}; "
+            + ", ".join(f"at {layer} {before:.2f} to {after:.2f}" for layer, (before, after) in steps.items())
+            + " bits",
+            _answer(True, lowest in {"9", "10"} and all(before < after for before, after in steps.values())),
+        )
+    yield _alike(protocol, "The histogram of bins of 0.2 has similar shapes", estimator="binning")
+    yield _alike(protocol, "Labels by spatial coarsening have similar shapes", labels="blocks(4x4)")
+
+
+def _alike(protocol: Protocol, text: str, *, estimator: str | None = None, labels: str | None = None) -> Claim:
+    """Whether another estimator, or other labels, rank I(Y;M) of the layers and epochs as the first does."""
+    of_label = protocol.flow.select(quantity="I(Y;M)")
+    first = of_label.narrowed(estimator=None, resolution=None, labels=None)
+    other = of_label.select(**({"estimator": estimator} if estimator else {"labels": labels}))
+    if not other.estimates:
+        return Claim(text, "similar", "not measured", "not decided")
+    other = other.narrowed(estimator=None, resolution=None, labels=None)
+    by_place = {(row.epoch, row.layer): row for row in other.estimates}
+    pairs = [
+        (row.bits, by_place[row.epoch, row.layer]) for row in first.estimates if (row.epoch, row.layer) in by_place
+    ]
+    merges = [row for row in other.estimates if row.layer in MERGES]
+    ranks = _rank_correlation([bits for bits, _ in pairs], [row.bits for _, row in pairs])
+    at_ceiling = sum(row.saturated for row in merges) / len(merges)
+    return Claim(
+        text,
+        "similar",
+        f"rank correlation over layers and epochs {ranks:.2f}; of the merges {at_ceiling:.0%} at the ceiling",
+        _answer(True, ranks >= ALIKE),
     )
 
 
-def _at(epoch: float | None) -> str:
+def _rank_correlation(first: list[float], other: list[float]) -> float:
+    """Spearman's; 0 where one of the two is the same throughout."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(first), rankdata(other)
+    return 0.0 if min(each.std() for each in ranks) == 0 else float(np.corrcoef(*ranks)[0, 1])
+
+
+def _in_order(epochs: list[int | None], *, is_over: bool) -> Answer:
+    """Whether layers reach something one after the other; of those that never do, one may be the last."""
+    if any(later is not None and (earlier is None or later < earlier) for earlier, later in pairwise(epochs)):
+        return "did not hold"
+    ties = any(later is not None and later == earlier for earlier, later in pairwise(epochs))
+    never = epochs.count(None)
+    return "not decided" if ties or never > 1 or (never == len(epochs) and not is_over) else "held"
+
+
+def _of_the_rule(protocol: Protocol) -> Iterator[Claim]:
+    """The rule itself: a skip can be left out once the merge below it is full, by either tensor, against what was trained."""
+    for suffix, tensor in TENSORS.items():
+        for layer, name in RULE.items():
+            full = protocol.full_from(layer + suffix)
+            expected = "reaches Model 1" if full is not None else "falls short"
+            text = f"Skip rule by layer {layer} ({tensor}): if it gets full, {_called(name)} reaches Model 1, else it does not"
+            rule = f"{layer} full {_at(full)}, so {_called(name)} {expected}"
+            if (reason := _not_compared(protocol, name)) is not None:
+                yield Claim(text, "held", f"{rule}; {reason}", "not decided")
+                continue
+            until = last_of_all([protocol.models["model1"], protocol.models[name]])
+            gap = protocol.models["model1"].level(until) - protocol.models[name].level(until)
+            is_sure = abs(gap - CLOSE) >= SURE and (gap <= CLOSE or until >= END)
+            yield Claim(
+                text,
+                "held",
+                f"{rule}; it is {_apart(gap)} in the thousand epochs before {until:,}",
+                _answer(is_sure, (gap <= CLOSE) == (full is not None)),
+            )
+
+
+def _not_compared(protocol: Protocol, name: str) -> str | None:
+    """Why a model cannot be compared with Model 1; None if it can."""
+    for each in ("model1", name):
+        if each not in protocol.models:
+            return f"{_called(each)} was not trained"
+        if not protocol.models[each].has_started:
+            return f"{_called(each)} has not started: {protocol.models[each].why_not}"
+    return None
+
+
+def _of_dice(protocol: Protocol) -> Iterator[Claim]:
+    for name in ("model1", "model2"):
+        yield _at_its_best(protocol, name)
+    for name, by, text in (("model2", 3000, "by 3,000"), ("model3", 8000, "at about 8,000")):
+        reason = _not_compared(protocol, name)
+        reaches, when = f"{_called(name)} reaches the Dice of Model 1", f"{_called(name)} does so {text}"
+        if reason is not None:
+            yield from (Claim(reaches, text, reason, "not decided"), Claim(when, text, reason, "not decided"))
+            continue
+        reached, until, gap = _meets(protocol.models["model1"], protocol.models[name])
+        measured = f"within {CLOSE:g} {_at(reached)}; {_apart(gap)} at {until:,}"
+        yield Claim(reaches, text, measured, _answer(reached is not None or until >= END, reached is not None))
+        late, early = by * ABOUT, 0 if name == "model2" else by / ABOUT
+        in_time = reached is not None and early <= reached <= late
+        yield Claim(when, text, measured, _answer(reached is not None or until >= late, in_time))
+    text = "Model 4 does not reach the Dice of Model 1"
+    if (reason := _not_compared(protocol, "model4")) is not None:
+        yield Claim(text, "never", reason, "not decided")
+        return
+    reached, until, gap = _meets(protocol.models["model1"], protocol.models["model4"])
+    measured = f"within {CLOSE:g} {_at(reached)}; {_apart(gap)} at {until:,}"
+    yield Claim(text, "never", measured, _answer(reached is not None or until >= END, reached is None))
+
+
+def _at_its_best(protocol: Protocol, name: str) -> Claim:
+    """Whether a model comes near its best when the paper's does; by two distances, as a slow rise has no peak."""
+    text = f"{_called(name)} is at its best between epochs 2,000 and 3,000"
+    if name not in protocol.models:
+        return Claim(text, "2,000 to 3,000", "not trained", "not decided")
+    model = protocol.models[name]
+    best, at = model.best
+    near = [model.reaches(best - distance) for distance in (SURE, CLOSE)]
+    answers = [_answer(model.is_whole, 2000 / LATE <= epoch <= 3000 * LATE) for epoch in near if epoch is not None]
+    if all(epoch is not None and epoch > 3000 * LATE for epoch in near):
+        answers = ["did not hold"]  # what a training still brings only moves it further
+    return Claim(
+        text,
+        "2,000 to 3,000",
+        f"{best:.3f} at {at:,}; within {CLOSE:g} of it from {epoch_text(near[1])} on, within {SURE:g} from {epoch_text(near[0])}",
+        _agreed(answers),
+    )
+
+
+def _meets(first: Model, other: Model) -> tuple[int | None, int, float]:
+    """The epoch at which a model is as good as the first, which is near its best by then; the last of both; its gap there."""
+    until = last_of_all([first, other])
+    arrived = first.reaches(first.best[0] - CLOSE) or until
+    shared = [epoch for epoch in np.union1d(first.epochs, other.epochs) if arrived <= epoch <= until]
+    reached = next((int(epoch) for epoch in shared if other.at(epoch) >= first.at(epoch) - CLOSE), None)
+    return reached, until, first.at(until) - other.at(until)
+
+
+def _apart(gap: float) -> str:
+    return f"{gap:.3f} short" if gap > 0 else f"{-gap:.3f} above"
+
+
+def _called(name: str) -> str:
+    return f"Model {name.removeprefix('model')}"
+
+
+def _at(epoch: int | None) -> str:
     text = epoch_text(epoch)
     return text if epoch is None else f"at {text}"
 
 
-def _of_dice(protocol: Protocol) -> Iterator[Claim]:
-    at_best = {
-        "model1": "Model 1 is at its best between epochs 2,000 and 3,000",
-        "model2": "Model 2 is at its best between epochs 2,000 and 3,000",
-    }
-    for name, text in at_best.items():
-        if name not in protocol.models:
-            yield Claim(text, "2,000 to 3,000", "not trained", "not decided")
-            continue
-        dice, epoch = protocol.best(name)
-        within = protocol.close_from(name, dice - CLOSE)
-        yield Claim(
-            text,
-            "2,000 to 3,000",
-            f"best {dice:.3f} at {epoch:,.0f}; within {CLOSE:g} of it from {epoch_text(within)} on",
-            _answer(protocol.is_whole(name) or epoch > 3000, 2000 <= epoch <= 3000),  # later ones only confirm that
-        )
-    for name, text, paper, expected in (
-        ("model2", "Model 2 reaches the Dice of Model 1", "by 3,000", True),
-        ("model3", "Model 3 reaches the Dice of Model 1, later", "about 8,000", True),
-        ("model4", "Model 4 does not reach the Dice of Model 1", "never", False),
-    ):
-        yield _reaching(protocol, name, text, paper, expected=expected)
-
-
-def _reaching(protocol: Protocol, name: str, text: str, paper: str, *, expected: bool) -> Claim:
-    """Whether a model comes within 0.02 of the best mean Dice of Model 1; one that does not start says nothing."""
-    if name not in protocol.models or "model1" not in protocol.models:
-        return Claim(text, paper, "not trained", "not decided")
-    best, _ = protocol.best("model1")
-    reached, dice = protocol.close_from(name, best - CLOSE), protocol.best(name)[0]
-    measured = f"within {CLOSE:g} {_at(reached)}; best {dice:.3f} against {best:.3f}"
-    training = protocol.models[name]
-    if training.started_at is None:
-        return Claim(text, paper, f"{measured}; it has not started: {training.why_not}", "not decided")
-    is_known = protocol.is_whole("model1") and (protocol.is_whole(name) or reached is not None)
-    return Claim(text, paper, measured, _answer(is_known, (reached is not None) == expected))
+def _agreed(answers: Iterable[Answer]) -> Answer:
+    """The answer that all give; not decided if they differ."""
+    different = set(answers)
+    return different.pop() if len(different) == 1 else "not decided"
 
 
 def _answer(is_known: bool, holds: bool) -> Answer:

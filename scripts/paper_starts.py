@@ -7,48 +7,45 @@ from pathlib import Path
 from typing import Any
 
 from markdown_table import table
-from paper_protocol import BEGUN, MODELS, Protocol, begun_at, epoch_text
+from paper_protocol import BEGUN, MODELS, PAPER_RATE, epoch_text, facts_of, title_of
 
+from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.retraining import trained_variants
 
 WEIGHTS = {"glorot": "Glorot, as published", "he": "He"}
 
 
 def starts_of(path: Path) -> dict[str, Any]:
-    """Of a run of a few epochs: how long it is, and when its models begin, seed by seed, in the paper's epochs."""
-    protocol = Protocol(path)
+    """Of a run of a few epochs: what was trained, and when its models begin, seed by seed, in the paper's epochs."""
+    run = AnalysedRun.open(path)
+    config = run.configuration["training"]
+    scale = config["learning_rate"] / PAPER_RATE
     rows = []
     for name in MODELS:
-        trials = [trial for trial in trained_variants(protocol.run.folder) if trial.variant.name == name]
-        trainings = [
-            training
-            for trial in sorted(trials, key=lambda trial: trial.seed)
-            if (training := protocol.run.training(trial)).records
-            and training.ended(protocol.config["training"]["epochs"])
-        ]
+        trials = [trial for trial in trained_variants(run.folder) if trial.variant.name == name]
+        trainings = [run.training(trial) for trial in sorted(trials, key=lambda trial: trial.seed)]
+        trainings = [training for training in trainings if training.records and training.ended(config["epochs"])]
         if not trainings:
             continue
+        trained = [
+            training.records[1:] for training in trainings
+        ]  # the first is of the network that is not trained yet
         begins = [
-            begun_at({record.epoch * protocol.scale: record.validation_dice for record in training.records})
-            for training in trainings
+            next((record.epoch * scale for record in records if record.validation_dice > BEGUN), None)
+            for records in trained
         ]
-        why_not = {
-            training.why_not
-            for training, begun in zip(trainings, begins, strict=True)
-            if begun is None and training.started_at is None
-        }
-        best = [max(record.validation_dice for record in training.records[1:]) for training in trainings]
+        why_not = {training.why_not for training in trainings if training.started_at is None}
         rows.append(
             (
-                WEIGHTS[protocol.config["network"]["initialisation"]],
+                WEIGHTS[run.configuration["network"]["initialisation"]],
                 name,
                 f"{sum(begun is not None for begun in begins)} of {len(begins)}",
                 ", ".join(map(epoch_text, begins)),
-                ", ".join(f"{dice:.3f}" for dice in best),
+                ", ".join(f"{max(record.validation_dice for record in records):.3f}" for records in trained),
                 "; ".join(sorted(why_not)) or "–",
             )
         )
-    return {"title": protocol.title, "epochs": protocol.epochs, "rows": rows}
+    return {"title": title_of(facts_of(run)), "epochs": round(config["epochs"] * scale), "rows": rows}
 
 
 def starts(sections: Mapping[str, Any]) -> Iterator[str]:
@@ -58,8 +55,8 @@ def starts(sections: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Models 1 to 4 for {' or '.join(f'{number:,}' for number in epochs)} of the paper's epochs, seed by seed "
         f"({'; '.join(dict.fromkeys(section['title'].lower() for section in sections.values()))}). *Begins*: the first epoch at "
-        f"which the mean validation Dice is above {BEGUN:g}. *Why not*: of those that do not begin, layers that are the same for "
-        "every image, if there are any."
+        f"which the mean validation Dice is above {BEGUN:g}. *Why not*: of those whose loss stays at that of a constant prediction, "
+        "layers that are the same for every image, if there are any."
     )
     head = ("weights at first", "model", "begin", "begins at epoch", "best Dice", "why not")
     rows: list[Sequence[str]] = [row for section in sections.values() for row in section["rows"]]
