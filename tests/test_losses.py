@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 
 import unetscope as us
 from unetscope.analysis import expected_losses as lines_module
+from unetscope.analysis import trainings
 from unetscope.analysis.expected_losses import LossLine, expected_loss
 from unetscope.analysis.loss_verdicts import ExpectedLosses, expected_losses
+from unetscope.analysis.outcomes import guess_nats
 from unetscope.base.errors import NetworkError, RunFolderError
 from unetscope.cli.main import app
 from unetscope.networks.ablation import ablated
@@ -311,11 +313,17 @@ def test_a_run_keeps_what_is_lost_at_once_at_every_measured_epoch(finished: Path
             assert row.loss == pytest.approx(whole - validation_scores(model, held_out).mean, abs=1e-6)
 
 
+def as_if_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a network of six epochs for one that has learnt."""
+    monkeypatch.setattr(analysed, "UNLEARNT_DICE", 0.0)
+    monkeypatch.setattr(analysed, "LEARNT_SHARE", 0.0)
+    monkeypatch.setattr(trainings, "STARTED_SHARE", -math.inf)  # any loss is below that of the best guess
+
+
 def test_a_run_of_an_earlier_version_is_measured_again(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analysed, "UNLEARNT_DICE", 0.0)  # six epochs are few
-    monkeypatch.setattr(analysed, "LEARNT_SHARE", 0.0)
+    as_if_learnt(monkeypatch)
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     before = (run / "silenced.json").read_text()
     (run / "silenced.json").unlink()
@@ -342,6 +350,28 @@ def test_a_network_that_has_learnt_nothing_needs_everything_as_far_as_its_losses
     assert "a network without it" not in printed
 
 
+@pytest.mark.parametrize("dice", [0.75, 0.5, 0.12])  # all of it foreground, half of the masks empty, one class of many
+def test_a_guess_that_looks_at_no_image_is_nothing_learnt(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dice: float
+) -> None:
+    """Its Dice may be large, and nothing is lost without any of its parts."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    folder = RunFolder.open(run)
+    shares = [folder.facts["data"][part]["foreground share"] for part in ("train", "validation")]
+    guess = replace(folder.epochs()[-1], validation_dice=dice, validation_loss=0.95 * guess_nats(*shares))
+    monkeypatch.setattr(RunFolder, "epochs", lambda _: (replace(guess, epoch=2), guess))
+    judged = AnalysedRun.open(run)
+    assert not judged.has_learnt
+    assert judged.learnt_epochs == frozenset()
+    assert judged.judged().losses == {}
+    learnt = (replace(guess, epoch=2), replace(guess, validation_loss=0.85 * guess_nats(*shares)))
+    monkeypatch.setattr(RunFolder, "epochs", lambda _: learnt)
+    assert AnalysedRun.open(run).learnt_epochs == {6}
+    flat = (replace(learnt[1], epoch=2), replace(learnt[1], validation_range=1e-4))  # it has collapsed since
+    monkeypatch.setattr(RunFolder, "epochs", lambda _: flat)
+    assert AnalysedRun.open(run).learnt_epochs == {2}
+
+
 def test_of_a_network_that_has_fallen_far_nothing_is_expected(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +380,7 @@ def test_of_a_network_that_has_fallen_far_nothing_is_expected(
     folder = RunFolder.open(run)
     last = folder.epochs()[-1]
     monkeypatch.setattr(analysed, "UNLEARNT_DICE", 0.0)
+    monkeypatch.setattr(trainings, "STARTED_SHARE", -math.inf)
     monkeypatch.setattr(
         RunFolder, "epochs", lambda _: (replace(last, epoch=5, validation_dice=0.9), replace(last, validation_dice=0.4))
     )
@@ -399,8 +430,7 @@ def test_losses_that_were_changed_are_refused(finished: Path, tmp_path: Path) ->
 
 
 def test_every_verb_shows_one_number(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysed, "UNLEARNT_DICE", 0.0)  # six epochs are few
-    monkeypatch.setattr(analysed, "LEARNT_SHARE", 0.0)
+    as_if_learnt(monkeypatch)
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     judged = AnalysedRun.open(run).judged()
     expected = judged.expected(us.table.named_variants(["without-skip1"], depth=2)[1])

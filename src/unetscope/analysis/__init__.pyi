@@ -4,6 +4,7 @@ from .expected_losses import FREEDOM as FREEDOM
 from .expected_losses import LossLine as LossLine
 from .expected_losses import expected_loss as expected_loss
 from .few_images import error_over_images as error_over_images
+from .gains import output_information as output_information
 from .layer_steps import Neighbours as Neighbours
 from .layer_steps import neighbours as neighbours
 from .looks import LOOKS as LOOKS

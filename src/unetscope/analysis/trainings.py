@@ -39,7 +39,7 @@ class Training:
     def _by_epoch(self) -> dict[int, EpochRecord]:
         return {record.epoch: record for record in self.records}
 
-    @property
+    @cached_property
     def started_at(self) -> int | None:
         """The first epoch at which the loss is a tenth below that of the best guess, or is not known; None without one."""
         below, unknown = (1 - STARTED_SHARE) * self.guess, math.isnan(self.guess)

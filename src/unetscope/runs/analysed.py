@@ -19,6 +19,7 @@ from unetscope.analysis import (
     guess_nats,
     guess_of_classes,
     judge,
+    output_information,
 )
 from unetscope.base import InvalidArgument, RunFolderError
 from unetscope.runs.folder import RunFolder
@@ -100,8 +101,29 @@ class AnalysedRun:
 
     @property
     def has_learnt(self) -> bool:
-        """Whether the last epoch's Dice is that of a network which segments at all."""
-        return bool(self.epochs) and not self.epochs[-1].validation_dice < UNLEARNT_DICE
+        """Whether the network segments at all after the last epoch."""
+        last = self.epochs[-1] if self.epochs else None
+        return last is not None and not last.validation_dice < UNLEARNT_DICE and self._tells_images_apart(last.epoch)
+
+    def _tells_images_apart(self, epoch: int) -> bool:
+        """Whether the network is better than a guess that looks at no image, as far as its loss or its output tells.
+
+        Where most pixels are of one class, or most masks are empty, such a guess has a large Dice, and nothing is lost without
+        any part of a network which guesses.
+        """
+        if math.isnan(self._training.guess):
+            return not self._outputs[epoch][1]
+        started_at = self._training.started_at
+        return started_at is not None and started_at <= epoch and self._training.state(epoch) == "started"
+
+    @cached_property
+    def _outputs(self) -> dict[int, tuple[float, str]]:
+        return output_information(self.flow, [record.epoch for record in self.epochs])
+
+    @cached_property
+    def _training(self) -> Training:
+        guess = _guess_of(self.folder) if self.folder.trained_here else math.nan
+        return Training(REFERENCE, 0, tuple(self.epochs), guess, {})
 
     @property
     def epochs_left(self) -> int:
@@ -117,7 +139,8 @@ class AnalysedRun:
         """
         best = max((record.validation_dice for record in self.epochs), default=0.0)
         least = max(UNLEARNT_DICE, LEARNT_SHARE * best)
-        return frozenset(record.epoch for record in self.epochs if record.validation_dice >= least)
+        segments = (record.epoch for record in self.epochs if record.validation_dice >= least)
+        return frozenset(epoch for epoch in segments if self._tells_images_apart(epoch))
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
@@ -276,16 +299,22 @@ class AnalysedRun:
 
 def _training_of(trial: Trial, folder: RunFolder) -> Training:
     constant = (folder.ending or {}).get("constant channels", {})
-    data = folder.facts.get("data", {})
-    if folder.configuration["network"].get("trained_by"):
-        # of a loop of the user's no loss is known, and so neither is that of the best guess
-        return Training(trial.variant.name, trial.seed, folder.epochs(), math.nan, constant, folder.failure)
-    shares = [data.get(part, {}).get("foreground share") for part in ("train", "validation")]
-    if None in shares:
+    if math.isnan(guess := _guess_of(folder)) and not folder.configuration["network"].get("trained_by"):
         raise RunFolderError(
             f"{folder.path} has no foreground share of its images in its facts: restore its config.json"
         )
-    of_classes = [data[part].get("class shares") for part in ("train", "validation")]
-    guess = guess_nats(*shares) if None in of_classes else guess_of_classes(*of_classes)
-    groups = tuple(data["validation"].get("groups", ()))
+    groups = () if math.isnan(guess) else tuple(folder.facts["data"]["validation"].get("groups", ()))
     return Training(trial.variant.name, trial.seed, folder.epochs(), guess, constant, folder.failure, groups)
+
+
+def _guess_of(folder: RunFolder) -> float:
+    """The cross-entropy of the best guess that looks at no image, in nats a pixel; NaN if the shares of classes are not known.
+
+    Of a loop of the user's no loss is known, and so neither is that of the best guess.
+    """
+    data = folder.facts.get("data", {})
+    shares = [data.get(part, {}).get("foreground share") for part in ("train", "validation")]
+    if None in shares or folder.configuration.get("network", {}).get("trained_by"):
+        return math.nan
+    of_classes = [data[part].get("class shares") for part in ("train", "validation")]
+    return guess_nats(*shares) if None in of_classes else guess_of_classes(*of_classes)
