@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from calibration.verdict_cells import EFFORT
 from calibration.verdict_fit import LEAST, MARGIN, MEAN, Predicted, Row, names_of
-from unetscope.analysis import ExpectedLosses, LossLine
+from unetscope.analysis import BEYOND, ExpectedLosses, LossLine
 from unetscope.analysis.loss_verdicts import expected_losses
 from unetscope.base import without_nan
 from unetscope.base.files import whole_file
@@ -61,14 +61,15 @@ class Effort:
         """What was spent, in trainings of the network."""
         return self.evidence.networks * self.evidence.epochs / self.budget
 
-    def losses(self, lines: Sequence[LossLine]) -> ExpectedLosses:
-        """What designs are expected to lose by these lines."""
+    def losses(self, lines: Sequence[LossLine], more_error: float = 0.0) -> ExpectedLosses:
+        """What designs are expected to lose by these lines. more_error: what the run adds to half of an interval."""
         of_run = {"depth": self.evidence.depth, "without": self.evidence.without}
 
         def probed(design: Variant, _epoch: int) -> float:
             return self.probed.get(design.name, math.nan)
 
-        losses = expected_losses(self.silenced, self.evidence, **of_run, margin=MARGIN, probed=probed, lines=lines)
+        of_lines = {"lines": lines, "more_error": {self.budget: more_error}}
+        losses = expected_losses(self.silenced, self.evidence, **of_run, margin=MARGIN, probed=probed, **of_lines)
         return losses[self.budget]
 
     def design(self, name: str) -> Variant:
@@ -144,14 +145,10 @@ def command_verdicts(
 ) -> list[CommandVerdict]:
     """What the command says of every retrained design of the cells in which it was tried, the surest first.
 
-    lines: by task, those of the other tasks; those that the package has are used.
+    lines: by task, those of the other tasks.
     """
     by_cell = {each.cell: each for each in efforts}
-    used = {
-        task: [line for name in USED for line in some if line.predictors == names_of(name)]
-        for task, some in lines.items()
-    }
-    losses = {cell: effort.losses(used[effort.task]) for cell, effort in by_cell.items()}
+    losses = losses_by_cell(rows, efforts, lines)
     verdicts = []
     for row in rows:
         if row.cell in by_cell:
@@ -164,6 +161,27 @@ def command_verdicts(
                 proven, tried = expected.proof is not None, TRAINED_ON in expected.known
                 verdicts.append(CommandVerdict(row, expected.loss, decision, proven, tried))
     return sorted(verdicts, key=lambda each: (not each.proven, math.inf if each.loss is None else each.loss.high))
+
+
+def losses_by_cell(
+    rows: Sequence[Row], efforts: Sequence[Effort], lines: Mapping[str, Sequence[LossLine]]
+) -> dict[tuple[str, str, int], ExpectedLosses]:
+    """What the command expects of all designs, by lines of the other tasks; those that the package has are used."""
+    used = {
+        task: [line for name in USED for line in some if line.predictors == names_of(name)]
+        for task, some in lines.items()
+    }
+    more_error = {row.cell: BEYOND * row.error_of_run for row in rows}
+    return {
+        each.cell: each.losses(used[each.task], more_error[each.cell]) for each in efforts if each.cell in more_error
+    }
+
+
+def never_retrained(rows: Sequence[Row], efforts: Sequence[Effort], lines: Mapping[str, Sequence[LossLine]]) -> int:
+    """Of how many cells the command proposes a design that nobody retrained."""
+    retrained = {(*row.cell, row.design) for row in rows}
+    smallest = ((cell, losses.smallest()) for cell, losses in losses_by_cell(rows, efforts, lines).items())
+    return sum(design is not None and (*cell, design.name) not in retrained for cell, design in smallest)
 
 
 def decided_parts(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from unetscope.analysis import DICE_MARGIN, FREEDOM, LossLine
+from unetscope.analysis import BEYOND, DICE_MARGIN, FREEDOM, OF_A_STEP, LossLine
 from unetscope.analysis.expected_losses import mean_of_least
 from unetscope.analysis.trainings import SCORED_SHARE
 from unetscope.runs.analysed import UNLEARNT_DICE
@@ -51,7 +51,8 @@ class Row:
     loss: of Dice when it is retrained. values: of its predictors, by name. by_bits: what the rule of bits says. most: the end
     of the interval over images of the gap after training on; below the margin, a network that is there shows that what it lacks
     is not needed. retrained: what its retrainings decide. by_seed: the loss of each seed; NaN where it or the whole network did
-    not begin to learn. error: the standard error of the loss, over seeds.
+    not begin to learn. error: the standard error of the loss, over seeds. step: by how much the Dice of the run jumps from one
+    epoch to the next.
     """
 
     task: str
@@ -65,6 +66,12 @@ class Row:
     retrained: Decision = "undecided"
     by_seed: Sequence[float] = ()
     error: float = UNKNOWN
+    step: float = 0.0
+
+    @property
+    def error_of_run(self) -> float:
+        """The scale by which losses are farther off the lines in its run than in others."""
+        return OF_A_STEP * self.step
 
     @property
     def cell(self) -> tuple[str, str, int]:
@@ -214,8 +221,9 @@ def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None)
     """The line of designs that lack levels alone, of those that lack skips, or of all, by maximum likelihood; tasks weigh the
     same. Rows in which the predictor is not known are left out.
 
-    The measured loss is off the line by what a network is, of a scale that is fitted, and by what its retrainings vary, of a
-    scale that is known. What is supposed of the scales weighs as much as a task does: few tasks leave a scale at 0.
+    The measured loss is off the line by what a network is, of a scale that is fitted, by what its retrainings vary, and by how
+    much the Dice of the run jumps, of scales that are known. What is supposed of the scales weighs as much as a task does: few
+    tasks leave a scale at 0.
 
     Source: a two-piece law, as of Fernández & Steel (JASA 93:359, 1998), of Student's, which outlying tasks move little.
 
@@ -227,7 +235,7 @@ def fitted(rows: Sequence[Row], predictor: str, keeps_skips: bool | None = None)
     alike = [row for row in rows if keeps_skips in (None, row.keeps_skips)]
     measured = [row for row in alike if math.isfinite(value_of(row, predictor))]
     x, y = np.array([(value_of(row, predictor), row.loss) for row in measured]).reshape(-1, 2).T
-    errors = np.array([row.error for row in measured])
+    errors = np.array([math.hypot(row.error, row.error_of_run) for row in measured])
     sizes = {task: sum(row.task == task for row in measured) for task in {row.task for row in measured}}
     weights = np.array([1 / sizes[row.task] for row in measured])
 
@@ -307,7 +315,7 @@ def left_out_lines(rows: Sequence[Row], predictors: Iterable[str]) -> dict[str, 
 def predicted(rows: Sequence[Row], predictor: str, lines: Mapping[str, Sequence[LossLine]]) -> Predicted:
     """Every row in which a predictor is known, with the loss that a line of other tasks expects. lines: by task."""
     return [
-        (row, line.loss(value_of(row, predictor)))
+        (row, line.loss(value_of(row, predictor), more_error=BEYOND * row.error_of_run))
         for row in rows
         for line in lines[row.task]
         if line.predictors == names_of(predictor)

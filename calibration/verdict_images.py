@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from calibration.verdict_fit import MARGIN, Predicted
-from unetscope.analysis import error_over_images
+from calibration.verdict_fit import MARGIN, Predicted, Row
+from unetscope.analysis import error_over_images, mean_step
 from unetscope.analysis.trainings import SCORED_SHARE
 from unetscope.base import without_nan
 from unetscope.base.files import whole_file
@@ -42,6 +42,20 @@ class CellImages:
     def cell(self) -> tuple[str, str, int]:
         """As that of `Row`."""
         return self.task, self.network, self.budget
+
+    @property
+    def step(self) -> float:
+        """By how much the mean Dice of the run jumps from one epoch to the next."""
+        records = [
+            EpochRecord(epoch, 0.0, 0.0, 0.0, float(np.nanmean(dice)), 0.0) for epoch, dice in sorted(self.dice.items())
+        ]
+        return mean_step(records, self.budget)
+
+
+def with_steps(rows: Sequence[Row], cells: Sequence[CellImages]) -> list[Row]:
+    """Rows with how much the Dice of their runs jumps."""
+    steps = {each.cell: each.step for each in cells}
+    return [replace(row, step=steps.get(row.cell, row.step)) for row in rows]
 
 
 def images_of(cell: Path, task: str, network: str, budgets: Iterable[int]) -> Iterator[CellImages]:

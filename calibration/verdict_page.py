@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,6 +29,7 @@ from calibration.verdict_effort import (
     efforts_of,
     keep_efforts,
     kept_efforts,
+    never_retrained,
     proposed,
 )
 from calibration.verdict_fit import (
@@ -44,10 +45,11 @@ from calibration.verdict_fit import (
     predicted,
     rows_of,
 )
-from calibration.verdict_images import CellImages, images_of, keep_images, kept_images, of_few_images
+from calibration.verdict_images import CellImages, images_of, keep_images, kept_images, of_few_images, with_steps
+from calibration.verdict_summary import in_short
 from unetscope.base import without_nan
 from unetscope.base.files import whole_file
-from unetscope.table import BITS, PROBED, SILENCED, TRAINED_ON, Decision, decided_loss, epochs_trained_on
+from unetscope.table import BITS, PROBED, SILENCED, TRAINED_ON, Decision, Interval, decided_loss, epochs_trained_on
 
 OfCell = TypeVar("OfCell", Row, Effort, CellImages)
 ROOT = Path(__file__).parents[1]
@@ -86,11 +88,12 @@ def main() -> None:
     efforts = sorted(joined(kept_efforts(kept_of_efforts), read_efforts), key=_place)
     if len({row.task for row in rows}) < 3:
         raise SystemExit("there are cells of fewer than three tasks: nothing can be left out")
+    images = sorted(joined(kept_images(kept_of_images), read_images(words.folder)), key=_place)
+    rows = with_steps(rows, images)
     kept.parent.mkdir(exist_ok=True)
     with whole_file(kept) as beside:
         beside.write_text(json.dumps(without_nan([asdict(row) for row in rows]), indent=1) + "\n", encoding="utf-8")
     keep_efforts(efforts, kept_of_efforts)
-    images = sorted(joined(kept_images(kept_of_images), read_images(words.folder)), key=_place)
     keep_images(images, kept_of_images)
     (words.docs / "verdicts.md").write_text("\n".join(page(rows, efforts, images)) + "\n", encoding="utf-8")
     lines = [line.as_dict() for line in lines_of(rows, USED)]
@@ -156,7 +159,11 @@ def page(rows: Sequence[Row], efforts: Sequence[Effort], images: Sequence[CellIm
     lines = left_out_lines(rows, names)
     predictions = {name: losses for name in names if (losses := predicted(rows, name, lines))}
     commanded = command_verdicts(rows, efforts, lines)
+    regret = float(np.mean(_regrets(proposed(commanded)))) if commanded else math.nan
     return [
+        "# What predicts the loss of Dice",
+        "",
+        *in_short(commanded, efforts, regret, never_retrained(rows, efforts, lines)),
         *_of_predictors(rows, predictions, commanded, efforts),
         *_of_parts(predictions, commanded, efforts),
         *_of_designs(rows, predictions, commanded),
@@ -178,7 +185,7 @@ def _of_predictors(
     needed = sum(row.truth == "needed" for row in rows)
     seeds = [str(number) for number in sorted({len(row.by_seed) for row in rows})]
     return [
-        "# What predicts the loss of Dice",
+        "## How it is known",
         "",
         "`python -m calibration.verdict_cells` trains a network on each task, keeps what may predict the loss of a design that lacks some of "
         "its parts, and retrains all designs; `python -m calibration.verdict_page` writes this page.",
@@ -242,7 +249,7 @@ def _of_designs(
         "",
         "The smallest design whose whole interval lies under the margin, or the whole network. *Regret*: the Dice of the best design, the whole "
         "network among them, less that of the chosen one, as retrained. The best of many is partly luck; so *beside retraining* takes the best "
-        "by all seeds but one, and compares the two on that one, for each seed in turn. Only designs that were retrained are chosen from.",
+        "by all seeds but one, and compares the two on that one, for each seed in turn. Only designs that were retrained are chosen from, which some of those that the command proposes were not.",
         "",
         "| predicted by | mean regret | largest | beside retraining | left out of the network |",
         "|---|---|---|---|---|",
@@ -302,7 +309,11 @@ def _command_line(commanded: Sequence[CommandVerdict], efforts: Sequence[Effort]
         return []
     cost = sum(each.trainings for each in efforts) / len(efforts)
     losses, decisions = [(row, loss) for row, loss, _ in with_losses], [decision for _, _, decision in with_losses]
-    return [_line(judged(f"effort of {EFFORT:g}", losses, decisions), cost)]
+    # without an interval, what all parts together lose is decided by theirs
+    of_all = [(each.row, each.loss or Interval(0.0, 0.0, 0.0)) for each in commanded]
+    decided = judged("", of_all, [each.decision for each in commanded])
+    whole = replace(judged(f"effort of {EFFORT:g}", losses, decisions), right=decided.right, wrong=decided.wrong)
+    return [_line(whole, cost)]
 
 
 def _line(each: Judged, cost: float) -> str:
@@ -323,16 +334,33 @@ def _choice(name: str, decided: Sequence[tuple[Row, Decision]]) -> str:
     by_cell: dict[tuple[str, str, int], list[tuple[Row, Decision]]] = {}
     for row, decision in decided:
         by_cell.setdefault(row.cell, []).append((row, decision))
-    regrets, beside, smaller = [], [], 0
+    beside, smaller = [], 0
     for of_cell in by_cell.values():
-        redundant = [row for row, decision in of_cell if decision == "redundant"]
-        smallest = min(redundant, key=lambda row: size_of(row.design), default=None)
+        smallest = _smallest(of_cell)
         smaller += smallest is not None
-        regrets.append((0.0 if smallest is None else smallest.loss) - min(0.0, *(row.loss for row, _ in of_cell)))
         beside.append(beside_retraining(smallest, [row for row, _ in of_cell]))
+    regrets = _regrets(decided)
     finite = [more for more in beside if math.isfinite(more)]
     columns = (np.mean(regrets), max(regrets), np.mean(finite) if finite else math.nan)
     return f"| {name} | {' | '.join(map(_number, columns))} | {smaller} of {len(by_cell)} |"
+
+
+def _regrets(decided: Sequence[tuple[Row, Decision]]) -> list[float]:
+    """By cell, what the chosen design loses more than the best of all, the whole network among them."""
+    by_cell: dict[tuple[str, str, int], list[tuple[Row, Decision]]] = {}
+    for row, decision in decided:
+        by_cell.setdefault(row.cell, []).append((row, decision))
+    return [
+        (0.0 if (smallest := _smallest(of_cell)) is None else smallest.loss)
+        - min(0.0, *(row.loss for row, _ in of_cell))
+        for of_cell in by_cell.values()
+    ]
+
+
+def _smallest(decided: Sequence[tuple[Row, Decision]]) -> Row | None:
+    """The smallest design that is redundant; None for the whole network."""
+    redundant = [row for row, decision in decided if decision == "redundant"]
+    return min(redundant, key=lambda row: size_of(row.design), default=None)
 
 
 def beside_retraining(design: Row | None, rows: Sequence[Row]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from calibration import verdict_page
 from calibration.verdict_effort import USED, command_verdicts
-from calibration.verdict_fit import Row, left_out_lines
-from calibration.verdict_images import CellImages, keep_images, kept_images, of_few_images
+from calibration.verdict_fit import Row, left_out_lines, predicted
+from calibration.verdict_images import CellImages, keep_images, kept_images, of_few_images, with_steps
 from calibration.verdict_page import page, read_cells
 
+from unetscope.analysis import LossLine
 from unetscope.table import Evidence, Interval, Silenced, TrainedOn, Variant, parts_named
 
 DESIGNS = ("without-skip1", "without-skip2", "depth1", "no-skips")
@@ -135,6 +137,10 @@ def test_the_command_is_judged_by_what_it_found(cells: Path, monkeypatch: pytest
         lines = (tmp_path / "verdicts.md").read_text(encoding="utf-8").splitlines()
         assert any(line.startswith("| effort of 0.3, 18 epochs (0.33 trainings) | 3 |") for line in lines)
         assert any(line.startswith("| effort of 0.3 |") and line.endswith("| 1 of 1 |") for line in lines)
+        assert lines[4:6] == ["| | goal | reached | of other tasks |", "|---|---|---|---|"]
+        shares = [line.split(" | ")[2] for line in lines[6:8]]
+        assert shares == ["66.7% of 3", "33.3% of 3"]  # depth1 is needed, and a network that is there hid it
+        assert "Of 1 proposed designs 1 were not retrained" in lines[13]
 
 
 def test_intervals_of_few_images_hold_with_what_images_add(tmp_path: Path) -> None:
@@ -172,3 +178,17 @@ def test_the_page_tells_of_few_images_where_their_dice_is_kept(cells: Path, monk
     text = "\n".join(page(rows, efforts, images))
     assert "| tasks | images | holds | wider holds |" in text
     assert "| drawn | 12 |" in text
+
+
+def test_a_dice_that_jumps_makes_a_row_less_sure() -> None:
+    """Of the mean over the images, along the epochs that a training's score is of."""
+    row = Row("ring", "unet", 20, "depth1", 0.05, {"silenced": 0.1}, error=0.001)
+    dice = {18: [0.5, 0.7], 19: [0.6, 0.8], 20: [0.5, 0.7]}
+    (jumping,) = with_steps([row], [CellImages("ring", "unet", 20, dice, {})])
+    assert jumping.step == pytest.approx(0.1)
+    assert with_steps([row], []) == [row]
+    line = LossLine((("silenced",),), None, 0.0, 0.5, (0.01, 0.0), (0.01, 0.0))
+    (calm,), (wide,) = (predicted([each], "silenced", {"ring": [line]}) for each in (row, jumping))
+    assert wide[1].value == calm[1].value == 0.05
+    half = calm[1].high - calm[1].value
+    assert wide[1].high - wide[1].value == pytest.approx(math.hypot(half, half / 0.01 * 0.4 * 0.1))

@@ -3,7 +3,6 @@ from .expected_losses import BEYOND as BEYOND
 from .expected_losses import FREEDOM as FREEDOM
 from .expected_losses import LossLine as LossLine
 from .expected_losses import expected_loss as expected_loss
-from .few_images import error_over_images as error_over_images
 from .gains import output_information as output_information
 from .layer_steps import Neighbours as Neighbours
 from .layer_steps import neighbours as neighbours
@@ -29,6 +28,10 @@ from .rank_stability import AGREES as AGREES
 from .rank_stability import RankStability as RankStability
 from .rank_stability import layer_rank_stability as layer_rank_stability
 from .rank_stability import three_digits as three_digits
+from .run_errors import OF_A_STEP as OF_A_STEP
+from .run_errors import error_of_run as error_of_run
+from .run_errors import error_over_images as error_over_images
+from .run_errors import mean_step as mean_step
 from .seed_choice import seeds_to_add as seeds_to_add
 from .spread import ASSUMED_RESIDUAL as ASSUMED_RESIDUAL
 from .spread import expected_half_width as expected_half_width

@@ -57,16 +57,16 @@ class LossLine:
         """Whether it is of designs that lack levels alone, or of the others."""
         return self.keeps_skips in (None, keeps_skips)
 
-    def loss(self, x: float, error: float = 0.0, of_images: float = 0.0) -> Interval:
+    def loss(self, x: float, error: float = 0.0, more_error: float = 0.0) -> Interval:
         """The loss to expect, in Dice, with its 90 % interval.
 
         error: half of the interval of what was lost when trained on, which is of few images; other predictors have none.
-        of_images: half of the interval by which the loss over few images differs from that over as many as the line is of.
+        more_error: half of the interval by which a loss is farther off here than elsewhere (`error_of_run`).
         """
         of_x = sum(TRAINED_ON in group for group in self.predictors) * error / len(self.predictors)
         middle = self.intercept + self.slope * x
         above, below = (
-            math.hypot(BEYOND * (start + growth * max(0.0, x)), self.slope * of_x, of_images)
+            math.hypot(BEYOND * (start + growth * max(0.0, x)), self.slope * of_x, more_error)
             for start, growth in (self.above, self.below)
         )
         return Interval(middle, middle - below, middle + above)
@@ -107,14 +107,14 @@ def expected_loss(
     keeps_skips: bool,
     lines: Sequence[LossLine] | None = None,
     error: float = 0.0,
-    of_images: float = 0.0,
+    more_error: float = 0.0,
 ) -> Interval | None:
     """The loss to expect by the surest line whose predictors are known; None if there is none.
 
     known: by the name of the predictor. keeps_skips: whether the design lacks levels alone. lines: the surest first; by default
-    those of this package. error, of_images: as of `LossLine.loss`, in Dice.
+    those of this package. error, more_error: as of `LossLine.loss`, in Dice.
     """
     for line in fitted_lines() if lines is None else lines:
         if line.is_for(keeps_skips) and math.isfinite(x := line.x(known)):
-            return line.loss(x, error, of_images)
+            return line.loss(x, error, more_error)
     return None

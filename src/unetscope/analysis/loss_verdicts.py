@@ -139,13 +139,13 @@ def expected_losses(
     margin: float,
     probed: Callable[[Variant, int], float] = lambda _design, _epoch: math.nan,
     lines: Sequence[LossLine] | None = None,
-    of_images: Mapping[int, float] = MappingProxyType({}),
+    more_error: Mapping[int, float] = MappingProxyType({}),
 ) -> dict[int, ExpectedLosses]:
     """By epoch, what designs are expected to lose: of those that were silenced, and of those that were trained on.
 
     probed: the Dice that probes lose without the part that a design lacks, at an epoch; NaN if that is not known. lines: by
-    which losses are expected, the surest first; by default those of this package. of_images: by epoch, what few validation
-    images add to half of an interval.
+    which losses are expected, the surest first; by default those of this package. more_error: by epoch, what the run adds to
+    half of an interval.
     """
     by_epoch: dict[int, list[ExpectedLoss]] = {}
     trained_on = () if evidence is None else evidence.trained_on
@@ -153,8 +153,8 @@ def expected_losses(
         if evidence is not None and row.epoch == evidence.epoch and _is_among(row.design, trained_on):
             continue
         predictors = _known(row.loss, probed(row.design, row.epoch))
-        few = of_images.get(row.epoch, 0.0)
-        if (loss := expected_loss(predictors, _keeps_skips(row.design, without), lines, of_images=few)) is not None:
+        of_run = more_error.get(row.epoch, 0.0)
+        if (loss := expected_loss(predictors, _keeps_skips(row.design, without), lines, more_error=of_run)) is not None:
             by_epoch.setdefault(row.epoch, []).append(ExpectedLoss(row.design, row.epoch, loss, predictors))
     for each in trained_on:
         assert evidence is not None
@@ -165,8 +165,8 @@ def expected_losses(
             evidence.epoch
         ):  # of fewer the lines do not know what they tell
             predictors[TRAINED_ON] = each.loss.value
-        error, few = half_width if is_known else 0.0, of_images.get(evidence.epoch, 0.0)
-        if (loss := expected_loss(predictors, _keeps_skips(each.design, without), lines, error, few)) is not None:
+        error, of_run = half_width if is_known else 0.0, more_error.get(evidence.epoch, 0.0)
+        if (loss := expected_loss(predictors, _keeps_skips(each.design, without), lines, error, of_run)) is not None:
             proof = each if each.shows(margin) else None
             of_epoch = by_epoch.setdefault(evidence.epoch, [])
             of_epoch.append(ExpectedLoss(each.design, evidence.epoch, loss, predictors, proof))

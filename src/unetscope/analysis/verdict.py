@@ -191,7 +191,7 @@ def judge(
     silenced: Collection[Silenced] = (),
     evidence: Evidence | None = None,
     dice_margin: float = DICE_MARGIN,
-    of_images: Mapping[int, float] = MappingProxyType({}),
+    more_error: Mapping[int, float] = MappingProxyType({}),
 ) -> Judgement:
     """Every skip and every level at every marked epoch: needed, redundant or undecided, by all rules.
 
@@ -211,8 +211,8 @@ def judge(
     estimate decides nothing if it is at its ceiling only because all images differ in that layer. The rule does not apply to
     the deepest skip, nor to levels.
 
-    silenced, evidence: what was seen of smaller networks. of_images: by epoch, what few validation images add to half of an
-    expected interval, as `error_over_images` tells. estimator: of usable information. depth: the levels of the
+    silenced, evidence: what was seen of smaller networks. more_error: by epoch, what this run adds to half of an expected
+    interval, as `error_of_run` tells. estimator: of usable information. depth: the levels of the
     network's decoder, by default those that its layers show. without: the skips that the network lacks, by default those of
     the levels at which none was measured.
 
@@ -249,7 +249,7 @@ def judge(
         return probed_loss(removed_parts(design, depth, without), gains[epoch]) if epoch in gains else math.nan
 
     losses = expected_losses(
-        silenced, evidence, depth=depth, without=without, margin=dice_margin, probed=probed, of_images=of_images
+        silenced, evidence, depth=depth, without=without, margin=dice_margin, probed=probed, more_error=more_error
     )
     verdicts += loss_verdicts(losses, tuple(gains[epochs[0]]), epochs)
     return Judgement(tuple(_since(verdicts, gains)), depth, without, margin, gains, losses)

@@ -15,7 +15,7 @@ from unetscope.analysis import (
     Judgement,
     Training,
     Verification,
-    error_over_images,
+    error_of_run,
     guess_nats,
     guess_of_classes,
     judge,
@@ -238,7 +238,7 @@ class AnalysedRun:
             depth=None if network is None else network["depth"],
             without=None if network is None else parts_named(network["without"]),
             silenced=silenced,
-            of_images={epoch: error_over_images(self.epochs, epoch, groups) for epoch in judged},
+            more_error={epoch: error_of_run(self.epochs, epoch, groups) for epoch in judged},
             evidence=evidence if evidence is not None and evidence.epoch in self.learnt_epochs else None,
             dice_margin=self.dice_margin,
         )

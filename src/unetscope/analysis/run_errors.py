@@ -1,4 +1,6 @@
-"""What a run with few validation images adds to the loss of Dice to expect of a retrained network."""
+"""How much farther than elsewhere the loss of Dice to expect may be off in a run: of few validation images, and of one whose
+Dice jumps from one epoch to the next.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from unetscope.analysis.expected_losses import BEYOND
 from unetscope.analysis.trainings import SCORED_SHARE
 from unetscope.table import EpochRecord, effective_groups, group_values
 
@@ -15,6 +18,44 @@ FITTED_ON: Final = 100  # validation images of the networks on which the lines w
 LEAST_SPREAD: Final = 0.012  # of losses over images: where the Dice stood still it was 0.006 to 0.014 nevertheless
 MOST_EPOCHS: Final = 10  # that are compared: a run of 10,000 epochs is judged at a hundred of them
 UNKNOWN: Final = 1.0  # half-width of a loss of which a single image tells
+OF_A_STEP: Final = 0.4  # the scale of losses by the Dice's mean step: by this, left-out tasks are the most likely
+
+
+def error_of_run(records: Sequence[EpochRecord], epoch: int, groups: Sequence[int] = ()) -> float:
+    """Half of the 90 % interval by which losses are farther off the lines in this run than in others, in Dice.
+
+    records: of every epoch. epoch: after which a part is judged. groups: of each validation image, if they are in groups.
+
+    >>> records = [EpochRecord(epoch, 0, 0, 0, 0.75 + 0.05 * (epoch % 2), 1) for epoch in range(21)]
+    >>> round(error_of_run(records, 20), 3)
+    0.043
+    """
+    return math.hypot(error_over_images(records, epoch, groups), BEYOND * OF_A_STEP * mean_step(records, epoch))
+
+
+def mean_step(records: Sequence[EpochRecord], epoch: int) -> float:
+    """By how much the mean Dice differs from one epoch to the next, over those that a score is of; 0 if none is known.
+
+    Where it jumps, the network that is judged is one of many, and its retrainings are others: what each loses without a part
+    differs. docs/verdicts.md tells how often intervals hold.
+
+    >>> mean_step([EpochRecord(epoch, 0, 0, 0, 0.5 + 0.25 * (epoch == 19), 1) for epoch in range(21)], 20)
+    0.25
+    """
+    compared = _compared(records, epoch)
+    steps = [
+        abs(compared[later].validation_dice - compared[later - 1].validation_dice)
+        for later in compared
+        if later - 1 in compared
+    ]
+    finite = [step for step in steps if math.isfinite(step)]
+    return sum(finite) / len(finite) if finite else 0.0
+
+
+def _compared(records: Sequence[EpochRecord], epoch: int) -> dict[int, EpochRecord]:
+    """Those of the last tenth of the epochs until this one, ten at most, and the one before, by their epoch."""
+    first = epoch - min(MOST_EPOCHS, max(2, epoch // SCORED_SHARE))
+    return {record.epoch: record for record in records if first <= record.epoch <= epoch}
 
 
 def error_over_images(records: Sequence[EpochRecord], epoch: int, groups: Sequence[int] = ()) -> float:
@@ -32,8 +73,7 @@ def error_over_images(records: Sequence[EpochRecord], epoch: int, groups: Sequen
     >>> round(error_over_images(records, 10), 3)
     0.05
     """
-    first = epoch - min(MOST_EPOCHS, max(2, epoch // SCORED_SHARE)) + 1
-    by_epoch = {record.epoch: np.asarray(record.dice_per_image) for record in records if first <= record.epoch <= epoch}
+    by_epoch = {each: np.asarray(record.dice_per_image) for each, record in _compared(records, epoch).items()}
     steps = [
         by_epoch[later] - by_epoch[later - 1]
         for later in by_epoch

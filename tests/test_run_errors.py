@@ -1,16 +1,17 @@
-"""Of few validation images less is known of what a retrained network loses."""
+"""Of few validation images, and of a training whose Dice jumps, less is known of what a retrained network loses."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from unetscope.analysis.expected_losses import LossLine
-from unetscope.analysis.few_images import LEAST_SPREAD, UNKNOWN, error_over_images
 from unetscope.analysis.loss_verdicts import expected_losses
+from unetscope.analysis.run_errors import LEAST_SPREAD, OF_A_STEP, UNKNOWN, error_of_run, error_over_images, mean_step
 from unetscope.table.losses import Silenced
 from unetscope.table.parts import Variant
 from unetscope.table.records import EpochRecord
@@ -77,7 +78,7 @@ def test_of_one_image_or_group_nothing_is_known_and_without_any_nothing_is_added
 def test_what_few_images_add_widens_an_expected_loss_and_leaves_its_middle() -> None:
     line = LossLine((("silenced",),), None, 0.001, 0.1, (0.004, 0.1), (0.004, 0.1))
     silenced = [Silenced(10, Variant("without-skip1", 3, ()), 0.0), Silenced(20, Variant("without-skip1", 3, ()), 0.0)]
-    losses = expected_losses(silenced, None, depth=3, without=(), margin=0.02, lines=[line], of_images={10: 0.03})
+    losses = expected_losses(silenced, None, depth=3, without=(), margin=0.02, lines=[line], more_error={10: 0.03})
     few, many = losses[10].losses[0].loss, losses[20].losses[0].loss
     assert few.value == many.value == 0.001
     assert few.high - few.value == pytest.approx(math.hypot(many.high - many.value, 0.03))
@@ -94,3 +95,20 @@ def test_intervals_hold_the_mean_of_many_images(images: int) -> None:
         error = error_over_images(records(np.stack([np.full(images, 0.5), 0.5 + steps])), 10)
         held.append(abs(losses.mean() - 0.01) <= math.hypot(error, 1.645 * 0.04 / 10))
     assert 0.84 <= np.mean(held) <= 0.94
+
+
+def test_a_dice_that_jumps_widens_what_is_expected() -> None:
+    """By how much it jumps over the epochs that the score is of, whatever it did before."""
+    dice = np.array([0.1, *[0.8] * 50, *[0.8, 0.9] * 5])
+    jumping = [
+        replace(record, validation_dice=mean) for record, mean in zip(records(dice[:, None], 60), dice, strict=True)
+    ]
+    assert mean_step(jumping, 60) == pytest.approx(0.1)
+    assert mean_step(jumping, 40) == 0
+    assert error_of_run([replace(each, dice_per_image=()) for each in jumping], 60) == pytest.approx(
+        stats.t.ppf(0.95, 4) * OF_A_STEP * 0.1
+    )
+    both = math.hypot(UNKNOWN, stats.t.ppf(0.95, 4) * OF_A_STEP * 0.1)
+    assert error_of_run(jumping, 60) == pytest.approx(both)  # of one image nothing is known
+    assert mean_step([], 60) == mean_step(jumping[-1:], 60) == 0
+    assert mean_step([replace(record, validation_dice=math.nan) for record in jumping], 60) == 0
