@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markdown_table import table
 from paper_protocol import BEGUN, MODELS, PAPER_RATE, epoch_text, facts_of, title_of
 
@@ -61,3 +62,7 @@ def starts(sections: Mapping[str, Any]) -> Iterator[str]:
     head = ("weights at first", "model", "begin", "begins at epoch", "best Dice", "why not")
     rows: list[Sequence[str]] = [row for section in sections.values() for row in section["rows"]]
     yield from ("", *table(head, rows), "")
+    for weights in dict.fromkeys(row[0] for row in rows):
+        counts = np.array([row[2].split(" of ") for row in rows if row[0] == weights], dtype=int).sum(axis=0)
+        yield f"- {weights}: {counts[0]} of {counts[1]} trainings begin by then."
+    yield ""

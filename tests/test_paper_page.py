@@ -292,6 +292,9 @@ def test_what_starting_does_is_said_seed_by_seed(script: dict[str, Any], run: Pa
     )
     assert "| He | model1 | 1 of 1 | 500 | 0.850 | – |" in page
     assert "| He | model3 | 1 of 1 | 500 | 0.850 | – |" in page  # 0.106 after one epoch
+    assert page[-3:-1] == [
+        "- Glorot, as published: 1 of 2 trainings begin by then.", "- He: 2 of 2 trainings begin by then.",
+    ]  # fmt: skip
     assert page[2].startswith(
         "Models 1 to 4 for 10,000 of the paper's epochs, seed by seed (width 8, 64×64, 20 epochs at"
     )
