@@ -191,7 +191,7 @@ def _of_predictors(
         "its parts, and retrains all designs; `python -m calibration.verdict_page` writes this page.",
         "",
         f"{len(tasks)} tasks ({', '.join(tasks)}), {len(networks)} networks ({', '.join(TITLES[name] for name in networks)}), {len(trained)} of their pairs, each "
-        f"at two budgets: {len(rows)} designs, {needed} of which lose more than {MARGIN:g} Dice when they are retrained with {' or '.join(seeds)} seeds. "
+        f"at two budgets: {len(rows)} designs, {needed} of which lose more than {MARGIN:g} Dice when they are retrained with {', '.join(seeds)} seeds; the run itself is one of them. "
         f"{scope_of(tasks)} Lines are judged on tasks that they were not fitted on: each is left out in turn. In the first table all "
         "tasks weigh the same; in the others parts do, and networks.",
         "",
