@@ -122,6 +122,9 @@ def test_every_part_is_judged_and_the_page_names_the_classes(output: Callable[..
     verdicts = json.loads(output("verdict", run, "--json", "--no-cost"))["verdicts"]
     assert {(row["part"], row["rule"]) for row in verdicts} >= {("skip1", "conditional"), ("level1", "conditional")}
     assert all("out of domain" not in row["text"] for row in verdicts if row["rule"] == "conditional")
+    assert any(row["rule"] == "loss" for row in verdicts)
+    printed = " ".join(output("verdict", run, "--no-cost").split())
+    assert "A loss is of the mean Dice over the classes of an image: one of 3 may lose 3 times as much." in printed
     output("measure", run, "--renyi=0.5", "--epochs=4", "--quiet")
     assert "renyi" in {row.estimator for row in RunFolder.open(run).flow().estimates}
     assert output("report", run, "--quiet").strip() == str(run / "report.html")

@@ -98,6 +98,11 @@ def print_judgement(run: AnalysedRun, epoch: int | None, saved: Savings | None, 
         print_json(_judgement_data(run, epoch, saved))
         return
     _print_verdicts(run.flow, judgement, epoch)
+    if epoch in judgement.losses and run.class_map is not None and (classes := run.class_map.classes) > 2:
+        print_sentence(
+            f"A loss is of the mean Dice over the classes of an image: one of {classes} may lose {classes} times as much. "
+            f"unetscope verify {run.path} tells the Dice of each."
+        )
     if left := run.epochs_left:
         print_sentence(
             f"The training stopped {left} epochs before its end, and a longer one may need other parts: "
