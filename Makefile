@@ -6,24 +6,31 @@ PACKAGE := $(VENV)/.package
 EXTRAS := $(VENV)/.extras
 NPM := node_modules/.package-lock.json
 NODE := $(shell command -v npm)
-RUN = $(BIN)/$(if $(COVERAGE),coverage run,python)
-PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist worksteal --durations 20
+PYTEST = -m pytest -n $(WORKERS) --dist worksteal --durations 20
+TEST = OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 WORKERS ?= 2
 # Where no bytecode is kept, every process that a test starts compiles torch again, which takes longer than the test.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow docs bench study faults lint lint-script clean
+.PHONY: demo test test-long test-slow coverage docs bench study faults lint lint-script clean
 
 demo: $(PACKAGE)  ## train, measure, draw and report on synthetic nuclei: runs/demo/report.html
 	$(BIN)/unetscope run --out runs/demo $(if $(wildcard runs/demo/config.json),--resume,--preset demo)
 
-test: $(EXTRAS) lint  ## lint, types and the fast tests; COVERAGE=1 counts the lines and branches that they run
-	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(PYTEST) -m "not slow"
-	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report | tail -n 1)
+test: $(EXTRAS) lint  ## lint, types and the tests that take less than a second each; a few minutes on two cores
+	$(TEST) -m "not slow and not long"
+
+test-long: $(EXTRAS)  ## the tests that take seconds
+	$(TEST) -m "long and not slow"
 
 test-slow: $(EXTRAS)  ## the tests that take minutes
-	$(PYTEST) -m slow
+	$(TEST) -m slow
+
+coverage: $(EXTRAS)  ## all tests but the slow ones, and which lines and branches they run
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run $(PYTEST) -m "not slow"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report | tail -n 1
 
 docs: $(EXTRAS)  ## the site: build/site/index.html
 	$(BIN)/mkdocs build --strict --quiet

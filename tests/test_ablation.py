@@ -73,6 +73,7 @@ def test_means_leave_frozen_parts_frozen() -> None:
     assert not frozen.training
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", [("skip1",), ("skip2",), ("skip1", "skip3"), ("skip1", "skip2", "skip3")])
 def test_ablated_and_removed_are_exact_on_the_papers_network(names: tuple[str, ...]) -> None:
     torch.manual_seed(0)

@@ -64,6 +64,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished / "run", tmp_path / "run"))
 
 
+@pytest.mark.long
 def test_a_run_of_ones_own_network_says_what_it_is_of(finished: Path) -> None:
     folder = RunFolder.open(finished / "run")
     network = folder.configuration["network"]
@@ -74,6 +75,7 @@ def test_a_run_of_ones_own_network_says_what_it_is_of(finished: Path) -> None:
     assert [record.epoch for record in folder.epochs()] == [0, 1, 2, 3]
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on_to_the_same_numbers(finished: Path, tmp_path: Path) -> None:
     """Also of a network with dropout, whose random numbers go on where they were."""
 
@@ -89,6 +91,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(finished: Path, tmp_path: Pat
     assert stopped.flow().estimates == straight.flow().estimates
 
 
+@pytest.mark.long
 def test_variants_are_retrained_and_compared(run: Path) -> None:
     verification = verify(run, ["skips", "depth1"], seeds=1, engine=InProcess())
     assert [variant.name for variant in verification.variants] == ["model1", "without-skip1", "without-skip2", "depth1"]
@@ -112,6 +115,7 @@ def test_variants_are_retrained_and_compared(run: Path) -> None:
     assert costs["without-skip1"].change("multiply_adds") < 0 == costs["model1"].change("multiply_adds")
 
 
+@pytest.mark.long
 def test_parts_that_are_left_have_the_names_of_the_whole_network(tmp_path: Path) -> None:
     """Of a run without skip1 in the first place: what is judged is what is retrained."""
     (tmp_path / "nets.py").write_text(CODE)
@@ -134,6 +138,7 @@ def test_parts_that_are_left_have_the_names_of_the_whole_network(tmp_path: Path)
     assert savings(run, verification.variants[1]).change("parameters") < 0
 
 
+@pytest.mark.long
 def test_the_smaller_network_is_the_same_in_a_process_of_its_own(run: Path, finished: Path) -> None:
     result = slim(run, "depth1-without-skip1", fine_tune=1)
     assert result.savings.slim.parameters < result.savings.whole.parameters
@@ -149,6 +154,7 @@ def test_the_smaller_network_is_the_same_in_a_process_of_its_own(run: Path, fini
     assert torch.equal(again(x), smaller(x))
 
 
+@pytest.mark.long
 def test_carried_weights_are_the_whole_network_with_the_skip_silenced(run: Path, finished: Path) -> None:
     result = slim(run, "without-skip2")
     whole = build_network(f"{finished / 'nets.py'}:Net", {"width": 3})
@@ -161,6 +167,7 @@ def test_carried_weights_are_the_whole_network_with_the_skip_silenced(run: Path,
     assert torch.allclose(load_parts(result.path.parent)(x), silenced, atol=1e-6)
 
 
+@pytest.mark.long
 def test_tied_weights_are_kept_and_restored(tmp_path: Path) -> None:
     """As of nnU-Net's networks, whose decoder holds the encoder too."""
     (tmp_path / "nets.py").write_text(
@@ -208,6 +215,7 @@ def test_networks_of_packages_are_trained_and_cut(name: str, tmp_path: Path) -> 
 HOSTILE = ("os:system", "subprocess:run", "builtins:exec", "shutil:rmtree", "{folder}/evil.py:Net")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", HOSTILE)
 def test_code_that_a_run_folder_names_does_not_run(run: Path, tmp_path: Path, code: str) -> None:
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
@@ -232,6 +240,7 @@ def test_code_that_a_run_folder_names_does_not_run(run: Path, tmp_path: Path, co
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.long
 def test_another_loops_consent_is_not_that_of_the_configuration(run: Path, finished: Path, tmp_path: Path) -> None:
     with edited_config(run) as values:
         network = values["configuration"]["network"]
@@ -241,6 +250,7 @@ def test_another_loops_consent_is_not_that_of_the_configuration(run: Path, finis
         slim(run, "depth1")
 
 
+@pytest.mark.long
 def test_a_verdict_on_a_strangers_run_says_what_it_does_not_compute(run: Path, tmp_path: Path) -> None:
     with edited_config(run) as values:
         values["configuration"]["network"]["code"] = f"{tmp_path / 'evil.py'}:Net"
@@ -251,6 +261,7 @@ def test_a_verdict_on_a_strangers_run_says_what_it_does_not_compute(run: Path, t
     assert "the run names code that you have not run on this machine" in " ".join(told.stdout.split())
 
 
+@pytest.mark.long
 def test_a_run_that_was_begun_elsewhere_needs_a_word(
     run: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -263,6 +274,7 @@ def test_a_run_that_was_begun_elsewhere_needs_a_word(
     slim(run, "depth1")  # the word holds from then on
 
 
+@pytest.mark.long
 def test_a_written_network_of_a_stranger_does_not_run(
     run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -290,6 +302,7 @@ def test_the_key_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # Code that changed, or cannot be built.
 
 
+@pytest.mark.long
 def test_another_network_than_the_runs_is_refused(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "run", tmp_path / "run")
     (tmp_path / "nets.py").write_text(CODE)
@@ -301,6 +314,7 @@ def test_another_network_than_the_runs_is_refused(finished: Path, tmp_path: Path
         run_experiment(configured(tmp_path, **{"training.epochs": 0}), tmp_path / "again", resume=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
@@ -529,6 +543,7 @@ def test_the_depth_of_a_network_that_starts_below_full_resolution() -> None:
     assert math.isclose(_depth(Flow((Layer("1", "m", level=3, role="bottom"),), (), ())), 3)
 
 
+@pytest.mark.long
 def test_a_run_of_this_package_is_not_retrained_by_a_loop(finished: Path) -> None:
     with pytest.raises(InvalidArgument, match="was trained by unetscope run: its variants are trained as it was"):
         verify(finished / "run", ["skips"], build="loop.py:build", train="loop.py:train", engine=InProcess())

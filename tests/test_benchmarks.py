@@ -22,6 +22,7 @@ from unetscope.estimators.kde import KDE
 from unetscope.networks.unet import UNet
 
 
+@pytest.mark.long
 def test_the_store_everything_protocol_comes_to_our_estimates(tmp_path: Path) -> None:
     """Two programs that share only the formulas' names: an independent reference for every layer, merges apart."""
     one = scope(synthetic_nuclei(14, image_size=16), 1.0, width=4, depth=2)
@@ -43,6 +44,7 @@ def hundred_mebibytes(watch: Any, seconds: float) -> dict[str, int]:
     return {"held": len(before) + len(during)}
 
 
+@pytest.mark.long
 def test_a_watch_sees_what_is_added_while_it_watches() -> None:
     seen = peak_bytes(hundred_mebibytes, 0.2)
     assert seen["peak_bytes"] == pytest.approx(100 * 2**20, rel=0.05)
@@ -54,6 +56,7 @@ def fails(watch: Any) -> None:
     raise MemoryError
 
 
+@pytest.mark.long
 def test_a_watched_process_that_fails_is_an_error() -> None:
     with pytest.raises(RuntimeError, match=r"fails\(\) did not finish"):
         peak_bytes(fails)
@@ -67,6 +70,7 @@ def test_exponents_and_medians() -> None:
     assert "torch" in machine()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("image_size", "budget"), [(128, 0.125), pytest.param(256, 0.25, marks=pytest.mark.slow)])
 def test_peak_memory_is_the_budget_a_quarter_more_and_the_network(image_size: int, budget: float) -> None:
     options = {"width": 16, "estimators": [KDE(1.0), Binning(0.2)]}
@@ -114,6 +118,7 @@ def test_a_section_that_is_not_timed_again_stays(tmp_path: Path) -> None:
     assert write({}, tmp_path).read_text() == page
 
 
+@pytest.mark.long
 def test_a_whole_run_is_timed() -> None:
     words = ["--epochs", "2", "--image-size", "16", "--width", "2", "--depth", "1", "--threads", "1"]
     taken = a_quick_run(None, None, lambda _: None, *words)

@@ -63,6 +63,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_comparison_that_cannot_be_is_refused_and_writes_nothing(folder: RunFolder, kind: str) -> None:
     values, text = REFUSED[kind]
@@ -73,6 +74,7 @@ def test_a_comparison_that_cannot_be_is_refused_and_writes_nothing(folder: RunFo
     assert files_of(folder) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "seeds", [3, np.int64(3), 3.0, [0, 1, 2], np.arange(3), range(3), iter([0, 1, 2]), (0, 1.0, np.uint8(2))]
 )
@@ -82,16 +84,19 @@ def test_seeds_of_any_library_are_those_seeds(folder: RunFolder, seeds: Any) -> 
     assert {type(seed) for seed in chosen} == {int}
 
 
+@pytest.mark.long
 @given(count=st.integers(1, 1000))
 def test_as_many_seeds_as_there_may_be(folder: RunFolder, count: int) -> None:
     assert chosen_seeds(folder, count) == tuple(range(count))
 
 
+@pytest.mark.long
 def test_trainings_of_numpy_are_a_number(folder: RunFolder) -> None:
     variants = named_variants(["no-skips"], depth=2)
     assert len(planned_trials(folder, variants, "auto", np.int64(6))) == 6  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fine_tune", "text"), [(-1, "-1"), (1.5, "1.5"), (True, "True"), (None, "None"), ("1", "'1'"), (10**12, "1000000000000")]
 )  # fmt: skip
@@ -123,6 +128,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_the_command_refuses_what_is_beyond_its_bounds(folder: RunFolder, kind: str) -> None:
     (verb, *words), text = COMMANDS[kind]
@@ -172,6 +178,7 @@ RECORDS = {
 }
 
 
+@pytest.mark.long
 def test_records_of_numbers_that_cannot_be_are_refused() -> None:
     """In a process of its own, as types are checked at run time in this one."""
     code = f"""

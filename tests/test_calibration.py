@@ -67,6 +67,7 @@ def test_told_labels_have_the_information_of_a_noisy_channel() -> None:
     assert laws.mutual_information(laws.told(16, 4, 0.8)) == pytest.approx(noisy)
 
 
+@pytest.mark.long
 def test_the_silent_unit_s_information_is_that_of_draws() -> None:
     values = distance_cases._silent(0, 4000)
     kernel = torch.exp(-values / (2 * 0.1))
@@ -79,6 +80,7 @@ def test_the_silent_unit_s_information_is_that_of_draws() -> None:
     )
 
 
+@pytest.mark.long
 def test_every_case_finds_what_it_says_it_looks_for() -> None:
     """One repetition of those that take little: an estimate for each truth, and a reason or an interval."""
     for case in cases.cases():

@@ -96,6 +96,7 @@ def output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return printed
 
 
+@pytest.mark.long
 def test_the_set_is_checked_and_no_patient_is_on_both_sides(
     output: Callable[..., str], dataset: Path, finished: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_the_set_is_checked_and_no_patient_is_on_both_sides(
     assert set(slices[0].values()) == set(slices[1].values()) == {SLICES}  # so none is on both sides
 
 
+@pytest.mark.long
 def test_a_stopped_run_has_the_numbers_of_one_that_was_not(dataset: Path, finished: Path, tmp_path: Path) -> None:
     without_probes = {"measuring.usable": False, "measuring.merge_probes": False}
     configuration = preset_config("quick", SETTINGS | without_probes | {"data.path": str(dataset)})
@@ -118,6 +120,7 @@ def test_a_stopped_run_has_the_numbers_of_one_that_was_not(dataset: Path, finish
     assert set(straight.flow().estimates) <= set(resumed.flow().estimates)
 
 
+@pytest.mark.long
 def test_every_part_is_judged_and_the_page_names_the_classes(output: Callable[..., str], run: Path) -> None:
     verdicts = json.loads(output("verdict", run, "--json", "--no-cost"))["verdicts"]
     assert {(row["part"], row["rule"]) for row in verdicts} >= {("skip1", "conditional"), ("level1", "conditional")}
@@ -130,6 +133,7 @@ def test_every_part_is_judged_and_the_page_names_the_classes(output: Callable[..
     assert output("report", run, "--quiet").strip() == str(run / "report.html")
 
 
+@pytest.mark.long
 def test_seeds_are_spent_until_it_is_decided_or_there_are_no_more(output: Callable[..., str], run: Path) -> None:
     words = ("verify", run, "--variants=without-skip1", "--seeds=auto", "--trainings=8", "--json")
     verification = json.loads(output(*words))
@@ -140,6 +144,7 @@ def test_seeds_are_spent_until_it_is_decided_or_there_are_no_more(output: Callab
     assert json.loads(output(*words))["outcomes"] == [outcome], "no training is repeated"
 
 
+@pytest.mark.long
 def test_the_smaller_network_has_the_classes_of_the_whole_one(output: Callable[..., str], run: Path) -> None:
     slimmed = json.loads(output("slim", run, "--design=without-skip1", "--json"))
     assert len(slimmed["dice_per_class"]) == 3

@@ -124,6 +124,7 @@ def finished(once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 # ---- the main job
 
 
+@pytest.mark.long
 def test_a_run_leaves_a_whole_folder(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         ".lock",
@@ -147,6 +148,7 @@ def test_a_run_leaves_a_whole_folder(finished: Path) -> None:
     assert (finished / "report.html").stat().st_size < 6e6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_export_writes_both_tables(unetscope, finished: Path, tmp_path: Path, suffix: str) -> None:
     code, output, _ = unetscope("export", finished, "--to", tmp_path / f"flow.{suffix}")
@@ -185,6 +187,7 @@ def test_export_writes_both_tables(unetscope, finished: Path, tmp_path: Path, su
     assert all(0 <= float(row["validation_dice"]) <= 1 for row in epochs)
 
 
+@pytest.mark.long
 def test_report_and_json(unetscope, finished: Path) -> None:
     (finished / "report.html").unlink()
     code, output, _ = unetscope("report", finished, "--json")
@@ -193,6 +196,7 @@ def test_report_and_json(unetscope, finished: Path) -> None:
     assert (finished / "report.html").is_file()
 
 
+@pytest.mark.long
 def test_checkpoints_are_measured_again_with_what_is_named(unetscope, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -231,6 +235,7 @@ def test_checkpoints_are_measured_again_with_what_is_named(unetscope, finished: 
     assert table(run) == after  # the same numbers again, in their place
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -251,6 +256,7 @@ def test_what_cannot_be_measured_again_is_one_line(unetscope, finished: Path, wo
     assert errors.count("\n") == 1
 
 
+@pytest.mark.long
 def test_the_estimators_are_checked_on_this_machine(unetscope, monkeypatch: pytest.MonkeyPatch) -> None:
     results = run_selfcheck()
     monkeypatch.setattr("unetscope.measure.selfcheck.run_selfcheck", lambda _progress: results)  # once for both outputs
@@ -272,6 +278,7 @@ def test_the_estimators_are_checked_on_this_machine(unetscope, monkeypatch: pyte
     assert "Gaussian" in unetscope("selfcheck")[1]
 
 
+@pytest.mark.long
 def test_a_dry_run_says_what_it_will_take_and_writes_nothing(unetscope, tmp_path: Path) -> None:
     code, output, _ = unetscope("run", "--out", tmp_path / "run", "--dry-run", "--json", "--epochs=50", *QUICK)
     assert code == 0
@@ -292,6 +299,7 @@ def test_a_dry_run_says_what_it_will_take_and_writes_nothing(unetscope, tmp_path
     assert "--accept" not in values  # images are synthetic
 
 
+@pytest.mark.long
 def test_images_from_two_folders(unetscope, data: Path, tmp_path: Path) -> None:
     for name in "vwxyz":
         write_pair(tmp_path / "validation", name, size=24)
@@ -333,6 +341,7 @@ def killed_and_resumed(out: Path, words: Sequence[str], *, kills: int, longest: 
     return hits
 
 
+@pytest.mark.long
 def test_a_killed_run_resumes_to_the_same_table(finished: Path, tmp_path: Path) -> None:
     words = ["--epochs=3", *TINY]
     assert killed_and_resumed(tmp_path / "run", words, kills=2, longest=8, seed=0) >= 1
@@ -352,6 +361,7 @@ def test_a_demo_killed_ten_times_gives_the_same_table(tmp_path: Path) -> None:
     assert table(tmp_path / "killed") == table(tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_a_resume_with_another_configuration_says_what_differs(unetscope, finished: Path) -> None:
     before = table(finished)
     code, _, errors = unetscope("run", "--out", finished, "--resume", "--quiet", "--seed=7", "--lr=0.01")
@@ -361,6 +371,7 @@ def test_a_resume_with_another_configuration_says_what_differs(unetscope, finish
     assert table(finished) == before
 
 
+@pytest.mark.long
 def test_a_finished_run_is_not_overwritten(unetscope, finished: Path) -> None:
     before = table(finished)
     code, _, errors = unetscope("run", "--out", finished, "--quiet", "--epochs=3", *TINY)
@@ -372,6 +383,7 @@ def test_a_finished_run_is_not_overwritten(unetscope, finished: Path) -> None:
     assert table(finished) == before
 
 
+@pytest.mark.long
 def test_what_a_kill_left_of_a_run_that_never_began_is_no_run(unetscope, tmp_path: Path) -> None:
     (tmp_path / "flow.sqlite").write_bytes(b"half")
     (tmp_path / ".config.123.part.json").write_text("{")
@@ -383,6 +395,7 @@ def test_what_a_kill_left_of_a_run_that_never_began_is_no_run(unetscope, tmp_pat
     assert len(table(tmp_path)) > 100
 
 
+@pytest.mark.long
 def test_two_processes_do_not_work_on_one_run(unetscope, finished: Path) -> None:
     with RunFolder.open(finished).locked():
         code, _, errors = unetscope("run", "--out", finished, "--resume", "--quiet")
@@ -420,6 +433,7 @@ def test_of_two_processes_that_begin_a_run_in_one_instant_one_has_it(
     assert RunFolder.open(tmp_path / "run").configuration == {"seed": 1}
 
 
+@pytest.mark.long
 def test_a_resume_without_its_images_is_refused(unetscope, data: Path, tmp_path: Path) -> None:
     words = ["run", "--out", tmp_path / "run", "--data", data, "--quiet", "--epochs=1", *QUICK]
     assert unetscope(*words)[0] == 0
@@ -430,6 +444,7 @@ def test_a_resume_without_its_images_is_refused(unetscope, data: Path, tmp_path:
     assert "bring them back, or choose another --out" in errors
 
 
+@pytest.mark.long
 def test_a_run_keeps_the_budget_and_the_precision_that_it_began_with(unetscope, tmp_path: Path) -> None:
     words = ["run", "--out", tmp_path / "run", "--quiet", "--epochs=1", *(w for w in QUICK if "precision" not in w)]
     assert unetscope(*words)[0] == 0
@@ -547,6 +562,7 @@ def test_a_folder_that_is_no_run_is_refused(unetscope, tmp_path: Path, verb: lis
     assert f"{tmp_path} is not a run folder: it has no config.json" in errors
 
 
+@pytest.mark.long
 def test_an_export_to_another_kind_of_file_is_refused(unetscope, finished: Path, tmp_path: Path) -> None:
     code, _, errors = unetscope("export", finished, "--to", tmp_path / "flow.xlsx")
     assert code == 2
@@ -556,6 +572,7 @@ def test_an_export_to_another_kind_of_file_is_refused(unetscope, finished: Path,
     assert "no such folder" in errors
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -596,6 +613,7 @@ def test_what_is_written_is_kept_off_the_files_of_a_run_and_apart(
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
+@pytest.mark.long
 def test_a_name_that_a_run_does_not_use_may_be_written_in_it(unetscope, finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     for name in ("report.html", "mine.html"):
@@ -603,6 +621,7 @@ def test_a_name_that_a_run_does_not_use_may_be_written_in_it(unetscope, finished
     assert unetscope("export", run, "--to", run / "estimates.csv")[0] == 0
 
 
+@pytest.mark.long
 def test_a_file_that_nobody_named_is_replaced_only_if_it_was_written_so_before(
     unetscope, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -630,6 +649,7 @@ def test_a_file_that_nobody_named_is_replaced_only_if_it_was_written_so_before(
     assert (tmp_path / "comparison.html").read_text() == "mine"
 
 
+@pytest.mark.long
 def test_a_place_that_cannot_be_written_is_one_line(unetscope, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     code, _, errors = unetscope("export", finished, "--to", tmp_path / "folder.csv")
@@ -642,6 +662,7 @@ def test_a_place_that_cannot_be_written_is_one_line(unetscope, finished: Path, t
     assert "file is a file: choose another --out" in errors
 
 
+@pytest.mark.long
 def test_a_run_stopped_by_its_user_says_how_to_go_on(tmp_path: Path) -> None:
     process = started("run", "--out", tmp_path / "run", "--epochs=5000", "--marked=0", "--quiet", *TINY)
     for _ in range(600):
@@ -655,6 +676,7 @@ def test_a_run_stopped_by_its_user_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.long
 def test_what_is_suspect_is_told_before_training(unetscope, data: Path, tmp_path: Path) -> None:
     for path in (data / "images").iterdir():
         grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
@@ -676,6 +698,7 @@ def test_images_that_a_split_would_share_stop_a_run(unetscope, data: Path, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_dry_run_of_what_a_run_would_refuse_is_refused(unetscope, finished: Path) -> None:
     code, _, errors = unetscope("run", "--out", finished, "--dry-run", "--quiet", *TINY)
     assert code == 2
@@ -685,6 +708,7 @@ def test_a_dry_run_of_what_a_run_would_refuse_is_refused(unetscope, finished: Pa
     assert json.loads(output)["marked_epochs"] == 0
 
 
+@pytest.mark.long
 def test_a_dry_run_that_names_no_folder_minds_no_earlier_run(unetscope, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo").mkdir(parents=True)
@@ -697,6 +721,7 @@ def test_a_dry_run_that_names_no_folder_minds_no_earlier_run(unetscope, monkeypa
     assert "runs/demo is not empty: choose another --out" in errors
 
 
+@pytest.mark.long
 def test_a_preset_asks_for_no_more_clusters_than_there_are_masks(unetscope, tmp_path: Path) -> None:
     for name in "abcdefghijkl":
         write_pair(tmp_path / "few", name, size=24)
@@ -719,6 +744,7 @@ def test_a_preset_asks_for_no_more_clusters_than_there_are_masks(unetscope, tmp_
     assert "K = 31 clusters for" in errors
 
 
+@pytest.mark.long
 def test_a_damaged_table_is_named(unetscope, finished: Path, tmp_path: Path) -> None:
     for name in ("config.json", "flow.sqlite"):
         (tmp_path / name).write_bytes((finished / name).read_bytes()[:3000])
@@ -728,6 +754,7 @@ def test_a_damaged_table_is_named(unetscope, finished: Path, tmp_path: Path) -> 
     assert "flow.sqlite: file is not a database" in errors
 
 
+@pytest.mark.long
 def test_check_data_finds_nothing_wrong(unetscope, data: Path) -> None:
     code, output, _ = unetscope("check-data", data, "--json")
     assert code == 0
@@ -736,6 +763,7 @@ def test_check_data_finds_nothing_wrong(unetscope, data: Path) -> None:
     assert (contents["masks"]["kind"], contents["masks"]["is_assumed"]) == ("binary", False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", ["figure.dpi: 1e9\naxes.grid: True\n", "a\x1b[31mb: 1\n", b"\xff\xfe", None])
 def test_settings_of_matplotlib_in_the_current_folder_are_not_read(
     finished: Path, tmp_path: Path, settings: str | bytes | None
@@ -770,6 +798,7 @@ def test_help_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -814,6 +843,7 @@ def test_what_cannot_be_judged_or_retrained_is_one_line(unetscope, finished: Pat
     assert not (finished / "verification").exists()
 
 
+@pytest.mark.long
 def test_a_run_with_too_few_marked_epochs_is_not_judged(unetscope, tmp_path: Path) -> None:
     unetscope("run", "--out", tmp_path / "run", "--epochs=1", "--marked=0,1", "--quiet", *QUICK)
     code, _, errors = unetscope("verdict", tmp_path / "run")
@@ -824,6 +854,7 @@ def test_a_run_with_too_few_marked_epochs_is_not_judged(unetscope, tmp_path: Pat
     )
 
 
+@pytest.mark.long
 def test_a_training_that_stopped_before_its_end_is_judged_with_that_said(
     unetscope, finished: Path, tmp_path: Path
 ) -> None:
@@ -839,6 +870,7 @@ def test_a_training_that_stopped_before_its_end_is_judged_with_that_said(
     )
 
 
+@pytest.mark.long
 def test_from_verdict_to_the_smaller_network(unetscope, finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     code, output, _ = unetscope("verdict", run, "--json")
@@ -913,6 +945,7 @@ def test_a_network_is_inspected_on_the_command_line(unetscope, tmp_path: Path) -
         assert text in errors
 
 
+@pytest.mark.long
 def test_a_run_of_another_loop_is_judged_and_what_is_left_out_is_named(
     unetscope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -974,6 +1007,7 @@ def test_a_mistake_ends_with_2_where_nothing_can_be_written(to: str) -> None:
     assert ("nowhere" in ended.stderr) == ("2>" not in to)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 def test_what_is_printed_on_a_full_device_is_a_mistake(finished: Path) -> None:
     line = f"{sys.executable} -m unetscope verdict {finished} --no-cost --json >/dev/full"
@@ -982,6 +1016,7 @@ def test_what_is_printed_on_a_full_device_is_a_mistake(finished: Path) -> None:
     assert (ended.returncode, ended.stderr) == (2, text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words", ["--help", "verdict {run} --no-cost", "verdict {run} --no-cost --json", "verdict {run}"]
 )
@@ -993,6 +1028,7 @@ def test_output_that_nobody_reads_is_no_bug(finished: Path, words: str) -> None:
     assert (process.returncode, errors) == (141, "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
 def test_a_closed_standard_stream_is_no_mistake(finished: Path, tmp_path: Path, closed: str) -> None:
     page = tmp_path / "page.html"
@@ -1007,6 +1043,7 @@ def test_a_closed_standard_stream_is_no_mistake(finished: Path, tmp_path: Path, 
     assert subprocess.run(["sh", "-c", line], check=False).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", ["selfcheck --json", "verdict ../run --no-cost --json", "report {run} {run} --json"])
 def test_a_current_folder_that_was_deleted_is_one_line(finished: Path, tmp_path: Path, words: str) -> None:
     (tmp_path / "gone").mkdir()

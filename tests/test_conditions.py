@@ -155,6 +155,7 @@ def test_skips_of_one_level_have_letters_from_the_last_that_joins(counts: tuple[
     assert {structure.merge_of(name).kind for name in names.split()} == {"cat"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("level", ["level1a", "level1b", "level1c", "level2a", "level2b"])
 def test_levels_of_several_merges_are_left_out_by_their_letters(level: str) -> None:
     torch.manual_seed(0)
@@ -170,6 +171,7 @@ def test_levels_of_several_merges_are_left_out_by_their_letters(level: str) -> N
         structure.stream_of("level1d")
 
 
+@pytest.mark.long
 def test_verdicts_tables_and_figures_carry_letters() -> None:
     torch.manual_seed(0)
     train, held_out = us.synthetic_nuclei(16, image_size=16).split(0.5)

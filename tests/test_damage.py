@@ -256,6 +256,7 @@ FILES = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("harm", [flip_one_bit, cut_off])
 def test_a_damaged_file_of_a_run_is_refused(whole_run: Path, tmp_path: Path, name: str, harm: Any) -> None:
@@ -297,6 +298,7 @@ def test_a_configuration_that_was_edited_is_read_without_its_digest(whole_run: P
     assert run.configuration["data"]["path"] == "moved/images.zip"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flips", [16, pytest.param(160, marks=pytest.mark.slow)])
 def test_a_damaged_index_leaves_out_no_row(whole_run: Path, tmp_path: Path, flips: int) -> None:
     """No digest is of an index, so that nothing is read through one."""

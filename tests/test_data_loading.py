@@ -382,6 +382,7 @@ def test_real_images(real):
     assert [len(part) for part in paper_split(everything)] == [605, 65]
 
 
+@pytest.mark.long
 def test_nothing_given_is_synthetic_nuclei() -> None:
     data = load(image_size=32)
     assert (len(data), data.image_size, data.channels) == (200, (32, 32), 3)

@@ -90,6 +90,7 @@ def is_trained(network: nn.Module, head: str, *, supervised: bool, reading: Outp
     return not torch.equal(before, network.get_submodule(head).weight)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("supervised", [True, False])
 def test_every_prediction_is_trained(form: str, supervised: bool, tmp_path: Path) -> None:
@@ -132,6 +133,7 @@ def test_what_cannot_be_supervised_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_smaller_networks_are_trained_by_the_predictions_that_they_have(tmp_path: Path) -> None:
     run_experiment(configured(tmp_path, "list", supervised=False), tmp_path / "alone")
     assert SAID in RunFolder.open(tmp_path / "alone").facts["warnings"]
@@ -183,6 +185,7 @@ def test_pixels_without_a_label_count_at_no_resolution() -> None:
     assert float(task.supervised_loss(certain, masks)) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.long
 def test_it_is_the_loss_of_monai() -> None:
     """`DeepSupervisionLoss` sums where this takes the weighted mean."""
     losses = pytest.importorskip("monai.losses")

@@ -142,6 +142,7 @@ def ink(png: bytes) -> float:
         return float((np.asarray(image.convert("L")) < 200).mean())
 
 
+@pytest.mark.long
 def test_every_figure_shows_itself_and_is_the_whole_figure(run: RunFolder) -> None:
     flow = run.flow()
     records = [EpochRecord(e, 0.6, 0.1 * e, 0.5, 0.09 * e, 2.0) for e in range(6)]
@@ -158,6 +159,7 @@ def test_every_figure_shows_itself_and_is_the_whole_figure(run: RunFolder) -> No
     assert not hasattr(plots.u_plot(flow, axes=own), "_repr_png_"), "axes of somebody else are left as they are"
 
 
+@pytest.mark.long
 def test_a_real_notebook_shows_them(run: RunFolder, tmp_path: Path) -> None:
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     notebook = nbformat.v4.new_notebook()

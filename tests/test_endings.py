@@ -45,6 +45,7 @@ FULL = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("failure", "number", "text"), FULL)
 @pytest.mark.parametrize("what", ["checkpoint", "network", "network without parts"])
 def test_a_full_disk_names_the_file_of_weights(
@@ -130,6 +131,7 @@ def test_a_folder_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert _is_installed("numpy")
 
 
+@pytest.mark.long
 def test_sigterm_ends_a_run_at_a_checkpoint_with_a_word(tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = {"--epochs": "100000", "--synthetic-images": "12", "--image-size": "16", "--width": "2", "--depth": "1"}

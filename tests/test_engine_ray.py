@@ -161,6 +161,7 @@ class TestWithRay:
         assert engine(workers=1).run([path], look) == {path: f"it was killed {STARTS} times"}
         assert len(killed) == STARTS
 
+    @pytest.mark.long
     def test_a_failure_has_its_reason_and_stops_no_other(self, folder: RunFolder) -> None:
         nowhere, damaged, whole = made(folder, plan(folder)[:3])
         here = train(shutil.copytree(whole, folder.path / "here"))

@@ -76,6 +76,7 @@ class TestWithSubmitit:
             "engine 'slurm': no Slurm is found here (no srun on the PATH): use the local engine"
         )
 
+    @pytest.mark.long
     def test_two_jobs_train_and_a_failure_has_its_reason(
         self, untrained: Path, dice: list[float], tmp_path: Path
     ) -> None:
@@ -95,6 +96,7 @@ class TestWithSubmitit:
         assert looks
         assert any((tmp_path / "verification" / "slurm").iterdir())
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         "how",
         [signal.SIGKILL, pytest.param(signal.SIGUSR2, marks=pytest.mark.slow)],

@@ -130,6 +130,7 @@ def test_integers_beyond_twenty_bits_keep_all_their_digits() -> None:
     assert symbols.groups().tolist() == [0, 1, 2, 3, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precise", [False, True])
 @pytest.mark.parametrize("n", [97, 200, 300])
 def test_strips_of_the_triangle_make_the_whole_matrix(n: int, precise: bool) -> None:
@@ -184,6 +185,7 @@ def test_tight_far_clusters_hold_the_entropy_of_the_cluster(sizes: tuple[int, ..
     assert [r.nats for r in readings] == pytest.approx([entropy] * 4, abs=1e-4)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(ACTIVATIONS, st.sampled_from([0.2, 1.0, 30.0]), st.data())
 def test_kde_is_the_slow_twin(values: np.ndarray, noise_variance: float, data: st.DataObject) -> None:
@@ -202,6 +204,7 @@ def test_kde_is_the_slow_twin(values: np.ndarray, noise_variance: float, data: s
         assert readings["I(Y;M)", f"kde_{bound}"].nats == pytest.approx(about_label, abs=1e-9)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(ACTIVATIONS, st.data())
 def test_what_holds_of_every_kde_estimate(values: np.ndarray, data: st.DataObject) -> None:
@@ -255,6 +258,7 @@ def test_labels_of_another_length_are_refused() -> None:
 # ---- binning
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(ACTIVATIONS, st.sampled_from([0.1, 0.2, 5.0]), st.data())
 def test_binning_is_the_slow_twin(values: np.ndarray, bin_size: float, data: st.DataObject) -> None:

@@ -73,6 +73,7 @@ def test_bisection_finds_the_smallest_design_that_is_shown(size: int, shown: int
     assert sum(is_shown is not None for is_shown in tried) <= math.ceil(math.log2(size + 1))
 
 
+@pytest.mark.long
 def test_designs_lack_ever_more_and_are_compared_as_networks_that_are_there(gathered: tuple[Path, Evidence]) -> None:
     path, evidence = gathered
     assert (evidence.epoch, evidence.epochs, evidence.depth) == (20, EPOCHS, 2)
@@ -97,6 +98,7 @@ def test_designs_lack_ever_more_and_are_compared_as_networks_that_are_there(gath
         assert tried.from_run == pytest.approx(float(whole.mean()) - tried.dice, abs=1e-6)
 
 
+@pytest.mark.long
 def test_evidence_is_kept_and_gathered_again_without_training(
     gathered: tuple[Path, Evidence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +157,7 @@ def test_what_a_small_loss_shows() -> None:
     assert not unknown.shows(0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("effort", "text"),
     [
@@ -169,6 +172,7 @@ def test_an_effort_that_cannot_be_is_refused(finished: Path, effort: float, text
         gather_evidence(finished, effort)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("place", "value", "text"),
     [
@@ -194,6 +198,7 @@ def test_evidence_of_a_stranger_is_validated(
         _ = AnalysedRun.open(run).evidence
 
 
+@pytest.mark.long
 def test_the_verb_tells_what_is_shown(gathered: tuple[Path, Evidence]) -> None:
     path, evidence = gathered
     printed = CliRunner().invoke(app, ["verdict", str(path), "--no-cost"])

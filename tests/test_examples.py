@@ -20,6 +20,7 @@ EXAMPLES = TESTS.parent / "examples"
 NEEDS = {"monai_spleen_like": "monai", "smp_unet": "segmentation_models_pytorch", "lightning_callback": "lightning"}
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("sketched_figures")
 @pytest.mark.parametrize("name", ["plain_loop", "monai_spleen_like", "smp_unet", "lightning_callback"])
@@ -58,6 +59,7 @@ def test_variants_are_retrained_by_the_loop_of_an_example(name: str, needs: str,
     assert "Dice" in printed.stdout
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("sketched_figures")
 def test_the_code_of_the_notebook_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

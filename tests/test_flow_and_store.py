@@ -228,6 +228,7 @@ def test_a_read_only_folder_of_an_older_format_is_read(run: RunFolder) -> None:
     assert RunFolder.open(run.path).flow().estimates[0].out_of_domain
 
 
+@pytest.mark.long
 def test_several_processes_write_an_older_folder_at_once(run: RunFolder) -> None:
     run.describe((Layer("1", "conv1"),), ())
     as_before_format_5(run)

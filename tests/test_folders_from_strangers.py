@@ -185,6 +185,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_run(tmp_path_factory.mktemp("stranger") / "run", (0, 1), labels=("kmeans(k=64)",), pictures_of=8).path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", range(len(FOLDERS)), ids=list(FOLDERS))
 @pytest.mark.parametrize("verbs", [2, pytest.param(len(VERBS), marks=pytest.mark.slow)])
 def test_verbs_refuse_it_in_a_line(
@@ -276,6 +277,7 @@ def test_the_whole_folder_is_not_refused(whole_run: Path) -> None:
     assert AnalysedRun.open(whole_run).epochs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [job_command, viewer_command], ids=["training", "view"])
 @pytest.mark.parametrize("name", ["unetscope", "secrets", "numpy"])
 def test_no_module_of_the_current_folder_is_run(

@@ -14,6 +14,7 @@ from unetscope.runs.forecast import figure_count, row_counts
 from unetscope.training.config import preset_config
 
 
+@pytest.mark.long
 def test_figures_and_rows_are_as_many_as_predicted(tmp_path: Path) -> None:
     config = preset_config("demo", TINY | {"training.epochs": 2, "measuring.merge_probes": True})
     scope = prepare(config).scope

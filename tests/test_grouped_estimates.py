@@ -120,6 +120,7 @@ def test_what_groups_of_other_sizes_tell_is_no_chance(small: tuple[int, ...]) ->
                 assert reading.p == 1 / 40 and reading.null_mean < 0.1 and not reading.out_of_domain
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sizes", [tuple(range(1, 21)), tuple(range(4, 38, 3))], ids=["20 groups", "12 groups"])
 def test_labels_of_large_groups_alone_are_not_told_by_chance(sizes: tuple[int, ...]) -> None:
     """Whoever is ill has more slices; the state of a group has nothing to do with either."""
@@ -207,6 +208,7 @@ def nuclei_in_groups(groups: int, n: int = 24) -> us.SegmentationData:
     return replace(us.synthetic_nuclei(n, image_size=16), groups=tuple(f"patient{i % groups}" for i in range(n)))
 
 
+@pytest.mark.long
 def test_a_scope_takes_its_groups_from_the_data() -> None:
     data = nuclei_in_groups(12, 48)
     train, held_out = data.split(0.5)

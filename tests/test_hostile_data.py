@@ -189,6 +189,7 @@ def with_exif(kind: str, values: int) -> bytes:
     return content[:place] + chunk + content[place:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["JPEG", "chunk", "text", "behind the pixels"])
 def test_millions_of_numbers_in_exif_are_refused(kind: str) -> None:
     assert decode(with_exif(kind, 10), "a.img").orientation == 1

@@ -251,6 +251,7 @@ def covered(repetitions: int, cases: list[Case], n: int = 250) -> tuple[float, f
     return float(np.mean(inside)), len(inside) / repetitions
 
 
+@pytest.mark.long
 def test_closed_forms_are_covered_about_as_often_as_said() -> None:
     assert covered(24, CASES)[0] >= 0.8
     assert covered(24, LABELLED)[0] >= 0.8
@@ -297,6 +298,7 @@ def rejected(repetitions: int, of_labels: bool) -> float:
     return count / repetitions
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("of_labels", [True, False])
 def test_chance_is_rejected_rarely(of_labels: bool) -> None:
     assert rejected(20, of_labels) <= 0.2

@@ -69,6 +69,7 @@ def same_weights(first: nn.Module, second: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.long
 def test_measuring_changes_no_bit_of_a_training(nuclei: us.SegmentationData, tmp_path: Path) -> None:
     with_it, without = trained(nuclei, tmp_path / "run"), trained(nuclei, None)
     assert same_weights(with_it, without)
@@ -98,6 +99,7 @@ def test_nothing_that_a_training_draws_from_is_moved() -> None:
     assert state() == before
 
 
+@pytest.mark.long
 def test_a_measurement_is_the_same_within_autocast_and_inference_mode() -> None:
     torch.manual_seed(0)
     model = foreign.Padded(width=2)
@@ -110,6 +112,7 @@ def test_a_measurement_is_the_same_within_autocast_and_inference_mode() -> None:
         assert repr(scope.measure(0)) == repr(plain)
 
 
+@pytest.mark.long
 def test_a_folder_of_other_images_is_not_gone_on_with(nuclei: us.SegmentationData, tmp_path: Path) -> None:
     model = foreign.Padded()
     Recorder(us.Scope(model, nuclei, **FEW), tmp_path / "run")
@@ -120,6 +123,7 @@ def test_a_folder_of_other_images_is_not_gone_on_with(nuclei: us.SegmentationDat
         Recorder(us.Scope(model, nuclei, estimators=[us.KDE(0.5)], **FEW), tmp_path / "run")
 
 
+@pytest.mark.long
 def test_another_training_in_the_same_folder_is_told_so(nuclei: us.SegmentationData, tmp_path: Path) -> None:
     recorder = Recorder(us.Scope(foreign.Padded(), nuclei, **FEW), tmp_path / "run")
     assert recorder.measure(0)
@@ -131,6 +135,7 @@ def test_another_training_in_the_same_folder_is_told_so(nuclei: us.SegmentationD
         Recorder(us.Scope(foreign.Padded(), nuclei, **FEW), tmp_path / "run").measure(0)
 
 
+@pytest.mark.long
 def test_what_a_loop_measured_is_a_run_folder(nuclei: us.SegmentationData, tmp_path: Path) -> None:
     model = trained(nuclei, tmp_path / "run")
     folder = RunFolder.open(tmp_path / "run")
@@ -149,6 +154,7 @@ def test_what_a_loop_measured_is_a_run_folder(nuclei: us.SegmentationData, tmp_p
         Recorder(us.Scope(us.UNet(2, depth=1), nuclei, labels=[]), tmp_path / "run")
 
 
+@pytest.mark.long
 def test_a_page_without_dice_is_a_page(nuclei: us.SegmentationData, tmp_path: Path) -> None:
     recorder = Recorder(us.Scope(foreign.Padded(), nuclei, **FEW), tmp_path / "run")
     recorder.measure(0)
@@ -207,6 +213,7 @@ def fit(
     return module
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("network", ["", "net"])
 def test_lightning(nuclei: us.SegmentationData, tmp_path: Path, network: str) -> None:
@@ -308,6 +315,7 @@ def test_a_network_that_is_not_there(nuclei: us.SegmentationData, tmp_path: Path
 # MONAI and Ignite.
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_monai(nuclei: us.SegmentationData, tmp_path: Path) -> None:
     pytest.importorskip("monai", reason="monai is an extra")
@@ -360,6 +368,7 @@ def test_an_engine_without_a_network_is_told_so(nuclei: us.SegmentationData, tmp
         engine.run([0], max_epochs=1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("extra", "missing", "name"),
     [("lightning", ["lightning", "lightning.pytorch", "pytorch_lightning"], "UnetscopeCallback"),
@@ -398,6 +407,7 @@ distributed.destroy_process_group()
 """
 
 
+@pytest.mark.long
 def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     script = tmp_path / "shared.py"
     script.write_text(SHARED)

@@ -298,6 +298,7 @@ def finished(once: Callable[..., Path]) -> Path:
     return once("losses", lambda path: run_experiment(preset_config("demo", changed), path))
 
 
+@pytest.mark.long
 def test_a_run_keeps_what_is_lost_at_once_at_every_measured_epoch(finished: Path) -> None:
     rows = kept_silenced(RunFolder.open(finished))
     assert [(row.epoch, row.design.name) for row in rows] == [
@@ -320,6 +321,7 @@ def as_if_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainings, "STARTED_SHARE", -math.inf)  # any loss is below that of the best guess
 
 
+@pytest.mark.long
 def test_a_run_of_an_earlier_version_is_measured_again(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

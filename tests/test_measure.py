@@ -73,6 +73,7 @@ def assert_agrees_with_slow_twins(model: nn.Module, data: SegmentationData, scop
     return worst
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("many", [interface.MANY, 4])
 def test_every_estimate_agrees_with_its_slow_twin(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many images, distances wait for their merge in float32, and are joined in place."""
@@ -150,6 +151,7 @@ def test_an_estimate_carries_its_ceiling_n_d_and_whether_it_is_saturated() -> No
     assert {e.layer: e.d for e in scope.flow.estimates}["5"] == 4 * 16 * 16
 
 
+@pytest.mark.long
 def test_budget_and_repetition_change_no_bit() -> None:
     data = synthetic_nuclei(9, image_size=32)
     model = trained_a_little(data, steps=2)
@@ -297,6 +299,7 @@ def test_a_merge_may_be_off_by_no_more_than_a_layer() -> None:
     assert most_parts(UNet(1, depth=2).layers) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_around_a_measurement_changes_no_bit(dtype: torch.dtype) -> None:
     data = synthetic_nuclei(9, image_size=32)
@@ -454,6 +457,7 @@ def at_planted_merge(u: torch.Tensor, s: torch.Tensor, y: torch.Tensor) -> dict[
     return {(e.layer, e.quantity, e.estimator): e for e in scope.measure(0)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bound", ["kde_upper", "kde_lower"])
 def test_planted_skips_in_many_dimensions(bound: str) -> None:
     """Redundant, unique, and exclusive or: what S adds to U is 0, H(Y|U), and all of it though neither alone tells anything."""

@@ -61,6 +61,7 @@ def estimates(
     return {(row.quantity, row.estimator): row for row in at_merge(SKIP, rows)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("law", [BOTH_NOISY, SKIP_OF_NOISE, EXCLUSIVE_OR], ids=["noisy", "noise", "exclusive or"])
 @pytest.mark.parametrize("estimator", [KDE(permutations=9), Mixture(permutations=9, draws=1)], ids=["kde", "mixture"])
 def test_intervals_hold_the_truth_of_a_law(law: np.ndarray, estimator: KDE | Mixture) -> None:

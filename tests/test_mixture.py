@@ -120,6 +120,7 @@ def clustered(labels: Tensor, d: int = 10_000) -> Tensor:
     return squared_distances((centres[labels] + 1e-3 * torch.randn(len(labels), d, generator=generator)).double())
 
 
+@pytest.mark.long
 def test_clusters_in_many_dimensions_are_told_without_the_bias_of_few_images() -> None:
     """H of 16 equally likely clusters, drawn 200 times: the plain entropy is 0.04 nats too small on the average."""
     readings = []

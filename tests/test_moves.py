@@ -80,6 +80,7 @@ def resumed(run: Path, **changed: Any) -> tuple[RunFolder, list[str]]:
     return run_experiment(config, run, resume=True, progress=told), told.warnings
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_its_images_elsewhere(place: Path) -> None:
     (place / "data").rename(place / "elsewhere")
     folder, warnings = resumed(place / "run", **{"data.path": str(place / "elsewhere")})
@@ -126,6 +127,7 @@ def test_a_run_of_a_gpu_is_measured_without_one(begun: Path, tmp_path: Path) -> 
     assert folder.configuration["training"]["device"] == "cuda"  # that it was trained with
 
 
+@pytest.mark.long
 def test_trainings_of_a_verification_move_with_the_run(place: Path) -> None:
     verify(place / "run", ["depth1"], seeds=[1], engine=InProcess())
     trial = next((place / "run" / "verification").glob("*/seed-1"))

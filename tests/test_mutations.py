@@ -22,6 +22,7 @@ def assert_harmless(kind: str, folder: Path, n: int) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before < MOST_BYTES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_few_mutations_do_no_harm(kind: str, tmp_path: Path) -> None:
     assert_harmless(kind, tmp_path, 15)

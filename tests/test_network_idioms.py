@@ -120,6 +120,7 @@ BY_NAME: dict[str, Callable[[Any, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["skip1", "level1"])
 @pytest.mark.parametrize("how", BY_NAME)
 def test_what_a_call_reads_may_be_given_by_name(how: str, part: str) -> None:
@@ -143,6 +144,7 @@ SHARED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["skip1", "level1"])
 @pytest.mark.parametrize("how", SHARED)
 def test_a_module_that_is_called_more_than_once_gets_zeros(how: str, part: str) -> None:

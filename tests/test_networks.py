@@ -118,6 +118,7 @@ def test_a_network_in_which_none_is_found_says_why() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_network_is_looked_into_as_it_is_distributed_or_compiled() -> None:
     model, image = foreign.Padded(), random_image(3, 32, 32)
     wrapped = nn.DataParallel(model), torch.compile(model)
@@ -178,6 +179,7 @@ def not_to_be_compiled(model: Joining) -> None:
     model.forward = compiled(model.forward)  # type: ignore[method-assign]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change",
     [in_place, forward_of_the_network, forward_in_one_graph, forward_of_a_part, part, method_by_another_name,
@@ -211,6 +213,7 @@ def test_streams_are_told_apart_whichever_stands_whole() -> None:
         assert layers[skip.upsampled].module.endswith((":pad", ":pad#2", ":pad#3"))
 
 
+@pytest.mark.long
 def test_the_layers_of_a_found_network_are_measured() -> None:
     data = us.synthetic_nuclei(12, image_size=32)
     train, held_out = data.split(0.5)
@@ -282,6 +285,7 @@ def network(request: pytest.FixtureRequest) -> published.Published:
     return network
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_published_networks(network: published.Published) -> None:
     """Every merge of the source is detected, its streams are captured, and its skips are ablated and removed."""
@@ -336,6 +340,7 @@ def _whole(output: object) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tree_iter(output) if isinstance(tensor, Tensor)])
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_the_exported_program_has_the_same_merges(network: published.Published) -> None:
     """Another recording of the network, by torch.export, at the places that were structure here."""
@@ -390,6 +395,7 @@ def judged(
     return planted, us.judge(scope.flow)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "width", "images_of", "epochs"),
     [

@@ -286,6 +286,7 @@ def coverage(law: Law, repetitions: int, channels: int = 2, train: int = 60) -> 
     return float(np.mean([reading.low < truth < reading.high for reading in readings]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("law", [EVEN, RARE, CLASSES])
 def test_intervals_cover_the_truth_of_relu_channels(law: Law) -> None:
     assert coverage(law, 25) >= 0.84
@@ -320,6 +321,7 @@ def rejections(repetitions: int) -> float:
     return found / repetitions
 
 
+@pytest.mark.long
 def test_chance_is_rejected_rarely_by_relu_channels() -> None:
     assert rejections(30) <= 0.17
 

@@ -207,6 +207,7 @@ def verified(run: Path, train_name: str = "train", variants: Sequence[str] = ("s
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_variants_are_retrained_by_the_users_own_loop(recorded: Path) -> None:
     verification = verified(recorded)
     assert [variant.name for variant in verification.variants] == ["model1", "without-skip1", "without-skip2", "depth1"]
@@ -255,6 +256,7 @@ def test_a_job_that_was_killed_after_its_last_epoch_ends(recorded: Path) -> None
     assert Checkpoints(RunFolder.open(planned[0].path).checkpoints).epochs()[-1] == 2
 
 
+@pytest.mark.long
 def test_another_network_than_that_of_the_first_variants_is_refused(recorded: Path) -> None:
     loop = recorded.parent / "loop.py"
     verify(recorded, ["without-skip1"], seeds=1, build=f"{loop}:build", train=f"{loop}:train", engine=InProcess())
@@ -288,6 +290,7 @@ def test_a_seed_gives_the_same_weights_whatever_draws_them(recorded: Path) -> No
     assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
 
 
+@pytest.mark.long
 def test_the_whole_network_keeps_levels_that_were_not_measured(tmp_path: Path) -> None:
     """Of a network of depth 2 the layers of its top merge alone are measured."""
     (tmp_path / "loop.py").write_text(LOOP)
@@ -336,6 +339,7 @@ class Nothing:
         return {}
 
 
+@pytest.mark.long
 def test_the_users_loop_runs_in_processes_of_its_own(recorded: Path) -> None:
     loop = recorded.parent / "loop.py"
     verification = verify(
@@ -368,6 +372,7 @@ def test_scores_may_be_tensors_and_arrays(recorded: Path, train_name: str, per_i
     assert last.dice_per_image == per_image
 
 
+@pytest.mark.long
 def test_scores_of_other_images_with_another_seed_are_compared_by_their_means(recorded: Path) -> None:
     verification = verified(recorded, "train_other_images", ["depth1"])
     (row,) = verification.rows()
@@ -375,12 +380,14 @@ def test_scores_of_other_images_with_another_seed_are_compared_by_their_means(re
     assert "over seeds alone" in row.outcome.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("train_name", ["train_at_once", "train_to_a_list"])
 def test_scores_come_in_several_forms(recorded: Path, train_name: str) -> None:
     verification = verified(recorded, train_name, ["depth1"])
     assert {training.score(2) for training in verification.trainings} == {0.8 if train_name == "train_at_once" else 0.7}
 
 
+@pytest.mark.long
 def test_scores_of_images_give_an_interval_over_images(recorded: Path) -> None:
     verification = verified(recorded, "train_by_image", ["depth1"])
     outcome = {row.variant.name: row.outcome for row in verification.rows()}["depth1"]
@@ -389,12 +396,14 @@ def test_scores_of_images_give_an_interval_over_images(recorded: Path) -> None:
     assert outcome.difference.low < outcome.difference.value < outcome.difference.high
 
 
+@pytest.mark.long
 def test_scores_of_two_images_are_no_pair_of_epoch_and_score(recorded: Path) -> None:
     verification = verified(recorded, "train_two_images", ["depth1"])
     for training in verification.trainings:
         assert training.records[-1].dice_per_image == pytest.approx((0.9, 0.8), abs=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("train_name", "text"),
     [
@@ -470,6 +479,7 @@ def test_why_every_training_failed_is_said(
     assert "train_badly failed: no such optimizer (RuntimeError in loop.py, line " in last
 
 
+@pytest.mark.long
 def test_what_a_loop_of_ones_own_needs_is_said(recorded: Path) -> None:
     with pytest.raises(NetworkError, match="has no 'no_such'"):
         verified(recorded, "no_such", ["depth1"])
@@ -505,6 +515,7 @@ def silenced(whole: torch.nn.Module, image: torch.Tensor, skip: str) -> torch.Te
         return whole(image)
 
 
+@pytest.mark.long
 def test_the_smaller_network_of_a_loop_has_the_weights_of_its_whole_one(retrained: Path) -> None:
     result = slim(retrained, "without-skip1")
     whole = build_network(RunFolder.open(retrained).facts["own loop"]["network"]["code"])
@@ -523,6 +534,7 @@ def test_the_smaller_network_of_a_loop_has_the_weights_of_its_whole_one(retraine
     assert result.savings.slim.parameters < result.savings.whole.parameters
 
 
+@pytest.mark.long
 def test_the_loop_trains_the_smaller_network_on_once(retrained: Path) -> None:
     result = slim(retrained, "depth1", fine_tune=3)
     parameters = sum(parameter.numel() for parameter in load_parts(result.path.parent).parameters())
@@ -534,6 +546,7 @@ def test_the_loop_trains_the_smaller_network_on_once(retrained: Path) -> None:
     assert not (result.path.parent / "training-3" / "training").exists()
 
 
+@pytest.mark.long
 def test_a_stopped_loop_trains_the_smaller_network_on_from_where_it_was(retrained: Path) -> None:
     beside = retrained / "slim" / "depth1-fine-tuned" / "training-3" / "training"
     slim(retrained, "depth1", fine_tune=3)
@@ -544,6 +557,7 @@ def test_a_stopped_loop_trains_the_smaller_network_on_from_where_it_was(retraine
     assert epochs == [1, 2, 3]
 
 
+@pytest.mark.long
 def test_the_smaller_network_has_the_weights_of_its_retraining_by_the_loop(retrained: Path) -> None:
     result = slim(retrained, "without-skip2", retrained=True)
     trained = RunFolder.open(retrained / "verification" / "without-skip2" / "seed-0")
@@ -551,6 +565,7 @@ def test_the_smaller_network_has_the_weights_of_its_retraining_by_the_loop(retra
     assert load_parts(result.path.parent).head.bias.item() == 2
 
 
+@pytest.mark.long
 def test_a_training_on_of_other_weights_is_not_taken(retrained: Path) -> None:
     path = slim(retrained, "depth1", fine_tune=1).path.parent / "training-1"
     kept = RunFolder.open(retrained / "verification" / "model1" / "seed-0").checkpoints
@@ -561,6 +576,7 @@ def test_a_training_on_of_other_weights_is_not_taken(retrained: Path) -> None:
         slim(retrained, "depth1", fine_tune=1)
 
 
+@pytest.mark.long
 def test_what_the_smaller_network_of_a_loop_needs_is_said(tmp_path: Path, retrained: Path) -> None:
     (beside := tmp_path / "beside").mkdir()
     recorded = measured(beside)

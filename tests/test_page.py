@@ -128,6 +128,7 @@ def slide(page: Any, index: int) -> None:
     next_frame(page)
 
 
+@pytest.mark.long
 def test_it_draws_itself_without_a_network(opened, written: Path) -> None:
     page = opened(written)
     (tab,) = opened.tabs
@@ -140,6 +141,7 @@ def test_it_draws_itself_without_a_network(opened, written: Path) -> None:
     assert page.locator(".nothing").count() == 0, "a panel says that there is nothing to show"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_slider_moves_every_picture(opened, written: Path, scheme: str) -> None:
     page = opened(written, color_scheme=scheme)
@@ -161,6 +163,7 @@ def test_the_slider_moves_every_picture(opened, written: Path, scheme: str) -> N
     assert seen() == last, "coming back does not give the same pictures"
 
 
+@pytest.mark.long
 def test_the_play_button_goes_to_the_end_and_stops(opened, written: Path) -> None:
     page = opened(written)
     page.click("#play")
@@ -191,6 +194,7 @@ def test_a_click_on_a_layer_anywhere_follows_it_everywhere(opened, written: Path
     assert page.locator("#u-plots [aria-pressed='true']").count() == 3
 
 
+@pytest.mark.long
 def test_hovering_shows_the_number_of_the_table_with_its_interval(opened, written: Path, run: RunFolder) -> None:
     page = opened(written)
     for index in (0, 9, 20):
@@ -207,6 +211,7 @@ def test_hovering_shows_the_number_of_the_table_with_its_interval(opened, writte
     assert not page.is_visible("#tip")
 
 
+@pytest.mark.long
 def test_choosing_another_estimator_labels_and_quantity_changes_the_pictures(opened, written: Path) -> None:
     page = opened(written)
     before = page.inner_html("#u-plots .titled:nth-child(1)")
@@ -220,6 +225,7 @@ def test_choosing_another_estimator_labels_and_quantity_changes_the_pictures(ope
     assert "I(X;M) by binning" in page.inner_text("#legend")
 
 
+@pytest.mark.long
 def test_the_keyboard_alone_reaches_everything(opened, written: Path) -> None:
     page = opened(written)
     reached = []
@@ -255,6 +261,7 @@ def test_the_keyboard_alone_reaches_everything(opened, written: Path) -> None:
     until(page, "document.getElementById('count').textContent === 'epoch 0 of 100'")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("which", ["written", "both"])
 def test_axe_finds_no_serious_fault(opened, which: str, scheme: str, request: pytest.FixtureRequest) -> None:
@@ -269,6 +276,7 @@ def test_axe_finds_no_serious_fault(opened, which: str, scheme: str, request: py
     assert serious == []
 
 
+@pytest.mark.long
 def test_printing_gives_every_picture_on_white_paper(opened, written: Path) -> None:
     pypdf = pytest.importorskip("pypdf", reason="pypdf, which reads what was printed, is not here")
     page = opened(written, color_scheme="dark")
@@ -287,6 +295,7 @@ def test_printing_gives_every_picture_on_white_paper(opened, written: Path) -> N
     assert sum(len(sheet.images) for sheet in printed.pages) >= images * 0.5, "pictures are missing"
 
 
+@pytest.mark.long
 def test_foreign_names_are_text(browser, tmp_path: Path, opened) -> None:
     names = {"1": FOREIGN[0], "layer1": FOREIGN[3], "10": FOREIGN[1], "5": FOREIGN[4], "20": "decoder.block1:cat#2"}
     run = made_run(tmp_path / "<script>alert(1)<", (0, 1, 10), named=lambda label: names.get(label, label),
@@ -318,6 +327,7 @@ def test_a_script_that_somebody_slips_in_does_not_run(browser, written: Path, tm
     tab.close()
 
 
+@pytest.mark.long
 def test_dark_and_light(opened, written: Path) -> None:
     page = opened(written, color_scheme="dark")
     colour = "getComputedStyle(document.body).backgroundColor"
@@ -329,6 +339,7 @@ def test_dark_and_light(opened, written: Path) -> None:
     assert page.evaluate(colour) == dark
 
 
+@pytest.mark.long
 def test_several_runs_stand_side_by_side(opened, both: Path) -> None:
     page = opened(both)
     for section in SECTIONS:
@@ -345,6 +356,7 @@ def test_several_runs_stand_side_by_side(opened, both: Path) -> None:
     assert "was not measured by this estimator" in page.locator("#u-plots .run").nth(1).inner_text()
 
 
+@pytest.mark.long
 def test_the_command_is_copied_as_it_must_be_typed(opened, written: Path, run: RunFolder) -> None:
     page = opened(written)
     opened.tabs[0].context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -353,6 +365,7 @@ def test_the_command_is_copied_as_it_must_be_typed(opened, written: Path, run: R
     assert shlex.split(page.evaluate("navigator.clipboard.readText()")) == report_data_of(run)["command"]
 
 
+@pytest.mark.long
 def test_a_comparison_says_what_a_run_lacks_and_names_every_number(opened, tmp_path: Path) -> None:
     long = made_run(tmp_path / "long", (1, 20), labels=("kmeans(k=8)",), pictures_of=8)
     short = made_run(tmp_path / "short", (1, 3), labels=("kmeans(k=64)",), pictures_of=8)

@@ -114,6 +114,7 @@ def said_of_dice(script: dict[str, Any], run: Path) -> str:
     return "".join(letters[said[text]] for text in OF_DICE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
@@ -137,11 +138,13 @@ def test_a_claim_holds_as_the_curves_say(
     assert said_of_dice(script, run) == expected
 
 
+@pytest.mark.long
 def test_what_has_not_ended_is_not_decided(script: dict[str, Any], run: Path) -> None:
     train(run, AS_IN_THE_PAPER, epochs=8)
     assert said_of_dice(script, run) == "--yy---"
 
 
+@pytest.mark.long
 def test_one_epoch_of_luck_is_not_a_models_dice(script: dict[str, Any], run: Path) -> None:
     """Medians over two hundred epochs are what is compared."""
     with edited_config(run) as config:
@@ -197,6 +200,7 @@ def test_the_skip_rule_is_held_against_the_model_that_it_speaks_of(
     assert f"{0.85 - dice:.3f} short in the thousand epochs before 10,000" in claim.measured
 
 
+@pytest.mark.long
 def test_a_model_that_is_not_there_is_not_decided(script: dict[str, Any], run: Path) -> None:
     train(run, {name: AS_IN_THE_PAPER[name] for name in ("model1", "model2")})
     assert said_of_dice(script, run) == "yyyy---"
@@ -205,6 +209,7 @@ def test_a_model_that_is_not_there_is_not_decided(script: dict[str, Any], run: P
     assert said_of_dice(script, run) == "yyyy---"
 
 
+@pytest.mark.long
 def test_a_training_that_does_not_start_is_no_evidence(script: dict[str, Any], run: Path) -> None:
     train(run, {name: curve for name, curve in AS_IN_THE_PAPER.items() if name != "model3"})
     train(run, {"model3": lambda epoch: 0.1}, loss=0.6)
@@ -214,6 +219,7 @@ def test_a_training_that_does_not_start_is_no_evidence(script: dict[str, Any], r
     assert all("Model 3 has not started: layer 9 is the same for every image" in claim.measured for claim in of_model_3)
 
 
+@pytest.mark.long
 def test_the_run_itself_is_model_1(script: dict[str, Any], run: Path) -> None:
     train(run, {name: AS_IN_THE_PAPER[name] for name in ("model2", "model3")})
     model = protocol_of(script, run).models["model1"]
@@ -242,6 +248,7 @@ def test_tables_that_were_kept_hold_the_estimates_of_the_run(script: dict[str, A
         assert [str(getattr(ours, name)) for name in columns] == [str(getattr(theirs, name)) for name in columns]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("later", "begins", "apart"),
     [
@@ -266,6 +273,7 @@ def test_two_learning_rates_are_compared_at_their_product(
     assert script["compared_rates"](*protocols, "model4") is None
 
 
+@pytest.mark.long
 def test_what_starting_does_is_said_seed_by_seed(script: dict[str, Any], run: Path, tmp_path: Path) -> None:
     he = Path(shutil.copytree(run, tmp_path / "he"))
     with edited_config(he) as about:
@@ -300,6 +308,7 @@ def test_what_starting_does_is_said_seed_by_seed(script: dict[str, Any], run: Pa
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("sketched_figures")
 def test_the_page_is_written_with_its_tables(
     script: dict[str, Any], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

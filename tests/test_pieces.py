@@ -48,6 +48,7 @@ def stacks(
     return folder
 
 
+@pytest.mark.long
 @given(st.lists(st.integers(2, 40), min_size=3, max_size=3), st.lists(st.integers(2, 12), min_size=3, max_size=3))
 def test_patches_cover_every_voxel_and_lie_within(sides: list[int], size: list[int]) -> None:
     times = np.zeros(sides, int)

@@ -384,6 +384,7 @@ def test_a_flow_without_labels_has_no_output_plane(flow) -> None:
         plots.u_plot(Flow(flow.layers))
 
 
+@pytest.mark.long
 def test_none_stands_for_the_first_measured(flow) -> None:
     finer = [replace(e, resolution=0.1, bits=1.0) for e in flow.estimates if e.estimator == "kde_upper"]
     other = [replace(e, labels="blocks", bits=0.5) for e in flow.estimates if e.quantity == "I(Y;M)"]
@@ -743,6 +744,7 @@ DRAWINGS: dict[str, Callable[[Flow], Axes | np.ndarray]] = {
 every_drawing = pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
 
 
+@pytest.mark.long
 @every_drawing
 def test_no_text_meets_another_or_runs_out_of_the_figure(draw, flow, texts) -> None:
     for of in (flow, long_names()):
@@ -829,6 +831,7 @@ def foreign() -> Flow:
     return Flow(flow.layers, flow.skips, rows)
 
 
+@pytest.mark.long
 @every_drawing
 def test_foreign_text_is_drawn_letter_for_letter(draw, texts, tmp_path) -> None:
     drawn = draw(foreign())
@@ -854,6 +857,7 @@ def test_long_foreign_text_is_cut_in_the_middle(texts) -> None:
     assert not [s for s, _ in written if "middle" in s]
 
 
+@pytest.mark.long
 @every_drawing
 def test_the_same_figure_gives_the_same_bytes(draw, tmp_path) -> None:
     (tmp_path / "again").mkdir()
@@ -870,6 +874,7 @@ def test_the_same_figure_gives_the_same_bytes(draw, tmp_path) -> None:
     assert b"<dc:date>" not in first[1]
 
 
+@pytest.mark.long
 def test_figures_need_neither_pyplot_nor_torch_and_no_fixed_hash(tmp_path) -> None:
     code = (
         "import sys, test_plots as t\n"

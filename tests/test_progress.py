@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,7 @@ def test_a_log_of_days_stays_readable() -> None:
     assert lines[-1] == "training 10000/10000, 6 d 22:40:00 elapsed"
 
 
+@pytest.mark.long
 @given(st.text(max_size=200), st.text(max_size=200), st.text(max_size=300))
 def test_no_line_is_wider_than_a_log_or_holds_control_characters(name: str, note: str, warning: str) -> None:
     stream, clock = io.StringIO(), Clock()
@@ -75,6 +77,7 @@ def test_no_line_is_wider_than_a_log_or_holds_control_characters(name: str, note
         assert all(letter.isprintable() for letter in line)
 
 
+@pytest.mark.long
 def test_each_stage_of_a_command_in_a_pipe_ends_with_a_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "unetscope", "selfcheck"], capture_output=True, text=True, check=True, timeout=300

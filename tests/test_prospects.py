@@ -165,6 +165,7 @@ def test_parts_with_nothing_to_tell_apart_are_refused(kind: str) -> None:
         refuse_untrainable(accepted, train, validation)
 
 
+@pytest.mark.long
 def test_a_run_warns_before_it_trains_and_keeps_it(tmp_path: Path) -> None:
     warned: list[str] = []
 

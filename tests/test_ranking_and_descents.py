@@ -679,6 +679,7 @@ def long_named(flow: Flow) -> Flow:
     return Flow(layers, (), tuple(rows))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("flow", "wanted"),
     [

@@ -39,6 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return retrained(made_run(tmp_path_factory.mktemp("report_data") / "run", (0, 1, 3, 10)))
 
 
+@pytest.mark.long
 def test_every_estimate_is_in_its_place(run: RunFolder) -> None:
     flow = run.flow()
     data = json.loads(as_json([report_data.report_data_of(run)]))[0]
@@ -100,6 +101,7 @@ def test_the_rest_of_the_run_is_in_the_data(run: RunFolder) -> None:
     assert "facts" in data and data["facts"]["Run"]["threads"] == "2"
 
 
+@pytest.mark.long
 def test_long_trainings_are_thinned_and_pictures_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_data, "MOST_CURVE_POINTS", 10)
     monkeypatch.setattr(picture_data, "MOST_PICTURE_BYTES", 20_000)
@@ -159,6 +161,7 @@ for words in (["--help"], ["--preset=quick", "--label-noise=0.25", "--quiet"]):
 """
 
 
+@pytest.mark.long
 def test_a_new_value_of_the_configuration_is_a_flag_without_a_second_list() -> None:
     printed = subprocess.run([sys.executable, "-c", TOY], check=True, capture_output=True, text=True).stdout
     lines = [line.split() for line in printed.splitlines() if "label-noise" in line]
@@ -175,6 +178,7 @@ def test_a_sweep_adds_its_resolutions_to_those_that_are_named() -> None:
     assert added.keys() == {"measuring.noise_variances", "measuring.bin_sizes"}
 
 
+@pytest.mark.long
 def test_a_verified_run_is_read_and_judged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = retrained(made_run(tmp_path / "run", (0, 1, 3)))
     reads: Counter[str] = Counter()
@@ -232,6 +236,7 @@ def configurations() -> st.SearchStrategy[dict[str, object]]:
     )
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(preset=st.sampled_from(["demo", "quick", "paper", "paper-code"]), changes=configurations())
 def test_the_command_gives_the_configuration_back(preset: str, changes: dict[str, object]) -> None:

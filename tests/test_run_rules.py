@@ -51,6 +51,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
+@pytest.mark.long
 def test_a_training_that_ends_has_not_failed(run: Path) -> None:
     folder = RunFolder.open(run)
     folder.failed("it is in use")
@@ -58,6 +59,7 @@ def test_a_training_that_ends_has_not_failed(run: Path) -> None:
     assert folder.failure == ""
 
 
+@pytest.mark.long
 def test_a_job_that_waited_for_another_does_not_train_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     verify(run, ["without-skip1"], seeds=1, engine=InProcess())
     trial = RunFolder.open(run / "verification" / "without-skip1" / "seed-0")
@@ -142,6 +144,7 @@ def test_checkpoints_of_which_none_was_measured_are_all_measured(run: Path) -> N
         measure_again(run, {"bin_sizes": [0.4]})
 
 
+@pytest.mark.long
 def test_a_refused_resume_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(CODE)
     of_unet = ("network.width", "network.depth")
@@ -173,6 +176,7 @@ def test_the_bracket_of_what_may_be_negative_is_not_cut_at_0(quantity: Quantity,
     assert row.lower * np.log(2) == pytest.approx(lower)
 
 
+@pytest.mark.long
 def test_an_effort_on_a_network_without_parts_is_refused_before_it_is_trained(tmp_path: Path) -> None:
     config = preset_config("demo", {**TINY, "network.without": ["skip1"], "training.epochs": 6})
     run = run_experiment(config, tmp_path / "run").path
@@ -194,6 +198,7 @@ def test_a_network_that_numpy_draws_has_the_weights_of_its_seed(tmp_path: Path) 
     assert not torch.equal(one["head.weight"], other["head.weight"])
 
 
+@pytest.mark.long
 def test_the_forecast_of_probes_does_not_depend_on_groups() -> None:
     config = preset_config("demo", {**TINY, "data.synthetic_images": 200})
     experiment = prepare(config)
@@ -224,6 +229,7 @@ def test_a_tracker_that_fails_is_closed(run: Path, monkeypatch: pytest.MonkeyPat
     assert not tracked_run._open_runs
 
 
+@pytest.mark.long
 def test_a_training_counts_for_the_seed_that_it_had(run: Path) -> None:
     verify(run, ["without-skip1"], seeds=1, engine=InProcess())
     for variant in ("model1", "without-skip1"):

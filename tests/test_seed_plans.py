@@ -82,6 +82,7 @@ class Making:
         return {}
 
 
+@pytest.mark.long
 def test_how_seeds_were_chosen_is_kept_beside_the_trainings(retrained: RunFolder) -> None:
     run, jobs = retrained, planned(retrained)
     assert seed_plans(run, jobs)["model2"] == SeedPlan(1, None, EPOCHS)  # as of a folder of an older version
@@ -101,6 +102,7 @@ def test_how_seeds_were_chosen_is_kept_beside_the_trainings(retrained: RunFolder
         AnalysedRun(run).verification_of(jobs)
 
 
+@pytest.mark.long
 def test_the_terminal_and_the_page_show_the_same_number(retrained: RunFolder) -> None:
     run = retrained
     of_page = AnalysedRun(run).verification
@@ -110,6 +112,7 @@ def test_the_terminal_and_the_page_show_the_same_number(retrained: RunFolder) ->
         assert of_terminal.outcome("model2", EPOCHS) == of_page.outcome("model2", EPOCHS)
 
 
+@pytest.mark.long
 def test_the_width_is_expected_from_earlier_trainings_or_assumed(run: RunFolder) -> None:
     (assumed,) = expected_widths(AnalysedRun(run), planned(run))
     assert (assumed.assumed, assumed.residual, assumed.seeds, assumed.variants) == (True, 0.013, 2, 2)
@@ -127,6 +130,7 @@ def test_the_width_is_expected_from_earlier_trainings_or_assumed(run: RunFolder)
     assert [width.half_width for width in looks] == sorted((width.half_width for width in looks), reverse=True)
 
 
+@pytest.mark.long
 def test_seeds_are_added_and_a_stopped_command_goes_on(retrained: RunFolder) -> None:
     run = AnalysedRun(retrained)
     variants = named_variants(["model2"], depth=2)
@@ -149,6 +153,7 @@ def test_seeds_are_added_and_a_stopped_command_goes_on(retrained: RunFolder) -> 
         planned_trials(retrained, variants, 3, 9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("lost", "trainings", "decision"), [(0.5, 6, "needed"), (-0.3, 6, "redundant"), (0.02, 11, "undecided")]
 )
@@ -163,6 +168,7 @@ def test_trainings_stop_where_a_variant_is_decided(run: RunFolder, lost: float, 
     assert len(engine.made) == spent
 
 
+@pytest.mark.long
 def test_what_is_expected_of_the_intervals_is_said(retrained: RunFolder, capsys) -> None:  # type: ignore[no-untyped-def]
     print_widths(expected_widths(AnalysedRun(retrained), planned(retrained)), 0.02)
     text = capsys.readouterr().out

@@ -33,6 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_every_page_is_built_and_in_the_contents(site: Path) -> None:
     for page in WRITTEN:
         built = site / page.relative_to(DOCS).with_suffix(".html")
@@ -63,6 +64,7 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     assert "&gt;&gt;&gt;" in built, "no example is shown"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("threads", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_the_code_of_your_own_network_runs(tmp_path: Path, threads: str) -> None:
     code = "\n".join(

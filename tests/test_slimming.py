@@ -78,6 +78,7 @@ def test_a_shallower_network_keeps_every_layer_that_is_at_its_level() -> None:
             assert torch.equal(weight, whole.get_submodule(in_whole).get_parameter(name)), (in_small, name)
 
 
+@pytest.mark.long
 def test_the_written_network_gives_the_printed_dice_in_a_process_of_its_own(run: Path) -> None:
     result = slim(run, "without-skip1", fine_tune=2)
     assert result.path == run / "slim" / "without-skip1-fine-tuned" / "model.safetensors"
@@ -103,6 +104,7 @@ def test_the_written_network_gives_the_printed_dice_in_a_process_of_its_own(run:
         slim(run, "without-skip1", fine_tune=5)
 
 
+@pytest.mark.long
 def test_the_weights_of_a_retraining_are_handed_over(run: Path) -> None:
     with pytest.raises(
         RunFolderError,
@@ -121,6 +123,7 @@ def test_the_weights_of_a_retraining_are_handed_over(run: Path) -> None:
         slim(run, "depth1", retrained=True)
 
 
+@pytest.mark.long
 def test_a_run_of_a_gpu_is_read_where_there_is_none(run: Path) -> None:
     with edited_config(run) as about:
         about["configuration"]["training"]["device"] = "cuda"
@@ -128,6 +131,7 @@ def test_a_run_of_a_gpu_is_read_where_there_is_none(run: Path) -> None:
     assert slim(run, "depth1").path.is_file()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
 def test_exported_programs_do_the_same(run: Path, kind: str) -> None:
     if kind == "onnx":
@@ -147,6 +151,7 @@ def test_exported_programs_do_the_same(run: Path, kind: str) -> None:
     torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_what_cannot_be_slimmed_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidArgument, match="model1 is the whole network: name what to leave out"):
         slim(run, "model1")
@@ -207,6 +212,7 @@ def test_dice_leaves_the_network_as_it_was() -> None:
 # Thin skips.
 
 
+@pytest.mark.long
 def test_a_run_is_written_with_thin_skips_and_loads_again(run: Path) -> None:
     made = slim(run, thin={"skip1": 2}, exports=("onnx",) if importlib.util.find_spec("onnxscript") else ())
     assert made.path.parent == run / "slim" / "model1-thin-skip1-2"
@@ -222,6 +228,7 @@ def test_a_run_is_written_with_thin_skips_and_loads_again(run: Path) -> None:
     assert math.isfinite(both.dice)
 
 
+@pytest.mark.long
 def test_directions_of_a_skip_are_compared_on_one_picture(run: Path) -> None:
     whole, compared = compare_thin(run, {"skip1": (1, 8), "skip2": (16,)})
     kept = [e for e in RunFolder.open(run).flow().select(epoch=30).estimates if e.quantity == "I_V(S→Y|U)"]
@@ -261,6 +268,7 @@ def test_words_that_make_no_skip_thinner_are_refused(words: list[str], text: str
         parse_thin(words)
 
 
+@pytest.mark.long
 def test_what_no_network_has_is_refused(run: Path) -> None:
     with pytest.raises(InvalidArgument, match="skip1 has 8 channels, so 1 to 8 can be kept, got 9"):
         slim(run, thin={"skip1": 9})

@@ -166,6 +166,7 @@ BETWEEN: dict[str, tuple[nn.Module, bool]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["skip1", "level1"])
 @pytest.mark.parametrize("name", BETWEEN)
 def test_what_stands_between_a_join_and_what_reads_it(name: str, part: str) -> None:
@@ -410,6 +411,7 @@ def test_casts_parts_and_writes_between_streams(join: Join) -> None:
     assert_exact(TwoLevels(join))
 
 
+@pytest.mark.long
 def test_sizes_stay_free_and_batches_too() -> None:
     model = foreign.Padded()
     smaller = without(model, inspect(model, random_image(3, 37, 53)), "level3").eval()
@@ -620,6 +622,7 @@ COMPOSITE: dict[str, tuple[Join, Callable[[], dict[str, nn.Module]]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["skip1", "level1"])
 @pytest.mark.parametrize("name", COMPOSITE)
 def test_what_needs_channels_that_are_gone_gets_zeros(name: str, part: str) -> None:
@@ -770,6 +773,7 @@ def test_quantised_networks_are_ablated_and_refused_by_name() -> None:
         without(model, structure, "skip1")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_recurrent_modules_are_copied_whole(kind: type[nn.RNNBase]) -> None:
     rows = kind(4, 2, bidirectional=True, batch_first=True)
@@ -801,6 +805,7 @@ def test_dropped_modules_and_outputs_are_gone() -> None:
     assert [len(outputs["aux"]), outputs["out"].shape] == [2, (2, 1, 32, 32)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["skip2", "level2"])
 def test_it_is_copied_pickled_and_compiled(part: str) -> None:
     model, images = foreign.Padded().eval(), torch.rand(2, 3, 32, 32)
@@ -822,6 +827,7 @@ def test_it_is_copied_pickled_and_compiled(part: str) -> None:
     assert torch.equal(again(images), expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["skip1", "skip2", "level1", "level2", "level3"])
 def test_it_is_trained_by_several_processes(part: str, tmp_path: Path) -> None:
     """As one of one: a weight that no output needs would stop the second step."""

@@ -38,6 +38,7 @@ def otsu_threshold(grey):
     return best[1]
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**32), height=SIDES, width=SIDES, channels=st.sampled_from([1, 3]), n=st.integers(1, 9))
 def test_shapes_types_and_masks(seed, height, width, channels, n):
@@ -53,6 +54,7 @@ def test_shapes_types_and_masks(seed, height, width, channels, n):
     assert data.source == f"synthetic nuclei, seed {seed}"
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**32), size=SIDES, shorter=st.integers(1, 8), more=st.integers(1, 4))
 def test_a_longer_set_begins_with_the_shorter_one(seed, size, shorter, more):
@@ -81,6 +83,7 @@ def test_one_channel_is_the_luminance_of_three():
     assert np.array_equal(grey.masks, colour.masks)
 
 
+@pytest.mark.long
 def test_only_the_stained_images_have_colour(nuclei):
     spread = (nuclei.images.max(axis=1).astype(int) - nuclei.images.min(axis=1)).mean(axis=(1, 2))
     assert np.array_equal(spread > 5, kinds_of(nuclei) == "stained")
@@ -150,6 +153,7 @@ def test_nuclei_are_what_the_image_shows(nuclei):
         assert contrast > 2 if kind == "fluorescence" else contrast < -10, kind
 
 
+@pytest.mark.long
 def test_no_global_threshold_segments_them(nuclei):
     """Otsu's threshold, of the better polarity, image by image: far from useless, far from a segmentation."""
     scores = []
@@ -162,6 +166,7 @@ def test_no_global_threshold_segments_them(nuclei):
     assert np.quantile(scores, 0.9) > 0.85  # some are easy
 
 
+@pytest.mark.long
 def test_drawing_is_quick():
     """About 0.8 s of processor time when written; the bound leaves room for slower and busier machines."""
     start = time.process_time()

@@ -64,6 +64,7 @@ def projected(model: nn.Module, structure: object, kept: dict[str, int], images:
         return model(image)  # type: ignore[no-any-return]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_thin_network_is_the_one_with_its_skips_projected(name: str) -> None:
     torch.manual_seed(0)
@@ -85,6 +86,7 @@ def test_a_thin_network_is_the_one_with_its_skips_projected(name: str) -> None:
     assert not any(value.untyped_storage()._cdata in shared for value in thin.state_dict().values())
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=8)
 @given(st.integers(0, 10**6), st.integers(1, 3))
 def test_all_directions_change_nothing(seed: int, depth: int) -> None:
@@ -180,6 +182,7 @@ def test_a_thin_network_trains_is_copied_and_is_written(tmp_path: Path) -> None:
     torch.testing.assert_close(load_parts(tmp_path, TwoLevels)(images), thin(images))
 
 
+@pytest.mark.long
 def test_parts_are_left_out_and_the_rest_made_thinner(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, images = TwoLevels().eval(), torch.rand(4, 3, 16, 16)
@@ -220,6 +223,7 @@ def left_out(network: nn.Module, images: Tensor, *parts: str) -> nn.Module:
     return without(network, inspect(network, images[:1]), *parts).eval()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "steps",
     [
@@ -319,6 +323,7 @@ def test_a_thin_network_is_checked_on_other_batches_and_sizes() -> None:
         thin(torch.rand(1, 1, 16, 16))
 
 
+@pytest.mark.long
 def test_less_memory_is_held_until_the_merge() -> None:
     torch.manual_seed(0)
     model, images = UNet(16, depth=2).eval(), torch.rand(2, 3, 32, 32)

@@ -90,12 +90,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_command_and_the_configuration_have_it(finished: Path) -> None:
     for verb in ("run", "measure"):
         assert "--toy" in unetscope(verb, "--help")
     assert json.loads((finished / "config.json").read_text())["configuration"]["measuring"]["toys"] == [1.0, 10.0]
 
 
+@pytest.mark.long
 def test_the_table_has_it_for_every_layer(finished: Path) -> None:
     flow = RunFolder.open(finished).flow()
     rows = flow.select(quantity=Quantity.INPUT, estimator="toy", resolution=1.0, epoch=1).estimates
@@ -103,6 +105,7 @@ def test_the_table_has_it_for_every_layer(finished: Path) -> None:
     assert all(row.bits > 0 for row in rows)
 
 
+@pytest.mark.long
 def test_the_figures_and_the_page_have_it(finished: Path) -> None:
     assert (finished / "figures" / "u_plot_input_toy_1.png").is_file()
     code = (
@@ -114,6 +117,7 @@ def test_the_figures_and_the_page_have_it(finished: Path) -> None:
     assert {row["text"] for row in series} == {"toy estimator, scale 1", "toy estimator, scale 10"}
 
 
+@pytest.mark.long
 def test_selfcheck_has_its_own_case() -> None:
     checks = json.loads(unetscope("selfcheck", "--json"))["checks"]
     (check,) = (check for check in checks if check["estimator"] == "toy")
@@ -121,6 +125,7 @@ def test_selfcheck_has_its_own_case() -> None:
     assert check["bits"] == pytest.approx(2.0)
 
 
+@pytest.mark.long
 def test_the_page_of_another_installation_shows_it_by_its_key(finished: Path) -> None:
     """Where the toy is not registered, its rows are drawn and named all the same."""
     from unetscope.table.estimator_registry import estimator_text

@@ -299,6 +299,7 @@ def png(path: Path, grey: int) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_whole_run_comes_back_once_and_as_it_is(bare: RunFolder, tracker: str) -> None:
     go_on(bare, 1)
     assert track(bare, tracker) == bare.path / "tracking" / tracker
@@ -321,6 +322,7 @@ def test_a_whole_run_comes_back_once_and_as_it_is(bare: RunFolder, tracker: str)
     assert len(read(bare, tracker)) > len(shown)
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_is_followed(run: RunFolder, tracker: str) -> None:
     with TrackedRun(run, tracker) as tracked:
         for epoch in range(1, 4):
@@ -368,6 +370,7 @@ os._exit(9)
 """
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_in_the_same_run_without_doubles(run: RunFolder, tracker: str, tmp_path: Path) -> None:
     run.figures.mkdir()
     drawn = png(run.figures / "dice.png", 7).read_bytes()
@@ -457,6 +460,7 @@ def test_an_analysed_run_is_not_read_again(run: RunFolder, tracker: str, monkeyp
     assert read(run, tracker) == expected(run, tracker)
 
 
+@pytest.mark.long
 def test_a_copied_or_moved_run_goes_on_where_it_is(run: RunFolder, tracker: str, tmp_path: Path) -> None:
     run.figures.mkdir()
     png(run.figures / "dice.png", 1)
@@ -473,6 +477,7 @@ def test_a_copied_or_moved_run_goes_on_where_it_is(run: RunFolder, tracker: str,
     assert read(run, tracker) == held
 
 
+@pytest.mark.long
 def test_a_run_of_the_same_name_begins_anew(bare: RunFolder, tracker: str) -> None:
     """A process that has opened a database goes on in its file, though it was deleted."""
     track(bare, tracker)
@@ -539,6 +544,7 @@ def test_a_store_without_its_tables_package_is_one_line(bare: RunFolder, monkeyp
         track(bare, "mlflow")
 
 
+@pytest.mark.long
 def test_the_users_own_places_are_respected(bare: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("mlflow", "sqlalchemy", "alembic", "wandb"):
         pytest.importorskip(module, reason="mlflow and wandb are extras")
@@ -610,6 +616,7 @@ def test_a_tracker_that_fails_ends_no_training(bare: RunFolder, monkeypatch: pyt
     assert warnings == ["the tracker is given no more: division by zero"]
 
 
+@pytest.mark.long
 def test_a_command_is_tracked_by_one_argument(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not here")
     out = tmp_path / "run"

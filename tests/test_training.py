@@ -74,6 +74,7 @@ def numbers(records: list[EpochRecord]) -> dict[int, tuple[float, ...]]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("seconds_between_checkpoints", [0.0, 1e9])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

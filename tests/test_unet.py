@@ -64,6 +64,7 @@ def test_any_depth_any_channels_any_size(
     assert {skip.name for skip in model.skips} == {f"skip{k + 1}" for k in range(depth)} - without
 
 
+@pytest.mark.long
 def test_a_skip_that_is_taken_out_is_not_read() -> None:
     torch.manual_seed(0)
     whole, cut = UNet(2, depth=2), UNet(2, depth=2, without=("skip1", "skip2"))

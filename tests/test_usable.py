@@ -148,6 +148,7 @@ def test_scores_that_separate_the_classes_have_a_finite_calibration() -> None:
     assert torch.sigmoid(constant).item() == pytest.approx(8 / 12, abs=1e-6)
 
 
+@pytest.mark.long
 def test_an_image_with_one_labelled_pixel_is_measured() -> None:
     """Of a batch of one image, no place that probes are fitted on is labelled."""
     whole = synthetic_nuclei(14, image_size=32)
@@ -201,6 +202,7 @@ def test_the_dice_of_a_probe_is_scored_as_that_of_a_network(classes: int, ignore
     assert HeldOut(Truth(masks.reshape(5, -1), classes, ignored), crossed=False).dice is None
 
 
+@pytest.mark.long
 def test_what_a_stream_adds_is_said_in_dice_too() -> None:
     train, test = synthetic_nuclei(40, image_size=16).split(0.3)
     torch.manual_seed(0)
@@ -340,6 +342,7 @@ def coverage(repetitions: int) -> float:
     return float(np.mean([reading.low < truth < reading.high for reading in readings]))
 
 
+@pytest.mark.long
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert coverage(40) >= 0.85
 
@@ -361,6 +364,7 @@ def rejections(repetitions: int) -> float:
     return found / repetitions
 
 
+@pytest.mark.long
 def test_chance_is_rejected_rarely() -> None:
     assert rejections(40) <= 0.15
 
@@ -415,6 +419,7 @@ def test_linear_probes_do_not_see_an_exclusive_or() -> None:
     assert [abs(reading.nats) < 1e-3 for reading in found.values()] == [True] * 4
 
 
+@pytest.mark.long
 def test_convolutional_probes_find_an_exclusive_or_in_both_and_in_neither() -> None:
     found = planted(lambda s, u: s ^ u, Convolutional())
     for quantity in ("I_V(S→Y|U)", "I_V(U→Y|S)"):
@@ -470,6 +475,7 @@ def gains_of_nothing(repetitions: int) -> float:
     return found / repetitions
 
 
+@pytest.mark.long
 def test_a_skip_of_noise_is_rarely_said_to_add_something() -> None:
     assert gains_of_nothing(40) <= 0.15
 
@@ -508,6 +514,7 @@ def test_probes_of_a_network_are_those_of_logistic_regression() -> None:
     assert (ours.n, ours.labels, ours.d) == (len(test), "pixels", 6 * 32 * 32)
 
 
+@pytest.mark.long
 def test_measuring_a_network_adds_every_layer_and_merge_and_repeats_itself() -> None:
     data = synthetic_nuclei(24, image_size=32)
     train, test = data.split(0.25)
@@ -530,6 +537,7 @@ def test_measuring_a_network_adds_every_layer_and_merge_and_repeats_itself() -> 
     assert merge - up == pytest.approx(gain, abs=1e-9)
 
 
+@pytest.mark.long
 def test_merges_are_probed_at_the_epochs_that_are_named() -> None:
     train, test = synthetic_nuclei(24, image_size=16).split(0.25)
     probes = Probes(layers=(), merges=(Convolutional(units=4),), merge_epochs=(2,))
@@ -538,6 +546,7 @@ def test_merges_are_probed_at_the_epochs_that_are_named() -> None:
     assert [scope.probes_merges_at(epoch) for epoch in (1, 2, 3)] == [False, True, False]
 
 
+@pytest.mark.long
 def test_some_layers_of_a_network_are_measured_without_its_skips() -> None:
     train, test = synthetic_nuclei(24, image_size=32).split(0.25)
     model = UNet(3, depth=2)
@@ -720,6 +729,7 @@ def test_a_layer_of_many_places_is_fitted_on_some_of_them() -> None:
         probed(images, masks, held_out=8)
 
 
+@pytest.mark.long
 def test_an_exclusive_or_is_found_among_many_quiet_channels() -> None:
     """A loud bit in one of 20 channels of each stream: a unit of many channels in their own spread would not hear it."""
     generator = torch.Generator().manual_seed(0)
@@ -734,6 +744,7 @@ def test_an_exclusive_or_is_found_among_many_quiet_channels() -> None:
     assert bits_of(readings, "I_V(S;U→Y)").nats / BIT < -0.9
 
 
+@pytest.mark.long
 def test_more_units_are_not_more_information() -> None:
     """A path of noise beside a skip whose neighbours tell the mask adds nothing, though the merge has more units."""
     generator = torch.Generator().manual_seed(0)
@@ -751,6 +762,7 @@ def folded_away(images: Tensor) -> Tensor:
     return torch.cat((images[:, :1], coarse), dim=1)
 
 
+@pytest.mark.long
 def test_a_skip_is_worth_what_pooling_loses_of_it() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((500, 2, 16, 16), generator=generator)
@@ -772,6 +784,7 @@ def test_a_skip_is_worth_what_pooling_loses_of_it() -> None:
     assert bits_of(whole, "I_V(S→Y|U,↓S)").nats == pytest.approx(0, abs=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spread", [1.0, 0.01])
 def test_of_a_wide_skip_the_strongest_directions_are_read(spread: float) -> None:
     """96 channels that say much the same, as those of wide layers do; quiet ones count as much as loud ones."""

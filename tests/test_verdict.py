@@ -416,6 +416,7 @@ def missed(planted: us.data.PlantedTask, judgement: Judgement) -> dict[str, Deci
     return {part: decision for part, decision in found.items() if decision != wanted[part]}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "task", ["global", *(pytest.param(one, marks=pytest.mark.slow) for one in ("pixel", "coarse", "local"))]
 )

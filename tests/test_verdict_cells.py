@@ -27,6 +27,7 @@ def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
     return Cell(tmp_path / "cells", drawn("coarse", tmp_path / "tasks"), "unet")
 
 
+@pytest.mark.long
 def test_a_cell_is_filled_once(cell: Cell) -> None:
     said: list[str] = []
     cell.fill(said.append)

@@ -39,6 +39,7 @@ def test_shares_are_of_intervals_and_of_decisions() -> None:
     assert (found.right, found.wrong, found.width) == pytest.approx((2 / 3, 1 / 3, 0.04))
 
 
+@pytest.mark.long
 def test_what_tells_is_told_from_what_does_not() -> None:
     rows = planted(8, noise=0.003, seed=0)
     told, guess = of_others(rows, "told"), of_others(rows, "guess")
@@ -48,6 +49,7 @@ def test_what_tells_is_told_from_what_does_not() -> None:
     assert told.width < 0.05 < guess.width
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("noise", "error"), [(0.02, 0.002), (0.002, 0.03), (0.02, 0.02)])
 def test_intervals_hold_nine_of_ten_losses_of_tasks_that_were_left_out(noise: float, error: float) -> None:
     """Whether losses are off the line by themselves, or their retrainings are: what these vary by is not in the interval."""
@@ -57,6 +59,7 @@ def test_intervals_hold_nine_of_ten_losses_of_tasks_that_were_left_out(noise: fl
     assert width < 4 * BEYOND * max(noise, 0.01)
 
 
+@pytest.mark.long
 def test_an_interval_is_wider_where_tasks_differ() -> None:
     """Of tasks with another share each, the others do not tell which it is."""
     alike = planted(8, noise=0.005, seed=1)
@@ -71,6 +74,7 @@ def test_every_task_weighs_the_same() -> None:
     assert fitted([*rows, *crowded], "told").slope == pytest.approx(0.5, abs=0.05)  # as four tasks of five say
 
 
+@pytest.mark.long
 def test_a_task_is_judged_by_a_line_that_it_has_no_part_in() -> None:
     rows = planted(5, noise=0.002, seed=4)
     changed = [replace(row, loss=row.loss + 10) if row.task == "task3" else row for row in rows]
@@ -78,6 +82,7 @@ def test_a_task_is_judged_by_a_line_that_it_has_no_part_in() -> None:
     assert before == after
 
 
+@pytest.mark.long
 def test_networks_that_lack_levels_alone_have_a_line_of_their_own_when_they_are_trained_on() -> None:
     skips = planted(6, noise=0.001, seed=6, slope=0.6)
     levels = [replace(row, design=f"depth{row.design[6:]}") for row in planted(6, noise=0.001, seed=7, slope=0.1)]
@@ -90,6 +95,7 @@ def test_networks_that_lack_levels_alone_have_a_line_of_their_own_when_they_are_
     assert together.keys() == {None}
 
 
+@pytest.mark.long
 def test_what_is_not_known_of_a_design_is_not_predicted() -> None:
     rows = planted(4, noise=0.002, seed=5)
     unknown = replace(rows[0], values={"told": float("nan"), "guess": 0.1})

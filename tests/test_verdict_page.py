@@ -56,6 +56,7 @@ def cells(tmp_path: Path) -> Path:
     return tmp_path / "cells"
 
 
+@pytest.mark.long
 def test_the_page_holds_predictors_against_each_other(
     cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_the_page_holds_predictors_against_each_other(
     assert [(each["predictors"], each["keeps_skips"]) for each in lines] == kinds
 
 
+@pytest.mark.long
 def test_cells_are_kept_for_the_next_time(cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     losses = json.loads((cells / "ring-unet" / "losses.json").read_text())
     losses["budgets"]["6"]["depth1"] |= {"low": float("nan"), "high": float("nan")}  # too few of its trainings started
@@ -98,6 +100,7 @@ def test_cells_are_kept_for_the_next_time(cells: Path, monkeypatch: pytest.Monke
     assert {row.loss for row in joined if row.task == "ring"} == {0.5}
 
 
+@pytest.mark.long
 def test_a_cell_that_is_not_whole_is_not_read(cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = len(read_cells(cells)[0])
     (cells / "ring-unet" / "losses.json").unlink()
@@ -109,6 +112,7 @@ def test_a_cell_that_is_not_whole_is_not_read(cells: Path, monkeypatch: pytest.M
         verdict_page.main()
 
 
+@pytest.mark.long
 def test_the_command_is_judged_by_what_it_found(cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A network that is there decides on what it lacks; of the rest, what is lost at once."""
     there = TrainedOn(Variant("depth1-without-skip1", 1, parts_named(["skip1"])), 0.8, Interval(0.0, -0.01, 0.01), 0.3)
@@ -168,6 +172,7 @@ def test_intervals_of_few_images_hold_with_what_images_add(tmp_path: Path) -> No
     assert list(of_few_images(expected, [], ())) == []
 
 
+@pytest.mark.long
 def test_the_page_tells_of_few_images_where_their_dice_is_kept(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdict_page, "PREDICTORS", ("silenced",))
     rows, efforts = read_cells(cells)

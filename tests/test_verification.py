@@ -92,6 +92,7 @@ def records(trial: Trial, *, with_time: bool = False) -> list[tuple[object, ...]
     return rows if with_time else [(*row[:5], *row[6:]) for row in rows]
 
 
+@pytest.mark.long
 def test_every_variant_is_trained_with_every_seed_and_paired_by_it(retrained: RunFolder) -> None:
     run, jobs = retrained, planned(retrained)
     looks = json.loads((run.path / "looks.json").read_text())
@@ -149,6 +150,7 @@ class KillingOne(Local):
         return super().run(folders, looking)
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_started_again_and_loses_no_finished_epoch(run: RunFolder, retrained: RunFolder) -> None:
     engine, jobs = KillingOne(2), planned(run, seeds=(0,))
     looks: list[int] = []
@@ -204,6 +206,7 @@ def test_a_killed_parent_ends_its_workers_and_the_same_command_goes_on(run: RunF
         assert len(again) == EPOCHS + 1
 
 
+@pytest.mark.long
 def test_a_job_that_says_what_is_wrong_is_not_started_again(retrained: RunFolder) -> None:
     run, jobs = retrained, planned(retrained, seeds=(0,))
     shutil.rmtree(jobs[1].path)
@@ -217,6 +220,7 @@ def test_a_job_that_says_what_is_wrong_is_not_started_again(retrained: RunFolder
     assert (jobs[1].path / LOG).read_text().count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_job_that_keeps_being_killed_is_given_up(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = planned(run, seeds=(0,))
     killer = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -227,6 +231,7 @@ def test_a_job_that_keeps_being_killed_is_given_up(run: RunFolder, monkeypatch: 
     assert RunFolder.open(jobs[0].path).failure == failed[jobs[0]]  # for the page
 
 
+@pytest.mark.long
 def test_a_trial_of_another_configuration_is_refused(retrained: RunFolder) -> None:
     run, jobs = retrained, planned(retrained, seeds=(0,))
     with pytest.raises(
@@ -235,6 +240,7 @@ def test_a_trial_of_another_configuration_is_refused(retrained: RunFolder) -> No
         retrain(run, jobs, engine=Local(1, threads=2), threads=2)
 
 
+@pytest.mark.long
 def test_two_processes_do_not_make_the_same_trial(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each found half of the other's: one ended in a traceback, and might have emptied tables that were in use."""
     jobs = planned(run, seeds=(0,))
@@ -247,6 +253,7 @@ def test_two_processes_do_not_make_the_same_trial(run: RunFolder, monkeypatch: p
     assert not any(RunFolder.exists(trial.path) for trial in jobs)
 
 
+@pytest.mark.long
 def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:
     with pytest.raises(InvalidArgument, match="seed 1 stands twice: the same training would count as two"):
         trials(run, named_variants(["model2"], depth=2), [1, 0, 1])
@@ -265,6 +272,7 @@ def test_what_cannot_be_retrained_is_refused(run: RunFolder) -> None:
     assert expected_seconds(run, three_jobs, workers=2) == pytest.approx(2 * side_by_side)
 
 
+@pytest.mark.long
 def test_the_reference_is_not_trained_twice_without_a_word(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = planned(run, seeds=(0, 1))
     assert trained_twice(run, jobs) == ""
@@ -281,6 +289,7 @@ def test_the_reference_is_not_trained_twice_without_a_word(run: RunFolder, monke
     assert trained_twice(run, jobs) == ""
 
 
+@pytest.mark.long
 def test_an_epoch_during_which_the_machine_slept_does_not_make_the_estimate(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +300,7 @@ def test_an_epoch_during_which_the_machine_slept_does_not_make_the_estimate(
     assert expected_seconds(run, jobs, workers=1) == pytest.approx(before, rel=0.2)
 
 
+@pytest.mark.long
 def test_the_run_itself_is_the_reference_of_its_own_seed(run: RunFolder) -> None:
     """It is not trained twice, with however many threads it was."""
     (own, *_) = planned(run, seeds=(0,))
@@ -310,6 +320,7 @@ def test_the_run_itself_is_the_reference_of_its_own_seed(run: RunFolder) -> None
     assert retrain(run, [own], engine=InProcess()) == {}  # again, with it there
 
 
+@pytest.mark.long
 def test_a_reference_that_was_begun_with_other_threads_is_still_refused(run: RunFolder) -> None:
     (own, *_) = planned(run, seeds=(0,))
     begun = {**run.configuration, "threads": 3}
@@ -320,6 +331,7 @@ def test_a_reference_that_was_begun_with_other_threads_is_still_refused(run: Run
         retrain(run, [own], engine=InProcess())
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_or_lost_its_weights_is_no_reference(run: RunFolder) -> None:
     (own, *_) = planned(run, seeds=(0,))
     last = Checkpoints(run.checkpoints).path(EPOCHS)
@@ -331,6 +343,7 @@ def test_a_run_that_was_stopped_or_lost_its_weights_is_no_reference(run: RunFold
     assert expected_seconds(RunFolder.open(run.path), [own], workers=1) > 0
 
 
+@pytest.mark.long
 def test_a_network_keeps_its_folder_whatever_it_is_called(run: RunFolder) -> None:
     (first,) = [trial for trial in planned(run, seeds=(0,)) if trial.variant.name == "model2"]
     about = {"configuration": run.configuration | {"network": run.configuration["network"] | {"without": ["skip1"]}}}
@@ -515,6 +528,7 @@ def test_the_guess_is_the_cross_entropy_of_the_training_share() -> None:
     assert math.isfinite(guess_nats(0.0, 0.1))
 
 
+@pytest.mark.long
 def test_verdicts_and_outcomes_stand_side_by_side(retrained: RunFolder) -> None:
     run = retrained
     result = verify(run.path, ["paper", "depth1"], seeds=2, engine=Local(2))
@@ -530,6 +544,7 @@ def test_verdicts_and_outcomes_stand_side_by_side(retrained: RunFolder) -> None:
         verify(run.path / "nothing")
 
 
+@pytest.mark.long
 def test_a_page_waits_for_the_reference_and_another_variant(run: RunFolder, verified: Path) -> None:
     jobs = planned(run, seeds=(0,))
     retrain(run, jobs, engine=Nothing())

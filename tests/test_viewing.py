@@ -120,6 +120,7 @@ HOSTS = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("host", HOSTS)
 def test_another_host_is_refused_even_with_the_token(served: Server, host: str) -> None:
     status, _, body = ask(served, with_token(served), host=host.format(port=served.server_port))
@@ -192,6 +193,7 @@ def test_an_address_that_cannot_be_read_is_answered(served: Server, target: str)
     assert (status, body) == (400, b"the address cannot be read\n")
 
 
+@pytest.mark.long
 def test_a_server_without_files_left_waits_and_does_not_spin(served: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[float] = []
     accept = socket.socket.accept
@@ -214,6 +216,7 @@ def test_an_address_that_cannot_be_had_is_said_so(run: RunFolder, served: Server
         server([run.path], port=70_000)
 
 
+@pytest.mark.long
 def test_a_browser_is_given_an_address_without_the_token(run: RunFolder) -> None:
     """Command lines are there for every user of the machine to read."""
     with serving(server([run.path])) as served:
@@ -288,6 +291,7 @@ def shown(page: Any, holds: Callable[[str], bool], where: str = "#live") -> str:
     return text
 
 
+@pytest.mark.long
 def test_an_open_page_follows_the_run_and_outlives_its_server(run: RunFolder) -> None:
     with chromium() as browser:
         tab = Tab(browser)

@@ -116,6 +116,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
+@pytest.mark.long
 def test_a_run_of_volumes_says_what_it_is_of(finished: Path) -> None:
     run = RunFolder.open(finished)
     train = run.facts["data"]["train"]
@@ -132,6 +133,7 @@ def test_a_run_of_volumes_says_what_it_is_of(finished: Path) -> None:
     assert (truths[0].pixels == stored[4, :, x : x + 16] * 255).all()
 
 
+@pytest.mark.long
 def test_a_stopped_run_of_volumes_goes_on_to_the_same_numbers(folder: Path, finished: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_experiment(configured(folder), tmp_path / "run", progress=Stopping(1))
@@ -162,6 +164,7 @@ def test_a_killed_run_of_volumes_goes_on_to_the_same_numbers(folder: Path, finis
     assert_same_numbers(tmp_path / "run", finished)
 
 
+@pytest.mark.long
 def test_parts_of_a_network_of_volumes_are_left_out_and_reported(run: Path) -> None:
     verification = verify(run, ["without-skip1"], seeds=1, engine=InProcess())
     assert [variant.name for variant in verification.variants] == ["model1", "without-skip1"]
@@ -172,6 +175,7 @@ def test_parts_of_a_network_of_volumes_are_left_out_and_reported(run: Path) -> N
     assert smaller(volumes).shape == (2, 1, 8, 16, 16)
 
 
+@pytest.mark.long
 def test_pictures_of_volumes_say_which_slice_they_show(finished: Path) -> None:
     run = AnalysedRun.open(finished)
     captions = {drawing.name: drawing.caption for drawing in drawings(run)}
@@ -250,6 +254,7 @@ def test_slices_of_volumes_train_the_packages_own_network(folder: Path) -> None:
     assert not set(experiment.train.groups) & set(experiment.validation.groups)
 
 
+@pytest.mark.long
 def test_class_maps_of_volumes_are_learnt(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "data/images").mkdir(parents=True)
     for path in (folder / "stacks/images").iterdir():
@@ -288,6 +293,7 @@ def judged(task: str, n: int, epochs: int, tmp_path: Path, width: int) -> us.ana
     return us.judge(scope.flow)
 
 
+@pytest.mark.long
 def test_a_skip_that_voxels_need_is_needed(tmp_path: Path) -> None:
     assert judged("voxel", 32, 4, tmp_path, width=3).decision("skip1") == "needed"
 

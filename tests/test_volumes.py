@@ -44,6 +44,7 @@ class Small3d(nn.Module):
         return self.head(torch.cat((self.up(torch.relu(self.b(a))), a), 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("channels", [1, 5])
 def test_volumes_of_several_classes_are_measured(channels: int) -> None:
     torch.manual_seed(0)
@@ -218,6 +219,7 @@ class Waves(nn.Module):
         return torch.sigmoid(self.last(torch.cat([top, self.up(deep)], dim=1)))
 
 
+@pytest.mark.long
 def test_signals_are_measured() -> None:
     rng = np.random.default_rng(0)
     items = [(rng.normal(size=(2, 16)).astype(np.float32), rng.integers(0, 2, (1, 16))) for _ in range(16)]

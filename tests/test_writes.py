@@ -195,6 +195,7 @@ TWO_WAYS: dict[str, Join] = {  # the skip is what is chosen, and what it is chos
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [*ADDED, *CHOSEN, *TWO_WAYS])
 @torch.no_grad()
 def test_a_merge_that_is_written_is_ablated_as_if_its_skip_were_zero(how: str) -> None:
@@ -240,6 +241,7 @@ BY_MODULE: dict[str, tuple[Callable[[int], nn.Module], Callable[[nn.Module, Tens
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [*JOINED, *TWO_WAYS, *BY_MODULE])
 @torch.no_grad()
 def test_what_enters_a_join_in_several_ways_is_left_out_in_all(how: str) -> None:
