@@ -13,6 +13,7 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import base64
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,8 @@ install_import_hook(
 from torchvision_stub import declare  # noqa: E402 (after the hook)
 
 declare()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a background job of a shell, and of all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile(
     "any machine", deadline=None
 )  # the first example imports and compiles, on a machine that is busy
