@@ -112,3 +112,14 @@ def test_a_dice_that_jumps_widens_what_is_expected() -> None:
     assert error_of_run(jumping, 60) == pytest.approx(both)  # of one image nothing is known
     assert mean_step([], 60) == mean_step(jumping[-1:], 60) == 0
     assert mean_step([replace(record, validation_dice=math.nan) for record in jumping], 60) == 0
+
+
+def test_of_epochs_that_are_recorded_now_and_then_the_last_two_are_compared() -> None:
+    dice = np.random.default_rng(4).random((3, 8))
+    sparse = [
+        replace(record, epoch=5 * place, validation_dice=0.5 + 0.1 * place)
+        for place, record in enumerate(records(dice))
+    ]
+    assert mean_step(sparse, 10) == mean_step(sparse, 12) == pytest.approx(0.1)
+    assert error_over_images(sparse, 10) == pytest.approx(error_over_images(records(dice[1:]), 10))
+    assert error_over_images(sparse[:1], 10) == mean_step(sparse[:1], 10) == 0

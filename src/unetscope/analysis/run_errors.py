@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -34,7 +35,7 @@ def error_of_run(records: Sequence[EpochRecord], epoch: int, groups: Sequence[in
 
 
 def mean_step(records: Sequence[EpochRecord], epoch: int) -> float:
-    """By how much the mean Dice differs from one epoch to the next, over those that a score is of; 0 if none is known.
+    """By how much the mean Dice differs from one recorded epoch to the next, over those that a score is of; 0 of a single one.
 
     Where it jumps, the network that is judged is one of many, and its retrainings are others: what each loses without a part
     differs. docs/verdicts.md tells how often intervals hold.
@@ -42,20 +43,21 @@ def mean_step(records: Sequence[EpochRecord], epoch: int) -> float:
     >>> mean_step([EpochRecord(epoch, 0, 0, 0, 0.5 + 0.25 * (epoch == 19), 1) for epoch in range(21)], 20)
     0.25
     """
-    compared = _compared(records, epoch)
     steps = [
-        abs(compared[later].validation_dice - compared[later - 1].validation_dice)
-        for later in compared
-        if later - 1 in compared
+        abs(later.validation_dice - earlier.validation_dice) for earlier, later in pairwise(_compared(records, epoch))
     ]
     finite = [step for step in steps if math.isfinite(step)]
     return sum(finite) / len(finite) if finite else 0.0
 
 
-def _compared(records: Sequence[EpochRecord], epoch: int) -> dict[int, EpochRecord]:
-    """Those of the last tenth of the epochs until this one, ten at most, and the one before, by their epoch."""
+def _compared(records: Sequence[EpochRecord], epoch: int) -> list[EpochRecord]:
+    """Those of the last tenth of the epochs until this one, ten at most, and the one before; where fewer were recorded, the two
+    last ones.
+    """
     first = epoch - min(MOST_EPOCHS, max(2, epoch // SCORED_SHARE))
-    return {record.epoch: record for record in records if first <= record.epoch <= epoch}
+    until = sorted((record for record in records if record.epoch <= epoch), key=lambda record: record.epoch)
+    late = [record for record in until if record.epoch >= first]
+    return late if len(late) > 1 else until[-2:]
 
 
 def error_over_images(records: Sequence[EpochRecord], epoch: int, groups: Sequence[int] = ()) -> float:
@@ -73,12 +75,8 @@ def error_over_images(records: Sequence[EpochRecord], epoch: int, groups: Sequen
     >>> round(error_over_images(records, 10), 3)
     0.05
     """
-    by_epoch = {each: np.asarray(record.dice_per_image) for each, record in _compared(records, epoch).items()}
-    steps = [
-        by_epoch[later] - by_epoch[later - 1]
-        for later in by_epoch
-        if later - 1 in by_epoch and len(by_epoch[later]) == len(by_epoch[later - 1]) > 0
-    ]
+    by_epoch = [np.asarray(record.dice_per_image) for record in _compared(records, epoch)]
+    steps = [later - earlier for earlier, later in pairwise(by_epoch) if len(later) == len(earlier) > 0]
     if not steps:
         return 0.0
     labelled = np.asarray(np.isfinite(steps).all(axis=0))  # an image without a label has no Dice
