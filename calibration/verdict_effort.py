@@ -232,3 +232,24 @@ def is_single(design: str) -> bool:
     [True, True, False, False, False]
     """
     return design.count("-") == 1 if design.startswith("without") else design.startswith("depth") and "-" not in design
+
+
+def decided_by_cell(decided: Iterable[tuple[Row, Decision]]) -> list[list[tuple[Row, Decision]]]:
+    """The designs of each cell, with what is said of them."""
+    cells: dict[tuple[str, str, int], list[tuple[Row, Decision]]] = {}
+    for row, decision in decided:
+        cells.setdefault(row.cell, []).append((row, decision))
+    return list(cells.values())
+
+
+def size_of(design: str) -> tuple[int, int]:
+    """A key by which designs are ordered from small to large: shallower ones first, then those with fewer skips.
+
+    >>> sorted(["without-skip1", "depth2", "no-skips", "depth1-without-skip1", "model3"], key=size_of)
+    ['depth1-without-skip1', 'depth2', 'no-skips', 'model3', 'without-skip1']
+    """
+    depth = int(design.removeprefix("depth").partition("-")[0]) if design.startswith("depth") else 99
+    without = (
+        99 if design == "no-skips" else int(design[5:]) - 1 if design.startswith("model") else design.count("skip")
+    )
+    return depth, -without

@@ -25,12 +25,14 @@ from calibration.verdict_effort import (
     CommandVerdict,
     Effort,
     command_verdicts,
+    decided_by_cell,
     decided_parts,
     efforts_of,
     keep_efforts,
     kept_efforts,
     never_retrained,
     proposed,
+    size_of,
 )
 from calibration.verdict_fit import (
     LEVEL,
@@ -331,29 +333,23 @@ def _number(value: float, places: int = 3) -> str:
 
 def _choice(name: str, decided: Sequence[tuple[Row, Decision]]) -> str:
     """How the chosen designs do: their regret, and in how many networks something is left out."""
-    by_cell: dict[tuple[str, str, int], list[tuple[Row, Decision]]] = {}
-    for row, decision in decided:
-        by_cell.setdefault(row.cell, []).append((row, decision))
     beside, smaller = [], 0
-    for of_cell in by_cell.values():
+    for of_cell in decided_by_cell(decided):
         smallest = _smallest(of_cell)
         smaller += smallest is not None
         beside.append(beside_retraining(smallest, [row for row, _ in of_cell]))
     regrets = _regrets(decided)
     finite = [more for more in beside if math.isfinite(more)]
     columns = (np.mean(regrets), max(regrets), np.mean(finite) if finite else math.nan)
-    return f"| {name} | {' | '.join(map(_number, columns))} | {smaller} of {len(by_cell)} |"
+    return f"| {name} | {' | '.join(map(_number, columns))} | {smaller} of {len(regrets)} |"
 
 
 def _regrets(decided: Sequence[tuple[Row, Decision]]) -> list[float]:
     """By cell, what the chosen design loses more than the best of all, the whole network among them."""
-    by_cell: dict[tuple[str, str, int], list[tuple[Row, Decision]]] = {}
-    for row, decision in decided:
-        by_cell.setdefault(row.cell, []).append((row, decision))
     return [
         (0.0 if (smallest := _smallest(of_cell)) is None else smallest.loss)
         - min(0.0, *(row.loss for row, _ in of_cell))
-        for of_cell in by_cell.values()
+        for of_cell in decided_by_cell(decided)
     ]
 
 
@@ -384,19 +380,6 @@ def beside_retraining(design: Row | None, rows: Sequence[Row]) -> float:
         more.append(of_design[seed] - losses[best, seed])
     finite = [loss for loss in more if math.isfinite(loss)]
     return float(np.mean(finite)) if finite else math.nan
-
-
-def size_of(design: str) -> tuple[int, int]:
-    """A key by which designs are ordered from small to large: shallower ones first, then those with fewer skips.
-
-    >>> sorted(["without-skip1", "depth2", "no-skips", "depth1-without-skip1", "model3"], key=size_of)
-    ['depth1-without-skip1', 'depth2', 'no-skips', 'model3', 'without-skip1']
-    """
-    depth = int(design.removeprefix("depth").partition("-")[0]) if design.startswith("depth") else 99
-    without = (
-        99 if design == "no-skips" else int(design[5:]) - 1 if design.startswith("model") else design.count("skip")
-    )
-    return depth, -without
 
 
 if __name__ == "__main__":

@@ -22,12 +22,14 @@ def in_short(
     designs nobody has retrained.
     """
     parts = [each for each in commanded if is_single(each.row.design)]
-    known = [each for each in commanded if each.loss is not None]
-    if not parts or not known:
+    expected = [each for each in commanded if each.loss is not None]
+    if not parts or not expected:
         return
     wrong = [each for each in parts if each.decision not in ("undecided", each.row.truth)]
     needed = [each for each in parts if each.row.truth == "needed"]
-    found, missed = (sum(each.decision == decision for each in needed) for decision in ("needed", "redundant"))
+    as_needed, as_redundant = (
+        sum(each.decision == decision for each in needed) for decision in ("needed", "redundant")
+    )
     cost = sum(each.trainings for each in efforts) / len(efforts)
     yield (
         f"How right are the verdicts of `unetscope verdict RUN --effort {EFFORT:g}`, on tasks that its numbers were not fitted "
@@ -43,8 +45,8 @@ def in_short(
             lambda each: each.decision == each.row.truth,
         ),
         ("parts decided wrongly", "3 % or less", parts, lambda each: each in wrong),
-        (f"mean retrained losses within the {LEVEL:.0%} interval", "85 to 95 %", known, _holds),
-        ("the same, as far as the retrainings tell", "85 to 95 %", known, _covers),
+        (f"mean retrained losses within the {LEVEL:.0%} interval", "85 to 95 %", expected, _holds),
+        ("the same, as far as the retrainings tell", "85 to 95 %", expected, _covers),
     )
     for title, goal, verdicts, of in rows:
         low, high = _of_other_tasks(verdicts, of)
@@ -58,8 +60,8 @@ def in_short(
     yield from (
         "",
         f"*Of other tasks*: 90 % of the shares in {DRAWS:,} draws of the tasks, with replacement. To call all parts redundant "
-        f"is right in {1 - len(needed) / len(parts):.0%}; of the {len(needed)} needed ones, the command finds {found} and "
-        f"calls {missed} redundant. Decided wrongly: {named or 'none'}. The cost is beside that of measuring the run. Of "
+        f"is right in {1 - len(needed) / len(parts):.0%}; of the {len(needed)} needed ones, the command finds {as_needed} and "
+        f"calls {as_redundant} redundant. Decided wrongly: {named or 'none'}. The cost is beside that of measuring the run. Of "
         f"{len(efforts)} proposed designs {missing} were not retrained; there the regret is of the best proposal that was.",
         "",
     )

@@ -104,15 +104,15 @@ def _alike(protocol: Protocol, text: str, *, estimator: str | None = None, label
     """Whether another estimator, or other labels, rank I(Y;M) of the layers and epochs as the first does."""
     of_label = protocol.flow.select(quantity="I(Y;M)")
     first = of_label.narrowed(estimator=None, resolution=None, labels=None)
-    other = of_label.select(**({"estimator": estimator} if estimator else {"labels": labels}))
-    if not other.estimates:
+    compared = of_label.select(**({"estimator": estimator} if estimator else {"labels": labels}))
+    if not compared.estimates:
         return Claim(text, "similar", "not measured", "not decided")
-    other = other.narrowed(estimator=None, resolution=None, labels=None)
-    by_place = {(row.epoch, row.layer): row for row in other.estimates}
+    compared = compared.narrowed(estimator=None, resolution=None, labels=None)
+    by_place = {(row.epoch, row.layer): row for row in compared.estimates}
     pairs = [
         (row.bits, by_place[row.epoch, row.layer]) for row in first.estimates if (row.epoch, row.layer) in by_place
     ]
-    merges = [row for row in other.estimates if row.layer in MERGES]
+    merges = [row for row in compared.estimates if row.layer in MERGES]
     ranks = _rank_correlation([bits for bits, _ in pairs], [row.bits for _, row in pairs])
     at_ceiling = sum(row.saturated for row in merges) / len(merges)
     return Claim(
@@ -123,11 +123,11 @@ def _alike(protocol: Protocol, text: str, *, estimator: str | None = None, label
     )
 
 
-def _rank_correlation(first: list[float], other: list[float]) -> float:
+def _rank_correlation(first: list[float], compared: list[float]) -> float:
     """Spearman's; 0 where one of the two is the same throughout."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(first), rankdata(other)
+    ranks = rankdata(first), rankdata(compared)
     return 0.0 if min(each.std() for each in ranks) == 0 else float(np.corrcoef(*ranks)[0, 1])
 
 
@@ -215,13 +215,13 @@ def _at_its_best(protocol: Protocol, name: str) -> Claim:
     )
 
 
-def _meets(first: Model, other: Model) -> tuple[int | None, int, float]:
+def _meets(first: Model, later_model: Model) -> tuple[int | None, int, float]:
     """The epoch at which a model is as good as the first, which is near its best by then; the last of both; its gap there."""
-    until = last_of_all([first, other])
+    until = last_of_all([first, later_model])
     arrived = first.reaches(first.best[0] - CLOSE) or until
-    shared = [epoch for epoch in np.union1d(first.epochs, other.epochs) if arrived <= epoch <= until]
-    reached = next((int(epoch) for epoch in shared if other.at(epoch) >= first.at(epoch) - CLOSE), None)
-    return reached, until, first.at(until) - other.at(until)
+    shared = [epoch for epoch in np.union1d(first.epochs, later_model.epochs) if arrived <= epoch <= until]
+    reached = next((int(epoch) for epoch in shared if later_model.at(epoch) >= first.at(epoch) - CLOSE), None)
+    return reached, until, first.at(until) - later_model.at(until)
 
 
 def _apart(gap: float) -> str:

@@ -10,13 +10,12 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from paper_protocol import MODELS, Model, Protocol
+from paper_protocol import MODELS, PAPER_RATE, WINDOW, Model, Protocol, trials_of_models
 
 from unetscope import plots
 from unetscope.plots.style import CATEGORIES, LARGE, MEDIUM, in_style, new_axes, tidy
 from unetscope.runs.analysed import AnalysedRun
 from unetscope.runs.folder import RunFolder
-from unetscope.runs.retraining import trained_variants
 from unetscope.table.flow import Flow
 
 SHOWN: Final = (1, 10, 100, 500, 1000, 2000, 5000, 10_000)  # epochs of the paper's Fig. 4
@@ -80,7 +79,7 @@ def dice_of(
         axes.plot(model.epochs[within], model.dice[within], color=colour, linewidth=1.6, label=name)
     axes.plot([], [], color="#444444", linewidth=0.7, label="thin: training")
     axes.set(xlim=(0, last), ylim=(0, 1), xlabel="epoch of the paper: learning rate × epochs / 0.001")
-    axes.set_ylabel("mean Dice, median over 200 epochs", fontsize=MEDIUM)
+    axes.set_ylabel(f"mean Dice, median over {WINDOW} epochs", fontsize=MEDIUM)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
     axes.title.set_fontsize(LARGE)
@@ -90,15 +89,10 @@ def dice_of(
 def draw_masks(run: Path, folder: Path) -> list[str]:
     """What Models 1 to 3 predict of some images along their training, as PNG; the models that have kept it."""
     analysed, drawn = AnalysedRun.open(run), []
-    folders = {
-        trial.variant.name: trial.path
-        for trial in trained_variants(analysed.folder)
-        if trial.seed == analysed.configuration["seed"]
-    }
-    scale = analysed.configuration["training"]["learning_rate"] / 1e-3
+    scale = analysed.configuration["training"]["learning_rate"] / PAPER_RATE
+    trials = trials_of_models(analysed)
     for name in WITH_MASKS:
-        path = folders.get(name, run if name == MODELS[0] else None)
-        rows = _predictions(RunFolder.open(path)) if path is not None else []
+        rows = _predictions(RunFolder.open(trials[name].path)) if name in trials else []
         shown = [epoch for epoch in (round(each / scale) for each in SHOWN_MASKS) if rows and epoch in rows[0][3]]
         if shown:
             _save(plots.predictions(rows, shown), folder, f"paper_{run.name}_masks_{name}")

@@ -116,8 +116,7 @@ class Protocol:
     @property
     def label(self) -> str:
         """The same in fewer words, for tables."""
-        sides = "×".join(map(str, self.facts["image size"]))
-        return f"width {self.facts['width']}, {sides}, rate {self.rate:g}"
+        return f"width {self.facts['width']}, {_sides(self.facts)}, rate {self.rate:g}"
 
     @property
     def epochs(self) -> int:
@@ -149,10 +148,12 @@ class Protocol:
 
 def title_of(facts: Mapping[str, Any]) -> str:
     """What was trained, in a few words."""
-    sides = "×".join(map(str, facts["image size"]))
-    return (
-        f"Width {facts['width']}, {sides}, {facts['epochs']:,} epochs at a learning rate of {facts['learning rate']:g}"
-    )
+    rate = facts["learning rate"]
+    return f"Width {facts['width']}, {_sides(facts)}, {facts['epochs']:,} epochs at a learning rate of {rate:g}"
+
+
+def _sides(facts: Mapping[str, Any]) -> str:
+    return "×".join(map(str, facts["image size"]))
 
 
 def _tuples(value: object) -> object:
@@ -170,10 +171,7 @@ def keep_run(path: Path, data: Path) -> dict[str, Any]:
     """Write the tables of a run folder, its estimates and the epochs of every model, as Parquet; what else the page tells of it."""
     run = AnalysedRun.open(path)
     config, flow = run.configuration, run.flow
-    trials = {trial.variant.name: trial for trial in trained_variants(run.folder) if trial.seed == config["seed"]}
-    if MODELS[0] not in trials and run.folder.trained_here:
-        itself = Trial(Variant(MODELS[0], config["network"]["depth"], ()), config["seed"], run.folder.path)
-        trials = {MODELS[0]: itself, **trials}
+    trials = trials_of_models(run)
     trainings = {name: run.training(trials[name]) for name in MODELS if name in trials}
     trainings = {name: training for name, training in trainings.items() if training.records}  # others wait
     flow.save(data / f"paper_{path.name}_flow.parquet")
@@ -192,6 +190,16 @@ def keep_run(path: Path, data: Path) -> dict[str, Any]:
         "layers": [asdict(layer) for layer in flow.layers],
         "skips": [asdict(skip) for skip in flow.skips],
     }
+
+
+def trials_of_models(run: AnalysedRun) -> dict[str, Trial]:
+    """By its name, the training of every model with the run's own seed; the run itself is Model 1 until that is another."""
+    config = run.configuration
+    trials = {trial.variant.name: trial for trial in trained_variants(run.folder) if trial.seed == config["seed"]}
+    if MODELS[0] not in trials and run.folder.trained_here:
+        itself = Trial(Variant(MODELS[0], config["network"]["depth"], ()), config["seed"], run.folder.path)
+        trials = {MODELS[0]: itself, **trials}
+    return trials
 
 
 def facts_of(run: AnalysedRun) -> dict[str, Any]:
